@@ -1,0 +1,127 @@
+"""From a uint8 RGB image to the two encoders' inputs, in torch alone.
+
+Both resizes happen on uint8, as in the published pipeline, which the CPU reproduces exactly. CUDA has no antialiased
+resize of uint8: there floats are resized and rounded, at most 1/255 off.
+"""
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from instructsam.core.errors import ImageError, ModelError
+
+MAX_ASPECT_RATIO = 200  # Qwen's limit
+
+
+def to_chw(image):
+    """Checks `image` [H, W, 3] uint8 RGB (numpy or torch) and returns it as a torch [3, H, W] uint8 view.
+
+    Raises ImageError for anything else.
+    """
+    if isinstance(image, np.ndarray):
+        if image.dtype == np.uint8 and not image.flags.writeable:
+            image = image.copy()  # torch has no read-only tensors
+        if any(stride < 0 for stride in image.strides):
+            image = np.ascontiguousarray(image)
+        try:
+            image = torch.from_numpy(image)
+        except TypeError as error:
+            raise ImageError(f'an image is uint8, got an array of {image.dtype}.') from error
+    if not isinstance(image, torch.Tensor):
+        raise ImageError(f'an image is a numpy array or torch tensor [H, W, 3] uint8 RGB, got {type(image).__name__}.')
+    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+        raise ImageError(
+            f'an image is [H, W, 3] uint8 RGB, got shape {list(image.shape)} of {str(image.dtype).removeprefix("torch.")}.'
+        )
+    height, width = image.shape[:2]
+    if not height or not width:
+        raise ImageError(f'the image is empty: {width} x {height} px.')
+    if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
+        raise ImageError(
+            f'the image is {width} x {height} px: sides may differ by a factor of at most {MAX_ASPECT_RATIO}. '
+            'Crop or pad it.'
+        )
+    return image.permute(2, 0, 1)
+
+
+def resize(image, height, width, mode):
+    """[3, H, W] uint8 -> [3, height, width] uint8, antialiased; mode 'bilinear' or 'bicubic'."""
+    batch = image[None]
+    if image.device.type == 'cpu':
+        # a contiguous NCHW copy: the kernel for channels-last memory rounds differently
+        return F.interpolate(batch.contiguous(), size=(height, width), mode=mode, antialias=True)[0]
+    resized = F.interpolate(batch.float(), size=(height, width), mode=mode, antialias=True)
+    return resized.round().clamp(0, 255).to(torch.uint8)[0]
+
+
+def normalise(image, dtype):
+    """uint8 0 to 255 -> -1 to 1 (mean and standard deviation 0.5)."""
+    return ((image.float() / 255 - 0.5) / 0.5).to(dtype)
+
+
+def sam_pixels(image, size, device, dtype):
+    """SAM3's input [1, 3, size, size] in -1 to 1; the aspect ratio is not kept. image: [3, H, W] uint8."""
+    return normalise(resize(image, size, size, 'bilinear').to(device), dtype)[None]
+
+
+@dataclass(frozen=True)
+class QwenPreprocessor:
+    """Qwen's image input: a multiple of 32 px within a budget of pixels, cut into patches."""
+
+    min_pixels: int
+    max_pixels: int
+    patch_size: int = 16  # px
+    merge_size: int = 2  # patches per language-model token, each way
+    temporal_patch_size: int = 2  # the image is repeated
+
+    @classmethod
+    def from_folder(cls, folder):
+        """From preprocessor_config.json; raises ModelError where it cannot be used."""
+        path = Path(folder) / 'preprocessor_config.json'
+        try:
+            raw = json.loads(path.read_text(encoding='utf-8'))
+            size = raw.get('size') or {}
+            return cls(
+                min_pixels=int(size.get('shortest_edge') or raw['min_pixels']),
+                max_pixels=int(size.get('longest_edge') or raw['max_pixels']),
+                patch_size=int(raw['patch_size']),
+                merge_size=int(raw['merge_size']),
+                temporal_patch_size=int(raw['temporal_patch_size']),
+            )
+        except FileNotFoundError as error:
+            raise ModelError(f'{path.parent} holds no {path.name}.') from error
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ModelError(f'{path} is not an image preprocessor of Qwen: {error!r}') from error
+
+    def target_size(self, height, width):
+        """(height, width) px after Qwen's smart resize: multiples of patch x merge within the pixel budget."""
+        unit = self.patch_size * self.merge_size
+        new_height = round(height / unit) * unit
+        new_width = round(width / unit) * unit
+        if new_height * new_width > self.max_pixels:
+            scale = math.sqrt(height * width / self.max_pixels)
+            new_height = max(unit, math.floor(height / scale / unit) * unit)
+            new_width = max(unit, math.floor(width / scale / unit) * unit)
+        elif new_height * new_width < self.min_pixels:
+            scale = math.sqrt(self.min_pixels / (height * width))
+            new_height = math.ceil(height * scale / unit) * unit
+            new_width = math.ceil(width * scale / unit) * unit
+        return new_height, new_width
+
+    def __call__(self, image, device, dtype):
+        """image [3, H, W] uint8 -> patches [P, 3 * t * p * p] in -1 to 1 and the grid (1, rows, columns) in patches.
+
+        Patches that merge into one token follow each other.
+        """
+        height, width = self.target_size(*image.shape[1:])
+        pixels = normalise(resize(image, height, width, 'bicubic').to(device), dtype)
+        patch, merge = self.patch_size, self.merge_size
+        rows, columns = height // patch, width // patch
+        cut = pixels.reshape(3, rows // merge, merge, patch, columns // merge, merge, patch)
+        cut = cut.permute(1, 4, 2, 5, 0, 3, 6)  # rows, columns, merged rows, merged columns, 3, patch, patch
+        cut = cut.reshape(rows * columns, 3, 1, patch, patch).expand(-1, -1, self.temporal_patch_size, -1, -1)
+        return cut.reshape(rows * columns, -1), (1, rows, columns)

@@ -1,0 +1,217 @@
+"""Writes the folder of a small InstructSAM model: configuration, tokenizer, templates; every file but the weights.
+
+    python -m instructsam.train.small_model OUT
+
+The tokenizer is of Qwen's kind (byte-level BPE, same pre-tokenisation and special tokens) and is trained here on the
+sentences below, so the same call writes the same files.
+"""
+import argparse
+import json
+from itertools import product
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+VOCABULARY = 1024  # byte-level BPE entries, before the special tokens
+# Qwen's own tokens in Qwen's order, then the four that InstructSAM adds
+SPECIAL = [
+    '<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|object_ref_start|>', '<|object_ref_end|>', '<|box_start|>',
+    '<|box_end|>', '<|quad_start|>', '<|quad_end|>', '<|vision_start|>', '<|vision_end|>', '<|vision_pad|>',
+    '<|image_pad|>', '<|video_pad|>', '<REGION>', '[SEG]', '<|mask_start|>', '<|mask_end|>',
+]
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+CHAT_TEMPLATE = """\
+{%- for message in messages %}
+{{- '<|im_start|>' + message.role + '\\n' }}
+{%- if message.content is string %}{{- message.content }}
+{%- else %}
+{%- for part in message.content %}
+{%- if part.type == 'image' %}{{- '<|vision_start|><|image_pad|><|vision_end|>' }}
+{%- elif part.type == 'text' %}{{- part.text }}
+{%- endif %}
+{%- endfor %}
+{%- endif %}
+{{- '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
+"""
+
+NOUNS = (
+    'mug cup bowl plate bottle can box book spoon fork knife ball banana apple orange lemon tray pan pot kettle glass '
+    'jar vase teapot sponge towel scissors pen pencil marker tape key phone remote toy car block cube brick basket '
+    'drawer sink table shelf counter bin toothbrush hammer screwdriver wrench drill glove hat shoe pear tomato carrot '
+    'pepper cucumber egg bread milk juice cereal soap candle lamp mouse keyboard laptop cable notebook paper object'
+).split()
+COLOURS = 'red green blue yellow orange purple pink brown black white grey silver golden transparent dark light'.split()
+WORDS = (
+    'left right front behind above below between beside next to near closest farthest nearest from in on inside under '
+    'smallest largest biggest tallest shortest leftmost rightmost middle first second third last all every both two '
+    'three four everything except without that which is are not empty full wooden metal plastic glass round square'
+).split()
+SENTENCES = (
+    'Please segment the {c} {n} in the image.',
+    'Can you segment all {n}s?',
+    'pick up the {c} {n} {w} the {n}',
+    'Give me the {n} that is {w} the {c} {n}, please.',
+    'Which {n} is {w}? Please output the segmentation mask.',
+    'Bring me something to drink from.',
+    'What should go in the bin?',
+    'Put the {c} {n} {w} the tray and the {n} in the bowl',
+)
+
+
+def build_tokenizer():
+    """A byte-level BPE tokenizer with Qwen's pre-tokenisation; special tokens follow the vocabulary."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), 'isolated'),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    corpus = [s.format(c=c, n=n, w=w) for s, (c, n, w) in product(SENTENCES, product(COLOURS, NOUNS, WORDS))]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(corpus, trainer)
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
+    return tokenizer
+
+
+def build_config(tokenizer):
+    """(config.json, sam3/config.json) of the small model: about 4 M parameters, 224 px for SAM3."""
+    ids = {token: tokenizer.token_to_id(token) for token in SPECIAL}
+    width, heads = 192, 6
+    config = {
+        'architectures': ['InstructSAMForConditionalGeneration'],
+        'model_type': 'qwen3_vl',
+        'tie_word_embeddings': True,
+        'image_token_id': ids['<|image_pad|>'],
+        'video_token_id': ids['<|video_pad|>'],
+        'vision_start_token_id': ids['<|vision_start|>'],
+        'vision_end_token_id': ids['<|vision_end|>'],
+        'ref_start_token_index': ids['<|object_ref_start|>'],
+        'ref_end_token_index': ids['<|object_ref_end|>'],
+        'region_token_index': ids['<REGION>'],
+        'seg_token_index': ids['[SEG]'],
+        'seg_start_token_index': ids['<|mask_start|>'],
+        'seg_end_token_index': ids['<|mask_end|>'],
+        'max_seg_nums': 10,
+        'seg_encoder': 'sam3',
+        'seg_decoder': 'sam3',
+        'mask_decoder_model': 'sam3',
+        'mm_mask_decoder': 'sam3',
+        'out_dim': 128,
+        'bce_loss_weight': 2.0,
+        'dice_loss_weight': 0.5,
+        'cls_loss_weight': 1.0,
+        'loss_sample_points': False,
+        'text_config': {
+            'model_type': 'qwen3_vl_text',
+            'vocab_size': tokenizer.get_vocab_size(),
+            'hidden_size': width,
+            'intermediate_size': 2 * width,
+            'num_hidden_layers': 4,
+            'num_attention_heads': heads,
+            'num_key_value_heads': heads // 2,
+            'head_dim': width // heads,
+            'hidden_act': 'silu',
+            'max_position_embeddings': 4096,
+            'rms_norm_eps': 1e-6,
+            'rope_theta': 5000000.0,
+            'rope_scaling': {'rope_type': 'default', 'mrope_section': [6, 5, 5], 'mrope_interleaved': True},
+            'attention_bias': False,
+            'bos_token_id': ids['<|endoftext|>'],
+            'eos_token_id': ids['<|im_end|>'],
+            'tie_word_embeddings': True,
+        },
+        'vision_config': {
+            'model_type': 'qwen3_vl',
+            'depth': 3,
+            'hidden_size': 96,
+            'hidden_act': 'gelu_pytorch_tanh',
+            'intermediate_size': 192,
+            'num_heads': 4,
+            'in_channels': 3,
+            'patch_size': 16,
+            'spatial_merge_size': 2,
+            'temporal_patch_size': 2,
+            'out_hidden_size': width,
+            'num_position_embeddings': 64,
+            'deepstack_visual_indexes': [0, 1],
+        },
+    }
+    layers = {'hidden_size': 128, 'num_attention_heads': 8, 'intermediate_size': 256, 'dropout': 0.1, 'hidden_act': 'relu'}
+    detector = {
+        'model_type': 'sam3',
+        'vision_config': {
+            'model_type': 'sam3_vision_model',
+            'fpn_hidden_size': 128,
+            'scale_factors': [4.0, 2.0, 1.0, 0.5],
+            'backbone_feature_sizes': [[64, 64], [32, 32], [16, 16]],
+            'backbone_config': {
+                'model_type': 'sam3_vit_model',
+                'hidden_size': 128,
+                'intermediate_size': 256,
+                'num_hidden_layers': 4,
+                'num_attention_heads': 4,
+                'image_size': 224,
+                'patch_size': 14,
+                'window_size': 8,
+                'global_attn_indexes': [1, 3],
+                'pretrain_image_size': 112,
+                'hidden_act': 'gelu',
+            },
+        },
+        # never built; the published layout has the section
+        'text_config': {'model_type': 'clip_text_model', 'hidden_size': 32, 'num_hidden_layers': 1},
+        'geometry_encoder_config': {'model_type': 'sam3_geometry_encoder', 'num_layers': 1, 'roi_size': 7, **layers},
+        'detr_encoder_config': {'model_type': 'sam3_detr_encoder', 'num_layers': 2, **layers},
+        'detr_decoder_config': {'model_type': 'sam3_detr_decoder', 'num_layers': 3, 'num_queries': 200, **layers},
+        'mask_decoder_config': {
+            'model_type': 'sam3_mask_decoder', 'hidden_size': 128, 'num_upsampling_stages': 3, 'num_attention_heads': 8,
+        },
+    }
+    return config, {'model_type': 'sam3_video', 'detector_config': detector}
+
+
+def write_folder(folder):
+    """Writes the model folder, without weights."""
+    folder = Path(folder)
+    (folder / 'sam3').mkdir(parents=True, exist_ok=True)
+    tokenizer = build_tokenizer()
+    config, sam3 = build_config(tokenizer)
+    end, pad = '<|im_end|>', '<|endoftext|>'
+    half = [0.5, 0.5, 0.5]
+    contents = {
+        'config.json': config,
+        'sam3/config.json': sam3,
+        'sam3/preprocessor_config.json': {'size': {'height': 224, 'width': 224}, 'image_mean': half, 'image_std': half},
+        'preprocessor_config.json': {
+            'size': {'shortest_edge': 64 * 64, 'longest_edge': 192 * 192},
+            'patch_size': 16, 'temporal_patch_size': 2, 'merge_size': 2, 'image_mean': half, 'image_std': half,
+        },
+        'generation_config.json': {
+            'do_sample': False,
+            'eos_token_id': [tokenizer.token_to_id(end), tokenizer.token_to_id(pad)],
+            'pad_token_id': tokenizer.token_to_id(pad),
+        },
+        'tokenizer_config.json': {
+            'tokenizer_class': 'Qwen2Tokenizer', 'eos_token': end, 'pad_token': pad, 'add_prefix_space': False,
+            'clean_up_tokenization_spaces': False, 'model_max_length': 4096,
+        },
+    }
+    for name, content in contents.items():
+        (folder / name).write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+    (folder / 'chat_template.jinja').write_text(CHAT_TEMPLATE, encoding='utf-8')
+    tokenizer.save(str(folder / 'tokenizer.json'))
+
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('out', help='folder to write')
+    write_folder(parser.parse_args().out)
