@@ -1,4 +1,5 @@
 """Reads a checkpoint's configuration: Qwen3-VL's config.json plus the keys that InstructSAM adds to it."""
+import copy
 import json
 import logging
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ class ModelConfig:
             )
         tokens = Tokens(image=raw['image_token_id'], **{name: raw[key] for name, key in TOKEN_KEYS.items()})
         try:
-            qwen = Qwen3VLConfig.from_dict(raw)
+            qwen = Qwen3VLConfig.from_dict(copy.deepcopy(raw))  # it changes what it is given
         except (TypeError, ValueError, KeyError) as error:
             raise ModelError(f'config.json does not describe a Qwen3-VL model: {error}') from error
         return cls(qwen, sam3, tokens, num_queries, bridge_dim, raw)

@@ -73,7 +73,7 @@ class InstructSAM:
         """
         if mode not in MODES:
             raise ModelError(f'mode is one of {", ".join(MODES)}, got {mode!r}.')
-        device, dtype = _device(device), dtype
+        device = _device(device)
         dtype = _dtype(dtype, device)
         if name in builtin.MODELS:
             folder = builtin.MODELS[name]
@@ -244,11 +244,11 @@ def _device(device):
     if str(device) == 'auto':
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     try:
-        device = torch.device(device)
-        torch.empty(0, device=device)
+        found = torch.device(device)
+        torch.empty(0, device=found)
     except (RuntimeError, AssertionError) as error:
-        raise ModelError(f'the device {device!r} cannot be used: {error}'.splitlines()[0]) from error
-    return device
+        raise ModelError(f'the device {str(device)!r} cannot be used: {error}'.splitlines()[0]) from error
+    return found
 
 
 def _dtype(dtype, device):
@@ -266,10 +266,12 @@ def _dtype(dtype, device):
 def _read_text_side(folder, config):
     """The Prompter and the ids that end an answer."""
     folder = Path(folder)
+    if not any((folder / name).is_file() for name in ('tokenizer.json', 'vocab.json')):
+        raise ModelError(f'{folder} holds no tokenizer (tokenizer.json).')
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers raises many kinds here
-        raise ModelError(f'{folder} holds no tokenizer that can be read: {error}') from error
+        raise ModelError(f'{folder} holds a tokenizer that cannot be read: {error}') from error
     stop = {tokenizer.eos_token_id}
     if (folder / 'generation_config.json').is_file():
         ends = GenerationConfig.from_pretrained(folder).eos_token_id

@@ -43,6 +43,9 @@ class Prompter:
         """tokenizer: transformers' fast tokenizer with a chat template; tokens: config.Tokens."""
         self.tokens = tokens
         self._tokenizer = tokenizer.backend_tokenizer
+        for name, token in vars(tokens).items():
+            if self._tokenizer.id_to_token(token) is None:
+                raise ModelError(f'config.json puts the token "{name}" at id {token}, which the tokenizer does not have.')
         if not tokenizer.chat_template:
             raise ModelError('the tokenizer has no chat template: chat_template.jinja is missing in the model folder.')
         plain = json.loads(self._tokenizer.to_str())
@@ -62,9 +65,6 @@ class Prompter:
         self.before_image = head[:image]  # ... <|vision_start|>
         self.after_image = head[image + 1 :]  # <|vision_end|>
         self._after_text = self._encode(after)  # <|im_end|>, the assistant's turn
-        for name, token in vars(tokens).items():
-            if self._tokenizer.id_to_token(token) is None:
-                raise ModelError(f'config.json puts the token "{name}" at id {token}, which the tokenizer does not have.')
 
     def _encode(self, text):
         return self._tokenizer.encode(text, add_special_tokens=False).ids

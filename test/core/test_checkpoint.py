@@ -1,0 +1,199 @@
+"""Loading and saving: bit for bit, single or sharded, and a clear refusal of everything that is not a checkpoint."""
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from instructsam.core import InstructSAM, ModelError
+from instructsam.core.checkpoint import load, save
+from instructsam.core.config import ModelConfig
+
+
+@pytest.fixture
+def copy(checkpoint, tmp_path):
+    """A copy of the tiny checkpoint that a test may break."""
+    return shutil.copytree(checkpoint, tmp_path / 'model')
+
+
+def same(one, other):
+    one, other = one.state_dict(), other.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def edit_config(folder, change, name='config.json'):
+    config = json.loads((folder / name).read_text())
+    change(config)
+    (folder / name).write_text(json.dumps(config))
+
+
+def shard(folder, parts=3):
+    """Rewrites model.safetensors as shards with an index, as transformers does."""
+    tensors = load_file(folder / 'model.safetensors')
+    (folder / 'model.safetensors').unlink()
+    weight_map = {}
+    for part in range(parts):
+        names = sorted(tensors)[part::parts]
+        file = f'model-{part + 1:05}-of-{parts:05}.safetensors'
+        save_file({name: tensors[name] for name in names}, folder / file)
+        weight_map.update(dict.fromkeys(names, file))
+    (folder / 'model.safetensors.index.json').write_text(json.dumps({'weight_map': weight_map}))
+
+
+def test_weights_are_those_of_the_file(checkpoint):
+    model = load(checkpoint, 'cpu', None)
+    stored = load_file(checkpoint / 'model.safetensors')
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in model.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
+
+
+def test_saved_folder_loads_back_bit_for_bit(engine, picture, tmp_path):
+    engine.save_pretrained(tmp_path)
+    again = InstructSAM.from_pretrained(tmp_path, device='cpu', dtype='float32')
+    assert same(engine.model, again.model)
+    results = [
+        e.segment(e.encode(picture), 'red cup', answer=e.answer_for(['red cup']), score_threshold=0).to_json()['instances']
+        for e in (engine, again)
+    ]
+    assert results[0] == results[1] != []
+    assert not list(tmp_path.rglob('*.part'))
+
+
+def test_saved_folder_has_the_published_layout(engine, checkpoint, tmp_path):
+    engine.save_pretrained(tmp_path)
+    published = {path.relative_to(checkpoint) for path in checkpoint.rglob('*') if path.is_file()}
+    assert published <= {path.relative_to(tmp_path) for path in tmp_path.rglob('*') if path.is_file()}
+    stored, written = (load_file(folder / 'model.safetensors') for folder in (checkpoint, tmp_path))
+    assert stored.keys() == written.keys()
+    raw = json.loads((tmp_path / 'config.json').read_text())
+    assert (tmp_path / raw['mask_decoder_model'] / 'config.json').is_file()
+    original = json.loads((checkpoint / 'config.json').read_text())
+    assert {key: raw[key] for key in original if 'mask_decoder' not in key} == {
+        key: value for key, value in original.items() if 'mask_decoder' not in key}
+
+
+def test_saving_over_itself_and_in_half_precision(copy):
+    engine = InstructSAM.from_pretrained(copy, device='cpu', dtype='bfloat16')
+    engine.save_pretrained(copy)
+    again = InstructSAM.from_pretrained(copy, device='cpu', dtype='bfloat16')
+    assert same(engine.model, again.model)
+    assert {str(t.dtype) for t in load_file(copy / 'model.safetensors').values()} == {'torch.bfloat16'}
+
+
+def test_tables_stay_exact_in_half_precision(checkpoint):
+    """Rotary frequencies are float32 whatever the weights are: rounding them moves positions."""
+    half, full = (load(checkpoint, 'cpu', dtype) for dtype in (torch.bfloat16, torch.float32))
+    for (name, one), (_, other) in zip(half.named_buffers(), full.named_buffers(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def test_sharded(copy, checkpoint):
+    shard(copy)
+    assert same(load(copy, 'cpu', None), load(checkpoint, 'cpu', None))
+
+
+def test_sam3_config_that_does_not_resolve_is_sam3s_default(copy):
+    """As in the published file, whose mask_decoder_model is a path on its authors' disk."""
+    shutil.rmtree(copy / 'sam3')
+    edit_config(copy, lambda config: config.update(mask_decoder_model='checkpoints/sam3', out_dim=256))
+    config = ModelConfig.from_folder(copy)
+    assert config.sam3.vision_config.backbone_config.image_size == 1008
+    assert config.sam3.detr_decoder_config.num_queries == config.num_queries
+
+
+def test_half_written_saves_leave_the_old_file(engine, copy, monkeypatch):
+    before = (copy / 'model.safetensors').read_bytes()
+
+    def full_disk(tensors, path, metadata):
+        path.write_bytes(b'half')
+        raise OSError('No space left on device')
+
+    monkeypatch.setattr('instructsam.core.checkpoint.save_file', full_disk)
+    with pytest.raises(OSError, match='No space'):
+        save(engine.model, copy)
+    assert (copy / 'model.safetensors').read_bytes() == before
+
+
+def drop(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def rewrite(change):
+    def apply(folder):
+        tensors = load_file(folder / 'model.safetensors')
+        change(tensors)
+        save_file(tensors, folder / 'model.safetensors')
+
+    return apply
+
+
+def truncate(folder):
+    file = folder / 'model.safetensors'
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+def only_a_pickle(folder):
+    (folder / 'model.safetensors').unlink()
+    torch.save({}, folder / 'pytorch_model.bin')
+
+
+def another_architecture(folder):
+    (folder / 'config.json').write_text(json.dumps({'model_type': 'llama', 'architectures': ['LlamaForCausalLM']}))
+
+
+def lose_a_shard(folder):
+    shard(folder)
+    (folder / 'model-00002-of-00003.safetensors').unlink()
+
+
+BROKEN = {
+    'no weights': (drop('model.safetensors'), 'holds no weights: model.safetensors'),
+    'no config': (drop('config.json'), 'no config.json'),
+    'no tokenizer': (drop('tokenizer.json'), 'tokenizer'),
+    'no template': (drop('chat_template.jinja'), 'chat template'),
+    'no preprocessor': (drop('preprocessor_config.json'), 'preprocessor_config.json'),
+    'truncated': (truncate, 'not a whole safetensors file'),
+    'empty file': (lambda folder: (folder / 'model.safetensors').write_bytes(b''), 'not a whole safetensors file'),
+    'pickle only': (only_a_pickle, 'pickles only'),
+    'another architecture': (another_architecture, 'LlamaForCausalLM.*max_seg_nums'),
+    'broken json': (lambda folder: (folder / 'config.json').write_text('{'), 'cannot be read'),
+    'json of another kind': (lambda folder: (folder / 'config.json').write_text('[]'), 'JSON object'),
+    'missing tensor': (rewrite(lambda t: t.pop('model.mask_queries')), r'1 missing:\n  model.mask_queries'),
+    'unexpected tensor': (rewrite(lambda t: t.update(extra=torch.zeros(2))), r'1 unexpected:\n  extra'),
+    'shape': (rewrite(lambda t: t.update({'model.mask_queries': torch.zeros(3, 2)})), r'mask_queries is \[3, 2\], expected'),
+    'lost shard': (lose_a_shard, 'model-00002-of-00003.safetensors'),
+    'widths': (lambda f: edit_config(f, lambda c: c.update(out_dim=7)), 'out_dim is 7'),
+    'token ids': (lambda f: edit_config(f, lambda c: c.update(seg_token_index=10**6)), 'id 1000000'),
+    'sam3 config': (lambda f: (f / 'sam3' / 'config.json').write_text('nonsense'), 'sam3.config.json cannot be read'),
+}
+
+
+@pytest.mark.parametrize('kind', BROKEN)
+def test_broken_folders_are_refused_clearly(copy, kind):
+    damage, says = BROKEN[kind]
+    damage(copy)
+    with pytest.raises(ModelError, match=rf'(?s){says}'):
+        InstructSAM.from_pretrained(copy, device='cpu')
+
+
+def test_a_pickle_is_never_read(copy):
+    """Not even beside safetensors: the file below would raise if it were unpickled."""
+    (copy / 'pytorch_model.bin').write_bytes(b'\x80\x04cos\nabort\n(tR.')
+    assert InstructSAM.from_pretrained(copy, device='cpu')
+
+
+@pytest.mark.parametrize(('name', 'says'), [
+    ('no/such/folder/here', 'no model folder'), ('/nowhere', 'no model folder'), ('nothing', 'no model folder'),
+    ('owner/name-that-is-not-here', 'hub'), ('owner/bad name!', 'neither a folder nor a hub id'),
+])
+def test_names_that_lead_nowhere(monkeypatch, name, says):
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
+    with pytest.raises(ModelError, match=says):
+        InstructSAM.from_pretrained(name)
+
+
+def test_a_file_is_not_a_folder(copy):
+    with pytest.raises(ModelError, match='is a file'):
+        InstructSAM.from_pretrained(copy / 'config.json')

@@ -1,0 +1,267 @@
+"""The engine on a tiny checkpoint with random weights: caching, threads, budgets, duplicates, refusals."""
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from instructsam.core import Cancelled, ImageError, InstructionError, InstructSAM, ModelError
+from instructsam.core.engine import without_duplicates
+from instructsam.core.result import STAGES, Instance
+from instructsam.core.rle import Rle
+
+ALL = {'score_threshold': 0, 'suppress_duplicates': False}
+TWO = '<|object_ref_start|>red cup<|object_ref_end|>, <|object_ref_start|>the box<|object_ref_end|><|im_end|>'
+
+
+def content(result):
+    """Everything of a result but its times."""
+    return {key: value for key, value in result.to_json().items() if key != 'timings_ms'}
+
+
+@pytest.fixture(params=['consistent', 'reference'])
+def either(request, load_engine):
+    return load_engine(request.param)
+
+
+def test_a_cached_frame_answers_like_a_fresh_one(either, picture):
+    """Bit for bit, in any order of calls."""
+    instructions = ['red cup', 'the box on the left', 'two blue bottles', 'red cup']
+    fresh = [content(either.segment(either.encode(picture), text, answer=TWO, **ALL)) for text in instructions]
+    frame = either.encode(picture)
+    tensors = [*frame.features.pyramid, *(t for pair in frame.prefix.keys_values for t in pair)]
+    before = [tensor.clone() for tensor in tensors]
+    for order in ([0, 1, 2, 3], [3, 1, 0, 2], [2, 2, 1, 0]):
+        for index in order:
+            assert content(either.segment(frame, instructions[index], answer=TWO, **ALL)) == fresh[index]
+    assert all(torch.equal(old, new) for old, new in zip(before, tensors, strict=True))
+    assert fresh[0]['instances'] != fresh[1]['instances']  # the instruction does matter
+
+
+def test_decoding_and_a_forced_answer_agree(either, picture, monkeypatch):
+    """Decoded token by token, an answer gives what it gives when forced in one pass.
+
+    Random weights cannot write an answer: the logits are scripted, all else is real.
+    """
+    ids = either.prompter.answer_ids(TWO)
+    frame = either.encode(picture)
+    forced = either.segment(frame, 'red cup', answer=TWO, **ALL)
+    script = iter(ids)
+    vocabulary = either.model.config.qwen.text_config.vocab_size
+    one_hot = torch.eye(vocabulary)
+    monkeypatch.setattr(either.model, 'token_logits', lambda hidden: one_hot[next(script)][None])
+    decoded = either.segment(frame, 'red cup', **ALL)
+    assert decoded.finish_reason == 'stop' and forced.finish_reason == 'forced'
+    assert decoded.answer == forced.answer == 'red cup, the box'
+    assert next(script, None) is None
+    for one, other in zip(sorted(decoded.instances, key=slot_of), sorted(forced.instances, key=slot_of), strict=True):
+        assert slot_of(one) == slot_of(other)
+        assert one.score == pytest.approx(other.score, abs=1e-5)
+        assert one.mask.iou([other.mask])[0] > 0.99
+
+
+def slot_of(instance):
+    return instance.group, instance.slot
+
+
+def test_threads_do_not_disturb_each_other(engine, picture):
+    pictures = [picture, np.ascontiguousarray(picture[::-1]), picture[:90, :70]]
+    texts = ['red cup', 'the box', 'a bottle']
+    expected = [content(engine.segment(engine.encode(p), t, answer=TWO, **ALL)) for p, t in zip(pictures, texts, strict=True)]
+    got = [[] for _ in pictures]
+    barrier = threading.Barrier(len(pictures))
+
+    def work(index):
+        barrier.wait()
+        for _ in range(5):
+            got[index].append(content(engine.segment(engine.encode(pictures[index]), texts[index], answer=TWO, **ALL)))
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(pictures))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert got == [[result] * 5 for result in expected]
+
+
+def test_several_phrases_are_several_groups(engine, picture):
+    """More phrases than share one detector call give what each gives alone behind the same text."""
+    frame = engine.encode(picture)
+    names = ['cup', 'box', 'bottle', 'plate', 'spoon', 'bowl']
+    together = engine.segment(frame, 'everything', answer=engine.answer_for(names), **ALL)
+    assert together.phrases == tuple(names)
+    assert together.answer == ', '.join(names)
+    first = engine.segment(frame, 'everything', answer=engine.answer_for(names[:1]), **ALL)
+    for one, other in zip(first.instances, [i for i in together.instances if i.group == 0], strict=True):
+        assert one.slot == other.slot
+        assert one.score == pytest.approx(other.score, abs=1e-5)
+        assert one.mask.iou([other.mask])[0] > 0.99
+
+
+def test_instances_are_sorted_and_above_the_threshold(engine, picture):
+    frame = engine.encode(picture)
+    everything = engine.segment(frame, 'red cup', answer=TWO, **ALL).instances
+    scores = [instance.score for instance in everything]
+    assert scores == sorted(scores, reverse=True)
+    threshold = scores[len(scores) // 2]
+    some = engine.segment(frame, 'red cup', answer=TWO, score_threshold=threshold, suppress_duplicates=False).instances
+    assert [i.score for i in some] == [score for score in scores if score > threshold]
+    none = engine.segment(frame, 'red cup', answer=TWO, score_threshold=1)
+    assert none.status == 'no_target' and none.instances == () and none.phrases == ('red cup', 'the box')
+
+
+def test_an_answer_without_a_phrase_is_no_target(engine, picture):
+    result = engine.segment(engine.encode(picture), 'the car', answer='There is no such object.<|im_end|>', **ALL)
+    assert (result.status, result.answer, result.phrases) == ('no_target', 'There is no such object.', ())
+
+
+@pytest.mark.parametrize('answer', [
+    '<|object_ref_start|><|object_ref_end|>', '<|object_ref_end|>', '<|object_ref_start|>cup', '[SEG][SEG]cup',
+])
+def test_answers_that_name_nothing(either, picture, answer):
+    """Empty, stray, unfinished: no group, no failure."""
+    assert either.segment(either.encode(picture), 'x', answer=answer, **ALL).status == 'no_target'
+
+
+def test_the_published_notation_of_the_query_block_is_taken(engine, picture):
+    k = engine.model.config.num_queries
+    with_block = f'<|object_ref_start|>red cup<|object_ref_end|><|mask_start|>{"[SEG]" * k}<|mask_end|>'
+    without = '<|object_ref_start|>red cup<|object_ref_end|>'
+    frame = engine.encode(picture)
+    one, other = (content(engine.segment(frame, 'x', answer=a, **ALL)) for a in (with_block, without))
+    assert one == other and one['instances']
+
+
+def test_near_duplicates_go_and_the_best_stays():
+    mask = np.zeros((20, 20), bool)
+    mask[5:15, 5:15] = True
+    nearly, apart = mask.copy(), np.zeros((20, 20), bool)
+    nearly[5, 5:15] = False  # IoU 0.9
+    apart[:8, :8] = True
+    instances = [
+        Instance(Rle.encode(m), score, 'x', slot)
+        for slot, (m, score) in enumerate([(nearly, 0.9), (mask, 0.8), (apart, 0.7), (apart, 0.6)])
+    ]
+    assert [instance.slot for instance in without_duplicates(instances)] == [0, 2]
+
+
+def test_budgets_end_the_decoding(engine, picture):
+    frame = engine.encode(picture)
+    tokens = engine.segment(frame, 'red cup', max_new_tokens=3)
+    assert tokens.finish_reason in ('token_budget', 'stop')
+    assert engine.segment(frame, 'red cup', time_budget_s=0).finish_reason == 'time_budget'
+    assert engine.segment(frame, 'red cup', answer=TWO).finish_reason == 'forced'
+
+
+def test_cancelling_stops_at_the_next_step(engine, picture):
+    with pytest.raises(Cancelled):
+        engine.encode(picture, cancelled=lambda: True)
+    frame = engine.encode(picture)
+    asked = []
+
+    def after_four():
+        asked.append(1)
+        return len(asked) > 4
+
+    with pytest.raises(Cancelled):
+        engine.segment(frame, 'red cup', max_new_tokens=500, cancelled=after_four)
+    assert len(asked) == 5
+
+
+def test_times_of_every_stage(engine, picture):
+    result = engine.segment(engine.encode(picture), 'red cup', answer=TWO, **ALL)
+    assert tuple(sorted(result.timings_ms)) == tuple(sorted(STAGES))
+    assert all(ms > 0 for ms in result.timings_ms.values())
+
+
+@pytest.mark.parametrize('size', [(1, 1), (3, 500), (64, 64), (1000, 30)])
+def test_unusual_sizes(engine, size):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    result = engine.segment(engine.encode(image), 'red cup', answer=TWO, **ALL)
+    assert (result.height, result.width) == size
+    assert all(instance.mask.decode().shape == size for instance in result.instances)
+
+
+def test_an_8k_image(engine):
+    image = np.zeros((4320, 7680, 3), np.uint8)
+    image[1000:3000, 2000:5000] = 200
+    result = engine.segment(engine.encode(image), 'red cup', answer=engine.answer_for(['red cup']), **ALL)
+    assert (result.height, result.width) == (4320, 7680)
+
+
+def test_images_as_they_come(engine, picture):
+    """Read-only, flipped, torch, and padded rows: the same pixels give the same result."""
+    expected = content(engine.segment(engine.encode(picture), 'red cup', answer=TWO, **ALL))
+    read_only = picture.copy()
+    read_only.flags.writeable = False
+    padded = np.zeros((picture.shape[0], picture.shape[1] + 7, 3), np.uint8)
+    padded[:, :-7] = picture
+    flipped_twice = np.ascontiguousarray(picture[:, ::-1])[:, ::-1]
+    for image in (read_only, padded[:, :-7], flipped_twice, torch.from_numpy(picture.copy())):
+        assert content(engine.segment(engine.encode(image), 'red cup', answer=TWO, **ALL)) == expected
+
+
+@pytest.mark.parametrize(('image', 'says'), [
+    (np.zeros((4, 4), np.uint8), r'\[H, W, 3\]'),
+    (np.zeros((4, 4, 4), np.uint8), r'\[4, 4, 4\]'),
+    (np.zeros((4, 4, 3), np.float32), 'float32'),
+    (np.zeros((4, 4, 3), np.uint16), 'uint16'),
+    (np.zeros((0, 4, 3), np.uint8), 'empty'),
+    (np.zeros((2, 900, 3), np.uint8), 'factor'),
+    ('picture.png', 'str'),
+    (None, 'NoneType'),
+])
+def test_unusable_images(engine, image, says):
+    with pytest.raises(ImageError, match=says):
+        engine.encode(image)
+
+
+@pytest.mark.parametrize(('text', 'says'), [
+    ('', 'empty'), ('  \n ', 'empty'), ('x' * 100_000, '100,000'), ('the\x00cup', r'U\+0000'), ('\x1b[31mcup', r'U\+001B'),
+    ('cup \udcff', 'UTF-8'), (7, 'int'), (None, 'NoneType'),
+])
+def test_unusable_instructions(engine, picture, text, says):
+    frame = engine.encode(picture)
+    with pytest.raises(InstructionError, match=says):
+        engine.segment(frame, text)
+    with pytest.raises(InstructionError, match=says):
+        engine.answer_for([text])
+
+
+def test_other_refusals(engine, load_engine, picture):
+    frame = engine.encode(picture)
+    with pytest.raises(ImageError, match='another engine'):
+        load_engine('reference').segment(frame, 'cup')
+    with pytest.raises(ImageError, match='encode'):
+        engine.segment(picture, 'cup')
+    with pytest.raises(ValueError, match='score_threshold'):
+        engine.segment(frame, 'cup', score_threshold=1.5)
+    with pytest.raises(InstructionError, match='vocabulary'):
+        engine.segment(frame, 'cup', answer=[10**9])
+    with pytest.raises(InstructionError, match='tokens'):
+        engine.segment(frame, 'cup', answer='')
+
+
+@pytest.mark.parametrize(('options', 'says'), [
+    ({'mode': 'fast'}, 'consistent, reference'), ({'dtype': 'int4'}, 'bfloat16'), ({'device': 'tpu9'}, 'tpu9'),
+    ({'device': 'cuda:99'}, 'cuda:99'),
+])
+def test_unknown_options(checkpoint, options, says):
+    with pytest.raises(ModelError, match=says):
+        InstructSAM.from_pretrained(checkpoint, **options)
+
+
+def test_the_built_in_model_says_that_it_is_untrained(picture):
+    engine = InstructSAM.from_pretrained('untrained', device='cpu')
+    result = engine.segment(engine.encode(picture), 'red mug', answer=engine.answer_for(['red mug']), score_threshold=0)
+    assert result.instances and 'untrained' in result.warning and 'untrained' in result.to_json()['warning']
+    again = InstructSAM.from_pretrained('untrained', device='cpu')
+    assert all(torch.equal(a, b) for a, b in zip(engine.model.parameters(), again.model.parameters(), strict=True))
+
+
+def test_half_precision_runs(checkpoint, picture):
+    """bfloat16 is for GPUs; on the CPU it is only checked to run and to stay close."""
+    engine = InstructSAM.from_pretrained(checkpoint, device='cpu', dtype='bfloat16')
+    result = engine.segment(engine.encode(picture), 'red cup', answer=TWO, **ALL)
+    assert result.instances
+    assert all(np.isfinite(instance.score) for instance in result.instances)

@@ -1,0 +1,55 @@
+"""Run lengths against pycocotools."""
+import numpy as np
+import pytest
+from pycocotools import mask as coco
+
+from instructsam.core.rle import Rle
+
+
+@pytest.mark.parametrize('size', [(5, 7), (1, 1), (1, 9), (9, 1), (48, 64)])
+@pytest.mark.parametrize('density', [0.0, 0.05, 0.5, 1.0])
+def test_round_trip(size, density):
+    mask = np.random.default_rng(0).random(size) < density
+    rle = Rle.encode(mask)
+    assert rle.counts.dtype == np.uint32 and int(rle.counts.sum()) == mask.size
+    assert np.array_equal(rle.decode(), mask)
+    theirs = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    assert rle.to_coco() == {'size': list(size), 'counts': theirs['counts'].decode()}
+    assert np.array_equal(Rle.from_coco(theirs).counts, rle.counts)
+    assert np.array_equal(Rle.from_coco({'size': size, 'counts': rle.counts.tolist()}).decode(), mask)
+    assert rle.area == mask.sum()
+
+
+def test_the_first_run_is_background():
+    assert Rle.encode(np.array([[1, 0], [1, 0]], bool)).counts.tolist() == [0, 2, 2]
+    assert Rle.encode(np.array([[0, 0], [1, 1]], bool)).counts.tolist() == [1, 1, 1, 1]  # column by column
+
+
+def test_box_is_tight_and_exclusive():
+    mask = np.zeros((10, 12), bool)
+    mask[2:5, 3:9] = True
+    assert Rle.encode(mask).box == (3, 2, 9, 5)
+    assert Rle.encode(np.zeros((4, 4), bool)).box == (0, 0, 0, 0)
+
+
+def test_a_mask_that_wraps_over_columns_has_its_true_box():
+    mask = np.zeros((4, 6), bool)
+    mask[3, 2] = mask[0, 3] = True  # neighbours in run order, corners of the box
+    assert Rle.encode(mask).box == (2, 0, 4, 4)
+
+
+def test_iou():
+    a, b = np.zeros((8, 8), bool), np.zeros((8, 8), bool)
+    a[:4], b[2:6] = True, True
+    assert Rle.encode(a).iou([Rle.encode(b), Rle.encode(a)]).tolist() == pytest.approx([1 / 3, 1])
+    assert len(Rle.encode(a).iou([])) == 0
+
+
+def test_counts_must_fit():
+    with pytest.raises(ValueError, match='expected 2 x 2 = 4'):
+        Rle(2, 2, [1, 2])
+
+
+def test_counts_cannot_be_changed():
+    with pytest.raises(ValueError):
+        Rle.encode(np.ones((2, 2), bool)).counts[0] = 7

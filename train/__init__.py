@@ -1,0 +1,1 @@
+"""Training of InstructSAM; builds on instructsam.core."""
