@@ -1,7 +1,8 @@
 """From a uint8 RGB image to the two encoders' inputs, in torch alone.
 
-Both resizes happen on uint8, as in the published pipeline, which the CPU reproduces exactly. CUDA has no antialiased
-resize of uint8: there floats are resized and rounded, at most 1/255 off.
+Both resizes happen on uint8, as in the published pipeline, which the CPU reproduces exactly. An image that is already
+on the GPU is resized there, where torch has no antialiased resize of uint8: as floats, rounded once at the end instead
+of after each direction. That is at most 1/255 off (bilinear); bicubic, which overshoots, a few steps at sharp edges.
 """
 import json
 import math
