@@ -4,10 +4,9 @@ Built from transformers' own SAM3 modules, so that parameters have the published
 `Sam3Model`: the detector starts from given queries, the 0.5x level of the feature pyramid is not computed, and the
 feature maps of one image serve any number of phrases without being copied.
 """
-import importlib.util
+import importlib
 import sys
 import types
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -15,30 +14,22 @@ import torch.nn.functional as F
 from torch import nn
 
 
-@contextmanager
-def _without_torchvision():
-    """transformers 5.0 imports torchvision at the top of its SAM3 file, for box prompts only: not used here."""
-    absent = importlib.util.find_spec('torchvision') is None
-    if absent:
-        sys.modules['torchvision'] = types.ModuleType('torchvision')
+def _import_sam3():
+    """transformers' SAM3 modules. Release 5.0 imports torchvision at the top, for box prompts only: not used here."""
+    name = 'transformers.models.sam3.modeling_sam3'
     try:
-        yield
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != 'torchvision':
+            raise
+    sys.modules['torchvision'] = types.ModuleType('torchvision')
+    try:
+        return importlib.import_module(name)
     finally:
-        if absent:
-            sys.modules.pop('torchvision', None)
+        del sys.modules['torchvision']
 
 
-with _without_torchvision():
-    from transformers.models.sam3.modeling_sam3 import (
-        Sam3DetrDecoder,
-        Sam3DetrEncoder,
-        Sam3DotProductScoring,
-        Sam3GeometryEncoder,
-        Sam3MaskDecoder,
-        Sam3VisionModel,
-        box_cxcywh_to_xyxy,
-        inverse_sigmoid,
-    )
+sam3 = _import_sam3()
 
 
 @dataclass(frozen=True)
@@ -61,7 +52,7 @@ class Detections:
     reference_boxes: torch.Tensor  # [layers, G, K, 4] cxcywh, 0 to 1: the input of every layer
 
 
-class DetrDecoder(Sam3DetrDecoder):
+class DetrDecoder(sam3.Sam3DetrDecoder):
     """SAM3's detector without its presence token, driven by queries from outside."""
 
     def __init__(self, config):
@@ -83,7 +74,7 @@ class DetrDecoder(Sam3DetrDecoder):
             queries = self._layer(layer, queries, boxes, encoded, position, text, attend, size)
             normed = self.output_layer_norm(queries)
             hidden.append(normed)
-            boxes = (inverse_sigmoid(boxes) + self.box_head(normed)).sigmoid().detach()
+            boxes = (sam3.inverse_sigmoid(boxes) + self.box_head(normed)).sigmoid().detach()
         return torch.stack(hidden), torch.stack(references)
 
     def _layer(self, layer, queries, boxes, encoded, position, text, attend, size):
@@ -117,14 +108,14 @@ class Grounding(nn.Module):
                  config.detr_encoder_config, config.detr_decoder_config, config.mask_decoder_config)
         for part in parts:
             part._attn_implementation = 'sdpa'
-        self.vision_encoder = Sam3VisionModel(config.vision_config)
+        self.vision_encoder = sam3.Sam3VisionModel(config.vision_config)
         # Not used, but in the published file:
         self.text_projection = nn.Linear(config.text_config.hidden_size, config.detr_encoder_config.hidden_size)
-        self.geometry_encoder = Sam3GeometryEncoder(config.geometry_encoder_config)
-        self.detr_encoder = Sam3DetrEncoder(config.detr_encoder_config)
+        self.geometry_encoder = sam3.Sam3GeometryEncoder(config.geometry_encoder_config)
+        self.detr_encoder = sam3.Sam3DetrEncoder(config.detr_encoder_config)
         self.detr_decoder = DetrDecoder(config.detr_decoder_config)
-        self.mask_decoder = Sam3MaskDecoder(config.mask_decoder_config)
-        self.dot_product_scoring = Sam3DotProductScoring(config)
+        self.mask_decoder = sam3.Sam3MaskDecoder(config.mask_decoder_config)
+        self.dot_product_scoring = sam3.Sam3DotProductScoring(config)
         self.image_size = config.vision_config.backbone_config.image_size
         self.patch_size = config.vision_config.backbone_config.patch_size
 
@@ -155,10 +146,10 @@ class Grounding(nn.Module):
             queries, encoded, fused.pos_embeds_flattened, text, text_mask, tuple(coarse.shape[-2:])
         )
         final = hidden[-1]
-        boxes = (inverse_sigmoid(references[-1]) + self.detr_decoder.box_head(final)).sigmoid()
+        boxes = (sam3.inverse_sigmoid(references[-1]) + self.detr_decoder.box_head(final)).sigmoid()
         logits = self.dot_product_scoring(hidden[-1:], text, text_mask)[-1].squeeze(-1)
         masks = self._masks(features.pyramid, encoded, final, text, text_mask)
-        return Detections(masks, logits, box_cxcywh_to_xyxy(boxes), encoded, hidden, references)
+        return Detections(masks, logits, sam3.box_cxcywh_to_xyxy(boxes), encoded, hidden, references)
 
     def _masks(self, pyramid, encoded, slots, text, text_mask):
         """Mask logits [G, K, 4h, 4w]: slots dotted with pixel embeddings, which the phrase conditions once more."""

@@ -1,5 +1,6 @@
 """Binary masks as run lengths in COCO's order: column by column, the first run is background."""
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from pycocotools import mask as coco
@@ -51,8 +52,7 @@ class Rle:
 
     def to_coco(self):
         """COCO's compressed form, ready for JSON: `{"size": [h, w], "counts": str}`."""
-        compressed = self._compressed()
-        return {'size': [self.height, self.width], 'counts': compressed['counts'].decode('ascii')}
+        return {'size': [self.height, self.width], 'counts': self._compressed['counts'].decode('ascii')}
 
     @property
     def area(self):
@@ -64,14 +64,15 @@ class Rle:
         """Tight box (x0, y0, x1, y1) in px, x1 and y1 exclusive; all zeros for an empty mask."""
         if not self.area:
             return (0, 0, 0, 0)
-        x, y, width, height = (int(v) for v in coco.toBbox(self._compressed()))
+        x, y, width, height = (int(v) for v in coco.toBbox(self._compressed))
         return (x, y, x + width, y + height)
 
     def iou(self, others):
         """Intersection over union with each of `others`, [len(others)] float64."""
         if not others:
             return np.zeros(0)
-        return coco.iou([self._compressed()], [other._compressed() for other in others], [0] * len(others))[0]
+        return coco.iou([self._compressed], [other._compressed for other in others], [0] * len(others))[0]
 
+    @cached_property
     def _compressed(self):
         return coco.frPyObjects({'size': [self.height, self.width], 'counts': self.counts.tolist()}, self.height, self.width)

@@ -1,6 +1,8 @@
 """Loading and saving: bit for bit, single or sharded, and a clear refusal of everything that is not a checkpoint."""
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -197,3 +199,9 @@ def test_names_that_lead_nowhere(monkeypatch, name, says):
 def test_a_file_is_not_a_folder(copy):
     with pytest.raises(ModelError, match='is a file'):
         InstructSAM.from_pretrained(copy / 'config.json')
+
+
+@pytest.mark.parametrize('module', ['grounding', 'checkpoint', 'engine', 'model', 'cli'])
+def test_every_module_can_be_imported_first(module):
+    """Found the hard way: transformers' look for torchvision failed where grounding came first."""
+    subprocess.run([sys.executable, '-c', f'import instructsam.core.{module}'], check=True)
