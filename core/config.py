@@ -83,9 +83,9 @@ class ModelConfig:
 
 
 def _sam3_config(raw, folder):
-    """SAM3's configuration, from the path that config.json names: absolute, or relative to the checkpoint."""
+    """SAM3's configuration, from the path that config.json names: in the checkpoint, or else as the shell sees it."""
     name = raw.get('mask_decoder_model') or raw.get('mm_mask_decoder') or ''
-    for path in (folder / name / 'config.json', folder / 'sam3' / 'config.json'):
+    for path in (folder / name / 'config.json', Path(name) / 'config.json'):
         if name and path.is_file():
             config = _read_json(path)
             try:
