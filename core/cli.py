@@ -1,0 +1,91 @@
+"""The `instructsam` command: imports only the subcommand that is called, and ends every error in one line."""
+import argparse
+import importlib
+import importlib.metadata
+import os
+import sys
+import traceback
+
+from instructsam.core.errors import InstructSAMError
+
+COMMANDS = {  # name -> module with add_arguments(parser) and run(args), and its line in --help
+    'segment': ('instructsam.core.commands.segment', 'find what an instruction names in an image file'),
+    'demo': ('instructsam_ros.demo', 'run the ROS 2 node on a recorded frame, from camera topic to masks'),
+}
+USAGE_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # the last two as a shell reports SIGINT and SIGPIPE
+
+
+def main(argv=None):
+    """Runs the command line `argv` (default: the process's) and returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors='backslashreplace')  # a phrase or path the terminal cannot show must not stop us
+    try:
+        code = _run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        return code
+    except InstructSAMError as error:
+        _show_traceback()
+        print(f'instructsam: error: {error}', file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # `| head`: nobody reads on, which is no failure of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as error:
+        if not _show_traceback():
+            reason = ' '.join(f'{type(error).__name__}: {error}'.split())
+            print(f'instructsam: unexpected {reason} (INSTRUCTSAM_DEBUG=1 shows where)', file=sys.stderr)
+        return 1
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(USAGE_ERROR, f'instructsam: error: {message} (see {self.prog} --help)\n')
+
+
+def _run(argv):
+    parser = _Parser(prog='instructsam', description='Finds the objects that an instruction names.')
+    parser.add_argument('--version', action='version', version=f'instructsam {_version()}')
+    subparsers = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
+    called = next((argument for argument in argv if not argument.startswith('-')), None)
+    run = None
+    for name, (module, summary) in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + '.')
+        if name == called:
+            command = _import(name, module)
+            command.add_arguments(subparser)
+            run = command.run
+    args = parser.parse_args(argv)
+    return run(args)
+
+
+def _import(name, module):
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if module.startswith('instructsam.'):
+            raise
+        raise InstructSAMError(
+            f'{name!r} needs ROS 2, and this installation has no ROS side (no module {error.name!r}). Source a ROS 2 '
+            'workspace with instructsam_ros in it, or install it with pip on x86-64 Linux, which brings ROS along.'
+        ) from error
+
+
+def _version():
+    try:
+        return importlib.metadata.version('instructsam-ros')
+    except importlib.metadata.PackageNotFoundError:  # a colcon workspace keeps no Python metadata
+        return '(version unknown: not installed by pip)'
+
+
+def _show_traceback():
+    """Prints the traceback of the error being handled if that was asked for; returns whether it was."""
+    wanted = bool(os.environ.get('INSTRUCTSAM_DEBUG'))
+    if wanted:
+        traceback.print_exc()
+    return wanted
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""`instructsam segment`: one image file, one instruction; a table, and on demand JSON and an overlay."""
+import json
+import sys
+from pathlib import Path
+
+from instructsam.core import DEFAULT_MODEL
+from instructsam.core.commands.arguments import count, probability, seconds, text
+from instructsam.core.errors import InstructSAMError
+
+
+def add_arguments(parser):
+    parser.epilog = (
+        'Pictures of any kind are turned upright (EXIF) and taken as 8-bit RGB: of 16 bits the upper 8, of an '
+        'animation the first frame, transparency is dropped. Exit code: 0, also where nothing matches; 2 for input '
+        'that cannot be used.'
+    )
+
+    def option(name, description, default=None, **kwargs):
+        shown = '' if default is None else ' (default: %(default)s)'
+        parser.add_argument(name, default=default, help=description + shown, **kwargs)
+
+    parser.add_argument('image', metavar='IMAGE', help='a picture file')
+    parser.add_argument('instruction', metavar='INSTRUCTION', type=text, help="e.g. 'the mugs left of the kettle'")
+    option('--model', 'built-in model, folder or hub id', DEFAULT_MODEL)
+    option('--mode', "consistent: as trained; reference: bit-faithful to the authors' inference", 'consistent',
+           choices=('consistent', 'reference'))  # fmt: skip
+    option('--threshold', 'lowest score, 0 to 1', 0.5, type=probability)
+    option('--out', 'write the overlay to this picture file', metavar='FILE')
+    option('--json', 'write the result as JSON; - is stdout (the table then goes to stderr)', metavar='FILE')
+    option('--device', 'auto, cpu, cuda, cuda:1, ...', 'auto')
+    option('--dtype', 'precision of the weights', 'auto', choices=('auto', 'float32', 'bfloat16', 'float16'))
+    option('--max-new-tokens', 'limit of the answer', 256, type=count, metavar='N')
+    option('--time-budget', 'seconds after which the answer is cut off', type=seconds, metavar='S')
+    parser.add_argument('--keep-duplicates', action='store_true', help='keep masks that overlap by more than 0.8 IoU')
+    forced = parser.add_mutually_exclusive_group()
+    forced.add_argument('--phrase', type=text, action='append', help='skip decoding, look for this phrase; repeatable')
+    forced.add_argument('--answer', type=text, help="skip decoding, take this answer in the model's notation")
+
+
+def run(args):
+    """Returns exit code 0 where the model has answered, also with 'no target'. Raises InstructSAMError."""
+    # imported here, so that --help does not wait for them; torch comes last, after the cheap checks
+    from instructsam.core.image_file import check_path, check_picture_path, read_image, write_image
+
+    image = read_image(args.image)
+    if args.out is not None:
+        check_picture_path(args.out)
+    if args.json not in (None, '-'):
+        check_path(args.json)
+
+    from instructsam.core import InstructSAM
+
+    engine = InstructSAM.from_pretrained(args.model, device=args.device, dtype=args.dtype, mode=args.mode)
+    result = engine.segment(
+        engine.encode(image), args.instruction, score_threshold=args.threshold, answer=_answer(args, engine),
+        max_new_tokens=args.max_new_tokens, time_budget_s=args.time_budget,
+        suppress_duplicates=not args.keep_duplicates,
+    )  # fmt: skip
+    if _instruction_is_phrase(args, engine):
+        note = 'untrained weights cannot write an answer: the instruction was taken as the phrase'
+        print(f'note: {note}', file=sys.stderr)
+    if args.out is not None:
+        from instructsam.core.overlay import draw
+
+        write_image(args.out, draw(image, result))
+    if args.json is not None:
+        _write_json(args.json, result)
+
+    from instructsam.core.table import print_result
+
+    print_result(result, to_stderr=args.json == '-')
+    return 0
+
+
+def _instruction_is_phrase(args, engine):
+    """Untrained weights cannot write an answer; they are shown with the instruction as the phrase unless told more."""
+    return bool(engine.warning) and not args.phrase and args.answer is None
+
+
+def _answer(args, engine):
+    """The forced answer, or None where the model is to write its own."""
+    phrases = [args.instruction] if _instruction_is_phrase(args, engine) else args.phrase
+    return engine.answer_for(phrases) if phrases else args.answer
+
+
+def _write_json(path, result):
+    document = json.dumps(result.to_json(), indent=2) + '\n'
+    if path == '-':
+        sys.stdout.write(document)
+        return
+    try:
+        Path(path).write_text(document)
+    except OSError as error:
+        raise InstructSAMError(f'cannot write {path}: {error.strerror}') from error

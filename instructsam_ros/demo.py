@@ -1,0 +1,215 @@
+"""`instructsam demo`: a camera (replayed), the perception node and a user, three processes that share only DDS.
+
+The user is this process: it sends an instruction, waits for the answer on the topics, prints it and keeps the overlay.
+"""
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+
+from instructsam.core import DEFAULT_MODEL
+from instructsam.core.commands.arguments import seconds, text
+from instructsam.core.image_file import check_picture_path, write_image
+from instructsam.core.result import STAGES, Instance, Result
+from instructsam.core.table import print_result
+from instructsam_ros.images import to_rgb
+from instructsam_ros.messages import rle_from_msg
+from instructsam_ros.msg import InstanceArray
+
+FRAME = Path(__file__).parent / 'data' / 'roborefit_frame'  # one picture, see the README.md beside it
+IMAGE_TOPIC = '/camera/image'
+NODE = 'instructsam_perception'
+UNTRAINED = 'untrained'  # the built-in model that gets the instruction as its answer
+STOP_S = 10  # for a process to end by itself
+KEPT_OVERLAYS = 20  # that wait for their instances
+
+
+def add_arguments(parser):
+    parser.add_argument('--instruction', type=text, default='the yellow banana', help='(default: %(default)s)')
+    parser.add_argument('--model', default=DEFAULT_MODEL,
+                        help='built-in model, folder or hub id (default: %(default)s)')  # fmt: skip
+    parser.add_argument('--out', metavar='FILE', default='instructsam_demo.png',
+                        help='where the overlay goes (default: %(default)s)')  # fmt: skip
+    parser.add_argument('--timeout', metavar='S', type=seconds, default=180.0,
+                        help='how long to wait for the result (default: %(default)s)')  # fmt: skip
+
+
+def run(args):
+    """Returns 0 where a result came (also 'no target'), else 1. Raises InstructSAMError for a useless --out."""
+    check_picture_path(args.out)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the children are ended, too
+    os.environ.update(_isolation())
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix='instructsam_demo_'))
+        processes = [
+            stack.enter_context(_Process(name, command, Path(folder, f'{index}.log')))
+            for index, (name, command) in enumerate(_commands(args.model))
+        ]
+        domain = os.environ['ROS_DOMAIN_ID']
+        print(f'ROS domain {domain}: camera replay on {IMAGE_TOPIC}, node /{NODE} with model {args.model}')
+        user = stack.enter_context(_User())
+        start = time.monotonic()
+        print(f'instruction sent: {args.instruction}', flush=True)
+        try:
+            answer, overlay = user.ask(args.instruction, args.timeout, lambda: [p.check() for p in processes])
+        except _NoResultError as error:
+            for process in processes:
+                print(f'--- {process.name} printed:\n{process.output()}', file=sys.stderr)
+            print(f'instructsam: error: {error}', file=sys.stderr)
+            return 1
+    print(f'result received on /{NODE}/instances after {time.monotonic() - start:.1f} s, loading the model included\n')
+    print_result(_result(answer))
+    write_image(args.out, overlay)
+    if args.model == UNTRAINED:
+        print('The weights are random: this shows that everything runs and is connected, not what the model can do.')
+        print('They cannot write an answer either, so the instruction was taken as the noun phrase.')
+    print(f'overlay from /{NODE}/overlay: {Path(args.out).resolve()}')
+    return 0
+
+
+def _isolation():
+    """Environment for this process and its children: nobody else's topics, and nothing leaves this machine."""
+    localhost = {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
+    if os.environ.get('ROS_DISTRO') == 'humble':  # knows only the older variable
+        localhost = {'ROS_LOCALHOST_ONLY': '1'}
+    return {'ROS_DOMAIN_ID': str(random.randint(1, 101)), 'PYTHONUNBUFFERED': '1', **localhost}
+
+
+def _commands(model):
+    """(name, command line) of each child process."""
+    parameters = {'model': model}
+    if model == UNTRAINED:
+        parameters |= {'answer': 'instruction', 'score_threshold': 0.3}
+    node = [sys.executable, '-m', 'instructsam_ros.perception_node', '--ros-args']
+    for name, value in parameters.items():
+        node += ['-p', f'{name}:={json.dumps(value)}']  # quoted, so that YAML does not take a name for a number
+    node += ['-r', f'image:={IMAGE_TOPIC}', '-r', f'__node:={NODE}']
+    replay = [sys.executable, '-m', 'instructsam_ros.replay_node', str(FRAME), '--loop', '--ros-args']
+    return [('perception node', node), ('replay', [*replay, '-r', f'image:={IMAGE_TOPIC}'])]
+
+
+class _NoResultError(Exception):
+    """The message says why no result came."""
+
+
+class _Process:
+    """A child process while the context lasts; its output goes to a file."""
+
+    def __init__(self, name, command, log):
+        self.name = name
+        self._log = log
+        with open(log, 'wb') as file:
+            # a session of its own: Ctrl-C reaches only this process, which then ends its children in order
+            self._process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+
+    def check(self):
+        """Raises _NoResultError if the process has ended."""
+        code = self._process.poll()
+        if code is not None:
+            raise _NoResultError(f'the {self.name} ended with exit code {code}.')
+
+    def output(self):
+        return self._log.read_text(errors='replace').strip() or '(nothing)'
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        try:
+            self._interrupt()
+        finally:  # also where the user interrupts the waiting
+            self._process.kill()
+            self._process.wait()
+
+    def _interrupt(self):
+        for _ in range(STOP_S):
+            self._process.send_signal(signal.SIGINT)  # again, as one before the process listens for it is lost
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(1)
+                return
+
+
+class _User:
+    """A ROS node that asks and listens."""
+
+    def __init__(self):
+        self._context = rclpy.Context()
+        # Ctrl-C stays Python's KeyboardInterrupt, which unwinds everything that was started
+        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        node = rclpy.create_node('instructsam_demo', context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(node)
+        self._node = node
+        self._answers, self._overlays = {}, {}  # by the image's stamp
+        node.create_subscription(InstanceArray, f'/{NODE}/instances', self._on_answer, 10)
+        node.create_subscription(Image, f'/{NODE}/overlay', self._on_overlay, 10)
+        node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
+        late_joiners_too = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._instruction = node.create_publisher(String, 'instruction', late_joiners_too)
+
+    def ask(self, instruction, timeout_s, check):
+        """Sends `instruction`; returns (InstanceArray, overlay [H, W, 3] uint8) of one image.
+
+        check: called now and then, raises where waiting is in vain. Raises _NoResultError after `timeout_s` and where
+        the node reports an error.
+        """
+        self._instruction.publish(String(data=instruction))
+        deadline = time.monotonic() + timeout_s
+        while not self._answers.keys() & self._overlays.keys():
+            check()
+            if time.monotonic() > deadline:
+                raise _NoResultError(f'no result within {timeout_s:g} s.')
+            self._executor.spin_once(0.1)
+        stamp = (self._answers.keys() & self._overlays.keys()).pop()
+        return self._answers[stamp], self._overlays[stamp]
+
+    def _on_answer(self, message):
+        if message.status == InstanceArray.STATUS_ERROR:
+            raise _NoResultError(f'the node reports: {message.message}')
+        _keep(self._answers, message.header.stamp, message)
+
+    def _on_diagnostics(self, message):
+        for status in message.status:
+            if status.level == DiagnosticStatus.ERROR:  # such as a model that cannot be loaded
+                raise _NoResultError(f'the node reports: {status.message}')
+
+    def _on_overlay(self, message):
+        _keep(self._overlays, message.header.stamp, to_rgb(message))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._executor.shutdown()
+        self._node.destroy_node()
+        self._context.try_shutdown()
+
+
+def _keep(by_stamp, stamp, value):
+    by_stamp[stamp.sec, stamp.nanosec] = value
+    if len(by_stamp) > KEPT_OVERLAYS:
+        by_stamp.pop(next(iter(by_stamp)))
+
+
+def _result(message):
+    """The Result that an InstanceArray tells of; the instances' slots stay behind in the node."""
+    return Result(
+        instruction=message.instruction, answer=message.answer, height=message.height, width=message.width,
+        instances=tuple(Instance(rle_from_msg(i.mask), i.score, i.phrase, slot=None) for i in message.instances),
+        warning=message.message,
+        timings_ms={stage: getattr(message, f'{stage}_ms') for stage in STAGES},
+    )  # fmt: skip

@@ -1,0 +1,269 @@
+"""The `instructsam` command: what it prints where, and that every error is one line and an exit code."""
+import json
+import os
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco
+
+import instructsam.core
+from instructsam.core import cli
+from instructsam.core.errors import InstructionError, ModelError
+from instructsam.core.image_file import read_image
+from instructsam.core.result import Instance, Result
+from instructsam.core.rle import Rle
+
+COMMAND = [sys.executable, '-m', 'instructsam.core.cli']
+MUG = np.zeros((60, 80), bool)
+MUG[10:40, 20:50] = True
+
+
+class StandInEngine:
+    """An engine without a model: one mug, unless `outcome` says otherwise. Keeps what it was asked."""
+
+    warning = ''
+    outcome = 'ok'  # or 'no_target', or an exception
+
+    def __init__(self):
+        self.loaded_with = self.asked = None
+
+    def from_pretrained(self, name, **options):
+        if name == 'absent':
+            raise ModelError('there is no model absent.')
+        self.loaded_with = {'name': name, **options}
+        return self
+
+    def encode(self, image):
+        return SimpleNamespace(height=image.shape[0], width=image.shape[1])
+
+    def answer_for(self, phrases):
+        return f'answer for {phrases}'
+
+    def segment(self, frame, instruction, **options):
+        self.asked = {'instruction': instruction, **options}
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        instances = (Instance(Rle.encode(MUG), 0.875, 'red [b]mug[/b]', 3),) if self.outcome == 'ok' else ()
+        return Result(
+            instruction, 'red mug', frame.height, frame.width, instances, warning=self.warning,
+            timings_ms={'image_encoders': 12.0, 'generation': 30.0},
+        )  # fmt: skip
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    engine = StandInEngine()
+    monkeypatch.setattr(instructsam.core, 'InstructSAM', engine, raising=False)
+    return engine
+
+
+@pytest.fixture
+def picture_file(tmp_path):
+    path = tmp_path / 'picture.png'
+    Image.new('RGB', (80, 60), 'grey').save(path)
+    return path
+
+
+@pytest.fixture
+def segment(engine, picture_file, capsys):
+    """segment(*arguments) runs the command in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        try:
+            code = cli.main(['segment', str(picture_file), *map(str, arguments)])
+        except SystemExit as end:  # argparse
+            code = end.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def run(*arguments, **kwargs):
+    """The command as a process of its own."""
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=120, **kwargs)
+
+
+def is_one_error_line(stderr):
+    return stderr.startswith('instructsam: error: ') and stderr.count('\n') == 1
+
+
+def test_table(segment):
+    code, out, err = segment('the red mug')
+    assert (code, err) == (0, '')
+    for shown in ('the red mug', '0.875', 'red [b]mug[/b]', '20 10 50 40', '900', ' 3 ', 'encoders 12', 'total 42'):
+        assert shown in out
+
+
+def test_no_target_is_no_failure(segment, engine):
+    engine.outcome = 'no_target'
+    code, out, _ = segment('the elephant')
+    assert code == 0 and 'no target' in out
+
+
+def test_options_reach_the_engine(segment, engine):
+    code, *_ = segment(
+        'the mug', '--model', 'm', '--mode', 'reference', '--threshold', 0.25, '--device', 'cpu', '--dtype', 'bfloat16',
+        '--max-new-tokens', 7, '--time-budget', 1.5, '--keep-duplicates', '--answer', 'text',
+    )  # fmt: skip
+    assert code == 0
+    assert engine.loaded_with == {'name': 'm', 'mode': 'reference', 'device': 'cpu', 'dtype': 'bfloat16'}
+    assert engine.asked == {
+        'instruction': 'the mug', 'score_threshold': 0.25, 'max_new_tokens': 7, 'time_budget_s': 1.5,
+        'suppress_duplicates': False, 'answer': 'text',
+    }  # fmt: skip
+
+
+def test_phrases_skip_decoding(segment, engine):
+    segment('the mugs', '--phrase', 'red mug', '--phrase', 'cup')
+    assert engine.asked['answer'] == "answer for ['red mug', 'cup']"
+
+
+def test_a_trained_model_writes_its_own_answer(segment, engine):
+    segment('the mugs')
+    assert engine.asked['answer'] is None
+
+
+def test_untrained_weights_are_named_as_such(segment, engine, tmp_path):
+    engine.warning = 'untrained weights: masks and scores mean nothing'
+    _, out, err = segment('the mugs')
+    assert engine.asked['answer'] == "answer for ['the mugs']"
+    assert engine.warning in out and 'the instruction was taken as the phrase' in err
+
+
+def test_json(segment, tmp_path):
+    code, out, err = segment('the mug', '--json', '-')
+    document = json.loads(out)
+    assert code == 0 and 'red [b]mug' in err
+    assert document['status'] == 'ok' and document['timings_ms']['generation'] == 30
+    np.testing.assert_array_equal(coco.decode(document['instances'][0]['segmentation']), MUG)
+    segment('the mug', '--json', tmp_path / 'a.json')
+    assert json.loads((tmp_path / 'a.json').read_text()) == document
+
+
+def test_overlay(segment, tmp_path):
+    segment('the mug', '--out', tmp_path / 'a.png')
+    assert (read_image(tmp_path / 'a.png')[25, 35] != 128).any()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        (['x', '--threshold', '1.5'], '--threshold: expected a number from 0 to 1, got 1.5'),
+        (['x', '--threshold', 'nan'], '--threshold'),
+        (['x', '--threshold', 'high'], "expected a number, got 'high'"),
+        (['x', '--max-new-tokens', '0'], '--max-new-tokens'),
+        (['x', '--time-budget', '-1'], '--time-budget'),
+        (['x', '--time-budget', 'inf'], '--time-budget'),
+        (['x', '--dtype', 'int8'], 'int8'),
+        (['x', '--phrase', 'a', '--answer', 'b'], 'not allowed with'),
+        (['caf\udce9'], r"not valid UTF-8: 'caf\udce9'"),
+        (['x', '--phrase', '\udcff'], 'not valid UTF-8'),
+        ([], 'INSTRUCTION'),
+        (['x', '--model', 'absent'], 'there is no model absent.'),
+        (['x', '--out', 'absent/a.png'], 'there is no folder absent'),
+        (['x', '--out', '.'], 'no known picture format'),
+        (['x', '--json', 'absent/a.json'], 'there is no folder absent'),
+        (['x', '--json', '.'], 'it is a folder'),
+    ],
+    ids=ascii,
+)
+def test_bad_arguments(segment, engine, arguments, said):
+    code, out, err = segment(*arguments)
+    assert (code, out) == (2, '') and said in err and is_one_error_line(err)
+    assert engine.asked is None
+
+
+def test_errors_of_the_engine(segment, engine):
+    engine.outcome = InstructionError('the instruction is empty.')
+    assert segment('') == (2, '', 'instructsam: error: the instruction is empty.\n')
+
+
+def test_unwritable_files(segment):
+    for option, path in (('--json', '/proc/a.json'), ('--out', '/proc/a.png')):
+        code, _, err = segment('x', option, path)
+        assert code == 2 and f'cannot write {path}' in err
+
+
+def test_unexpected_errors(segment, engine, monkeypatch):
+    engine.outcome = RuntimeError('two\nlines')
+    code, _, err = segment('x')
+    assert code == 1
+    assert err == 'instructsam: unexpected RuntimeError: two lines (INSTRUCTSAM_DEBUG=1 shows where)\n'
+    monkeypatch.setenv('INSTRUCTSAM_DEBUG', '1')
+    code, _, err = segment('x')
+    assert code == 1 and 'Traceback' in err and 'two\nlines' in err
+
+
+def test_demo_without_ros(monkeypatch, capsys):
+    for name in ('instructsam_ros', 'instructsam_ros.demo'):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert cli.main(['demo']) == 2
+    err = capsys.readouterr().err
+    assert 'no ROS side' in err and is_one_error_line(err)
+
+
+@pytest.mark.parametrize('arguments', [['--help'], ['--version'], ['segment', '--help']], ids=' '.join)
+def test_help_is_quick(arguments):
+    code = (
+        'import sys\nfrom instructsam.core import cli\n'
+        f'try:\n    cli.main({arguments})\nexcept SystemExit as end:\n    assert not end.code\n'
+        'assert not {"torch", "transformers", "cv2", "rclpy"} & set(sys.modules)'
+    )
+    subprocess.run([sys.executable, '-c', code], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize('arguments', [[], ['bogus'], ['--bogus']], ids=ascii)
+def test_unknown_command(arguments):
+    done = run(*arguments)
+    assert done.returncode == 2 and is_one_error_line(done.stderr)
+
+
+def test_a_broken_picture_and_bytes_that_are_no_utf8(tmp_path, picture_file):
+    (tmp_path / 'cut.png').write_bytes(picture_file.read_bytes()[:-30])
+    for arguments in [('cut.png', 'x'), ('absent', 'x'), ('.', 'x'), (b'caf\xe9.png', 'x'), (picture_file, b'\xe9')]:
+        done = run('segment', *arguments, cwd=tmp_path)
+        assert done.returncode == 2 and is_one_error_line(done.stderr), done.stderr
+
+
+def test_control_c(tmp_path):
+    camera = tmp_path / 'pipe.png'
+    os.mkfifo(camera)
+    process = subprocess.Popen([*COMMAND, 'segment', camera, 'x'], stderr=subprocess.PIPE, text=True)
+    with open(camera, 'wb'):  # opens when the command does, and lets it wait
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    assert process.stderr.read() == ''
+
+
+def test_nobody_reads_on(picture_file):
+    """As in `instructsam ... | head -0`, with an output longer than any buffer."""
+    code = (
+        'import sys\nimport instructsam.core\nfrom instructsam.core import cli\n'
+        'class Command:\n    add_arguments = staticmethod(lambda parser: None)\n'
+        '    run = staticmethod(lambda args: print("x" * 1_000_000))\n'
+        'cli._import = lambda name, module: Command\n'
+        'sys.exit(cli.main(["segment"]))'
+    )
+    process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert process.wait(30) == 141
+    assert process.stderr.read() == ''
+
+
+def test_the_built_in_model(tmp_path, picture):
+    Image.fromarray(picture).save(tmp_path / 'a.png')
+    done = run('segment', 'a.png', 'the red box', '--threshold', '0', '--json', '-', '--out', 'b.png', cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result['status'] == 'ok' and result['phrases'] == ['the red box']
+    assert 'untrained weights' in result['warning'] and result['warning'] in done.stderr
+    for instance in result['instances']:
+        x0, y0, x1, y1 = instance['box']
+        mask = coco.decode(instance['segmentation'])
+        assert mask.shape == picture.shape[:2] and mask[y0:y1, x0:x1].sum() == mask.sum() > 0
+    assert read_image(tmp_path / 'b.png').shape == picture.shape

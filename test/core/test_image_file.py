@@ -1,0 +1,103 @@
+"""Pictures from files: every kind becomes upright 8-bit RGB, every fault one ImageError."""
+import io
+import random
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from instructsam.core.errors import ImageError, InstructSAMError
+from instructsam.core.image_file import check_picture_path, read_image, write_image
+
+RED = (200, 30, 40)
+
+
+@pytest.mark.parametrize(
+    ('mode', 'value', 'expected'),
+    [
+        ('RGB', RED, RED),
+        ('L', 77, (77, 77, 77)),
+        ('1', 1, (255, 255, 255)),
+        ('LA', (77, 0), (77, 77, 77)),
+        ('RGBA', (*RED, 0), RED),
+        ('I;16', 0x4D80, (0x4D, 0x4D, 0x4D)),
+    ],
+)
+def test_pixel_formats(tmp_path, mode, value, expected):
+    Image.new(mode, (3, 2), value).save(tmp_path / 'a.png')
+    image = read_image(tmp_path / 'a.png')
+    assert image.dtype == np.uint8 and image.shape == (2, 3, 3)
+    np.testing.assert_array_equal(image[0, 0], expected)
+
+
+def test_palette_cmyk_and_animation(tmp_path):
+    red = Image.new('RGB', (16, 16), RED)
+    red.convert('P', palette=Image.Palette.ADAPTIVE).save(tmp_path / 'palette.png')
+    red.convert('CMYK').save(tmp_path / 'cmyk.tif')
+    red.save(tmp_path / 'animated.gif', save_all=True, append_images=[Image.new('RGB', (16, 16), 'blue')])
+    for path in tmp_path.iterdir():
+        np.testing.assert_allclose(read_image(path)[0, 0], RED, atol=3)
+
+
+def test_is_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright: turn by 90 degrees clockwise
+    Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3)).save(tmp_path / 'a.png', exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / 'a.png')[..., 0], [[3, 0], [4, 1], [5, 2]])
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.int32])
+def test_numbers_without_a_range_are_refused(tmp_path, dtype):
+    Image.fromarray(np.zeros((2, 3), dtype)).save(tmp_path / 'a.tif')
+    with pytest.raises(ImageError, match='32-bit'):
+        read_image(tmp_path / 'a.tif')
+
+
+def test_what_is_no_picture(tmp_path):
+    (tmp_path / 'text.png').write_text('hello')
+    (tmp_path / 'empty.jpg').touch()
+    for name, reason in [('', 'directory'), ('absent.png', 'No such file'), ('text.png', 'not a picture'),
+                         ('empty.jpg', 'not a picture'), ('\udcff.png', 'No such file')]:  # fmt: skip
+        with pytest.raises(ImageError, match=reason):
+            read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize('format', ['PNG', 'JPEG', 'GIF', 'TIFF', 'WEBP', 'BMP'])
+def test_broken_files(tmp_path, format, recwarn):
+    buffer = io.BytesIO()
+    Image.effect_mandelbrot((64, 48), (-2, -1, 1, 1), 20).convert('RGB').save(buffer, format)
+    whole = buffer.getvalue()
+    path = tmp_path / 'picture'
+    dice = random.Random(format)
+    refused = 0
+    for _ in range(150):
+        broken = bytearray(whole)
+        if dice.random() < 0.5:
+            del broken[dice.randrange(len(broken)) :]
+        else:
+            for _ in range(dice.randrange(1, 20)):
+                broken[dice.randrange(len(broken))] = dice.randrange(256)
+        path.write_bytes(broken)
+        try:
+            assert read_image(path).dtype == np.uint8
+        except ImageError as error:
+            assert str(path) in str(error)
+            refused += 1
+    assert refused > 10
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize('name', ['a.png', 'a.JPG', 'a.webp'])
+def test_write(tmp_path, name):
+    check_picture_path(tmp_path / name)
+    write_image(tmp_path / name, np.full((8, 8, 3), RED, np.uint8))
+    np.testing.assert_allclose(read_image(tmp_path / name)[0, 0], RED, atol=3)
+
+
+def test_where_nothing_can_be_written(tmp_path):
+    (tmp_path / 'folder.png').mkdir()
+    for name, reason in [('a.xyz', 'format'), ('absent/a.png', 'no folder'), ('folder.png', 'a folder')]:
+        with pytest.raises(InstructSAMError, match=reason):
+            check_picture_path(tmp_path / name)
+    with pytest.raises(InstructSAMError, match='cannot write .* Is a directory'):
+        write_image(tmp_path / 'folder.png', np.zeros((8, 8, 3), np.uint8))

@@ -1,0 +1,84 @@
+"""`instructsam demo` as a user runs it: three processes over DDS."""
+import os
+import signal
+import subprocess
+import sys
+import uuid
+
+import numpy as np
+import pytest
+
+from instructsam.core.image_file import read_image
+
+psutil = pytest.importorskip('psutil')
+demo = pytest.importorskip('instructsam_ros.demo', reason='needs ROS 2 or its wheels', exc_type=ImportError)
+
+COMMAND = [sys.executable, '-m', 'instructsam.core.cli', 'demo']
+MARK = 'INSTRUCTSAM_TEST_MARK'  # in the environment of the command and of all it starts
+PATIENCE_S = 240
+
+
+@pytest.fixture
+def mark():
+    """Environment for the command; nothing that it started may be left."""
+    env = os.environ | {MARK: uuid.uuid4().hex}
+    yield env
+    left = [process for process in psutil.process_iter() if _marked_as(process) == env[MARK]]
+    for process in left:
+        process.kill()
+    assert not left
+
+
+def _marked_as(process):
+    try:
+        return process.environ().get(MARK)
+    except psutil.Error:  # ended meanwhile, or another user's
+        return None
+
+
+def run(*arguments, **kwargs):
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=PATIENCE_S, **kwargs)
+
+
+def test_from_camera_topic_to_overlay(tmp_path, mark):
+    done = run('--instruction', 'die gelbe Banane – 黄色', env=mark, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert 'result received on /instructsam_perception/instances' in done.stdout
+    assert 'die gelbe Banane – 黄色' in done.stdout
+    assert 'untrained weights' in done.stdout and 'The weights are random' in done.stdout
+    assert done.stdout.splitlines()[-1].endswith(str(tmp_path / 'instructsam_demo.png'))
+    frame, overlay = read_image(demo.FRAME / 'rgb.png'), read_image(tmp_path / 'instructsam_demo.png')
+    assert overlay.shape == frame.shape
+    unchanged = (overlay == frame).all(axis=2).mean()
+    assert 0.01 < unchanged < 0.9  # the same picture, drawn over
+    np.testing.assert_array_equal(overlay[2, 2], (255, 193, 7))  # the warning's banner
+
+
+def test_a_model_that_cannot_be_loaded(tmp_path, mark):
+    done = run('--model', 'absent', '--out', str(tmp_path / 'a.png'), env=mark)
+    assert done.returncode == 1
+    assert 'instructsam: error: the node reports: the model could not be loaded' in done.stderr.splitlines()[-1]
+    assert 'perception node printed' in done.stderr and 'Traceback' not in done.stderr
+    assert not (tmp_path / 'a.png').exists()
+
+
+def test_timeout(tmp_path, mark):
+    done = run('--timeout', '0.1', env=mark, cwd=tmp_path)
+    assert done.returncode == 1 and 'no result within 0.1 s' in done.stderr and 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize(('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=['SIGINT', 'SIGTERM'])
+def test_interrupted(tmp_path, mark, number, code):
+    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
+    process = subprocess.Popen(COMMAND, env=mark, cwd=tmp_path, **pipes)
+    while 'instruction sent' not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code and 'Traceback' not in err
+
+
+def test_bad_arguments(tmp_path):
+    done = run('--out', 'absent/a.png', cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == 'instructsam: error: cannot write absent/a.png: there is no folder absent.\n'
