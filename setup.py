@@ -1,0 +1,142 @@
+"""Builds the ROS messages with CMake (rosidl), and lays what that installs into the wheel."""
+import logging
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Command, find_packages, setup
+from setuptools.command.build import build
+from setuptools.dist import Distribution
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / 'scripts'))
+
+from ros_source import NONE, RUN_WHEELS, WHEELS, build_environment, ros_source  # noqa: E402
+
+NAME = 'instructsam_ros'
+ROS, WHY = ros_source()
+LEFT_OUT = {'include', 'parent_prefix_path', 'environment'}  # headers, and files that name the build's own folders
+
+
+class BuildRos(Command):
+    """Generates and compiles instructsam_ros.msg with the CMakeLists.txt that colcon uses too."""
+
+    description = 'generate and compile instructsam_ros.msg'
+    user_options = []
+    editable_mode = False  # set by setuptools: generate into the source tree
+    build_lib = None
+
+    def initialize_options(self):
+        pass
+
+    def finalize_options(self):
+        self.set_undefined_options('build', ('build_lib', 'build_lib'))
+
+    def get_source_files(self):
+        return ['package.xml', 'CMakeLists.txt', *map(str, Path('msg').glob('*.msg'))]
+
+    def get_outputs(self):
+        return []
+
+    def get_output_mapping(self):
+        return {}
+
+    def run(self):
+        if ROS == NONE:
+            self.warn(f'{NAME} is built WITHOUT ROS messages and nodes: {WHY}')
+            return
+        self.announce(f'building the ROS messages with {WHY}', logging.INFO)
+        build_tree = ROOT / 'build' / f'ros-{sys.implementation.cache_tag}'
+        stage = build_tree / 'stage'
+        shutil.rmtree(build_tree, ignore_errors=True)  # another ROS may have been found last time
+        self.compile(build_tree, stage)
+        site = next(stage.glob('**/*-packages'))
+        package = ROOT / NAME if self.editable_mode else Path(self.build_lib) / NAME
+        not_python = shutil.ignore_patterns('*.c', '__pycache__')
+        shutil.copytree(site / NAME / 'msg', package / 'msg', dirs_exist_ok=True, ignore=not_python)
+        for library in (site / NAME).glob('*.so'):
+            (package / library.name).unlink(missing_ok=True)  # writing into it would crash a process that has it loaded
+            shutil.copy2(library, package)
+        # the rest (lib/*.so, lib/instructsam_ros/*, share/**) goes to the environment's own prefix
+        for path in sorted(stage.rglob('*')):
+            inside = path.relative_to(stage)
+            if path.is_file() and site not in path.parents and not LEFT_OUT & set(inside.parts):
+                self.distribution.data_files.append((str(inside.parent), [str(path.relative_to(ROOT))]))
+
+    def compile(self, build_tree, stage):
+        """Configures in `build_tree`, builds, and installs to `stage`."""
+        rpath = ['$ORIGIN', '$ORIGIN/../../..']  # lib/, seen from itself and from the package's folder
+        if self.editable_mode:
+            rpath.append(f'{sys.prefix}/lib')
+        env = build_environment(ROS)
+        generator = ['-G', 'Ninja'] if shutil.which('ninja') else []
+        settings = {
+            'CMAKE_BUILD_TYPE': 'Release',
+            'BUILD_TESTING': 'OFF',
+            'CMAKE_INSTALL_PREFIX': stage,
+            'CMAKE_INSTALL_RPATH': ';'.join(rpath),
+            'Python3_EXECUTABLE': sys.executable,
+        }
+        options = [f'-D{key}={value}' for key, value in settings.items()]
+        subprocess.run(['cmake', '-S', ROOT, '-B', build_tree, *generator, *options], env=env, check=True)
+        subprocess.run(['cmake', '--build', build_tree, '--target', 'install', '--parallel'], env=env, check=True)
+
+
+class Build(build):
+    sub_commands = [*build.sub_commands, ('build_ros', None)]
+
+
+class RosDistribution(Distribution):
+    def has_ext_modules(self):  # the wheel holds compiled code
+        return ROS != NONE
+
+    def has_data(self):  # setuptools' editable_wheel asks this one, and skips data_files without it
+        return bool(self.data_files)
+
+
+def package_folders():
+    """Import name -> folder, for every package and subpackage."""
+    tops = {'instructsam.core': 'core', 'instructsam.train': 'train'}
+    subs = {
+        f'{name}.{sub}': f'{folder}/{sub.replace(".", "/")}'
+        for name, folder in tops.items()
+        for sub in find_packages(folder)
+    }
+    return {**tops, **subs, **({} if ROS == NONE else {NAME: NAME})}
+
+
+requirements = [
+    'accelerate',
+    'huggingface-hub',
+    'numpy',
+    'opencv-python-headless',  # no window is opened, and a robot may lack the X libraries of opencv-python
+    'pillow',
+    'pycocotools',
+    'rich',
+    'safetensors',
+    'torch>=2.4',
+    'transformers>=5.0,<6',
+]
+commands = ['instructsam = instructsam.core.cli:main']
+if ROS != NONE:
+    requirements.append('rosbags')
+    commands += [
+        'instructsam-perception = instructsam_ros.perception_node:main',
+        'instructsam-replay = instructsam_ros.replay_node:main',
+    ]
+if ROS == WHEELS:
+    requirements += RUN_WHEELS
+
+setup(
+    packages=list(package_folders()),
+    package_dir=package_folders(),
+    # folders of data: the built-in model, training configurations, the demo's frame
+    package_data={'instructsam.core': ['models/**/*'], 'instructsam.train': ['configs/**/*'], NAME: ['data/**/*']},
+    exclude_package_data={'': ['*.pyc']},
+    data_files=[],
+    install_requires=requirements,
+    entry_points={'console_scripts': commands},
+    cmdclass={'build': Build, 'build_ros': BuildRos},
+    distclass=RosDistribution,
+)
