@@ -1,0 +1,125 @@
+"""What the node tells about itself once a second: state, counters, how long stages take, how old results are."""
+import sys
+import threading
+import time
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+WINDOW = 500  # the latest samples of a stage that its percentiles are taken over
+SHOWN_CHARACTERS = 200  # of an instruction or an error
+SILENCE_S = 3.0  # without an image for this long, somebody should look at the camera
+
+
+class Statistics:
+    """Totals since the node's start; each number is written by one thread only and may be read by any."""
+
+    def __init__(self):
+        self.results = 0  # published, errors included
+        self.errors = 0  # published with STATUS_ERROR
+        self.superseded = 0  # begun, then given up because another instruction or a stop came
+        self.lost = 0  # images that the middleware could not deliver
+        self.last_error = ''  # '' where the latest result is not an error
+        self.last_latency_s = None  # of the latest result: image stamp to publish; None before the first one
+        self.last_result_s = None  # time.monotonic() of the latest result
+        self._samples = {}
+        self._lock = threading.Lock()
+
+    def count_result(self, error, latency_s):
+        """One result was published; `error` is '' for a result that is none."""
+        self.results += 1
+        self.errors += bool(error)
+        self.last_error = error
+        self.last_latency_s = latency_s
+        self.last_result_s = time.monotonic()
+
+    def add(self, stage, ms):
+        """One more sample of how long `stage` took."""
+        with self._lock:
+            self._samples.setdefault(stage, deque(maxlen=WINDOW)).append(ms)
+
+    def percentiles(self):
+        """{stage: (p50, p95)} in ms over the latest WINDOW samples."""
+        with self._lock:
+            samples = {stage: list(values) for stage, values in self._samples.items()}
+        return {stage: tuple(np.percentile(values, (50, 95))) for stage, values in samples.items()}
+
+
+def array(name, hardware_id, stamp, level, summary, values):
+    """The DiagnosticArray of one status; `values` is a dict whose values are shown with str()."""
+    status = DiagnosticStatus(
+        level=level,
+        name=name,
+        message=summary,
+        hardware_id=hardware_id,
+        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+    )
+    message = DiagnosticArray(status=[status])
+    message.header.stamp = stamp
+    return message
+
+
+def assess(state, load_error, warning, instruction, silence_s, statistics):
+    """Level and one line for a person.
+
+    Args:
+        state: the lifecycle state's name.
+        load_error: why the model could not be loaded, '' where it could.
+        warning: the engine's, such as untrained weights; ''.
+        instruction: the instruction in force, '' for none.
+        silence_s: seconds since the latest image, or since activation.
+    """
+    if load_error:
+        return DiagnosticStatus.ERROR, f'the model could not be loaded: {shorten(load_error)}'
+    if state != 'active':
+        return DiagnosticStatus.OK, state
+    if instruction and silence_s > SILENCE_S:
+        return DiagnosticStatus.WARN, f'no image for {silence_s:.0f} s'
+    if statistics.last_error:
+        return DiagnosticStatus.ERROR, shorten(statistics.last_error)
+    activity = 'answering' if instruction else 'waiting for an instruction'
+    if warning:
+        return DiagnosticStatus.WARN, f'{activity}; {warning}'
+    return DiagnosticStatus.OK, activity
+
+
+def values(statistics, frames):
+    """The numbers of a status. `frames` is the mailbox's Counts."""
+    shown = {
+        'frames_in': frames.received,
+        'frames_used': frames.used,
+        'frames_dropped': frames.dropped,
+        'frames_waiting': frames.waiting,
+        'frames_lost_in_transport': statistics.lost,
+        'results': statistics.results,
+        'results_superseded': statistics.superseded,
+        'errors': statistics.errors,
+        'last_error': shorten(statistics.last_error),
+    }
+    for stage, (p50, p95) in statistics.percentiles().items():
+        shown[f'{stage}_ms_p50'] = f'{p50:.3f}'
+        shown[f'{stage}_ms_p95'] = f'{p95:.3f}'
+    if statistics.last_result_s is not None:
+        shown['last_result_latency_s'] = f'{statistics.last_latency_s:.3f}'  # image stamp to publish
+        shown['last_result_age_s'] = f'{time.monotonic() - statistics.last_result_s:.3f}'  # publish to now
+    return shown | _memory()
+
+
+def _memory():
+    shown = {}
+    status = Path('/proc/self/status')
+    if status.exists():  # Linux
+        resident = next(line for line in status.read_text().splitlines() if line.startswith('VmRSS:'))
+        shown['memory_mb'] = int(resident.split()[1]) // 1024
+    torch = sys.modules.get('torch')
+    if torch and torch.cuda.is_available() and torch.cuda.is_initialized():
+        shown['device_memory_mb'] = torch.cuda.memory_allocated() >> 20
+    return shown
+
+
+def shorten(text):
+    """One line of at most SHOWN_CHARACTERS."""
+    text = ' '.join(text.split())
+    return text if len(text) <= SHOWN_CHARACTERS else f'{text[:SHOWN_CHARACTERS]}...'

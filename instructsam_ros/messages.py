@@ -1,0 +1,111 @@
+"""Results of the engine as ROS messages, and masks back from them.
+
+Array fields are given to rclpy as array.array: any other sequence is checked element by element and copied.
+"""
+import array
+import sys
+
+import numpy as np
+from sensor_msgs.msg import Image, RegionOfInterest
+
+from instructsam.core import rle
+from instructsam_ros.msg import Instance, InstanceArray, Rle
+
+_STATUS = {'ok': InstanceArray.STATUS_OK, 'no_target': InstanceArray.STATUS_NO_TARGET}
+
+
+def to_msg(result, header, instruction, instruction_id):
+    """The InstanceArray of an instructsam.core.result.Result.
+
+    `header` is the source image's, `instruction` the text as it was received, `instruction_id` its number.
+    """
+    msg = InstanceArray(
+        header=header,
+        instruction=_utf8(instruction),
+        instruction_id=instruction_id,
+        status=_STATUS[result.status],
+        message=_utf8(result.warning),
+        answer=_utf8(result.answer),
+        height=result.height,
+        width=result.width,
+        instances=[_instance_to_msg(instance) for instance in result.instances],
+    )
+    for stage, ms in result.timings_ms.items():
+        setattr(msg, f'{stage}_ms', float(ms))
+    return msg
+
+
+def error_msg(message, header, instruction, instruction_id):
+    """The InstanceArray that says why there is no answer; `message` is for a person."""
+    return InstanceArray(
+        header=header,
+        instruction=_utf8(instruction),
+        instruction_id=instruction_id,
+        status=InstanceArray.STATUS_ERROR,
+        message=_utf8(message),
+    )
+
+
+def rle_to_msg(mask):
+    """The Rle message of an instructsam.core.rle.Rle."""
+    return Rle(height=mask.height, width=mask.width, counts=_array('I', mask.counts))
+
+
+def rle_from_msg(msg):
+    """The instructsam.core.rle.Rle of an Rle message. ValueError where the counts do not fill height x width."""
+    return rle.Rle(msg.height, msg.width, np.frombuffer(msg.counts, np.uint32))
+
+
+def label_image(instances, height, width, header):
+    """Image 16UC1: 0 is background, i + 1 the i-th of `instances`; where masks overlap, the earlier one is seen.
+
+    `instances` are the engine's, sorted by score, highest first; `height` and `width` in px of the source image.
+    """
+    labels = np.zeros((width, height), np.uint16)  # column by column, as the run lengths are
+    flat = labels.reshape(-1)
+    for index in reversed(range(len(instances))):
+        counts = instances[index].mask.counts
+        is_foreground = np.arange(len(counts)) % 2 == 1
+        flat[np.repeat(is_foreground, counts)] = index + 1
+    return _image(labels.T, '16UC1', header)
+
+
+def image_msg(rgb, header):
+    """Image rgb8 of `rgb` [H, W, 3] uint8."""
+    return _image(rgb, 'rgb8', header)
+
+
+def _image(pixels, encoding, header):
+    pixels = np.ascontiguousarray(pixels)
+    return Image(
+        header=header,
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        encoding=encoding,
+        is_bigendian=sys.byteorder == 'big',
+        step=pixels.strides[0],
+        data=_array('B', pixels),
+    )
+
+
+def _instance_to_msg(instance):
+    x0, y0, x1, y1 = instance.box
+    return Instance(
+        track_id=Instance.UNTRACKED,
+        phrase=_utf8(instance.phrase),
+        score=float(instance.score),
+        roi=RegionOfInterest(x_offset=x0, y_offset=y0, width=x1 - x0, height=y1 - y0),
+        mask=rle_to_msg(instance.mask),
+    )
+
+
+def _array(typecode, values):
+    """A copy of `values` (C-contiguous numpy of that type) as array.array."""
+    copy = array.array(typecode)
+    copy.frombytes(memoryview(values).cast('B'))
+    return copy
+
+
+def _utf8(text):
+    """`text` without lone surrogates, which rclpy cannot send."""
+    return text.encode('utf-8', 'replace').decode('utf-8')

@@ -1,0 +1,148 @@
+"""The node's parameters: what each means, the values it takes and when it may change."""
+import re
+from dataclasses import dataclass
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+
+CONTINUOUS = 'continuous'
+ON_INSTRUCTION = 'on_instruction'
+GENERATE = 'generate'
+INSTRUCTION = 'instruction'
+RAW = 'raw'
+COMPRESSED = 'compressed'
+
+AT_START = 'only at start'  # read-only in ROS's terms
+UNCONFIGURED = 'only while the node is unconfigured'
+ANY_TIME = 'at any time, from the next image on'
+
+DEVICE = re.compile(r'auto|cpu|mps|cuda(:\d+)?')
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One row of the table below."""
+
+    name: str
+    default: bool | int | float | str
+    changes: str  # AT_START, UNCONFIGURED or ANY_TIME
+    description: str
+    choices: tuple[str, ...] = ()
+    range: tuple[float, float] | None = None  # both ends included
+
+    def descriptor(self):
+        """What `ros2 param describe` shows."""
+        constraints = f'may change {self.changes}'
+        if self.choices:
+            constraints = f'one of {", ".join(self.choices)}; {constraints}'
+        descriptor = ParameterDescriptor(
+            name=self.name,
+            description=self.description,
+            additional_constraints=constraints,
+            read_only=self.changes == AT_START,
+        )
+        if self.range and isinstance(self.default, float):
+            low, high = self.range
+            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+        elif self.range:
+            low, high = self.range
+            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high)]
+        return descriptor
+
+    def refusal(self, value):
+        """Why `value`, of the right type, cannot be used; '' where it can. Plain ranges are checked by ROS."""
+        if self.choices and value not in self.choices:
+            return f"{self.name} is one of {', '.join(self.choices)}, got '{value}'"
+        if self.name == 'model' and not value.strip():
+            return "model is a folder, a hub id or 'untrained', got an empty string"
+        if self.name == 'device' and not DEVICE.fullmatch(value):
+            return f"device is auto, cpu, mps, cuda or cuda:N, got '{value}'"
+        return ''
+
+
+PARAMETERS = (
+    Parameter('model', 'untrained', UNCONFIGURED,
+              "Folder or hub id of the model; 'untrained' is a small built-in one with random weights."),
+    Parameter('device', 'auto', UNCONFIGURED,
+              'Where the model runs: auto (CUDA where there is one, else CPU), cpu, cuda, cuda:N.'),
+    Parameter('dtype', 'auto', UNCONFIGURED,
+              'Precision of the weights; auto is bfloat16 on CUDA (float16 where the GPU has none), else float32.',
+              choices=('auto', 'float32', 'bfloat16', 'float16')),
+    Parameter('mode', 'consistent', UNCONFIGURED,
+              'Arithmetic: consistent (as the model was trained) or reference (as the published inference code).',
+              choices=('consistent', 'reference')),
+    Parameter('image_transport', RAW, UNCONFIGURED,
+              'raw subscribes to `image`, compressed to `image/compressed` (JPEG or PNG).',
+              choices=(RAW, COMPRESSED)),
+    Parameter('autostart', True, AT_START,
+              'Configure and activate without being asked by a lifecycle manager.'),
+    Parameter('instruction', '', AT_START,
+              'First instruction; later ones come over the topic `instruction`. Empty: wait for the topic.'),
+    Parameter('trigger', CONTINUOUS, ANY_TIME,
+              'continuous: every newest image is answered; on_instruction: one result per instruction, on the newest.',
+              choices=(CONTINUOUS, ON_INSTRUCTION)),
+    Parameter('answer', GENERATE, ANY_TIME,
+              'generate: the language model writes its answer; instruction: the instruction itself is the noun phrase, '
+              'nothing is generated (fast; for callers that know it).',
+              choices=(GENERATE, INSTRUCTION)),
+    Parameter('score_threshold', 0.5, ANY_TIME,
+              'Objects that score lower are left out.', range=(0.0, 1.0)),
+    Parameter('max_new_tokens', 256, ANY_TIME,
+              'The most tokens that an answer may have.', range=(1, 4096)),
+    Parameter('time_budget_s', 0.0, ANY_TIME,
+              'The most seconds that writing an answer may take; 0 is no limit.', range=(0.0, 3600.0)),
+    Parameter('suppress_duplicates', True, ANY_TIME,
+              'Leave out the lower-scored of two masks that overlap almost entirely (IoU above 0.8).'),
+)  # fmt: skip
+BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one image is answered with; see the parameters of the same names."""
+
+    trigger: str
+    answer: str
+    score_threshold: float
+    max_new_tokens: int
+    time_budget_s: float
+    suppress_duplicates: bool
+
+
+def declare(node, state_label):
+    """Declares every parameter on `node`.
+
+    Args:
+        state_label: called without arguments, gives the lifecycle state's name at that moment.
+
+    Raises:
+        InvalidParameterTypeException, InvalidParameterValueException: a value from the command line or a
+            parameter file cannot be used; the message says why.
+    """
+
+    def check(changed):
+        for parameter in changed:
+            known = BY_NAME.get(parameter.name)
+            if known is None:  # ROS's own, such as use_sim_time
+                continue
+            reason = known.refusal(parameter.value)
+            if not reason and known.changes == UNCONFIGURED and state_label() != 'unconfigured':
+                reason = f'{known.name} may change {UNCONFIGURED}, not {state_label()}: deactivate and clean up first'
+            if reason:
+                return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
+
+    node.add_on_set_parameters_callback(check)
+    for parameter in PARAMETERS:
+        node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
+
+
+def settings(node):
+    """The Settings of this moment."""
+    return Settings(**{name: node.get_parameter(name).value for name in Settings.__dataclass_fields__})
+
+
+def help_text():
+    """The table for a terminal."""
+    return '\n'.join(
+        f'  {p.name} (default {p.default!r}; changes {p.changes})\n      {p.description}' for p in PARAMETERS
+    )

@@ -1,0 +1,48 @@
+"""Starts the perception node and, with replay:=PATH, a recording in place of a camera."""
+from launch.actions import DeclareLaunchArgument
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, PythonExpression
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchDescription
+
+
+def generate_launch_description():
+    image = LaunchConfiguration('image')
+    topics = [('image', image), ('image/compressed', [image, '/compressed'])]
+    return LaunchDescription([
+        DeclareLaunchArgument(
+            'model', default_value='untrained',
+            description="model folder or hub id; 'untrained' is small, built in, and answers at random"),
+        DeclareLaunchArgument(
+            'device', default_value='auto',
+            description='where the model runs: auto (a GPU if there is one), cuda, cuda:N or cpu'),
+        DeclareLaunchArgument(
+            'image', default_value='image',
+            description='topic of the camera images; for compressed ones without the /compressed at its end'),
+        DeclareLaunchArgument(
+            'instruction', default_value='',
+            description='what to look for from the start, e.g. "the mugs left of the kettle"; '
+                        'empty waits for the topic `instruction`'),
+        DeclareLaunchArgument(
+            'params_file',
+            default_value=PathJoinSubstitution([FindPackageShare('instructsam_ros'), 'config', 'perception.yaml']),
+            description='file with all other parameters; model, device and instruction come from the arguments here'),
+        DeclareLaunchArgument(
+            'replay', default_value='',
+            description='bag, picture or folder of pictures, played over and over as soon as the node listens; '
+                        'pictures come on the topic `image`, what a bag holds on its own topics'),
+        Node(
+            package='instructsam_ros', executable='perception_node', output='screen', remappings=topics,
+            parameters=[
+                LaunchConfiguration('params_file'),
+                {name: ParameterValue(LaunchConfiguration(name), value_type=str)
+                 for name in ('model', 'device', 'instruction')},
+            ]),
+        Node(
+            package='instructsam_ros', executable='replay', output='screen', remappings=topics,
+            arguments=[LaunchConfiguration('replay'), '--loop', '--wait-for-subscribers'],
+            condition=IfCondition(PythonExpression(["r'''", LaunchConfiguration('replay'), "''' != ''"]))),
+    ])  # fmt: skip

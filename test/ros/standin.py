@@ -1,0 +1,104 @@
+"""The perception node as a process of its own with a stand-in for the engine: the instruction says what it does.
+
+    sleep S       works S seconds without the CPU, asking `cancelled` often
+    burn S        works S seconds holding Python's lock in short slices, asking `cancelled` often
+    stuck S       works S seconds and never asks
+    nothing       finds nothing
+    fail TEXT     raises RuntimeError(TEXT)
+    bad TEXT      raises InstructionError(TEXT)
+    anything else ten masks at once
+
+The answer of a result says what the engine has done so far, as JSON. Models: `slow S` takes S seconds to load,
+`missing` does not load, `heavy S` takes S seconds to encode an image.
+"""
+import json
+import sys
+import time
+from types import SimpleNamespace
+
+import numpy as np
+from instructsam.core import Cancelled, InstructionError, ModelError
+from instructsam.core.result import STAGES, Instance, Result
+from instructsam.core.rle import Rle
+
+from instructsam_ros import perception_node
+
+STEP_S = 0.002
+
+
+class StandInEngine:
+    """See above; the interface is that of instructsam.core.InstructSAM."""
+
+    def __init__(self, model, device, dtype, mode):
+        self.name = model
+        self.device = device
+        self.warning = 'a stand-in, not a model'
+        self.done = {'encoded': 0, 'segmented': 0, 'cancelled': 0}
+        kind, _, argument = model.partition(' ')
+        self._encoding_s = float(argument) if kind == 'heavy' else 0.0
+        self._masks = {}
+        if kind == 'missing':
+            raise ModelError('there is no such model')
+        if kind == 'slow':
+            time.sleep(float(argument))
+
+    def encode(self, image, cancelled=None):
+        self.done['encoded'] += 1
+        _work(self._encoding_s, cancelled)
+        return SimpleNamespace(
+            height=image.shape[0], width=image.shape[1], timings_ms={'image_encoders': 10.0, 'prefill': 5.0}
+        )
+
+    def answer_for(self, phrases):
+        return phrases
+
+    def segment(self, frame, instruction, *, score_threshold, answer, cancelled, **_):
+        self.done['segmented'] += 1
+        verb, _, argument = instruction.partition(' ')
+        if verb == 'fail':
+            raise RuntimeError(argument)
+        if verb == 'bad':
+            raise InstructionError(argument)
+        try:
+            if verb in ('sleep', 'burn', 'stuck'):
+                _work(float(argument), None if verb == 'stuck' else cancelled, burn=verb == 'burn')
+        except Cancelled:
+            self.done['cancelled'] += 1
+            raise
+        masks = () if verb == 'nothing' else self._prepared(frame.height, frame.width)
+        instances = [Instance(mask, 0.95 - 0.05 * i, 'box', i) for i, mask in enumerate(masks)]
+        return Result(
+            instruction=instruction,
+            answer=json.dumps({**self.done, 'forced': answer}),
+            height=frame.height,
+            width=frame.width,
+            instances=tuple(i for i in instances if i.score > score_threshold),
+            warning=self.warning,
+            timings_ms=dict.fromkeys(STAGES, 1.0) | {'image_encoders': 10.0, 'prefill': 6.0},
+        )
+
+    def _prepared(self, height, width):
+        """Ten ellipses, made once for a size."""
+        if (height, width) not in self._masks:
+            y, x = np.mgrid[:height, :width]
+            centers = [(height * (0.3 + 0.4 * (i % 2)), width * (0.1 + 0.19 * (i // 2))) for i in range(10)]
+            ellipses = (((y - cy) / (0.2 * height)) ** 2 + ((x - cx) / (0.09 * width)) ** 2 < 1 for cy, cx in centers)
+            self._masks[height, width] = [Rle.encode(ellipse) for ellipse in ellipses]
+        return self._masks[height, width]
+
+
+def _work(seconds, cancelled, burn=False):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if cancelled is not None and cancelled():
+            raise Cancelled
+        if burn:
+            step_end = time.monotonic() + STEP_S
+            while time.monotonic() < step_end:
+                pass
+        else:
+            time.sleep(STEP_S)
+
+
+if __name__ == '__main__':
+    sys.exit(perception_node.main(engine_factory=StandInEngine))

@@ -1,0 +1,123 @@
+"""Results to messages and back: COCO's own tool reads the masks, and the wire keeps every byte."""
+import numpy as np
+import pytest
+from pycocotools import mask as coco
+
+pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
+
+from rclpy.serialization import deserialize_message, serialize_message  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
+
+from instructsam.core.result import STAGES, Instance, Result  # noqa: E402
+from instructsam.core.rle import Rle  # noqa: E402
+from instructsam_ros import images, messages, msg  # noqa: E402
+
+HEADER = Header(frame_id='camera_color_optical_frame')
+HEADER.stamp.sec, HEADER.stamp.nanosec = 1700000000, 123456789
+
+
+def some_masks():
+    """[5, 33, 47] bool: random, full, empty, one pixel first, one pixel last."""
+    masks = np.zeros((5, 33, 47), bool)
+    masks[0] = np.random.default_rng(0).random((33, 47)) < 0.3
+    masks[1] = True
+    masks[3, 0, 0] = True
+    masks[4, -1, -1] = True
+    return masks
+
+
+def result_of(masks, **fields):
+    instances = tuple(
+        Instance(mask=Rle.encode(mask), score=1 - i / 8, phrase=f'mug {i}', slot=i) for i, mask in enumerate(masks)
+    )
+    height, width = masks.shape[1:]
+    return Result('the mugs', 'answer', height, width, instances, **fields)
+
+
+def over_the_wire(message):
+    return deserialize_message(serialize_message(message), type(message))
+
+
+@pytest.mark.parametrize('mask', some_masks())
+def test_masks_round_trip_and_are_coco_s(mask):
+    received = over_the_wire(messages.rle_to_msg(Rle.encode(mask)))
+    assert np.array_equal(messages.rle_from_msg(received).decode(), mask)
+
+    size = [received.height, received.width]
+    by_coco = coco.frPyObjects({'size': size, 'counts': list(received.counts)}, *size)
+    assert np.array_equal(coco.decode(by_coco).astype(bool), mask)
+    assert by_coco == coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+
+
+def test_coco_s_masks_can_be_sent():
+    mask = some_masks()[0]
+    sent = Rle.from_coco(coco.encode(np.asfortranarray(mask.astype(np.uint8))))
+    assert np.array_equal(messages.rle_from_msg(over_the_wire(messages.rle_to_msg(sent))).decode(), mask)
+
+
+def test_counts_that_do_not_fill_the_image_are_refused():
+    with pytest.raises(ValueError, match='add up to 7, expected 3 x 3 = 9'):
+        messages.rle_from_msg(msg.Rle(height=3, width=3, counts=[4, 3]))
+
+
+def test_result():
+    masks = some_masks()
+    result = result_of(
+        masks, warning='untrained weights', timings_ms={stage: 1.5 + i for i, stage in enumerate(STAGES)}
+    )
+    sent = messages.to_msg(result, HEADER, ' the mugs ', 2**63)
+    received = over_the_wire(sent)
+    assert received == sent
+    assert received.header == HEADER
+    assert (received.instruction, received.instruction_id) == (' the mugs ', 2**63)
+    assert (received.status, received.message, received.answer) == (0, 'untrained weights', 'answer')
+    assert (received.height, received.width) == (33, 47)
+    assert [getattr(received, f'{stage}_ms') for stage in STAGES] == [1.5, 2.5, 3.5, 4.5, 5.5]
+    for instance, source, mask in zip(received.instances, result.instances, masks, strict=True):
+        assert instance.track_id == msg.Instance.UNTRACKED
+        assert (instance.phrase, instance.score) == (source.phrase, pytest.approx(source.score))
+        assert not instance.roi.do_rectify
+        x, y = instance.roi.x_offset, instance.roi.y_offset
+        inside = mask[y : y + instance.roi.height, x : x + instance.roi.width]
+        assert inside.sum() == mask.sum()
+        if inside.size:  # tight: something on each side
+            assert inside[0].any() and inside[-1].any() and inside[:, 0].any() and inside[:, -1].any()
+
+
+def test_nothing_found_is_not_an_error():
+    found_nothing = messages.to_msg(result_of(some_masks()[:0]), HEADER, 'the mugs', 3)
+    assert found_nothing.status == msg.InstanceArray.STATUS_NO_TARGET
+    assert (found_nothing.message, list(found_nothing.instances)) == ('', [])
+
+
+def test_error():
+    received = over_the_wire(messages.error_msg('no such thing', HEADER, 'the mugs \udc80', 4))
+    assert received.status == msg.InstanceArray.STATUS_ERROR
+    assert (received.message, received.instruction_id, received.header) == ('no such thing', 4, HEADER)
+    assert received.instruction == 'the mugs ?'  # a lone surrogate cannot be sent
+
+
+def test_label_image_shows_the_higher_score_on_top():
+    masks = np.zeros((3, 6, 9), bool)
+    masks[0, 1:4, 1:4] = True
+    masks[1, 2:6, 2:6] = True
+    masks[2] = True
+    label_image = messages.label_image(result_of(masks).instances, 6, 9, HEADER)
+    expected = np.full((6, 9), 3)
+    expected[2:6, 2:6] = 2
+    expected[1:4, 1:4] = 1
+    assert (label_image.encoding, label_image.height, label_image.width, label_image.step) == ('16UC1', 6, 9, 18)
+    assert label_image.header == HEADER
+    assert np.array_equal(np.frombuffer(label_image.data, np.uint16).reshape(6, 9), expected)
+
+
+def test_label_image_without_instances_is_background():
+    assert not any(messages.label_image((), 6, 9, HEADER).data)
+
+
+def test_image_msg_reads_back():
+    rgb = np.random.default_rng(0).integers(0, 256, (5, 8, 3), np.uint8)
+    for pixels in (rgb, rgb[:, ::-1]):  # the second is not contiguous
+        received = over_the_wire(messages.image_msg(pixels, HEADER))
+        assert received.header == HEADER
+        assert np.array_equal(images.to_rgb(received), pixels)

@@ -1,0 +1,93 @@
+"""The node while the model is at work: it answers, and it ends when told to."""
+import signal
+import sys
+import time
+
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
+
+ANSWER_S = 0.1  # what is promised
+END_S = 2.0
+
+
+def seconds(function, *arguments):
+    start = time.monotonic()
+    function(*arguments)
+    return time.monotonic() - start
+
+
+@pytest.mark.parametrize('work', ['sleep 60', 'burn 60', 'stuck 60'])
+def test_parameters_lifecycle_and_diagnostics_answer_while_the_model_is_busy(robot, work):
+    node = robot.start_active()
+    robot.get('model'), robot.state()  # the first calls wait for discovery
+    robot.say(work)
+    robot.wait(lambda: node.logged('instruction 1'))
+    # the median: one call may lose the processor to another program
+    assert sorted(seconds(robot.get, 'score_threshold') for _ in range(15))[7] < ANSWER_S
+    assert sorted(seconds(robot.state) for _ in range(15))[7] < ANSWER_S
+    assert sorted(seconds(robot.set, 'score_threshold', 0.3) for _ in range(15))[7] < ANSWER_S
+    intervals = sorted(seconds(robot.status) for _ in range(4))
+    assert intervals[1] < 1 + ANSWER_S  # the first one began somewhere within a second
+    assert not robot.results
+
+
+def test_node_answers_while_the_model_loads(robot):
+    node = robot.start('model:=slow 60')
+    assert robot.state() == 'configuring'
+    assert robot.get('model').string_value == 'slow 60'
+    assert robot.set('score_threshold', 0.3) == (True, '')
+    assert 'configuring' in robot.set('model', 'other')[1]
+    assert robot.status()['state'] == 'configuring'
+    node.interrupt()
+    assert seconds(node.exit_code) < END_S
+
+
+def test_deactivate_does_not_wait_for_the_model(robot):
+    node = robot.start_active()
+    robot.state()
+    robot.say('stuck 5')
+    robot.wait(lambda: node.logged('instruction 1'))
+    start = time.monotonic()
+    assert robot.change_state('deactivate')
+    assert robot.state() == 'inactive'
+    assert time.monotonic() - start < 4
+    robot.say('the mugs')
+    robot.wait(lambda: node.logged('instruction 2'))
+    assert robot.change_state('cleanup')  # waits for the model to return
+    assert time.monotonic() - start > 4
+    assert not robot.results
+
+
+@pytest.mark.parametrize('work', ['the mugs', 'sleep 60', 'burn 60', 'stuck 60'])
+@pytest.mark.parametrize('signals', [[signal.SIGINT], [signal.SIGINT] * 2, [signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]],
+                         ids=lambda signals: '+'.join(number.name for number in signals))  # fmt: skip
+def test_signals_end_the_node_cleanly_and_soon(robot, work, signals):
+    node = robot.start_active(f'instruction:={work}')
+    start = time.monotonic()
+    for number in signals:
+        if node.process.poll() is None:
+            node.interrupt(number)
+    assert node.exit_code() == 0
+    assert time.monotonic() - start < END_S
+    assert not [line for line in node.log if 'Traceback' in line or 'Exception' in line or 'ERROR' in line]
+
+
+def test_second_interrupt_within_the_shutdown(robot):
+    for delay_s in (0.0, 0.01, 0.03, 0.1, 0.3):
+        node = robot.start('instruction:=stuck 60')
+        robot.wait(lambda node=node: node.logged("model 'untrained'"))
+        node.interrupt()
+        time.sleep(delay_s)
+        if node.process.poll() is None:
+            node.interrupt()
+        assert node.exit_code() == 0
+        assert not node.logged('Traceback')
+
+
+def test_module_is_light():
+    """Parameters, --help and the wait for `configure` need no deep-learning library."""
+    import subprocess
+
+    code = 'import sys, instructsam_ros.perception_node; print({"torch", "transformers"} & set(sys.modules))'
+    assert subprocess.check_output([sys.executable, '-c', code], text=True).strip() == 'set()'

@@ -1,0 +1,142 @@
+"""States and parameters of the node."""
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
+
+from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
+
+from instructsam_ros.msg import InstanceArray  # noqa: E402
+
+
+def test_through_every_state_to_another_model_and_back(robot):
+    node = robot.start('autostart:=false', 'model:=first', 'trigger:=on_instruction')
+    assert robot.state() == 'unconfigured'
+    assert not node.logged('first image') and not node.logged("model 'first'")
+    assert robot.change_state('configure')
+    assert robot.state() == 'inactive'
+    assert node.logged("model 'first'")
+    assert robot.change_state('activate')
+    robot.connect(node)
+    robot.say('the mugs')
+    assert robot.next_result().instruction == 'the mugs'
+
+    assert robot.change_state('deactivate')
+    robot.say('the cups')  # heard, and answered when active again
+    robot.wait(lambda: node.logged('instruction 2'))
+    robot.see()
+    assert robot.status()['state'] == 'inactive'
+    assert not robot.results
+    assert robot.change_state('activate')
+    robot.connect(node)
+    assert robot.next_result().instruction == 'the cups'
+
+    assert robot.change_state('deactivate') and robot.change_state('cleanup')
+    assert robot.status()['device'] == ''
+    assert robot.set('model', 'second') == (True, '')
+    assert robot.change_state('configure') and robot.change_state('activate')
+    status = robot.status()
+    assert (status['state'], status['model'], status['device']) == ('active', 'second', 'auto')
+    robot.connect(node)
+    robot.say('the spoons')
+    result = robot.next_result()
+    assert (result.instruction_id, result.status) == (3, InstanceArray.STATUS_OK)
+    assert robot.change_state('shutdown')
+    assert robot.state() == 'finalized'
+
+
+def test_model_that_does_not_load_can_be_corrected(robot):
+    node = robot.start('model:=missing')
+    robot.wait(lambda: node.logged('there is no such model'))
+    assert len(node.logged('there is no such model')) == 1
+    status = robot.status()
+    assert (status['level'], status['state']) == (DiagnosticStatus.ERROR, 'unconfigured')
+    assert 'there is no such model' in status['']
+    assert not robot.change_state('configure')
+    assert robot.set('model', 'right') == (True, '')
+    assert robot.change_state('configure') and robot.change_state('activate')
+    assert robot.status()['level'] != DiagnosticStatus.ERROR
+    robot.connect(node)
+    robot.say('the mugs')
+    assert robot.next_result().status == InstanceArray.STATUS_OK
+
+
+def test_impossible_transitions_are_refused_and_the_node_lives_on(robot):
+    robot.start('autostart:=false')
+    assert not robot.change_state('activate')
+    assert not robot.change_state('cleanup')
+    assert not robot.change_state('no such thing')
+    assert robot.change_state('configure')
+    assert not robot.change_state('configure')
+    assert robot.state() == 'inactive'
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'why'),
+    [
+        ('model', 'other', 'only while the node is unconfigured, not inactive: deactivate and clean up first'),
+        ('device', 'cpu', 'only while'),
+        ('dtype', 'float32', 'only while'),
+        ('mode', 'reference', 'only while'),
+        ('image_transport', 'compressed', 'only while'),
+        ('autostart', False, 'read-only'),
+        ('instruction', 'the mugs', 'read-only'),
+        ('trigger', 'sometimes', "trigger is one of continuous, on_instruction, got 'sometimes'"),
+        ('score_threshold', 1.5, 'out of range'),
+        ('score_threshold', float('nan'), 'out of range'),
+        ('score_threshold', 1, 'expected'),
+        ('max_new_tokens', 0, 'out of range'),
+        ('time_budget_s', -1.0, 'out of range'),
+        ('suppress_duplicates', 'yes', 'expected'),
+        ('no_such_parameter', 1, 'undeclared parameter'),
+    ],
+)
+def test_bad_values_are_refused_with_a_reason(robot_at_rest, name, value, why):
+    successful, reason = robot_at_rest.set(name, value)
+    assert not successful
+    assert why in reason
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'why'),
+    [
+        ('mode', 'fast', "mode is one of consistent, reference, got 'fast'"),
+        ('device', 'gpu', "device is auto, cpu, mps, cuda or cuda:N, got 'gpu'"),
+        ('model', ' ', 'got an empty string'),
+    ],
+)
+def test_bad_models_are_refused_with_a_reason(robot, name, value, why):
+    robot.start('autostart:=false')
+    successful, reason = robot.set(name, value)
+    assert not successful
+    assert why in reason
+
+
+def test_changed_parameter_counts_from_the_next_image_on(robot):
+    robot.start_active('instruction:=the mugs')
+    assert len(robot.next_result().instances) == 9
+    assert robot.set('score_threshold', 0.9) == (True, '')
+    robot.see()
+    assert len(robot.next_result().instances) == 1
+    assert robot.set('trigger', 'on_instruction') == (True, '')
+    robot.see_several()
+    assert not robot.results
+    robot.say('the cups')
+    assert robot.next_result().instruction == 'the cups'
+    assert robot.set('trigger', 'continuous') == (True, '')
+    stamp = robot.see()
+    assert robot.next_result().header.stamp.sec == stamp
+
+
+def test_silent_camera_is_told_of(robot):
+    node = robot.start('instruction:=the mugs')
+    robot.wait(lambda: node.logged('no image on /image'))
+    assert '(1 publishers)' in node.logged('no image on /image')[0]
+    status = robot.status()
+    assert status['level'] == DiagnosticStatus.WARN and status[''].startswith('no image for')
+
+
+@pytest.fixture
+def robot_at_rest(robot):
+    robot.start('autostart:=false')
+    assert robot.change_state('configure')
+    return robot

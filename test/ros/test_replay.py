@@ -1,0 +1,384 @@
+"""Bags and pictures replayed by a process of its own, heard over real DDS; the schedule on a clock of the test's."""
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+
+rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
+
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
+from rclpy.serialization import serialize_message  # noqa: E402
+from rosbags.rosbag2 import Reader, StoragePlugin, Writer  # noqa: E402
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image, Imu  # noqa: E402
+from std_msgs.msg import Header, String  # noqa: E402
+
+from instructsam_ros import images, messages, recordings, replay_node  # noqa: E402
+
+COMMAND = [sys.executable, '-m', 'instructsam_ros.replay_node']
+PATIENCE_S = 30.0  # on a machine under load
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+START_NS = 1_700_000_000_000_000_000
+
+
+def picture(value):
+    return np.full((6, 8, 3), value, np.uint8)
+
+
+def image(value):
+    return messages.image_msg(picture(value), Header(frame_id='camera_color_optical_frame'))
+
+
+RECORDED = [  # (ms, topic, message); a message of a package that is not installed is added below
+    (0, '/command', String(data='the red mug')),
+    (0, '/camera/image', image(1)),
+    (0, '/camera/camera_info', CameraInfo(width=8, height=6)),
+    (100, '/imu', Imu(orientation_covariance=np.arange(9.0))),
+    (150, '/camera/image', image(2)),
+    (400, '/camera/image', image(3)),
+    (410, '/imu', Imu(angular_velocity_covariance=np.arange(9.0))),
+]
+
+
+def write_bag(folder, storage, recorded=RECORDED):
+    """A bag as `ros2 bag record` writes it, with one topic of a type that is known nowhere else."""
+    types = get_typestore(Stores.ROS2_JAZZY)
+    types.register(get_types_from_msg('int32 speed', 'robot_msgs/msg/Motor'))
+    with Writer(folder, version=9, storage_plugin=storage) as writer:
+        connections = {}
+        for ms, topic, message in recorded:
+            if topic not in connections:
+                module = type(message).__module__.split('.')[0]
+                name = f'{module}/msg/{type(message).__name__}'
+                connections[topic] = writer.add_connection(topic, name, typestore=types)
+            writer.write(connections[topic], START_NS + ms * 1_000_000, serialize_message(message))
+        motor = writer.add_connection('/motor', 'robot_msgs/msg/Motor', typestore=types)
+        writer.write(motor, START_NS, b'\0\1\0\0\7\0\0\0')
+
+
+@pytest.fixture(scope='module')
+def bags(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('bags')
+    write_bag(folder / 'mcap', StoragePlugin.MCAP)
+    write_bag(folder / 'sqlite3', StoragePlugin.SQLITE3)
+    return folder
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / 'pictures'
+    folder.mkdir()
+    for number in (1, 2, 10):
+        PillowImage.fromarray(picture(number)).save(folder / f'frame_{number}.png')
+    (folder / 'README.md').write_text('not a picture')
+    return folder
+
+
+class Listener:
+    """A node that keeps what it hears in `heard` {topic: messages}, and the replay process beside it."""
+
+    def __init__(self):
+        self.heard = defaultdict(list)
+        self.process = None
+        self._domain_id = random.randrange(1, 102)
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, domain_id=self._domain_id)
+        self.node = rclpy.create_node('listener', context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+
+    def listen(self, message_type, topic, qos, raw=False):
+        self.node.create_subscription(message_type, topic, self.heard[topic].append, qos, raw=raw)
+
+    def start(self, *arguments):
+        env = os.environ | {'ROS_DOMAIN_ID': str(self._domain_id), 'PYTHONUNBUFFERED': '1'}
+        self.process = subprocess.Popen(
+            [*COMMAND, *map(str, arguments)], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    def until(self, condition):
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                pytest.fail(f'in vain, after exit code, stdout, stderr {self.end(signal.SIGKILL)}')
+            self._executor.spin_once(0.1)
+
+    def end(self, *signals):
+        """(exit code, stdout, stderr) after these signals."""
+        for number in signals:
+            self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=PATIENCE_S)
+        return self.process.returncode, out, err
+
+    def close(self):
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+        self._executor.shutdown()
+        self.node.destroy_node()
+        self._context.try_shutdown()
+
+
+@pytest.fixture
+def listener(monkeypatch):
+    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    listener = Listener()
+    yield listener
+    listener.close()
+
+
+# What is played
+
+
+def is_heard(received, recorded):
+    """The same bytes; DDS fills the last word up."""
+    return received.startswith(recorded) and len(received) - len(recorded) < 4
+
+
+@pytest.mark.parametrize('path', ['mcap', 'sqlite3', 'mcap/mcap.mcap', 'sqlite3/sqlite3.db3'])
+def test_every_message_of_a_bag_arrives_as_it_was_recorded(listener, bags, path):
+    with Reader(bags / path) as reader:
+        recorded = [(connection.topic, data) for connection, _, data in reader.messages()]
+    expected = [(topic, data) for topic, data in recorded if topic != '/motor']
+    assert len(expected) == len(RECORDED)
+    for message_type, topic in ((Image, '/camera/image'), (CameraInfo, '/camera/camera_info')):
+        listener.listen(message_type, topic, qos_profile_sensor_data, raw=True)
+    listener.listen(Imu, '/imu', 10, raw=True)
+    listener.listen(String, '/command', LATCHED, raw=True)
+
+    listener.start(bags / path, '--loop', '--wait-for-subscribers')
+    heard = listener.heard
+    listener.until(lambda: all(any(is_heard(message, data) for message in heard[topic]) for topic, data in expected))
+    for topic, data in ((topic, data) for topic in heard for data in heard[topic]):
+        assert any(is_heard(data, recorded) for recorded_topic, recorded in expected if recorded_topic == topic)
+
+    code, out, err = listener.end(signal.SIGINT)
+    assert (code, err) == (0, '')
+    assert out.count('robot_msgs/msg/Motor') == 1 and 'skipping 1 topics' in out
+    assert all(topic in out for topic, _ in expected)
+
+
+def test_the_end_of_a_bag_is_the_end(listener, bags):
+    listener.start(bags / 'mcap', '--rate', '4')
+    code, out, err = listener.end()
+    assert (code, err) == (0, '')
+    lines = [line.split() for line in out.splitlines()[1:]]
+    assert lines == [
+        ['sent', '7', 'messages'],
+        ['1', '/camera/camera_info'],
+        ['3', '/camera/image'],
+        ['1', '/command'],
+        ['2', '/imu'],
+    ]
+
+
+def test_qos_is_a_camera_s_and_instructions_reach_late_comers(listener, bags):
+    listener.start(bags / 'mcap', '--loop')
+    qos = {}
+    for topic in ('/camera/image', '/camera/camera_info', '/imu', '/command'):
+        listener.until(lambda: listener.node.get_publishers_info_by_topic(topic))
+        (publisher,) = listener.node.get_publishers_info_by_topic(topic)
+        qos[topic] = (publisher.qos_profile.reliability, publisher.qos_profile.durability)
+    camera = (ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE)
+    assert qos['/camera/image'] == qos['/camera/camera_info'] == camera
+    assert qos['/imu'] == (ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE)
+    assert qos['/command'] == (ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
+
+    listener.listen(String, '/command', LATCHED)
+    listener.until(lambda: listener.heard['/command'])
+    assert listener.heard['/command'][0].data == 'the red mug'
+
+
+def test_pictures_come_in_order_with_the_current_time(listener, pictures):
+    listener.listen(Image, '/camera/image', qos_profile_sensor_data)
+    before_s = time.time()
+    listener.start(pictures, '--loop', '--fps', '50', '--ros-args', '-r', 'image:=/camera/image')
+    listener.until(lambda: len(listener.heard['/camera/image']) >= 30)
+    heard = listener.heard['/camera/image']
+    values = [int(images.to_rgb(message)[0, 0, 0]) for message in heard]
+    start = values.index(1)
+    assert values[start : start + 6] == [1, 2, 10, 1, 2, 10]
+    stamps_s = [message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec for message in heard]
+    assert stamps_s == sorted(stamps_s) and before_s <= stamps_s[0] <= time.time()
+    assert {message.header.frame_id for message in heard} == {'camera_optical_frame'}
+
+
+def test_one_picture(listener, pictures):
+    listener.listen(Image, '/image', qos_profile_sensor_data)
+    listener.start(pictures / 'frame_10.png', '--wait-for-subscribers', '--loop')
+    listener.until(lambda: listener.heard['/image'])
+    assert np.array_equal(images.to_rgb(listener.heard['/image'][0]), picture(10))
+
+
+# How it ends
+
+
+@pytest.mark.parametrize('signals', [[signal.SIGINT], [signal.SIGINT, signal.SIGINT], [signal.SIGTERM]])
+def test_ctrl_c_ends_it_quietly(listener, pictures, signals):
+    listener.start(pictures, '--loop', '--fps', '1000')
+    listener.until(lambda: listener.node.count_publishers('/image'))
+    code, out, err = listener.end(*signals)
+    assert (code, err) == (0, '') and out.startswith('sent ')
+
+
+def test_ctrl_c_while_it_waits_for_subscribers(listener, pictures):
+    listener.start(pictures, '--wait-for-subscribers')
+    listener.until(lambda: listener.node.count_publishers('/image'))
+    assert listener.end(signal.SIGINT) == (0, 'sent 0 messages\n', '')
+
+
+@pytest.mark.parametrize(
+    'arguments, expected',
+    [
+        (['/no/such/bag'], '/no/such/bag does not exist'),
+        ([b'/no/such/\xff'], 'does not exist'),
+        ([], 'the following arguments are required: path'),
+        (['.', '--rate', '0'], "argument --rate: invalid positive value: '0'"),
+        (['.', '--fps', 'nan'], "argument --fps: invalid positive value: 'nan'"),
+        (['.', '--ros-args', '-r', 'nonsense'], "Couldn't parse remap rule"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_2(arguments, expected):
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 2 and 'Traceback' not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith('instructsam-replay: ') and expected in done.stderr
+
+
+def consume(path):
+    recording = recordings.open_recording(path)
+    return list(recording.messages(recording.types))
+
+
+@pytest.mark.parametrize('path', ['mcap/mcap.mcap', 'sqlite3/sqlite3.db3'])
+@pytest.mark.parametrize('kept', [0.0, 0.3, 0.9])
+def test_a_bag_that_was_cut_off(bags, tmp_path, path, kept):
+    whole = (bags / path).read_bytes()
+    cut = tmp_path / (bags / path).name
+    cut.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(recordings.RecordingError, match='cannot be read as a bag .*cut off'):
+        consume(cut)
+
+
+def test_a_bag_with_damage_inside(bags, tmp_path):
+    damaged = bytearray((bags / 'mcap/mcap.mcap').read_bytes())
+    at = damaged.index(b'\x06', 100)  # the first chunk
+    damaged[at : at + 200] = b'\xa5' * 200
+    (tmp_path / 'damaged.mcap').write_bytes(damaged)
+    with pytest.raises(recordings.RecordingError, match='cannot be read as a bag'):
+        consume(tmp_path / 'damaged.mcap')
+
+
+def test_a_bag_without_its_file(bags, tmp_path):
+    (tmp_path / 'metadata.yaml').write_text((bags / 'mcap/metadata.yaml').read_text())
+    with pytest.raises(recordings.RecordingError, match='missing'):
+        consume(tmp_path)
+
+
+def test_folder_without_pictures(tmp_path):
+    with pytest.raises(recordings.RecordingError, match='no pictures.*no bag'):
+        consume(tmp_path)
+
+
+def test_file_of_another_kind(tmp_path):
+    (tmp_path / 'notes.txt').write_text('hello')
+    with pytest.raises(recordings.RecordingError, match='neither a bag .* nor a picture'):
+        consume(tmp_path / 'notes.txt')
+
+
+@pytest.mark.parametrize('kept', [0, 0.5])
+def test_a_picture_that_was_cut_off_is_named(pictures, kept):
+    file = pictures / 'frame_2.png'
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(recordings.RecordingError, match='frame_2.png'):
+        consume(pictures)
+
+
+# When each message is sent
+
+
+class Clock:
+    """Time passes only in wait() and publish(). Stands for the stop event, time.monotonic, the node and publishers."""
+
+    def __init__(self, ends_at_s=float('inf'), publishing_s=0.0):
+        self.now_s = 1000.0
+        self.sent = []
+        self._ends_at_s = 1000.0 + ends_at_s
+        self._publishing_s = publishing_s
+
+    def monotonic(self):
+        return self.now_s
+
+    def wait(self, seconds):
+        self.now_s += seconds
+        return self.now_s >= self._ends_at_s
+
+    def create_publisher(self, message_type, topic, qos):
+        self.qos_profile = qos
+        return self
+
+    def publish(self, message):
+        self.sent.append((round(self.now_s - 1000.0, 6), message))
+        self.now_s += self._publishing_s
+
+    def wait_for_all_acked(self, timeout):
+        pass
+
+
+class Recording:
+    types = {'/imu': 'sensor_msgs/msg/Imu'}
+    period_s = 4.0
+
+    def messages(self, topics):
+        yield from ((0.0, '/imu', b'a'), (1.0, '/imu', b'b'), (3.0, '/imu', b'c'))
+
+
+@pytest.mark.parametrize('publishing_s', [0.0, 0.2])
+def test_delays_do_not_add_up(monkeypatch, publishing_s):
+    clock = Clock(ends_at_s=9.5, publishing_s=publishing_s)
+    monkeypatch.setattr(replay_node, 'time', clock)
+    replay_node.Player(clock, Recording()).play(rate=1.0, loop=True, stop=clock)
+    assert clock.sent == [(0, b'a'), (1, b'b'), (3, b'c'), (4, b'a'), (5, b'b'), (7, b'c'), (8, b'a'), (9, b'b')]
+
+
+def test_rate(monkeypatch):
+    clock = Clock(ends_at_s=2.1)
+    monkeypatch.setattr(replay_node, 'time', clock)
+    replay_node.Player(clock, Recording()).play(rate=4.0, loop=True, stop=clock)
+    assert clock.sent[:4] == [(0, b'a'), (0.25, b'b'), (0.75, b'c'), (1, b'a')]
+
+
+def test_a_late_message_is_sent_at_once_and_the_schedule_kept(monkeypatch):
+    clock = Clock(publishing_s=1.5)
+    monkeypatch.setattr(replay_node, 'time', clock)
+    replay_node.Player(clock, Recording()).play(rate=1.0, loop=False, stop=clock)
+    assert clock.sent == [(0, b'a'), (1.5, b'b'), (3, b'c')]
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+def test_a_bag_s_times(bags, storage):
+    bag = recordings.open_recording(bags / storage)
+    times = [round(offset_s, 6) for offset_s, topic, _ in bag.messages(['/camera/image', '/imu'])]
+    assert times == [0, 0.1, 0.15, 0.4, 0.41]
+    assert bag.period_s == pytest.approx(0.41 * 8 / 7)  # 8 messages
+
+
+def test_nothing_to_play():
+    class OnlyUnknown(Recording):
+        types = {'/motor': 'robot_msgs/msg/Motor'}
+
+        def messages(self, topics):
+            return iter(())
+
+    player = replay_node.Player(Clock(), OnlyUnknown())
+    assert player.skipped == OnlyUnknown.types
+    with pytest.raises(recordings.RecordingError, match='nothing to play'):
+        player.play(1.0, True, Clock())
