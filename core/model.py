@@ -59,12 +59,12 @@ class InstructSAMModel(nn.Module):
         """Input embeddings [..., h] of token `ids` [...]."""
         return self.model.language_model.embed_tokens(ids)
 
-    def encode_image(self, patches, grid):
-        """Qwen's vision tower on one image: patches [P, 3 * 2 * 16 * 16], grid (t, h, w) in patches.
+    def encode_image(self, patches, *grids):
+        """Qwen's vision tower on images: patches [P, 3 * 2 * 16 * 16] of all of them, a grid (t, h, w) in patches each.
 
         Returns embeddings [P / 4, h] and the list of deepstack features, each of that shape.
         """
-        output = self.model.visual(patches, grid_thw=torch.tensor([grid], device=patches.device))
+        output = self.model.visual(patches, grid_thw=torch.tensor(grids, device=patches.device))
         return output.pooler_output, output.deepstack_features
 
     def decode(self, embeds, positions, mask, cache=None, visual=None, deepstack=None):

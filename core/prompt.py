@@ -58,20 +58,25 @@ class Prompter:
             [{'role': 'user', 'content': content}], tokenize=False, add_generation_prompt=True
         )
         before, found, after = turn.partition(_USER_TEXT)
-        head = self._encode(before)
+        head = self.special_ids(before)
         if not found or head.count(tokens.image) != 1:
             raise ModelError('the chat template does not put one image before the text: not that of Qwen3-VL.')
         image = head.index(tokens.image)
         self.before_image = head[:image]  # ... <|vision_start|>
         self.after_image = head[image + 1 :]  # <|vision_end|>
-        self._after_text = self._encode(after)  # <|im_end|>, the assistant's turn
+        self._after_text = self.special_ids(after)  # <|im_end|>, the assistant's turn
 
-    def _encode(self, text):
+    def special_ids(self, text):
+        """Ids of text that we wrote: special tokens in it are special."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def plain_ids(self, text):
+        """Ids of anybody's text: whatever it holds, no special token."""
+        return self._plain_tokenizer.encode(text, add_special_tokens=False).ids
 
     def instruction_ids(self, instruction):
         """Ids of the user's plain text and of all that follows it up to the answer."""
-        return self._plain_tokenizer.encode(instruction, add_special_tokens=False).ids + self._after_text
+        return self.plain_ids(instruction) + self._after_text
 
     def answer_ids(self, answer):
         """Ids of an answer in the model's own notation, `<|object_ref_start|>phrase<|object_ref_end|>...`.
@@ -80,16 +85,15 @@ class Prompter:
         place and always put in by the decoder.
         """
         block = (self.tokens.mask_start, self.tokens.query, self.tokens.mask_end)
-        return [token for token in self._encode(answer) if token not in block]
+        return [token for token in self.special_ids(answer) if token not in block]
 
     def phrases_answer_ids(self, phrases):
         """Ids of an answer that names `phrases`, each of them plain text whatever it holds."""
         ids = []
         for phrase in phrases:
             if ids:
-                ids += self._encode(', ')
-            plain = self._plain_tokenizer.encode(check_instruction(phrase), add_special_tokens=False).ids
-            ids += [self.tokens.phrase_start, *plain, self.tokens.phrase_end]
+                ids += self.plain_ids(', ')
+            ids += [self.tokens.phrase_start, *self.plain_ids(check_instruction(phrase)), self.tokens.phrase_end]
         return ids
 
     def text(self, ids):
