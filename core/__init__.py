@@ -4,7 +4,9 @@
 """
 from instructsam.core.errors import Cancelled, ImageError, InstructionError, InstructSAMError, ModelError
 
-__all__ = ['Cancelled', 'ImageError', 'InstructSAM', 'InstructSAMError', 'InstructionError', 'ModelError', 'DEFAULT_MODEL']
+__all__ = [
+    'DEFAULT_MODEL', 'Cancelled', 'ImageError', 'InstructSAM', 'InstructSAMError', 'InstructionError', 'ModelError',
+]
 
 DEFAULT_MODEL = 'untrained'
 

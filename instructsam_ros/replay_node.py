@@ -14,10 +14,10 @@ import time
 import rclpy
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.duration import Duration
-from rclpy.exceptions import InvalidTopicNameException
+from rclpy.exceptions import InvalidTopicNameException, NoTypeSupportImportedException
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rclpy.signals import SignalHandlerOptions
-from rclpy.type_support import NoTypeSupportImportedException
+from rclpy.utilities import try_shutdown
 
 from instructsam_ros.recordings import RecordingError, open_recording
 
@@ -63,7 +63,7 @@ class Player:
         types = self._recording.types
         cameras = [publisher for topic, publisher in self._publishers.items() if types[topic] in CAMERA_TYPES]
         watched = cameras or self._publishers.values()
-        while not any(publisher.get_subscription_count() for publisher in watched):
+        while watched and not any(publisher.get_subscription_count() for publisher in watched):
             if stop.wait(0.05):
                 return
         stop.wait(SETTLE_S)
@@ -147,7 +147,7 @@ def main():
         print(f'instructsam-replay: {error}', file=sys.stderr)
         sys.exit(2)
     finally:
-        rclpy.try_shutdown()
+        try_shutdown()
         for number in signals:  # launch sends its second one about now
             signal.signal(number, signal.SIG_IGN)
 
