@@ -30,6 +30,11 @@ class PatientLifecycleMixin(LifecycleNodeMixin):
         """The lifecycle state's name."""
         return self._state_machine.current_state[1]
 
+    def destroy_node(self):
+        """Gives up the state machine too: with it rclpy would keep the DDS participant."""
+        super().destroy_node()
+        self._state_machine = None
+
     async def elsewhere(self, function):
         """What function() returns or raises when `submit` has run it."""
         future = Future()

@@ -136,6 +136,7 @@ class PerceptionNode(PatientLifecycleMixin, Node):
     def on_deactivate(self, state):
         """Stops listening to images and gives up running work, without waiting for it."""
         self._worker.deactivate()
+        self._worker.submit(_free_device_memory)  # of the encoded image
         if self._image_subscription is not None:
             self.destroy_subscription(self._image_subscription)
             self._image_subscription = None

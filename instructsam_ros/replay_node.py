@@ -6,10 +6,12 @@ current time. Topics are renamed as in any node: `--ros-args -r /camera/color/im
 import argparse
 import collections
 import importlib
+import os
 import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 import rclpy
 from rclpy._rclpy_pybind11 import RCLError
@@ -131,6 +133,12 @@ def run(args, stop):
             print(f'{count:8d}  {topic}', flush=True)
 
 
+def make_room_for_images():
+    """Before rclpy starts: with Fast DDS's defaults most raw images are lost on their way, see the file."""
+    profiles = Path(__file__).parent / 'data' / 'fastdds_images.xml'
+    os.environ.setdefault('FASTRTPS_DEFAULT_PROFILES_FILE', str(profiles))
+
+
 def main():
     """The command. Exit status 0 at the end and after Ctrl-C, 2 with one line where it cannot play."""
     stop = threading.Event()
@@ -141,6 +149,7 @@ def main():
     ros_args_at = sys.argv.index('--ros-args') if '--ros-args' in sys.argv else len(sys.argv)
     args = parse(sys.argv[1:ros_args_at])
     try:
+        make_room_for_images()
         rclpy.init(args=sys.argv[ros_args_at:], signal_handler_options=SignalHandlerOptions.NO)
         run(args, stop)
     except (RecordingError, OSError, RCLError, UnicodeEncodeError) as error:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-os.environ.setdefault('FASTRTPS_DEFAULT_PROFILES_FILE', str(ROOT / 'config' / 'fastdds_images.xml'))
+os.environ.setdefault('FASTRTPS_DEFAULT_PROFILES_FILE', str(ROOT / 'instructsam_ros' / 'data' / 'fastdds_images.xml'))
 os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
 sys.path.insert(0, str(ROOT / 'test' / 'ros'))
 
@@ -150,7 +150,8 @@ def judge(samples, before, after, sent, warm_up_s):
     samples = [sample for sample in samples if sample.time_s > warm_up_s]
     parts = np.array_split(np.arange(len(samples)), PARTS)
     memory_mb = [float(np.median([samples[i].memory_mb for i in part])) for part in parts]
-    latency_s = [float(np.nanmedian([samples[i].latency_s for i in part])) for part in parts]
+    # a backlog would lengthen every latency, another program's burst of work only some
+    latency_s = [float(np.nanpercentile([samples[i].latency_s for i in part], 25)) for part in parts]
     change = max(abs(part / memory_mb[0] - 1) for part in memory_mb)
     growth = latency_s[-1] / latency_s[0] - 1
     answers_s = [sample.answer_s for sample in samples]
@@ -161,8 +162,8 @@ def judge(samples, before, after, sent, warm_up_s):
     )
     p95_s = float(np.percentile(answers_s, 95))
     return [
-        ('memory by fifths, MB', f'{numbers(memory_mb, 1)}, at most {change:.2%} off', change <= MEMORY_TOLERANCE),
-        ('latency by fifths, s', f'{numbers(latency_s, 3)}, {growth:+.1%}', growth <= LATENCY_TOLERANCE),
+        ('median memory by fifths, MB', f'{numbers(memory_mb, 1)}, {change:.2%} off', change <= MEMORY_TOLERANCE),
+        ('p25 of latency by fifths, s', f'{numbers(latency_s, 3)}, {growth:+.1%}', growth <= LATENCY_TOLERANCE),
         ('images', f'{sent} sent = {came} in + {lost} lost in transport', sent == came + lost),
         ('images in', f'{after.frames_in} = {after.frames_used} used + {after.frames_dropped} dropped + '
                       f'{after.frames_waiting} waiting; so in every sample', adds_up),
