@@ -12,7 +12,7 @@ from setuptools.dist import Distribution
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / 'scripts'))
 
-from ros_source import NONE, RUN_WHEELS, WHEELS, build_environment, ros_source  # noqa: E402
+from ros_source import NONE, RUN_WHEELS, SOURCED, WHEELS, build_environment, ros_source  # noqa: E402
 
 NAME = 'instructsam_ros'
 ROS, WHY = ros_source()
@@ -86,6 +86,10 @@ class BuildRos(Command):
 class Build(build):
     sub_commands = [*build.sub_commands, ('build_ros', None)]
 
+    def run(self):
+        shutil.rmtree(self.build_lib, ignore_errors=True)  # or modules deleted since the last build would be packed
+        super().run()
+
 
 class RosDistribution(Distribution):
     def has_ext_modules(self):  # the wheel holds compiled code
@@ -110,7 +114,9 @@ requirements = [
     'accelerate',
     'huggingface-hub',
     'numpy',
-    'opencv-python-headless',  # no window is opened, and a robot may lack the X libraries of opencv-python
+    # headless: no window is opened, and a robot may lack the X libraries of opencv-python. From 4.12 on it wants
+    # NumPy 2, with which the messages of an apt ROS, built for NumPy 1, cannot be imported.
+    'opencv-python-headless' + ('<4.12' if ROS == SOURCED else ''),
     'pillow',
     'pycocotools',
     'rich',

@@ -2,15 +2,24 @@
 
 `InstructSAM` and the errors are reachable from here; torch is imported with the first of them that needs it.
 """
+import os
+
 from instructsam.core.errors import Cancelled, ImageError, InstructionError, InstructSAMError, ModelError
 
-__all__ = ['Cancelled', 'ImageError', 'InstructSAM', 'InstructSAMError', 'InstructionError', 'ModelError', 'DEFAULT_MODEL']
+__all__ = [
+    'DEFAULT_MODEL', 'Cancelled', 'ImageError', 'InstructSAM', 'InstructSAMError', 'InstructionError', 'ModelError',
+]
 
 DEFAULT_MODEL = 'untrained'
 
 
 def __getattr__(name):
     if name == 'InstructSAM':
+        # Read when torch loads its thread pool: threads that wait for each other shall soon sleep. By default they spin
+        # for milliseconds, and where other processes want the cores, as on any robot, they spin against the one that
+        # they wait for, which makes answers several times slower (test/bench/bench_busy_cores.py).
+        if 'OMP_WAIT_POLICY' not in os.environ:
+            os.environ.setdefault('GOMP_SPINCOUNT', '10000')
         from instructsam.core.engine import InstructSAM
 
         return InstructSAM

@@ -35,14 +35,18 @@ def resolve(name):
         raise ModelError(f'{name} is a file. Give the folder that holds config.json and {SINGLE}.')
     text = str(name)
     if text.count('/') != 1 or text.startswith(('.', '/', '~')) or text.endswith('/'):
-        raise ModelError(f'there is no model folder {name}. Give an existing folder, a hub id (owner/name) or a built-in model.')
+        raise ModelError(
+            f'there is no model folder {name}. Give an existing folder, a hub id (owner/name) or a built-in model.'
+        )
     try:
         return Path(snapshot_download(text, allow_patterns=['*.safetensors', *_SMALL_FILES, 'sam3/*.json', INDEX]))
     except HFValidationError as error:
         raise ModelError(f'{name!r} is neither a folder nor a hub id: {error}') from error
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 'no'
-        raise ModelError(f'the hub refused {name!r} ({status} status): check the id, and log in if it is private.') from error
+        raise ModelError(
+            f'the hub refused {name!r} ({status} status): check the id, and log in if it is private.'
+        ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise ModelError(
             f'there is no folder {name!r}, and the hub cannot be reached to fetch the model of that id. '

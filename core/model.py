@@ -72,7 +72,7 @@ class InstructSAMModel(nn.Module):
 
         embeds [B, n, h]; positions [3, B, n] (M-RoPE: time, height, width); mask [B, 1, n, past + n] bool, true where
         a row may look; cache: a transformers Cache holding `past` tokens, extended in place; visual [B, n] bool:
-        which rows are image tokens, with their deepstack features. Returns hidden states [B, n, h] after the final norm.
+        which rows are image tokens, with their deepstack features. Returns normed hidden states [B, n, h].
         """
         return self.model.language_model(
             inputs_embeds=embeds,

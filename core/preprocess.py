@@ -36,7 +36,7 @@ def to_chw(image):
         raise ImageError(f'an image is a numpy array or torch tensor [H, W, 3] uint8 RGB, got {type(image).__name__}.')
     if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[-1] != 3:
         raise ImageError(
-            f'an image is [H, W, 3] uint8 RGB, got shape {list(image.shape)} of {str(image.dtype).removeprefix("torch.")}.'
+            f'an image is [H, W, 3] uint8 RGB, got {list(image.shape)} of {str(image.dtype).removeprefix("torch.")}.'
         )
     height, width = image.shape[:2]
     if not height or not width:

@@ -45,7 +45,7 @@ class Prompter:
         self._tokenizer = tokenizer.backend_tokenizer
         for name, token in vars(tokens).items():
             if self._tokenizer.id_to_token(token) is None:
-                raise ModelError(f'config.json puts the token "{name}" at id {token}, which the tokenizer does not have.')
+                raise ModelError(f'config.json puts "{name}" at token id {token}, which the tokenizer does not have.')
         if not tokenizer.chat_template:
             raise ModelError('the tokenizer has no chat template: chat_template.jinja is missing in the model folder.')
         plain = json.loads(self._tokenizer.to_str())

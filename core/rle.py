@@ -75,4 +75,5 @@ class Rle:
 
     @cached_property
     def _compressed(self):
-        return coco.frPyObjects({'size': [self.height, self.width], 'counts': self.counts.tolist()}, self.height, self.width)
+        uncompressed = {'size': [self.height, self.width], 'counts': self.counts.tolist()}
+        return coco.frPyObjects(uncompressed, self.height, self.width)

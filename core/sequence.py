@@ -1,4 +1,4 @@
-"""The language model's side of one instruction: a sequence on a key-value cache, with a query block after each phrase."""
+"""The language model's side of one instruction: a sequence on a key-value cache, query blocks behind its phrases."""
 from dataclasses import dataclass
 
 import torch

@@ -93,7 +93,7 @@ def _commands(model):
     """(name, command line) of each child process."""
     parameters = {'model': model}
     if model == UNTRAINED:
-        parameters |= {'answer': 'instruction', 'score_threshold': 0.3}
+        parameters['answer'] = 'instruction'  # random weights cannot write one
     node = [sys.executable, '-m', 'instructsam_ros.perception_node', '--ros-args']
     for name, value in parameters.items():
         node += ['-p', f'{name}:={json.dumps(value)}']  # quoted, so that YAML does not take a name for a number

@@ -1,5 +1,4 @@
 """What the node tells about itself once a second: state, counters, how long stages take, how old results are."""
-import sys
 import threading
 import time
 from collections import deque
@@ -85,8 +84,8 @@ def assess(state, load_error, warning, instruction, silence_s, statistics):
     return DiagnosticStatus.OK, activity
 
 
-def values(statistics, frames):
-    """The numbers of a status. `frames` is the mailbox's Counts."""
+def values(statistics, frames, device):
+    """The numbers of a status. `frames` is the mailbox's Counts, `device` the engine's, '' where there is none."""
     shown = {
         'frames_in': frames.received,
         'frames_used': frames.used,
@@ -104,22 +103,28 @@ def values(statistics, frames):
     if statistics.last_result_s is not None:
         shown['last_result_latency_s'] = f'{statistics.last_latency_s:.3f}'  # image stamp to publish
         shown['last_result_age_s'] = f'{time.monotonic() - statistics.last_result_s:.3f}'  # publish to now
-    return shown | _memory()
+    return shown | _memory(device)
 
 
-def _memory():
+def _memory(device):
     shown = {}
     status = Path('/proc/self/status')
     if status.exists():  # Linux
         resident = next(line for line in status.read_text().splitlines() if line.startswith('VmRSS:'))
         shown['memory_mb'] = int(resident.split()[1]) // 1024
-    torch = sys.modules.get('torch')
-    if torch and torch.cuda.is_available() and torch.cuda.is_initialized():
-        shown['device_memory_mb'] = torch.cuda.memory_allocated() >> 20
+    if device.startswith('cuda'):
+        import torch  # there already; before an engine exists the worker may be in the midst of importing it
+
+        shown['device_memory_mb'] = torch.cuda.memory_allocated(device) >> 20
     return shown
+
+
+def one_line(text):
+    """str(text) with every run of blanks and line ends as one space."""
+    return ' '.join(str(text).split())
 
 
 def shorten(text):
     """One line of at most SHOWN_CHARACTERS."""
-    text = ' '.join(text.split())
+    text = one_line(text)
     return text if len(text) <= SHOWN_CHARACTERS else f'{text[:SHOWN_CHARACTERS]}...'

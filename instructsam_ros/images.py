@@ -1,7 +1,7 @@
 """sensor_msgs/Image and CompressedImage to [H, W, 3] uint8 RGB; every fault is one ImageFormatError.
 
-The converter here is the default, so that a frame looks the same on every machine. cv_bridge, where it is
-installed and passes a self-check, adds the encodings that are missing here.
+The converter here comes first, so that a frame looks the same on every machine. cv_bridge, where it is installed and
+passes a self-check, adds the encodings that are missing here; those released so far for ROS 2 do not pass it.
 
 16 bits become 8 in two ways. mono16, rgb16, bayer_*16 name colour or grey at full range: 65535 becomes 255
 (what cv_bridge does). 16UC1 names no meaning: thermal and infrared cameras use it, with values in a small part
@@ -17,7 +17,7 @@ import numpy as np
 
 from instructsam.core import ImageError
 
-DEPTH_HOLES = 0.001  # a depth image has at least this fraction of pixels without a measurement
+DEPTH_HOLES = 0.01  # a depth image has at least this fraction of pixels without a measurement
 NEAREST_DEPTH_MM = 100  # no depth camera in use measures nearer
 
 
@@ -164,7 +164,8 @@ def _stretch(grey, name):
 def cv_bridge():
     """A CvBridge that converts a padded image rightly. Raises ImportError where there is none.
 
-    Not every module of this name does: the one on PyPI is ROS 1's, and one built for NumPy 1 fails with NumPy 2.
+    Not every module of this name does: ROS 2's (Humble to Rolling) reads another picture where the padding is not a
+    whole number of pixels, PyPI's is ROS 1's, and one built for NumPy 1 fails with NumPy 2.
     """
     try:
         from cv_bridge import CvBridge

@@ -1,4 +1,7 @@
 """rclpy's lifecycle services, made so that a slow transition runs in another thread and a wrong request is refused."""
+import functools
+import traceback
+
 from lifecycle_msgs.msg import Transition
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.lifecycle import LifecycleNodeMixin
@@ -20,11 +23,17 @@ class PatientLifecycleMixin(LifecycleNodeMixin):
         self._submit = submit
         self._rclpy_change_state = self._service_change_state.callback
         self._service_change_state.callback = self._on_change_state
+        self._callbacks = {state: self._telling(callback) for state, callback in self._callbacks.items()}
 
     @property
     def state(self):
         """The lifecycle state's name."""
         return self._state_machine.current_state[1]
+
+    def destroy_node(self):
+        """Gives up the state machine too: with it rclpy would keep the DDS participant."""
+        super().destroy_node()
+        self._state_machine = None
 
     async def elsewhere(self, function):
         """What function() returns or raises when `submit` has run it."""
@@ -40,15 +49,31 @@ class PatientLifecycleMixin(LifecycleNodeMixin):
         self._submit(job)
         return await future
 
+    def _telling(self, transition):
+        """`transition` with its exceptions logged, which rclpy only turns into a failed transition."""
+
+        @functools.wraps(transition)
+        def run(state):
+            try:
+                return transition(state)
+            except Exception:
+                self.get_logger().error(f'{transition.__name__} failed:\n{traceback.format_exc()}')
+                raise
+
+        return run
+
     async def _on_change_state(self, request, response):
-        """rclpy's own callback keeps the executor for as long as the transition takes, and where a client asks for a
-        transition that the state does not have, its exception ends the process."""
+        """In place of rclpy's own, which keeps the executor for as long as the transition takes, and whose exception
+        ends the process where a client asks for a transition that the state does not have."""
         wanted = request.transition.label or request.transition.id
+        possible = {key for transition in self._state_machine.available_transitions for key in transition[:2]}
         try:
+            if wanted not in possible:
+                raise RuntimeError('this state does not have it')
             if wanted in AT_ONCE:
                 return self._rclpy_change_state(request, response)
             return await self.elsewhere(lambda: self._rclpy_change_state(request, response))
-        except RuntimeError as error:
-            self.get_logger().error(f'transition {wanted} refused in state {self.state}: {error}')
+        except RuntimeError as error:  # rclpy's, where another request came first
+            self.get_logger().warning(f"transition '{wanted}' refused in state {self.state}: {error}")
             response.success = False
             return response

@@ -1,7 +1,7 @@
 """What goes out for one image: the result, and the pictures that somebody has subscribed to."""
-from instructsam.core.overlay import draw
 from sensor_msgs.msg import Image
 
+from instructsam.core.overlay import draw
 from instructsam_ros import messages
 from instructsam_ros.msg import InstanceArray
 

@@ -134,6 +134,9 @@ def declare(node, state_label):
     node.add_on_set_parameters_callback(check)
     for parameter in PARAMETERS:
         node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
+    for name in node._parameter_overrides:  # rclpy has no public way to see a misspelt name
+        if not node.has_parameter(name) and not name.startswith('qos_overrides.'):
+            node.get_logger().warning(f"there is no parameter '{name}'; there are {', '.join(BY_NAME)}")
 
 
 def settings(node):

@@ -2,19 +2,15 @@
 import argparse
 import gc
 import os
-import queue
-import signal
 import sys
-import threading
 import time
 import traceback
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from instructsam.core import InstructSAMError
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterException
+from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
@@ -24,7 +20,8 @@ from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
-from instructsam_ros import diagnostics, parameters
+from instructsam.core import InstructSAMError
+from instructsam_ros import diagnostics, parameters, signals
 from instructsam_ros.lifecycle import PatientLifecycleMixin
 from instructsam_ros.outputs import Outputs
 from instructsam_ros.worker import Worker
@@ -36,8 +33,9 @@ except ImportError:  # ROS 2 Humble
 
 COMMAND_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 WAIT_FOR_MODEL_S = 0.5  # at the end of the process
-END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-REMIND_S = 30.0  # of a camera that is silent
+DIAGNOSTICS_PERIOD_S = 1.0
+MUCH_LOST = 0.1  # images, against those that came
+REMIND_S = 30.0  # of what goes on being wrong
 
 
 def load_engine(model, device, dtype, mode):
@@ -83,7 +81,7 @@ class PerceptionNode(PatientLifecycleMixin, Node):
         # steady: both must work while simulated time stands still
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 1)
-        self.create_timer(1.0, self._publish_diagnostics, clock=steady)
+        self.create_timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics, clock=steady)
         if self.get_parameter('autostart').value:
             group = ReentrantCallbackGroup()
             self._autostart_timer = self.create_timer(0.0, self._autostart, callback_group=group, clock=steady)
@@ -98,12 +96,13 @@ class PerceptionNode(PatientLifecycleMixin, Node):
         """Loads the model. Runs in the worker's thread."""
         names = ('model', 'device', 'dtype', 'mode')
         wanted = {name: self.get_parameter(name).value for name in names}
+        self.get_logger().info(f"loading model '{wanted['model']}'")
         start = time.monotonic()
         try:
             engine = self._worker.engine = self._engine_factory(**wanted)
         except Exception as error:
-            expected = isinstance(error, InstructSAMError)
-            self._load_error = str(error) if expected else f'{type(error).__name__}: {error}'
+            is_expected = isinstance(error, InstructSAMError)
+            self._load_error = diagnostics.one_line(error if is_expected else f'{type(error).__name__}: {error}')
             self.get_logger().error(
                 f"model '{wanted['model']}' could not be loaded: {self._load_error} "
                 f'(set the parameter right, then configure and activate {self.get_fully_qualified_name()})'
@@ -137,6 +136,7 @@ class PerceptionNode(PatientLifecycleMixin, Node):
     def on_deactivate(self, state):
         """Stops listening to images and gives up running work, without waiting for it."""
         self._worker.deactivate()
+        self._worker.submit(_free_device_memory)  # of the encoded image
         if self._image_subscription is not None:
             self.destroy_subscription(self._image_subscription)
             self._image_subscription = None
@@ -180,6 +180,13 @@ class PerceptionNode(PatientLifecycleMixin, Node):
 
     def _on_message_lost(self, event):
         self._statistics.lost += event.total_count_change
+        lost, received = self._statistics.lost, self._worker.mailbox.counts().received
+        if lost > MUCH_LOST * received:
+            self.get_logger().warning(
+                f'{lost} images were lost on the way to the node, {received} came: the publisher\'s middleware has too '
+                'little room for them (Fast DDS: see config/fastdds_images.xml)',
+                throttle_duration_sec=REMIND_S,
+            )
 
     def _seconds_since(self, stamp):
         return self.get_clock().now().nanoseconds * 1e-9 - (stamp.sec + stamp.nanosec * 1e-9)
@@ -210,7 +217,7 @@ class PerceptionNode(PatientLifecycleMixin, Node):
             'device': device,
             'instruction': diagnostics.shorten(instruction.text) if instruction else '',
             'instruction_id': instruction.id if instruction else 0,
-        } | diagnostics.values(self._statistics, self._worker.mailbox.counts())
+        } | diagnostics.values(self._statistics, self._worker.mailbox.counts(), device)
         name = self.get_fully_qualified_name().strip('/')
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(diagnostics.array(name, device, stamp, level, summary, values))
@@ -220,7 +227,7 @@ def _free_device_memory():
     """Gives what is no longer used back to the device."""
     gc.collect()  # a model has reference cycles
     torch = sys.modules.get('torch')  # absent where no model was ever loaded
-    if torch and torch.cuda.is_available():
+    if torch and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 
 
@@ -235,48 +242,30 @@ def _parser():
 
 def main(args=None, engine_factory=load_engine):
     """Runs the node until SIGINT or SIGTERM; returns the process's exit code."""
-    # Signals are only noted, and the executor spins in a thread of its own, since Python's handlers need a main thread
-    # that listens. rclpy's handlers would end the context under running callbacks, and Python's raise, at the second
-    # Ctrl-C (`ros2 launch` sends one) within the shutdown.
-    ended = queue.SimpleQueue()  # of exit codes
-    for number in END_SIGNALS:
-        signal.signal(number, lambda *_: ended.put(0))
+    caught = signals.catch()
+    sys.setswitchinterval(0.001)  # s; the executor waits this often and not 5 ms for a model that is busy in Python
     try:
         _parser().parse_args(remove_ros_args(args if args is not None else sys.argv)[1:])
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = PerceptionNode(engine_factory)
-    except (ParameterException, RuntimeError) as error:
-        print(f'instructsam-perception: {error}', file=sys.stderr)
+    except (ParameterException, NameValidationException, RuntimeError, ValueError) as error:
+        print(f'instructsam-perception: {" ".join(str(error).split())}', file=sys.stderr)
         return 2
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    is_ending = threading.Event()
-
-    def spin():
-        try:
-            while not is_ending.is_set():
-                executor.spin_once()
-        finally:
-            ended.put(1)  # where nobody has asked for an end
-
-    spinning = threading.Thread(target=spin, name='executor', daemon=True)
-    spinning.start()
-    exit_code = ended.get()
+    signals.spin_until(caught, executor)
 
     is_idle = node.close()
-    executor.create_task(is_ending.set)
-    spinning.join()
     executor.shutdown()
     node.destroy_node()
     rclpy.shutdown()
-    for number in END_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # for any other handler, Python's end restores the deadly default
+    signals.ignore()
     if not is_idle:
         # the interpreter must not be taken down under a running model: its threads would crash in it
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(exit_code)
-    return exit_code
+        os._exit(0)
+    return 0
 
 
 if __name__ == '__main__':

@@ -60,7 +60,7 @@ class Bag:
         """Yields (s since the first message, topic, serialized message) of `topics`, the bytes as recorded."""
         start_ns = None
         with _readable(self._path), Reader(self._path) as reader:
-            wanted = [connection for connection in reader.connections if connection.topic in topics]
+            wanted = [c for c in reader.connections if c.topic in topics and c.msgtype == self.types[c.topic]]
             for connection, time_ns, data in reader.messages(wanted):
                 start_ns = time_ns if start_ns is None else start_ns
                 yield (time_ns - start_ns) * 1e-9, connection.topic, data

@@ -6,18 +6,20 @@ current time. Topics are renamed as in any node: `--ros-args -r /camera/color/im
 import argparse
 import collections
 import importlib
+import os
 import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 import rclpy
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.duration import Duration
-from rclpy.exceptions import InvalidTopicNameException
+from rclpy.exceptions import InvalidTopicNameException, NoTypeSupportImportedException
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rclpy.signals import SignalHandlerOptions
-from rclpy.type_support import NoTypeSupportImportedException
+from rclpy.utilities import try_shutdown
 
 from instructsam_ros.recordings import RecordingError, open_recording
 
@@ -63,7 +65,7 @@ class Player:
         types = self._recording.types
         cameras = [publisher for topic, publisher in self._publishers.items() if types[topic] in CAMERA_TYPES]
         watched = cameras or self._publishers.values()
-        while not any(publisher.get_subscription_count() for publisher in watched):
+        while watched and not any(publisher.get_subscription_count() for publisher in watched):
             if stop.wait(0.05):
                 return
         stop.wait(SETTLE_S)
@@ -131,6 +133,12 @@ def run(args, stop):
             print(f'{count:8d}  {topic}', flush=True)
 
 
+def make_room_for_images():
+    """Before rclpy starts: with Fast DDS's defaults most raw images are lost on their way, see the file."""
+    profiles = Path(__file__).parent / 'data' / 'fastdds_images.xml'
+    os.environ.setdefault('FASTRTPS_DEFAULT_PROFILES_FILE', str(profiles))
+
+
 def main():
     """The command. Exit status 0 at the end and after Ctrl-C, 2 with one line where it cannot play."""
     stop = threading.Event()
@@ -141,13 +149,14 @@ def main():
     ros_args_at = sys.argv.index('--ros-args') if '--ros-args' in sys.argv else len(sys.argv)
     args = parse(sys.argv[1:ros_args_at])
     try:
+        make_room_for_images()
         rclpy.init(args=sys.argv[ros_args_at:], signal_handler_options=SignalHandlerOptions.NO)
         run(args, stop)
     except (RecordingError, OSError, RCLError, UnicodeEncodeError) as error:
         print(f'instructsam-replay: {error}', file=sys.stderr)
         sys.exit(2)
     finally:
-        rclpy.try_shutdown()
+        try_shutdown()
         for number in signals:  # launch sends its second one about now
             signal.signal(number, signal.SIG_IGN)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from instructsam.core import Cancelled, InstructionError, InstructSAMError
-
+from instructsam_ros.diagnostics import one_line
 from instructsam_ros.images import ImageFormatError
 from instructsam_ros.mailbox import Mailbox
 from instructsam_ros.parameters import CONTINUOUS, ON_INSTRUCTION
@@ -161,17 +161,18 @@ class Worker(threading.Thread):
         return self._session, self._instruction, self._shot, settings
 
     def _attempt(self, session, instruction, shot, settings):
-        """Answers `instruction` on `shot`, unless either is overtaken."""
+        """Answers `instruction` on `shot`, unless it is overtaken by another one or by the end of the session."""
 
         def is_overtaken():
-            return self._session is not session or self._instruction is not instruction or self._jobs
+            return self._session is not session or self._instruction is not instruction or bool(self._jobs)
 
         def is_encoding_void():
-            # an encoded image serves any instruction, so one that changes is no reason to stop, a newer image may be
-            is_old = settings.trigger == ON_INSTRUCTION and self.mailbox.waiting
-            return self._session is not session or self._jobs or (self._instruction is not instruction and is_old)
+            # an encoded image serves any instruction: a new one is no reason to stop, unless it wants a newer image
+            wants_newer = settings.trigger == ON_INSTRUCTION and self.mailbox.waiting
+            is_superseded = self._instruction is not instruction and wants_newer
+            return self._session is not session or is_superseded or bool(self._jobs)
 
-        times_ms = {}  # of this attempt, for the diagnostics
+        times_ms = {}
         is_new = shot.is_new
         error, is_refused = '', False
         try:
@@ -191,22 +192,26 @@ class Worker(threading.Thread):
                 return
             error, is_refused = self._explain(exception), isinstance(exception, InstructionError)
             made = self._outputs.failure(shot, instruction, error)
+        if self._deliver(session, instruction, made, is_refused):
+            self._statistics.count_result(error, self._latency_s(shot.header.stamp))
+            if not error:
+                self._count_times(times_ms, shot, is_new)
 
+    def _deliver(self, session, instruction, made, is_refused):
+        """Publishes `made` if it is still wanted; returns whether. The lock is the one that instruct() takes."""
         with self._wake:
             if self._session is not session:
-                return
+                return False
             if self._instruction is not instruction:
                 self._statistics.superseded += 1
             if self._instruction is not instruction or not made:
                 self._is_interrupted = self._instruction is not None
-                return
+                return False
             self._answered = instruction
             self._refused = instruction if is_refused else None
             for publisher, message in made:
                 publisher.publish(message)
-        self._statistics.count_result(error, self._latency_s(shot.header.stamp))
-        if not error:
-            self._count_times(times_ms, shot, is_new)
+            return True
 
     def _count_times(self, times_ms, shot, is_new):
         """An image that had been encoded before leaves no zeros among the times of encoding."""
@@ -219,12 +224,12 @@ class Worker(threading.Thread):
 
     def _explain(self, error):
         """One line for the result. The log gets it too, with the traceback where the cause is not the input."""
-        expected = isinstance(error, (InstructSAMError, ImageFormatError))
-        message = ' '.join((str(error) if expected else f'{type(error).__name__}: {error}').split())
+        is_expected = isinstance(error, (InstructSAMError, ImageFormatError))
+        message = one_line(error if is_expected else f'{type(error).__name__}: {error}')
         now_s = time.monotonic()
         if now_s - self._logged_s.get(type(error), float('-inf')) > REPEAT_S:
             self._logged_s[type(error)] = now_s
-            self._logger.error(message if expected else f'{message}\n{traceback.format_exc()}')
+            self._logger.error(message if is_expected else f'{message}\n{traceback.format_exc()}')
         return message
 
 

@@ -145,7 +145,9 @@ def build_config(tokenizer):
             'deepstack_visual_indexes': [0, 1],
         },
     }
-    layers = {'hidden_size': 128, 'num_attention_heads': 8, 'intermediate_size': 256, 'dropout': 0.1, 'hidden_act': 'relu'}
+    layers = {
+        'hidden_size': 128, 'num_attention_heads': 8, 'intermediate_size': 256, 'dropout': 0.1, 'hidden_act': 'relu',
+    }
     detector = {
         'model_type': 'sam3',
         'vision_config': {

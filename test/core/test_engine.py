@@ -67,7 +67,8 @@ def slot_of(instance):
 def test_threads_do_not_disturb_each_other(engine, picture):
     pictures = [picture, np.ascontiguousarray(picture[::-1]), picture[:90, :70]]
     texts = ['red cup', 'the box', 'a bottle']
-    expected = [content(engine.segment(engine.encode(p), t, answer=TWO, **ALL)) for p, t in zip(pictures, texts, strict=True)]
+    pairs = list(zip(pictures, texts, strict=True))
+    expected = [content(engine.segment(engine.encode(p), t, answer=TWO, **ALL)) for p, t in pairs]
     got = [[] for _ in pictures]
     barrier = threading.Barrier(len(pictures))
 
@@ -217,8 +218,8 @@ def test_unusable_images(engine, image, says):
 
 
 @pytest.mark.parametrize(('text', 'says'), [
-    ('', 'empty'), ('  \n ', 'empty'), ('x' * 100_000, '100,000'), ('the\x00cup', r'U\+0000'), ('\x1b[31mcup', r'U\+001B'),
-    ('cup \udcff', 'UTF-8'), (7, 'int'), (None, 'NoneType'),
+    ('', 'empty'), ('  \n ', 'empty'), ('x' * 100_000, '100,000'), ('the\x00cup', r'U\+0000'),
+    ('\x1b[31mcup', r'U\+001B'), ('cup \udcff', 'UTF-8'), (7, 'int'), (None, 'NoneType'),
 ])
 def test_unusable_instructions(engine, picture, text, says):
     frame = engine.encode(picture)

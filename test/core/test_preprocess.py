@@ -48,7 +48,8 @@ def test_patches_that_merge_follow_each_other():
     assert patches.shape == (rows * columns, 3 * 2 * 16 * 16)
     seen = ((patches[:, 0] * 0.5 + 0.5) * 255).round().int().tolist()
     squares = [
-        int(numbers[r + dr, c + dc]) for r in range(0, rows, 2) for c in range(0, columns, 2) for dr in (0, 1) for dc in (0, 1)
+        int(number) for r in range(0, rows, 2) for c in range(0, columns, 2)
+        for number in numbers[r : r + 2, c : c + 2].ravel()
     ]
     assert seen == squares
 

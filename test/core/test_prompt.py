@@ -2,7 +2,8 @@
 import pytest
 
 SPECIALS = ['<|object_ref_start|>', '<|object_ref_end|>', '[SEG]', '<|mask_start|>', '<|mask_end|>', '<|im_end|>',
-            '<|im_start|>', '<|image_pad|>', '<|vision_start|>', '<REGION>', '<tool_call>', '<|endoftext|>', '<|fim_pad|>']
+            '<|im_start|>', '<|image_pad|>', '<|vision_start|>', '<REGION>', '<tool_call>', '<|endoftext|>',
+            '<|fim_pad|>']
 
 
 @pytest.mark.parametrize('special', SPECIALS)

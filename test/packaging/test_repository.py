@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 INSTALLED = importlib.metadata.metadata('instructsam-ros')
 PACKAGE = xml.parse(ROOT / 'package.xml').getroot()
+DEPENDS = {element.text for element in PACKAGE if element.tag.endswith('depend')}
 CMAKE = (ROOT / 'CMakeLists.txt').read_text()
 
 
@@ -29,10 +30,16 @@ def test_every_message_is_generated():
     assert set(re.findall(r'msg/\w+\.msg', CMAKE)) == {f'msg/{path.name}' for path in (ROOT / 'msg').iterdir()}
 
 
+def test_package_xml_names_every_ros_package_that_is_imported():
+    sources = [*(ROOT / 'instructsam_ros').glob('*.py'), *(ROOT / 'launch').iterdir()]
+    pattern = re.compile(r'^\s*(?:from|import) (rcl\w+|launch\w*|\w+_msgs)\b', re.MULTILINE)
+    imported = {name for path in sources for name in pattern.findall(path.read_text())}
+    assert imported <= DEPENDS
+
+
 def test_package_xml_leaves_the_deep_learning_runtime_to_the_user():
     """A pip torch that rosdep installs would replace NVIDIA's wheel on a Jetson."""
-    named = {element.text for element in PACKAGE if element.tag.endswith('depend')}
-    assert not [name for name in named if 'torch' in name or 'transformers' in name]
+    assert not [name for name in DEPENDS if 'torch' in name or 'transformers' in name]
 
 
 @pytest.mark.parametrize('script', ['scripts/demo', 'scripts/setup', 'scripts/test', '.ci/run'])
@@ -41,7 +48,7 @@ def test_shell_scripts(script):
     subprocess.run(['bash', '-n', ROOT / script], check=True)
 
 
-@pytest.mark.parametrize('script', ['scripts/perception_node', 'scripts/replay'])
+@pytest.mark.parametrize('script', ['scripts/instructsam', 'scripts/perception_node', 'scripts/replay'])
 def test_node_executables(script):
     assert os.access(ROOT / script, os.X_OK)
     assert (ROOT / script).read_text().startswith('#!/usr/bin/env python3\n')

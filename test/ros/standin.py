@@ -8,8 +8,9 @@
     bad TEXT      raises InstructionError(TEXT)
     anything else ten masks at once
 
-The answer of a result says what the engine has done so far, as JSON. Models: `slow S` takes S seconds to load,
-`missing` does not load, `heavy S` takes S seconds to encode an image.
+The log says when the work for an instruction begins, the answer of a result what was done so far, as JSON.
+Models: `slow S` takes S seconds to load, `missing` does not load, `heavy S` takes S seconds to encode an image.
+Diagnostics come ten times as often as from the node alone, so that those who wait for them do not wait long.
 """
 import json
 import sys
@@ -17,10 +18,10 @@ import time
 from types import SimpleNamespace
 
 import numpy as np
+
 from instructsam.core import Cancelled, InstructionError, ModelError
 from instructsam.core.result import STAGES, Instance, Result
 from instructsam.core.rle import Rle
-
 from instructsam_ros import perception_node
 
 STEP_S = 0.002
@@ -55,6 +56,7 @@ class StandInEngine:
     def segment(self, frame, instruction, *, score_threshold, answer, cancelled, **_):
         self.done['segmented'] += 1
         verb, _, argument = instruction.partition(' ')
+        print(f"begins '{instruction}'", flush=True)
         if verb == 'fail':
             raise RuntimeError(argument)
         if verb == 'bad':
@@ -101,4 +103,5 @@ def _work(seconds, cancelled, burn=False):
 
 
 if __name__ == '__main__':
+    perception_node.DIAGNOSTICS_PERIOD_S = 0.1
     sys.exit(perception_node.main(engine_factory=StandInEngine))

@@ -21,7 +21,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 
 arguments = [argument.split(':=', 1) for argument in sys.argv[2 : sys.argv.index('--ros-args')]]
 source = PythonLaunchDescriptionSource(sys.argv[1])
-service = LaunchService()
+service = LaunchService(noninteractive=True)  # hands SIGINT on; on a terminal the children get it from there
 service.include_launch_description(LaunchDescription([IncludeLaunchDescription(source, launch_arguments=arguments)]))
 sys.exit(service.run())
 """

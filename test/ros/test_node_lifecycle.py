@@ -27,7 +27,9 @@ def test_through_every_state_to_another_model_and_back(robot):
     assert robot.status()['state'] == 'inactive'
     assert not robot.results
     assert robot.change_state('activate')
-    robot.connect(node)
+    robot.wait_until_heard()
+    while not robot.wait_or_time_out(lambda: robot.results, 0.05):
+        robot.see()
     assert robot.next_result().instruction == 'the cups'
 
     assert robot.change_state('deactivate') and robot.change_state('cleanup')
@@ -113,18 +115,22 @@ def test_bad_models_are_refused_with_a_reason(robot, name, value, why):
 
 def test_changed_parameter_counts_from_the_next_image_on(robot):
     robot.start_active('instruction:=the mugs')
-    assert len(robot.next_result().instances) == 9
+    assert len(robot.result_of(robot.see()).instances) == 9
     assert robot.set('score_threshold', 0.9) == (True, '')
-    robot.see()
-    assert len(robot.next_result().instances) == 1
+    assert len(robot.result_of(robot.see()).instances) == 1
     assert robot.set('trigger', 'on_instruction') == (True, '')
     robot.see_several()
     assert not robot.results
     robot.say('the cups')
     assert robot.next_result().instruction == 'the cups'
     assert robot.set('trigger', 'continuous') == (True, '')
-    stamp = robot.see()
-    assert robot.next_result().header.stamp.sec == stamp
+    assert robot.result_of(robot.see()).instruction == 'the cups'
+
+
+def test_misspelt_parameter_is_told_of(robot):
+    node = robot.start('autostart:=false', 'scor_threshold:=0.9')
+    robot.wait(lambda: node.logged("there is no parameter 'scor_threshold'"))
+    assert len(node.logged('there is no parameter')) == 1
 
 
 def test_silent_camera_is_told_of(robot):

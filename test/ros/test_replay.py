@@ -380,5 +380,6 @@ def test_nothing_to_play():
 
     player = replay_node.Player(Clock(), OnlyUnknown())
     assert player.skipped == OnlyUnknown.types
+    player.wait_for_subscribers(Clock())  # for nobody
     with pytest.raises(recordings.RecordingError, match='nothing to play'):
         player.play(1.0, True, Clock())

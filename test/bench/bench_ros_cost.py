@@ -1,0 +1,93 @@
+"""What ROS costs: image in to result out, with a stand-in engine that returns ten prepared masks at once.
+
+    python test/bench/bench_ros_cost.py [--size 1280x720] [--frames 500] [--label-image] [--json FILE]
+
+receive_to_publish is inside the node, from its image callback to the return of publish. end_to_end is what another
+process sees: from before it publishes the image until it has the result, both DDS hops and Python's (de)serialization
+included. Exits with 1 where the median of receive_to_publish is not under the goal, which is set without label image.
+"""
+import argparse
+import json
+import os
+import random
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+os.environ.setdefault('FASTRTPS_DEFAULT_PROFILES_FILE', str(ROOT / 'instructsam_ros' / 'data' / 'fastdds_images.xml'))
+os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+sys.path.insert(0, str(ROOT / 'test' / 'ros'))
+
+import numpy as np  # noqa: E402
+from robot import Robot  # noqa: E402
+
+GOAL_MS = 5.0
+WARM_UP = 50  # images
+LOST_S = 1.0  # an image without a result for this long was lost
+
+
+def measure(width, height, frames, rate_hz, label_image):
+    """{stage: (p50, p95)} in ms, and how many images got no answer."""
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    robot = Robot(random.randrange(1, 102))
+    try:
+        node = robot.start_active('score_threshold:=0.0')
+        if label_image:
+            robot.look_at('perception/label_image')
+        robot.say('ten masks')
+        robot.next_result()
+        round_trips_ms, lost = [], 0
+        next_s = time.monotonic()
+        for number in range(WARM_UP + frames):
+            next_s += 1 / rate_hz
+            time.sleep(max(0.0, next_s - time.monotonic()))
+            start_s = time.perf_counter()
+            stamp = robot.see(image)
+            answered = robot.wait_or_time_out(
+                lambda stamp=stamp: robot.results and robot.results[-1].header.stamp.sec == stamp, LOST_S
+            )
+            lost += not answered
+            if answered and number >= WARM_UP:
+                round_trips_ms.append((time.perf_counter() - start_s) * 1e3)
+        assert len(robot.results[-1].instances) == 10
+        status = robot.status()
+        node.interrupt()
+        node.exit_code()
+    finally:
+        robot.close()
+    times_ms = {}
+    for stage in ('receive_to_publish', 'conversion', 'messages'):
+        times_ms[stage] = tuple(float(status[f'{stage}_ms_p{percent}']) for percent in (50, 95))
+    times_ms['end_to_end'] = tuple(map(float, np.percentile(round_trips_ms, (50, 95))))
+    return times_ms, lost
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--size', default='1280x720', help='of the rgb8 image, px (default: %(default)s)')
+    parser.add_argument('--frames', type=int, default=500, help='measured images (default: %(default)s)')
+    parser.add_argument('--rate', type=float, default=30.0, help='images per second (default: %(default)s)')
+    parser.add_argument('--label-image', action='store_true', help='subscribe to it, so that it is made')
+    parser.add_argument('--json', type=Path, help='also write the numbers to this file')
+    args = parser.parse_args()
+    width, height = map(int, args.size.split('x'))
+
+    times_ms, lost = measure(width, height, args.frames, args.rate, args.label_image)
+    print(f'{args.size} rgb8, ten masks, label image {"on" if args.label_image else "off"}, {args.frames} images')
+    print(f'{"ms":<20}{"median":>10}{"p95":>10}')
+    for stage, (median, p95) in times_ms.items():
+        print(f'{stage:<20}{median:>10.2f}{p95:>10.2f}')
+    if lost:
+        print(f'{lost} images got no answer')
+    if args.json:
+        args.json.write_text(json.dumps({'size': args.size, 'lost': lost, 'times_ms': times_ms}, indent=1))
+    if args.label_image:
+        return 0
+    is_met = times_ms['receive_to_publish'][0] < GOAL_MS
+    print(f'goal: median of receive_to_publish under {GOAL_MS} ms: {"met" if is_met else "NOT MET"}')
+    return int(not is_met)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

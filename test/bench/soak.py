@@ -1,0 +1,202 @@
+"""A long run: the node with a model on CPU and a camera of 30 Hz, as two processes over DDS.
+
+    python test/bench/soak.py [--minutes 10] [--model untrained] [--rate 30] [--size 640x480] [--json FILE]
+
+Once a second the node's memory, its diagnostics and the time that it takes to answer a parameter request are noted;
+the instruction changes now and then. Exits with 1 unless, after the warm-up, memory stays flat, latency does not grow,
+every image is accounted for and parameters are answered.
+"""
+import argparse
+import json
+import os
+import random
+import re
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+os.environ.setdefault('FASTRTPS_DEFAULT_PROFILES_FILE', str(ROOT / 'instructsam_ros' / 'data' / 'fastdds_images.xml'))
+os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+sys.path.insert(0, str(ROOT / 'test' / 'ros'))
+
+import numpy as np  # noqa: E402
+from robot import Robot  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
+
+NODE = (sys.executable, '-m', 'instructsam_ros.perception_node')
+INSTRUCTIONS = ('the red mug', 'the spoons left of the kettle', 'everything that can be eaten')
+INSTRUCTION_S = 20  # how long each is in force
+PARTS = 5  # of the run after the warm-up, compared with each other
+MEMORY_TOLERANCE = 0.02
+LATENCY_TOLERANCE = 0.2
+ANSWER_S = 0.1
+COUNTS = ('results', 'frames_in', 'frames_used', 'frames_dropped', 'frames_waiting', 'frames_lost_in_transport')
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One second of the run."""
+
+    time_s: float
+    memory_mb: float  # resident, of the node
+    latency_s: float  # of the latest result, image stamp to publish
+    answer_s: float  # of a parameter request
+    results: int
+    frames_in: int
+    frames_used: int
+    frames_dropped: int
+    frames_waiting: int
+    frames_lost_in_transport: int
+
+
+class Camera(threading.Thread):
+    """Publishes images with the time as their stamp until stop()."""
+
+    def __init__(self, robot, width, height, rate_hz):
+        super().__init__(daemon=True)
+        self.sent = 0
+        self._robot = robot
+        self._images = np.random.default_rng(0).integers(0, 256, (10, height, width, 3), np.uint8)
+        self._period_s = 1 / rate_hz
+        self._stopped = threading.Event()
+
+    def run(self):
+        next_s = time.monotonic()
+        while not self._stopped.wait(max(0.0, next_s - time.monotonic())):
+            header = Header(frame_id='camera')
+            header.stamp.sec, header.stamp.nanosec = divmod(time.time_ns(), 1_000_000_000)
+            self._robot.see(self._images[self.sent % len(self._images)], header=header)
+            self.sent += 1
+            next_s += self._period_s
+
+    def stop(self):
+        self._stopped.set()
+        self.join()
+
+
+def observe(args, width, height):
+    """(samples of the run, samples before and after it with the camera at rest, images sent in between)."""
+    robot = Robot(random.randrange(1, 102))
+    try:
+        parameters = [f'model:={args.model}', 'device:=cpu', f'answer:={args.answer}']
+        node = robot.start(*parameters, command=NODE)
+        robot.wait(lambda: node.logged("model '"))
+        robot.connect(node)
+        start_s = time.monotonic()
+
+        def sample():
+            status = robot.status()
+            asked_s = time.monotonic()
+            robot.get('score_threshold')
+            answered_s = time.monotonic()
+            robot.results.clear()
+            robot.diagnostics.clear()
+            return Sample(
+                time_s=answered_s - start_s,
+                memory_mb=resident_mb(node.process.pid),
+                latency_s=float(status.get('last_result_latency_s', 'nan')),
+                answer_s=answered_s - asked_s,
+                **{name: int(status[name]) for name in COUNTS},
+            )
+
+        before = settled(sample)
+        camera = Camera(robot, width, height, args.rate)
+        camera.start()
+        samples = []
+        while time.monotonic() - start_s < args.minutes * 60:
+            robot.say(INSTRUCTIONS[int(time.monotonic() - start_s) // INSTRUCTION_S % len(INSTRUCTIONS)])
+            samples.append(sample())
+            if len(samples) % 30 == 0:
+                print(describe(samples[-1]), flush=True)
+        camera.stop()
+        robot.say('')
+        after = settled(sample)
+        node.interrupt()
+        assert node.exit_code() == 0
+        return samples, before, after, camera.sent
+    finally:
+        for node in robot.nodes:
+            node.process.kill()
+        robot.close()
+
+
+def settled(sample):
+    """A sample equal to the one before it in what it counts."""
+    last = sample()
+    while True:
+        now = sample()
+        if now.frames_in == last.frames_in:
+            return now
+        last = now
+
+
+def resident_mb(pid):
+    status = Path(f'/proc/{pid}/status').read_text()
+    return int(re.search(r'VmRSS:\s+(\d+) kB', status)[1]) / 1024
+
+
+def describe(sample):
+    return (
+        f'{sample.time_s:6.0f} s  {sample.memory_mb:7.1f} MB  latency {sample.latency_s:6.3f} s  '
+        f'parameter {sample.answer_s * 1e3:5.1f} ms  {sample.results} results, {sample.frames_dropped} dropped'
+    )
+
+
+def judge(samples, before, after, sent, warm_up_s):
+    """[(what, measured, whether it is as it should be)]."""
+    samples = [sample for sample in samples if sample.time_s > warm_up_s]
+    parts = np.array_split(np.arange(len(samples)), PARTS)
+    memory_mb = [float(np.median([samples[i].memory_mb for i in part])) for part in parts]
+    # a backlog would lengthen every latency, another program's burst of work only some
+    latency_s = [float(np.nanpercentile([samples[i].latency_s for i in part], 25)) for part in parts]
+    change = max(abs(part / memory_mb[0] - 1) for part in memory_mb)
+    growth = latency_s[-1] / latency_s[0] - 1
+    answers_s = [sample.answer_s for sample in samples]
+    came = after.frames_in - before.frames_in
+    lost = after.frames_lost_in_transport - before.frames_lost_in_transport
+    adds_up = all(
+        sample.frames_in == sample.frames_used + sample.frames_dropped + sample.frames_waiting for sample in samples
+    )
+    p95_s = float(np.percentile(answers_s, 95))
+    return [
+        ('median memory by fifths, MB', f'{numbers(memory_mb, 1)}, {change:.2%} off', change <= MEMORY_TOLERANCE),
+        ('p25 of latency by fifths, s', f'{numbers(latency_s, 3)}, {growth:+.1%}', growth <= LATENCY_TOLERANCE),
+        ('images', f'{sent} sent = {came} in + {lost} lost in transport', sent == came + lost),
+        ('images in', f'{after.frames_in} = {after.frames_used} used + {after.frames_dropped} dropped + '
+                      f'{after.frames_waiting} waiting; so in every sample', adds_up),
+        ('parameter answers', f'median {np.median(answers_s) * 1e3:.1f} ms, p95 {p95_s * 1e3:.1f} ms, '
+                              f'longest {max(answers_s) * 1e3:.1f} ms', p95_s <= ANSWER_S),
+        ('results', str(after.results - before.results), after.results > before.results),
+    ]  # fmt: skip
+
+
+def numbers(values, digits):
+    return ' '.join(f'{value:.{digits}f}' for value in values)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--minutes', type=float, default=10.0, help='(default: %(default)s)')
+    parser.add_argument('--warm-up', type=float, default=60.0, help='seconds not judged (default: %(default)s)')
+    parser.add_argument('--model', default='untrained', help='folder, hub id or built-in (default: %(default)s)')
+    parser.add_argument('--answer', default='instruction', choices=('generate', 'instruction'),
+                        help="generate needs trained weights (default: %(default)s)")  # fmt: skip
+    parser.add_argument('--rate', type=float, default=30.0, help='images per second (default: %(default)s)')
+    parser.add_argument('--size', default='640x480', help='of the rgb8 images, px (default: %(default)s)')
+    parser.add_argument('--json', type=Path, help='also write every sample to this file')
+    args = parser.parse_args()
+
+    samples, before, after, sent = observe(args, *map(int, args.size.split('x')))
+    if args.json:
+        args.json.write_text(json.dumps([asdict(sample) for sample in samples], indent=1))
+    findings = judge(samples, before, after, sent, args.warm_up)
+    for what, measured, is_good in findings:
+        print(f'{"ok  " if is_good else "FAIL"}  {what}: {measured}')
+    return int(not all(is_good for *_, is_good in findings))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

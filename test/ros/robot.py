@@ -1,0 +1,237 @@
+"""A robot for tests and benchmarks: it talks to a perception node in another process, over real DDS."""
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import GetParameters, SetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header, String
+
+from instructsam_ros.messages import image_msg
+from instructsam_ros.msg import InstanceArray
+
+STANDIN = Path(__file__).parent / 'standin.py'
+PATIENCE_S = 30.0  # how long a machine under load may take; nothing waits this long when all is well
+
+
+class Node:
+    """A process, its log and its end."""
+
+    def __init__(self, command, env, changed):
+        self.log = []
+        self.expected = ''  # in the log of a node that is made to fail
+        self._changed = changed
+        self.process = subprocess.Popen(
+            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace'
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            with self._changed:
+                self.log.append(line.rstrip())
+                self._changed.notify_all()
+
+    def interrupt(self, number=signal.SIGINT):
+        self.process.send_signal(number)
+
+    def exit_code(self, timeout_s=PATIENCE_S):
+        return self.process.wait(timeout_s)
+
+    def logged(self, text):
+        return [line for line in self.log if text in line]
+
+
+class Robot:
+    """Camera, commander and listener in one rclpy node; its executor spins in a thread."""
+
+    def __init__(self, domain_id):
+        self.changed = threading.Condition()
+        self.results, self.diagnostics, self.pictures = [], [], []
+        self.nodes = []
+        self.domain_id = domain_id
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, domain_id=domain_id)
+        self._node = node = rclpy.create_node('robot', context=self._context)
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._image = node.create_publisher(Image, 'image', 10)
+        self._compressed = node.create_publisher(CompressedImage, 'image/compressed', 10)
+        self._instruction = node.create_publisher(String, 'instruction', latched)
+        listen = partial(node.create_subscription, qos_profile=100)
+        self._listener = listen(InstanceArray, 'perception/instances', self._keep(self.results))
+        listen(DiagnosticArray, '/diagnostics', self._keep(self.diagnostics))
+        self.frames = 0  # published
+        self._clients = {}
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(node)
+        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
+        self._thread.start()
+
+    def _keep(self, messages):
+        def keep(message):
+            with self.changed:
+                messages.append(message)
+                self.changed.notify_all()
+
+        return keep
+
+    # the node
+
+    def start(self, *parameters, command=(sys.executable, str(STANDIN))):
+        """Starts the stand-in node with `name:=value` parameters."""
+        arguments = ['--ros-args', *(part for parameter in parameters for part in ('-p', parameter))]
+        env = os.environ | {'ROS_DOMAIN_ID': str(self.domain_id), 'PYTHONUNBUFFERED': '1'}
+        node = Node([*command, *arguments], env, self.changed)
+        self.nodes.append(node)
+        return node
+
+    def start_active(self, *parameters):
+        """The same, ready to receive images and heard by this one. Some images have been sent by then."""
+        node = self.start(*parameters)
+        self.connect(node)
+        return node
+
+    def wait_until_heard(self):
+        """Instructions reach a node and its results are heard when this returns."""
+        self.wait(lambda: self._listener.get_publisher_count() and self._instruction.get_subscription_count())
+
+    def connect(self, node, see=None):
+        """The same, and images, which `see` sends, reach `node`; some are sent, and their results are forgotten."""
+        seen = len(node.logged('first image'))
+        deadline = time.monotonic() + PATIENCE_S
+        while len(node.logged('first image')) == seen:  # a best-effort image before the match is lost
+            assert time.monotonic() < deadline and node.process.poll() is None, node.log
+            (see or self.see)()
+            self.wait_or_time_out(lambda: len(node.logged('first image')) > seen, 0.05)
+        self.wait_until_heard()
+        before = None
+        while (now := self.status()['frames_in']) != before:  # more may be on their way
+            before = now
+        self.results.clear()
+
+    # what the robot does
+
+    def see(self, image=None, **fields):
+        """Publishes one image, grey by default; returns its stamp in seconds, which counts up from 1."""
+        self.frames += 1
+        header = Header(frame_id='camera_color_optical_frame')
+        header.stamp.sec = self.frames
+        message = image_msg(np.full((48, 64, 3), 128, np.uint8) if image is None else image, header)
+        for name, value in fields.items():
+            setattr(message, name, value)
+        self._image.publish(message)
+        return self.frames
+
+    def see_compressed(self, data):
+        self.frames += 1
+        message = CompressedImage(format='jpeg', data=data)
+        message.header.stamp.sec = self.frames
+        self._compressed.publish(message)
+        return self.frames
+
+    def say(self, text):
+        self._instruction.publish(String(data=text))
+
+    def look_at(self, topic):
+        """Subscribes to a picture topic; its images arrive in `pictures`."""
+        self._node.create_subscription(Image, topic, self._keep(self.pictures), 10)
+        self.wait(lambda: self._node.count_publishers(topic) == 1)
+
+    # what the robot knows
+
+    def wait_or_time_out(self, condition, timeout_s=PATIENCE_S):
+        """Whether `condition()` came true; it is asked whenever a message or a line of a log arrives."""
+        deadline = time.monotonic() + timeout_s
+        with self.changed:
+            while not condition():
+                if time.monotonic() > deadline:
+                    return False
+                self.changed.wait(min(0.1, timeout_s))
+        return True
+
+    def wait(self, condition):
+        assert self.wait_or_time_out(condition), '\n'.join(line for node in self.nodes for line in node.log)
+
+    def next_result(self):
+        """The oldest result that was not fetched yet."""
+        self.wait(lambda: self.results)
+        return self.results.pop(0)
+
+    def result_of(self, stamp):
+        """The result on the image of that stamp; older ones are forgotten."""
+        while (result := self.next_result()).header.stamp.sec != stamp:
+            assert result.header.stamp.sec < stamp
+        return result
+
+    def status(self):
+        """The next diagnostics: its summary under '', its level under 'level', and its values."""
+        seen = len(self.diagnostics)
+        self.wait(lambda: len(self.diagnostics) > seen)
+        status = self.diagnostics[-1].status[0]
+        return {value.key: value.value for value in status.values} | {'': status.message, 'level': status.level}
+
+    def see_several(self, count=3):
+        """Publishes images and waits until the node has them; returns the newest's stamp."""
+        before = int(self.status()['frames_in'])
+        newest = [self.see() for _ in range(count)][-1]
+        while int(self.status()['frames_in']) < before + count:
+            pass
+        return newest
+
+    # services
+
+    def call(self, service_type, name, request, attempts=3):
+        """The response of /perception/`name`. Asked again where none comes: the first response to a new client may be
+        lost on a machine under load, when the two ends have not matched yet."""
+        if name not in self._clients:
+            self._clients[name] = self._node.create_client(service_type, f'/perception/{name}')
+            self.wait(self._clients[name].service_is_ready)
+        for _ in range(attempts):
+            answered = threading.Event()
+            future = self._clients[name].call_async(request)
+            future.add_done_callback(lambda _, answered=answered: answered.set())
+            if answered.wait(PATIENCE_S / attempts):
+                return future.result()
+        raise AssertionError(f'{name} did not answer')
+
+    def state(self):
+        return self.call(GetState, 'get_state', GetState.Request()).current_state.label
+
+    def change_state(self, label):
+        """Whether the transition of that name succeeded."""
+        if 'change_state' not in self._clients:
+            self.call(ChangeState, 'change_state', self._transition('none'))  # may be asked again, a real one may not
+        return self.call(ChangeState, 'change_state', self._transition(label), attempts=1).success
+
+    @staticmethod
+    def _transition(label):
+        request = ChangeState.Request()
+        request.transition.label = label
+        return request
+
+    def get(self, name):
+        return self.call(GetParameters, 'get_parameters', GetParameters.Request(names=[name])).values[0]
+
+    def set(self, name, value):
+        """(successful, reason) of setting a parameter."""
+        parameters = [Parameter(name, value=value).to_parameter_msg()]
+        result = self.call(SetParameters, 'set_parameters', SetParameters.Request(parameters=parameters)).results[0]
+        return result.successful, result.reason
+
+    def close(self):
+        self._executor.shutdown()
+        self._thread.join(5)
+        self._node.destroy_node()
+        self._context.try_shutdown()

@@ -1,0 +1,65 @@
+"""The parameter table, its documentation and the command line."""
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
+
+import yaml  # noqa: E402
+
+from instructsam_ros.parameters import PARAMETERS  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_node(*arguments):
+    """(exit code, stdout, stderr) of a node that is not meant to run."""
+    command = [sys.executable, '-m', 'instructsam_ros.perception_node', *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_parameter_file_documents_every_parameter_with_its_default():
+    path = ROOT / 'config' / 'perception.yaml'
+    documented = yaml.safe_load(path.read_text())['/**']['ros__parameters']
+    defaults = {parameter.name: parameter.default for parameter in PARAMETERS}
+    assert documented == defaults
+    assert {name: type(value) for name, value in documented.items()} == {n: type(v) for n, v in defaults.items()}
+    lines = path.read_text().splitlines()
+    for name in defaults:
+        at = next(i for i, line in enumerate(lines) if line.startswith(f'    {name}:'))
+        assert lines[at - 1].lstrip().startswith('#'), f'{name} has no comment'
+
+
+def test_help_names_every_parameter():
+    code, out, _ = run_node('--help')
+    assert code == 0
+    for parameter in PARAMETERS:
+        assert parameter.name in out and parameter.description in out
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'why'),
+    [
+        (['-p', 'score_threshold:=2.0'], 'out of range'),
+        (['-p', 'score_threshold:=.nan'], 'out of range'),
+        (['-p', 'score_threshold:=1'], "expecting type 'DOUBLE'"),
+        (['-p', 'mode:=fast'], "mode is one of consistent, reference, got 'fast'"),
+        (['-p', 'trigger'], "parse parameter override rule: '-p trigger'"),
+        (['--params-file', 'no_such_file.yaml'], 'no_such_file.yaml'),
+    ],
+    ids=' '.join,
+)
+def test_bad_start_ends_with_one_line_and_code_2(arguments, why):
+    code, _, err = run_node('--ros-args', *arguments)
+    assert code == 2
+    assert err.startswith('instructsam-perception: ') and why in err
+    assert len(err.splitlines()) == 1
+
+
+def test_unknown_argument_ends_with_code_2():
+    code, _, err = run_node('--fast')
+    assert code == 2
+    assert 'unrecognized arguments: --fast' in err
