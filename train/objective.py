@@ -50,7 +50,7 @@ class Terms:
         )
 
     def losses(self, objective, masks=None, phrases=None):
-        """Weighted means {mask_bce, mask_dice, presence}; `masks`, `phrases` where the divisors are a larger batch's."""
+        """Weighted means {mask_bce, mask_dice, presence}; `masks`, `phrases`: the divisors, if a larger batch's."""
         masks, phrases = max(1, masks or self.masks), max(1, phrases or self.phrases)
         return {
             'mask_bce': objective.bce_loss * self.bce / masks,

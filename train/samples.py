@@ -198,7 +198,7 @@ def _within_limits(annotations):
 
 
 def _turns(annotations, rng):
-    """One turn an annotation. Of three or more, the first phrase is asked for together with one that is apart from it."""
+    """One turn an annotation. Of three or more, the first phrase is asked for with another that is apart from it."""
     turns = [_turn(annotation, rng) for annotation in annotations]
     first, rest = annotations[0], [a for a in annotations[1:] if a.is_plain and len(a.target)]
     if len(annotations) >= 3 and first.is_plain and first.target.masks and rest:

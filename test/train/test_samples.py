@@ -27,7 +27,8 @@ def rle(rows=slice(2, 8), columns=slice(3, 9), compressed=True):
 
 
 def record(*annotations, **extra):
-    return {'type': 'seg', 'image': 'a.jpg', 'height': SIZE[0], 'width': SIZE[1], 'annotation': list(annotations), **extra}
+    header = {'type': 'seg', 'image': 'a.jpg', 'height': SIZE[0], 'width': SIZE[1]}
+    return {**header, 'annotation': list(annotations), **extra}
 
 
 def phrase(text='the cup', masks=1, **extra):
@@ -89,8 +90,8 @@ def test_a_second_phrase_joins_the_first_unless_they_overlap():
 
     turns = parse(record(phrase('cup'), far('box'), far('pan')), '.', 10, rng()).turns
     assert len(turns) == 3 and len(turns[0].phrases) == 2 and turns[0].phrases[0] == 'cup'
-    assert [len(turn.phrases) for turn in parse(record(phrase('cup'), phrase('b'), phrase('c')), '.', 10, rng()).turns] == [
-        1, 1, 1]
+    overlapping = parse(record(phrase('cup'), phrase('b'), phrase('c')), '.', 10, rng()).turns
+    assert [len(turn.phrases) for turn in overlapping] == [1, 1, 1]
     assert len(parse(record(phrase('cup'), far('box')), '.', 10, rng()).turns[0].phrases) == 1
 
 
