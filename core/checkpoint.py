@@ -61,8 +61,8 @@ def load(folder, device, dtype):
     no weights, only pickles, an unreadable file, or tensors that are missing, unexpected or of another shape.
     """
     folder = Path(folder)
-    files = _weight_files(folder)
     config = ModelConfig.from_folder(folder)
+    files = _weight_files(folder)
     with init_empty_weights(include_buffers=False):  # the file brings the parameters, but not the tables
         model = InstructSAMModel(config)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
