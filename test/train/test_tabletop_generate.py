@@ -1,0 +1,224 @@
+"""Instructions about drawn scenes and the files written from them: shares, visibility, schema, splits, equal bytes."""
+
+import json
+from collections import Counter
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools import mask as coco
+
+pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
+from instructsam.train.tabletop import program as p  # noqa: E402
+from instructsam.train.tabletop import scene as scenes  # noqa: E402
+from instructsam.train.tabletop import words  # noqa: E402
+from instructsam.train.tabletop.generate import generate, main  # noqa: E402
+from instructsam.train.tabletop.instructions import KINDS, concepts, instructions  # noqa: E402
+from instructsam.train.tabletop.splits import HELD_OUT_COMBINATIONS, HELD_OUT_PAIRS  # noqa: E402
+
+SCENES, SEED = 40, 4
+
+
+@pytest.fixture(scope='module', autouse=True)
+def opengl():
+    try:
+        scenes._renderer(224, 224)
+    except RuntimeError as error:
+        pytest.skip(f'no off-screen OpenGL here: {error}')
+
+
+@pytest.fixture(scope='module')
+def train():
+    made = [scenes.scene('train', index, SEED) for index in range(SCENES)]
+    return [(scene, instructions(scene), concepts(scene)) for scene in made]
+
+
+@pytest.fixture(scope='module')
+def unseen():
+    made = [scenes.scene('unseen', index, SEED) for index in range(15)]
+    return [(scene, instructions(scene), concepts(scene)) for scene in made]
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp('two_workers')
+    generate(out, 'train', 6, seed=SEED, workers=2, progress=False)
+    return out
+
+
+def test_kinds_are_balanced_and_an_eighth_has_no_target(train):
+    counts = Counter(one.kind for _, said, _ in train for one in said)
+    total = sum(counts.values())
+    assert total > 7.5 * SCENES and set(counts) == {*KINDS, 'none'}
+    assert 0.10 <= counts['none'] / total <= 0.15
+    assert all(counts[kind] / total > 0.06 for kind in KINDS)
+    bare = Counter(one.kind for _, _, phrases in train for one in phrases)
+    assert 0.08 <= bare['none'] / sum(bare.values()) <= 0.17
+
+
+def test_targets_are_clear_and_as_many_as_said(train):
+    for scene, said, phrases in train:
+        for one in [*said, *phrases]:
+            assert (one.kind == 'none') == (not any(one.targets))
+            assert len(one.phrases) == len(one.targets) == len(one.program) and (len(one.phrases) > 1) == (
+                one.kind == 'union'
+            )
+            together = [i for targets in one.targets for i in targets]
+            assert len(together) == len(set(together))
+            assert all(p.is_clear(scene.objects[i], scene) for i in together)
+
+
+def test_a_singular_is_one_object(train):
+    """An independent reading of the plainest sentences: "the COLOR NOUN." names exactly one such object."""
+    checked = 0
+    nouns = {
+        form: (name, plural)
+        for name, forms in words.NOUNS.items()
+        for pair in forms
+        for plural, form in enumerate(pair)
+    }
+    for scene, said, _ in train:
+        for one in (one for one in said if one.kind in ('category', 'attribute', 'none')):
+            text = ' ' + one.text.lower().rstrip('.?').removesuffix(', please')
+            _, _, phrase = text.partition(' the ')
+            color, _, noun = phrase.rpartition(' ')
+            plain = text.count(' the ') == 1 and 'of' not in text.split()
+            if not plain or noun not in nouns or color not in ('', *scene_colors(scene)):
+                continue
+            name, plural = nouns[noun]
+            kinds = p.GROUPS.get(name, (name,))
+            fitting = [
+                o.id for o in scene.objects if o.category in kinds and color in ('', o.color) and p.is_there(o, scene)
+            ]
+            assert tuple(fitting) == one.targets[0], one.text
+            if one.targets[0] and 'all the' not in text and name != 'scissors':
+                assert (len(fitting) > 1) == bool(plural), one.text
+            checked += 1
+    assert checked > 20
+
+
+def scene_colors(scene):
+    return {item.color for item in scene.objects}
+
+
+def test_left_and_right_agree_with_the_masks(train):
+    checked = 0
+    for scene, said, _ in train:
+        middle = {o.id: np.nonzero(scene.ids == o.id)[1].mean() for o in scene.objects if o.seen_px}
+        for one in said:
+            words_ = one.program[0].split(', ')
+            if (
+                one.kind != 'relation'
+                or one.program[0].count('Relate') != 1
+                or words_[-2:-1] not in (['left'], ['right'])
+            ):
+                continue
+            anchors = [o.id for o in scene.objects if f'Kind({o.category})' == words_[-1][:-1]]
+            if len(anchors) == 1:
+                sides = [middle[i] < middle[anchors[0]] for i in one.targets[0]]
+                assert all(side == (words_[-2] == 'left') for side in sides)
+                checked += 1
+    assert checked > 3
+
+
+def test_train_says_nothing_that_is_kept_for_unseen(train):
+    rare = [
+        wording.replace('{}', '').replace('{np}', '').replace('{verb}', '').strip()
+        for options in (*words.RELATIONS.values(), *words.EXTREMES.values(), words.VERBS, words.FRAMES)
+        if '|' in options
+        for wording in options[options.index('|') + 1 :]
+    ]
+    rare = [wording for wording in rare if wording not in ('.', 'with') and len(wording) > 5]
+    assert len(rare) > 15
+    for scene, said, phrases in train:
+        assert not {(o.category, o.color) for o in scene.objects} & HELD_OUT_PAIRS
+        for one in [*said, *phrases]:
+            assert not one.novel
+            assert not any(f' {color} {category}' in f' {one.text} {one.phrases}' for category, color in HELD_OUT_PAIRS)
+            if one.kind != 'intent':
+                assert not any(f' {wording} ' in f' {one.text.lower()} ' for wording in rare), one.text
+            for program in one.program:
+                operators = set(program.replace('(', ' ').replace(')', ' ').replace(',', ' ').split())
+                plain = [pair for pair in HELD_OUT_COMBINATIONS if 'several' not in pair]
+                assert not any(pair <= operators for pair in plain), program
+
+
+def test_unseen_always_has_something_new(unseen):
+    found = Counter(what for _, said, phrases in unseen for one in [*said, *phrases] for what in one.novel)
+    assert all(one.novel for _, said, phrases in unseen for one in [*said, *phrases])
+    assert set(found) == {'pair', 'combination', 'wording'}
+
+
+def test_records_follow_the_schema(folder):
+    kinds = Counter()
+    scenes_by_image = {facts['image']: facts for facts in map(json.loads, (folder / 'train_scenes.jsonl').open())}
+    assert len(scenes_by_image) == 6
+    for name in ('train_sentences.json', 'train_phrases.json'):
+        records = json.loads((folder / name).read_text())
+        assert records
+        for record in records:
+            kinds[record['kind']] += 1
+            image = cv2.imread(str(folder / record['image']))
+            assert image.shape[:2] == (record['height'], record['width'])
+            objects = scenes_by_image[record['image']]['objects']
+            assert record['type'] == ('instseg' if len(record['annotation']) > 1 else 'seg')
+            for annotation, targets in zip(record['annotation'], record['targets']):
+                assert annotation['type'] == (
+                    'phrase' if name == 'train_phrases.json' or len(record['targets']) > 1 else 'sentence'
+                )
+                assert (
+                    annotation['text']
+                    and annotation['ann_type'] == 'mask'
+                    and ('category' in annotation) == (annotation['type'] == 'sentence')
+                )
+                assert (annotation['ann'] is None) == (not targets)
+                for text, target in zip(annotation['ann'] or [], targets):
+                    mask = coco.decode(json.loads(text))
+                    assert mask.shape == image.shape[:2] and mask.any()
+                    assert np.array_equal(mask, coco.decode(objects[target]['mask']))
+    assert 'union' in kinds and 'none' in kinds
+
+
+def test_depth_files_hold_millimetres(folder):
+    facts = json.loads((folder / 'train_scenes.jsonl').open().readline())
+    depth = cv2.imread(str(folder / facts['depth']), cv2.IMREAD_UNCHANGED)
+    scene = scenes.scene('train', facts['index'], facts['seed'])
+    assert depth.dtype == np.uint16 and np.abs(depth / 1000 - scene.depth).max() < 0.00051
+    assert np.allclose(facts['intrinsics'], scene.camera.intrinsics, atol=1e-5)
+
+
+def test_any_number_of_workers_writes_the_same_bytes(folder, tmp_path):
+    generate(tmp_path, 'train', 6, seed=SEED, workers=1, progress=False)
+    names = sorted(path.relative_to(folder) for path in folder.rglob('*') if path.is_file())
+    assert names == sorted(path.relative_to(tmp_path) for path in tmp_path.rglob('*') if path.is_file())
+    assert len(names) == 6 + 6 + 3
+    for name in names:
+        assert (folder / name).read_bytes() == (tmp_path / name).read_bytes(), name
+
+
+def test_command_line(tmp_path, capsys):
+    main(
+        [
+            str(tmp_path),
+            '--split',
+            'val',
+            '--scenes',
+            '1',
+            '--seed',
+            '3',
+            '--workers',
+            '1',
+            '--no-depth',
+            '--size',
+            '96',
+            '64',
+        ]
+    )
+    assert 'sentences:' in capsys.readouterr().out
+    assert not (tmp_path / 'depth').exists()
+    assert json.loads((tmp_path / 'val_scenes.jsonl').read_text())['width'] == 96
+
+
+def test_no_scenes_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match='at least one scene'):
+        generate(tmp_path, 'train', 0, seed=0)

@@ -1,0 +1,146 @@
+"""Write a split of the tabletop world to a folder: `python -m instructsam.train.tabletop.generate --help`.
+
+    images/NAME.jpg            what the camera saw
+    depth/NAME.png             16 bit, mm along the optical axis, 0 beyond 65 m
+    SPLIT_phrases.json         bare phrases with all that they fit (stage 1)
+    SPLIT_sentences.json       instructions (stage 2)
+    SPLIT_scenes.jsonl         a line a scene: camera, pose, objects with their masks
+
+The files depend on split, seed, size and the number of scenes alone, not on the number of workers.
+"""
+
+import argparse
+import json
+import os
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from instructsam.train.tabletop.instructions import concepts, instructions
+from instructsam.train.tabletop.records import record, scene_facts
+from instructsam.train.tabletop.scene import scene
+from instructsam.train.tabletop.splits import SPLITS
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `generate` wrote: instructions and phrases by kind, and the number of scenes."""
+
+    scenes: int
+    sentences: dict[str, int]
+    phrases: dict[str, int]
+
+
+def generate(out, split, scenes, seed, size=(224, 224), workers=None, depth=True, progress=True):
+    """Write `scenes` scenes of `split` under `seed` to the folder `out` at `size` (width, height) px: `Written`.
+
+    workers: processes, by default one a core. Annotation files appear only when all scenes are written.
+    """
+    if scenes < 1:
+        raise ValueError(f'at least one scene, got {scenes}')
+    out = Path(out)
+    for folder in ('images', 'depth')[: 1 + depth]:
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    make = partial(_scene_to_files, out=out, split=split, seed=seed, size=tuple(size), depth=depth)
+    workers = min(workers or os.cpu_count() or 1, scenes)
+    counts = {'sentences': Counter(), 'phrases': Counter()}
+    with ExitStack() as stack:
+        files = {name: stack.enter_context(_ListFile(out / f'{split}_{name}.json')) for name in counts}
+        facts = stack.enter_context(_ListFile(out / f'{split}_scenes.jsonl', lines=True))
+        bar = stack.enter_context(_bar(progress))
+        task = bar.add_task(f'{split} scenes', total=scenes)
+        if workers == 1:
+            results = map(make, range(scenes))
+        else:  # spawned, for an OpenGL context does not survive a fork
+            results = stack.enter_context(get_context('spawn').Pool(workers)).imap(make, range(scenes), chunksize=4)
+        for line, found in results:
+            facts.add(line)
+            for name, records in found.items():
+                for kind, text in records:
+                    files[name].add(text)
+                    counts[name][kind] += 1
+            bar.advance(task)
+    return Written(scenes, dict(counts['sentences']), dict(counts['phrases']))
+
+
+def _scene_to_files(index, out, split, seed, size, depth):
+    """Make and write one scene; its facts and records as JSON text: (line, {'sentences': [(kind, text)], ...})."""
+    cv2.setNumThreads(1)  # the processes share the cores already
+    made = scene(split, index, seed, size)
+    (out / 'images' / f'{made.name}.jpg').write_bytes(made.jpeg)
+    if depth:
+        path = out / 'depth' / f'{made.name}.png'
+        if not cv2.imwrite(str(path), depth_mm(made.depth), [cv2.IMWRITE_PNG_COMPRESSION, 2]):
+            raise OSError(f'could not write {path}')
+    found = {'sentences': (instructions(made), False), 'phrases': (concepts(made), True)}
+    return json.dumps(scene_facts(made)), {
+        name: [(one.kind, json.dumps(record(made, one, bare))) for one in many] for name, (many, bare) in found.items()
+    }
+
+
+def depth_mm(depth):
+    """Depth [H, W] float32 m as [H, W] uint16 mm."""
+    return (depth * 1000).round().clip(0, 65535).astype('uint16')
+
+
+class _ListFile:
+    """A JSON list (or JSON lines) written item by item under another name until it is complete."""
+
+    def __init__(self, path, lines=False):
+        self.path, self.lines, self.part = path, lines, path.with_name(path.name + '.part')
+        self.started = False
+
+    def __enter__(self):
+        self.file = self.part.open('w', encoding='utf-8')
+        return self
+
+    def add(self, text):
+        between, opening = ('\n', '') if self.lines else (',\n', '[')
+        self.file.write((between if self.started else opening) + text)
+        self.started = True
+
+    def __exit__(self, kind, *_):
+        self.file.write('\n' if self.lines else ']\n' if self.started else '[]\n')
+        self.file.close()
+        if kind is None:
+            self.part.replace(self.path)
+
+
+def _bar(shown):
+    return Progress(
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TaskProgressColumn(show_speed=True),
+        TimeRemainingColumn(),
+        disable=not shown,
+    )
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description='Write rendered tabletop scenes with instructions and exact masks.')
+    parser.add_argument('out', metavar='OUT', type=Path, help='folder to write to')
+    parser.add_argument('--split', choices=SPLITS, default='train')
+    parser.add_argument('--scenes', type=int, default=100, metavar='N')
+    parser.add_argument('--seed', type=int, default=0, metavar='S')
+    parser.add_argument('--size', type=int, nargs=2, default=(224, 224), metavar=('WIDTH', 'HEIGHT'))
+    parser.add_argument('--workers', type=int, help='processes (default: one a core)')
+    parser.add_argument('--no-depth', action='store_true', help='leave out the depth images')
+    options = parser.parse_args(arguments)
+    done = generate(
+        options.out, options.split, options.scenes, options.seed, options.size, options.workers, not options.no_depth
+    )
+    for name in ('sentences', 'phrases'):
+        counts = getattr(done, name)
+        total = sum(counts.values())
+        print(f'{total} {name}: ' + ', '.join(f'{kind} {count / total:.1%}' for kind, count in sorted(counts.items())))
+
+
+if __name__ == '__main__':
+    main()
