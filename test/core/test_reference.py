@@ -19,7 +19,8 @@ from instructsam.core.preprocess import sam_pixels, to_chw
 from instructsam.core.rle import Rle
 from instructsam.core.sequence import Sequence, encode_prefix
 
-FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[1] / 'data' / 'reference'))
+OWN = Path(__file__).parents[1] / 'data' / 'reference'
+FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', OWN))
 CASES = json.loads((FOLDER / 'inference' / 'index.json').read_text())
 HALVED = '_s2'  # recorded at every other row and column
 each_case = pytest.mark.parametrize('case', CASES, ids=[case['case'] for case in CASES])
@@ -103,7 +104,7 @@ def test_state_dict_at_published_sizes():
     from instructsam.core.builtin import published_config
     from instructsam.core.model import InstructSAMModel
 
-    published = json.loads((FOLDER / 'published_state_dict.json').read_text())
+    published = json.loads((OWN / 'published_state_dict.json').read_text())
     with torch.device('meta'):
         model = InstructSAMModel(published_config())
     assert {name: list(tensor.shape) for name, tensor in model.state_dict().items()} == published
