@@ -100,9 +100,10 @@ def phrase_terms(mask_logits, logits, truth, objective):
         predicted, target = mask_logits[slots].float(), truth[assigned[slots.cpu()].to(truth.device)]
         soft = _soft_dice(predicted.detach(), target) if objective.presence_target == 'soft_dice' else None
         presence_target[slots] = 1.0 if soft is None else soft.clamp(min=SOFT_FLOOR)
-        predicted, target = predicted.flatten(1), target.flatten(1)
         if objective.sample_points:
-            predicted, target = _at_points(mask_logits[slots].float(), truth[assigned[slots.cpu()]], objective)
+            predicted, target = _at_points(predicted, target, objective)
+        else:
+            predicted, target = predicted.flatten(1), target.flatten(1)
         bce = F.binary_cross_entropy_with_logits(predicted, target, reduction='none').mean(1).sum()
         probability = predicted.sigmoid()
         overlap = 2 * (probability * target).sum(1)

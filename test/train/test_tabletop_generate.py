@@ -17,14 +17,7 @@ from instructsam.train.tabletop.instructions import KINDS, concepts, instruction
 from instructsam.train.tabletop.splits import HELD_OUT_COMBINATIONS, HELD_OUT_PAIRS  # noqa: E402
 
 SCENES, SEED = 40, 4
-
-
-@pytest.fixture(scope='module', autouse=True)
-def opengl():
-    try:
-        scenes._renderer(224, 224)
-    except RuntimeError as error:
-        pytest.skip(f'no off-screen OpenGL here: {error}')
+pytestmark = pytest.mark.usefixtures('opengl')
 
 
 @pytest.fixture(scope='module')

@@ -14,13 +14,7 @@ from instructsam.train.tabletop.room import sample_room
 pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
 from instructsam.train.tabletop import scene as scenes  # noqa: E402
 
-
-@pytest.fixture(scope='module', autouse=True)
-def opengl():
-    try:
-        scenes._renderer(224, 224)
-    except RuntimeError as error:
-        pytest.skip(f'no off-screen OpenGL here: {error}')
+pytestmark = pytest.mark.usefixtures('opengl')
 
 
 @pytest.fixture(scope='module')
