@@ -5,13 +5,17 @@ import importlib.metadata
 import os
 import sys
 import traceback
+from contextlib import contextmanager
 
 from instructsam.core.errors import InstructSAMError
 
 COMMANDS = {  # name -> module with add_arguments(parser) and run(args), and its line in --help
     'segment': ('instructsam.core.commands.segment', 'find what an instruction names in an image file'),
     'demo': ('instructsam_ros.demo', 'run the ROS 2 node on a recorded frame, from camera topic to masks'),
+    'tabletop': ('instructsam.train.tabletop.command', 'draw tables of household objects and instructions about them'),
+    'eval': ('instructsam.train.evaluation.command', 'measure a model on a benchmark'),
 }
+EXTRAS = {'mujoco': 'tabletop', 'scipy': 'train'}  # module that may be missing -> the extra that brings it
 USAGE_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # the last two as a shell reports SIGINT and SIGPIPE
 
 
@@ -53,23 +57,33 @@ def _run(argv):
     for name, (module, summary) in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + '.')
         if name == called:
-            command = _import(name, module)
+            with _telling_what_is_missing(name, ros=module.startswith('instructsam_ros')):
+                command = importlib.import_module(module)
             command.add_arguments(subparser)
             run = command.run
     args = parser.parse_args(argv)
-    return run(args)
+    with _telling_what_is_missing(args.command):
+        return run(args)
 
 
-def _import(name, module):
+@contextmanager
+def _telling_what_is_missing(name, ros=False):
+    """Turns a missing module into what to do about it. ros: whatever is missing, ROS brings it."""
     try:
-        return importlib.import_module(module)
+        yield
     except ModuleNotFoundError as error:
-        if module.startswith('instructsam.'):
-            raise
-        raise InstructSAMError(
-            f'{name!r} needs ROS 2, and this installation has no ROS side (no module {error.name!r}). Source a ROS 2 '
-            'workspace with instructsam_ros in it, or install it with pip on x86-64 Linux, which brings ROS along.'
-        ) from error
+        if error.name in EXTRAS:
+            raise InstructSAMError(
+                f'{name!r} needs {error.name}, which is not installed: '
+                f'pip install "instructsam-ros[{EXTRAS[error.name]}]".'
+            ) from error
+        if ros:
+            raise InstructSAMError(
+                f'{name!r} needs ROS 2, and this installation has no ROS side (no module {error.name!r}). Source a '
+                'ROS 2 workspace with instructsam_ros in it, or install it with pip on x86-64 Linux, which brings ROS '
+                'along.'
+            ) from error
+        raise
 
 
 def _version():

@@ -60,13 +60,15 @@ class DetrDecoder(sam3.Sam3DetrDecoder):
         for name in ('presence_token', 'presence_head', 'presence_layer_norm'):
             delattr(self, name)
 
-    def forward(self, queries, encoded, position, text, text_mask, size):
+    def forward(self, queries, encoded, position, text, text_mask, size, references=None):
         """Refines slots and boxes layer by layer.
 
-        queries [G, K, d]; encoded, position [G, N, d]; text [G, T, d]; text_mask [G, T] bool; size (h, w), h * w = N.
-        Returns hidden [layers, G, K, d] and reference_boxes [layers, G, K, 4] (the input of every layer).
+        queries [G, K, d]; encoded, position [G, N, d]; text [G, T, d]; text_mask [G, T] bool; size (h, w), h * w = N;
+        references [G, K, 4] cxcywh before the sigmoid, None: the model's own for each slot. Returns hidden
+        [layers, G, K, d] and reference_boxes [layers, G, K, 4] (the input of every layer).
         """
-        boxes = self.reference_points.weight.sigmoid().expand(len(queries), -1, -1)
+        start = self.reference_points.weight if references is None else references
+        boxes = start.sigmoid().expand(len(queries), -1, -1)
         attend = text_mask[:, None, None, :]
         hidden, references = [], []
         for layer in self.layers:
@@ -135,24 +137,30 @@ class Grounding(nn.Module):
         features: of 1 or G images; queries [G, K, d] from the language model; text [G, T, d] phrase conditioning;
         text_mask [G, T] bool, true at real tokens. Returns Detections.
         """
-        groups = len(queries)
-        coarse = features.pyramid[-1].expand(groups, -1, -1, -1)
-        position = features.position.expand(groups, -1, -1, -1)
+        encoded, position, size = self.fuse(features, text, text_mask)
+        hidden, references = self.detr_decoder(queries, encoded, position, text, text_mask, size)
+        final = hidden[-1]
+        logits = self.dot_product_scoring(hidden[-1:], text, text_mask)[-1].squeeze(-1)
+        pixels = self.pixel_embeddings(features.pyramid, encoded, text, text_mask)
+        masks = self.masks(final, self.mask_decoder.instance_projection(pixels))
+        return Detections(masks, logits, self.boxes(final, references[-1]), encoded, hidden, references)
+
+    def fuse(self, features, text, text_mask):
+        """The fusion encoder: encoded and position [G, N, d] of every group, and the grid's size (h, w)."""
+        coarse = features.pyramid[-1].expand(len(text), -1, -1, -1)
+        position = features.position.expand(len(text), -1, -1, -1)
         fused = self.detr_encoder(
             vision_features=[coarse], text_features=text, vision_pos_embeds=[position], text_mask=text_mask
         )
-        encoded = fused.last_hidden_state
-        hidden, references = self.detr_decoder(
-            queries, encoded, fused.pos_embeds_flattened, text, text_mask, tuple(coarse.shape[-2:])
-        )
-        final = hidden[-1]
-        boxes = (sam3.inverse_sigmoid(references[-1]) + self.detr_decoder.box_head(final)).sigmoid()
-        logits = self.dot_product_scoring(hidden[-1:], text, text_mask)[-1].squeeze(-1)
-        masks = self._masks(features.pyramid, encoded, final, text, text_mask)
-        return Detections(masks, logits, sam3.box_cxcywh_to_xyxy(boxes), encoded, hidden, references)
+        return fused.last_hidden_state, fused.pos_embeds_flattened, tuple(coarse.shape[-2:])
 
-    def _masks(self, pyramid, encoded, slots, text, text_mask):
-        """Mask logits [G, K, 4h, 4w]: slots dotted with pixel embeddings, which the phrase conditions once more."""
+    def boxes(self, hidden, references):
+        """Boxes [..., K, 4] xyxy, 0 to 1, of slots [..., K, d] after a layer that started from `references`."""
+        boxes = (sam3.inverse_sigmoid(references) + self.detr_decoder.box_head(hidden)).sigmoid()
+        return sam3.box_cxcywh_to_xyxy(boxes)
+
+    def pixel_embeddings(self, pyramid, encoded, text, text_mask):
+        """[G, d, 4h, 4w] of every group: the pyramid with its coarsest level encoded, conditioned on the phrase."""
         decoder = self.mask_decoder
         attended, _ = decoder.prompt_cross_attn(
             query=decoder.prompt_cross_attn_norm(encoded), key=text, value=text, attention_mask=text_mask[:, None, None]
@@ -161,8 +169,11 @@ class Grounding(nn.Module):
         height, width = pyramid[-1].shape[-2:]
         coarse = encoded.transpose(1, 2).reshape(len(encoded), -1, height, width)
         # the pyramid's finer levels are those of the image and broadcast over the groups
-        pixels = decoder.instance_projection(decoder.pixel_decoder([*pyramid[:-1], coarse]))
-        return torch.einsum('gkc,gchw->gkhw', decoder.mask_embedder(slots), pixels)
+        return decoder.pixel_decoder([*pyramid[:-1], coarse])
+
+    def masks(self, slots, pixels):
+        """Mask logits [G, K, 4h, 4w]: slots [G, K, d] dotted with projected pixel embeddings [G, d, 4h, 4w]."""
+        return torch.einsum('gkc,gchw->gkhw', self.mask_decoder.mask_embedder(slots), pixels)
 
 
 def resize_masks(logits, height, width):

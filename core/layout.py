@@ -24,6 +24,9 @@ class Layout:
     looks: list[int] = field(default_factory=list)  # block in which the row also sees what comes after it, or -1
     shows: list[int] = field(default_factory=list)  # block whose queries see the row though it comes after them, or -1
     blocks: int = 0  # query blocks so far
+    branches: list[int] = field(default_factory=list)  # branch of the row, or -1: the trunk, which every branch sees
+    branch: int = -1  # of the rows to come
+    fork: int = -1  # position at which the open branch, still empty, starts, or -1
 
     def __len__(self):
         return len(self.ids)
@@ -31,15 +34,24 @@ class Layout:
     def copy(self):
         return Layout(
             self.tokens, self.num_queries, self.mode, self.ids[:], self.positions[:], self.looks[:], self.shows[:],
-            self.blocks,
+            self.blocks, self.branches[:], self.branch, self.fork,
         )
 
     @property
     def next_position(self):
         """Where the next token stands: its index (reference), or past the largest position so far (M-RoPE)."""
+        if self.fork >= 0:
+            return self.fork
         if self.mode == 'reference':
             return len(self)
         return max(self.positions[-1]) + 1 if self.positions else 0
+
+    def start_branch(self):
+        """What follows goes on from the trunk, everything before the first branch, and neither sees the other branches
+        nor is seen by them: each branch is as if it were alone with the trunk."""
+        trunk = self.branches.index(0) if self.branch >= 0 else len(self)
+        self.fork = max(self.positions[trunk - 1]) + 1
+        self.branch += 1
 
     def add_text(self, ids):
         """Appends plain tokens."""
@@ -54,9 +66,7 @@ class Layout:
         start = self.next_position
         for row in range(rows):
             for column in range(columns):
-                self.ids.append(self.tokens.image)
-                self.positions.append((start, start + row, start + column))
-                self._see()
+                self._place(self.tokens.image, (start, start + row, start + column))
 
     def add_query_block(self):
         """Appends `<|object_ref_end|>`, which ends a phrase, `<|mask_start|>`, the K queries and `<|mask_end|>`.
@@ -76,13 +86,15 @@ class Layout:
         return slice(first, first + self.num_queries)
 
     def _add(self, token, position, looks=-1, shows=-1):
-        self.ids.append(token)
-        self.positions.append((position,) * 3)
-        self._see(looks, shows)
+        self._place(token, (position,) * 3, looks, shows)
 
-    def _see(self, looks=-1, shows=-1):
+    def _place(self, token, position, looks=-1, shows=-1):
+        self.ids.append(token)
+        self.positions.append(position)
         self.looks.append(looks)
         self.shows.append(shows)
+        self.branches.append(self.branch)
+        self.fork = -1
 
     def position_ids(self, start=0, device=None):
         """Positions of the rows from `start` on, [3, n] int64."""
@@ -91,10 +103,14 @@ class Layout:
     def attention_mask(self, start=0, device=None):
         """Hybrid attention of the rows from `start` on: [n, len] bool, true where a row may look (paper, section 3.2).
 
-        Text is causal; a query also sees the rest of its block.
+        Text is causal; a query also sees the rest of its block. Branches see the trunk and themselves.
         """
         rows = torch.arange(start, len(self), device=device)[:, None]
         columns = torch.arange(len(self), device=device)[None, :]
         looks = torch.tensor(self.looks[start:], device=device)[:, None]
         shows = torch.tensor(self.shows, device=device)[None, :]
-        return (columns <= rows) | ((looks >= 0) & (looks == shows))
+        seen = (columns <= rows) | ((looks >= 0) & (looks == shows))
+        if self.branch < 0:
+            return seen
+        branches = torch.tensor(self.branches, device=device)
+        return seen & ((branches < 0) | (branches == branches[start:, None]))

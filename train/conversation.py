@@ -33,11 +33,11 @@ class Dialogue:
         self.to_question = pieces[2]  # <|im_end|>, the user's turn
         self.end = prompter.special_ids(rendered)  # <|im_end|> and what follows it
 
-    def write(self, sample, num_queries, rows, columns):
+    def write(self, sample, num_queries, rows, columns, branches=False):
         """The Layout of a sample with an image of rows x columns tokens, its labels and its query blocks.
 
-        Supervised: the answers, `<|mask_start|>` and what ends an answer; not the queries nor `<|mask_end|>`. Returns
-        a Script.
+        Supervised: the answers, `<|mask_start|>` and what ends an answer; not the queries nor `<|mask_end|>`. With
+        `branches`, each turn is a first turn: it sees the image and itself alone. Returns a Script.
         """
         layout = Layout(self.prompter.tokens, num_queries, 'consistent')
         script = Script(layout, [], [], [])
@@ -46,17 +46,22 @@ class Dialogue:
         script.catch_up()
         script.add(self.prompter.after_image)
         for index, turn in enumerate(sample.turns):
+            if branches:
+                layout.start_branch()
             script.add(self.prompter.plain_ids(turn.question) + self.to_answer)
-            self._write_answer(script, turn.phrases)
+            self._write_answer(script, turn)
             # what ends the answer is supervised; the line break behind it is the template's
-            following = self.to_question if index + 1 < len(sample.turns) else self.end
+            goes_on = index + 1 < len(sample.turns) and not branches
+            following = self.to_question if goes_on else self.end
             script.add(following[:1], supervised=True)
             script.add(following[1:])
         return script
 
-    def _write_answer(self, script, phrases):
+    def _write_answer(self, script, turn):
         tokens = self.prompter.tokens
-        for index, phrase in enumerate(phrases):
+        if not turn.phrases:
+            script.add(self.prompter.plain_ids(turn.text), supervised=True)
+        for index, phrase in enumerate(turn.phrases):
             if index:
                 script.add(self.prompter.plain_ids(', '), supervised=True)
             ids = self.prompter.plain_ids(phrase)

@@ -7,7 +7,7 @@ from instructsam.core.grounding import ImageFeatures
 from instructsam.train.conversation import IGNORED, TextBatch
 from instructsam.train.objective import Terms, answer_loss, box_terms, phrase_terms, resize_targets
 
-GROUPS_PER_CALL = 5  # phrases that share one detector call
+PHRASES_PER_CALL = 5  # phrases that share one detector call; bounds memory
 
 
 @dataclass
@@ -20,6 +20,24 @@ class Batch:
     pixels: torch.Tensor  # [B, 3, S, S] SAM3's input
     masks: list[torch.Tensor]  # a phrase each: [N, H, W] bool, N = 0 where nothing is there or only boxes are known
     boxes: list[torch.Tensor]  # a phrase each: [N, 4] xyxy 0 to 1
+    chosen: list[int] | None = None  # the phrases that reach the detector; None: all
+
+    def __post_init__(self):
+        if self.chosen is None:
+            self.chosen = list(range(len(self.text.blocks)))
+
+    def calls(self, phrases_per_call):
+        """The chosen phrases, as many together as share a detector call."""
+        return [self.chosen[i : i + phrases_per_call] for i in range(0, len(self.chosen), phrases_per_call)]
+
+    def counts(self):
+        """What loss sums are divided by."""
+        return {
+            'tokens': int((self.text.labels[:, 1:] != IGNORED).sum()),
+            'blocks': len(self.text.blocks),
+            'phrases': len(self.chosen),
+            'masks': sum(len(self.masks[index]) + len(self.boxes[index]) for index in self.chosen),
+        }
 
 
 @dataclass
@@ -32,32 +50,36 @@ class Output:
     assigned: list[torch.Tensor]  # a phrase each, [K]
 
 
-def forward(model, batch, objective, groups_per_call=GROUPS_PER_CALL):
-    """The loss terms of a batch, with gradients. Only supervised rows get logits."""
-    text = batch.text
+def forward(model, batch, objective, phrases_per_call=PHRASES_PER_CALL):
+    """The loss terms of a batch, with gradients."""
     hidden = read(model, batch)
-    rows = (text.labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
-    labels = text.labels[:, 1:][rows].to(hidden.device)
-    answer = answer_loss(model.token_logits(hidden[:, :-1][rows]), labels)
-    if not text.blocks:
-        zero = hidden.sum() * 0.0
-        return Output(answer, len(labels), Terms(zero, zero, 0, zero, 0), [])
+    answer, _ = answer_terms(model, batch, hidden)['answer']
+    tokens = batch.counts()['tokens']
+    zero = hidden.sum() * 0.0
+    total, assigned = Terms(zero, zero, 0, zero, 0), []
+    if not batch.chosen:
+        return Output(answer, tokens, total, assigned)
 
     features = model.grounding.encode(batch.pixels)
-    total, assigned = None, []
-    for start in range(0, len(text.blocks), groups_per_call):
-        chunk = slice(start, start + groups_per_call)
-        output = detect(model, features, hidden, text.blocks[chunk], text.phrase_ids[chunk])
-        for group, index in enumerate(range(start, min(start + groups_per_call, len(text.blocks)))):
+    for chosen in batch.calls(phrases_per_call):
+        output = detect(model, features, hidden, batch, chosen)
+        for group, index in enumerate(chosen):
             masks, logits = output.mask_logits[group], output.logits[group]
             if len(batch.boxes[index]):
                 terms, found = box_terms(masks, logits, batch.boxes[index].to(masks.device), objective)
             else:
                 truth = resize_targets(batch.masks[index].to(masks.device), masks.shape[-2:])
                 terms, found = phrase_terms(masks, logits, truth, objective)
-            total = terms if total is None else total + terms
+            total = total + terms
             assigned.append(found)
-    return Output(answer, len(labels), total, assigned)
+    return Output(answer, tokens, total, assigned)
+
+
+def answer_terms(model, batch, hidden):
+    """The answer's loss sum, as a stage gives its losses. Only supervised rows get logits."""
+    rows = (batch.text.labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
+    labels = batch.text.labels[:, 1:][rows].to(hidden.device)
+    return {'answer': (answer_loss(model.token_logits(hidden[:, :-1][rows]), labels), 'tokens')}
 
 
 def read(model, batch):
@@ -76,10 +98,20 @@ def read(model, batch):
     return model.decode(embeds, text.positions.to(device), text.mask.to(device), None, is_image, deepstack)
 
 
-def detect(model, features, hidden, blocks, phrase_ids):
-    """SAM3 on some phrases of a batch, each on the image of its sample. Returns core.grounding.Detections."""
-    samples = [sample for sample, _ in blocks]
-    own = ImageFeatures(tuple(level[samples] for level in features.pyramid), features.position[:1])
-    queries = model.slot_queries(torch.stack([hidden[sample, rows] for sample, rows in blocks]))
-    text, mask = model.phrase_conditioning(phrase_ids, 'consistent')
-    return model.grounding(own, queries, text, mask)
+def detect(model, features, hidden, batch, chosen):
+    """SAM3 on the phrases `chosen`, each on the image of its sample. Returns core.grounding.Detections."""
+    queries = slot_queries(model, hidden, batch, chosen)
+    text, mask = model.phrase_conditioning([batch.text.phrase_ids[index] for index in chosen], 'consistent')
+    return model.grounding(features_of(features, batch, chosen), queries, text, mask)
+
+
+def slot_queries(model, hidden, batch, chosen):
+    """The detector's queries [P, K, d] of the phrases `chosen`."""
+    blocks = [batch.text.blocks[index] for index in chosen]
+    return model.slot_queries(torch.stack([hidden[sample, rows] for sample, rows in blocks]))
+
+
+def features_of(features, batch, chosen):
+    """For each of the phrases `chosen` the ImageFeatures of its sample."""
+    samples = [batch.text.blocks[index][0] for index in chosen]
+    return ImageFeatures(tuple(level[samples] for level in features.pyramid), features.position[:1])

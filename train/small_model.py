@@ -1,18 +1,23 @@
-"""Writes the folder of a small InstructSAM model: configuration, tokenizer, templates; every file but the weights.
+"""Writes the folder of the small InstructSAM model: configuration, tokenizer, templates; every file but the weights.
 
     python -m instructsam.train.small_model OUT
 
 The tokenizer is of Qwen's kind (byte-level BPE, same pre-tokenisation and special tokens) and is trained here on the
-sentences below, so the same call writes the same files.
+words of the tabletop world (those that its training split uses), so the same call writes the same files.
 """
 import argparse
 import json
-from itertools import product
+import re
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-VOCABULARY = 1024  # byte-level BPE entries, before the special tokens
+from instructsam.train.tabletop import words
+from instructsam.train.tabletop.intents import INTENTS
+from instructsam.train.tabletop.looks import COLORS
+
+VOCABULARY = 2048  # byte-level BPE entries, before the special tokens
+SIDE = 224  # px, of both encoders' inputs
 # Qwen's own tokens in Qwen's order, then the four that InstructSAM adds
 SPECIAL = [
     '<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|object_ref_start|>', '<|object_ref_end|>', '<|box_start|>',
@@ -38,28 +43,25 @@ CHAT_TEMPLATE = """\
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
 """
 
-NOUNS = (
-    'mug cup bowl plate bottle can box book spoon fork knife ball banana apple orange lemon tray pan pot kettle glass '
-    'jar vase teapot sponge towel scissors pen pencil marker tape key phone remote toy car block cube brick basket '
-    'drawer sink table shelf counter bin toothbrush hammer screwdriver wrench drill glove hat shoe pear tomato carrot '
-    'pepper cucumber egg bread milk juice cereal soap candle lamp mouse keyboard laptop cable notebook paper object'
+# beyond the tabletop world, for instructions about other things
+MORE = (
+    'cup jar pot kettle towel tape key phone remote toy car block cube brick basket drawer sink table shelf counter bin '
+    'toothbrush hammer screwdriver wrench drill glove hat shoe pear tomato carrot pepper cucumber egg bread milk juice '
+    'cereal soap candle lamp mouse keyboard laptop cable notebook paper golden transparent dark light top bottom middle '
+    'above below under first second third last round square image picture mask output answer segmentation'
 ).split()
-COLOURS = 'red green blue yellow orange purple pink brown black white grey silver golden transparent dark light'.split()
-WORDS = (
-    'left right front behind above below between beside next to near closest farthest nearest from in on inside under '
-    'smallest largest biggest tallest shortest leftmost rightmost middle first second third last all every both two '
-    'three four everything except without that which is are not empty full wooden metal plastic glass round square'
-).split()
-SENTENCES = (
-    'Please segment the {c} {n} in the image.',
-    'Can you segment all {n}s?',
-    'pick up the {c} {n} {w} the {n}',
-    'Give me the {n} that is {w} the {c} {n}, please.',
-    'Which {n} is {w}? Please output the segmentation mask.',
-    'Bring me something to drink from.',
-    'What should go in the bin?',
-    'Put the {c} {n} {w} the tray and the {n} in the bowl',
-)
+
+
+def _vocabulary():
+    """The words of the training split, in a fixed order."""
+    texts = [*MORE, *COLORS, *words.NUMBERS, *words.MATERIALS.values(), *words.VERBS, *words.FRAMES, *INTENTS]
+    for table in (words.NOUNS, words.SIZES, words.RELATIONS, words.EXTREMES):
+        for options in table.values():
+            options = [' '.join(option) if isinstance(option, tuple) else option for option in options]
+            texts += options[: options.index('|')] if '|' in options else options
+    for intent in INTENTS.values():
+        texts += [*intent.phrases, *intent.asked]
+    return list(dict.fromkeys(word for text in texts for word in re.findall(r"[A-Za-z']+", text)))
 
 
 def build_tokenizer():
@@ -73,7 +75,9 @@ def build_tokenizer():
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    corpus = [s.format(c=c, n=n, w=w) for s, (c, n, w) in product(SENTENCES, product(COLOURS, NOUNS, WORDS))]
+    found = _vocabulary()
+    # a word within a sentence is the most frequent, so that its merges come first
+    corpus = [form for word in found for form in (*[f' {word}'] * 3, word, word, word.capitalize())]
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
@@ -83,9 +87,9 @@ def build_tokenizer():
 
 
 def build_config(tokenizer):
-    """(config.json, sam3/config.json) of the small model: about 4 M parameters, 224 px for SAM3."""
+    """(config.json, sam3/config.json) of the small model: about 6 M parameters."""
     ids = {token: tokenizer.token_to_id(token) for token in SPECIAL}
-    width, heads = 192, 6
+    width, heads, sam_width = 160, 5, 80
     config = {
         'architectures': ['InstructSAMForConditionalGeneration'],
         'model_type': 'qwen3_vl',
@@ -105,7 +109,7 @@ def build_config(tokenizer):
         'seg_decoder': 'sam3',
         'mask_decoder_model': 'sam3',
         'mm_mask_decoder': 'sam3',
-        'out_dim': 128,
+        'out_dim': sam_width,
         'bce_loss_weight': 2.0,
         'dice_loss_weight': 0.5,
         'cls_loss_weight': 1.0,
@@ -114,10 +118,10 @@ def build_config(tokenizer):
             'model_type': 'qwen3_vl_text',
             'vocab_size': tokenizer.get_vocab_size(),
             'hidden_size': width,
-            'intermediate_size': 2 * width,
-            'num_hidden_layers': 4,
+            'intermediate_size': 448,
+            'num_hidden_layers': 5,
             'num_attention_heads': heads,
-            'num_key_value_heads': heads // 2,
+            'num_key_value_heads': heads,
             'head_dim': width // heads,
             'hidden_act': 'silu',
             'max_position_embeddings': 4096,
@@ -132,50 +136,52 @@ def build_config(tokenizer):
         'vision_config': {
             'model_type': 'qwen3_vl',
             'depth': 3,
-            'hidden_size': 96,
+            'hidden_size': width,
             'hidden_act': 'gelu_pytorch_tanh',
-            'intermediate_size': 192,
-            'num_heads': 4,
+            'intermediate_size': 400,
+            'num_heads': heads,
             'in_channels': 3,
             'patch_size': 16,
-            'spatial_merge_size': 2,
+            'spatial_merge_size': 1,  # a token each 16 px: with 32 px a spoon is lost
             'temporal_patch_size': 2,
             'out_hidden_size': width,
-            'num_position_embeddings': 64,
+            'num_position_embeddings': (SIDE // 16) ** 2,
             'deepstack_visual_indexes': [0, 1],
         },
     }
     layers = {
-        'hidden_size': 128, 'num_attention_heads': 8, 'intermediate_size': 256, 'dropout': 0.1, 'hidden_act': 'relu',
-    }
+        'hidden_size': sam_width, 'num_attention_heads': 5, 'intermediate_size': 320, 'dropout': 0.0,
+        'hidden_act': 'relu',
+    }  # fmt: skip
     detector = {
         'model_type': 'sam3',
         'vision_config': {
             'model_type': 'sam3_vision_model',
-            'fpn_hidden_size': 128,
+            'fpn_hidden_size': sam_width,
             'scale_factors': [4.0, 2.0, 1.0, 0.5],
             'backbone_feature_sizes': [[64, 64], [32, 32], [16, 16]],
             'backbone_config': {
                 'model_type': 'sam3_vit_model',
-                'hidden_size': 128,
-                'intermediate_size': 256,
-                'num_hidden_layers': 4,
-                'num_attention_heads': 4,
-                'image_size': 224,
+                'hidden_size': 160,
+                'intermediate_size': 480,
+                'num_hidden_layers': 5,
+                'num_attention_heads': 5,
+                'image_size': SIDE,
                 'patch_size': 14,
                 'window_size': 8,
-                'global_attn_indexes': [1, 3],
-                'pretrain_image_size': 112,
+                'global_attn_indexes': [1, 3, 4],
+                'pretrain_image_size': SIDE,  # positions are not tiled: where in the picture matters
                 'hidden_act': 'gelu',
             },
         },
         # never built; the published layout has the section
         'text_config': {'model_type': 'clip_text_model', 'hidden_size': 32, 'num_hidden_layers': 1},
-        'geometry_encoder_config': {'model_type': 'sam3_geometry_encoder', 'num_layers': 1, 'roi_size': 7, **layers},
+        'geometry_encoder_config': {'model_type': 'sam3_geometry_encoder', 'num_layers': 1, 'roi_size': 1, **layers, 'intermediate_size': 1},
         'detr_encoder_config': {'model_type': 'sam3_detr_encoder', 'num_layers': 2, **layers},
         'detr_decoder_config': {'model_type': 'sam3_detr_decoder', 'num_layers': 3, 'num_queries': 200, **layers},
         'mask_decoder_config': {
-            'model_type': 'sam3_mask_decoder', 'hidden_size': 128, 'num_upsampling_stages': 3, 'num_attention_heads': 8,
+            'model_type': 'sam3_mask_decoder', 'hidden_size': sam_width, 'num_upsampling_stages': 3,
+            'num_attention_heads': 5, 'dropout': 0.0,
         },
     }
     return config, {'model_type': 'sam3_video', 'detector_config': detector}
@@ -192,10 +198,10 @@ def write_folder(folder):
     contents = {
         'config.json': config,
         'sam3/config.json': sam3,
-        'sam3/preprocessor_config.json': {'size': {'height': 224, 'width': 224}, 'image_mean': half, 'image_std': half},
+        'sam3/preprocessor_config.json': {'size': {'height': SIDE, 'width': SIDE}, 'image_mean': half, 'image_std': half},
         'preprocessor_config.json': {
-            'size': {'shortest_edge': 64 * 64, 'longest_edge': 192 * 192},
-            'patch_size': 16, 'temporal_patch_size': 2, 'merge_size': 2, 'image_mean': half, 'image_std': half,
+            'size': {'shortest_edge': SIDE * SIDE, 'longest_edge': SIDE * SIDE},
+            'patch_size': 16, 'temporal_patch_size': 2, 'merge_size': 1, 'image_mean': half, 'image_std': half,
         },
         'generation_config.json': {
             'do_sample': False,

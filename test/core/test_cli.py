@@ -207,7 +207,33 @@ def test_demo_without_ros(monkeypatch, capsys):
     assert 'no ROS side' in err and is_one_error_line(err)
 
 
-@pytest.mark.parametrize('arguments', [['--help'], ['--version'], ['segment', '--help']], ids=' '.join)
+@pytest.mark.parametrize(('extra', 'module'), [('tabletop', 'mujoco'), ('train', 'scipy')])
+@pytest.mark.parametrize('when', ['import', 'run'])
+def test_without_an_extra(monkeypatch, capsys, extra, module, when):
+    def fail(*_):
+        raise ModuleNotFoundError(f'No module named {module!r}', name=module)
+
+    command = SimpleNamespace(add_arguments=lambda parser: None, run=fail)
+    monkeypatch.setattr(cli.importlib, 'import_module', fail if when == 'import' else lambda _: command)
+    assert cli.main(['eval']) == 2
+    err = capsys.readouterr().err
+    assert f'pip install "instructsam-ros[{extra}]"' in err and module in err and is_one_error_line(err)
+
+
+def test_a_module_that_no_extra_brings(monkeypatch, capsys):
+    def fail(*_):
+        raise ModuleNotFoundError("No module named 'numpy'", name='numpy')
+
+    monkeypatch.setattr(cli.importlib, 'import_module', fail)
+    assert cli.main(['segment']) == 1
+    assert capsys.readouterr().err.startswith("instructsam: unexpected ModuleNotFoundError: No module named 'numpy'")
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [['--help'], ['--version'], ['segment', '--help'], ['tabletop', 'generate', '--help'], ['eval', 'tabletop', '-h']],
+    ids=' '.join,
+)
 def test_help_is_quick(arguments):
     code = (
         'import sys\nfrom instructsam.core import cli\n'
@@ -246,7 +272,7 @@ def test_nobody_reads_on(picture_file):
         'import sys\nimport instructsam.core\nfrom instructsam.core import cli\n'
         'class Command:\n    add_arguments = staticmethod(lambda parser: None)\n'
         '    run = staticmethod(lambda args: print("x" * 1_000_000))\n'
-        'cli._import = lambda name, module: Command\n'
+        'cli.importlib.import_module = lambda module: Command\n'
         'sys.exit(cli.main(["segment"]))'
     )
     process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

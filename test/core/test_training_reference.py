@@ -13,15 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoTokenizer
 
-from instructsam.core.preprocess import sam_pixels, to_chw
-from instructsam.train.conversation import Dialogue, batch_scripts
-from instructsam.train.forward import Batch, forward, read
+from instructsam.train.collate import Collator
+from instructsam.train.fields import Target, read_mask
+from instructsam.train.forward import forward, read
 from instructsam.train.objective import Objective
-from instructsam.train.samples import Sample, Target, Turn, read_mask
+from instructsam.train.samples import Sample, Turn
 
 FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[1] / 'data' / 'reference'))
 RECORDS = json.loads((FOLDER / 'training' / 'records.json').read_text())
@@ -58,29 +56,13 @@ def annotated(record):
 
 
 def batch_of(engine, checkpoint, name):
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    dialogue = Dialogue(tokenizer, engine.prompter)
-    model = engine.model
-    scripts, patches, grids, pixels, targets = [], [], [], [], []
+    samples = []
     for key, text in zip(SUMMARY[name]['records'], SUMMARY[name]['texts'], strict=True):
         record = RECORDS[key]
-        image = to_chw(np.asarray(Image.open(FOLDER / record['image']).convert('RGB')))
         known = annotated(record)
         turns = tuple(Turn(q, tuple(p), tuple(known[phrase.lower()] for phrase in p)) for q, p in turns_of(text))
-        sample = Sample(Path(record['image']), record['height'], record['width'], turns)
-        cut, grid = engine.preprocessor(image, 'cpu', torch.float32)
-        merge = model.config.qwen.vision_config.spatial_merge_size
-        scripts.append(dialogue.write(sample, model.config.num_queries, grid[1] // merge, grid[2] // merge))
-        patches.append(cut)
-        grids.append(grid)
-        pixels.append(sam_pixels(image, model.grounding.image_size, 'cpu', torch.float32))
-        targets += [target for turn in turns for target in turn.targets]
-    return Batch(
-        batch_scripts(scripts, tokenizer.pad_token_id), torch.cat(patches), grids, torch.cat(pixels),
-        masks=[torch.from_numpy(np.array([m.decode() for m in t.masks])) if t.masks else torch.zeros(0, 1, 1)
-               for t in targets],
-        boxes=[torch.tensor(t.boxes).reshape(-1, 4).float() for t in targets],
-    )
+        samples.append(Sample(FOLDER / record['image'], record['height'], record['width'], turns))
+    return Collator.from_folder(checkpoint, engine.model.config)(samples)
 
 
 @pytest.fixture

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools import mask as coco
 
-from instructsam.train.samples import RecordError, parse, read_mask, tidy
+from instructsam.train.fields import RecordError, Target, read_mask
+from instructsam.train.samples import Sample, Turn, parse, tidy
 
 FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[1] / 'data' / 'reference'))
 RECORDS = json.loads((FOLDER / 'training' / 'records.json').read_text())
@@ -84,6 +86,33 @@ def test_instseg_asks_together_half_of_the_time():
     assert "'a cup, a box and a pan'" in asked.turns[0].question
 
 
+def test_an_instruction_is_asked_in_its_own_words():
+    annotations = phrase('a cup'), {**phrase('a box'), 'ann': None}
+    raw = record(*annotations, type='instseg', instruction=' Take the cup, or a box! ')
+    for seed in range(20):
+        (turn,) = parse(raw, '.', 10, rng(seed)).turns
+        assert turn.question == 'Take the cup, or a box!'
+        assert turn.phrases == ('a cup', 'a box')
+        assert [len(target) for target in turn.targets] == [1, 0]
+    assert any(len(parse({**raw, 'instruction': ''}, '.', 10, rng(seed)).turns) == 2 for seed in range(20))
+    assert all(turn.question != raw['instruction'] for turn in parse({**raw, 'type': 'seg'}, '.', 10, rng()).turns)
+
+
+def test_an_instruction_is_taken_whole_or_not_at_all():
+    many = record(phrase('a cup'), phrase('a box', masks=4), type='instseg', instruction='all of it')
+    assert len(parse(many, '.', 4, rng()).turns[0].phrases) == 2
+    with pytest.raises(RecordError, match='incomplete'):
+        parse(many, '.', 3, rng())
+    with pytest.raises(RecordError, match='incomplete'):
+        parse(record(*[phrase()] * 11, type='instseg', instruction='eleven'), '.', 10, rng())
+
+
+def test_limits_of_a_sample():
+    assert len(parse(record(*[phrase()] * 11), '.', 10, rng()).turns) == 10
+    many = parse(record(*[phrase(masks=9)] * 20), '.', 10, rng()).turns
+    assert sum(len(target) for turn in many for target in turn.targets) <= 100
+
+
 def test_a_second_phrase_joins_the_first_unless_they_overlap():
     def far(text):
         return {**phrase(text), 'ann': [json.dumps(rle(columns=slice(20, 25)))]}
@@ -95,10 +124,105 @@ def test_a_second_phrase_joins_the_first_unless_they_overlap():
     assert len(parse(record(phrase('cup'), far('box')), '.', 10, rng()).turns[0].phrases) == 1
 
 
+def own(**fields):
+    """A record without annotations."""
+    raw = record(**fields)
+    del raw['annotation']
+    return raw
+
+
+SQUARE = [3.0, 2.0, 9.0, 2.0, 9.0, 8.0, 3.0, 8.0]
+
+
+@pytest.mark.parametrize(('texts', 'question', 'phrase'), [
+    ({'text': 'The red cup.'}, "'the red cup'", 'the red cup'),
+    ({'question': 'The red cup.'}, "'the red cup'", 'the red cup'),
+    ({'text': 'Where do I drink from?', 'category': 'Cup'}, 'Where do I drink from?', 'cup'),
+    ({'question': 'Where do I drink from?', 'text': 'a cup'}, 'Where do I drink from?', 'a cup'),
+])
+def test_a_record_with_a_mask_of_its_own(texts, question, phrase):
+    (turn,) = parse(own(mask=rle(), **texts), '.', 10, rng()).turns
+    assert question in turn.question and turn.phrases == (phrase,)
+    assert np.array_equal(turn.targets[0].masks[0].decode(), read_mask(rle(), *SIZE).decode())
+
+
+@pytest.mark.parametrize(('mask', 'count'), [
+    (rle(), 1), (json.dumps(rle()), 1), (SQUARE, 1), ([SQUARE, SQUARE], 1), ([rle(), rle()], 2),
+    ([json.dumps(rle()), rle()], 2), (json.dumps([rle()]), 1), ([[SQUARE], [SQUARE]], 2), (None, 0), ([], 0),
+])
+def test_forms_of_a_records_own_mask(mask, count):
+    (turn,) = parse(own(mask=mask, text='x'), '.', 10, rng()).turns
+    assert len(turn.targets[0].masks) == count
+
+
+def talk(*values, **extra):
+    said = [{'from': role, 'value': value} for role, value in zip(['human', 'gpt'] * len(values), values)]
+    return own(conversations=said, **extra)
+
+
+def tagged(text):
+    return f'<|object_ref_start|>{text}<|object_ref_end|>'
+
+
+FIRST, SECOND = rle(columns=slice(0, 4)), rle(columns=slice(10, 14))
+
+
+@pytest.mark.parametrize('answer', [
+    f'{tagged("a cup")}, {tagged("the box")}',
+    f'Here {tagged("a cup")}<|mask_start|>[SEG][SEG]<|mask_end|>, {tagged("the box")}<|mask_start|>[SEG]<|mask_end|>',
+    'A cup [SEG], the box [SEG].',
+    'A cup<|mask_start|>[SEG][SEG]<|mask_end|> and the box <|mask_start|>[SEG]<|mask_end|>.',
+])
+def test_phrases_of_a_conversation(answer):
+    (turn,) = parse(talk('<image>\nWhat is here?', answer, mask=[FIRST, SECOND]), '.', 10, rng()).turns
+    assert turn.question == 'What is here?' and turn.phrases == ('a cup', 'the box') and not turn.text
+    assert [target.masks[0].box[0] for target in turn.targets] == [0, 10]
+
+
+def test_turns_of_a_conversation():
+    raw = talk('<image>\nHello', 'Good day.', 'The cup and a cat?', f'{tagged("cup")}, {tagged("cat")}', 'Any [SEG]?',
+               'Boxes [SEG].', mask=[FIRST, None, [FIRST, SECOND]])
+    hello, both, last = parse(raw, 'pictures', 10, rng()).turns
+    assert hello == Turn('Hello', (), (), 'Good day.')
+    assert [len(target) for turn in (both, last) for target in turn.targets] == [1, 0, 2]
+    assert last.question == 'Any [SEG]?' and last.phrases == ('boxes',)
+
+
+@pytest.mark.parametrize(('mask', 'count'), [
+    (FIRST, 1), ([FIRST, SECOND], 2), ([[FIRST, SECOND]], 2), (None, 0), ([None], 0)])
+def test_all_masks_are_those_of_an_only_phrase(mask, count):
+    (turn,) = parse(talk('Where?', tagged('here'), mask=mask), '.', 10, rng()).turns
+    assert len(turn.targets[0]) == count
+
+
+def test_a_conversation_without_masks_is_text():
+    assert parse(talk('Hello', 'Good day.'), '.', 10, rng()).turns == (Turn('Hello', (), (), 'Good day.'),)
+
+
 def test_masks_in_every_form_are_the_same():
-    square = [3.0, 2.0, 9.0, 2.0, 9.0, 8.0, 3.0, 8.0]
-    masks = [read_mask(form, *SIZE).decode() for form in (rle(), rle(compressed=False), [square], square)]
+    masks = [read_mask(form, *SIZE).decode() for form in (rle(), rle(compressed=False), [SQUARE], SQUARE)]
     assert all(np.array_equal(mask, masks[0]) for mask in masks)
+
+
+def test_masks_without_a_pixel_are_no_instances():
+    empty = json.dumps({'size': list(SIZE), 'counts': [600]})
+    (turn,) = parse(record({**phrase(), 'ann': [empty, json.dumps(rle())]}), '.', 10, rng()).turns
+    assert len(turn.targets[0]) == 1
+
+
+def test_compressed_run_lengths_are_those_of_pycocotools():
+    for seed, share in enumerate((0.0, 0.01, 0.3, 0.97, 1.0)):
+        mask = rng(seed).random((211, 157)) < share
+        encoded = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+        for counts in (encoded['counts'], encoded['counts'].decode()):
+            assert np.array_equal(read_mask({'size': [211, 157], 'counts': counts}, 211, 157).decode(), mask)
+
+
+def test_a_mask_cut_short_is_refused():
+    counts = rle(rows=slice(2, 18), columns=slice(3, 27))['counts']
+    for length in range(len(counts)):
+        with pytest.raises(RecordError):
+            read_mask({'size': list(SIZE), 'counts': counts[:length]}, *SIZE)
 
 
 @pytest.mark.parametrize(('text', 'expected'), [
@@ -107,22 +231,95 @@ def test_tidy(text, expected):
     assert tidy(text) == expected
 
 
+def entry(*ann):
+    return record({**phrase(), 'ann': list(ann)})
+
+
+def box(value):
+    return record({'text': 'x', 'ann_type': 'bbox', 'ann': [value]})
+
+
 @pytest.mark.parametrize(('raw', 'says'), [
     ([], 'JSON object'),
     ({'image': 'a.jpg'}, 'height'),
+    ({'height': 20, 'width': 30}, 'image'),
+    ({**record(phrase()), 'width': None}, 'width'),
     ({**record(phrase()), 'height': 0}, 'cannot be'),
+    ({**record(phrase()), 'image': 7}, 'cannot be'),
+    (own(), 'annotation, mask or conversations'),
     ({**record(phrase()), 'annotation': '{'}, 'no JSON'),
+    ({**record(phrase()), 'annotation': None}, 'not empty'),
     (record(), 'not empty'),
+    (record('the cup'), 'has a text'),
     (record({'text': ''}), 'has a text'),
+    (record({**phrase(), 'text': '\ud800'}), 'Unicode'),
+    (record({**phrase(), 'text': '.'}), 'no phrase'),
+    (record({'type': 'phrase', 'text': 'x'}), 'has no ann'),
     (record({**phrase(), 'type': 'poem'}), 'poem'),
-    (record({**phrase(), 'type': 'sentence'}), 'no category'),
+    (record({**phrase(), 'type': 'sentence'}), 'category'),
     (record({**phrase(), 'ann_type': 'points'}), 'points'),
-    (record({**phrase(), 'ann': ['{"size": [4, 4], "counts": [16]}']}), r'\[4, 4\]'),
-    (record({**phrase(), 'ann': ['not json']}), 'no JSON'),
-    (record({**phrase(), 'ann': ['[[1, 2]]']}), 'three points'),
-    (record({'text': 'x', 'ann_type': 'bbox', 'ann': ['[40, 40, 2, 2]']}), 'outside'),
-    (record({'text': 'x', 'ann_type': 'bbox', 'ann': ['[1, 2]']}), r'\[x, y, w, h\]'),
+    (record(phrase(), type='instseg', instruction=7), 'instruction'),
+    (entry(*[json.dumps(rle())] * 11), 'more than 10'),
+    (entry('{"size": [4, 4], "counts": [16]}'), r'\[4, 4\]'),
+    (entry('{"counts": [600]}'), 'size None'),
+    (entry('{"size": [20, 30]}'), 'counts'),
+    (entry('{"size": [20, 30], "counts": [100]}'), 'add up'),
+    (entry('{"size": [20, 30], "counts": [-1, 601]}'), 'cannot be read'),
+    (entry('{"size": [20, 30], "counts": [[600]]}'), 'counts'),
+    (entry('{"size": [20, 30], "counts": "!!!"}'), 'cannot be read'),
+    (entry('{"size": [20, 30], "counts": [600]}'), 'no mask has a pixel'),
+    (entry('not json'), 'no JSON'),
+    (entry(7), 'RLE or polygons'),
+    (entry('[[1, 2]]'), 'three points'),
+    (entry('[[1, 2, 3, 4, 5, 6, 7]]'), 'three points'),
+    (entry('[[1, 2, 3, 4, 5, "x"]]'), 'three points'),
+    (entry('[[1, 2, 3, 4, 5, NaN]]'), 'three points'),
+    (entry('[[1, 2, 3, 4, 5, 1e12]]'), 'near the image'),
+    (entry('[[1, 2, 3, 4, 5, 6], 7]'), 'polygons'),
+    (box('[40, 40, 2, 2]'), 'outside'),
+    (box('[1, 2]'), r'\[x, y, w, h\]'),
+    (box('[1, 2, NaN, 4]'), r'\[x, y, w, h\]'),
+    (box('[1, 2, "3", 4]'), r'\[x, y, w, h\]'),
+    (own(mask=rle()), 'a text or a question'),
+    (own(mask=rle(), question='What is it?'), 'no category'),
+    (own(mask=rle(), text=['a', 'b']), 'has a text'),
+    (own(mask=7, text='x'), 'polygons or a list'),
+    (own(mask=[rle(), 7], text='x'), 'RLE or polygons'),
+    (own(conversations=[]), 'not empty'),
+    (talk('Hello'), 'in turn'),
+    (own(conversations=['Hello', 'Good day']), 'in turn'),
+    (own(conversations=[{'from': 'gpt', 'value': 'a'}, {'from': 'human', 'value': 'b'}]), 'in turn'),
+    (talk('<image>', 'x'), 'question'),
+    (talk('Hello', ''), 'value'),
+    (talk('Where?', '[SEG]', mask=rle()), 'no phrase'),
+    (talk('Where?', tagged(' '), mask=rle()), 'no phrase'),
+    (talk('Where?', tagged('here')), '1 phrases.* 0 masks'),
+    (talk('Where?', 'Nowhere.', mask=rle()), '0 phrases.* 1 masks'),
+    (talk('Where?', f'{tagged("here")}, {tagged("there")}', mask=[rle()]), '2 phrases.* 1 masks'),
+    (talk('Where?', tagged('here'), mask=[rle()] * 11), 'incomplete'),
 ])
 def test_broken_records_are_refused(raw, says):
     with pytest.raises(RecordError, match=says):
         parse(raw, '.', 10, rng())
+
+
+def test_pixels_are_read_upright(tmp_path):
+    sideways = Image.new('RGB', SIZE)  # stored as 20 x 30, shown as 30 x 20
+    exif = sideways.getexif()
+    exif[0x112] = 6
+    sideways.save(tmp_path / 'a.jpg', exif=exif)
+    sample = parse(record(phrase()), tmp_path, 10, rng()).with_pixels()
+    assert sample.pixels.shape == (3, *SIZE)
+    assert sample.with_pixels() is sample
+
+
+@pytest.mark.parametrize(('size', 'says'), [
+    (None, 'No such file'), ((31, 20), 'is 31 x 20 px'), ('text', 'not a picture')])
+def test_an_image_that_does_not_fit_is_refused(tmp_path, size, says):
+    if size == 'text':
+        (tmp_path / 'a.jpg').write_text('text')
+    elif size:
+        Image.new('RGB', size).save(tmp_path / 'a.jpg')
+    sample = Sample(tmp_path / 'a.jpg', *SIZE, (Turn('x', ('y',), (Target(),)),))
+    with pytest.raises(RecordError, match=says):
+        sample.with_pixels()

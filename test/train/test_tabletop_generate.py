@@ -9,11 +9,13 @@ import pytest
 from pycocotools import mask as coco
 
 pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
+from instructsam.core import cli  # noqa: E402
 from instructsam.train.tabletop import program as p  # noqa: E402
 from instructsam.train.tabletop import scene as scenes  # noqa: E402
 from instructsam.train.tabletop import words  # noqa: E402
-from instructsam.train.tabletop.generate import generate, main  # noqa: E402
+from instructsam.train.tabletop.generate import generate  # noqa: E402
 from instructsam.train.tabletop.instructions import KINDS, concepts, instructions  # noqa: E402
+from instructsam.train.tabletop.records import records  # noqa: E402
 from instructsam.train.tabletop.splits import HELD_OUT_COMBINATIONS, HELD_OUT_PAIRS  # noqa: E402
 
 SCENES, SEED = 40, 4
@@ -147,29 +149,58 @@ def test_records_follow_the_schema(folder):
     scenes_by_image = {facts['image']: facts for facts in map(json.loads, (folder / 'train_scenes.jsonl').open())}
     assert len(scenes_by_image) == 6
     for name in ('train_sentences.json', 'train_phrases.json'):
-        records = json.loads((folder / name).read_text())
-        assert records
-        for record in records:
-            kinds[record['kind']] += 1
+        written = json.loads((folder / name).read_text())
+        assert written
+        together = Counter(record['image'] for record in written if record['type'] == 'seg')
+        assert set(together.values()) == {1}, 'the image of a scene is read once for all its single phrases'
+        for record in written:
             image = cv2.imread(str(folder / record['image']))
             assert image.shape[:2] == (record['height'], record['width'])
-            objects = scenes_by_image[record['image']]['objects']
-            assert record['type'] == ('instseg' if len(record['annotation']) > 1 else 'seg')
-            for annotation, targets in zip(record['annotation'], record['targets']):
-                assert annotation['type'] == (
-                    'phrase' if name == 'train_phrases.json' or len(record['targets']) > 1 else 'sentence'
-                )
+            facts = scenes_by_image[record['image']]
+            assert all(record[key] == facts[key] for key in ('split', 'seed', 'index'))
+            is_union = record['type'] == 'instseg'
+            assert is_union or record['type'] == 'seg'
+            assert is_union == ('instruction' in record) and (len(record['annotation']) > 1 or not is_union)
+            assert not is_union or (name == 'train_sentences.json' and record['instruction'])
+            for annotation in record['annotation']:
+                kinds[annotation['kind']] += 1
+                assert is_union == (annotation['kind'] == 'union')
+                assert annotation['type'] == ('phrase' if name == 'train_phrases.json' or is_union else 'sentence')
                 assert (
                     annotation['text']
                     and annotation['ann_type'] == 'mask'
                     and ('category' in annotation) == (annotation['type'] == 'sentence')
                 )
+                assert annotation['program'] and annotation['novel'] == []
+                targets = annotation['targets']
                 assert (annotation['ann'] is None) == (not targets)
+                assert len(annotation['ann'] or []) == len(targets)
                 for text, target in zip(annotation['ann'] or [], targets):
                     mask = coco.decode(json.loads(text))
                     assert mask.shape == image.shape[:2] and mask.any()
-                    assert np.array_equal(mask, coco.decode(objects[target]['mask']))
+                    assert np.array_equal(mask, coco.decode(facts['objects'][target]['mask']))
     assert 'union' in kinds and 'none' in kinds
+
+
+def test_records_hold_every_instruction(train, unseen):
+    """What records say, read back, is what was said: nothing is lost or doubled by putting a scene into one record."""
+    for scene, said, phrases in [*train, *unseen]:
+        for many, bare in ((said, False), (phrases, True)):
+            found = records(scene, many, bare)
+            read = [asked for record in found for asked in _read(record)]
+            told = [(o.text, o.kind, *group, o.novel) for o in many for group in zip(o.phrases, o.targets, o.program)]
+            assert sorted(read) == sorted(told)
+            singles = [one for one in many if len(one.phrases) == 1]
+            assert len(found) == len(many) - len(singles) + bool(singles)
+
+
+def _read(record):
+    """(text, kind, phrase, targets, program, novel) of each annotation."""
+    for annotation in record['annotation']:
+        phrase = annotation.get('category', annotation['text'])
+        text = record.get('instruction', annotation['text'])
+        yield (text, annotation['kind'], phrase, tuple(annotation['targets']), annotation['program'],
+               tuple(annotation['novel']))  # fmt: skip
 
 
 def test_depth_files_hold_millimetres(folder):
@@ -190,23 +221,9 @@ def test_any_number_of_workers_writes_the_same_bytes(folder, tmp_path):
 
 
 def test_command_line(tmp_path, capsys):
-    main(
-        [
-            str(tmp_path),
-            '--split',
-            'val',
-            '--scenes',
-            '1',
-            '--seed',
-            '3',
-            '--workers',
-            '1',
-            '--no-depth',
-            '--size',
-            '96',
-            '64',
-        ]
-    )
+    size = ['--size', '96', '64']
+    chosen = ['--split', 'val', '--scenes', '1', '--seed', '3', '--workers', '1', '--no-depth', *size]
+    assert cli.main(['tabletop', 'generate', str(tmp_path), *chosen]) == 0
     assert 'sentences:' in capsys.readouterr().out
     assert not (tmp_path / 'depth').exists()
     assert json.loads((tmp_path / 'val_scenes.jsonl').read_text())['width'] == 96

@@ -6,4 +6,5 @@ render, sensor, scene                      the picture, depth and masks: `scene.
 program, relations                         what an instruction means
 intents, words, drafts, instructions       how it is said: `instructions.instructions(scene)`, `.concepts(scene)`
 records, generate, splits, page            files for training, the splits, a page to look at
+workers, command                           processes that draw, and `instructsam tabletop`
 """

@@ -1,4 +1,4 @@
-"""Write a split of the tabletop world to a folder: `python -m instructsam.train.tabletop.generate --help`.
+"""Write a split of the tabletop world to a folder: `instructsam tabletop generate`.
 
     images/NAME.jpg            what the camera saw
     depth/NAME.png             16 bit, mm along the optical axis, 0 beyond 65 m
@@ -9,23 +9,22 @@
 The files depend on split, seed, size and the number of scenes alone, not on the number of workers.
 """
 
-import argparse
 import json
 import os
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from instructsam.train.tabletop.instructions import concepts, instructions
-from instructsam.train.tabletop.records import record, scene_facts
+from instructsam.train.tabletop.records import records, scene_facts
 from instructsam.train.tabletop.scene import scene
-from instructsam.train.tabletop.splits import SPLITS
+from instructsam.train.tabletop.workers import in_order
 
 
 @dataclass(frozen=True)
@@ -57,20 +56,20 @@ def generate(out, split, scenes, seed, size=(224, 224), workers=None, depth=True
         task = bar.add_task(f'{split} scenes', total=scenes)
         if workers == 1:
             results = map(make, range(scenes))
-        else:  # spawned, for an OpenGL context does not survive a fork
-            results = stack.enter_context(get_context('spawn').Pool(workers)).imap(make, range(scenes), chunksize=4)
+        else:
+            results = stack.enter_context(closing(in_order(make, scenes, workers)))
         for line, found in results:
             facts.add(line)
-            for name, records in found.items():
-                for kind, text in records:
+            for name, (kinds, texts) in found.items():
+                counts[name].update(kinds)
+                for text in texts:
                     files[name].add(text)
-                    counts[name][kind] += 1
             bar.advance(task)
     return Written(scenes, dict(counts['sentences']), dict(counts['phrases']))
 
 
 def _scene_to_files(index, out, split, seed, size, depth):
-    """Make and write one scene; its facts and records as JSON text: (line, {'sentences': [(kind, text)], ...})."""
+    """Make and write one scene; its facts and records as JSON text: (line, {'sentences': (kinds, texts), ...})."""
     cv2.setNumThreads(1)  # the processes share the cores already
     made = scene(split, index, seed, size)
     (out / 'images' / f'{made.name}.jpg').write_bytes(made.jpeg)
@@ -80,7 +79,8 @@ def _scene_to_files(index, out, split, seed, size, depth):
             raise OSError(f'could not write {path}')
     found = {'sentences': (instructions(made), False), 'phrases': (concepts(made), True)}
     return json.dumps(scene_facts(made)), {
-        name: [(one.kind, json.dumps(record(made, one, bare))) for one in many] for name, (many, bare) in found.items()
+        name: ([one.kind for one in many], [json.dumps(each) for each in records(made, many, bare)])
+        for name, (many, bare) in found.items()
     }
 
 
@@ -119,28 +119,6 @@ def _bar(shown):
         MofNCompleteColumn(),
         TaskProgressColumn(show_speed=True),
         TimeRemainingColumn(),
+        console=Console(stderr=True),
         disable=not shown,
     )
-
-
-def main(arguments=None):
-    parser = argparse.ArgumentParser(description='Write rendered tabletop scenes with instructions and exact masks.')
-    parser.add_argument('out', metavar='OUT', type=Path, help='folder to write to')
-    parser.add_argument('--split', choices=SPLITS, default='train')
-    parser.add_argument('--scenes', type=int, default=100, metavar='N')
-    parser.add_argument('--seed', type=int, default=0, metavar='S')
-    parser.add_argument('--size', type=int, nargs=2, default=(224, 224), metavar=('WIDTH', 'HEIGHT'))
-    parser.add_argument('--workers', type=int, help='processes (default: one a core)')
-    parser.add_argument('--no-depth', action='store_true', help='leave out the depth images')
-    options = parser.parse_args(arguments)
-    done = generate(
-        options.out, options.split, options.scenes, options.seed, options.size, options.workers, not options.no_depth
-    )
-    for name in ('sentences', 'phrases'):
-        counts = getattr(done, name)
-        total = sum(counts.values())
-        print(f'{total} {name}: ' + ', '.join(f'{kind} {count / total:.1%}' for kind, count in sorted(counts.items())))
-
-
-if __name__ == '__main__':
-    main()

@@ -144,27 +144,30 @@ def _bare(head, noun):
     return noun or (head if isinstance(head, p.Kind) else p.Kind('object'))
 
 
-def concepts(scene, count=4):
-    """Bare phrases ("red mug", "bowls") with all objects that they fit, as a detector is asked: stage 1."""
+def concepts(scene, count=8):
+    """Bare phrases ("red mug", "bowls") with all objects that they fit, as a detector is asked: stage 1.
+
+    One of them is "objects" where it is clear what that means: it teaches most of what an object is.
+    """
     rng = generator(scene.split, scene.seed, scene.index, 'concepts')
     relations = Relations(scene)
     drafts = Drafts(scene, relations, rng)
     if not drafts.clear:
         return []
-    found = {}
-    for _ in range(count):
+    everything = _concept('category', p.Kind('object'), scene, relations, rng)
+    found = {everything.program: everything} if everything else {}
+    for _ in range(count - len(found)):
         kind = 'none' if rng.random() < NONE_SHARE else ('category', 'attribute')[rng.integers(2)]
         for _ in range(40 if kind == 'none' else 14):
-            made = _concept(kind, drafts, scene, relations, rng)
+            made = _concept(kind, getattr(drafts, kind)(), scene, relations, rng)
             if made and made.program not in found:
                 found[made.program] = made
                 break
     return list(found.values())
 
 
-def _concept(kind, drafts, scene, relations, rng):
-    """One bare phrase from one draft; None where the scene does not bear it out."""
-    program = getattr(drafts, kind)()
+def _concept(kind, program, scene, relations, rng):
+    """One bare phrase for a program; None where the scene does not bear it out."""
     if program is None or not all(isinstance(part, (p.Kind, p.Color, p.Material)) for part in p.parts(program)):
         return None
     try:

@@ -1,10 +1,7 @@
-"""A page of random scenes with an instruction and its answer drawn in.
+"""A page of random scenes with an instruction and its answer drawn in: `instructsam tabletop page`.
 
-`python -m instructsam.train.tabletop.page OUT.png`. For people: does the world look like a table, and do the words fit?
+For people: does the world look like a table, and do the words fit?
 """
-
-import argparse
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -66,17 +63,8 @@ def _wrap(text, width):
     return ' '.join(first), ' '.join(words)
 
 
-def main(arguments=None):
-    parser = argparse.ArgumentParser(description='Draw a page of random tabletop scenes with instructions and masks.')
-    parser.add_argument('out', metavar='OUT.png', type=Path)
-    parser.add_argument('--split', default='train')
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--scenes', type=int, default=24)
-    options = parser.parse_args(arguments)
-    picture = Image.fromarray(page(options.split, options.seed, options.scenes))
-    palette = picture.quantize(256, method=Image.Quantize.FASTOCTREE)  # keeps photographs in a PNG small
-    picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(options.out, optimize=True)
-
-
-if __name__ == '__main__':
-    main()
+def write_page(path, split, seed, count=24):
+    """Write the page of `count` scenes to a PNG file; few colours keep photographs in one small."""
+    picture = Image.fromarray(page(split, seed, count))
+    palette = picture.quantize(256, method=Image.Quantize.FASTOCTREE)
+    picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(path, 'PNG', optimize=True)

@@ -1,8 +1,9 @@
 """Scenes and instructions as the official JSON records, and the scenes' own facts as JSON.
 
-A bare phrase becomes a "phrase" annotation, an instruction a "sentence" whose category is the answer phrase, and one
-for several phrases an "instseg" record with its wording under `instruction`. Keys that the official loader does not
-know: kind, split, seed, index, targets (object ids), program, novel, instruction.
+A bare phrase becomes a "phrase" annotation, an instruction a "sentence" whose category is the answer phrase; one record
+holds all of a scene, so that a training step reads the image once. An instruction for several phrases is an "instseg"
+record of its own, with its wording under `instruction`. Keys that the official loader does not know: split, seed, index
+and instruction of a record; kind, targets (object ids), program and novel of an annotation.
 """
 
 import json
@@ -12,32 +13,40 @@ import numpy as np
 from instructsam.core.rle import Rle
 
 
-def record(scene, instruction, bare=False):
-    """One record. bare: from `concepts`, the text is the phrase itself."""
-    annotations = [
-        {
-            **({'type': 'phrase', 'text': phrase} if bare or len(instruction.phrases) > 1 else
-               {'type': 'sentence', 'text': instruction.text, 'category': phrase}),
-            'ann_type': 'mask',
-            'ann': [json.dumps(Rle.encode(scene.ids == i).to_coco()) for i in targets] or None,
-        }
-        for phrase, targets in zip(instruction.phrases, instruction.targets)
-    ]  # fmt: skip
+def records(scene, instructions, bare=False):
+    """The records of `instructions` about one scene. bare: from `concepts`, the text is the phrase itself."""
+    single = [one for one in instructions if len(one.phrases) == 1]
+    groups = [[one] for one in instructions if len(one.phrases) > 1] + ([single] if single else [])
+    return [_record(scene, group, bare) for group in groups]
+
+
+def _record(scene, group, bare):
+    together = len(group[0].phrases) > 1
     return {
-        'type': 'instseg' if len(annotations) > 1 else 'seg',
+        'type': 'instseg' if together else 'seg',
         'image': f'images/{scene.name}.jpg',
         'height': scene.camera.height,
         'width': scene.camera.width,
-        'annotation': annotations,
-        'instruction': instruction.text,
-        'kind': instruction.kind,
+        'annotation': [annotation for one in group for annotation in _annotations(scene, one, bare or together)],
+        **({'instruction': group[0].text} if together else {}),
         'split': scene.split,
         'seed': scene.seed,
         'index': scene.index,
-        'targets': [list(targets) for targets in instruction.targets],
-        'program': list(instruction.program),
-        'novel': list(instruction.novel),
     }
+
+
+def _annotations(scene, instruction, plain):
+    for phrase, targets, program in zip(instruction.phrases, instruction.targets, instruction.program):
+        yield {
+            **({'type': 'phrase', 'text': phrase} if plain else
+               {'type': 'sentence', 'text': instruction.text, 'category': phrase}),
+            'ann_type': 'mask',
+            'ann': [json.dumps(Rle.encode(scene.ids == i).to_coco()) for i in targets] or None,
+            'kind': instruction.kind,
+            'targets': list(targets),
+            'program': program,
+            'novel': list(instruction.novel),
+        }  # fmt: skip
 
 
 def scene_facts(scene):

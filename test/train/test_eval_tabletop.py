@@ -1,0 +1,254 @@
+"""`instructsam eval tabletop`: with stand-ins that know the truth, and with the built-in model on drawn scenes."""
+
+import json
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import instructsam.core
+from instructsam.core import cli
+from instructsam.core.errors import ModelError
+from instructsam.core.result import Instance, Result
+
+pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
+from instructsam.train.evaluation import tabletop  # noqa: E402
+from instructsam.train.evaluation.tabletop import draw, evaluate, summary  # noqa: E402
+from instructsam.train.tabletop.instructions import KINDS  # noqa: E402
+
+SEED, SCENES = 11, 5
+pytestmark = pytest.mark.usefixtures('opengl')
+FOUND = ('mAP', 'AP50', 'AP75', 'gIoU', 'cIoU')
+
+
+@pytest.fixture(scope='module')
+def scenes(opengl):
+    """A few of each split; at least one instruction for nothing that is there."""
+    return {split: [draw(index, split, SEED) for index in range(SCENES)] for split in ('test', 'unseen')}
+
+
+class Oracle:
+    """Stands in for the engine: it has seen the drawings and answers with the truth."""
+
+    warning, device = '', 'cpu'
+
+    def __init__(self, drawn):
+        self.drawn, self.asked, self.encoded = drawn, [], 0
+
+    def encode(self, image):
+        self.encoded += 1
+        return next(scene for scene in self.drawn if np.array_equal(scene.image, image))
+
+    def answer_for(self, phrases):
+        return tuple(phrases)
+
+    def segment(self, scene, text, **options):
+        self.asked.append((text, options))
+        question = next(one for one in scene.questions if one.instruction.text == text)
+        phrases = options['answer'] or question.instruction.phrases
+        instances = tuple(Instance(mask, score, phrases[0], 0) for mask, score in self.finds(scene, question))
+        return Result(text, ', '.join(phrases), *scene.image.shape[:2], instances, phrases=phrases)
+
+    def finds(self, scene, question):
+        """(mask, score) pairs, best first."""
+        return [(mask, 0.9) for mask in question.truth]
+
+
+class Unsure(Oracle):
+    """Stands in for an engine that finds the truth and scores it below the threshold."""
+
+    def finds(self, scene, question):
+        return [(mask, 0.3) for mask in question.truth]
+
+
+class Silent(Oracle):
+    """Stands in for an engine that never finds anything."""
+
+    def finds(self, scene, question):
+        return []
+
+
+class Everything(Oracle):
+    """Stands in for an engine that answers with every object that anybody asks for, whatever it is told."""
+
+    def finds(self, scene, question):
+        return {mask.counts.tobytes(): (mask, 0.9) for one in scene.questions for mask in one.truth}.values()
+
+
+def figures(stand_in, drawn, **options):
+    return summary(list(evaluate(stand_in(drawn), drawn, **options)))
+
+
+@pytest.mark.parametrize('split', ['test', 'unseen'])
+def test_the_truth_scores_100_everywhere(scenes, split):
+    found = figures(Oracle, scenes[split])
+    everywhere = [found['all'], *(one for name in found if name != 'all' for one in found[name].values())]
+    assert len(everywhere) > 5
+    for group in everywhere:
+        assert {group[name] for name in (*FOUND, 'no_target_accuracy', 'answer_accuracy')} <= {100, None}
+        assert group['gIoU'] == group['cIoU'] == group['answer_accuracy'] == 100
+    assert found['all']['mAP'] == 100
+    assert found['by_targets']['0']['mAP'] is None and found['by_targets']['0']['no_target_accuracy'] == 100
+    assert found['by_targets']['2+']['mAP'] == 100 and found['by_targets']['2+']['no_target_accuracy'] is None
+
+
+def test_everything_is_no_good_answer(scenes):
+    found = figures(Everything, scenes['test'])
+    assert found['all']['no_target_accuracy'] == 0 == found['by_targets']['0']['gIoU']
+    assert 0 < found['by_targets']['1']['mAP'] < 60 and 0 < found['all']['gIoU'] < 60
+    assert found['by_targets']['2+']['mAP'] < 100
+
+
+def test_nothing_is_no_good_answer_either(scenes):
+    found = figures(Silent, scenes['test'])
+    assert found['all']['mAP'] == found['by_targets']['1']['gIoU'] == found['all']['cIoU'] == 0
+    assert found['all']['no_target_accuracy'] == 100
+
+
+def test_what_is_below_the_threshold_counts_in_ap_alone(scenes):
+    found = figures(Unsure, scenes['test'])
+    assert found['all']['mAP'] == 100 and found['by_targets']['1']['gIoU'] == 0
+    assert figures(Unsure, scenes['test'], threshold=0.2)['by_targets']['1']['gIoU'] == 100
+
+
+def test_groups_add_up(scenes):
+    drawn = scenes['unseen']
+    found, asked = figures(Oracle, drawn), sum(len(scene.questions) for scene in drawn)
+    assert found['all']['queries'] == asked > 2 * SCENES
+    for group in ('by_targets', 'by_kind'):
+        assert sum(one['queries'] for one in found[group].values()) == asked
+    assert set(found['by_kind']) <= {*KINDS, 'none'}
+    assert set(found['by_novelty']) <= {'pair', 'combination', 'wording'} and found['by_novelty']
+    assert 'by_novelty' not in figures(Oracle, scenes['test'])
+
+
+def test_how_the_engine_is_asked(scenes):
+    drawn = scenes['test']
+    oracle = Oracle(drawn)
+    answers = list(evaluate(oracle, drawn, max_new_tokens=7))
+    assert oracle.encoded == SCENES and len(oracle.asked) == len(answers)
+    assert all(options == {'score_threshold': 0.05, 'answer': None, 'max_new_tokens': 7} for _, options in oracle.asked)
+    assert all(one.latency_ms > 0 for one in answers)
+
+
+def test_forced_answers(scenes):
+    drawn = scenes['test']
+    for phrase in ('given', 'dummy'):
+        oracle = Oracle(drawn)
+        found = summary(list(evaluate(oracle, drawn, phrase=phrase)))
+        assert found['all']['answer_accuracy'] is None
+        said = [one.instruction.phrases for scene in drawn for one in scene.questions]
+        wanted = said if phrase == 'given' else [('object',) * len(phrases) for phrases in said]
+        assert [options['answer'] for _, options in oracle.asked] == wanted
+
+
+def test_an_answer_is_right_if_its_phrases_are(scenes):
+    class Mumbler(Oracle):
+        """Stands in for an engine that finds everything and calls it otherwise."""
+
+        def segment(self, *args, **options):
+            return replace(super().segment(*args, **options), phrases=('thing',))
+
+    found = figures(Mumbler, scenes['test'])['all']
+    assert found['answer_accuracy'] == 0 and found['mAP'] == 100
+
+
+def test_one_kind(scenes):
+    oracle = Oracle(scenes['test'])
+    found = summary(list(evaluate(oracle, scenes['test'], kinds=['category', 'none'])))
+    assert set(found['by_kind']) <= {'category', 'none'} and found['all']['queries'] == len(oracle.asked)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, scenes):
+    """command(*arguments): (exit code, stdout, stderr) of `eval`, with the oracle as engine and its drawings."""
+
+    def from_pretrained(name, **options):
+        if name == 'absent':
+            raise ModelError('there is no model absent.')
+        return Oracle(scenes['test'])
+
+    def already_drawn(function, count, workers):
+        yield from scenes['test'][:count]
+
+    stand_in = SimpleNamespace(from_pretrained=from_pretrained)
+    monkeypatch.setattr(instructsam.core, 'InstructSAM', stand_in, raising=False)
+    monkeypatch.setattr('instructsam.train.tabletop.workers.in_order', already_drawn)
+
+    def run(*arguments):
+        try:
+            code = cli.main(['eval', *arguments])
+        except SystemExit as end:  # argparse
+            code = end.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_table_and_json(command, tmp_path):
+    code, out, err = command('tabletop', '--scenes', '2', '--json', str(tmp_path / 'a.json'), '--model', 'the truth')
+    assert (code, err) == (0, '')
+    for shown in ('the truth on tabletop test', 'mAP', '100.0', 'targets 2+', 'kind category', 'target', 'answer'):
+        assert shown in out
+    assert all(len(line) <= 80 for line in out.splitlines())
+    document = json.loads((tmp_path / 'a.json').read_text())
+    settings = {'benchmark': 'tabletop', 'split': 'test', 'seed': 0, 'scenes': 2, 'phrase': 'generated',
+                'threshold': 0.5, 'model': 'the truth', 'device': 'cpu'}  # fmt: skip
+    assert settings.items() <= document.items() and document['all']['gIoU'] == 100
+    code, out, err = command('tabletop', '--scenes', '2', '--json', '-', '--model', 'the truth')
+    assert code == 0 and 'targets 2+' in err
+    assert json.loads(out)['by_kind'].keys() == document['by_kind'].keys()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        ([], 'BENCHMARK'),
+        (['bogus'], "invalid choice: 'bogus'"),
+        (['tabletop', '--kinds', 'category', 'odd'], "--kinds: no kind 'odd'. There are category, attribute"),
+        (['tabletop', '--split', 'all'], '--split'),
+        (['tabletop', '--scenes', '0'], '--scenes'),
+        (['tabletop', '--seed', '1.5'], '--seed'),
+        (['tabletop', '--phrase', 'none'], '--phrase'),
+        (['tabletop', '--threshold', 'nan'], '--threshold'),
+        (['tabletop', '--workers', '0'], '--workers'),
+        (['tabletop', '--model', 'absent'], 'there is no model absent.'),
+        (['tabletop', '--json', 'absent/a.json'], 'there is no folder absent'),
+        (['tabletop', '--json', '/proc/a.json', '--scenes', '1'], 'cannot write /proc/a.json'),
+    ],
+    ids=ascii,
+)
+def test_bad_arguments(command, arguments, said):
+    code, out, err = command(*arguments)
+    assert (code, out) == (2, '') and said in err
+    assert err.startswith('instructsam: error: ') and err.count('\n') == 1
+
+
+def test_no_instruction_of_a_kind(command, monkeypatch):
+    monkeypatch.setattr(tabletop, 'evaluate', lambda *args, **kwargs: iter(()))
+    code, _, err = command('tabletop', '--kinds', 'none', '--scenes', '1')
+    assert code == 2 and 'no instruction of these kinds' in err
+
+
+def test_the_built_in_model(tmp_path, capfd):
+    path = tmp_path / 'a.json'
+    chosen = ['--scenes', '2', '--seed', '5', '--split', 'unseen', '--phrase', 'given', '--json', str(path)]
+    assert cli.main(['eval', 'tabletop', *chosen]) == 0
+    out, err = capfd.readouterr()
+    document = json.loads(path.read_text())
+    assert document['warning'] in out and 'untrained weights' in out and 'scenes' not in err
+    drawn = [draw(index, 'unseen', 5) for index in range(2)]  # in this process, with the same outcome
+    assert document['all']['queries'] == sum(len(scene.questions) for scene in drawn)
+    assert document['all']['latency_ms'] > 1 and 0 <= document['all']['mAP'] < 50
+    assert document['all']['answer_accuracy'] is None and 'by_novelty' in document
+    assert 'torch' in sys.modules
+
+
+def test_a_model_that_writes_its_own_answer(scenes):
+    from instructsam.core import InstructSAM
+
+    engine = InstructSAM.from_pretrained('untrained')
+    found = summary(list(evaluate(engine, scenes['test'][:1], max_new_tokens=3)))
+    assert found['all']['answer_accuracy'] == 0

@@ -1,0 +1,130 @@
+"""`instructsam tabletop`: what it writes, and that what is wrong or missing ends in one line."""
+
+import operator
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+from instructsam.core import cli
+
+pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
+from instructsam.train.tabletop import render  # noqa: E402
+from instructsam.train.tabletop.workers import in_order  # noqa: E402
+
+
+@pytest.fixture
+def tabletop(tmp_path, monkeypatch, capsys):
+    """tabletop(*arguments) runs the command in this process, in an empty folder: (exit code, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        try:
+            code = cli.main(['tabletop', *arguments])
+        except SystemExit as end:  # argparse
+            code = end.code
+        return code, capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.usefixtures('opengl')
+def test_page(tabletop, tmp_path):
+    assert tabletop('page', 'a.png', '--scenes', '7', '--split', 'test') == (0, '')
+    page = Image.open(tmp_path / 'a.png')
+    assert page.width > 6 * 224 and page.height > 2 * 224
+    assert len(page.convert('RGB').getcolors(256)) > 100
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        ([], 'ACTION'),
+        (['draw'], "invalid choice: 'draw'"),
+        (['generate'], 'OUT'),
+        (['generate', 'out', '--scenes', '0'], '--scenes: expected a whole number from 1, got 0'),
+        (['generate', 'out', '--seed', '-1'], "--seed: expected a whole number from 0, got '-1'"),
+        (['generate', 'out', '--seed', '²'], '--seed'),
+        (['generate', 'out', '--split', 'all'], "--split: invalid choice: 'all'"),
+        (['generate', 'out', '--size', '224'], '--size'),
+        (['generate', 'out', '--size', '224', '0'], "--size: expected 16 to 4096 px, got '0'"),
+        (['generate', 'out', '--workers', '0'], '--workers'),
+        (['page', 'a.jpg'], 'a page is a PNG file'),
+        (['page', 'absent/a.png'], 'there is no folder absent'),
+        (['page', 'a.png', '--scenes', 'x'], '--scenes'),
+    ],
+    ids=ascii,
+)
+def test_bad_arguments(tabletop, tmp_path, arguments, said):
+    code, err = tabletop(*arguments)
+    assert code == 2 and said in err and is_one_error_line(err)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures('opengl')
+def test_a_folder_that_cannot_be_written(tabletop, tmp_path):
+    (tmp_path / 'out').write_text('')
+    code, err = tabletop('generate', 'out', '--scenes', '1')
+    assert code == 2 and 'cannot write out' in err and is_one_error_line(err)
+
+
+@pytest.mark.parametrize('arguments', [['tabletop', 'generate', 'out'], ['tabletop', 'page', 'a.png'],
+                                       ['eval', 'tabletop', '--model', 'absent']], ids=' '.join)  # fmt: skip
+def test_without_what_draws(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(render, 'import_module', no_library)
+    assert cli.main(arguments) == 2
+    err = capsys.readouterr().err
+    assert 'no OpenGL through' in err and 'libosmesa6' in err and is_one_error_line(err)
+    monkeypatch.setitem(sys.modules, 'mujoco', None)
+    assert cli.main(arguments) == 2
+    err = capsys.readouterr().err
+    assert 'pip install "instructsam-ros[tabletop]"' in err and is_one_error_line(err)
+    assert not list(tmp_path.iterdir())
+
+
+def no_library(name):
+    """Stands in for import_module: as PyOpenGL fails without its library."""
+    raise AttributeError("'NoneType' object has no attribute 'glGetError'")
+
+
+def is_one_error_line(err):
+    return err.startswith('instructsam: error: ') and err.count('\n') == 1
+
+
+def test_results_of_workers_are_in_order():
+    assert list(in_order(operator.neg, 40, workers=2)) == [-index for index in range(40)]
+
+
+def test_results_need_not_all_be_taken():
+    results = in_order(operator.neg, 10**9, workers=1)
+    assert [next(results), next(results)] == [0, -1]
+    results.close()
+
+
+def test_an_error_of_a_worker_is_raised_here():
+    with pytest.raises(TypeError):
+        list(in_order(len, 3, workers=1))
+
+
+@pytest.mark.usefixtures('opengl')
+def test_control_c(tmp_path):
+    """At a terminal the workers get SIGINT, too: nothing is said, no list of records is left half written."""
+    command = [sys.executable, '-m', 'instructsam.core.cli', 'tabletop', 'generate', 'out', '--workers', '2']
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for(lambda: list(tmp_path.glob('out/*.part')))  # the workers are being started
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, '')
+    assert {path.suffix for path in tmp_path.glob('out/*.*')} == {'.part'}
+
+
+def wait_for(condition, timeout_s=60):
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, 'waited in vain'
+        time.sleep(0.02)

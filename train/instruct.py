@@ -1,0 +1,43 @@
+"""Stages 1 and 2: instructions to masks through the whole model (paper, section 3.4)."""
+from torch import nn
+
+from instructsam.train.forward import answer_terms, features_of, forward, read, slot_queries
+from instructsam.train.layers import add, detect_layers, layer_losses
+
+
+class InstructTraining(nn.Module):
+    """The model with the published objective, or with losses on every detector layer (`layers`)."""
+
+    def __init__(self, model, objective, phrases_per_call, layers=False):
+        super().__init__()
+        self.model = model
+        self.objective = objective
+        self.phrases_per_call = phrases_per_call
+        self.layers = layers
+
+    def forward(self, batch):
+        """Loss sums: {term: (sum, count)}."""
+        if self.layers:
+            return self._layered(batch)
+        output, weights = forward(self.model, batch, self.objective, self.phrases_per_call), self.objective
+        return {
+            'answer': (output.answer, 'tokens'),
+            'mask_bce': (weights.bce_loss * output.terms.bce, 'masks'),
+            'mask_dice': (weights.dice_loss * output.terms.dice, 'masks'),
+            'presence': (weights.presence_loss * output.terms.presence, 'phrases'),
+        }
+
+    def _layered(self, batch):
+        if any(len(boxes) for boxes in batch.boxes):
+            raise ValueError('losses on every layer want masks, and a sample has boxes only: set layers to false.')
+        model = self.model
+        hidden = read(model, batch)
+        losses = answer_terms(model, batch, hidden)
+        features = model.grounding.encode(batch.pixels)
+        references = model.grounding.detr_decoder.reference_points.weight[None]
+        for chosen in batch.calls(self.phrases_per_call):
+            queries = slot_queries(model, hidden, batch, chosen)[:, None]
+            phrase_ids = [batch.text.phrase_ids[index] for index in chosen]
+            outputs = detect_layers(model, features_of(features, batch, chosen), queries, references, phrase_ids)
+            add(losses, layer_losses(model, outputs, [batch.masks[index] for index in chosen]))
+        return losses

@@ -1,0 +1,186 @@
+"""Pretraining of both image encoders on dense labels of rendered scenes; stands in for what SAM3 and Qwen3-VL bring.
+
+Every pixel says which category and colour its object has and how far the borders of the object's box are away. SAM3's
+encoder learns it through the pixel decoder, Qwen's vision tower per token. The heads are left behind afterwards.
+"""
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from instructsam.core.image_file import read_image
+from instructsam.core.preprocess import sam_pixels, to_chw
+from instructsam.core.rle import Rle
+from instructsam.train.tabletop.catalog import CATEGORIES
+from instructsam.train.tabletop.looks import COLORS
+
+CATEGORY = {name: index for index, name in enumerate(CATEGORIES, 1)}  # 0: no object
+COLOR = {name: index for index, name in enumerate(COLORS, 1)}
+CELLS = 4  # label samples per token and direction
+BOX_WEIGHT = 5.0
+
+
+@dataclass
+class Labels:
+    """What the pixels of B pictures show, on a grid."""
+
+    category: torch.Tensor  # [B, h, w] int64
+    color: torch.Tensor  # [B, h, w] int64
+    borders: torch.Tensor  # [B, 4, h, w] distances to the left, top, right, bottom of the object's box, 1 = the side
+
+
+@dataclass
+class PixelBatch:
+    """B pictures, the inputs of both encoders, and their labels on the encoders' grids, CELLS finer than the tokens."""
+
+    pixels: torch.Tensor  # [B, 3, S, S]
+    patches: torch.Tensor  # [P, 3 * t * p * p]
+    grids: list[tuple[int, int, int]]
+    sam: Labels
+    qwen: Labels
+
+    def counts(self):
+        return {'images': len(self.pixels)}
+
+
+class ScenePictures(torch.utils.data.Dataset):
+    """Pictures and objects of scenes written by `instructsam tabletop generate`, from their *_scenes.jsonl files."""
+
+    def __init__(self, sources, seed=0):
+        """sources: (annotations, images) paths and repeats, as in a mixing list."""
+        self.items = [
+            (source.images, line)
+            for source in sources
+            for line in Path(source.annotations).read_text(encoding='utf-8').splitlines()
+            for _ in range(source.repeat)
+        ]
+        self.seed, self.epoch = seed, 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        """(image [H, W, 3] uint8, ids [H, W] int64 (0: none), objects [N + 1, 6]: category, color, box), half of the
+        time mirrored."""
+        folder, line = self.items[index]
+        facts = json.loads(line)
+        image = read_image(Path(folder) / facts['image'])
+        ids = np.zeros(image.shape[:2], np.int64)
+        objects = np.zeros((len(facts['objects']) + 1, 6), np.float32)
+        for row, item in enumerate(facts['objects'], 1):
+            mask = Rle.from_coco(item['mask'])
+            ids[mask.decode()] = row
+            x0, y0, x1, y1 = mask.box
+            height, width = image.shape[:2]
+            objects[row] = (CATEGORY[item['category']], COLOR[item['color']],
+                            x0 / width, y0 / height, x1 / width, y1 / height)
+        if np.random.default_rng((self.seed, self.epoch, index)).random() < 0.5:
+            image, ids = image[:, ::-1].copy(), ids[:, ::-1].copy()
+            objects[:, [2, 4]] = 1 - objects[:, [4, 2]]
+        return image, ids, objects
+
+
+class PixelCollator:
+    """Pictures from ScenePictures as a PixelBatch."""
+
+    def __init__(self, model, preprocessor):
+        self.preprocessor = preprocessor
+        self.side = model.grounding.image_size
+        self.rows = model.grounding.image_size // model.grounding.patch_size
+
+    def __call__(self, items):
+        pixels, patches, grids, sam, qwen = [], [], [], [], []
+        for image, ids, objects in items:
+            chw = to_chw(image)
+            pixels.append(sam_pixels(chw, self.side, 'cpu', torch.float32))
+            cut, grid = self.preprocessor(chw, 'cpu', torch.float32)
+            patches.append(cut)
+            grids.append(grid)
+            merge = self.preprocessor.merge_size
+            sam.append(_labels(ids, objects, CELLS * self.rows, CELLS * self.rows))
+            qwen.append(_labels(ids, objects, CELLS * grid[1] // merge, CELLS * grid[2] // merge))
+        return PixelBatch(torch.cat(pixels), torch.cat(patches), grids, _stack(sam), _stack(qwen))
+
+
+def _labels(ids, objects, rows, columns):
+    """Labels at the middles of rows x columns cells: (category, color, borders)."""
+    y, x = (np.arange(rows) + 0.5) / rows, (np.arange(columns) + 0.5) / columns
+    at = ids[(y * ids.shape[0]).astype(int)][:, (x * ids.shape[1]).astype(int)]
+    found = torch.from_numpy(objects[at])  # [rows, columns, 6]
+    x, y = torch.from_numpy(x).float()[None, :], torch.from_numpy(y).float()[:, None]
+    x0, y0, x1, y1 = found[..., 2:].unbind(-1)
+    borders = torch.stack([x - x0, y - y0, x1 - x, y1 - y])
+    return found[..., 0].long(), found[..., 1].long(), borders
+
+
+def _stack(labels):
+    return Labels(*(torch.stack(parts) for parts in zip(*labels)))
+
+
+class PixelTraining(nn.Module):
+    """The model with a head on every feature map that is to carry the labels."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        sam, text = model.config.bridge_dim, model.config.qwen.text_config.hidden_size
+        outputs = len(CATEGORY) + 1 + len(COLOR) + 1 + 4
+        widths = {'pixels': sam, 'coarse': sam, 'tokens': text}
+        self.heads = nn.ModuleDict({
+            name: nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs)) for name, width in widths.items()
+        })
+
+    def forward(self, batch):
+        """Loss sums over images: {name: (sum, 'images')}."""
+        features = self.model.grounding.encode(batch.pixels)
+        decoder = self.model.grounding.mask_decoder
+        fine = decoder.pixel_decoder(list(features.pyramid))
+        tokens, _ = self.model.encode_image(batch.patches, *batch.grids)
+        rows, columns = (size // CELLS for size in batch.qwen.category.shape[1:])
+        maps = {
+            'pixels': (fine.permute(0, 2, 3, 1), batch.sam),
+            'coarse': (features.pyramid[-1].permute(0, 2, 3, 1), batch.sam),
+            'tokens': (tokens.view(len(batch.grids), rows, columns, -1), batch.qwen),
+        }
+        losses = {}
+        for name, (values, labels) in maps.items():
+            for term, loss in _terms(self.heads[name](values), labels).items():
+                losses[f'{name}_{term}'] = (loss, 'images')
+        return losses
+
+
+def _terms(outputs, labels):
+    """Sums over images of the mean category, color and box loss; outputs [B, h, w, C] on the labels' grid or CELLS
+    coarser, where a cell's truth is the mix of its labels."""
+    cells = labels.category.shape[1] // outputs.shape[1]
+    category, color, borders = outputs.split([len(CATEGORY) + 1, len(COLOR) + 1, 4], dim=-1)
+    shown = (labels.category > 0).float()
+    weight = _pool(shown[:, None], cells)[:, 0]  # [B, h, w] share of the cell that shows an object
+    truth = _pool((labels.borders * shown[:, None]), cells) / weight.clamp(min=1e-6)[:, None]
+    per_object = weight / weight.sum((1, 2), keepdim=True).clamp(min=1)
+    found = {
+        'category': _cross_entropy(category, labels.category, cells) * (1 + 3 * weight) / weight[0].numel(),
+        'color': (_cross_entropy(color, labels.color, cells)) * per_object,
+        'box': BOX_WEIGHT * F.smooth_l1_loss(borders.permute(0, 3, 1, 2), truth, reduction='none', beta=0.05).sum(1)
+        * per_object,
+    }
+    return {name: loss.sum() for name, loss in found.items()}
+
+
+def _cross_entropy(logits, labels, cells):
+    """[B, h, w] cross-entropy against the label, or the shares of the labels in a cell."""
+    if cells == 1:
+        return F.cross_entropy(logits.permute(0, 3, 1, 2), labels, reduction='none')
+    shares = _pool(F.one_hot(labels, logits.shape[-1]).permute(0, 3, 1, 2).float(), cells)
+    return -(logits.log_softmax(-1).permute(0, 3, 1, 2) * shares).sum(1)
+
+
+def _pool(maps, cells):
+    return maps if cells == 1 else F.avg_pool2d(maps, cells)

@@ -1,0 +1,140 @@
+"""A training recipe: one YAML file, every key of it known, values changed on the command line as key=value."""
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+
+import yaml
+
+from instructsam.core.errors import InstructSAMError
+from instructsam.train.objective import Objective
+
+STAGES = ('pixels', 'base', 'instruct')
+
+
+class RecipeError(InstructSAMError, ValueError):
+    """A recipe that cannot be used; the message names the key."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rate of each part; 0 freezes it."""
+
+    language: float = 0.0  # the language model, or its LoRA matrices
+    vision: float = 0.0  # Qwen's vision blocks
+    projector: float = 0.0  # Qwen's mergers
+    decoder: float = 0.0  # bridge, query bank, SAM3 but for its image encoder
+    image_encoder: float = 0.0  # SAM3's
+    heads: float = 0.0  # what only training uses
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank matrices on the language model's attention, in the place of its own weights (peft's LoraConfig)."""
+
+    rank: int = 64
+    alpha: int = 16
+    dropout: float = 0.05
+    targets: tuple[str, ...] = ('q_proj', 'k_proj', 'v_proj', 'o_proj')
+    embeddings: bool = True  # the token embeddings (and so the tied head) are trained beside it
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One stage of training. Paths are relative to where the command runs."""
+
+    stage: str  # pixels | base | instruct
+    model: str  # folder or built-in model to start from
+    output: str  # folder of the run: checkpoints, logs, the final model in `final`
+    data: tuple[dict, ...]  # mixing list: annotations, images, repeat
+    validation: tuple[dict, ...] = ()  # the same, for evaluations
+    initialise: bool = False  # draw all weights anew from the seed
+    seed: int = 0
+    steps: int = 0  # optimizer steps; 0: `epochs` decides
+    epochs: float = 1.0
+    batch_size: int = 1  # samples of one process in one forward pass
+    accumulation: int = 1  # forward passes a step
+    rates: Rates = field(default_factory=Rates)
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup_ratio: float = 0.03
+    schedule: str = 'cosine'  # any of transformers' SchedulerType
+    clip_norm: float = 1.0
+    lora: Lora | None = None
+    objective: Objective = field(default_factory=Objective)
+    layers: bool = False  # stages 1 and 2: losses on every detector layer, as in the base stage
+    branches: bool = False  # the turns of a sample do not see each other, as if each were alone with the image
+    max_phrases: int = 0  # phrases of a sample that reach the detector, chosen at random; 0: all
+    phrases_per_call: int = 5  # phrases that share one detector call; bounds memory
+    dtype: str = 'float32'  # or bfloat16: autocast
+    workers: int = 0  # processes that read data
+    log_every: int = 10
+    save_every: int = 500
+    keep: int = 2  # checkpoints
+    evaluate_every: int = 0  # 0: only at the end
+    max_broken_share: float = 0.01  # of records, before the run stops
+    trainer: dict = field(default_factory=dict)  # anything else of transformers.TrainingArguments (fsdp, deepspeed, ...)
+
+    def __post_init__(self):
+        if self.stage not in STAGES:
+            raise RecipeError(f'stage is one of {", ".join(STAGES)}, got {self.stage!r}.')
+        if not self.data:
+            raise RecipeError('data is empty: give a mixing list of annotations, images and repeat.')
+
+
+def read_recipe(path, overrides=()):
+    """The Recipe in the YAML file `path`, with `overrides` ("rates.decoder=1e-4") applied. Raises RecipeError."""
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+    except OSError as error:
+        raise RecipeError(f'{path} cannot be read: {error.strerror}.') from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f'{path} is no YAML: {error}') from error
+    if not isinstance(raw, dict):
+        raise RecipeError(f'{path} holds no keys.')
+    for override in overrides:
+        key, found, value = override.partition('=')
+        if not found:
+            raise RecipeError(f'{override!r} is not of the form key=value.')
+        _put(raw, key.split('.'), yaml.safe_load(value), key)
+    return _build(Recipe, raw, str(path))
+
+
+def _put(raw, keys, value, name):
+    for key in keys[:-1]:
+        raw = raw.setdefault(key, {})
+        if not isinstance(raw, dict):
+            raise RecipeError(f'{name}: {key} holds no keys.')
+    raw[keys[-1]] = value
+
+
+def _build(kind, raw, where):
+    """An instance of the dataclass `kind` from a mapping; numbers like 1e-4, which YAML reads as text, are numbers."""
+    known = {each.name: each for each in fields(kind)}
+    unknown = sorted(set(raw) - set(known))
+    if unknown:
+        raise RecipeError(f'{where} has unknown keys: {", ".join(unknown)}. Known: {", ".join(known)}.')
+    values = {}
+    for name, value in raw.items():
+        values[name] = _value(known[name], value, f'{where}: {name}')
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise RecipeError(f'{where}: {error}') from error
+
+
+def _value(spec, value, where):
+    inner = {'rates': Rates, 'lora': Lora, 'objective': Objective}.get(spec.name)
+    if inner is not None and is_dataclass(inner):
+        if value is None and spec.name == 'lora':
+            return None
+        if not isinstance(value, dict):
+            raise RecipeError(f'{where} holds keys, got {value!r}.')
+        return _build(inner, value, where)
+    kind = spec.type if isinstance(spec.type, str) else getattr(spec.type, '__name__', str(spec.type))
+    if kind == 'float':
+        try:
+            return float(value)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f'{where} is a number, got {value!r}.') from error
+    if kind in ('int', 'bool', 'str', 'dict') and type(value).__name__ != kind:
+        raise RecipeError(f'{where} is of type {kind}, got {value!r}.')
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,108 @@
+"""`instructsam tabletop`: `generate` writes scenes with instructions as training data, `page` draws some for people."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from instructsam.core.commands.arguments import count
+from instructsam.core.errors import InstructSAMError
+from instructsam.train.tabletop.splits import SPLITS
+
+SIDES_PX = (16, 4096)
+
+
+def add_arguments(parser):
+    actions = parser.add_subparsers(dest='action', metavar='ACTION', required=True)
+
+    def action(name, summary):
+        return actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + '.')
+
+    generate = action('generate', 'write scenes, instructions about them and exact masks to a folder')
+    generate.add_argument('out', metavar='OUT', type=Path, help='folder to write to; made where it is missing')
+    add_scene_arguments(generate, split='train', scenes=100)
+    generate.add_argument(
+        '--size', type=side, nargs=2, default=(224, 224), metavar=('WIDTH', 'HEIGHT'), help='px (default: 224 224)'
+    )
+    generate.add_argument('--workers', type=count, metavar='N', help='processes (default: one a core)')
+    generate.add_argument('--no-depth', action='store_true', help='leave out the depth images')
+
+    page = action('page', 'draw a page of scenes, each with an instruction and its answer')
+    page.add_argument('out', metavar='OUT.png', help='picture file to write')
+    add_scene_arguments(page, split='train', scenes=24)
+
+
+def add_scene_arguments(parser, split, scenes):
+    """--split, --scenes and --seed, with these defaults: which scenes."""
+
+    def option(name, default, description, **kwargs):
+        parser.add_argument(name, default=default, help=description + ' (default: %(default)s)', **kwargs)
+
+    option('--split', split, 'unseen: with pairs, combinations and wordings that training never shows', choices=SPLITS)
+    option('--scenes', scenes, 'how many', type=count, metavar='N')
+    option('--seed', 0, 'another seed, other scenes', type=seed, metavar='S')
+
+
+def run(args):
+    """Returns exit code 0. Raises InstructSAMError."""
+    return _generate(args) if args.action == 'generate' else _page(args)
+
+
+def _generate(args):
+    check_drawing()
+    from instructsam.train.tabletop.generate import generate
+
+    try:
+        done = generate(
+            args.out, args.split, args.scenes, args.seed, args.size, args.workers, not args.no_depth,
+            progress=sys.stderr.isatty(),
+        )  # fmt: skip
+    except OSError as error:
+        raise InstructSAMError(f'cannot write {error.filename or args.out}: {error.strerror or error}') from error
+    for name in ('sentences', 'phrases'):
+        counts = getattr(done, name)
+        total = sum(counts.values())
+        print(f'{total} {name}: ' + ', '.join(f'{kind} {count / total:.1%}' for kind, count in sorted(counts.items())))
+    return 0
+
+
+def _page(args):
+    from instructsam.core.image_file import check_path
+
+    check_path(args.out)
+    if Path(args.out).suffix.lower() != '.png':
+        raise InstructSAMError(f'cannot write {args.out}: a page is a PNG file. Give a name that ends in .png.')
+    check_drawing()
+    from instructsam.train.tabletop.page import write_page
+
+    try:
+        write_page(args.out, args.split, args.seed, args.scenes)
+    except OSError as error:
+        raise InstructSAMError(f'cannot write {args.out}: {error.strerror or error}') from error
+    return 0
+
+
+def check_drawing():
+    """Raises where no scene can be drawn: ModuleNotFoundError without MuJoCo, InstructSAMError without OpenGL."""
+    import mujoco  # noqa: F401
+
+    from instructsam.train.tabletop.render import Renderer
+
+    try:
+        Renderer({}, {}, 16, 16).close()
+    except RuntimeError as error:
+        raise InstructSAMError(f'no scene can be drawn: {error}.') from error
+
+
+def seed(value):
+    """A whole number from 0."""
+    if not (value.isascii() and value.isdigit()):
+        raise argparse.ArgumentTypeError(f'expected a whole number from 0, got {ascii(value)}')
+    return int(value)
+
+
+def side(value):
+    """Pixels of a picture's side."""
+    low, high = SIDES_PX
+    if not (value.isascii() and value.isdigit() and low <= int(value) <= high):
+        raise argparse.ArgumentTypeError(f'expected {low} to {high} px, got {ascii(value)}')
+    return int(value)
