@@ -18,9 +18,11 @@ from instructsam.core.errors import ModelError
 from instructsam.core.model import InstructSAMModel
 
 SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
+ADAPTER, ADAPTER_CONFIG = 'adapter_model.safetensors', 'adapter_config.json'  # peft's, of LoRA matrices
 LISTED = 20  # tensor names that an error lists per kind
 REOPEN_BYTES = 256 << 20
 _SMALL_FILES = ('*.json', '*.jinja', '*.txt', '*.model')
+_OF_WEIGHTS = (INDEX, ADAPTER_CONFIG, 'trainer_state.json')  # small files that tell of the weights beside them
 
 
 def resolve(name):
@@ -54,13 +56,16 @@ def resolve(name):
         ) from error
 
 
-def load(folder, device, dtype):
+def load(folder, device, dtype, base_only=False):
     """The model in `folder` with its weights on `device`, in `dtype` (None: as stored). Returns InstructSAMModel.
 
-    Weights are read a few tensors at a time, so that memory peaks little above their own size. Raises ModelError:
-    no weights, only pickles, an unreadable file, or tensors that are missing, unexpected or of another shape.
+    Weights are read a few tensors at a time, so that memory peaks little above their own size. base_only: without the
+    LoRA matrices beside them, which are an error otherwise. Raises ModelError: no weights, only pickles, an unreadable
+    file, unmerged LoRA matrices, or tensors that are missing, unexpected or of another shape.
     """
     folder = Path(folder)
+    if (folder / ADAPTER).exists() and not base_only:
+        raise ModelError(f'{folder} holds unmerged LoRA matrices: run `instructsam train merge {folder} OUT`.')
     config = ModelConfig.from_folder(folder)
     files = _weight_files(folder)
     with init_empty_weights(include_buffers=False):  # the file brings the parameters, but not the tables
@@ -75,8 +80,14 @@ def load(folder, device, dtype):
 
 
 def save(model, folder, source=None):
-    """Writes a folder that `load` reads back bit for bit, in the published layout.
+    """Writes a folder that `load` reads back bit for bit. See `save_tensors`."""
+    save_tensors(model.config, model.state_dict(), folder, source)
 
+
+def save_tensors(config, tensors, folder, source=None):
+    """Writes a model folder in the published layout.
+
+    config: ModelConfig; tensors: the model's state_dict();
     source: a model folder whose tokenizer, processor and template files are copied. SAM3's configuration is written to
     sam3/, where config.json's mask_decoder_model then points. Each file appears whole or not at all.
     """
@@ -85,13 +96,13 @@ def save(model, folder, source=None):
     if source is not None and Path(source).resolve() != folder.resolve():
         for pattern in (*_SMALL_FILES, 'sam3/*.json'):
             for file in Path(source).glob(pattern):
-                if file.name != INDEX:
+                if file.name not in _OF_WEIGHTS:
                     shutil.copyfile(file, folder / file.relative_to(source))
-    raw = {**model.config.raw, 'mask_decoder_model': 'sam3', 'mm_mask_decoder': 'sam3'}
-    sam3 = {'model_type': 'sam3_video', 'detector_config': model.config.sam3.to_dict()}
+    raw = {**config.raw, 'mask_decoder_model': 'sam3', 'mm_mask_decoder': 'sam3'}
+    sam3 = {'model_type': 'sam3_video', 'detector_config': config.sam3.to_dict()}
     _write(folder / 'config.json', lambda path: path.write_text(json.dumps(raw, indent=1)))
     _write(folder / 'sam3' / 'config.json', lambda path: path.write_text(json.dumps(sam3, indent=1)))
-    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     _write(folder / SINGLE, lambda path: save_file(tensors, path, metadata={'format': 'pt'}))
 
 

@@ -13,9 +13,13 @@ COMMANDS = {  # name -> module with add_arguments(parser) and run(args), and its
     'segment': ('instructsam.core.commands.segment', 'find what an instruction names in an image file'),
     'demo': ('instructsam_ros.demo', 'run the ROS 2 node on a recorded frame, from camera topic to masks'),
     'tabletop': ('instructsam.train.tabletop.command', 'draw tables of household objects and instructions about them'),
+    'train': ('instructsam.train.command', 'train a model, one stage after a recipe'),
     'eval': ('instructsam.train.evaluation.command', 'measure a model on a benchmark'),
 }
-EXTRAS = {'mujoco': 'tabletop', 'scipy': 'train'}  # module that may be missing -> the extra that brings it
+EXTRAS = {  # module that may be missing -> the extra that brings it
+    'mujoco': 'tabletop',
+    **dict.fromkeys(('peft', 'scipy', 'tensorboard', 'yaml'), 'train'),
+}
 USAGE_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # the last two as a shell reports SIGINT and SIGPIPE
 
 

@@ -68,8 +68,9 @@ class InstructSAM:
         """Loads a built-in model, a model folder or a hub id.
 
         device: auto (CUDA where there is one, else CPU) or a torch device; dtype: auto (bfloat16 on CUDA, float16 where
-        the GPU lacks it, float32 on CPU), float32, bfloat16 or float16; mode: consistent (as trained) or reference (as
-        the authors' inference code runs it), see README. Raises ModelError with a message for a person.
+        the GPU lacks it, float32 on CPU), float32, bfloat16 or float16; mode: consistent (as trained), reference (as
+        the authors' inference code runs it) or causal (for ablation), see README. Raises ModelError with a message for
+        a person.
         """
         if mode not in MODES:
             raise ModelError(f'mode is one of {", ".join(MODES)}, got {mode!r}.')
@@ -83,7 +84,7 @@ class InstructSAM:
             folder = checkpoint.resolve(name)
             model = checkpoint.load(folder, device, dtype)
             warning = ''
-        prompter, stop_ids = _read_text_side(folder, model.config)
+        prompter, stop_ids = read_text_side(folder, model.config)
         preprocessor = QwenPreprocessor.from_folder(folder)
         return cls(model, prompter, preprocessor, stop_ids, name=str(name), mode=mode, folder=folder, warning=warning)
 
@@ -137,7 +138,7 @@ class InstructSAM:
         clock = _Clock(self.device, cancelled, frame.timings_ms)
         deadline = None if time_budget_s is None else time.monotonic() + time_budget_s
 
-        sequence = Sequence(self.model, frame.prefix)
+        sequence = self._sequence(frame.prefix)
         with clock('prefill'):
             step = sequence.add_text(self.prompter.instruction_ids(text))
         with clock('generation'):
@@ -163,6 +164,9 @@ class InstructSAM:
         """Token ids of the answer that names `phrases`, for `segment(answer=...)`: a caller that knows the phrase pays
         no decoding. Special tokens in a phrase are plain text. Raises InstructionError for an unusable phrase."""
         return self.prompter.phrases_answer_ids(phrases)
+
+    def _sequence(self, prefix):
+        return Sequence(self.model, prefix)
 
     def _forced_ids(self, answer):
         ids = self.prompter.answer_ids(answer) if isinstance(answer, str) else list(answer)
@@ -190,12 +194,15 @@ class InstructSAM:
         detected = []
         for start in range(0, len(groups), GROUPS_PER_CALL):
             clock.check()
-            chunk = groups[start : start + GROUPS_PER_CALL]
-            queries = self.model.slot_queries(torch.stack([group.hidden for group in chunk]))
-            text, text_mask = self.model.phrase_conditioning([group.phrase_ids for group in chunk], self.mode)
-            output = self.model.grounding(features, queries, text, text_mask)
-            detected += zip(output.mask_logits, output.logits.float().sigmoid(), strict=True)
+            detected += zip(*self._find(features, groups[start : start + GROUPS_PER_CALL]), strict=True)
         return detected
+
+    def _find(self, features, groups):
+        """One detector call: mask logits [G, K, h, w] and scores [G, K]."""
+        queries = self.model.slot_queries(torch.stack([group.hidden for group in groups]))
+        text, text_mask = self.model.phrase_conditioning([group.phrase_ids for group in groups], self.mode)
+        output = self.model.grounding(features, queries, text, text_mask)
+        return output.mask_logits, output.logits.float().sigmoid()
 
     def _instances(self, detected, phrases, frame, threshold, clock):
         """Instances above the threshold whose mask has a pixel, best first; one full-size mask at a time."""
@@ -263,7 +270,7 @@ def _dtype(dtype, device):
     return DTYPES[dtype]
 
 
-def _read_text_side(folder, config):
+def read_text_side(folder, config):
     """The Prompter and the ids that end an answer."""
     folder = Path(folder)
     if not any((folder / name).is_file() for name in ('tokenizer.json', 'vocab.json')):

@@ -64,10 +64,11 @@ class DetrDecoder(sam3.Sam3DetrDecoder):
         """Refines slots and boxes layer by layer.
 
         queries [G, K, d]; encoded, position [G, N, d]; text [G, T, d]; text_mask [G, T] bool; size (h, w), h * w = N;
-        references [G, K, 4] cxcywh before the sigmoid, None: the model's own for each slot. Returns hidden
-        [layers, G, K, d] and reference_boxes [layers, G, K, 4] (the input of every layer).
+        references [G, K, 4] cxcywh before the sigmoid, None: the model's own for each slot (for the first ones, where
+        there are fewer queries than it has slots). Returns hidden [layers, G, K, d] and reference_boxes
+        [layers, G, K, 4] (the input of every layer).
         """
-        start = self.reference_points.weight if references is None else references
+        start = self.reference_points.weight[: queries.shape[1]] if references is None else references
         boxes = start.sigmoid().expand(len(queries), -1, -1)
         attend = text_mask[:, None, None, :]
         hidden, references = [], []

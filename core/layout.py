@@ -4,12 +4,14 @@ Two ways of running the queries (they differ, see README):
 - consistent, as trained: Qwen3-VL's 3-axis positions (M-RoPE); queries see everything before them and each other.
 - reference, as the authors' inference code runs it: positions are the plain sequence index, also for image tokens; a
   query block starts one position late; queries also see the `<|mask_end|>` behind them.
+
+A third, causal, is there for ablation (paper, section 4): as consistent, but queries see only what is before them.
 """
 from dataclasses import dataclass, field
 
 import torch
 
-MODES = ('consistent', 'reference')
+MODES = ('consistent', 'reference', 'causal')
 
 
 @dataclass
@@ -79,7 +81,7 @@ class Layout:
         first = len(self) + 2
         queries = range(2, 2 + self.num_queries)
         for offset, token in enumerate(ids):
-            looks = self.blocks if offset in queries else -1
+            looks = self.blocks if offset in queries and self.mode != 'causal' else -1
             shows = self.blocks if offset in queries or (self.mode == 'reference' and offset == len(ids) - 1) else -1
             self._add(token, start + offset, looks, shows)
         self.blocks += 1

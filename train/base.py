@@ -2,22 +2,67 @@
 with phrases, SAM3 to find what a phrase says with learned queries of its own.
 
 The bridge is brought to meet them: what comes out of it at the query positions is drawn to SAM3's own queries, so that
-stage 1 starts from where this one ends.
+stage 1 starts from where this one ends. What the pixels show is learnt on beside it.
 """
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from instructsam.train.forward import answer_terms, features_of, read, slot_queries
+from instructsam.core.grounding import sam3
+from instructsam.train.data import DataError
+from instructsam.train.forward import Batch, answer_terms, features_of, read, slot_queries
 from instructsam.train.initialise import spread_boxes
-from instructsam.train.layers import add, detect_layers, layer_losses
+from instructsam.train.layers import add, detect_layers, layer_losses, tight_boxes
+from instructsam.train.pixels import CELLS, DenseHeads, Labels, labels_at, read_objects
 
-GROUPS = 3  # of queries: SAM3's own, and others that only training uses
+GROUPS = 3  # of learned queries: SAM3's own, and others that only training uses
 BRIDGE_WEIGHT = 0.2
+DENSE_WEIGHT = 0.25
+SHIFT, STRETCH = 0.4, 0.4  # of the boxes that are to be put right, as shares of their sides
+
+
+@dataclass
+class BaseBatch(Batch):
+    """A batch with labels of all pixels on the grids of both encoders."""
+
+    sam: Labels | None = None
+    qwen: Labels | None = None
+
+    def counts(self):
+        return {**super().counts(), 'images': len(self.pixels)}
+
+
+class BaseCollator:
+    """Adds the labels to what a Collator makes; every image must be of one of the scenes."""
+
+    def __init__(self, collator, sources, rows):
+        """sources: of *_scenes.jsonl files; rows: of SAM3's grid."""
+        self.collator, self.rows = collator, rows
+        self.lines = {}
+        for source in sources:
+            for line in source.annotations.read_text(encoding='utf-8').splitlines():
+                self.lines[source.images / json.loads(line)['image']] = line
+
+    def __call__(self, samples):
+        missing = [str(sample.image) for sample in samples if sample.image not in self.lines]
+        if missing:
+            raise DataError(f'{missing[0]} is in none of the files that `scenes` names.')
+        batch = self.collator(samples)
+        scenes = [read_objects(json.loads(self.lines[sample.image])) for sample in samples]
+        merge = self.collator.merge
+        return BaseBatch(
+            **{each.name: getattr(batch, each.name) for each in fields(batch)},
+            sam=labels_at(scenes, [(CELLS * self.rows,) * 2] * len(scenes)),
+            qwen=labels_at(scenes, [(CELLS * h // merge, CELLS * w // merge) for _, h, w in batch.grids]),
+        )
 
 
 class BaseTraining(nn.Module):
-    """The model and the extra query groups."""
+    """The model, more query groups, and heads for what pixels show."""
 
     def __init__(self, model, phrases_per_call):
         super().__init__()
@@ -27,24 +72,52 @@ class BaseTraining(nn.Module):
         self.queries = nn.Parameter(torch.randn(GROUPS - 1, config.num_queries, config.bridge_dim))
         boxes = spread_boxes(config.num_queries)
         self.references = nn.Parameter(boxes + 0.3 * torch.randn(GROUPS - 1, *boxes.shape))
+        self.repairer = nn.Parameter(torch.randn(config.bridge_dim))  # the query of every box that is to be put right
+        self.heads = DenseHeads(config, ('coarse', 'tokens'))
 
     def forward(self, batch):
         """Loss sums: {term: (sum, count)}."""
-        model = self.model
-        decoder = model.grounding.detr_decoder
-        hidden = read(model, batch)
+        model, decoder = self.model, self.model.grounding.detr_decoder
+        visual = model.encode_image(batch.patches, *batch.grids)
+        hidden = read(model, batch, visual)
         losses = answer_terms(model, batch, hidden)
         if batch.text.blocks:
             slots = slot_queries(model, hidden, batch, range(len(batch.text.blocks)))
             goal = decoder.query_embed.weight.detach().expand_as(slots)
             losses['bridge'] = (BRIDGE_WEIGHT * F.mse_loss(slots, goal, reduction='none').mean((1, 2)).sum(), 'blocks')
-
-        queries = torch.cat([decoder.query_embed.weight[None], self.queries])
-        references = torch.cat([decoder.reference_points.weight[None], self.references])
         features = model.grounding.encode(batch.pixels)
+        dense = {
+            **self.heads.token_losses(visual[0], batch.qwen),
+            **self.heads.losses('coarse', features.pyramid[-1].permute(0, 2, 3, 1), batch.sam),
+        }
+        losses.update({name: (DENSE_WEIGHT * value, count) for name, (value, count) in dense.items()})
         for chosen in batch.calls(self.phrases_per_call):
-            own = features_of(features, batch, chosen)
+            masks = [batch.masks[index] for index in chosen]
+            queries, references = self._slots(masks)
             phrase_ids = [batch.text.phrase_ids[index] for index in chosen]
-            outputs = detect_layers(model, own, queries.expand(len(chosen), -1, -1, -1), references, phrase_ids)
-            add(losses, layer_losses(model, outputs, [batch.masks[index] for index in chosen]))
+            outputs = detect_layers(model, features_of(features, batch, chosen), queries, references, phrase_ids)
+            add(losses, layer_losses(model, outputs, masks))
         return losses
+
+    def _slots(self, masks):
+        """Queries [P, G, K, d] and references [P, G, K, 4] for phrases with these masks: the learned groups, and one of
+        true boxes that are off, among others that show nothing (denoising, DN-DETR, arXiv 2203.01305)."""
+        decoder, phrases = self.model.grounding.detr_decoder, len(masks)
+        queries = torch.cat([
+            decoder.query_embed.weight[None], self.queries, self.repairer.expand_as(self.queries[:1])
+        ])
+        learned = torch.cat([decoder.reference_points.weight[None], self.references])
+        count = learned.shape[1]
+        off = torch.stack([_off(tight_boxes(each), count) for each in masks]).to(learned)
+        references = torch.cat([learned.expand(phrases, -1, -1, -1), off[:, None]], dim=1)
+        return queries.expand(phrases, -1, -1, -1), references
+
+
+def _off(boxes, count):
+    """`boxes` [N, 4] xyxy moved and stretched at random, and random ones up to `count`: cxcywh before the sigmoid."""
+    centre, side = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    centre = centre + SHIFT * side * (torch.rand(len(boxes), 2) - 0.5) * 2
+    side = side * (1 + STRETCH * (torch.rand(len(boxes), 2) - 0.5) * 2)
+    more = count - len(boxes)
+    filler = torch.cat([torch.rand(more, 2), 0.05 + 0.3 * torch.rand(more, 2)], dim=1)
+    return sam3.inverse_sigmoid(torch.cat([torch.cat([centre, side], dim=1), filler]).clamp(0.01, 0.99))

@@ -1,4 +1,6 @@
 """Samples as the batch that the forward pass reads: token sequences, both encoders' inputs, masks and boxes."""
+from dataclasses import replace
+
 import numpy as np
 import torch
 from transformers import AutoTokenizer
@@ -24,12 +26,16 @@ class Collator:
         self.branches = branches
 
     @classmethod
-    def from_folder(cls, folder, config, branches=False):
-        """For the model folder `folder` of core.config.ModelConfig `config`. Raises ModelError."""
+    def from_folder(cls, folder, config, branches=False, max_pixels=0, mode='consistent'):
+        """For the model folder `folder` of core.config.ModelConfig `config`; max_pixels: of an image in Qwen's encoder,
+        where that is less than the folder's (0: the folder's); mode: see Dialogue. Raises ModelError."""
+        preprocessor = QwenPreprocessor.from_folder(folder)
+        if max_pixels:
+            preprocessor = replace(preprocessor, max_pixels=min(max_pixels, preprocessor.max_pixels))
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         return cls(
-            Dialogue(tokenizer, Prompter(tokenizer, config.tokens)),
-            QwenPreprocessor.from_folder(folder),
+            Dialogue(tokenizer, Prompter(tokenizer, config.tokens), mode),
+            preprocessor,
             config.num_queries,
             config.sam3.vision_config.backbone_config.image_size,
             config.qwen.vision_config.spatial_merge_size,

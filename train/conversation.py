@@ -6,15 +6,18 @@ import torch
 from instructsam.core.layout import Layout
 
 IGNORED = -100  # label of a token that is not supervised
+AUTOREGRESSIVE = 'autoregressive'  # a mode without query bank, beside those of core.layout
 _PARTS = tuple(f'\u2063part {index}\u2063' for index in range(4))
 
 
 class Dialogue:
     """Turns a sample's questions and answers into ids around the chat template; questions are plain text."""
 
-    def __init__(self, tokenizer, prompter):
-        """tokenizer: transformers' fast tokenizer with a chat template; prompter: core's Prompter on the same."""
+    def __init__(self, tokenizer, prompter, mode='consistent'):
+        """tokenizer: transformers' fast tokenizer with a chat template; prompter: core's Prompter on the same; mode:
+        consistent, causal, or autoregressive: the answer itself has a `[SEG]` for each instance (ablation)."""
         self.prompter = prompter
+        self.mode = mode
         ask, answer, again, end = _PARTS
         rendered = tokenizer.apply_chat_template(
             [
@@ -36,11 +39,13 @@ class Dialogue:
     def write(self, sample, num_queries, rows, columns, branches=False):
         """The Layout of a sample with an image of rows x columns tokens, its labels and its query blocks.
 
-        Supervised: the answers, `<|mask_start|>` and what ends an answer; not the queries nor `<|mask_end|>`. With
-        `branches`, each turn is a first turn: it sees the image and itself alone. Returns a Script.
+        Supervised: the answers, `<|mask_start|>` and what ends an answer; queries and `<|mask_end|>` only where the
+        model writes them itself (autoregressive). With `branches`, each turn is a first turn: it sees the image and
+        itself alone. Returns a Script.
         """
-        layout = Layout(self.prompter.tokens, num_queries, 'consistent')
-        script = Script(layout, [], [], [])
+        has_bank = self.mode != AUTOREGRESSIVE
+        layout = Layout(self.prompter.tokens, num_queries, self.mode if has_bank else 'consistent')
+        script = Script(layout, [], [], [], has_bank)
         script.add(self.prompter.before_image)
         layout.add_image(rows, columns)
         script.catch_up()
@@ -61,12 +66,15 @@ class Dialogue:
         tokens = self.prompter.tokens
         if not turn.phrases:
             script.add(self.prompter.plain_ids(turn.text), supervised=True)
-        for index, phrase in enumerate(turn.phrases):
+        for index, (phrase, target) in enumerate(zip(turn.phrases, turn.targets, strict=True)):
             if index:
                 script.add(self.prompter.plain_ids(', '), supervised=True)
             ids = self.prompter.plain_ids(phrase)
             script.add([tokens.phrase_start, *ids], supervised=True)
-            script.add_block(ids)
+            if script.has_bank:
+                script.add_block(ids)
+            else:
+                script.add_mask_tokens(ids, len(target))
 
 
 @dataclass
@@ -77,6 +85,7 @@ class Script:
     labels: list[int]  # a row each; IGNORED where nothing is supervised
     blocks: list[slice]  # rows of the queries of every phrase
     phrase_ids: list[list[int]]  # what conditions SAM3, without tags
+    has_bank: bool = True  # the queries are the query bank's, not tokens
 
     def add(self, ids, supervised=False):
         self.layout.add_text(ids)
@@ -93,6 +102,14 @@ class Script:
         self.labels += [tokens.phrase_end, tokens.mask_start]
         self.catch_up()
 
+    def add_mask_tokens(self, phrase_ids, count):
+        """The end of a phrase with `count` mask tokens that the model is to write itself."""
+        tokens = self.layout.tokens
+        self.add([tokens.phrase_end, tokens.mask_start], supervised=True)
+        self.blocks.append(slice(len(self.layout), len(self.layout) + count))
+        self.phrase_ids.append(phrase_ids)
+        self.add([*[tokens.query] * count, tokens.mask_end], supervised=True)
+
 
 @dataclass
 class TextBatch:
@@ -103,8 +120,9 @@ class TextBatch:
     positions: torch.Tensor  # [3, B, L]
     mask: torch.Tensor  # [B, 1, L, L] bool, true where a row may look
     is_image: torch.Tensor  # [B, L] bool
-    blocks: list[tuple[int, slice]]  # (sample, rows) of every phrase of the batch
+    blocks: list[tuple[int, slice]]  # (sample, rows of its queries) of every phrase of the batch
     phrase_ids: list[list[int]]
+    has_bank: bool = True  # the query bank is put in at the blocks
 
 
 def batch_scripts(scripts, pad_id):
@@ -119,6 +137,7 @@ def batch_scripts(scripts, pad_id):
         is_image=torch.zeros(count, length, dtype=torch.bool),
         blocks=[(index, rows) for index, script in enumerate(scripts) for rows in script.blocks],
         phrase_ids=[ids for script in scripts for ids in script.phrase_ids],
+        has_bank=all(script.has_bank for script in scripts),
     )
     for index, script in enumerate(scripts):
         size = len(script.layout)

@@ -20,15 +20,27 @@ class Batch:
     pixels: torch.Tensor  # [B, 3, S, S] SAM3's input
     masks: list[torch.Tensor]  # a phrase each: [N, H, W] bool, N = 0 where nothing is there or only boxes are known
     boxes: list[torch.Tensor]  # a phrase each: [N, 4] xyxy 0 to 1
-    chosen: list[int] | None = None  # the phrases that reach the detector; None: all
+    chosen: list[int] | None = None  # the phrases that reach the detector (of those that have queries); None: all
 
     def __post_init__(self):
-        if self.chosen is None:
-            self.chosen = list(range(len(self.text.blocks)))
+        chosen = range(len(self.text.blocks)) if self.chosen is None else self.chosen
+        self.chosen = [index for index in chosen if self.queries(index)]
+
+    def queries(self, index):
+        """How many the phrase `index` has: K, but for mode autoregressive."""
+        rows = self.text.blocks[index][1]
+        return rows.stop - rows.start
 
     def calls(self, phrases_per_call):
-        """The chosen phrases, as many together as share a detector call."""
-        return [self.chosen[i : i + phrases_per_call] for i in range(0, len(self.chosen), phrases_per_call)]
+        """The chosen phrases, as many together as share a detector call: all of them with equally many queries."""
+        alike = {}
+        for index in self.chosen:
+            alike.setdefault(self.queries(index), []).append(index)
+        return [
+            some[first : first + phrases_per_call]
+            for some in alike.values()
+            for first in range(0, len(some), phrases_per_call)
+        ]
 
     def counts(self):
         """What loss sums are divided by."""
@@ -82,18 +94,22 @@ def answer_terms(model, batch, hidden):
     return {'answer': (answer_loss(model.token_logits(hidden[:, :-1][rows]), labels), 'tokens')}
 
 
-def read(model, batch):
-    """Hidden states [B, L, h] of the whole batch: image embeddings and the query bank put in their places."""
+def read(model, batch, visual=None):
+    """Hidden states [B, L, h] of the whole batch: image embeddings and the query bank put in their places.
+
+    visual: what `model.encode_image` returned for the batch, where the caller wants it too.
+    """
     text = batch.text
     device = model.device
-    image, deepstack = model.encode_image(batch.patches, *batch.grids)
+    image, deepstack = visual or model.encode_image(batch.patches, *batch.grids)
     embeds = model.embed(text.ids.to(device))
     is_image = text.is_image.to(device)
     embeds = embeds.masked_scatter(is_image[..., None], image.to(embeds.dtype))
     is_query = torch.zeros_like(is_image)
-    for sample, rows in text.blocks:
+    blocks = text.blocks if text.has_bank else []  # else they are tokens like all others
+    for sample, rows in blocks:
         is_query[sample, rows] = True
-    queries = model.model.mask_queries.repeat(len(text.blocks), 1)
+    queries = model.model.mask_queries.repeat(len(blocks), 1)
     embeds = embeds.masked_scatter(is_query[..., None], queries.to(embeds.dtype))
     return model.decode(embeds, text.positions.to(device), text.mask.to(device), None, is_image, deepstack)
 

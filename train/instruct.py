@@ -2,7 +2,7 @@
 from torch import nn
 
 from instructsam.train.forward import answer_terms, features_of, forward, read, slot_queries
-from instructsam.train.layers import add, detect_layers, layer_losses
+from instructsam.train.layers import TERMS, add, detect_layers, layer_losses
 
 
 class InstructTraining(nn.Module):
@@ -32,11 +32,15 @@ class InstructTraining(nn.Module):
             raise ValueError('losses on every layer want masks, and a sample has boxes only: set layers to false.')
         model = self.model
         hidden = read(model, batch)
-        losses = answer_terms(model, batch, hidden)
+        zero = hidden.sum() * 0.0  # every batch has all terms: processes add up theirs
+        losses = {**answer_terms(model, batch, hidden), **{name: (zero, count) for name, count in TERMS.items()}}
+        if not batch.chosen:
+            return losses
         features = model.grounding.encode(batch.pixels)
-        references = model.grounding.detr_decoder.reference_points.weight[None]
+        own = model.grounding.detr_decoder.reference_points.weight
         for chosen in batch.calls(self.phrases_per_call):
             queries = slot_queries(model, hidden, batch, chosen)[:, None]
+            references = own[: queries.shape[2]].expand(len(chosen), 1, -1, -1)
             phrase_ids = [batch.text.phrase_ids[index] for index in chosen]
             outputs = detect_layers(model, features_of(features, batch, chosen), queries, references, phrase_ids)
             add(losses, layer_losses(model, outputs, [batch.masks[index] for index in chosen]))

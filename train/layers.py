@@ -26,6 +26,12 @@ class LayerWeights:
     semantic: float = 1.0
 
 
+TERMS = {  # of layer_losses, and what each goes over
+    'mask_bce': 'masks', 'mask_dice': 'masks', 'box_l1': 'masks', 'box_giou': 'masks', 'presence': 'phrases',
+    'semantic': 'phrases',
+}  # fmt: skip
+
+
 @dataclass
 class LayerOutputs:
     """Of L layers, P phrases, G groups of K slots."""
@@ -40,7 +46,7 @@ class LayerOutputs:
 def detect_layers(model, features, queries, references, phrase_ids):
     """SAM3 on P phrases.
 
-    features: of a phrase's image each; queries [P, G, K, d]; references [G, K, 4] before the sigmoid. Returns
+    features: of a phrase's image each; queries [P, G, K, d]; references [P, G, K, 4] before the sigmoid. Returns
     LayerOutputs.
     """
     sam = model.grounding
@@ -51,10 +57,10 @@ def detect_layers(model, features, queries, references, phrase_ids):
     def grouped(values):
         return values.repeat_interleave(groups, 0)
 
-    starts = references.repeat(phrases, 1, 1)
     hidden, references = sam.detr_decoder(
-        queries.flatten(0, 1), grouped(encoded), grouped(position), grouped(text), grouped(mask), size, starts
-    )
+        queries.flatten(0, 1), grouped(encoded), grouped(position), grouped(text), grouped(mask), size,
+        references.flatten(0, 1),
+    )  # fmt: skip
     logits = torch.stack([
         sam.dot_product_scoring(layer[None], grouped(text), grouped(mask))[0].squeeze(-1) for layer in hidden
     ])

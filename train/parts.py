@@ -1,6 +1,7 @@
 """The parts of the model that have learning rates of their own, and which of them train at all."""
 import torch
 
+from instructsam.train.muon import is_hidden_matrix
 from instructsam.train.recipe import RecipeError
 
 # in every kind of checkpoint's names; the first that fits decides
@@ -25,10 +26,12 @@ def part_of(name):
     return next(part for part, prefix in _PREFIXES if name.startswith(prefix))
 
 
-def parameter_groups(training, rates, weight_decay):
-    """Freezes what has no rate and returns AdamW's groups: a part each, and those of one dimension without decay.
+def parameter_groups(training, rates, weight_decay, muon=0.0):
+    """Freezes what has no rate and returns the optimizer's groups: a part each, and those of one dimension without
+    decay.
 
-    training: a stage's module, the model in `.model`; whatever else it holds are heads.
+    training: a stage's module, the model in `.model`; whatever else it holds are heads; muon: how much faster matrices
+    of layers learn, by Muon; 0: all by AdamW.
     """
     groups = {}
     for name, parameter in training.named_parameters():
@@ -37,9 +40,10 @@ def parameter_groups(training, rates, weight_decay):
         if not rate or not parameter.requires_grad:
             parameter.requires_grad_(False)
             continue
-        decays = parameter.ndim > 1
-        group = groups.setdefault((part, decays), {
-            'name': part, 'params': [], 'lr': rate, 'weight_decay': weight_decay if decays else 0.0,
+        decays, orthogonal = parameter.ndim > 1, bool(muon) and is_hidden_matrix(name, parameter)
+        group = groups.setdefault((part, decays, orthogonal), {
+            'name': part, 'params': [], 'lr': rate * muon if orthogonal else rate, 'orthogonal': orthogonal,
+            'weight_decay': weight_decay if decays else 0.0,
         })
         group['params'].append(parameter)
     if not groups:
@@ -51,9 +55,9 @@ def describe(groups):
     """Lines that say how much of each part trains, and how fast."""
     sizes = {}
     for group in groups:
-        size, _ = sizes.get(group['name'], (0, 0))
-        sizes[group['name']] = size + sum(p.numel() for p in group['params']), group['lr']
-    return [f'{name}: {size / 1e6:.2f} M parameters, rate {rate:g}' for name, (size, rate) in sizes.items()]
+        key = group['name'] + (' (Muon)' if group['orthogonal'] else ''), group['lr']
+        sizes[key] = sizes.get(key, 0) + sum(p.numel() for p in group['params'])
+    return [f'{name}: {size / 1e6:.2f} M parameters, rate {rate:g}' for (name, rate), size in sizes.items()]
 
 
 def to(value, device):

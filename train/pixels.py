@@ -72,19 +72,26 @@ class ScenePictures(torch.utils.data.Dataset):
         folder, line = self.items[index]
         facts = json.loads(line)
         image = read_image(Path(folder) / facts['image'])
-        ids = np.zeros(image.shape[:2], np.int64)
-        objects = np.zeros((len(facts['objects']) + 1, 6), np.float32)
-        for row, item in enumerate(facts['objects'], 1):
-            mask = Rle.from_coco(item['mask'])
-            ids[mask.decode()] = row
-            x0, y0, x1, y1 = mask.box
-            height, width = image.shape[:2]
-            objects[row] = (CATEGORY[item['category']], COLOR[item['color']],
-                            x0 / width, y0 / height, x1 / width, y1 / height)
+        ids, objects = read_objects(facts)
         if np.random.default_rng((self.seed, self.epoch, index)).random() < 0.5:
             image, ids = image[:, ::-1].copy(), ids[:, ::-1].copy()
             objects[:, [2, 4]] = 1 - objects[:, [4, 2]]
         return image, ids, objects
+
+
+def read_objects(facts):
+    """What a scene's line says of its pixels: ids [H, W] int64 (0: none) and objects [N + 1, 6]: category, color and
+    box xyxy, 0 to 1."""
+    height, width = facts['height'], facts['width']
+    ids = np.zeros((height, width), np.int64)
+    objects = np.zeros((len(facts['objects']) + 1, 6), np.float32)
+    for row, item in enumerate(facts['objects'], 1):
+        mask = Rle.from_coco(item['mask'])
+        ids[mask.decode()] = row
+        x0, y0, x1, y1 = mask.box
+        place = (x0 / width, y0 / height, x1 / width, y1 / height)
+        objects[row] = (CATEGORY[item['category']], COLOR[item['color']], *place)
+    return ids, objects
 
 
 class PixelCollator:
@@ -96,32 +103,51 @@ class PixelCollator:
         self.rows = model.grounding.image_size // model.grounding.patch_size
 
     def __call__(self, items):
-        pixels, patches, grids, sam, qwen = [], [], [], [], []
-        for image, ids, objects in items:
-            chw = to_chw(image)
-            pixels.append(sam_pixels(chw, self.side, 'cpu', torch.float32))
-            cut, grid = self.preprocessor(chw, 'cpu', torch.float32)
-            patches.append(cut)
-            grids.append(grid)
-            merge = self.preprocessor.merge_size
-            sam.append(_labels(ids, objects, CELLS * self.rows, CELLS * self.rows))
-            qwen.append(_labels(ids, objects, CELLS * grid[1] // merge, CELLS * grid[2] // merge))
-        return PixelBatch(torch.cat(pixels), torch.cat(patches), grids, _stack(sam), _stack(qwen))
+        chws = [to_chw(image) for image, _, _ in items]
+        patches, grids = zip(*(self.preprocessor(chw, 'cpu', torch.float32) for chw in chws))
+        scenes, merge = [item[1:] for item in items], self.preprocessor.merge_size
+        return PixelBatch(
+            torch.cat([sam_pixels(chw, self.side, 'cpu', torch.float32) for chw in chws]),
+            torch.cat(patches),
+            list(grids),
+            sam=labels_at(scenes, [(CELLS * self.rows,) * 2] * len(items)),
+            qwen=labels_at(scenes, [(CELLS * rows // merge, CELLS * columns // merge) for _, rows, columns in grids]),
+        )
+
+
+def labels_at(scenes, sizes):
+    """The Labels of scenes (ids, objects) at the middles of rows x columns cells; sizes: (rows, columns), all alike."""
+    return Labels(*(torch.stack(parts) for parts in zip(*(_labels(*scene, *size) for scene, size in zip(scenes, sizes)))))
 
 
 def _labels(ids, objects, rows, columns):
-    """Labels at the middles of rows x columns cells: (category, color, borders)."""
     y, x = (np.arange(rows) + 0.5) / rows, (np.arange(columns) + 0.5) / columns
     at = ids[(y * ids.shape[0]).astype(int)][:, (x * ids.shape[1]).astype(int)]
     found = torch.from_numpy(objects[at])  # [rows, columns, 6]
     x, y = torch.from_numpy(x).float()[None, :], torch.from_numpy(y).float()[:, None]
     x0, y0, x1, y1 = found[..., 2:].unbind(-1)
-    borders = torch.stack([x - x0, y - y0, x1 - x, y1 - y])
-    return found[..., 0].long(), found[..., 1].long(), borders
+    return found[..., 0].long(), found[..., 1].long(), torch.stack([x - x0, y - y0, x1 - x, y1 - y])
 
 
-def _stack(labels):
-    return Labels(*(torch.stack(parts) for parts in zip(*labels)))
+class DenseHeads(nn.ModuleDict):
+    """A head on each of some feature maps: pixels (the pixel decoder's), coarse (SAM3's), tokens (Qwen's)."""
+
+    def __init__(self, config, names):
+        sam, text = config.bridge_dim, config.qwen.text_config.hidden_size
+        outputs = len(CATEGORY) + 1 + len(COLOR) + 1 + 4
+        widths = {'pixels': sam, 'coarse': sam, 'tokens': text}
+        super().__init__({
+            name: nn.Sequential(nn.LayerNorm(widths[name]), nn.Linear(widths[name], outputs)) for name in names
+        })
+
+    def losses(self, name, values, labels):
+        """Loss sums of the map `name`, values [B, h, w, C]: {term: (sum, 'images')}."""
+        return {f'{name}_{term}': (loss, 'images') for term, loss in _terms(self[name](values), labels).items()}
+
+    def token_losses(self, tokens, labels):
+        """Those of Qwen's tokens [B * h * w, C]."""
+        count, rows, columns = labels.category.shape
+        return self.losses('tokens', tokens.view(count, rows // CELLS, columns // CELLS, -1), labels)
 
 
 class PixelTraining(nn.Module):
@@ -130,30 +156,24 @@ class PixelTraining(nn.Module):
     def __init__(self, model):
         super().__init__()
         self.model = model
-        sam, text = model.config.bridge_dim, model.config.qwen.text_config.hidden_size
-        outputs = len(CATEGORY) + 1 + len(COLOR) + 1 + 4
-        widths = {'pixels': sam, 'coarse': sam, 'tokens': text}
-        self.heads = nn.ModuleDict({
-            name: nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs)) for name, width in widths.items()
-        })
+        self.heads = DenseHeads(model.config, ('pixels', 'coarse', 'tokens'))
 
     def forward(self, batch):
         """Loss sums over images: {name: (sum, 'images')}."""
         features = self.model.grounding.encode(batch.pixels)
-        decoder = self.model.grounding.mask_decoder
-        fine = decoder.pixel_decoder(list(features.pyramid))
+        fine = self.model.grounding.mask_decoder.pixel_decoder(list(features.pyramid))
         tokens, _ = self.model.encode_image(batch.patches, *batch.grids)
-        rows, columns = (size // CELLS for size in batch.qwen.category.shape[1:])
-        maps = {
-            'pixels': (fine.permute(0, 2, 3, 1), batch.sam),
-            'coarse': (features.pyramid[-1].permute(0, 2, 3, 1), batch.sam),
-            'tokens': (tokens.view(len(batch.grids), rows, columns, -1), batch.qwen),
+        return {
+            **self.heads.losses('pixels', fine.permute(0, 2, 3, 1), batch.sam),
+            **self.heads.losses('coarse', features.pyramid[-1].permute(0, 2, 3, 1), batch.sam),
+            **self.heads.token_losses(tokens, batch.qwen),
         }
-        losses = {}
-        for name, (values, labels) in maps.items():
-            for term, loss in _terms(self.heads[name](values), labels).items():
-                losses[f'{name}_{term}'] = (loss, 'images')
-        return losses
+
+    def categories(self, batch):
+        """What the pixel decoder takes SAM3's input for: category numbers [B, h, w], 0 where it sees no object."""
+        features = self.model.grounding.encode(batch.pixels)
+        fine = self.model.grounding.mask_decoder.pixel_decoder(list(features.pyramid))
+        return self.heads['pixels'](fine.permute(0, 2, 3, 1))[..., : len(CATEGORY) + 1].argmax(-1)
 
 
 def _terms(outputs, labels):

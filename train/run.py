@@ -4,22 +4,27 @@ from pathlib import Path
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations import is_tensorboard_available
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.training_args import ParallelMode
 
 from instructsam.core import builtin, checkpoint
 from instructsam.core.config import ModelConfig
+from instructsam.core.errors import InstructSAMError
 from instructsam.core.model import InstructSAMModel
 from instructsam.core.preprocess import QwenPreprocessor
-from instructsam.train.base import BaseTraining
+from instructsam.train.adapters import add_lora
+from instructsam.train.base import BaseCollator, BaseTraining
 from instructsam.train.collate import Collator
 from instructsam.train.data import Mix, mixing_list
 from instructsam.train.initialise import initialise
 from instructsam.train.instruct import InstructTraining
 from instructsam.train.pixels import PixelCollator, PixelTraining, ScenePictures
-from instructsam.train.progress import Progress
-from instructsam.train.trainer import StageTrainer, last_checkpoint, save_stage
-
-FINAL = 'final'
+from instructsam.train.progress import Board, Progress
+from instructsam.train.recipe import RecipeError
+from instructsam.train.saved import FINAL, finish, last_checkpoint, load_heads, read_stage
+from instructsam.train.trainer import StageTrainer
+from instructsam.train.watch import Watch
 
 
 def run(recipe):
@@ -36,11 +41,26 @@ def run(recipe):
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    trainer.train(resume_from_checkpoint=last_checkpoint(recipe.output))
-    final = Path(recipe.output) / FINAL
+    if is_tensorboard_available():
+        trainer.add_callback(Board())
+    if recipe.validation:
+        trainer.add_callback(Watch(trainer, dataset_of(recipe, recipe.validation, model.config), collator, folder))
+    train(trainer, last_checkpoint(recipe.output))
     if trainer.args.should_save:
-        save_stage(trainer.accelerator.unwrap_model(trainer.model), final, folder)
-    return final
+        finish(recipe.output, merged=recipe.lora is not None and recipe.lora.merge)
+    return Path(recipe.output) / FINAL
+
+
+def train(trainer, last):
+    """Trains from the checkpoint `last` on, or from the start (None)."""
+    if last is not None and trainer.is_finished(last):
+        read_stage(trainer.model, last)  # raises where it is another configuration's
+        return
+    try:
+        trainer.train(resume_from_checkpoint=last and str(last))
+    except InstructSAMError as error:
+        of_worker = str(error).partition('Original Traceback')[2]  # torch puts a worker process's into the message
+        raise type(error)(of_worker.strip().rpartition('\n')[2].partition(': ')[2]) if of_worker else error
 
 
 def model_folder(name):
@@ -55,25 +75,51 @@ def start_model(recipe, folder):
         initialise(model, recipe.seed)
     else:
         model = checkpoint.load(folder, torch.device('cpu'), torch.float32)
-    model.grounding.to(memory_format=torch.channels_last)  # faster convolutions
-    return model.requires_grad_(True).train()
+    if not recipe.trainer.get('fsdp'):  # which wants contiguous weights
+        model.grounding.to(memory_format=torch.channels_last)  # faster convolutions
+    model.requires_grad_(True).train()
+    if recipe.lora is not None:
+        add_lora(model, recipe.lora)
+    return model
 
 
 def build_stage(recipe, model, folder):
     """(module, dataset, collator) of the recipe's stage."""
-    sources = mixing_list(recipe.data, Path())
+    dataset = dataset_of(recipe, recipe.data, model.config)
     if recipe.stage == 'pixels':
-        preprocessor = QwenPreprocessor.from_folder(folder)
-        return PixelTraining(model), ScenePictures(sources, recipe.seed), PixelCollator(model, preprocessor)
-    dataset = Mix(sources, model.config.num_queries, recipe.seed, recipe.max_broken_share, recipe.max_phrases)
-    collator = Collator.from_folder(folder, model.config, recipe.branches)
+        return PixelTraining(model), dataset, PixelCollator(model, QwenPreprocessor.from_folder(folder))
+    collator = Collator.from_folder(folder, model.config, recipe.branches, recipe.max_pixels, recipe.mode)
     if recipe.stage == 'base':
-        return BaseTraining(model, recipe.phrases_per_call), dataset, collator
+        grounding = model.grounding
+        scenes = mixing_list(recipe.scenes, Path())
+        collator = BaseCollator(collator, scenes, grounding.image_size // grounding.patch_size)
+        training = BaseTraining(model, recipe.phrases_per_call)
+        load_heads(training, folder)
+        return training, dataset, collator
     return InstructTraining(model, recipe.objective, recipe.phrases_per_call, recipe.layers), dataset, collator
 
 
+def dataset_of(recipe, entries, config):
+    """The samples of a mixing list, as the recipe's stage reads them."""
+    sources = mixing_list(entries, Path())
+    if recipe.stage == 'pixels':
+        return ScenePictures(sources, recipe.seed)
+    return Mix(sources, config.num_queries, recipe.seed, recipe.max_broken_share, recipe.max_phrases)
+
+
 def arguments_of(recipe):
-    """transformers' TrainingArguments."""
+    """transformers' TrainingArguments. Raises RecipeError: not with these settings, or not on this machine."""
+    try:
+        arguments = _arguments(recipe)
+    except (TypeError, ValueError, ImportError) as error:
+        raise RecipeError(f'trainer: {" ".join(str(error).split())}') from error
+    if arguments.fsdp and arguments.parallel_mode is not ParallelMode.DISTRIBUTED:
+        raise RecipeError('trainer.fsdp shards the model over processes: start them with torchrun.')
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # a process takes one GPU; torchrun starts one for each
+    return arguments
+
+
+def _arguments(recipe):
     return TrainingArguments(
         output_dir=recipe.output,
         per_device_train_batch_size=recipe.batch_size,
@@ -90,7 +136,7 @@ def arguments_of(recipe):
         dataloader_num_workers=recipe.workers,
         dataloader_drop_last=True,
         remove_unused_columns=False,
-        report_to=['tensorboard'],
+        report_to='none',  # see Board
         logging_nan_inf_filter=False,
         disable_tqdm=True,
         use_cpu=not torch.cuda.is_available(),  # else several processes without a GPU would not find each other

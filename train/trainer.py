@@ -4,20 +4,20 @@ A stage's module returns sums, `{term: (sum, count)}`, where `count` names what 
 their counts. A step adds up both over its batches and over all processes, so that no sample's weight depends on which
 batch or process it fell into.
 """
-import os
+import math
 import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import Trainer
-from transformers.trainer_utils import get_last_checkpoint
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from transformers import Trainer, TrainerCallback, TrainerState
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 
-from instructsam.core import checkpoint
+from instructsam.train.muon import Muon
 from instructsam.train.parts import describe, parameter_groups, to
-
-PARTIAL = 'partial'  # where a checkpoint is written before it gets its name
-HEADS = 'heads.safetensors'
+from instructsam.train.recipe import RecipeError
+from instructsam.train.saved import PARTIAL, checkpoints, publish, read_stage, save_stage, step_of
+from instructsam.train.sharded import gathered, load_model, load_optimizer
 
 
 class StageTrainer(Trainer):
@@ -26,16 +26,30 @@ class StageTrainer(Trainer):
     def __init__(self, training, recipe, *, source=None, **kwargs):
         """training: the module; source: model folder whose small files every checkpoint gets."""
         self.recipe, self.source = recipe, source
-        self.groups = parameter_groups(training, recipe.rates, recipe.weight_decay)
+        self.groups = parameter_groups(training, recipe.rates, recipe.weight_decay, recipe.muon)
         super().__init__(training, **kwargs)
+        self.add_callback(Epochs(self.train_dataset))
         self.model_accepts_loss_kwargs = True  # losses are divided here, not by the number of batches
         self.means = Means()
 
+    def create_accelerator_and_postprocess(self):
+        """Refuses kinds of FSDP whose checkpoints would hold no whole weights, and lets FSDP be on CPUs: accelerate
+        would replicate the model there without a word, while torch can shard it."""
+        super().create_accelerator_and_postprocess()
+        state, wanted = self.accelerator.state, self.args.fsdp_plugin_args
+        if wanted is None:
+            return
+        if state.distributed_type is DistributedType.MULTI_CPU:
+            state.distributed_type = DistributedType.FSDP
+            state.fsdp_plugin = FullyShardedDataParallelPlugin(**wanted)
+            self.is_fsdp_enabled = True
+        if state.fsdp_plugin.fsdp_version != 2 or 'FULL_STATE_DICT' not in str(state.fsdp_plugin.state_dict_type):
+            raise RecipeError('trainer.fsdp_config: version is 2 and state_dict_type FULL_STATE_DICT here.')
+
     def create_optimizer(self, model=None):
         if self.optimizer is None:
-            if model is not None:  # wrapped by FSDP: other parameter objects
-                self.groups = parameter_groups(model, self.recipe.rates, self.recipe.weight_decay)
-            self.optimizer = torch.optim.AdamW(self.groups, betas=tuple(self.recipe.betas))
+            kind = Muon if self.recipe.muon else torch.optim.AdamW
+            self.optimizer = kind(self.groups, betas=tuple(self.recipe.betas))
             for line in describe(self.groups):
                 self.log_line(line)
         return self.optimizer
@@ -80,13 +94,32 @@ class StageTrainer(Trainer):
             logs = {**logs, **terms, 'loss': sum(terms.values())}
         super().log(logs, start_time)
 
-    def _save(self, output_dir=None, state_dict=None):
+    def is_finished(self, folder):
+        """Whether the checkpoint `folder` is of the last step: transformers' Trainer would take one more."""
+        steps = self.args.max_steps
+        if steps <= 0:
+            per_epoch = max(1, math.ceil(len(self.get_train_dataloader()) / self.args.gradient_accumulation_steps))
+            steps = math.ceil(self.args.num_train_epochs * per_epoch)
+        return TrainerState.load_from_json(Path(folder) / TRAINER_STATE_NAME).global_step >= steps
+
+    def save_model(self, output_dir=None, _internal_call=False):
+        tensors = gathered(self.model.state_dict(), self.args.should_save)
         if self.args.should_save:
-            save_stage(self.model, output_dir, self.source)
+            save_stage(self.model, tensors, output_dir, self.source)
+
+    def _save_optimizer_and_scheduler(self, output_dir):
+        """The same files with FSDP and without."""
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = gathered(self.optimizer.state_dict(), self.args.should_save)
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _save_checkpoint(self, model, trial):
         """Writes to a folder of another name first: a kill at any instant leaves the last good checkpoint."""
-        final, partial = Path(self.args.output_dir), Path(self.args.output_dir) / PARTIAL
+        output, partial = Path(self.args.output_dir), Path(self.args.output_dir) / PARTIAL
         if self.args.should_save:
             shutil.rmtree(partial, ignore_errors=True)
         self.accelerator.wait_for_everyone()
@@ -99,16 +132,41 @@ class StageTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             written = partial / f'checkpoint-{self.state.global_step}'
-            _flush(written)
-            target = final / written.name
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(written, target)
-            for old in checkpoints(final)[: -self.recipe.keep]:
+            publish(written, output / written.name)
+            done = [path for path in checkpoints(output) if step_of(path) <= self.state.global_step]
+            for old in done[: -self.recipe.keep]:
                 shutil.rmtree(old)
         self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        load_stage(self.model, resume_from_checkpoint)
+        load_model(self.model, read_stage(self.model, resume_from_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        if checkpoint is None:
+            return
+        if self.is_deepspeed_enabled:  # has loaded both
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        files = [Path(checkpoint) / name for name in (OPTIMIZER_NAME, SCHEDULER_NAME)]
+        optimizer, scheduler = (torch.load(file, map_location='cpu', weights_only=True) for file in files)
+        self.lr_scheduler.load_state_dict(scheduler)
+        try:
+            load_optimizer(self.optimizer, optimizer)
+        except (ValueError, IndexError) as error:
+            raise RecipeError(
+                f'{checkpoint} was written by a run that trains other parts of the model ({error}). Give this run '
+                'another output, or the rates that the run was started with.'
+            ) from error
+
+
+class Epochs(TrainerCallback):
+    """Tells the dataset which epoch begins: with several processes, accelerate's data loader does not."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.dataset.set_epoch(int(state.epoch or 0))
 
 
 class Means:
@@ -130,42 +188,3 @@ class Means:
             values = accelerator.reduce(values, 'sum')
         self.sums, self.steps = {}, 0
         return dict(zip(names, values.tolist()))
-
-
-def save_stage(training, folder, source):
-    """A checkpoint's weights: the model in the published layout, and what only training uses."""
-    folder = Path(folder)
-    checkpoint.save(training.model, folder, source)
-    heads = {
-        name: tensor.contiguous() for name, tensor in training.state_dict().items() if not name.startswith('model.')
-    }
-    if heads:
-        save_file(heads, folder / HEADS)
-
-
-def load_stage(training, folder):
-    """Reads back what save_stage wrote, into `training`."""
-    folder = Path(folder)
-    tensors = {f'model.{name}': tensor for name, tensor in load_file(folder / checkpoint.SINGLE).items()}
-    if (folder / HEADS).is_file():
-        tensors.update(load_file(folder / HEADS))
-    training.load_state_dict(tensors)
-
-
-def checkpoints(folder):
-    """The whole checkpoints in a run's folder, oldest first."""
-    found = [path for path in Path(folder).glob('checkpoint-*') if path.is_dir()]
-    return sorted(found, key=lambda path: int(path.name.rpartition('-')[2]))
-
-
-def last_checkpoint(folder):
-    """Path of the newest whole checkpoint in a run's folder, or None."""
-    return get_last_checkpoint(folder) if Path(folder).is_dir() else None
-
-
-def _flush(folder):
-    """Brings everything in `folder` to the disk."""
-    for path in folder.rglob('*'):
-        if path.is_file():
-            with path.open('rb') as file:
-                os.fsync(file.fileno())

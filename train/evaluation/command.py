@@ -30,8 +30,9 @@ def _add_model_arguments(parser):
         parser.add_argument(name, default=default, help=description + shown, **kwargs)
 
     option('--model', 'built-in model, folder or hub id', DEFAULT_MODEL)
-    option('--mode', "consistent: as trained; reference: bit-faithful to the authors' inference", 'consistent',
-           choices=('consistent', 'reference'))  # fmt: skip
+    option('--mode', "consistent: as trained; reference: bit-faithful to the authors' inference; causal, "
+           'autoregressive: for models that were trained so, see `instructsam train ablate`', 'consistent',
+           choices=('consistent', 'reference', 'causal', 'autoregressive'))  # fmt: skip
     option('--device', 'auto, cpu, cuda, cuda:1, ...', 'auto')
     option('--dtype', 'precision of the weights', 'auto', choices=('auto', 'float32', 'bfloat16', 'float16'))
     option('--threshold', 'instances above it count, except in AP, which ranks them all', 0.5, type=probability)
@@ -51,7 +52,13 @@ def run(args):
 
     from instructsam.core import InstructSAM
 
-    engine = InstructSAM.from_pretrained(args.model, device=args.device, dtype=args.dtype, mode=args.mode)
+    options = {'device': args.device, 'dtype': args.dtype}
+    if args.mode == 'autoregressive':
+        from instructsam.train.ablation.autoregressive import load_engine
+
+        engine = load_engine(args.model, args.mode, **options)
+    else:
+        engine = InstructSAM.from_pretrained(args.model, mode=args.mode, **options)
     settings = {name: value for name, value in vars(args).items() if name not in ('command', 'json')}
     found = benchmark.measure(engine, args)
     document = {**settings, 'device': str(engine.device), 'warning': engine.warning, **found}

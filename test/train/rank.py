@@ -1,0 +1,40 @@
+"""One process of a training command, for tests: run by path in a forked child, see conftest's `launch`.
+
+Globals: ARGV, of the `instructsam` command; ENV; LOG, the file that gets what it prints; KILL, (function, n) or None:
+as `function` ("module:name") is called for the nth time, the process kills itself as kill -9 would.
+"""
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+
+log = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)  # noqa: F821
+os.dup2(log, 1)
+os.dup2(log, 2)
+sys.stdout, sys.stderr = os.fdopen(1, 'w', buffering=1), os.fdopen(2, 'w', buffering=1)
+os.environ.update(ENV)  # noqa: F821
+
+import torch  # noqa: E402
+
+from instructsam.core.cli import main  # noqa: E402
+
+torch.set_num_threads(1)
+multiprocessing.set_start_method('fork', force=True)  # of data workers: not the forkserver that made us
+if KILL:  # noqa: F821
+    (place, nth), calls = KILL, [0]  # noqa: F821
+    module, _, name = place.partition(':')
+    owner = importlib.import_module(module)
+    *path, name = name.split('.')
+    for each in path:
+        owner = getattr(owner, each)
+    original = getattr(owner, name)
+
+    def counted(*args, **kwargs):
+        calls[0] += 1
+        if calls[0] == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **kwargs)
+
+    setattr(owner, name, counted)
+sys.exit(main(ARGV))  # noqa: F821

@@ -1,0 +1,267 @@
+"""`instructsam train ablate`: from a plan to the table. Tiny models; the scenes are drawn by hand, which stands in for
+the benchmark's, so that figures mean nothing here; training runs in this process but for one."""
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from instructsam.core import checkpoint, cli
+from instructsam.core.config import ModelConfig
+from instructsam.core.errors import InstructSAMError
+from instructsam.core.rle import Rle
+from instructsam.train import trainer
+from instructsam.train.ablation import study
+from instructsam.train.ablation.plan import read_plan
+from instructsam.train.ablation.report import results, table
+from instructsam.train.ablation.variants import VARIANTS
+from instructsam.train.evaluation.tabletop import Drawn, Question
+from instructsam.train.recipe import RecipeError, read_recipe
+from instructsam.train.run import run
+
+
+def scenes_drawn_by_hand(questions):
+    """Stands in for `draw_scenes`: one picture, asked for something and for nothing."""
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    mask = np.zeros((60, 80), bool)
+    mask[10:40, 10:50] = True
+    asked = [
+        Question(SimpleNamespace(text=f'the {phrase}', phrases=(phrase,), kind='category', novel=()), truth)
+        for phrase, truth in (('red mug', (Rle.encode(mask),)), ('cat', ()))
+    ]
+    return [Drawn(image, tuple(asked))] * questions.scenes
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Training in this process and evaluation on stand-ins. The list of the recipes that were run."""
+    files = []
+
+    def train(file, processes):
+        files.append(str(file.relative_to(file.parents[2])))
+        run(read_recipe(file))
+
+    monkeypatch.setattr(study, 'train', train)
+    monkeypatch.setattr(study, 'draw_scenes', scenes_drawn_by_hand)
+    monkeypatch.setattr(study, 'check_drawing', lambda: None)
+    return files
+
+
+@pytest.fixture
+def plan(recipe, tmp_path, start_model):
+    """plan(**keys): the file of a plan for two steps of each stage."""
+    base = str(start_model())
+
+    def write(**keys):
+        raw = {
+            'output': str(tmp_path / 'ablation'), 'base': base,
+            'stage1': str(recipe('one', branches=True)), 'stage2': str(recipe('two', layers=False)),
+            'stage1_changes': ['steps=2', 'max_phrases=2'], 'stage2_changes': ['steps=2', 'max_phrases=2'],
+            'questions': {'scenes': 1, 'max_new_tokens': 4}, **keys,
+        }  # fmt: skip
+        path = tmp_path / 'plan.yaml'
+        path.write_text(yaml.safe_dump(raw))
+        return path
+
+    return write
+
+
+def ablate(capsys, *argv):
+    """(exit code, stdout, stderr) of the command."""
+    try:
+        code = cli.main(['train', 'ablate', *map(str, argv)])
+    except SystemExit as end:  # argparse
+        code = end.code
+    return code, *capsys.readouterr()
+
+
+def test_a_whole_plan(plan, trained, capsys, tmp_path):
+    changes = {f'stage{number}_changes': ['steps=2', 'save_every=9', 'max_phrases=2'] for number in (1, 2)}
+    names = [name for name in VARIANTS if name not in ('causal', 'k50')]
+    path, out = plan(seeds=[3], variants=names, **changes), tmp_path / 'ablation'
+    code, said, err = ablate(capsys, path)
+    assert code == 0, err
+    runs = [f'{name}/seed3/{stage}.yaml' for name in ('full', 'no_bank', 'no_stage1', 'k4')
+            for stage in ('stage1', 'stage2') if (name, stage) != ('no_stage1', 'stage1')]  # fmt: skip
+    assert trained == runs
+    document = json.loads((out / 'results.json').read_text())
+    assert list(document['rows']) == names
+    for name in names:
+        assert document['figures'][name]['3']['all']['queries'] == 2
+        assert f'`{name}`' in said and f'`{name}`' in (out / 'results.md').read_text()
+    settings = {name: of['3']['settings'] for name, of in document['figures'].items() if of}
+    full = settings['full'].pop('model')
+    assert settings['k10'].pop('model') == settings['dummy_phrase'].pop('model') == full
+    assert settings['k10'] == settings['full'] and settings['dummy_phrase']['phrase'] == 'dummy'
+    assert settings['no_llm_queries']['own_queries'] and settings['no_bank']['mode'] == 'autoregressive'
+    assert document['figures']['dummy_phrase']['3']['all']['answer_accuracy'] is None
+    for name, slots in (('k4', 4), ('full', 10)):
+        assert ModelConfig.from_folder(out / name / 'seed3' / 'stage2' / 'final').num_queries == slots
+
+    weights = {name: load_file(out / name / 'seed3' / 'stage2' / 'final' / 'model.safetensors') for name in
+               ('full', 'no_bank', 'no_stage1')}  # fmt: skip
+    bank = {name: of['model.mask_queries'] for name, of in weights.items()}
+    base = load_file(read_plan(path).base + '/model.safetensors')['model.mask_queries']
+    assert torch.equal(bank['no_bank'], base) and not torch.equal(bank['full'], base)
+    assert not torch.equal(bank['no_stage1'], bank['full'])
+
+    trained.clear()
+    before = (out / 'results.json').read_text()
+    assert ablate(capsys, path)[:2] == (0, said[said.index('| variant') :]) and not trained
+    assert (out / 'results.json').read_text() == before
+
+
+def test_stopped_it_goes_on(plan, trained, capsys, tmp_path, monkeypatch):
+    """In the middle of a stage, and between training and figures; in the end all is as if it had not been."""
+    whole, cut = plan(output=str(tmp_path / 'whole')).read_text(), plan(output=str(tmp_path / 'cut'))
+    (tmp_path / 'whole.yaml').write_text(whole)
+    only = ('--only', 'no_bank', '--seeds', 5)
+    assert ablate(capsys, tmp_path / 'whole.yaml', *only)[0] == 0
+    started, step = [], trainer.StageTrainer.training_step
+
+    def stopped(self, *args, **kwargs):
+        started.append(1)
+        if len(started) == 4:
+            raise InstructSAMError('the lights went out')
+        return step(self, *args, **kwargs)
+
+    trained.clear()
+    monkeypatch.setattr(trainer.StageTrainer, 'training_step', stopped)
+    code, _, err = ablate(capsys, cut, *only)
+    assert code == 2 and 'the lights went out' in err and not (tmp_path / 'cut' / 'results.json').exists()
+    assert trained == ['no_bank/seed5/stage1.yaml', 'no_bank/seed5/stage2.yaml']
+
+    trained.clear()
+    monkeypatch.setattr(study, 'measure_variant', None)
+    assert ablate(capsys, cut, *only)[0] == 1  # between training and figures
+    assert trained == ['no_bank/seed5/stage2.yaml'] and len(started) == 5
+    monkeypatch.undo()
+    monkeypatch.setattr(study, 'draw_scenes', scenes_drawn_by_hand)
+    monkeypatch.setattr(study, 'check_drawing', lambda: None)
+    assert ablate(capsys, cut, *only)[0] == 0
+    final = 'no_bank/seed5/stage2/final/model.safetensors'
+    first, second = load_file(tmp_path / 'whole' / final), load_file(tmp_path / 'cut' / final)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    seen = [json.loads((tmp_path / name / 'no_bank/seed5/figures.json').read_text()) for name in ('whole', 'cut')]
+    for each in seen:
+        del each['settings']['model'], each['all']['latency_ms']
+    assert seen[0]['all'] == seen[1]['all'] and seen[0]['settings'] == seen[1]['settings']
+
+
+def test_equal_budgets(plan, recipe):
+    wide = recipe('wide', batch_size=2, accumulation=2)
+    found = read_plan(plan(stage2=str(wide), stage1_changes=['steps=12'], stage2_changes=['steps=5']))
+    full, short = found.recipes('full', 7, 'base'), found.recipes('no_stage1', 7, 'base')
+    assert [r.steps for r in full.values()] == [12, 5] and [r.steps for r in short.values()] == [5 + 12 // 4]
+    assert full['stage1'].model == short['stage2'].model == 'base'
+    assert full['stage2'].model == full['stage1'].output + '/final'
+    for recipes in (full, short, found.recipes('causal', 7, 'base')):
+        assert all(r.seed == 7 and r.rates == full['stage2'].rates for r in recipes.values())
+    for name, mode in (('full', 'consistent'), ('causal', 'causal'), ('no_bank', 'autoregressive')):
+        assert {r.mode for r in found.recipes(name, 7, 'base').values()} == {mode}
+
+
+@pytest.mark.parametrize(
+    ('keys', 'argv', 'said'),
+    [
+        ({'variants': ['full', 'half']}, (), 'no variant half. There are full, no_bank'),
+        ({'seeds': []}, (), 'seeds'),
+        ({'scene': 3}, (), 'unknown keys: scene'),
+        ({'questions': {'scenes': 'many'}}, (), 'questions: scenes'),
+        ({'stage1': 'absent.yaml'}, (), 'absent.yaml cannot be read'),
+        ({'stage1_changes': ['steps=0']}, (), 'a number of steps'),
+        ({'stage2_changes': ['steps=2', 'stage=base']}, (), 'stage instruct'),
+        ({}, ('--only', 'half'), "invalid choice: 'half'"),
+        ({}, ('--seeds', 'x'), '--seeds'),
+    ],
+    ids=str,
+)
+def test_bad_plans(plan, trained, capsys, keys, argv, said):
+    code, out, err = ablate(capsys, plan(**keys), *argv)
+    assert code == 2 and said in err and err.startswith('instructsam: error: ') and not trained
+
+
+def test_k10_is_the_full_model(plan, trained, capsys, start_model):
+    path = plan(base=str(start_model(max_seg_nums=5)))
+    code, _, err = ablate(capsys, path, '--only', 'k10')
+    assert code == 2 and 'K = 5' in err and not trained
+
+
+def test_a_changed_plan(plan, trained, capsys, tmp_path):
+    """Other questions are asked anew; other recipes want another output."""
+    path = plan(questions={'scenes': 1, 'max_new_tokens': 2})
+    assert ablate(capsys, path, '--only', 'no_stage1', '--seeds', 1)[0] == 0
+    path = plan(questions={'scenes': 2, 'max_new_tokens': 2})
+    assert results(read_plan(path), [1])['rows'] == {}
+    assert ablate(capsys, path, '--only', 'no_stage1', '--seeds', 1)[0] == 0 and len(trained) == 1
+    assert json.loads((tmp_path / 'ablation/results.json').read_text())['rows']['no_stage1']['seeds'] == [1]
+    path = plan(stage2_changes=['steps=1'], questions={'scenes': 3})
+    code, _, err = ablate(capsys, path, '--only', 'no_stage1', '--seeds', 1)
+    assert code == 2 and 'another recipe' in err and len(trained) == 1
+
+
+def test_training_is_a_command_of_its_own(plan):
+    found = read_plan(plan(stage1_changes=['steps=1'], stage2_changes=['steps=1']))
+    study.train_variant(found, 'no_stage1', 1, print)
+    final = found.folder('no_stage1', 1) / 'stage2' / 'final'
+    assert checkpoint.load(final, torch.device('cpu'), None).config.num_queries == 10
+
+
+def test_several_processes(monkeypatch):
+    called = []
+    codes = iter((0, 2))
+    run_stand_in = lambda command: called.append(command) or SimpleNamespace(returncode=next(codes))  # noqa: E731
+    monkeypatch.setattr(study.subprocess, 'run', run_stand_in)
+    study.train('a.yaml', 2)
+    assert called[0][1:] == ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', '-m',
+                             'instructsam.core.cli', 'train', 'a.yaml']  # fmt: skip
+    with pytest.raises(InstructSAMError, match='exit code 2'):
+        study.train('a.yaml', 1)
+    assert 'torch.distributed.run' not in called[1]
+
+
+def test_the_report(plan):
+    """Means, spreads and signs of figures written by hand."""
+    found = read_plan(plan())
+    shares = {'gIoU': 10.0, 'no_target_accuracy': None, 'answer_accuracy': 50.0}
+    measured = {
+        'full': [(40.0, 50.0, 20.0), (44.0, 52.0, 20.0)],
+        'causal': [(38.0, 53.0, 22.0), (40.0, 51.0, 22.0)],
+        'no_stage1': [(45.0, 50.0, 20.0), (46.0, 50.0, 20.0)],
+        'k50': [(41.0, 50.0, 30.0)],
+    }
+    for name, of_seeds in measured.items():
+        for seed, (mean_ap, ciou, latency_ms) in enumerate(of_seeds, 1):
+            folder = found.folder(name, seed)
+            folder.mkdir(parents=True)
+            figures = {'mAP': mean_ap, 'cIoU': ciou, 'latency_ms': latency_ms, **shares}
+            document = {'settings': study.settings_of(found, name, seed), 'all': figures}
+            (folder / study.FIGURES).write_text(json.dumps(document))
+    document = results(found, found.seeds)
+    rows = document['rows']
+    assert list(rows) == ['full', 'causal', 'no_stage1', 'k50']
+    assert rows['full']['mAP'] == [42, 2] and rows['full']['difference'] == {}
+    assert rows['causal']['difference'] == {'mAP': [-3, 1], 'cIoU': [1, 2]}
+    assert rows['causal']['sign'] == {'mAP': 'same', 'cIoU': 'mixed'}
+    assert rows['no_stage1']['sign'] == {'mAP': 'opposite', 'cIoU': None}
+    assert rows['k50']['seeds'] == [1] and rows['k50']['time'] == [1.5, 0]
+    lines = table(document)
+    assert len({len(line) for line in lines}) == 1 and len(lines) == 6
+    cells = [cell.strip() for cell in lines[3].strip('|').split('|')]
+    assert cells == ['`causal`', '2', '39.0 ± 1.0', '-3.0 ± 1.0', '-2.0', 'same', '52.0 ± 1.0', '+1.0 ± 2.0', '-12.6',
+                     'mixed', '10.0 ± 0.0', '-', '50.0 ± 0.0', '22 ± 0', '1.10 ± 0.00', '-']  # fmt: skip
+
+
+def test_modes_are_for_instructions(recipe):
+    for keys, said in (({'mode': 'fast'}, 'mode is one of'), ({'mode': 'causal', 'stage': 'base'}, 'stage instruct')):
+        with pytest.raises(RecipeError, match=said):
+            read_recipe(recipe('a', **keys))
+
+
+def test_the_real_plan():
+    found = read_plan(Path(study.__file__).parents[1] / 'configs' / 'tabletop_ablate.yaml')
+    assert set(found.variants) == set(VARIANTS) and len(found.seeds) >= 2

@@ -1,0 +1,119 @@
+"""LoRA matrices: where they go, what trains beside them, how they are kept, refused and merged."""
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from instructsam.core import checkpoint
+from instructsam.core.cli import main
+from instructsam.core.errors import ModelError
+from instructsam.train.adapters import add_lora, is_lora
+from instructsam.train.instruct import InstructTraining
+from instructsam.train.merge import merge
+from instructsam.train.objective import Objective
+from instructsam.train.parts import parameter_groups
+from instructsam.train.recipe import Lora, Rates, RecipeError
+from instructsam.train.saved import finish, read_stage, save_stage
+
+IDS = torch.arange(12)[None]
+
+
+@pytest.fixture
+def model(mix):
+    folder = Path(mix[1]['images']) / 'checkpoint'
+    return checkpoint.load(folder, torch.device('cpu'), torch.float32).requires_grad_(True).eval()
+
+
+def adapted(model, **keys):
+    """The model with LoRA matrices that do something."""
+    torch.manual_seed(0)
+    add_lora(model, Lora(rank=3, **keys))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if 'lora_B' in name:
+                parameter.normal_(std=0.3)
+    return model
+
+
+@torch.no_grad()
+def answer(model):
+    positions = torch.arange(IDS.shape[1]).expand(3, 1, -1)
+    mask = torch.ones(1, 1, IDS.shape[1], IDS.shape[1], dtype=torch.bool).tril()
+    return model.decode(model.embed(IDS), positions, mask)
+
+
+@pytest.mark.parametrize('embeddings', [True, False])
+def test_what_trains(model, embeddings):
+    before = answer(model)
+    add_lora(model, Lora(rank=3, embeddings=embeddings))
+    assert torch.equal(answer(model), before)  # B is zero
+    assert type(model).__name__ == 'InstructSAMModel'
+    rates = Rates(language=1.0, vision=2.0, projector=3.0, decoder=4.0)
+    groups = parameter_groups(InstructTraining(model, Objective(), 5), rates, 0.0)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    language = {names[p] for group in groups if group['name'] == 'language' for p in group['params']}
+    layers = model.config.qwen.text_config.num_hidden_layers
+    assert sum(map(is_lora, language)) == len(list(filter(is_lora, names.values()))) == layers * 4 * 2
+    assert {name for name in language if not is_lora(name)} == (
+        {'model.language_model.embed_tokens.weight'} if embeddings else set()
+    )
+    assert {group['name'] for group in groups} == {'language', 'vision', 'projector', 'decoder'}
+    assert not any(is_lora(name) for name in names.values() if not name.startswith('model.language_model.'))
+
+
+def test_only_some_targets(model):
+    add_lora(model, Lora(rank=2, targets=('q_proj',)))
+    assert {name.split('.')[-4] for name in filter(is_lora, dict(model.named_parameters()))} == {'q_proj'}
+    with pytest.raises(RecipeError, match='lora.targets nothing: '):
+        add_lora(model, Lora(targets=('nothing',)))
+
+
+def kept(model, folder):
+    training = InstructTraining(model, Objective(), 5)
+    save_stage(training, training.state_dict(), folder, None)
+    (folder / 'trainer_state.json').write_text('{}')
+    return training
+
+
+def test_kept_beside_the_plain_weights_and_merged(model, tmp_path, capsys):
+    """Each in its own published form. A folder with unmerged matrices is no model; merged, it answers the same."""
+    plain = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    training = kept(adapted(model), tmp_path / 'run')
+    expected = answer(model)
+    stored = load_file(tmp_path / 'run' / 'model.safetensors')
+    assert stored.keys() == plain.keys() and all(torch.equal(stored[name], plain[name]) for name in plain)
+    assert json.loads((tmp_path / 'run' / 'adapter_config.json').read_text())['peft_type'] == 'LORA'
+    again = read_stage(training, tmp_path / 'run')
+    assert all(torch.equal(tensor, again[name]) for name, tensor in training.state_dict().items())
+
+    with pytest.raises(ModelError, match='unmerged LoRA matrices: run `instructsam train merge'):
+        checkpoint.load(tmp_path / 'run', 'cpu', None)
+    assert main(['train', 'merge', str(tmp_path / 'run'), str(tmp_path / 'merged')]) == 0
+    names = {path.name for path in (tmp_path / 'merged').iterdir()}
+    assert not names & {'adapter_config.json', 'adapter_model.safetensors', 'trainer_state.json'}
+    merged = checkpoint.load(tmp_path / 'merged', 'cpu', None)
+    torch.testing.assert_close(answer(merged), expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(answer(merged), answer(checkpoint.load(tmp_path / 'run', 'cpu', None, base_only=True)))
+
+    capsys.readouterr()
+    for source, out, message in (('run', 'merged', 'is there already'), ('merged', 'new', 'nothing to merge'),
+                                 ('absent', 'new', 'nothing to merge')):  # fmt: skip
+        assert main(['train', 'merge', str(tmp_path / source), str(tmp_path / out)]) == 2
+        printed = capsys.readouterr().err
+        assert message in printed and len(printed.splitlines()) == 1
+    assert main(['train', 'merge', str(tmp_path / 'run'), str(tmp_path / 'new')]) == 0
+
+
+@pytest.mark.parametrize('name', ['lora_run', 'run'])
+@pytest.mark.parametrize('merged', [True, False])
+def test_the_recipe_decides_what_is_merged(model, tmp_path, name, merged):
+    """Their fault: whether matrices are merged hangs on "lora" in a folder's name, and they are lost without."""
+    kept(adapted(model), tmp_path / name / 'checkpoint-1')
+    final = finish(tmp_path / name, merged)
+    assert (final / 'adapter_model.safetensors').exists() is not merged
+    if not merged:
+        merge(final, tmp_path / 'out')
+        final = tmp_path / 'out'
+    torch.testing.assert_close(answer(checkpoint.load(final, 'cpu', None)), answer(model), rtol=1e-4, atol=1e-5)

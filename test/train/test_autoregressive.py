@@ -1,0 +1,237 @@
+"""Modes of the queries that an ablation compares: with hybrid attention, causal, and without a query bank."""
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from instructsam.core.layout import Layout
+from instructsam.train.ablation.autoregressive import AutoregressiveEngine, load_engine, teach_first_query
+from instructsam.train.collate import Collator
+from instructsam.train.conversation import IGNORED
+from instructsam.train.forward import detect, read
+from instructsam.train.instruct import InstructTraining
+from instructsam.train.objective import Objective
+from instructsam.train.samples import Sample, Target, Turn, parse
+
+FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[1] / 'data' / 'reference'))
+RECORDS = json.loads((FOLDER / 'training' / 'records.json').read_text())
+MODES = ('consistent', 'causal', 'autoregressive')
+
+
+@pytest.fixture(scope='module')
+def engines():
+    """An engine of each mode, on the same weights."""
+    return {mode: load_engine(FOLDER / 'checkpoint', mode, device='cpu', dtype='float32') for mode in MODES}
+
+
+@pytest.fixture(scope='module')
+def sample():
+    """One turn of three phrases: of two instances, of none, of one."""
+    two, one = (parse(RECORDS[name], FOLDER, 10, np.random.default_rng(0)) for name in ('multi_two', 'phrase'))
+    masks = [mask for turn in two.turns for target in turn.targets for mask in target.masks][:2]
+    targets = (Target(tuple(masks)), Target(), Target(tuple(masks[:1])))
+    assert len(masks) == 2 and one.turns
+    return Sample(two.image, two.height, two.width, (Turn('what is there?', ('cups', 'cat', 'red box'), targets),))
+
+
+def collator(engine, mode):
+    return Collator.from_folder(FOLDER / 'checkpoint', engine.model.config, mode=mode)
+
+
+def answer_of(batch):
+    """The answer's rows of a batch's only sample: from its first supervised one to its last, the end token."""
+    rows = (batch.text.labels[0] != IGNORED).nonzero().flatten()
+    return batch.text.ids[0, rows[0] : rows[-1] + 1].tolist()
+
+
+def mask_of(mode, num_queries=2):
+    layout = Layout(load_tokens(), num_queries, mode)
+    layout.add_text([1, 2])
+    layout.add_query_block()
+    layout.add_text([3])
+    return layout, layout.attention_mask().int().tolist()
+
+
+def load_tokens():
+    from instructsam.core.config import ModelConfig
+
+    return ModelConfig.from_folder(FOLDER / 'checkpoint').tokens
+
+
+def test_what_queries_see():
+    (consistent, hybrid), (causal, plain) = mask_of('consistent'), mask_of('causal')
+    lower = np.tril(np.ones((8, 8), int)).tolist()
+    assert plain == lower
+    lower[4][5] = 1  # rows: two of text, the phrase's end, the block's start, two queries, its end, text
+    assert hybrid == lower
+    assert consistent.ids == causal.ids and consistent.positions == causal.positions
+
+
+def queries_of(engine, sample, change=None):
+    """Hidden states [phrases, K, h] at the queries; `change`: which of the bank's rows is another one."""
+    with torch.no_grad():
+        bank = engine.model.model.mask_queries
+        kept = bank.clone()
+        if change is not None:
+            bank[change] += 1.0
+        frame = engine.encode(sample.with_pixels().pixels.permute(1, 2, 0).numpy())
+        sequence = engine._sequence(frame.prefix)
+        sequence.add_text(engine.prompter.instruction_ids(sample.turns[0].question))
+        sequence.add_answer(engine.answer_for(sample.turns[0].phrases[:1]))
+        bank.copy_(kept)
+    return torch.stack([group.hidden for group in sequence.groups])
+
+
+def test_a_causal_query_knows_nothing_of_later_ones(engines, sample):
+    for mode, sees in (('consistent', True), ('causal', False)):
+        before, after = queries_of(engines[mode], sample), queries_of(engines[mode], sample, change=-1)
+        assert torch.allclose(before[0, :-1], after[0, :-1], atol=1e-6) is not sees
+        assert not torch.allclose(before[0, -1], after[0, -1], atol=1e-3)
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_inference_is_what_training_reads(engines, sample, mode):
+    """Tokens, attention, hidden states at the queries and scores; the engine is forced to the true answer."""
+    engine = engines[mode]
+    batch = collator(engine, mode)([sample])
+    *answer, end = answer_of(batch)
+    frame = engine.encode(sample.with_pixels().pixels.permute(1, 2, 0).numpy())
+    sequence = engine._sequence(frame.prefix)
+    with torch.no_grad():
+        sequence.add_text(engine.prompter.instruction_ids(sample.turns[0].question))
+        tokens = engine.model.config.tokens
+        put_in = () if mode == 'autoregressive' else (tokens.mask_start, tokens.query, tokens.mask_end)
+        for token in answer:
+            if token not in put_in:
+                sequence.add_answer([token])
+        hidden = read(engine.model, batch)
+    length = len(sequence.layout)
+    assert sequence.layout.ids == batch.text.ids[0, :length].tolist() and end in engine.stop_ids
+    assert torch.equal(sequence.layout.attention_mask(), batch.text.mask[0, 0, :length, :length])
+    assert torch.equal(sequence.layout.position_ids(), batch.text.positions[:, 0, :length])
+    sizes = [2, 0, 1] if mode == 'autoregressive' else [engine.model.config.num_queries] * 3
+    assert [len(group.hidden) for group in sequence.groups] == sizes
+    for group, (_, rows), ids in zip(sequence.groups, batch.text.blocks, batch.text.phrase_ids, strict=True):
+        torch.testing.assert_close(group.hidden, hidden[0, rows], atol=1e-4, rtol=1e-3)
+        assert list(group.phrase_ids) == ids
+
+    found = engine._detect(frame.features, sequence.groups, _NeverCancelled())
+    assert batch.chosen == [index for index, size in enumerate(sizes) if size]
+    with torch.no_grad():
+        features = engine.model.grounding.encode(batch.pixels)
+        for chosen in batch.calls(5):
+            trained = detect(engine.model, features, hidden, batch, chosen)
+            for row, index in enumerate(chosen):
+                torch.testing.assert_close(found[index][0], trained.mask_logits[row], atol=2e-3, rtol=1e-3)
+                torch.testing.assert_close(found[index][1], trained.logits[row].sigmoid(), atol=1e-4, rtol=1e-3)
+
+
+class _NeverCancelled:
+    def check(self):
+        pass
+
+
+def dictate(engine, monkeypatch, ids):
+    """Lets the model want the tokens `ids` one after another."""
+    wanted = iter(ids)
+
+    def token_logits(hidden):
+        logits = torch.zeros(1, engine.model.config.qwen.text_config.vocab_size)
+        logits[0, next(wanted)] = 1.0
+        return logits
+
+    monkeypatch.setattr(engine.model, 'token_logits', token_logits)
+
+
+def test_a_generated_answer(engines, sample, monkeypatch):
+    engine = engines['autoregressive']
+    batch = collator(engine, 'autoregressive')([sample])
+    dictate(engine, monkeypatch, answer_of(batch))
+    options = {'score_threshold': 0.0, 'suppress_duplicates': False}
+    image = sample.with_pixels().pixels.permute(1, 2, 0).numpy()
+    result = engine.segment(engine.encode(image), sample.turns[0].question, **options)
+    assert result.finish_reason == 'stop' and result.phrases == sample.turns[0].phrases
+    assert {(one.group, one.slot) for one in result.instances} <= {(0, 0), (0, 1), (2, 0)} and result.instances
+    forced = engine.segment(engine.encode(image), 'what is there?', answer=answer_of(batch)[:-1], **options)
+    assert [one.score for one in forced.instances] == pytest.approx([one.score for one in result.instances], abs=1e-4)
+
+
+def test_at_most_k_mask_tokens(engines, sample, monkeypatch):
+    engine = engines['autoregressive']
+    tokens, slots = engine.model.config.tokens, engine.model.config.num_queries
+    sequence = engine._sequence(engine.encode(np.zeros((60, 80, 3), np.uint8)).prefix)
+    with torch.no_grad():
+        sequence.add_answer([tokens.query])  # behind no phrase
+        block = [tokens.phrase_start, 5, tokens.phrase_end, tokens.mask_start, *[tokens.query] * (slots + 3)]
+        sequence.add_answer(block)
+        sequence.add_answer([tokens.query])
+    written = [tokens.mask_end, *block[: 4 + slots], *[tokens.mask_end] * 4]
+    assert sequence.answer_ids == written == sequence.layout.ids[-len(written) :]
+    assert [len(group.hidden) for group in sequence.groups] == [slots]
+
+
+def test_it_takes_no_phrases(engines):
+    from instructsam.core.errors import InstructionError
+
+    assert isinstance(engines['autoregressive'], AutoregressiveEngine)
+    with pytest.raises(InstructionError, match='query bank'):
+        engines['autoregressive'].answer_for(['cup'])
+
+
+def test_everything_that_the_model_writes_is_supervised(engines, sample):
+    engine = engines['autoregressive']
+    batch = collator(engine, 'autoregressive')([sample])
+    rows = (batch.text.labels[0] != IGNORED).nonzero().flatten()
+    assert rows.tolist() == list(range(rows[0], rows[-1] + 1))
+    assert torch.equal(batch.text.labels[0, rows], batch.text.ids[0, rows])
+    assert (batch.text.ids == engine.model.config.tokens.query).sum() == 3
+    assert batch.counts() == {'tokens': len(rows), 'blocks': 3, 'phrases': 2, 'masks': 3}
+
+
+@pytest.mark.parametrize('layers', [False, True])
+@pytest.mark.parametrize('mode', MODES)
+def test_training_learns(sample, mode, layers):
+    torch.manual_seed(0)
+    engine = load_engine(FOLDER / 'checkpoint', mode, device='cpu', dtype='float32')
+    model = engine.model.requires_grad_(True).train()
+    batch = collator(engine, mode)([sample])
+    training = InstructTraining(model, Objective(), 5, layers)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    totals = []
+    for _ in range(4):
+        terms = {name: value / batch.counts()[count] for name, (value, count) in training(batch).items()}
+        total = sum(terms.values())
+        totals.append(total.item())
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+    assert totals[-1] < 0.9 * totals[0]
+    assert (model.model.mask_queries.grad is None or not model.model.mask_queries.grad.any()) is (
+        mode == 'autoregressive'
+    )
+
+
+def test_nothing_there(engines, sample):
+    """No mask token, no detector: the answer is what is learnt."""
+    engine = engines['autoregressive']
+    absent = Sample(sample.image, sample.height, sample.width, (Turn('a cat?', ('cat',), (Target(),)),))
+    batch = collator(engine, 'autoregressive')([absent])
+    assert batch.chosen == [] and batch.counts()['phrases'] == 0
+    for layers in (False, True):
+        terms = InstructTraining(engine.model, Objective(), 5, layers)(batch)
+        assert terms.pop('answer')[0].item() > 0 and len(terms) >= 3
+        assert not any(value.item() for value, _ in terms.values())
+
+
+def test_the_first_query_becomes_the_mask_token(engines, tmp_path):
+    teach_first_query(FOLDER / 'checkpoint', tmp_path)
+    taught, before = load_engine(tmp_path, 'autoregressive').model, engines['autoregressive'].model
+    token = before.config.tokens.query
+    changed = [name for name, value in taught.state_dict().items() if not torch.equal(value, before.state_dict()[name])]
+    assert changed == ['model.language_model.embed_tokens.weight']
+    embedding = taught.model.language_model.embed_tokens.weight
+    assert torch.equal(embedding[token], before.model.mask_queries[0])
+    assert torch.equal(embedding[:token], before.model.language_model.embed_tokens.weight[:token])

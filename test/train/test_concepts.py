@@ -1,0 +1,77 @@
+"""Concept prompting: what the base stage teaches, as a function, as an engine and in the tabletop benchmark."""
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from instructsam.core import InstructSAM
+from instructsam.core.grounding import resize_masks
+from instructsam.core.rle import Rle
+from instructsam.train.concepts import ConceptEngine, concept_detections
+from instructsam.train.evaluation.tabletop import Drawn, Question, evaluate
+from instructsam.train.layers import detect_layers
+
+FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[1] / 'data' / 'reference'))
+PHRASES = ('red mug', 'spoon')
+IMAGE = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope='module')
+def engine():
+    return InstructSAM.from_pretrained(FOLDER / 'checkpoint', device='cpu')
+
+
+def detections(engine, features):
+    return concept_detections(engine.model, features, [engine.prompter.plain_ids(phrase) for phrase in PHRASES])
+
+
+def test_it_is_what_the_base_stage_trains(engine):
+    features = engine.encode(IMAGE).features
+    masks, scores = detections(engine, features)
+    slots = engine.model.config.num_queries
+    assert masks.shape[:2] == scores.shape == (2, slots) and 0 <= scores.min() <= scores.max() <= 1
+    decoder = engine.model.grounding.detr_decoder
+    with torch.no_grad():
+        trained = detect_layers(
+            engine.model, features, decoder.query_embed.weight.expand(2, 1, -1, -1),
+            decoder.reference_points.weight.expand(2, 1, -1, -1), [engine.prompter.plain_ids(p) for p in PHRASES],
+        )  # fmt: skip
+    assert torch.allclose(trained.logits[-1, :, 0].sigmoid(), scores, atol=1e-5)
+    assert len({tuple(row) for row in scores.tolist()}) == 2  # the phrase matters
+
+
+def test_an_engine_that_prompts_with_concepts(engine):
+    concepts = ConceptEngine.of(engine)
+    frame = concepts.encode(IMAGE)
+    options = {'score_threshold': 0.0, 'suppress_duplicates': False}
+    found = concepts.segment(frame, 'give me both', answer=concepts.answer_for(PHRASES), **options)
+    assert found.phrases == PHRASES
+    masks, scores = detections(engine, frame.features)
+    assert found.instances
+    for instance in found.instances:
+        assert instance.score == pytest.approx(float(scores[instance.group, instance.slot]), abs=1e-5)
+        mask = resize_masks(masks[instance.group, instance.slot][None], 90, 120)[0] > 0
+        assert instance.mask.iou([Rle.encode(mask.numpy())])[0] > 0.99
+    other = concepts.segment(frame, 'something else', answer=concepts.answer_for(PHRASES), **options)
+    assert [i.score for i in other.instances] == [i.score for i in found.instances]  # the instruction does not matter
+    own = engine.segment(engine.encode(IMAGE), 'give me both', answer=engine.answer_for(PHRASES), **options)
+    assert [i.score for i in own.instances] != [i.score for i in found.instances]
+    written = [each.segment(each.encode(IMAGE), 'give me both', max_new_tokens=4).answer for each in (engine, concepts)]
+    assert written[0] == written[1]
+
+
+def test_the_benchmark_asks_it(engine, monkeypatch):
+    instruction = SimpleNamespace(text='the red mug', phrases=('red mug',), kind='category', novel=())
+    mask = np.zeros(IMAGE.shape[:2], bool)
+    mask[10:40, 10:50] = True
+    drawn = [Drawn(IMAGE, (Question(instruction, (Rle.encode(mask),)),))]
+    asked = []
+    monkeypatch.setattr(ConceptEngine, '_find', lambda self, features, groups: (
+        asked.append([group.text_ids for group in groups]) or (torch.ones(1, 1, 8, 8), torch.tensor([[0.75]]))))
+    (answer,) = evaluate(engine, drawn, phrase='concept')
+    assert asked == [[tuple(engine.prompter.plain_ids('red mug'))]]
+    assert answer.compared.scores.tolist() == [0.75] and np.isnan(answer.right)
+    assert answer.compared.ious[0, 0] == pytest.approx(mask.mean())

@@ -1,0 +1,82 @@
+"""Losses on every layer: matching, what is divided by what, and phrases that mean nothing."""
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from instructsam.train.layers import LayerOutputs, LayerWeights, layer_losses, tight_boxes
+
+SIDE, SLOTS = 16, 4
+# Stands in for SAM3's mask decoder: slots are their own mask embeddings.
+MODEL = SimpleNamespace(grounding=SimpleNamespace(mask_decoder=SimpleNamespace(mask_embedder=lambda slots: slots)))
+
+
+def halves():
+    """Two masks [2, SIDE, SIDE]: the left half, and the lower quarter of the right one."""
+    masks = torch.zeros(2, SIDE, SIDE, dtype=torch.bool)
+    masks[0, :, : SIDE // 2] = True
+    masks[1, SIDE * 3 // 4 :, SIDE // 2 :] = True
+    return masks
+
+
+def sure_outputs(masks, layers=2, groups=3, order=(2, 0)):
+    """Outputs that show `masks` exactly, mask i in slot order[i] of every layer and group."""
+    pixels = torch.where(masks, 1.0, -1.0)[None]  # a channel a mask
+    hidden = torch.zeros(layers, 1, groups, SLOTS, len(masks))
+    hidden[..., 0] = -40.0  # slots that show nothing show the contrary of the first mask
+    logits = torch.full((layers, 1, groups, SLOTS), -12.0)
+    boxes = torch.tensor([0.0, 0.0, 0.01, 0.01]).repeat(layers, 1, groups, SLOTS, 1)
+    for index, slot in enumerate(order):
+        hidden[..., slot, :] = torch.eye(len(masks))[index] * 40
+        logits[..., slot] = 12.0
+        boxes[..., slot, :] = tight_boxes(masks)[index]
+    semantic = torch.where(masks.any(0), 40.0, -40.0)[None]
+    return LayerOutputs(hidden, logits, boxes, pixels, semantic)
+
+
+def test_tight_boxes():
+    assert tight_boxes(halves()).tolist() == [[0, 0, 0.5, 1], [0.5, 0.75, 1, 1]]
+
+
+@pytest.mark.parametrize('order', [(2, 0), (1, 3)])
+def test_what_is_right_costs_nothing(order):
+    losses = layer_losses(MODEL, sure_outputs(halves(), order=order), [halves()])
+    for name, (value, count) in losses.items():
+        assert value.item() == pytest.approx(0, abs=1e-3), name
+        assert count == ('phrases' if name in ('presence', 'semantic') else 'masks')
+
+
+def test_a_wrong_box_is_divided_by_layers_and_groups():
+    outputs = sure_outputs(halves())
+    outputs.boxes[1, 0, 2, 2, 0] += 0.1  # of one layer and one group
+    value, _ = layer_losses(MODEL, outputs, [halves()], LayerWeights(box_l1=3.0))['box_l1']
+    assert value.item() == pytest.approx(3.0 * 0.1 / 6)
+
+
+def test_nothing_there_teaches_absence_alone():
+    masks = torch.zeros(0, SIDE, SIDE, dtype=torch.bool)
+    outputs = sure_outputs(halves())
+    outputs.logits.requires_grad_()
+    losses = layer_losses(MODEL, outputs, [masks])
+    assert all(losses[name][0] == 0 for name in ('mask_bce', 'mask_dice', 'box_l1', 'box_giou'))
+    # two of the four slots are wrong by 12 in each layer and group
+    assert losses['presence'][0].item() == pytest.approx(LayerWeights().presence * 12 * 2 / 4, rel=1e-4)
+    losses['presence'][0].backward()
+    assert (outputs.logits.grad > 0).all()
+    assert losses['semantic'][0] > 1
+
+
+def test_phrases_do_not_mix():
+    """Two phrases at once cost what they cost one by one, also where one of them means nothing."""
+    nothing = torch.zeros(0, SIDE, SIDE, dtype=torch.bool)
+    first, second = sure_outputs(halves()), sure_outputs(halves(), order=(3, 1))
+    first.hidden.mul_(0.02).add_(0.01)
+    first.logits.mul_(0.1)
+    both = LayerOutputs(*(
+        torch.cat([getattr(first, name), getattr(second, name)], dim=int(name in ('hidden', 'logits', 'boxes')))
+        for name in LayerOutputs.__dataclass_fields__
+    ))
+    together = layer_losses(MODEL, both, [halves(), nothing])
+    apart = layer_losses(MODEL, first, [halves()]), layer_losses(MODEL, second, [nothing])
+    for name, (value, _) in together.items():
+        assert value.item() == pytest.approx(sum(each[name][0].item() for each in apart), rel=1e-5), name

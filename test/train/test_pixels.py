@@ -1,0 +1,170 @@
+"""Dense labels of scenes, and the base stage's batches, on scenes written by hand."""
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from instructsam.core.builtin import FOLDER
+from instructsam.core.config import ModelConfig
+from instructsam.core.model import InstructSAMModel
+from instructsam.core.preprocess import QwenPreprocessor
+from instructsam.core.rle import Rle
+from instructsam.train.base import BaseCollator, BaseTraining, _off
+from instructsam.train.collate import Collator
+from instructsam.train.data import DataError, Mix, Source
+from instructsam.train.initialise import initialise
+from instructsam.train.pixels import (
+    CATEGORY, CELLS, COLOR, PixelCollator, PixelTraining, ScenePictures, _terms, labels_at, read_objects,
+)  # fmt: skip
+
+SIDE = 224  # px
+
+
+def facts(name='a', boxes=((0, 0, 112, 112), (140, 56, 196, 168))):
+    """A scene's line: a red mug and a blue book, as filled boxes."""
+    objects = []
+    for (category, color), (x0, y0, x1, y1) in zip((('mug', 'red'), ('book', 'blue')), boxes):
+        mask = np.zeros((SIDE, SIDE), bool)
+        mask[y0:y1, x0:x1] = True
+        objects.append({'category': category, 'color': color, 'mask': Rle.encode(mask).to_coco()})
+    return {'image': f'images/{name}.png', 'height': SIDE, 'width': SIDE, 'objects': objects}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder as `instructsam tabletop generate` writes it: two scenes, a record each."""
+    (tmp_path / 'images').mkdir()
+    scenes = [facts('a'), facts('b')]
+    for scene in scenes:
+        cv2.imwrite(str(tmp_path / scene['image']), np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), np.uint8))
+    (tmp_path / 'scenes.jsonl').write_text('\n'.join(json.dumps(scene) for scene in scenes))
+    records = [
+        {**{key: scene[key] for key in ('image', 'height', 'width')}, 'annotation': [
+            {'type': 'phrase', 'text': 'red mug', 'ann': [json.dumps(scene['objects'][0]['mask'])]},
+            {'type': 'phrase', 'text': 'green bowl', 'ann': None},
+        ]}
+        for scene in scenes
+    ]
+    (tmp_path / 'phrases.json').write_text(json.dumps(records))
+    return tmp_path
+
+
+@pytest.fixture(scope='module')
+def model():
+    found = InstructSAMModel(ModelConfig.from_folder(FOLDER / 'tabletop'))
+    initialise(found, seed=1)
+    return found.train()
+
+
+def pictures(folder):
+    return ScenePictures([Source(folder / 'scenes.jsonl', folder)])
+
+
+def test_labels():
+    labels = labels_at([read_objects(facts())], [(8, 8)])
+    mug, book = CATEGORY['mug'], CATEGORY['book']
+    assert labels.category[0, :4, :4].unique().tolist() == [mug]
+    assert labels.category[0, 2:6, 5:7].unique().tolist() == [book]
+    assert (labels.category[0] == book).sum() == 8 and (labels.category[0] == 0).sum() == 40
+    assert labels.color[0, 0, 0] == COLOR['red'] and labels.color[0, 3, 5] == COLOR['blue']
+    # the cell in row 3, column 5 has its middle at (5.5 / 8, 3.5 / 8); the book reaches from 5/8 to 7/8, 2/8 to 6/8
+    assert labels.borders[0, :, 3, 5].mul(16).tolist() == [1, 3, 3, 5]
+
+
+def test_the_truth_costs_nothing():
+    labels = labels_at([read_objects(facts())], [(8, 8)])
+    outputs = torch.cat([
+        50.0 * torch.nn.functional.one_hot(labels.category, len(CATEGORY) + 1),
+        50.0 * torch.nn.functional.one_hot(labels.color, len(COLOR) + 1),
+        labels.borders.permute(0, 2, 3, 1),
+    ], dim=-1)  # fmt: skip
+    assert all(loss.item() == pytest.approx(0, abs=1e-6) for loss in _terms(outputs, labels).values())
+    assert all(loss > 0.1 for loss in _terms(-outputs, labels).values())
+
+
+def test_a_coarse_cell_is_a_mix():
+    """A cell half of a mug and half of nothing costs least where both are as likely."""
+    boxes = ((0, 0, 112, 112), (112, 0, 140, 224))  # of 8 columns, the book has one
+    labels = labels_at([read_objects(facts(boxes=boxes))], [(8, 8)])
+
+    def cost(share):
+        logits = torch.full((1, 4, 4, len(CATEGORY) + 1 + len(COLOR) + 1 + 4), -20.0)
+        logits[..., 2, CATEGORY['book']] = np.log(share)
+        logits[..., 2, 0] = np.log(1 - share)
+        return _terms(logits, labels)['category']
+
+    assert cost(0.5) < cost(0.4) and cost(0.5) < cost(0.6)
+
+
+def test_pictures_are_mirrored_with_their_labels(folder):
+    dataset = pictures(folder)
+    seen = set()
+    for epoch in range(8):
+        dataset.set_epoch(epoch)
+        image, ids, objects = dataset[0]
+        again = dataset[0]
+        assert np.array_equal(image, again[0]) and np.array_equal(ids, again[1])
+        is_mirrored = bool(ids[0, 0] == 0)
+        seen.add(is_mirrored)
+        assert ids[0, -1 if is_mirrored else 0] == 1
+        assert objects[1, 2:].tolist() == ([0.5, 0, 1, 0.5] if is_mirrored else [0, 0, 0.5, 0.5])
+    assert seen == {True, False}
+
+
+def test_pixel_training_learns(folder, model):
+    training = PixelTraining(model)
+    batch = PixelCollator(model, QwenPreprocessor.from_folder(FOLDER / 'tabletop'))([pictures(folder)[0]])
+    assert batch.counts() == {'images': 1}
+    assert batch.sam.category.shape[1] == CELLS * 16 and batch.qwen.category.shape[1] == CELLS * 14
+    optimizer = torch.optim.AdamW(training.parameters(), 1e-3)
+    totals = []
+    for _ in range(4):
+        losses = training(batch)
+        total = sum(value for value, _ in losses.values())
+        totals.append(total.item())
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+    assert len(losses) == 9 and totals[-1] < totals[0]
+
+
+def test_base_training_gives_every_part_gradients(folder, model):
+    collator = BaseCollator(
+        Collator.from_folder(FOLDER / 'tabletop', model.config, branches=True), [Source(folder / 'scenes.jsonl', folder)],
+        rows=16,
+    )  # fmt: skip
+    mix = Mix([Source(folder / 'phrases.json', folder)], model.config.num_queries)
+    batch = collator([mix[0], mix[1]])
+    assert batch.counts() == {
+        'tokens': batch.counts()['tokens'], 'blocks': 4, 'phrases': 4, 'masks': 2, 'images': 2,
+    }  # fmt: skip
+    training = BaseTraining(model, phrases_per_call=3)
+    losses = training(batch)
+    sum(value for value, _ in losses.values()).backward()
+    unused = ('geometry_encoder', 'text_projection', 'pixel_decoder.conv_layers.2', 'pixel_decoder.norms.2',
+              'fpn_layers.3', 'mask_hidden_fcs.0.2.x')  # fmt: skip
+    without = [name for name, parameter in training.named_parameters() if parameter.grad is None]
+    assert all(any(part in name for part in unused) for name in without), without
+
+
+def test_an_image_of_no_scene_is_named(folder, model):
+    collator = BaseCollator(
+        Collator.from_folder(FOLDER / 'tabletop', model.config), [Source(folder / 'scenes.jsonl', Path('elsewhere'))], 16
+    )
+    mix = Mix([Source(folder / 'phrases.json', folder)], model.config.num_queries)
+    with pytest.raises(DataError, match='a.png is in none of the files'):
+        collator([mix[0]])
+
+
+def test_boxes_to_put_right_stay_near_the_truth():
+    torch.manual_seed(0)
+    true = torch.tensor([[0.2, 0.2, 0.6, 0.4]])
+    boxes = torch.stack([_off(true, 5) for _ in range(50)]).sigmoid()
+    assert boxes.shape == (50, 5, 4)
+    centre, side = boxes[:, 0, :2], boxes[:, 0, 2:]
+    assert ((centre - torch.tensor([0.4, 0.3])).abs() <= torch.tensor([0.4, 0.2]) * 0.4 + 1e-5).all()
+    assert (side / torch.tensor([0.4, 0.2]) - 1).abs().max() <= 0.4 + 1e-5
+    assert centre.std() > 0.02 and boxes[:, 1:, :2].std() > 0.2

@@ -1,0 +1,112 @@
+"""Recipes, and what a user is told about those that cannot be used: one line, exit code 2."""
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from instructsam.core.cli import main
+from instructsam.train.collate import Collator
+from instructsam.train.recipe import RecipeError, read_recipe
+
+CONFIGS = Path(__file__).parents[2] / 'train' / 'configs'
+
+SHIPPED = [path for path in sorted(CONFIGS.glob('*.yaml')) if 'stage' in yaml.safe_load(path.read_text())]
+
+
+@pytest.mark.parametrize('path', SHIPPED, ids=lambda path: path.stem)
+def test_shipped_recipes_can_be_read(path):
+    read_recipe(path)
+
+
+def test_the_published_stages():
+    one, two = (read_recipe(CONFIGS / f'stage{stage}.yaml') for stage in (1, 2))
+    assert (one.rates.language, one.rates.decoder, one.batch_size * one.accumulation) == (5e-6, 1e-5, 2)
+    assert (two.rates.language, two.rates.decoder, two.batch_size * two.accumulation) == (2e-6, 5e-6, 1)
+    for recipe in (one, two):
+        assert recipe.rates.vision == recipe.rates.projector == recipe.rates.language
+        assert recipe.rates.image_encoder == 0 and recipe.betas == (0.9, 0.999) and recipe.epochs == 1
+        assert (recipe.lora.rank, recipe.lora.alpha, recipe.lora.dropout) == (64, 16, 0.05)
+        assert recipe.max_pixels == 8192 * 32 * 32 and recipe.objective.sample_points == 12544
+    assert two.model == f'{one.output}/final' and one.lora.merge
+    assert [entry['repeat'] for entry in one.data] == [10] * 6 + [1] * 9
+    assert [entry['repeat'] for entry in two.data] == [10] + [2] * 6 + [1] * 2
+    assert json.loads((CONFIGS / 'deepspeed_zero1.json').read_text())['zero_optimization']['stage'] == 1
+
+
+def test_max_pixels_caps_what_the_model_folder_says(mix):
+    from instructsam.core.config import ModelConfig
+
+    folder = Path(mix[1]['images']) / 'checkpoint'
+    config = ModelConfig.from_folder(folder)
+    own = Collator.from_folder(folder, config).preprocessor
+    capped = Collator.from_folder(folder, config, max_pixels=own.max_pixels // 2).preprocessor
+    assert capped.max_pixels == own.max_pixels // 2 and capped.min_pixels == own.min_pixels
+    assert Collator.from_folder(folder, config, max_pixels=2 * own.max_pixels).preprocessor == own
+
+
+CHANGES = [
+    ('stepps=3', 'unknown keys: stepps'),
+    ('rates.speech=1', 'unknown keys: speech'),
+    ('lora.dept=3', 'unknown keys: dept'),
+    ('steps=many', "steps is of type int, got 'many'"),
+    ('steps=1.5', 'steps is of type int, got 1.5'),
+    ('initialise=1', 'initialise is of type bool, got 1'),
+    ('warmup_ratio=some', "warmup_ratio is a number, got 'some'"),
+    ('clip_norm=true', 'clip_norm is a number, got True'),
+    ('rates=3', 'rates holds keys, got 3'),
+    ('betas=0.9', 'betas is a list of 2, got 0.9'),
+    ('betas=[0.9]', 'betas is a list of 2'),
+    ('betas=[0.9, x]', "betas[1] is a number, got 'x'"),
+    ('lora={targets: q_proj}', "targets is a list, got 'q_proj'"),
+    ('data=[3]', 'data[0] is of type dict, got 3'),
+    ('data=[]', 'data is empty'),
+    ('stage=third', "stage is one of pixels, base, instruct, got 'third'"),
+    ('dtype=float16', "dtype is one of float32, bfloat16, got 'float16'"),
+    ('objective.presence_target=two', "presence_target is one of one, soft_dice, got 'two'"),
+    ('batch_size=0', 'batch_size is 1 or more, got 0'),
+    ('lora={rank: 0}', 'lora wants a rank of 1 or more'),
+    ('steps', "'steps' is not of the form key=value"),
+    ('steps=[', "'steps=['"),
+    ('model=nowhere', 'there is no model folder nowhere'),
+    ('data=[{annotations: nothing.json, images: .}]', 'there is no file nothing.json'),
+    ('data=[{annotations: nothing.json, images: ., weight: 2}]', 'unknown keys: weight'),
+    ('lora={targets: [nothing]}', 'lora.targets nothing'),
+    ('rates={}', 'nothing is trained'),
+    ('schedule=square', 'trainer: square is not a valid SchedulerType'),
+    ('trainer={warp: 9}', "trainer: TrainingArguments.__init__() got an unexpected keyword argument 'warp'"),
+    ('trainer={tf32: true}', 'trainer: '),
+    ('trainer={fsdp: true}', 'start them with torchrun'),
+    ('trainer={seed: 3}', "multiple values for keyword argument 'seed'"),
+]
+
+
+@pytest.mark.parametrize('change, message', CHANGES, ids=[change for change, _ in CHANGES])
+def test_one_line_says_what_is_wrong(recipe, capsys, change, message):
+    assert main(['train', str(recipe('run')), change]) == 2
+    printed = capsys.readouterr().err
+    lines = [line for line in printed.splitlines() if not line.startswith('[transformers]')]
+    assert len(lines) == 1 and lines[0].startswith('instructsam: error: ') and message in lines[0], printed
+
+
+def test_files_that_are_no_recipe(tmp_path, capsys):
+    contents = (
+        ('a', b'stage: [', 'no YAML'), ('b', b'word', 'holds no keys'), ('c', b'\xff\xfe\x00', 'is no'),
+        ('d', b'stage: base\n', 'missing 3 required'),
+    )  # fmt: skip
+    for name, content, message in contents:
+        (tmp_path / name).write_bytes(content)
+        assert main(['train', str(tmp_path / name)]) == 2
+        printed = capsys.readouterr().err
+        assert len(printed.splitlines()) == 1 and message in printed
+    assert main(['train', str(tmp_path / 'absent')]) == 2
+    assert 'cannot be read: No such file' in capsys.readouterr().err
+
+
+def test_numbers_that_yaml_reads_as_text(tmp_path, recipe):
+    path = recipe('run')
+    raw = {**yaml.safe_load(path.read_text()), 'rates': {'decoder': '1e-4'}}
+    path.write_text(yaml.safe_dump(raw))
+    assert read_recipe(path, ['clip_norm=5e-1']).rates.decoder == 1e-4
+    with pytest.raises(RecipeError, match='a rate under rates.language'):
+        read_recipe(path, ['lora.rank=8'])

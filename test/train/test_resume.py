@@ -1,0 +1,130 @@
+"""A run that is killed at any instant goes on, and ends with the same bits as one that was left alone."""
+import csv
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from instructsam.train.saved import checkpoints, last_checkpoint
+
+STEPS = 5
+# What draws random numbers in a step is on: dropout in LoRA and SAM3, sampled points, questions.
+KEYS = {'steps': STEPS, 'save_every': 2, 'lora': {'rank': 2, 'dropout': 0.1}, 'objective': {'sample_points': 64}}
+FORWARD = 'instructsam.train.instruct:InstructTraining.forward'
+
+
+def outcome(output):
+    """All that training made: weights, LoRA matrices, the optimizer's state, and what was logged."""
+    last = last_checkpoint(output)
+    tensors = {file: load_file(output / 'final' / file) for file in ('model.safetensors', 'adapter_model.safetensors')}
+    for number, values in torch.load(last / 'optimizer.pt', weights_only=True)['state'].items():
+        tensors[number] = values
+    with (output / 'log.csv').open() as file:
+        rows = [{name: row[name] for name in ('step', 'loss', 'grad_norm')} for row in csv.DictReader(file)]
+    return tensors, rows
+
+
+def assert_same(one, other):
+    (one, rows), (other, other_rows) = one, other
+    assert rows == other_rows and [row['step'] for row in rows] == [str(step) for step in range(1, STEPS + 1)]
+    assert one.keys() == other.keys()
+    for key, tensors in one.items():
+        assert tensors.keys() == other[key].keys()
+        for name, tensor in tensors.items():
+            assert torch.equal(tensor, other[key][name]), (key, name)
+
+
+@pytest.fixture
+def few(mix):
+    """So few records that a run reads them more than once."""
+    return [{**mix[0], 'repeat': 1}]
+
+
+def test_killed_in_one_process(launch, recipe, tmp_path, few):
+    codes, text = launch('train', recipe('whole', data=few, batch_size=2, **KEYS))
+    assert codes == [0], text
+    killed = recipe('killed', data=few, batch_size=2, **KEYS)
+    output = tmp_path / 'killed'
+    chance = random.Random(0)
+    # in a step; as a checkpoint is written; before it gets its name; as the final model gets its own
+    places = [
+        (FORWARD, chance.randint(2, 4)),
+        ('torch:save', chance.randint(2, 3)),
+        ('os:fsync', 5),
+        ('instructsam.train.saved:publish', 1),
+    ]
+    for place in places:
+        codes, text = launch('train', killed, kill=place)
+        assert codes == [-signal.SIGKILL], text
+    assert last_checkpoint(output).name == f'checkpoint-{STEPS}' and not (output / 'final').exists()
+    codes, text = launch('train', killed)
+    assert codes == [0], text
+    assert_same(outcome(tmp_path / 'whole'), outcome(output))
+
+
+def test_killed_in_two_processes(launch, recipe, tmp_path, few):
+    codes, text = launch('train', recipe('whole', data=few, **KEYS), world=2)
+    assert codes == [0, 0], text
+    killed = recipe('killed', data=few, workers=2, **KEYS)
+    kill_torchrun_at(f'step {random.Random(1).randint(2, 3)}/', killed)
+    codes, text = launch('train', killed, world=2, kill=('torch:save', 2))
+    assert -signal.SIGKILL in codes, text
+    codes, text = launch('train', killed, world=2)
+    assert codes == [0, 0], text
+    assert_same(outcome(tmp_path / 'whole'), outcome(tmp_path / 'killed'))
+
+
+def kill_torchrun_at(line_start, path):
+    """Runs the recipe in two processes as a user would, and kills all of it as a line appears."""
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
+               '-m', 'instructsam.core.cli', 'train', str(path)]  # fmt: skip
+    env = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, start_new_session=True
+    )
+    seen = []
+    try:
+        for line in process.stdout:
+            seen.append(line)
+            if line.startswith(line_start):
+                break
+        else:
+            pytest.fail(''.join(seen))
+    finally:
+        kill_group(process.pid)
+        process.stdout.close()
+        process.wait()
+
+
+def kill_group(leader):
+    """kill -9 of a process with its session: torchrun's workers have groups of their own."""
+    for pid in filter(str.isdecimal, os.listdir('/proc')):
+        try:
+            if os.getsid(int(pid)) == leader:
+                os.kill(int(pid), signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+def test_a_cut_checkpoint_is_not_gone_on_from(launch, recipe, tmp_path, few):
+    """Neither is it in the way, nor does it count among those that are kept."""
+    path = recipe('run', data=few, keep=1, **{**KEYS, 'steps': 2})
+    output = tmp_path / 'run'
+    assert launch('train', path)[0] == [0]
+    cut = {'checkpoint-70': 'model.safetensors', 'checkpoint-71': 'optimizer.pt', 'checkpoint-72': 'trainer_state.json'}
+    for name, file in cut.items():
+        shutil.copytree(output / 'checkpoint-2', output / name)
+        os.truncate(output / name / file, (output / name / file).stat().st_size // 2)
+    (output / 'checkpoint-73').mkdir()
+    (output / 'partial' / 'checkpoint-3').mkdir(parents=True)
+    (output / 'partial' / 'checkpoint-3' / 'model.safetensors.part').write_bytes(b'cut')
+    assert last_checkpoint(output).name == 'checkpoint-2'
+    codes, text = launch('train', path, 'steps=3')
+    assert codes == [0] and 'step 3/3' in text and 'step 2/3' not in text, text
+    assert [path.name for path in checkpoints(output)] == ['checkpoint-3']

@@ -1,0 +1,136 @@
+"""The training command: spreading changes nothing, both stages in a row, records that cannot be used."""
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from instructsam.core import checkpoint
+from instructsam.core.cli import main
+from instructsam.train.saved import last_checkpoint
+
+CONFIGS = Path(__file__).parents[2] / 'train' / 'configs'
+FSDP = {
+    'fsdp': True,
+    'fsdp_config': {
+        'version': 2,
+        'transformer_layer_cls_to_wrap': ['Qwen3VLTextDecoderLayer', 'Qwen3VLVisionBlock', 'Sam3ViTLayer'],
+    },
+}
+
+
+def column(output, name):
+    with (output / 'log.csv').open() as file:
+        return [float(row[name]) for row in csv.DictReader(file)]
+
+
+def moments(output):
+    """The optimizer's mean gradients, one for each trained parameter that got some."""
+    state = torch.load(last_checkpoint(output) / 'optimizer.pt', weights_only=True)['state']
+    return {number: values['exp_avg'] for number, values in state.items()}
+
+
+WAYS = [('accumulated', {'accumulation': 2}, 1), ('ddp', {}, 2), ('fsdp', {'trainer': FSDP}, 2)]
+
+
+def test_two_samples_are_a_step_however_they_are_spread(launch, recipe, tmp_path, start_model):
+    """As one batch, one after the other, or in two processes: the same losses, gradients and parameters."""
+    keys = {'model': str(start_model(dropout=0.0)), 'lora': {'rank': 2, 'dropout': 0.0}, 'steps': 3, 'save_every': 9}
+    keys['rates'] = {name: 1e-4 for name in ('language', 'vision', 'projector', 'decoder')}
+    codes, text = launch('train', recipe('batch', batch_size=2, **keys))
+    assert codes == [0], text
+    expected = load_file(tmp_path / 'batch' / 'final' / 'model.safetensors')
+    start = load_file(Path(keys['model']) / 'model.safetensors')
+    assert sum(not torch.equal(expected[name], start[name]) for name in start) > 100  # something was learned
+    gradients = moments(tmp_path / 'batch')
+    for name, changes, world in WAYS:
+        codes, text = launch('train', recipe(name, **keys, **changes), world=world)
+        assert codes == [0] * world, text
+        output = tmp_path / name
+        for term in ('loss', 'answer', 'mask_bce', 'mask_dice', 'presence', 'grad_norm'):
+            assert column(output, term) == pytest.approx(column(tmp_path / 'batch', term), rel=1e-4, abs=1e-6), term
+        found = moments(output)
+        assert found.keys() == gradients.keys()
+        largest = max(float(gradient.abs().max()) for gradient in gradients.values())
+        for number, gradient in gradients.items():
+            torch.testing.assert_close(found[number], gradient, rtol=1e-3, atol=1e-4 * largest)
+        for parameter, tensor in load_file(output / 'final' / 'model.safetensors').items():
+            torch.testing.assert_close(tensor, expected[parameter], rtol=0, atol=1e-5)
+
+
+def test_stage_1_then_stage_2(launch, tmp_path, mix):
+    """The published recipes on every kind of record, merged in between by hand: a dry run."""
+    data = f'data={json.dumps(mix)}'
+    quick = ['steps=2', 'workers=0', 'log_every=1', 'lora.rank=4', 'objective.sample_points=64']
+    start = Path(mix[1]['images']) / 'checkpoint'
+    one, merged, two = tmp_path / 'one', tmp_path / 'merged', tmp_path / 'two'
+    by_hand = [*quick, 'lora.merge=false']
+    codes, text = launch(
+        'train', CONFIGS / 'stage1.yaml', f'model={start}', f'output={one}', data, *by_hand, world=2
+    )
+    assert codes == [0, 0] and text.count('the trained model is in') == 1, text
+    assert launch('train', CONFIGS / 'stage2.yaml', f'model={one}/final', f'output={two}', data, *quick)[0] == [2]
+    codes, text = launch('train', 'merge', one / 'final', merged)
+    assert codes == [0], text
+    codes, text = launch('train', CONFIGS / 'stage2.yaml', f'model={merged}', f'output={two}', data, *quick)
+    assert codes == [0], text
+    trained = checkpoint.load(two / 'final', 'cpu', torch.float32).state_dict()  # merged, as the recipe says
+    before = load_file(start / 'model.safetensors')
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, trained[name])}
+    assert 'model.language_model.layers.0.self_attn.q_proj.weight' in changed
+    assert 'model.language_model.embed_tokens.weight' in changed
+    assert any(name.startswith('model.visual.blocks.') for name in changed)
+    frozen = ('.mlp.', '.k_norm.', '_layernorm.', 'language_model.norm.')
+    assert not [n for n in changed if n.startswith('model.language_model.') and any(part in n for part in frozen)]
+    assert not [n for n in changed if n.startswith('model.grounding_model.model.vision_encoder.')]
+
+
+def broken(folder, count):
+    """`count` records that cannot be used, beside one of each kind of fault and three that can."""
+    mask = {'size': [60, 80], 'counts': [4800]}
+    fine = {'image': 'a.png', 'height': 60, 'width': 80, 'text': 'the stripe', 'mask': mask}
+    many = [json.dumps(mask)] * 11
+    faults = [
+        {**fine, 'image': 'absent.png'},
+        {**fine, 'mask': {'size': [80, 60], 'counts': [4800]}},
+        {**fine, 'height': 61},
+        {'image': 'a.png', 'height': 60, 'width': 80, 'annotation': '[]'},
+        {'image': 'a.png', 'height': 60, 'width': 80, 'annotation': [{'type': 'phrase', 'text': 'many', 'ann': many}]},
+        {**fine, 'mask': {'size': [60, 80], 'counts': 'nonsense'}},
+    ]
+    (folder / 'records.json').write_text(json.dumps([fine] * 3 + faults + faults[:1] * count))
+    return [{'annotations': str(folder / 'records.json'), 'images': None}]
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_broken_records_are_skipped_until_they_are_too_many(launch, recipe, tmp_path, mix, workers):
+    images = {'images': mix[0]['images']}
+    few = [{**broken(tmp_path, 0)[0], **images}]
+    codes, text = launch('train', recipe('few', data=few, batch_size=9, steps=1, workers=workers))
+    assert codes == [0] and text.count('skipped record') == 6, text
+    for reason in ('absent.png', 'is 80 x 60 px', 'no annotation', 'more than 10 instances'):
+        assert reason in text, text
+    many = [{**broken(tmp_path, 8)[0], **images}]
+    codes, text = launch('train', recipe('many', data=many, batch_size=17, steps=1, workers=workers))
+    lines = [line for line in text.splitlines() if line.startswith('instructsam')]
+    assert codes == [2] and len(lines) == 1 and 'Traceback' not in text, text
+    assert lines[0].startswith('instructsam: error: 11 of ') and 'records are broken' in lines[0]
+
+
+def test_another_configuration_is_not_gone_on_with(recipe, tmp_path, start_model, capsys):
+    """Another K, other LoRA, other parts that train: what differs is said, and the run is left as it was."""
+    assert main(['train', str(recipe('run', steps=1, lora={'rank': 2}))]) == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / 'run').rglob('*')}
+    other = {
+        f'model={start_model(max_seg_nums=4)}': 'mask_queries is [10, 64] there, [4, 64] here',
+        'lora.rank=3': 'lora_A.weight is [2, 64] there, [3, 64] here',
+        'rates.vision=0': 'trains other parts of the model',
+    }
+    for change, message in other.items():
+        capsys.readouterr()
+        assert main(['train', str(recipe('run', steps=2, lora={'rank': 2})), change]) == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith('instructsam')]
+        assert len(lines) == 1 and message in lines[0] and 'checkpoint-1' in lines[0], lines
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / 'run').rglob('*') if path in before} == before
