@@ -6,7 +6,7 @@ from instructsam.core.config import ModelConfig
 
 FOLDER = Path(__file__).parent / 'models'
 UNTRAINED = 'untrained weights: masks and scores mean nothing'
-MODELS = {'untrained': FOLDER / 'untrained'}  # weights are made from a seed, the rest is in the folder
+MODELS = {'untrained': FOLDER / 'tabletop'}  # weights are made from a seed, the rest is in the folder
 
 
 def published_config():

@@ -149,8 +149,8 @@ class StageTrainer(Trainer):
             return
         files = [Path(checkpoint) / name for name in (OPTIMIZER_NAME, SCHEDULER_NAME)]
         optimizer, scheduler = (torch.load(file, map_location='cpu', weights_only=True) for file in files)
-        self.lr_scheduler.load_state_dict(scheduler)
         try:
+            self.lr_scheduler.load_state_dict(scheduler)
             load_optimizer(self.optimizer, optimizer)
         except (ValueError, IndexError) as error:
             raise RecipeError(

@@ -89,13 +89,13 @@ def test_stage_1_then_stage_2(launch, tmp_path, mix):
 
 def broken(folder, count):
     """`count` records that cannot be used, beside one of each kind of fault and three that can."""
-    mask = {'size': [60, 80], 'counts': [4800]}
+    mask = {'size': [60, 80], 'counts': [0, 4800]}
     fine = {'image': 'a.png', 'height': 60, 'width': 80, 'text': 'the stripe', 'mask': mask}
     many = [json.dumps(mask)] * 11
     faults = [
         {**fine, 'image': 'absent.png'},
-        {**fine, 'mask': {'size': [80, 60], 'counts': [4800]}},
-        {**fine, 'height': 61},
+        {**fine, 'mask': {'size': [80, 60], 'counts': [0, 4800]}},
+        {**fine, 'height': 61, 'mask': {'size': [61, 80], 'counts': [0, 4880]}},
         {'image': 'a.png', 'height': 60, 'width': 80, 'annotation': '[]'},
         {'image': 'a.png', 'height': 60, 'width': 80, 'annotation': [{'type': 'phrase', 'text': 'many', 'ann': many}]},
         {**fine, 'mask': {'size': [60, 80], 'counts': 'nonsense'}},
@@ -110,7 +110,8 @@ def test_broken_records_are_skipped_until_they_are_too_many(launch, recipe, tmp_
     few = [{**broken(tmp_path, 0)[0], **images}]
     codes, text = launch('train', recipe('few', data=few, batch_size=9, steps=1, workers=workers))
     assert codes == [0] and text.count('skipped record') == 6, text
-    for reason in ('absent.png', 'is 80 x 60 px', 'no annotation', 'more than 10 instances'):
+    for reason in ('absent.png', 'a mask of size [80, 60] on an image of [60, 80]', 'is 80 x 60 px, the record says',
+                   'annotation is a list that is not empty', 'more than 10 instances', 'counts hold'):  # fmt: skip
         assert reason in text, text
     many = [{**broken(tmp_path, 8)[0], **images}]
     codes, text = launch('train', recipe('many', data=many, batch_size=17, steps=1, workers=workers))
