@@ -6,7 +6,6 @@ stage 1 starts from where this one ends. What the pixels show is learnt on besid
 """
 import json
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F

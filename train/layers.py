@@ -92,7 +92,7 @@ def layer_losses(model, outputs, masks, weights=LayerWeights()):
     last = (layers - 1) * groups * slots  # first slot of the last layer
 
     is_present = torch.zeros_like(logits)
-    pairs = []  # predicted mask logits and truth [M, n]: of inner layers at half the resolution, of the last at the full
+    pairs = []  # predicted mask logits and truth [M, n], of inner layers at half the resolution
     matched_boxes, true_boxes = [], []
     # unbound, for the gradient of an index is as large as what is indexed
     each = zip(embeddings.unbind(), fine.unbind(), coarse.unbind(), logits.unbind(), found.unbind(), truth, boxes)

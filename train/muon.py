@@ -1,11 +1,12 @@
 """AdamW, with Muon for the matrices inside transformer layers (https://kellerjordan.github.io/posts/muon).
 
-Their updates are made orthogonal, which lets a small model that starts from nothing learn as much from a quarter of the
-pictures. torch.optim.Muon computes in bfloat16, which is slow on CPUs; here it is the parameters' own type.
+Their updates are made orthogonal, which lets a small model that starts from nothing learn as much from fewer pictures.
+torch.optim.Muon computes in bfloat16, which is slow on CPUs; here it is the parameters' own type.
 """
 import re
 
 import torch
+import torch.distributed as dist
 
 _IN_A_LAYER = re.compile(r'\.(layers|blocks)\.\d+\.')
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Newton and Schulz's iteration, as in torch.optim.Muon
@@ -14,8 +15,8 @@ _MOMENTUM = 0.95
 
 
 def is_hidden_matrix(name, parameter):
-    """Whether Muon is meant for the parameter: a matrix of a numbered layer."""
-    return parameter.ndim == 2 and bool(_IN_A_LAYER.search(name))
+    """Whether Muon is meant for the parameter: a matrix of a numbered layer, but no factor of one, as LoRA's are."""
+    return parameter.ndim == 2 and bool(_IN_A_LAYER.search(name)) and '.lora_' not in name
 
 
 class Muon(torch.optim.AdamW):
@@ -29,24 +30,37 @@ class Muon(torch.optim.AdamW):
             loss = super().step(closure)
         finally:
             self.param_groups = groups
-        for group in groups:
-            if group.get('orthogonal'):
-                for parameter in group['params']:
-                    if parameter.grad is not None:
-                        self._turn(parameter, group)
+        turned = [
+            (parameter, group) for group in groups if group.get('orthogonal')
+            for parameter in group['params'] if parameter.grad is not None
+        ]  # fmt: skip
+        for (parameter, group), update in zip(turned, self._updates([parameter for parameter, _ in turned])):
+            # moves a weight by about the rate, as AdamW does
+            scale = 0.2 * max(parameter.shape) ** 0.5
+            parameter.mul_(1 - group['lr'] * group['weight_decay']).add_(update, alpha=-group['lr'] * scale)
         return loss
 
-    def _turn(self, parameter, group):
-        state = self.state[parameter]
-        if not state:
-            state['step'] = torch.zeros(())  # which AdamW looks for in every state it reads back
-            state['momentum'] = torch.zeros_like(parameter)
-        state['step'] += 1
-        momentum = state['momentum'].lerp_(parameter.grad, 1 - _MOMENTUM)
-        update = orthogonalise(parameter.grad.lerp(momentum, _MOMENTUM))
-        # moves a weight by about the rate, as AdamW does
-        scale = 0.2 * max(parameter.shape) ** 0.5
-        parameter.mul_(1 - group['lr'] * group['weight_decay']).add_(update, alpha=-group['lr'] * scale)
+    def _updates(self, parameters):
+        """The orthogonal update of each parameter; processes share the work."""
+        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        updates = []
+        for index, parameter in enumerate(parameters):
+            state = self.state[parameter]
+            if not state:
+                state['step'] = torch.zeros(())  # which AdamW looks for in every state it reads back
+                state['momentum'] = torch.zeros_like(parameter)
+            state['step'] += 1
+            momentum = state['momentum'].lerp_(parameter.grad, 1 - _MOMENTUM)
+            mine = index % world == rank
+            updates.append(
+                orthogonalise(parameter.grad.lerp(momentum, _MOMENTUM)) if mine else torch.zeros_like(parameter)
+            )
+        if world > 1 and updates:
+            flat = torch.cat([update.flatten() for update in updates])
+            dist.all_reduce(flat)
+            parts = flat.split([update.numel() for update in updates])
+            updates = [part.view_as(update) for part, update in zip(parts, updates)]
+        return updates
 
 
 def orthogonalise(matrix):

@@ -117,7 +117,8 @@ class PixelCollator:
 
 def labels_at(scenes, sizes):
     """The Labels of scenes (ids, objects) at the middles of rows x columns cells; sizes: (rows, columns), all alike."""
-    return Labels(*(torch.stack(parts) for parts in zip(*(_labels(*scene, *size) for scene, size in zip(scenes, sizes)))))
+    made = [_labels(*scene, *size) for scene, size in zip(scenes, sizes)]
+    return Labels(*(torch.stack(parts) for parts in zip(*made)))
 
 
 def _labels(ids, objects, rows, columns):

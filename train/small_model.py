@@ -45,10 +45,11 @@ CHAT_TEMPLATE = """\
 
 # beyond the tabletop world, for instructions about other things
 MORE = (
-    'cup jar pot kettle towel tape key phone remote toy car block cube brick basket drawer sink table shelf counter bin '
-    'toothbrush hammer screwdriver wrench drill glove hat shoe pear tomato carrot pepper cucumber egg bread milk juice '
-    'cereal soap candle lamp mouse keyboard laptop cable notebook paper golden transparent dark light top bottom middle '
-    'above below under first second third last round square image picture mask output answer segmentation'
+    'cup jar pot kettle towel tape key phone remote toy car block cube brick basket drawer sink table shelf counter '
+    'bin toothbrush hammer screwdriver wrench drill glove hat shoe pear tomato carrot pepper cucumber egg bread '
+    'milk juice cereal soap candle lamp mouse keyboard laptop cable notebook paper golden transparent dark light '
+    'top bottom middle above below under first second third last round square image picture mask output answer '
+    'segmentation'
 ).split()
 
 
@@ -176,7 +177,9 @@ def build_config(tokenizer):
         },
         # never built; the published layout has the section
         'text_config': {'model_type': 'clip_text_model', 'hidden_size': 32, 'num_hidden_layers': 1},
-        'geometry_encoder_config': {'model_type': 'sam3_geometry_encoder', 'num_layers': 1, 'roi_size': 1, **layers, 'intermediate_size': 1},
+        'geometry_encoder_config': {  # read by nothing: as small as can be
+            'model_type': 'sam3_geometry_encoder', 'num_layers': 1, 'roi_size': 1, **layers, 'intermediate_size': 1,
+        },
         'detr_encoder_config': {'model_type': 'sam3_detr_encoder', 'num_layers': 2, **layers},
         'detr_decoder_config': {'model_type': 'sam3_detr_decoder', 'num_layers': 3, 'num_queries': 200, **layers},
         'mask_decoder_config': {
@@ -198,7 +201,9 @@ def write_folder(folder):
     contents = {
         'config.json': config,
         'sam3/config.json': sam3,
-        'sam3/preprocessor_config.json': {'size': {'height': SIDE, 'width': SIDE}, 'image_mean': half, 'image_std': half},
+        'sam3/preprocessor_config.json': {
+            'size': {'height': SIDE, 'width': SIDE}, 'image_mean': half, 'image_std': half,
+        },
         'preprocessor_config.json': {
             'size': {'shortest_edge': SIDE * SIDE, 'longest_edge': SIDE * SIDE},
             'patch_size': 16, 'temporal_patch_size': 2, 'merge_size': 1, 'image_mean': half, 'image_std': half,

@@ -14,6 +14,8 @@ from instructsam.train.conversation import IGNORED
 from instructsam.train.forward import detect, read
 from instructsam.train.instruct import InstructTraining
 from instructsam.train.objective import Objective
+from instructsam.train.recipe import read_recipe
+from instructsam.train.run import run
 from instructsam.train.samples import Sample, Target, Turn, parse
 
 FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[1] / 'data' / 'reference'))
@@ -235,3 +237,9 @@ def test_the_first_query_becomes_the_mask_token(engines, tmp_path):
     embedding = taught.model.language_model.embed_tokens.weight
     assert torch.equal(embedding[token], before.model.mask_queries[0])
     assert torch.equal(embedding[:token], before.model.language_model.embed_tokens.weight[:token])
+
+
+def test_a_run_is_watched_in_its_mode(recipe, mix, tmp_path):
+    final = run(read_recipe(recipe('a', mode='autoregressive', validation=mix[1:], validation_samples=2, steps=1)))
+    assert list((tmp_path / 'a' / 'pictures').iterdir())
+    assert load_engine(final, 'autoregressive', device='cpu').model.config.num_queries == 10

@@ -26,6 +26,7 @@ def test_only_matrices_of_layers():
     assert is_hidden_matrix('model.visual.blocks.0.attn.qkv.weight', weight)
     assert not is_hidden_matrix('model.language_model.layers.3.mlp.up_proj.bias', bias)
     assert not is_hidden_matrix('model.language_model.embed_tokens.weight', weight)
+    assert not is_hidden_matrix('model.language_model.layers.0.self_attn.q_proj.lora_A.default.weight', weight)
     assert not is_hidden_matrix('model.visual.patch_embed.proj.weight', weight)
 
 

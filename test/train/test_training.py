@@ -38,12 +38,13 @@ WAYS = [('accumulated', {'accumulation': 2}, 1), ('ddp', {}, 2), ('fsdp', {'trai
 def test_two_samples_are_a_step_however_they_are_spread(launch, recipe, tmp_path, start_model):
     """As one batch, one after the other, or in two processes: the same losses, gradients and parameters."""
     keys = {'model': str(start_model(dropout=0.0)), 'lora': {'rank': 2, 'dropout': 0.0}, 'steps': 3, 'save_every': 9}
-    keys['rates'] = {name: 1e-4 for name in ('language', 'vision', 'projector', 'decoder')}
+    # AdamW takes a step of about the rate whatever a gradient's size, also where it is nothing but rounding
+    keys['rates'] = {name: 2e-5 for name in ('language', 'vision', 'projector', 'decoder')}
     codes, text = launch('train', recipe('batch', batch_size=2, **keys))
     assert codes == [0], text
     expected = load_file(tmp_path / 'batch' / 'final' / 'model.safetensors')
     start = load_file(Path(keys['model']) / 'model.safetensors')
-    assert sum(not torch.equal(expected[name], start[name]) for name in start) > 100  # something was learned
+    assert sum(float((expected[name] - start[name]).abs().max()) > 2.5e-5 for name in start) > 100  # so far it went
     gradients = moments(tmp_path / 'batch')
     for name, changes, world in WAYS:
         codes, text = launch('train', recipe(name, **keys, **changes), world=world)

@@ -1,0 +1,21 @@
+"""The folder of the small model: what ships is what the code writes."""
+from transformers import AutoTokenizer
+
+from instructsam.core.builtin import FOLDER
+from instructsam.train.small_model import write_folder
+
+
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def test_what_ships_is_what_the_code_writes(tmp_path):
+    write_folder(tmp_path)
+    shipped = files(FOLDER / 'tabletop')
+    assert files(tmp_path) == {name: content for name, content in shipped.items() if name != 'model.safetensors'}
+
+
+def test_words_of_the_world_are_single_tokens():
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER / 'tabletop', local_files_only=True)
+    for text in ('red mug', 'two yellow bananas', 'leftmost knife', 'Please hand me the wooden spoon in the bowl.'):
+        assert len(tokenizer.tokenize(text)) == len(text.split()) + text.count('.'), text
