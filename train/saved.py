@@ -132,7 +132,7 @@ def finish(output, merged):
     """Makes the final model, `output`/final, of the last checkpoint; merged: LoRA matrices are added to the weights."""
     last, partial = last_checkpoint(output), Path(output) / PARTIAL
     if last is None:
-        raise RecipeError(f'{output} holds no checkpoint to make the final model of: the recipe must not turn saving off.')
+        raise RecipeError(f'{output} holds no checkpoint to make the final model of: do not turn saving off.')
     shutil.rmtree(partial, ignore_errors=True)
     if merged:
         merge(last, partial / FINAL)
