@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ CATEGORY = {name: index for index, name in enumerate(CATEGORIES, 1)}  # 0: no ob
 COLOR = {name: index for index, name in enumerate(COLORS, 1)}
 CELLS = 4  # label samples per token and direction
 BOX_WEIGHT = 5.0
+CLOSEST = 0.4  # of the picture's side, the least that is shown of it
 
 
 @dataclass
@@ -50,15 +52,15 @@ class PixelBatch:
 class ScenePictures(torch.utils.data.Dataset):
     """Pictures and objects of scenes written by `instructsam tabletop generate`, from their *_scenes.jsonl files."""
 
-    def __init__(self, sources, seed=0):
-        """sources: (annotations, images) paths and repeats, as in a mixing list."""
+    def __init__(self, sources, seed=0, zoom=0.0):
+        """sources: data.Source each; zoom: share of the pictures that are shown in part, around an object."""
         self.items = [
             (source.images, line)
             for source in sources
             for line in Path(source.annotations).read_text(encoding='utf-8').splitlines()
             for _ in range(source.repeat)
         ]
-        self.seed, self.epoch = seed, 0
+        self.seed, self.epoch, self.zoom = seed, 0, zoom
 
     def set_epoch(self, epoch):
         self.epoch = epoch
@@ -73,10 +75,34 @@ class ScenePictures(torch.utils.data.Dataset):
         facts = json.loads(line)
         image = read_image(Path(folder) / facts['image'])
         ids, objects = read_objects(facts)
-        if np.random.default_rng((self.seed, self.epoch, index)).random() < 0.5:
+        rng = np.random.default_rng((self.seed, self.epoch, index))
+        mirrored = rng.random() < 0.5
+        if rng.random() < self.zoom:
+            image, ids, objects = _zoomed(image, ids, objects, rng)
+        if mirrored:
             image, ids = image[:, ::-1].copy(), ids[:, ::-1].copy()
             objects[:, [2, 4]] = 1 - objects[:, [4, 2]]
         return image, ids, objects
+
+
+def _zoomed(image, ids, objects, rng):
+    """A part of the picture around an object, at the size of the whole, with the boxes of what is seen there."""
+    height, width = ids.shape
+    share = rng.uniform(CLOSEST, 1.0)
+    seen = np.unique(ids[ids > 0])
+    box = objects[rng.choice(seen), 2:] if len(seen) else np.array([0, 0, 1, 1])
+    centre = (box[:2] + box[2:]) / 2 + rng.uniform(-0.3, 0.3, 2) * share
+    x0, y0 = np.clip(centre - share / 2, 0, 1 - share)
+    rows = ((y0 + share * (np.arange(height) + 0.5) / height) * height).astype(int)
+    columns = ((x0 + share * (np.arange(width) + 0.5) / width) * width).astype(int)
+    ids = ids[rows][:, columns]
+    part = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    objects = objects.copy()
+    for row in np.unique(ids[ids > 0]):
+        at_rows, at_columns = np.nonzero((ids == row).any(1))[0], np.nonzero((ids == row).any(0))[0]
+        objects[row, 2:] = (at_columns[0] / width, at_rows[0] / height,
+                            (at_columns[-1] + 1) / width, (at_rows[-1] + 1) / height)  # fmt: skip
+    return cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR), ids, objects
 
 
 def read_objects(facts):

@@ -71,6 +71,7 @@ class Recipe:
     objective: Objective = field(default_factory=Objective)
     mode: str = 'consistent'  # of the queries; for ablation: causal, or autoregressive (no query bank)
     layers: bool = False  # stages 1 and 2: losses on every detector layer, as in the base stage
+    zoom: float = 0.0  # stage pixels: share of the pictures that are shown in part, around an object
     branches: bool = False  # the turns of a sample do not see each other, as if each were alone with the image
     max_phrases: int = 0  # phrases of a sample that reach the detector, chosen at random; 0: all
     max_pixels: int = 0  # of an image in Qwen's encoder, where that is less than the model folder's; 0: the folder's

@@ -103,7 +103,7 @@ def dataset_of(recipe, entries, config):
     """The samples of a mixing list, as the recipe's stage reads them."""
     sources = mixing_list(entries, Path())
     if recipe.stage == 'pixels':
-        return ScenePictures(sources, recipe.seed)
+        return ScenePictures(sources, recipe.seed, recipe.zoom)
     return Mix(sources, config.num_queries, recipe.seed, recipe.max_broken_share, recipe.max_phrases)
 
 

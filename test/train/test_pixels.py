@@ -123,6 +123,26 @@ def test_pictures_are_mirrored_with_their_labels(folder):
     assert seen == {True, False}
 
 
+def test_a_part_of_a_picture_keeps_its_labels(folder):
+    """Boxes are those of what is seen, and picture and ids are cut alike."""
+    scene = facts()
+    image = np.zeros((SIDE, SIDE, 3), np.uint8)
+    image[read_objects(scene)[0] > 0] = 200
+    cv2.imwrite(str(folder / scene['image']), image)
+    dataset = ScenePictures([Source(folder / 'scenes.jsonl', folder)], zoom=1.0)
+    shares = set()
+    for epoch in range(20):
+        dataset.set_epoch(epoch)
+        image, ids, objects = dataset[0]
+        assert image.shape == (SIDE, SIDE, 3) and ids.shape == (SIDE, SIDE) and (ids > 0).any()
+        assert ((image[..., 0] > 100) == (ids > 0)).mean() > 0.97  # but for the borders, which are drawn smoothly
+        for row in np.unique(ids[ids > 0]):
+            x, y = np.nonzero((ids == row).any(0))[0], np.nonzero((ids == row).any(1))[0]
+            assert objects[row, 2:] * SIDE == pytest.approx([x[0], y[0], x[-1] + 1, y[-1] + 1])
+        shares.add(round((ids > 0).mean(), 2))
+    assert len(shares) > 5
+
+
 def test_pixel_training_learns(folder, model):
     training = PixelTraining(model)
     batch = PixelCollator(model, QwenPreprocessor.from_folder(FOLDER / 'tabletop'))([pictures(folder)[0]])
