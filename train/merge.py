@@ -25,11 +25,18 @@ def merge(source, out):
     """
     from peft import PeftModel
 
-    source, out = Path(source), Path(out)
+    source = Path(source)
     if not (source / checkpoint.ADAPTER).is_file():
         raise ModelError(f'{source} holds no LoRA matrices ({checkpoint.ADAPTER}): there is nothing to merge.')
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ModelError(f'{out} is there already: give a new folder.')
+    out = new_folder(out)
     model = checkpoint.load(source, torch.device('cpu'), None, base_only=True)
     merged = PeftModel.from_pretrained(model, source, torch_device='cpu').merge_and_unload(safe_merge=True)
     checkpoint.save(merged, out, source)
+
+
+def new_folder(path):
+    """`path` as a Path. Raises ModelError where something is there already."""
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ModelError(f'{path} is there already: give a new folder.')
+    return path

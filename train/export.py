@@ -1,0 +1,26 @@
+"""`instructsam train export MODEL OUT`: a model folder in a smaller type, to ship or to start from."""
+from pathlib import Path
+
+import torch
+
+from instructsam.core import checkpoint
+from instructsam.core.engine import DTYPES
+from instructsam.train.merge import new_folder
+
+
+def add_arguments(parser):
+    parser.add_argument('model', metavar='MODEL', help='a final folder or checkpoint, without unmerged LoRA matrices')
+    parser.add_argument('out', metavar='OUT', help='the folder to write')
+    parser.add_argument('--dtype', choices=DTYPES, default='float16', help='of the weights (default: %(default)s)')
+
+
+def run(args):
+    export(args.model, args.out, DTYPES[args.dtype])
+    print(f'the model is in {args.out}')
+    return 0
+
+
+def export(source, out, dtype):
+    """Writes the model in the folder `source` to a new folder `out` with weights in `dtype`. Raises ModelError."""
+    out = new_folder(out)
+    checkpoint.save(checkpoint.load(Path(source), torch.device('cpu'), dtype), out, source)
