@@ -1,11 +1,9 @@
 """`instructsam segment`: one image file, one instruction; a table, and on demand JSON and an overlay."""
-import json
 import sys
-from pathlib import Path
 
 from instructsam.core import DEFAULT_MODEL
 from instructsam.core.commands.arguments import count, probability, seconds, text
-from instructsam.core.errors import InstructSAMError
+from instructsam.core.commands.document import write_json
 
 
 def add_arguments(parser):
@@ -64,7 +62,7 @@ def run(args):
 
         write_image(args.out, draw(image, result))
     if args.json is not None:
-        _write_json(args.json, result)
+        write_json(args.json, result.to_json())
 
     from instructsam.core.table import print_result
 
@@ -81,14 +79,3 @@ def _answer(args, engine):
     """The forced answer, or None where the model is to write its own."""
     phrases = [args.instruction] if _instruction_is_phrase(args, engine) else args.phrase
     return engine.answer_for(phrases) if phrases else args.answer
-
-
-def _write_json(path, result):
-    document = json.dumps(result.to_json(), indent=2) + '\n'
-    if path == '-':
-        sys.stdout.write(document)
-        return
-    try:
-        Path(path).write_text(document)
-    except OSError as error:
-        raise InstructSAMError(f'cannot write {path}: {error.strerror}') from error

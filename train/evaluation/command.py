@@ -42,8 +42,9 @@ def _add_model_arguments(parser):
 
 def run(args):
     """Returns exit code 0. Raises InstructSAMError."""
+    from instructsam.core.commands.document import write_json
     from instructsam.core.image_file import check_path
-    from instructsam.train.evaluation.report import print_table, write_json
+    from instructsam.train.evaluation.report import print_table
 
     benchmark = importlib.import_module(BENCHMARKS[args.benchmark][0])
     if args.json not in (None, '-'):

@@ -3,15 +3,11 @@
 A document holds the settings, the figures of 'all' queries, and those of groups of them: 'by_kind', 'by_targets' ...
 """
 
-import json
 import sys
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-
-from instructsam.core.errors import InstructSAMError
 
 HEADERS = {'queries': 'n', 'no_target_accuracy': 'no\ntarget', 'answer_accuracy': 'answer', 'latency_ms': 'ms'}
 
@@ -19,18 +15,6 @@ HEADERS = {'queries': 'n', 'no_target_accuracy': 'no\ntarget', 'answer_accuracy'
 def percent(shares):
     """name -> share from 0 to 1 as name -> percent, None for nan."""
     return {name: None if share != share else round(100 * share, 2) for name, share in shares.items()}
-
-
-def write_json(path, document):
-    """Writes `document` to a file, or to stdout for '-'. Raises InstructSAMError."""
-    text = json.dumps(document, indent=2) + '\n'
-    if path == '-':
-        sys.stdout.write(text)
-        return
-    try:
-        Path(path).write_text(text)
-    except OSError as error:
-        raise InstructSAMError(f'cannot write {path}: {error.strerror}') from error
 
 
 def print_table(title, document, to_stderr=False):
