@@ -87,7 +87,9 @@ def build_stage(recipe, model, folder):
     """(module, dataset, collator) of the recipe's stage."""
     dataset = dataset_of(recipe, recipe.data, model.config)
     if recipe.stage == 'pixels':
-        return PixelTraining(model), dataset, PixelCollator(model, QwenPreprocessor.from_folder(folder))
+        training = PixelTraining(model)
+        load_heads(training, folder)
+        return training, dataset, PixelCollator(model, QwenPreprocessor.from_folder(folder))
     collator = Collator.from_folder(folder, model.config, recipe.branches, recipe.max_pixels, recipe.mode)
     if recipe.stage == 'base':
         grounding = model.grounding
