@@ -17,15 +17,17 @@ from instructsam_ros.msg import Instance, InstanceArray
 
 
 def files(folder):
-    """The files below `folder`, without what Python and rosidl add."""
+    """The files below `folder`, without what Python and rosidl add, and without train/runs, which is not installed."""
     paths = (path.relative_to(folder) for path in folder.rglob('*') if path.is_file())
-    return {str(path) for path in paths if path.parts[0] != 'msg' and path.suffix not in ('.pyc', '.so', '.c')}
+    left_out = ('.pyc', '.so', '.c')
+    return {str(path) for path in paths if path.parts[0] not in ('msg', 'runs') and path.suffix not in left_out}
 
 
 def check_packages(source):
     modules = {'core': instructsam.core, 'train': instructsam.train, 'instructsam_ros': instructsam_ros}
     for name, module in modules.items():
         installed = Path(module.__file__).parent
+        assert not (installed / 'runs').exists()
         assert files(installed) == files(source / name), (name, files(installed) ^ files(source / name))
         print(f'{name} is in {installed}')
 
