@@ -39,7 +39,8 @@ def build_and_save(folder, dtype):
     raw.update({key: value for key, value in small.items() if key.endswith(('_token_id', '_token_index'))})
     (folder / 'config.json').write_text(json.dumps(raw))
     preprocessor = json.loads((folder / 'preprocessor_config.json').read_text())
-    preprocessor['size'] = {'shortest_edge': 65536, 'longest_edge': 16777216}  # the published model's
+    # the published model's
+    preprocessor.update(size={'shortest_edge': 65536, 'longest_edge': 16777216}, merge_size=2)
     (folder / 'preprocessor_config.json').write_text(json.dumps(preprocessor))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {
