@@ -17,7 +17,7 @@ from instructsam_ros.msg import Instance, InstanceArray
 
 
 def files(folder):
-    """The files below `folder`, without what Python and rosidl add, and without train/runs, which is in the source alone."""
+    """The files below `folder`, without what Python and rosidl add, and train/runs, which is in the source alone."""
     paths = (path.relative_to(folder) for path in folder.rglob('*') if path.is_file())
     left_out = ('.pyc', '.so', '.c')
     return {str(path) for path in paths if path.parts[0] not in ('msg', 'runs') and path.suffix not in left_out}
