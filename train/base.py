@@ -16,7 +16,7 @@ from instructsam.train.data import DataError
 from instructsam.train.forward import Batch, answer_terms, features_of, read, slot_queries
 from instructsam.train.initialise import spread_boxes
 from instructsam.train.layers import add, detect_layers, layer_losses, tight_boxes
-from instructsam.train.pixels import CELLS, DenseHeads, Labels, labels_at, read_objects
+from instructsam.train.pixels import DenseHeads, Labels, encoder_labels, read_objects
 
 GROUPS = 3  # of learned queries: SAM3's own, and others that only training uses
 BRIDGE_WEIGHT = 0.2
@@ -52,11 +52,9 @@ class BaseCollator:
             raise DataError(f'{missing[0]} is in none of the files that `scenes` names.')
         batch = self.collator(samples)
         scenes = [read_objects(json.loads(self.lines[sample.image])) for sample in samples]
-        merge = self.collator.merge
         return BaseBatch(
             **{each.name: getattr(batch, each.name) for each in fields(batch)},
-            sam=labels_at(scenes, [(CELLS * self.rows,) * 2] * len(scenes)),
-            qwen=labels_at(scenes, [(CELLS * h // merge, CELLS * w // merge) for _, h, w in batch.grids]),
+            **encoder_labels(scenes, self.rows, batch.grids, self.collator.merge),
         )
 
 

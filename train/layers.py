@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from transformers.loss.loss_for_object_detection import generalized_box_iou
 
-from instructsam.train.objective import DICE_EPS
+from instructsam.train.objective import DICE_EPS, dice_loss
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,7 @@ def detect_layers(model, features, queries, references, phrase_ids):
         queries.flatten(0, 1), grouped(encoded), grouped(position), grouped(text), grouped(mask), size,
         references.flatten(0, 1),
     )  # fmt: skip
-    logits = torch.stack([
-        sam.dot_product_scoring(layer[None], grouped(text), grouped(mask))[0].squeeze(-1) for layer in hidden
-    ])
+    logits = sam.dot_product_scoring(hidden, grouped(text), grouped(mask)).squeeze(-1)
     pixels = sam.pixel_embeddings(features.pyramid, encoded, text, mask)
     shape = (len(hidden), phrases, groups, slots)
     return LayerOutputs(
@@ -114,7 +112,7 @@ def layer_losses(model, outputs, masks, weights=LayerWeights()):
     bce = dice = l1 = giou = zero
     for predicted, target in pairs:
         bce = bce + F.binary_cross_entropy_with_logits(predicted, target, reduction='none').mean(1).sum()
-        dice = dice + _dice_loss(predicted.sigmoid(), target).sum()
+        dice = dice + dice_loss(predicted.sigmoid(), target).sum()
     if matched_boxes:
         predicted, target = torch.cat(matched_boxes), torch.cat(true_boxes)
         l1 = (predicted - target).abs().sum()
@@ -123,7 +121,7 @@ def layer_losses(model, outputs, masks, weights=LayerWeights()):
     union = torch.stack([each.amax(0) if len(each) else each.new_zeros(height, width) for each in truth]).flatten(1)
     semantic = outputs.semantic.flatten(1)
     semantic_loss = F.binary_cross_entropy_with_logits(semantic, union, reduction='none').mean(1)
-    semantic_loss = weights.mask_bce * semantic_loss + _dice_loss(semantic.sigmoid(), union)
+    semantic_loss = weights.mask_bce * semantic_loss + dice_loss(semantic.sigmoid(), union)
     return {
         'mask_bce': (weights.mask_bce * bce / repeats, 'masks'),
         'mask_dice': (weights.mask_dice * dice / repeats, 'masks'),
@@ -151,11 +149,6 @@ def _match(coarse, logits, boxes, truth, true_boxes, slots, weights):
         rows += (first + row).tolist()
         columns += column.tolist()
     return torch.tensor(rows), torch.tensor(columns)
-
-
-def _dice_loss(probability, truth):
-    overlap = 2 * (probability * truth).sum(1)
-    return 1 - (overlap + DICE_EPS) / (probability.sum(1) + truth.sum(1) + DICE_EPS)
 
 
 def tight_boxes(masks):

@@ -106,10 +106,15 @@ def phrase_terms(mask_logits, logits, truth, objective):
             predicted, target = predicted.flatten(1), target.flatten(1)
         bce = F.binary_cross_entropy_with_logits(predicted, target, reduction='none').mean(1).sum()
         probability = predicted.sigmoid()
-        overlap = 2 * (probability * target).sum(1)
-        dice = (1 - (overlap + DICE_EPS) / (probability.sum(1) + target.sum(1) + DICE_EPS)).sum()
+        dice = dice_loss(probability, target).sum()
     presence = F.binary_cross_entropy_with_logits(logits.float(), presence_target)
     return Terms(bce, dice, len(slots), presence, 1), assigned
+
+
+def dice_loss(probability, truth):
+    """Naive dice loss [N] of probabilities and truth [N, n]."""
+    overlap = 2 * (probability * truth).sum(1)
+    return 1 - (overlap + DICE_EPS) / (probability.sum(1) + truth.sum(1) + DICE_EPS)
 
 
 def box_terms(mask_logits, logits, boxes, objective):

@@ -131,14 +131,20 @@ class PixelCollator:
     def __call__(self, items):
         chws = [to_chw(image) for image, _, _ in items]
         patches, grids = zip(*(self.preprocessor(chw, 'cpu', torch.float32) for chw in chws))
-        scenes, merge = [item[1:] for item in items], self.preprocessor.merge_size
         return PixelBatch(
             torch.cat([sam_pixels(chw, self.side, 'cpu', torch.float32) for chw in chws]),
             torch.cat(patches),
             list(grids),
-            sam=labels_at(scenes, [(CELLS * self.rows,) * 2] * len(items)),
-            qwen=labels_at(scenes, [(CELLS * rows // merge, CELLS * columns // merge) for _, rows, columns in grids]),
+            **encoder_labels([item[1:] for item in items], self.rows, grids, self.preprocessor.merge_size),
         )
+
+
+def encoder_labels(scenes, rows, grids, merge):
+    """Labels of scenes on both encoders' grids: sam's of rows x rows tokens, qwen's of `grids` in patches, merged."""
+    return {
+        'sam': labels_at(scenes, [(CELLS * rows,) * 2] * len(scenes)),
+        'qwen': labels_at(scenes, [(CELLS * h // merge, CELLS * w // merge) for _, h, w in grids]),
+    }
 
 
 def labels_at(scenes, sizes):
