@@ -2,11 +2,23 @@
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextModel, Qwen3VLVisionModel
+from transformers.models.qwen3_vl.modeling_qwen3_vl import (
+    Qwen3VLTextModel,
+    Qwen3VLVisionModel,
+    Qwen3VLVisionPatchEmbed,
+)
 
 from instructsam.core.grounding import Grounding
 
 MAX_PHRASE_TOKENS = 32  # length of the phrase conditioning (paper, section 3.3)
+
+
+class _PatchEmbed(Qwen3VLVisionPatchEmbed):
+    """Qwen's convolution, whose kernel is a whole patch, as the matrix product that it is: on CPUs ten times faster."""
+
+    def forward(self, patches):
+        weight = self.proj.weight
+        return F.linear(patches.to(weight.dtype), weight.flatten(1), self.proj.bias)
 
 
 class _Body(nn.Module):
@@ -17,6 +29,7 @@ class _Body(nn.Module):
         text, vision = config.qwen.text_config, config.qwen.vision_config
         text._attn_implementation = vision._attn_implementation = 'sdpa'
         self.visual = Qwen3VLVisionModel(vision)
+        self.visual.patch_embed = _PatchEmbed(vision)
         self.language_model = Qwen3VLTextModel(text)
         self.grounding_model = nn.Module()
         self.grounding_model.model = Grounding(config.sam3)
@@ -75,10 +88,11 @@ class InstructSAMModel(nn.Module):
         which rows are image tokens, with their deepstack features. Returns normed hidden states [B, n, h].
         """
         return self.model.language_model(
+            None,
+            mask,
+            positions,
+            cache,  # by place, for its name is another from transformers 5.24 on
             inputs_embeds=embeds,
-            position_ids=positions,
-            attention_mask=mask,
-            past_key_values=cache,
             use_cache=cache is not None,
             visual_pos_masks=visual,
             deepstack_visual_embeds=deepstack,
