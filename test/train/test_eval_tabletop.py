@@ -170,8 +170,8 @@ def command(monkeypatch, capsys, scenes):
             raise ModelError('there is no model absent.')
         return Oracle(scenes['test'])
 
-    def already_drawn(function, count, workers):
-        yield from scenes['test'][:count]
+    def already_drawn(function, values, workers):
+        yield from scenes['test'][: len(values)]
 
     stand_in = SimpleNamespace(from_pretrained=from_pretrained)
     monkeypatch.setattr(instructsam.core, 'InstructSAM', stand_in, raising=False)

@@ -97,18 +97,42 @@ def is_one_error_line(err):
 
 
 def test_results_of_workers_are_in_order():
-    assert list(in_order(operator.neg, 40, workers=2)) == [-index for index in range(40)]
+    assert list(in_order(operator.neg, range(40), workers=2)) == [-index for index in range(40)]
 
 
 def test_results_need_not_all_be_taken():
-    results = in_order(operator.neg, 10**9, workers=1)
+    results = in_order(operator.neg, range(10**9), workers=1)
     assert [next(results), next(results)] == [0, -1]
     results.close()
 
 
 def test_an_error_of_a_worker_is_raised_here():
     with pytest.raises(TypeError):
-        list(in_order(len, 3, workers=1))
+        list(in_order(len, range(3), workers=1))
+
+
+@pytest.mark.usefixtures('opengl')
+@pytest.mark.parametrize('cut', ['', '{"scene": {"na'], ids=['', 'in the middle of a line'])
+def test_goes_on_where_it_was_killed(tabletop, tmp_path, cut):
+    """What was made before is not made again, and the files are those of an undisturbed run."""
+    call = ['--scenes', '4', '--seed', '5', '--size', '64', '48', '--no-depth']
+    assert tabletop('generate', 'whole', *call) == (0, '')
+    command = [sys.executable, '-m', 'instructsam.core.cli', 'tabletop', 'generate', 'out', *call]
+    command[command.index('4')] = '1000'
+    process = subprocess.Popen([*command, '--workers', '1'], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    part = tmp_path / 'out/train.part'
+    wait_for(lambda: part.exists() and part.read_text().count('\n') >= 3)  # settings and two scenes
+    process.kill()
+    process.wait()
+    part.write_text(''.join(part.read_text().splitlines(True)[:3]) + cut)
+    first = sorted((tmp_path / 'out/images').iterdir())[0]
+    written = first.stat().st_mtime_ns
+    code, err = tabletop('generate', 'out', *call, '--workers', '1', '--seed', '6')
+    assert code == 2 and 'train.part is from an interrupted call with other settings' in err and is_one_error_line(err)
+    assert tabletop('generate', 'out', *call, '--workers', '1') == (0, '')
+    assert first.stat().st_mtime_ns == written and not part.exists()
+    for path in (tmp_path / 'whole').rglob('*.*'):
+        assert (tmp_path / 'out' / path.relative_to(tmp_path / 'whole')).read_bytes() == path.read_bytes(), path
 
 
 @pytest.mark.usefixtures('opengl')

@@ -116,7 +116,7 @@ def draw_scenes(questions):
     from instructsam.train.tabletop.workers import in_order
 
     drawing = partial(draw, split=questions.split, seed=questions.seed)
-    return list(in_order(drawing, questions.scenes, questions.workers))
+    return list(in_order(drawing, range(questions.scenes), questions.workers))
 
 
 def write_json(document, path):

@@ -156,7 +156,7 @@ def measure(engine, args):
 
     from instructsam.train.tabletop.workers import in_order
 
-    with closing(in_order(partial(draw, split=args.split, seed=args.seed), args.scenes, args.workers)) as drawn:
+    with closing(in_order(partial(draw, split=args.split, seed=args.seed), range(args.scenes), args.workers)) as drawn:
         shown = track(
             drawn, f'{args.split} scenes', total=args.scenes, console=Console(stderr=True),
             disable=not sys.stderr.isatty(),

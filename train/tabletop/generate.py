@@ -6,7 +6,8 @@
     SPLIT_sentences.json       instructions (stage 2)
     SPLIT_scenes.jsonl         a line a scene: camera, pose, objects with their masks
 
-The files depend on split, seed, size and the number of scenes alone, not on the number of workers.
+The files depend on split, seed, size and the number of scenes alone, not on the number of workers. Until all is made,
+it is kept in SPLIT.part, from which the same call goes on after an interruption.
 """
 
 import json
@@ -15,12 +16,14 @@ from collections import Counter
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import cv2
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from instructsam.core.errors import InstructSAMError
 from instructsam.train.tabletop.instructions import concepts, instructions
 from instructsam.train.tabletop.records import records, scene_facts
 from instructsam.train.tabletop.scene import scene
@@ -39,7 +42,8 @@ class Written:
 def generate(out, split, scenes, seed, size=(224, 224), workers=None, depth=True, progress=True):
     """Write `scenes` scenes of `split` under `seed` to the folder `out` at `size` (width, height) px: `Written`.
 
-    workers: processes, by default one a core. Annotation files appear only when all scenes are written.
+    workers: processes, by default one a core. An interrupted call is gone on with by the same call, with as many scenes
+    or more. Raises InstructSAMError: `out` holds what is left of another call for the split.
     """
     if scenes < 1:
         raise ValueError(f'at least one scene, got {scenes}')
@@ -47,29 +51,64 @@ def generate(out, split, scenes, seed, size=(224, 224), workers=None, depth=True
     for folder in ('images', 'depth')[: 1 + depth]:
         (out / folder).mkdir(parents=True, exist_ok=True)
     make = partial(_scene_to_files, out=out, split=split, seed=seed, size=tuple(size), depth=depth)
-    workers = min(workers or os.cpu_count() or 1, scenes)
-    counts = {'sentences': Counter(), 'phrases': Counter()}
+    part = out / f'{split}.part'
+    first = _resume(part, json.dumps({'seed': seed, 'size': list(size), 'depth': depth}))
+    missing = range(min(first, scenes), scenes)
+    workers = min(workers or os.cpu_count() or 1, len(missing) or 1)
     with ExitStack() as stack:
-        files = {name: stack.enter_context(_ListFile(out / f'{split}_{name}.json')) for name in counts}
-        facts = stack.enter_context(_ListFile(out / f'{split}_scenes.jsonl', lines=True))
+        file = stack.enter_context(part.open('a', encoding='utf-8'))
         bar = stack.enter_context(_bar(progress))
-        task = bar.add_task(f'{split} scenes', total=scenes)
+        task = bar.add_task(f'{split} scenes', total=scenes, completed=missing.start)
         if workers == 1:
-            results = map(make, range(scenes))
+            results = map(make, missing)
         else:
-            results = stack.enter_context(closing(in_order(make, scenes, workers)))
-        for line, found in results:
-            facts.add(line)
-            for name, (kinds, texts) in found.items():
-                counts[name].update(kinds)
-                for text in texts:
-                    files[name].add(text)
+            results = stack.enter_context(closing(in_order(make, missing, workers)))
+        for result in results:
+            file.write(result + '\n')
+            file.flush()
             bar.advance(task)
+    return _finish(part, out, split, scenes)
+
+
+def _resume(part, settings):
+    """How many scenes `part` has from a call with these settings; makes it if need be, cuts half a line off."""
+    if not part.exists() or not part.stat().st_size:
+        part.write_text(settings + '\n', encoding='utf-8')
+        return 0
+    with part.open('rb') as file:
+        found = file.readline().decode().strip()
+        if found != settings:
+            raise InstructSAMError(
+                f'{part} is from an interrupted call with other settings: {found}. Finish that one, or delete the file.'
+            )
+        whole, count = file.tell(), 0
+        for line in file:
+            if line.endswith(b'\n'):
+                whole, count = whole + len(line), count + 1
+    os.truncate(part, whole)
+    return count
+
+
+def _finish(part, out, split, scenes):
+    """Makes the lists of records and of scenes from `part`, and removes it: Written."""
+    counts = {'sentences': Counter(), 'phrases': Counter()}
+    with part.open(encoding='utf-8') as lines, ExitStack() as stack:
+        next(lines)
+        facts = stack.enter_context(_ListFile(out / f'{split}_scenes.jsonl', lines=True))
+        files = {name: stack.enter_context(_ListFile(out / f'{split}_{name}.json')) for name in counts}
+        for line in islice(lines, scenes):
+            made = json.loads(line)
+            facts.add(json.dumps(made['scene']))
+            for name, (kinds, texts) in made['records'].items():
+                counts[name].update(kinds)
+                for record in texts:
+                    files[name].add(json.dumps(record))
+    part.unlink()
     return Written(scenes, dict(counts['sentences']), dict(counts['phrases']))
 
 
 def _scene_to_files(index, out, split, seed, size, depth):
-    """Make and write one scene; its facts and records as JSON text: (line, {'sentences': (kinds, texts), ...})."""
+    """Make and write one scene; its facts and records as a line of JSON."""
     cv2.setNumThreads(1)  # the processes share the cores already
     made = scene(split, index, seed, size)
     (out / 'images' / f'{made.name}.jpg').write_bytes(made.jpeg)
@@ -78,10 +117,9 @@ def _scene_to_files(index, out, split, seed, size, depth):
         if not cv2.imwrite(str(path), depth_mm(made.depth), [cv2.IMWRITE_PNG_COMPRESSION, 2]):
             raise OSError(f'could not write {path}')
     found = {'sentences': (instructions(made), False), 'phrases': (concepts(made), True)}
-    return json.dumps(scene_facts(made)), {
-        name: ([one.kind for one in many], [json.dumps(each) for each in records(made, many, bare)])
-        for name, (many, bare) in found.items()
-    }
+    return json.dumps({'scene': scene_facts(made), 'records': {
+        name: ([one.kind for one in many], records(made, many, bare)) for name, (many, bare) in found.items()
+    }})  # fmt: skip
 
 
 def depth_mm(depth):

@@ -4,22 +4,23 @@ import signal
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 
 AHEAD = 4  # results a process that may wait to be taken: bounds memory
 
 
-def in_order(function, count, workers):
-    """function(0), function(1) ... function(count - 1), from so many processes, worked out a little ahead.
+def in_order(function, values, workers):
+    """function of each of `values`, in their order, from so many processes, worked out a little ahead.
 
     The processes are spawned, for OpenGL does not survive a fork; `function` is pickled. They leave Ctrl-C to this one.
     """
+    resource_tracker.ensure_running()  # here, for it lets SIGINT through when it has started
     with ProcessPoolExecutor(workers, get_context('spawn')) as pool:
         try:
             waiting = deque()
-            for index in range(count):
+            for value in values:
                 with _ctrl_c_held_back():
-                    waiting.append(pool.submit(function, index))
+                    waiting.append(pool.submit(function, value))
                 if len(waiting) > AHEAD * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -30,9 +31,14 @@ def in_order(function, count, workers):
 
 @contextmanager
 def _ctrl_c_held_back():
-    """Blocks SIGINT meanwhile; a process that is started meanwhile inherits that for good."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Puts Ctrl-C off; a process that is started meanwhile has SIGINT blocked for good."""
+    came = []
+    handler = signal.signal(signal.SIGINT, lambda *_: came.append(True))  # another thread may get it for this one
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if came:
+        signal.raise_signal(signal.SIGINT)
