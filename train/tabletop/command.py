@@ -1,10 +1,10 @@
-"""`instructsam tabletop`: `generate` writes scenes with instructions as training data, `page` draws some for people."""
+"""`instructsam tabletop`: `generate` writes training data, `page` draws scenes for people, `bag` records one."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from instructsam.core.commands.arguments import count
+from instructsam.core.commands.arguments import count, seconds
 from instructsam.core.errors import InstructSAMError
 from instructsam.train.tabletop.splits import SPLITS
 
@@ -20,9 +20,7 @@ def add_arguments(parser):
     generate = action('generate', 'write scenes, instructions about them and exact masks to a folder')
     generate.add_argument('out', metavar='OUT', type=Path, help='folder to write to; made where it is missing')
     add_scene_arguments(generate, split='train', scenes=100)
-    generate.add_argument(
-        '--size', type=side, nargs=2, default=(224, 224), metavar=('WIDTH', 'HEIGHT'), help='px (default: 224 224)'
-    )
+    add_size(generate, 224, 224)
     generate.add_argument('--workers', type=count, metavar='N', help='processes (default: one a core)')
     generate.add_argument('--no-depth', action='store_true', help='leave out the depth images')
 
@@ -30,21 +28,42 @@ def add_arguments(parser):
     page.add_argument('out', metavar='OUT.png', help='picture file to write')
     add_scene_arguments(page, split='train', scenes=24)
 
+    bag = action('bag', 'record a scene as a ROS 2 bag of an RGB-D camera, with the truth beside it')
+    bag.add_argument('out', metavar='OUT', type=Path, help='folder to make')
+    add_seed_arguments(bag, 'test')
+    bag.add_argument('--scene', type=seed, default=0, metavar='I', help='number under the seed (default: 0)')
+    bag.add_argument('--seconds', type=seconds, default=2.0, metavar='S', help='(default: %(default)s)')
+    bag.add_argument('--fps', type=seconds, default=10.0, metavar='N', help='frames a second (default: %(default)s)')
+    add_size(bag, 448, 448)
+
 
 def add_scene_arguments(parser, split, scenes):
     """--split, --scenes and --seed, with these defaults: which scenes."""
 
-    def option(name, default, description, **kwargs):
-        parser.add_argument(name, default=default, help=description + ' (default: %(default)s)', **kwargs)
+    add_seed_arguments(parser, split)
+    parser.add_argument('--scenes', default=scenes, type=count, metavar='N', help='how many (default: %(default)s)')
 
-    option('--split', split, 'unseen: with pairs, combinations and wordings that training never shows', choices=SPLITS)
-    option('--scenes', scenes, 'how many', type=count, metavar='N')
-    option('--seed', 0, 'another seed, other scenes', type=seed, metavar='S')
+
+def add_seed_arguments(parser, split):
+    parser.add_argument(
+        '--split', default=split, choices=SPLITS,
+        help='unseen: with pairs, combinations and wordings that training never shows (default: %(default)s)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--seed', default=0, type=seed, metavar='S', help='another seed, other scenes (default: %(default)s)'
+    )
+
+
+def add_size(parser, width, height):
+    parser.add_argument(
+        '--size', type=side, nargs=2, default=(width, height), metavar=('WIDTH', 'HEIGHT'),
+        help=f'px (default: {width} {height})',
+    )  # fmt: skip
 
 
 def run(args):
     """Returns exit code 0. Raises InstructSAMError."""
-    return _generate(args) if args.action == 'generate' else _page(args)
+    return {'generate': _generate, 'page': _page, 'bag': _bag}[args.action](args)
 
 
 def _generate(args):
@@ -78,6 +97,20 @@ def _page(args):
         write_page(args.out, args.split, args.seed, args.scenes)
     except OSError as error:
         raise InstructSAMError(f'cannot write {args.out}: {error.strerror or error}') from error
+    return 0
+
+
+def _bag(args):
+    from instructsam.train.tabletop.bag import write_bag
+
+    if args.out.exists():
+        raise InstructSAMError(f'{args.out} exists already: give the name of a folder to be made.')
+    check_drawing()
+    try:
+        frames = write_bag(args.out, args.split, args.seed, args.scene, args.size, args.seconds, args.fps)
+    except OSError as error:
+        raise InstructSAMError(f'cannot write {args.out}: {error.strerror or error}') from error
+    print(f'{frames} frames: {args.out}')
     return 0
 
 

@@ -83,11 +83,15 @@ def scene(split, index, seed, size=(224, 224)):
     """The scene number `index` of `split` under `seed`, at `size` (width, height) px. The same call, the same bytes."""
     if os.getpid() != _first_process():  # Mesa's threads stay behind in the parent, and drawing would wait for them
         raise RuntimeError('OpenGL does not survive a fork: start the processes that draw scenes with "spawn"')
-    width, height = size
-    camera = rooms.sample_camera(generator(split, seed, index, 'camera'), width, height)
-    room = rooms.sample_room(generator(split, seed, index, 'room'))
-    things = sample_layout(generator(split, seed, index, 'layout'), split, room.table, camera)
+    things, room, camera = staged(split, index, seed, size)
     return photograph_things(things, room, camera, generator(split, seed, index, 'sensor'), (split, seed, index))
+
+
+def staged(split, index, seed, size):
+    """What `scene` photographs: (things, room, camera)."""
+    camera = rooms.sample_camera(generator(split, seed, index, 'camera'), *size)
+    room = rooms.sample_room(generator(split, seed, index, 'room'))
+    return sample_layout(generator(split, seed, index, 'layout'), split, room.table, camera), room, camera
 
 
 def photograph_things(things, room, camera, rng, name=('train', 0, 0)):
