@@ -38,12 +38,14 @@ class Rle:
 
     @classmethod
     def from_coco(cls, segmentation):
-        """From COCO's `{"size": [h, w], "counts": str | bytes | list}`."""
+        """From COCO's `{"size": [h, w], "counts": str | bytes | list}`. Raises ValueError: no run lengths of that size."""
         height, width = segmentation['size']
         counts = segmentation['counts']
         if isinstance(counts, (str, bytes)):
-            return cls.encode(coco.decode({'size': [height, width], 'counts': counts}))
-        return cls(height, width, np.asarray(counts, dtype=np.uint32))
+            counts = _uncompressed(counts.encode() if isinstance(counts, str) else counts)
+        if not (isinstance(counts, list) and all(isinstance(each, int) and each >= 0 for each in counts)):
+            raise ValueError(f'counts are run lengths or their text, got {str(counts)[:60]!r}')
+        return cls(height, width, np.array(counts, dtype=np.uint32))
 
     def decode(self):
         """The mask, [H, W] bool."""
@@ -77,3 +79,22 @@ class Rle:
     def _compressed(self):
         uncompressed = {'size': [self.height, self.width], 'counts': self.counts.tolist()}
         return coco.frPyObjects(uncompressed, self.height, self.width)
+
+
+def _uncompressed(text):
+    """Run lengths of COCO's text: digits of base 32, the lowest first; from the fourth on, what is added to the one two
+    before. (pycocotools decodes a text that is cut short to whatever is in memory.)"""
+    counts, value, shift = [], 0, 0
+    for byte in text:
+        digit = byte - 48
+        if not 0 <= digit < 64:
+            raise ValueError(f'counts hold the byte {byte}')
+        value |= (digit & 31) << shift
+        shift += 5
+        if not digit & 32:  # the last digit, which has the sign
+            value -= (digit & 16) << shift - 4
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value, shift = 0, 0
+    if shift:
+        raise ValueError('counts are cut short')
+    return counts

@@ -1,6 +1,7 @@
 """`instructsam demo`: a camera (replayed), the perception node and a user, three processes that share only DDS.
 
 The user is this process: it sends an instruction, waits for the answer on the topics, prints it and keeps the overlay.
+It does so for a recording of a rendered table and for a picture of a real one, or for a recording of the caller's.
 """
 import json
 import os
@@ -13,6 +14,8 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import cv2
+import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
@@ -23,14 +26,19 @@ from std_msgs.msg import String
 
 from instructsam.core import DEFAULT_MODEL
 from instructsam.core.commands.arguments import seconds, text
+from instructsam.core.errors import InstructSAMError
 from instructsam.core.image_file import check_picture_path, write_image
 from instructsam.core.result import STAGES, Instance, Result
 from instructsam.core.table import print_result
 from instructsam_ros.images import to_rgb
 from instructsam_ros.messages import rle_from_msg
 from instructsam_ros.msg import InstanceArray
+from instructsam_ros.recordings import RecordingError, open_recording
 
-FRAME = Path(__file__).parent / 'data' / 'roborefit_frame'  # one picture, see the README.md beside it
+DATA = Path(__file__).parent / 'data'
+TABLE = DATA / 'tabletop_bag'  # a bag, see the README.md beside it
+FRAME = DATA / 'roborefit_frame'  # one picture, see the README.md beside it
+SHOWN = ((TABLE, 'something to drink from'), (FRAME, 'the yellow banana'))
 IMAGE_TOPIC = '/camera/image'
 NODE = 'instructsam_perception'
 UNTRAINED = 'untrained'  # the built-in model that gets the instruction as its answer
@@ -39,46 +47,88 @@ KEPT_OVERLAYS = 20  # that wait for their instances
 
 
 def add_arguments(parser):
-    parser.add_argument('--instruction', type=text, default='the yellow banana', help='(default: %(default)s)')
+    parser.add_argument('--recording', metavar='PATH', type=Path,
+                        help='a bag, picture or folder of pictures (default: the two that ship)')  # fmt: skip
+    parser.add_argument('--instruction', type=text, help='(default: one that suits the recording)')
     parser.add_argument('--model', default=DEFAULT_MODEL,
                         help='built-in model, folder or hub id (default: %(default)s)')  # fmt: skip
     parser.add_argument('--out', metavar='FILE', default='instructsam_demo.png',
-                        help='where the overlay goes (default: %(default)s)')  # fmt: skip
+                        help='where the overlays go, side by side (default: %(default)s)')  # fmt: skip
     parser.add_argument('--timeout', metavar='S', type=seconds, default=180.0,
-                        help='how long to wait for the result (default: %(default)s)')  # fmt: skip
+                        help='how long to wait for a result (default: %(default)s)')  # fmt: skip
 
 
 def run(args):
-    """Returns 0 where a result came (also 'no target'), else 1. Raises InstructSAMError for a useless --out."""
+    """Returns 0 where results came (also 'no target'), else 1. Raises InstructSAMError for useless arguments."""
     check_picture_path(args.out)
+    if args.recording and not args.instruction:
+        raise InstructSAMError('give an --instruction for your recording.')
+    shown = [(args.recording, '')] if args.recording else SHOWN
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the children are ended, too
     os.environ.update(_isolation())
+    overlays = []
+    for recording, instruction in shown:
+        overlay = _show(recording, args.instruction or instruction, args.model, args.timeout)
+        if overlay is None:
+            return 1
+        overlays.append(overlay)
+    write_image(args.out, _side_by_side(overlays))
+    if args.model == UNTRAINED:
+        print('The weights are random: this shows that everything runs and is connected, not what the model can do.')
+        print('They cannot write an answer either, so the instruction was taken as the noun phrase.')
+    elif args.model == DEFAULT_MODEL and not args.recording:
+        print('The built-in model has seen rendered tables only. The left picture is what it was made for; on a real')
+        print('one, as on the right, its masks are guesses that no robot should act on.')
+    print(f'overlays from /{NODE}/overlay: {Path(args.out).resolve()}')
+    return 0
+
+
+def _show(recording, instruction, model, timeout_s):
+    """Asks the node about a recording and prints the answer; its overlay. Raises InstructSAMError: no recording."""
+    try:
+        topic, is_compressed = _image_topic(recording)
+    except RecordingError as error:
+        raise InstructSAMError(f'{error}.') from error
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix='instructsam_demo_'))
         processes = [
             stack.enter_context(_Process(name, command, Path(folder, f'{index}.log')))
-            for index, (name, command) in enumerate(_commands(args.model))
+            for index, (name, command) in enumerate(_commands(model, recording, topic, is_compressed))
         ]
         domain = os.environ['ROS_DOMAIN_ID']
-        print(f'ROS domain {domain}: camera replay on {IMAGE_TOPIC}, node /{NODE} with model {args.model}')
+        print(f'ROS domain {domain}: replay of {recording.name} on {IMAGE_TOPIC}, node /{NODE} with model {model}')
         user = stack.enter_context(_User())
         start = time.monotonic()
-        print(f'instruction sent: {args.instruction}', flush=True)
+        print(f'instruction sent: {instruction}', flush=True)
         try:
-            answer, overlay = user.ask(args.instruction, args.timeout, lambda: [p.check() for p in processes])
+            answer, overlay = user.ask(instruction, timeout_s, lambda: [p.check() for p in processes])
         except _NoResultError as error:
             for process in processes:
                 print(f'--- {process.name} printed:\n{process.output()}', file=sys.stderr)
             print(f'instructsam: error: {error}', file=sys.stderr)
-            return 1
+            return None
     print(f'result received on /{NODE}/instances after {time.monotonic() - start:.1f} s, loading the model included\n')
     print_result(_result(answer))
-    write_image(args.out, overlay)
-    if args.model == UNTRAINED:
-        print('The weights are random: this shows that everything runs and is connected, not what the model can do.')
-        print('They cannot write an answer either, so the instruction was taken as the noun phrase.')
-    print(f'overlay from /{NODE}/overlay: {Path(args.out).resolve()}')
-    return 0
+    return overlay
+
+
+def _image_topic(recording):
+    """The recording's first topic of color images, and whether it is of compressed ones. Raises RecordingError."""
+    types = open_recording(recording).types
+    for kind in ('Image', 'CompressedImage'):
+        for topic, name in types.items():
+            if name == f'sensor_msgs/msg/{kind}' and 'depth' not in topic:
+                return topic, kind == 'CompressedImage'
+    raise RecordingError(f'{recording} has no topic of images')
+
+
+def _side_by_side(pictures):
+    """Pictures [H, W, 3] in a row, at the height of the highest."""
+    height = max(len(picture) for picture in pictures)
+    return np.hstack([
+        cv2.resize(each, (round(each.shape[1] * height / len(each)), height), interpolation=cv2.INTER_CUBIC)
+        for each in pictures
+    ])
 
 
 def _isolation():
@@ -89,17 +139,20 @@ def _isolation():
     return {'ROS_DOMAIN_ID': str(random.randint(1, 101)), 'PYTHONUNBUFFERED': '1', **localhost}
 
 
-def _commands(model):
+def _commands(model, recording, topic, is_compressed):
     """(name, command line) of each child process."""
     parameters = {'model': model}
     if model == UNTRAINED:
         parameters['answer'] = 'instruction'  # random weights cannot write one
+    if is_compressed:
+        parameters['image_transport'] = 'compressed'
     node = [sys.executable, '-m', 'instructsam_ros.perception_node', '--ros-args']
     for name, value in parameters.items():
         node += ['-p', f'{name}:={json.dumps(value)}']  # quoted, so that YAML does not take a name for a number
     node += ['-r', f'image:={IMAGE_TOPIC}', '-r', f'__node:={NODE}']
-    replay = [sys.executable, '-m', 'instructsam_ros.replay_node', str(FRAME), '--loop', '--ros-args']
-    return [('perception node', node), ('replay', [*replay, '-r', f'image:={IMAGE_TOPIC}'])]
+    replay = [sys.executable, '-m', 'instructsam_ros.replay_node', str(recording), '--loop', '--ros-args']
+    heard = f'{IMAGE_TOPIC}/compressed' if is_compressed else IMAGE_TOPIC
+    return [('perception node', node), ('replay', [*replay, '-r', f'{topic}:={heard}'])]
 
 
 class _NoResultError(Exception):

@@ -90,34 +90,13 @@ def read_mask(segmentation, height, width):
 
 
 def _run_lengths(segmentation, height, width):
-    size, counts = segmentation.get('size'), segmentation.get('counts')
+    size = segmentation.get('size')
     if size not in ([height, width], (height, width)):
         raise RecordError(f'a mask of size {size} on an image of {[height, width]}')
     try:
-        if isinstance(counts, (str, bytes)):
-            counts = _uncompressed(counts.encode('ascii') if isinstance(counts, str) else counts)
-        if not _is_numbers(counts):
-            raise ValueError(f'counts are run lengths or text, got {str(counts)[:60]!r}')
-        return Rle(height, width, counts)
-    except (ValueError, OverflowError) as error:
+        return Rle.from_coco(segmentation)
+    except (ValueError, OverflowError, KeyError) as error:
         raise RecordError(f'a mask cannot be read: {error}') from error
-
-
-def _uncompressed(text):
-    """Run lengths of COCO's text: digits of base 32, the lowest first; from the fourth on, what is added to the one two
-    before. (pycocotools decodes a text that is cut short to whatever is in memory.)"""
-    counts, value, shift = [], 0, 0
-    for byte in text:
-        digit = byte - 48
-        if not 0 <= digit < 64:
-            raise ValueError(f'counts hold the byte {byte}')
-        value |= (digit & 31) << shift
-        shift += 5
-        if not digit & 32:  # the last digit, which has the sign
-            value -= (digit & 16) << shift - 4
-            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-            value, shift = 0, 0
-    return counts
 
 
 def _box(box, height, width):

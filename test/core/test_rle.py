@@ -50,6 +50,23 @@ def test_counts_must_fit():
         Rle(2, 2, [1, 2])
 
 
+@pytest.mark.parametrize('counts', [[], None, '', 'm', '0o1', 'é', [1, -1, 4], [2, 3], [1.5, 2.5], [4, 'x'], {}, '44', '<4'])
+def test_counts_that_are_no_run_lengths_of_the_size(counts):
+    with pytest.raises(ValueError):
+        Rle.from_coco({'size': [2, 2], 'counts': counts})
+
+
+def test_compressed_counts_are_those_of_pycocotools():
+    rng = np.random.default_rng(0)
+    for density in (0.0, 0.01, 0.3, 0.97, 1.0):
+        rle = Rle.encode(rng.random((97, 50)) < density)
+        text = rle.to_coco()
+        np.testing.assert_array_equal(Rle.from_coco(text).decode(), coco.decode(text).astype(bool))
+        for cut in (text['counts'][:-1], text['counts'][:1], text['counts'] + '1'):
+            with pytest.raises(ValueError):
+                Rle.from_coco({**text, 'counts': cut})
+
+
 def test_counts_cannot_be_changed():
     with pytest.raises(ValueError):
         Rle.encode(np.ones((2, 2), bool)).counts[0] = 7
