@@ -38,7 +38,7 @@ class Rle:
 
     @classmethod
     def from_coco(cls, segmentation):
-        """From COCO's `{"size": [h, w], "counts": str | bytes | list}`. Raises ValueError: no run lengths of that size."""
+        """From COCO's `{"size": [h, w], "counts": str | bytes | list}`. ValueError: no run lengths of that size."""
         height, width = segmentation['size']
         counts = segmentation['counts']
         if isinstance(counts, (str, bytes)):

@@ -50,7 +50,10 @@ def test_counts_must_fit():
         Rle(2, 2, [1, 2])
 
 
-@pytest.mark.parametrize('counts', [[], None, '', 'm', '0o1', 'é', [1, -1, 4], [2, 3], [1.5, 2.5], [4, 'x'], {}, '44', '<4'])
+BAD = ([], None, '', 'm', '0o1', 'é', [1, -1, 4], [2, 3], [1.5, 2.5], [4, 'x'], {}, '44', '<4')
+
+
+@pytest.mark.parametrize('counts', BAD, ids=repr)
 def test_counts_that_are_no_run_lengths_of_the_size(counts):
     with pytest.raises(ValueError):
         Rle.from_coco({'size': [2, 2], 'counts': counts})
