@@ -17,6 +17,7 @@ from instructsam.train.forward import Batch, answer_terms, features_of, read, sl
 from instructsam.train.initialise import spread_boxes
 from instructsam.train.layers import add, detect_layers, layer_losses, tight_boxes
 from instructsam.train.pixels import DenseHeads, Labels, encoder_labels, read_objects
+from instructsam.train.pointing import Pointing
 
 GROUPS = 3  # of learned queries: SAM3's own, and others that only training uses
 BRIDGE_WEIGHT = 0.2
@@ -61,10 +62,12 @@ class BaseCollator:
 class BaseTraining(nn.Module):
     """The model, more query groups, and heads for what pixels show."""
 
-    def __init__(self, model, phrases_per_call):
+    def __init__(self, model, phrases_per_call, pointing=0.0):
+        """pointing: weight of pointing.Pointing's losses."""
         super().__init__()
         self.model = model
         self.phrases_per_call = phrases_per_call
+        self.pointing = Pointing(model.config.qwen.text_config.hidden_size, pointing) if pointing else None
         config = model.config
         self.queries = nn.Parameter(torch.randn(GROUPS - 1, config.num_queries, config.bridge_dim))
         boxes = spread_boxes(config.num_queries)
@@ -82,6 +85,8 @@ class BaseTraining(nn.Module):
             slots = slot_queries(model, hidden, batch, range(len(batch.text.blocks)))
             goal = decoder.query_embed.weight.detach().expand_as(slots)
             losses['bridge'] = (BRIDGE_WEIGHT * F.mse_loss(slots, goal, reduction='none').mean((1, 2)).sum(), 'blocks')
+            if self.pointing is not None:
+                losses.update(self.pointing(hidden, batch))
         features = model.grounding.encode(batch.pixels)
         dense = {
             **self.heads.token_losses(visual[0], batch.qwen),

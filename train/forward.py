@@ -47,6 +47,7 @@ class Batch:
         return {
             'tokens': int((self.text.labels[:, 1:] != IGNORED).sum()),
             'blocks': len(self.text.blocks),
+            'all_masks': sum(map(len, self.masks)),
             'phrases': len(self.chosen),
             'masks': sum(len(self.masks[index]) + len(self.boxes[index]) for index in self.chosen),
         }

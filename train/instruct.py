@@ -3,13 +3,16 @@ from torch import nn
 
 from instructsam.train.forward import answer_terms, features_of, forward, read, slot_queries
 from instructsam.train.layers import TERMS, add, detect_layers, layer_losses
+from instructsam.train.pointing import Pointing
 
 
 class InstructTraining(nn.Module):
     """The model with the published objective, or with losses on every detector layer (`layers`)."""
 
-    def __init__(self, model, objective, phrases_per_call, layers=False):
+    def __init__(self, model, objective, phrases_per_call, layers=False, pointing=0.0):
+        """pointing: weight of pointing.Pointing's losses, beside those on every layer."""
         super().__init__()
+        self.pointing = Pointing(model.config.qwen.text_config.hidden_size, pointing) if pointing else None
         self.model = model
         self.objective = objective
         self.phrases_per_call = phrases_per_call
@@ -34,6 +37,8 @@ class InstructTraining(nn.Module):
         hidden = read(model, batch)
         zero = hidden.sum() * 0.0  # every batch has all terms: processes add up theirs
         losses = {**answer_terms(model, batch, hidden), **{name: (zero, count) for name, count in TERMS.items()}}
+        if self.pointing is not None:
+            losses.update(self.pointing(hidden, batch))
         if not batch.chosen:
             return losses
         features = model.grounding.encode(batch.pixels)

@@ -71,6 +71,7 @@ class Recipe:
     objective: Objective = field(default_factory=Objective)
     mode: str = 'consistent'  # of the queries; for ablation: causal, or autoregressive (no query bank)
     layers: bool = False  # stages 1 and 2: losses on every detector layer, as in the base stage
+    pointing: float = 0.0  # stages base and instruct with layers: weight of the language model's own grounding
     zoom: float = 0.0  # stage pixels: share of the pictures that are shown in part, around an object
     branches: bool = False  # the turns of a sample do not see each other, as if each were alone with the image
     max_phrases: int = 0  # phrases of a sample that reach the detector, chosen at random; 0: all
@@ -102,6 +103,8 @@ class Recipe:
             raise RecipeError(f'mode is one of {", ".join(MODES)}, got {self.mode!r}.')
         if self.mode != 'consistent' and self.stage != 'instruct':
             raise RecipeError(f'mode {self.mode} is for stage instruct, not for {self.stage}.')
+        if self.pointing and not (self.stage == 'base' or self.layers):
+            raise RecipeError('pointing is for stage base, or for stage instruct with layers.')
         if self.lora is not None and (self.lora.rank < 1 or not self.rates.language):
             raise RecipeError('lora wants a rank of 1 or more and a rate under rates.language.')
 

@@ -95,10 +95,13 @@ def build_stage(recipe, model, folder):
         grounding = model.grounding
         scenes = mixing_list(recipe.scenes, Path())
         collator = BaseCollator(collator, scenes, grounding.image_size // grounding.patch_size)
-        training = BaseTraining(model, recipe.phrases_per_call)
-        load_heads(training, folder)
-        return training, dataset, collator
-    return InstructTraining(model, recipe.objective, recipe.phrases_per_call, recipe.layers), dataset, collator
+        training = BaseTraining(model, recipe.phrases_per_call, recipe.pointing)
+    else:
+        training = InstructTraining(
+            model, recipe.objective, recipe.phrases_per_call, recipe.layers, recipe.pointing
+        )
+    load_heads(training, folder)
+    return training, dataset, collator
 
 
 def dataset_of(recipe, entries, config):

@@ -1,0 +1,98 @@
+"""The language model's own grounding: slots that point at their objects cost nothing, and all phrases learn it."""
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from instructsam.train.layers import tight_boxes
+from instructsam.train.pointing import Pointing
+from instructsam.train.recipe import RecipeError, read_recipe
+
+ROWS, COLUMNS, MERGE, CELL = 4, 6, 2, 8  # tokens of the image, patches of a token, px of a token
+WIDTH = 4  # of hidden states: is in the first mask, in the second, a slot for nothing, unused
+SURE = 60.0
+
+
+@pytest.fixture
+def masks():
+    """Two objects [2, H, W] that fill whole tokens."""
+    masks = torch.zeros(2, ROWS * CELL, COLUMNS * CELL, dtype=torch.bool)
+    masks[0, : 2 * CELL, : 3 * CELL] = True
+    masks[1, 3 * CELL :, 4 * CELL :] = True
+    return masks
+
+
+def batch_of(masks):
+    """One sample: image tokens, three slots for `masks`, three for nothing."""
+    tokens = ROWS * COLUMNS
+    is_image = torch.arange(tokens + 6)[None] < tokens
+    blocks = [(0, slice(tokens, tokens + 3)), (0, slice(tokens + 3, tokens + 6))]
+    return SimpleNamespace(
+        text=SimpleNamespace(is_image=is_image, blocks=blocks), grids=[(1, ROWS * MERGE, COLUMNS * MERGE)],
+        masks=[masks, masks[:0]],
+    )  # fmt: skip
+
+
+def right(masks):
+    """(Pointing, hidden states) that say exactly where `masks` are; the objects are in slots 2 and 0."""
+    pointing = Pointing(WIDTH, weight=0.5)
+    for layer in (pointing.slots, pointing.tokens):
+        layer.weight.data = torch.eye(WIDTH)
+        layer.bias.data.zero_()
+    pointing.presence.weight.data = torch.tensor([[1.0, 1.0, -1.0, 0.0]]) / SURE * 12
+    pointing.presence.bias.data.zero_()
+    boxes = tight_boxes(masks)
+    sides = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], dim=1)
+    pointing.box = nn.Linear(WIDTH, 4, bias=False)
+    pointing.box.weight.data = torch.cat([torch.logit(sides).T, torch.zeros(4, 2)], dim=1) / SURE
+    tokens = torch.zeros(ROWS, COLUMNS, WIDTH)
+    tokens[..., :2] = -1
+    for index, mask in enumerate(masks):
+        tokens[..., index][mask[::CELL, ::CELL]] = 1
+    slots = SURE * torch.eye(WIDTH)[[1, 2, 0, 2, 2, 2]]
+    return pointing, torch.cat([tokens.view(-1, WIDTH), slots])[None].requires_grad_()
+
+
+def test_what_is_right_costs_nothing(masks):
+    pointing, hidden = right(masks)
+    losses = pointing(hidden, batch_of(masks))
+    assert {name: count for name, (_, count) in losses.items()} == {
+        'point_mask': 'all_masks', 'point_box': 'all_masks', 'point_presence': 'blocks'}
+    for name, (value, _) in losses.items():
+        assert value.item() == pytest.approx(0, abs=1e-3), name
+
+
+def test_a_slot_that_points_elsewhere_costs_and_learns(masks):
+    pointing, hidden = right(masks)
+    with torch.no_grad():
+        hidden[0, ROWS * COLUMNS, 1] = -SURE  # points at everything but the second object, and says that it is absent
+    losses = pointing(hidden, batch_of(masks))
+    assert losses['point_mask'][0] > 1 and losses['point_box'][0] > 0.1 and losses['point_presence'][0] > 1
+    sum(value for value, _ in losses.values()).backward()
+    assert hidden.grad[0, ROWS * COLUMNS :][:3, 1].min() < -1e-3  # one of the slots is led to the second object
+    assert hidden.grad[0, -3:].abs().max() < 1e-5  # nothing is wrong with the other phrase
+
+
+def test_a_phrase_without_slots_is_passed_over(masks):
+    """Without a query bank a phrase that means nothing has none."""
+    pointing, hidden = right(masks)
+    batch = batch_of(masks)
+    batch.text.blocks[1] = (0, slice(0, 0))
+    assert sum(value for value, _ in pointing(hidden, batch).values()).item() == pytest.approx(0, abs=1e-3)
+
+
+def test_weight(masks):
+    pointing, hidden = right(masks)
+    losses = pointing(0.1 * hidden, batch_of(masks))
+    pointing.weight = 1.0
+    for name, (value, _) in pointing(0.1 * hidden, batch_of(masks)).items():
+        assert value.item() == pytest.approx(2 * losses[name][0].item()), name
+
+
+def test_recipes_that_cannot_have_it(tmp_path):
+    keys = 'model: m\noutput: o\ndata: [{annotations: a, images: i}]\npointing: 1.0\n'
+    for more in ('stage: pixels', 'stage: instruct'):
+        (tmp_path / 'recipe.yaml').write_text(keys + more)
+        with pytest.raises(RecipeError, match='pointing is for stage base'):
+            read_recipe(tmp_path / 'recipe.yaml')
