@@ -8,6 +8,7 @@ import uuid
 import numpy as np
 import pytest
 
+from instructsam.core import cli
 from instructsam.core.image_file import read_image
 
 psutil = pytest.importorskip('psutil')
@@ -41,7 +42,8 @@ def run(*arguments, **kwargs):
 
 
 def test_from_camera_topic_to_overlay(tmp_path, mark):
-    done = run('--instruction', 'die gelbe Banane – 黄色', env=mark, cwd=tmp_path)
+    own = ('--recording', str(demo.FRAME), '--instruction', 'die gelbe Banane – 黄色')
+    done = run(*own, env=mark, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert 'result received on /instructsam_perception/instances' in done.stdout
     assert 'die gelbe Banane – 黄色' in done.stdout
@@ -50,8 +52,32 @@ def test_from_camera_topic_to_overlay(tmp_path, mark):
     frame, overlay = read_image(demo.FRAME / 'rgb.png'), read_image(tmp_path / 'instructsam_demo.png')
     assert overlay.shape == frame.shape
     unchanged = (overlay == frame).all(axis=2).mean()
-    assert 0.01 < unchanged < 0.9  # the same picture, drawn over
+    assert 0.01 < unchanged < 0.99  # the same picture, drawn over
     np.testing.assert_array_equal(overlay[2, 2], (255, 193, 7))  # the warning's banner
+
+
+def test_what_ships_is_shown_side_by_side(tmp_path, mark):
+    done = run('--out', 'both.png', env=mark, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('result received on /instructsam_perception/instances') == 2
+    for recording, instruction in demo.SHOWN:
+        assert f'replay of {recording.name} on' in done.stdout and f'instruction sent: {instruction}' in done.stdout
+    both, frame = read_image(tmp_path / 'both.png'), read_image(demo.FRAME / 'rgb.png')
+    assert both.shape == (480, 480 + 640, 3)
+    assert 0.01 < (both[:, 480:] == frame).all(axis=2).mean() < 0.99
+    assert both[:, :480].std() > 10  # a picture
+
+
+@pytest.mark.parametrize(('arguments', 'said'), [
+    (['--recording', 'absent', '--instruction', 'a'], 'absent does not exist'),
+    (['--recording', '.'], 'give an --instruction for your recording'),
+    (['--recording', '.', '--instruction', 'a'], 'holds no pictures'),
+])  # fmt: skip
+def test_recordings_that_cannot_be_shown(tmp_path, monkeypatch, capsys, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(['demo', *arguments]) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.startswith('instructsam: error: ') and err.count('\n') == 1
 
 
 def test_a_model_that_cannot_be_loaded(tmp_path, mark):
