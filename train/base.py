@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from instructsam.core.grounding import sam3
+from instructsam.train.alignment import Alignment
 from instructsam.train.data import DataError
 from instructsam.train.forward import Batch, answer_terms, features_of, read, slot_queries
 from instructsam.train.initialise import spread_boxes
@@ -20,6 +21,7 @@ from instructsam.train.pixels import DenseHeads, Labels, encoder_labels, read_ob
 from instructsam.train.pointing import Pointing
 
 GROUPS = 3  # of learned queries: SAM3's own, and others that only training uses
+DENOISING = 2  # groups of true boxes that are off
 BRIDGE_WEIGHT = 0.2
 DENSE_WEIGHT = 0.25
 SHIFT, STRETCH = 0.4, 0.4  # of the boxes that are to be put right, as shares of their sides
@@ -62,11 +64,12 @@ class BaseCollator:
 class BaseTraining(nn.Module):
     """The model, more query groups, and heads for what pixels show."""
 
-    def __init__(self, model, phrases_per_call, pointing=0.0):
-        """pointing: weight of pointing.Pointing's losses."""
+    def __init__(self, model, phrases_per_call, pointing=0.0, masks=True):
+        """pointing: weight of pointing.Pointing's losses; masks: False teaches the detector boxes alone."""
         super().__init__()
         self.model = model
         self.phrases_per_call = phrases_per_call
+        self.masks = masks
         self.pointing = Pointing(model.config.qwen.text_config.hidden_size, pointing) if pointing else None
         config = model.config
         self.queries = nn.Parameter(torch.randn(GROUPS - 1, config.num_queries, config.bridge_dim))
@@ -74,6 +77,7 @@ class BaseTraining(nn.Module):
         self.references = nn.Parameter(boxes + 0.3 * torch.randn(GROUPS - 1, *boxes.shape))
         self.repairer = nn.Parameter(torch.randn(config.bridge_dim))  # the query of every box that is to be put right
         self.heads = DenseHeads(config, ('coarse', 'tokens'))
+        self.alignment = Alignment(config)
 
     def forward(self, batch):
         """Loss sums: {term: (sum, count)}."""
@@ -88,30 +92,36 @@ class BaseTraining(nn.Module):
             if self.pointing is not None:
                 losses.update(self.pointing(hidden, batch))
         features = model.grounding.encode(batch.pixels)
-        dense = {
-            **self.heads.token_losses(visual[0], batch.qwen),
-            **self.heads.losses('coarse', features.pyramid[-1].permute(0, 2, 3, 1), batch.sam),
-        }
+        dense = {}
+        if features.pyramid[-1].requires_grad:  # the encoders learn
+            dense.update(self.heads.token_losses(visual[0], batch.qwen))
+            dense.update(self.heads.losses('coarse', features.pyramid[-1].permute(0, 2, 3, 1), batch.sam))
         losses.update({name: (DENSE_WEIGHT * value, count) for name, (value, count) in dense.items()})
+        if batch.text.blocks:
+            losses.update(self.alignment(model, batch, features.pyramid[-1], visual[0]))
         for chosen in batch.calls(self.phrases_per_call):
             masks = [batch.masks[index] for index in chosen]
             queries, references = self._slots(masks)
             phrase_ids = [batch.text.phrase_ids[index] for index in chosen]
-            outputs = detect_layers(model, features_of(features, batch, chosen), queries, references, phrase_ids)
+            outputs = detect_layers(
+                model, features_of(features, batch, chosen), queries, references, phrase_ids, self.masks
+            )
             add(losses, layer_losses(model, outputs, masks))
+            add(losses, self.alignment.of_fused(outputs.encoded, masks))
         return losses
 
     def _slots(self, masks):
-        """Queries [P, G, K, d] and references [P, G, K, 4] for phrases with these masks: the learned groups, and one of
-        true boxes that are off, among others that show nothing (denoising, DN-DETR, arXiv 2203.01305)."""
+        """Queries [P, G, K, d] and references [P, G, K, 4] for phrases with these masks: the learned groups, and those
+        of true boxes that are off, among others that show nothing (denoising, DN-DETR, arXiv 2203.01305)."""
         decoder, phrases = self.model.grounding.detr_decoder, len(masks)
-        queries = torch.cat([
-            decoder.query_embed.weight[None], self.queries, self.repairer.expand_as(self.queries[:1])
-        ])
         learned = torch.cat([decoder.reference_points.weight[None], self.references])
-        count = learned.shape[1]
-        off = torch.stack([_off(tight_boxes(each), count) for each in masks]).to(learned)
-        references = torch.cat([learned.expand(phrases, -1, -1, -1), off[:, None]], dim=1)
+        count, width = self.queries.shape[1:]
+        queries = torch.cat([
+            decoder.query_embed.weight[None], self.queries, self.repairer.expand(DENOISING, count, width)
+        ])
+        boxes = [tight_boxes(each) for each in masks]
+        off = torch.stack([torch.stack([_off(each, count) for _ in range(DENOISING)]) for each in boxes])
+        references = torch.cat([learned.expand(phrases, -1, -1, -1), off.to(learned)], dim=1)
         return queries.expand(phrases, -1, -1, -1), references
 
 

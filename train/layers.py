@@ -39,15 +39,16 @@ class LayerOutputs:
     hidden: torch.Tensor  # [L, P, G, K, d]
     logits: torch.Tensor  # [L, P, G, K]
     boxes: torch.Tensor  # [L, P, G, K, 4] xyxy, 0 to 1
-    pixels: torch.Tensor  # [P, d, h, w] to be dotted with mask embeddings
-    semantic: torch.Tensor  # [P, h, w] logits
+    encoded: torch.Tensor  # [P, rows, columns, d] what the phrase makes of SAM3's features
+    pixels: torch.Tensor | None = None  # [P, d, h, w] to be dotted with mask embeddings; None: no masks
+    semantic: torch.Tensor | None = None  # [P, h, w] logits
 
 
-def detect_layers(model, features, queries, references, phrase_ids):
+def detect_layers(model, features, queries, references, phrase_ids, masks=True):
     """SAM3 on P phrases.
 
-    features: of a phrase's image each; queries [P, G, K, d]; references [P, G, K, 4] before the sigmoid. Returns
-    LayerOutputs.
+    features: of a phrase's image each; queries [P, G, K, d]; references [P, G, K, 4] before the sigmoid; masks: False
+    stops at boxes. Returns LayerOutputs.
     """
     sam = model.grounding
     phrases, groups, slots = queries.shape[:3]
@@ -62,19 +63,26 @@ def detect_layers(model, features, queries, references, phrase_ids):
         references.flatten(0, 1),
     )  # fmt: skip
     logits = sam.dot_product_scoring(hidden, grouped(text), grouped(mask)).squeeze(-1)
-    pixels = sam.pixel_embeddings(features.pyramid, encoded, text, mask)
     shape = (len(hidden), phrases, groups, slots)
-    return LayerOutputs(
+    outputs = LayerOutputs(
         hidden.view(*shape, -1), logits.view(shape), sam.boxes(hidden, references).view(*shape, 4),
-        sam.mask_decoder.instance_projection(pixels), sam.mask_decoder.semantic_projection(pixels)[:, 0],
-    )
+        encoded.view(phrases, *size, -1),
+    )  # fmt: skip
+    if masks:
+        pixels = sam.pixel_embeddings(features.pyramid, encoded, text, mask)
+        outputs.pixels = sam.mask_decoder.instance_projection(pixels)
+        outputs.semantic = sam.mask_decoder.semantic_projection(pixels)[:, 0]
+    return outputs
 
 
 def layer_losses(model, outputs, masks, weights=LayerWeights()):
-    """Sums over phrases or masks, each the mean over layers and groups: {term: (sum, 'phrases' | 'masks')}.
+    """Sums over phrases or masks, each the mean over layers and groups: {term: (sum, 'phrases' | 'masks')}; without
+    those of masks where `outputs` has none.
 
     masks: a phrase each, [N, H, W] bool.
     """
+    if outputs.pixels is None:
+        return _box_losses(outputs, masks, weights)
     layers, phrases, groups, slots = outputs.logits.shape
     height, width = outputs.pixels.shape[-2:]
     truth = [F.interpolate(each[:, None].float(), size=(height, width), mode='area')[:, 0] for each in masks]  # shares
@@ -114,9 +122,7 @@ def layer_losses(model, outputs, masks, weights=LayerWeights()):
         bce = bce + F.binary_cross_entropy_with_logits(predicted, target, reduction='none').mean(1).sum()
         dice = dice + dice_loss(predicted.sigmoid(), target).sum()
     if matched_boxes:
-        predicted, target = torch.cat(matched_boxes), torch.cat(true_boxes)
-        l1 = (predicted - target).abs().sum()
-        giou = (1 - generalized_box_iou(predicted, target).diagonal()).sum()
+        l1, giou = box_distances(torch.cat(matched_boxes), torch.cat(true_boxes))
     presence = F.binary_cross_entropy_with_logits(logits, is_present, reduction='none').sum() / slots
     union = torch.stack([each.amax(0) if len(each) else each.new_zeros(height, width) for each in truth]).flatten(1)
     semantic = outputs.semantic.flatten(1)
@@ -132,6 +138,38 @@ def layer_losses(model, outputs, masks, weights=LayerWeights()):
     }
 
 
+def _box_losses(outputs, masks, weights):
+    """layer_losses of boxes and presence alone, matched by them."""
+    layers, phrases, groups, slots = outputs.logits.shape
+    boxes = [tight_boxes(each).to(outputs.boxes) for each in masks]
+    logits, found = (values.transpose(0, 1).flatten(1, 3) for values in (outputs.logits, outputs.boxes))
+    is_present = torch.zeros_like(logits)
+    matched, true = [found[0, :0]], [found[0, :0]]
+    for phrase, box in enumerate(boxes):
+        if len(box):
+            with torch.no_grad():
+                cost = weights.box_l1 * torch.cdist(found[phrase], box, p=1)
+                cost = cost - weights.box_giou * generalized_box_iou(found[phrase], box)
+                cost = cost + weights.presence * F.softplus(-logits[phrase])[:, None]
+            rows, columns = _assign(cost, slots)
+            is_present[phrase, rows] = 1.0
+            matched.append(found[phrase, rows])
+            true.append(box[columns])
+    l1, giou = box_distances(torch.cat(matched), torch.cat(true))
+    presence = F.binary_cross_entropy_with_logits(logits, is_present, reduction='none').sum() / slots
+    repeats = layers * groups
+    return {
+        'box_l1': (weights.box_l1 * l1 / repeats, 'masks'),
+        'box_giou': (weights.box_giou * giou / repeats, 'masks'),
+        'presence': (weights.presence * presence / repeats, 'phrases'),
+    }
+
+
+def box_distances(boxes, true):
+    """Sums of L1 and of 1 - generalized IoU of pairs of boxes [N, 4] xyxy."""
+    return (boxes - true).abs().sum(), (1 - generalized_box_iou(boxes, true).diagonal()).sum()
+
+
 @torch.no_grad()
 def _match(coarse, logits, boxes, truth, true_boxes, slots, weights):
     """Hungarian matching in each layer and group of a phrase: rows among all LGK slots, and the truth's columns."""
@@ -139,10 +177,16 @@ def _match(coarse, logits, boxes, truth, true_boxes, slots, weights):
     overlap = 2 * probability @ truth.T
     dice = 1 - (overlap + DICE_EPS) / (probability.sum(1)[:, None] + truth.sum(1)[None] + DICE_EPS)
     bce = F.softplus(coarse).mean(1)[:, None] - coarse @ truth.T / coarse.shape[1]
-    cost = (
+    return _assign(
         weights.mask_bce * bce + weights.mask_dice * dice + weights.box_l1 * torch.cdist(boxes, true_boxes, p=1)
-        + weights.presence * F.softplus(-logits)[:, None]
-    ).cpu().numpy()  # fmt: skip
+        + weights.presence * F.softplus(-logits)[:, None],
+        slots,
+    )  # fmt: skip
+
+
+def _assign(cost, slots):
+    """Cheapest one to one pairs in each of the groups of `slots` rows of cost [LGK, N]: rows and columns."""
+    cost = cost.cpu().numpy()
     rows, columns = [], []
     for first in range(0, len(cost), slots):
         row, column = linear_sum_assignment(cost[first : first + slots])

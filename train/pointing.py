@@ -7,9 +7,8 @@ behind afterwards.
 import torch.nn.functional as F
 from torch import nn
 from transformers.image_transforms import center_to_corners_format
-from transformers.loss.loss_for_object_detection import generalized_box_iou
 
-from instructsam.train.layers import tight_boxes
+from instructsam.train.layers import box_distances, tight_boxes
 from instructsam.train.objective import Objective, phrase_terms
 
 LIKE_LAYERS = Objective(bce_loss=5.0, dice_loss=2.0, presence_loss=2.0, bce_cost=5.0, dice_cost=2.0, presence_cost=2.0)
@@ -47,8 +46,8 @@ class Pointing(nn.Module):
             if found.any():
                 boxes = center_to_corners_format(self.box(slots[found.to(hidden.device)]).sigmoid())
                 true = tight_boxes(masks)[assigned[found]].to(boxes)
-                l1 = l1 + (boxes - true).abs().sum()
-                giou = giou + (1 - generalized_box_iou(boxes, true).diagonal()).sum()
+                found_l1, found_giou = box_distances(boxes, true)
+                l1, giou = l1 + found_l1, giou + found_giou
         return {
             'point_mask': (self.weight * (weights.bce_loss * bce + weights.dice_loss * dice), 'all_masks'),
             'point_box': (self.weight * (BOX_L1 * l1 + BOX_GIOU * giou), 'all_masks'),

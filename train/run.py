@@ -30,7 +30,7 @@ from instructsam.train.watch import Watch
 def run(recipe):
     """Trains as `recipe` says and returns the folder of the final model."""
     torch.manual_seed(recipe.seed)
-    folder = model_folder(recipe.model)
+    folder = builtin.folder(recipe.model)
     model = start_model(recipe, folder)
     training, dataset, collator = build_stage(recipe, model, folder)
     arguments = arguments_of(recipe)
@@ -63,11 +63,6 @@ def train(trainer, last):
         raise type(error)(of_worker.strip().rpartition('\n')[2].partition(': ')[2]) if of_worker else error
 
 
-def model_folder(name):
-    """The folder of a built-in model, a local folder, or a hub id."""
-    return builtin.MODELS[name] if name in builtin.MODELS else checkpoint.resolve(name)
-
-
 def start_model(recipe, folder):
     """The model that training starts from, in float32 on the CPU, in training mode."""
     if recipe.initialise:
@@ -95,7 +90,7 @@ def build_stage(recipe, model, folder):
         grounding = model.grounding
         scenes = mixing_list(recipe.scenes, Path())
         collator = BaseCollator(collator, scenes, grounding.image_size // grounding.patch_size)
-        training = BaseTraining(model, recipe.phrases_per_call, recipe.pointing)
+        training = BaseTraining(model, recipe.phrases_per_call, recipe.pointing, recipe.masks)
     else:
         training = InstructTraining(
             model, recipe.objective, recipe.phrases_per_call, recipe.layers, recipe.pointing

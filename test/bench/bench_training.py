@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 
-from instructsam.core import checkpoint
+from instructsam.core import builtin, checkpoint
 from instructsam.core.config import ModelConfig
 from instructsam.core.rle import Rle
 from instructsam.train import forward
@@ -29,7 +29,6 @@ from instructsam.train.conversation import IGNORED
 from instructsam.train.fields import Target
 from instructsam.train.instruct import InstructTraining
 from instructsam.train.objective import Objective
-from instructsam.train.run import model_folder
 from instructsam.train.samples import Sample, Turn
 
 SIDE_PX = 224
@@ -61,7 +60,7 @@ def made_up(count, phrases, rng):
 
 def build(args):
     """(model with random weights, batch)."""
-    folder = model_folder(args.model)
+    folder = builtin.folder(args.model)
     config = ModelConfig.from_folder(folder)
     if args.vocabulary:
         config.qwen.text_config.vocab_size = args.vocabulary

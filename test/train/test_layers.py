@@ -31,7 +31,7 @@ def sure_outputs(masks, layers=2, groups=3, order=(2, 0)):
         logits[..., slot] = 12.0
         boxes[..., slot, :] = tight_boxes(masks)[index]
     semantic = torch.where(masks.any(0), 40.0, -40.0)[None]
-    return LayerOutputs(hidden, logits, boxes, pixels, semantic)
+    return LayerOutputs(hidden, logits, boxes, pixels.permute(0, 2, 3, 1), pixels, semantic)
 
 
 def test_tight_boxes():
@@ -44,6 +44,29 @@ def test_what_is_right_costs_nothing(order):
     for name, (value, count) in losses.items():
         assert value.item() == pytest.approx(0, abs=1e-3), name
         assert count == ('phrases' if name in ('presence', 'semantic') else 'masks')
+
+
+def without_masks(outputs):
+    outputs.pixels = outputs.semantic = None
+    return outputs
+
+
+@pytest.mark.parametrize('order', [(2, 0), (1, 3)])
+def test_boxes_alone(order):
+    outputs = without_masks(sure_outputs(halves(), order=order))
+    losses = layer_losses(MODEL, outputs, [halves()])
+    assert {name: count for name, (_, count) in losses.items()} == {
+        'box_l1': 'masks', 'box_giou': 'masks', 'presence': 'phrases'}
+    assert all(value.item() == pytest.approx(0, abs=1e-3) for value, _ in losses.values())
+    outputs.boxes[1, 0, 2, order[0], 0] += 0.1  # of one layer and one group
+    value, _ = layer_losses(MODEL, outputs, [halves()], LayerWeights(box_l1=3.0))['box_l1']
+    assert value.item() == pytest.approx(3.0 * 0.1 / 6)
+
+
+def test_nothing_there_without_masks():
+    losses = layer_losses(MODEL, without_masks(sure_outputs(halves())), [torch.zeros(0, SIDE, SIDE).bool()])
+    assert losses['box_l1'][0] == losses['box_giou'][0] == 0
+    assert losses['presence'][0].item() == pytest.approx(LayerWeights().presence * 12 * 2 / 4, rel=1e-4)
 
 
 def test_a_wrong_box_is_divided_by_layers_and_groups():

@@ -90,9 +90,10 @@ def test_weight(masks):
         assert value.item() == pytest.approx(2 * losses[name][0].item()), name
 
 
-def test_recipes_that_cannot_have_it(tmp_path):
-    keys = 'model: m\noutput: o\ndata: [{annotations: a, images: i}]\npointing: 1.0\n'
-    for more in ('stage: pixels', 'stage: instruct'):
-        (tmp_path / 'recipe.yaml').write_text(keys + more)
-        with pytest.raises(RecipeError, match='pointing is for stage base'):
+@pytest.mark.parametrize('key', ['pointing: 1.0', 'masks: false'])
+def test_recipes_that_cannot_have_it(tmp_path, key):
+    for stage in ('pixels', 'instruct'):
+        keys = f'stage: {stage}\nmodel: m\noutput: o\ndata: [{{annotations: a, images: i}}]\n{key}\n'
+        (tmp_path / 'recipe.yaml').write_text(keys)
+        with pytest.raises(RecipeError, match=f'{key.partition(":")[0]} is for stage base'):
             read_recipe(tmp_path / 'recipe.yaml')

@@ -164,12 +164,19 @@ class Renderer:
 
     def ids(self, geoms, camera):
         """Which object is seen where, [H, W] int16, -1 for none, and depth along the optical axis, [H, W] float32 m."""
+        rgb, depth = self._draw_ids(geoms, camera, depth=True)
+        near, far = np.float64(NEAR_M), np.float64(FAR_M)
+        return _owners(rgb), (near * far / (near + depth * (far - near))).astype(np.float32)
+
+    def owners(self, geoms, camera):
+        """The first half of what `ids` returns."""
+        return _owners(self._draw_ids(geoms, camera)[0])
+
+    def _draw_ids(self, geoms, camera, depth=False):
         self._fill(geoms, camera)
         self._scene.nlight = 0
         self._flags(color=False)
-        rgb, depth = self._draw(camera, depth=True)
-        near, far = np.float64(NEAR_M), np.float64(FAR_M)
-        return rgb[..., 0].astype(np.int16) - 2, (near * far / (near + depth * (far - near))).astype(np.float32)
+        return self._draw(camera, depth)
 
     def _draw(self, camera, depth=False):
         rect = self._mj.MjrRect(0, 0, camera.width, camera.height)
@@ -222,6 +229,11 @@ class Renderer:
         target.diffuse, target.specular, target.ambient = light.diffuse, light.specular, light.ambient
         target.attenuation, target.cutoff, target.exponent = (1, 0, 0), 90, 0
         target.castshadow, target.headlight = light.shadow, 0
+
+
+def _owners(rgb):
+    """Object indices [H, W] int16 of a picture drawn with the flag IDCOLOR; -1: none."""
+    return rgb[..., 0].astype(np.int16) - 2
 
 
 def _compile(mj, meshes, textures, width, height):

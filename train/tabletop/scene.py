@@ -175,7 +175,7 @@ def _silhouettes(renderer, things, parts, camera):
             if all(x1 < spans[j][0] or spans[j][2] < x0 or y1 < spans[j][1] or spans[j][3] < y0 for j in chosen):
                 chosen.append(i)
         waiting = [i for i in waiting if i not in chosen]
-        ids, _ = renderer.ids([geom for i in chosen for geom in parts[i]], wide)
+        ids = renderer.owners([geom for i in chosen for geom in parts[i]], wide)
         for i in chosen:
             rows, columns = np.nonzero(ids == i)
             pixels[i] = len(rows)

@@ -38,8 +38,8 @@ def expose(image, rng):
     """Uneven light, vignetting, exposure, white balance, contrast and saturation. [H, W, 3] float32, 0 to 255."""
     height, width = image.shape[:2]
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
-    slope = rng.normal(0, 0.10, 2)
-    field = 1 + slope[0] * x + slope[1] * y - rng.uniform(0, 0.16) * (x**2 + y**2)
+    slope = rng.normal(0, 0.10, 2).astype(np.float32)  # doubles would make everything after them slower doubles
+    field = 1 + slope[0] * x + slope[1] * y - np.float32(rng.uniform(0, 0.16)) * (x**2 + y**2)
     gains = rng.uniform(0.95, 1.05, 3) * rng.uniform(1.05, 1.38)
     image = image * field[..., None] * gains.astype(np.float32)
     bright = np.maximum(image - KNEE, 0)

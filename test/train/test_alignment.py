@@ -1,0 +1,88 @@
+"""Words aligned with what they look like: right ones cost next to nothing, wrong ones lead to the places meant."""
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from instructsam.train.alignment import Alignment
+
+SIDE, CELLS, MERGE, WIDTH = 32, 4, 2, 6
+CUP, BOWL, SPOON, NEW = 1, 2, 3, 4  # words
+CONFIG = SimpleNamespace(bridge_dim=WIDTH, qwen=SimpleNamespace(text_config=SimpleNamespace(hidden_size=WIDTH)))
+
+
+class Model:
+    """Stands in for the model: a word's embedding, and what it conditions SAM3 with, is its place in the vocabulary."""
+
+    def __init__(self):
+        self.table = (40.0 * torch.eye(WIDTH)).requires_grad_()
+
+    def embed(self, ids):
+        return self.table[ids]
+
+    def phrase_conditioning(self, phrases, mode):
+        ids = torch.zeros(len(phrases), 8, dtype=torch.int64)
+        for row, phrase in enumerate(phrases):
+            ids[row, : len(phrase)] = torch.tensor(phrase)
+        return self.embed(ids), ids > 0
+
+
+@pytest.fixture
+def scene():
+    """(batch, what the cells show [2, 4, 4, WIDTH]): a cup and a bowl in the first image, a cup in the second."""
+    shown = torch.zeros(2, CELLS, CELLS, dtype=torch.int64)
+    shown[0, :2, :2], shown[0, 3, 2:], shown[1, 1:3, :] = CUP, BOWL, CUP
+    masks = shown.repeat_interleave(SIDE // CELLS, 1).repeat_interleave(SIDE // CELLS, 2)
+    asked = [(0, [CUP]), (0, [BOWL, NEW]), (1, [CUP]), (1, [SPOON])]
+    batch = SimpleNamespace(
+        text=SimpleNamespace(blocks=[(sample, None) for sample, _ in asked], phrase_ids=[ids for _, ids in asked]),
+        masks=[(masks[sample] == ids[0])[None] if ids != [SPOON] else torch.zeros(0, SIDE, SIDE).bool()
+               for sample, ids in asked],
+        grids=[(1, CELLS * MERGE, CELLS * MERGE)] * 2,
+    )  # fmt: skip
+    return batch, torch.nn.functional.one_hot(shown, WIDTH).float()
+
+
+def perfect():
+    """Alignment that compares as it is."""
+    alignment = Alignment(CONFIG)
+    for layer in (*(each[1] for each in alignment.places.values()), *alignment.words.values()):
+        layer.weight.data = torch.eye(WIDTH)
+        layer.bias.data.zero_()
+    return alignment
+
+
+def losses_of(alignment, model, scene):
+    batch, shown = scene
+    found = alignment(model, batch, shown.permute(0, 3, 1, 2), shown.flatten(0, 2))
+    assert {count for _, count in found.values()} == {'blocks'}
+    return {name: value for name, (value, _) in found.items()}
+
+
+def test_what_is_right_costs_little(scene):
+    losses = losses_of(perfect(), Model(), scene)
+    assert set(losses) == {'align_coarse', 'align_tokens'}
+    assert all(value.item() < 0.3 for value in losses.values()), losses
+
+
+def test_fused_features_tell_the_places_of_their_phrase(scene):
+    batch, _ = scene
+    alignment = perfect()
+    alignment.fused[1].weight.data, alignment.fused[1].bias.data = 40 * torch.eye(WIDTH)[:1], torch.zeros(1)
+    unions = torch.stack([masks.any(0) for masks in batch.masks])[:, None].float()
+    encoded = torch.zeros(4, CELLS, CELLS, WIDTH)
+    encoded[..., 0] = 2 * torch.nn.functional.avg_pool2d(unions, SIDE // CELLS)[:, 0] - 1
+    value, count = alignment.of_fused(encoded, batch.masks)['align_fused']
+    assert value.item() == pytest.approx(0, abs=1e-3) and count == 'phrases'
+    assert alignment.of_fused(-encoded, batch.masks)['align_fused'][0] > 100
+
+
+def test_words_learn_from_their_places(scene):
+    model = Model()
+    model.table.data[CUP] = model.table.data[SPOON].clone()  # cup is taken for something that is nowhere
+    losses = losses_of(perfect(), model, scene)
+    assert all(value.item() > 2 for value in losses.values()), losses
+    sum(losses.values()).backward()
+    assert model.table.grad[CUP, CUP] < 0 < model.table.grad[CUP, 0]  # towards the cups, away from the table
+    assert model.table.grad[NEW].abs().sum() > 0  # every word of a phrase counts
+    assert model.table.grad[0].abs().sum() == 0  # padding does not

@@ -1,0 +1,83 @@
+"""Words and what they look like, brought together before anything else is made of them.
+
+The words of a phrase, added up, are to tell the places that the phrase means from all others: on SAM3's features, where
+the phrase conditions its detector, and on Qwen's image tokens. Detector and language model, which learn from nothing,
+wait long for the first use of either without it. The heads are left behind afterwards.
+"""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from instructsam.train.objective import dice_loss
+
+BCE, DICE = 5.0, 1.0  # as of the semantic head, see layers.LayerWeights
+RARE = -3.0  # first logit: few places are meant
+
+
+class Alignment(nn.Module):
+    """A map of places and one of words into a common space, for each of the two encoders."""
+
+    def __init__(self, config):
+        super().__init__()
+        widths = {'coarse': config.bridge_dim, 'tokens': config.qwen.text_config.hidden_size}
+        self.places = nn.ModuleDict({n: nn.Sequential(nn.LayerNorm(w), nn.Linear(w, w)) for n, w in widths.items()})
+        self.words = nn.ModuleDict({n: nn.Linear(w, w) for n, w in widths.items()})
+        self.fused = nn.Sequential(nn.LayerNorm(config.bridge_dim), nn.Linear(config.bridge_dim, 1))
+        self.bias = nn.ParameterDict({name: torch.full((), RARE) for name in widths})
+
+    def forward(self, model, batch, coarse, tokens):
+        """Loss sums of a forward.Batch with masks, whose images have one size: {term: (sum, 'blocks')}.
+
+        coarse [B, C, h, w]: SAM3's features; tokens [B * rows * columns, width]: Qwen's image tokens.
+        """
+        phrases, device = batch.text.phrase_ids, coarse.device
+        ids, mask = _padded(phrases, device)
+        embedded = model.embed(ids)
+        conditions, used = model.phrase_conditioning(phrases, 'consistent')
+        places = {'coarse': coarse.permute(0, 2, 3, 1), 'tokens': _grid(tokens, batch)}
+        words = {'coarse': _mean(conditions, used), 'tokens': _mean(embedded, mask)}
+        samples = [sample for sample, _ in batch.text.blocks]
+        unions = [masks.any(0) for masks in batch.masks]
+        losses = {}
+        for name, values in places.items():
+            truth = _share(unions, values.shape[1:3], device)
+            keys = self.places[name](values).flatten(1, 2)[samples]
+            logits = (keys @ self.words[name](words[name])[..., None])[..., 0] / keys.shape[-1] ** 0.5 + self.bias[name]
+            losses[f'align_{name}'] = _compare(logits, truth), 'blocks'
+        return losses
+
+    def of_fused(self, encoded, masks):
+        """Loss sum of the fusion encoder's features [P, h, w, d] of phrases with `masks` [N, H, W] each."""
+        truth = _share([each.any(0) for each in masks], encoded.shape[1:3], encoded.device)
+        return {'align_fused': (_compare(self.fused(encoded)[..., 0].flatten(1), truth), 'phrases')}
+
+
+def _share(unions, size, device):
+    """Masks [H, W] as shares of the cells of a grid of `size`, [P, cells]."""
+    return F.interpolate(torch.stack(unions)[:, None].float().to(device), size=size, mode='area').flatten(1)
+
+
+def _compare(logits, truth):
+    """Loss sum of logits [P, cells]."""
+    bce = F.binary_cross_entropy_with_logits(logits, truth, reduction='none').mean(1).sum()
+    return BCE * bce + DICE * dice_loss(logits.sigmoid(), truth).sum()
+
+
+def _padded(phrases, device):
+    """Lists of ids as [P, n] and a mask [P, n] bool."""
+    length = max(map(len, phrases))
+    ids = torch.tensor([[*each, *[0] * (length - len(each))] for each in phrases], device=device)
+    return ids, torch.tensor([[index < len(each) for index in range(length)] for each in phrases], device=device)
+
+
+def _mean(values, mask):
+    """Mean of values [P, n, d] over the rows in mask [P, n]."""
+    mask = mask[..., None].to(values)
+    return (values * mask).sum(1) / mask.sum(1)
+
+
+def _grid(tokens, batch):
+    """Image tokens as [B, rows, columns, width]."""
+    count, (_, height, width) = len(batch.grids), batch.grids[0]
+    merge = round((count * height * width / len(tokens)) ** 0.5)
+    return tokens.view(count, height // merge, width // merge, -1)
