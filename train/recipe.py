@@ -71,6 +71,7 @@ class Recipe:
     objective: Objective = field(default_factory=Objective)
     mode: str = 'consistent'  # of the queries; for ablation: causal, or autoregressive (no query bank)
     layers: bool = False  # stages 1 and 2: losses on every detector layer, as in the base stage
+    prepare: bool = False  # stage base: make a detector that has learned nothing ready for it, see initialise
     masks: bool = True  # stage base; false: the detector learns boxes alone, at a fraction of the cost
     pointing: float = 0.0  # stages base and instruct with layers: weight of the language model's own grounding
     zoom: float = 0.0  # stage pixels: share of the pictures that are shown in part, around an object
@@ -106,6 +107,8 @@ class Recipe:
             raise RecipeError(f'mode {self.mode} is for stage instruct, not for {self.stage}.')
         if self.pointing and not (self.stage == 'base' or self.layers):
             raise RecipeError('pointing is for stage base, or for stage instruct with layers.')
+        if self.prepare and self.stage != 'base':
+            raise RecipeError('prepare is for stage base.')
         if not self.masks and self.stage != 'base':
             raise RecipeError('masks is for stage base: without it the detector learns boxes alone.')
         if self.lora is not None and (self.lora.rank < 1 or not self.rates.language):

@@ -17,7 +17,7 @@ from instructsam.train.adapters import add_lora
 from instructsam.train.base import BaseCollator, BaseTraining
 from instructsam.train.collate import Collator
 from instructsam.train.data import Mix, mixing_list
-from instructsam.train.initialise import initialise
+from instructsam.train.initialise import initialise, prepare_detector
 from instructsam.train.instruct import InstructTraining
 from instructsam.train.pixels import PixelCollator, PixelTraining, ScenePictures
 from instructsam.train.progress import Board, Progress
@@ -25,6 +25,8 @@ from instructsam.train.recipe import RecipeError
 from instructsam.train.saved import FINAL, finish, last_checkpoint, load_heads, read_stage
 from instructsam.train.trainer import StageTrainer
 from instructsam.train.watch import Watch
+
+PREPARED_WITH = 8  # samples
 
 
 def run(recipe):
@@ -90,6 +92,8 @@ def build_stage(recipe, model, folder):
         grounding = model.grounding
         scenes = mixing_list(recipe.scenes, Path())
         collator = BaseCollator(collator, scenes, grounding.image_size // grounding.patch_size)
+        if recipe.prepare:
+            prepare_detector(model, collator([dataset[index] for index in range(PREPARED_WITH)]).pixels)
         training = BaseTraining(model, recipe.phrases_per_call, recipe.pointing, recipe.masks)
     else:
         training = InstructTraining(
