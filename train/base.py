@@ -93,7 +93,7 @@ class BaseTraining(nn.Module):
                 losses.update(self.pointing(hidden, batch))
         features = model.grounding.encode(batch.pixels)
         dense = {}
-        if features.pyramid[-1].requires_grad:  # the encoders learn
+        if any(each.requires_grad for each in model.grounding.vision_encoder.parameters()):  # else no encoder learns
             dense.update(self.heads.token_losses(visual[0], batch.qwen))
             dense.update(self.heads.losses('coarse', features.pyramid[-1].permute(0, 2, 3, 1), batch.sam))
         losses.update({name: (DENSE_WEIGHT * value, count) for name, (value, count) in dense.items()})

@@ -99,9 +99,9 @@ def _finish(part, out, split, scenes):
         for line in islice(lines, scenes):
             made = json.loads(line)
             facts.add(json.dumps(made['scene']))
-            for name, (kinds, texts) in made['records'].items():
+            for name, (kinds, found) in made['records'].items():
                 counts[name].update(kinds)
-                for record in texts:
+                for record in found:
                     files[name].add(json.dumps(record))
     part.unlink()
     return Written(scenes, dict(counts['sentences']), dict(counts['phrases']))
