@@ -36,12 +36,12 @@ class Alignment(nn.Module):
         conditions, used = model.phrase_conditioning(phrases, 'consistent')
         places = {'coarse': coarse.permute(0, 2, 3, 1), 'tokens': _grid(tokens, batch)}
         words = {'coarse': _mean(conditions, used), 'tokens': _mean(embedded, mask)}
-        samples = [sample for sample, _ in batch.text.blocks]
+        samples = torch.tensor([sample for sample, _ in batch.text.blocks], device=device)
         unions = [masks.any(0) for masks in batch.masks]
         losses = {}
         for name, values in places.items():
             truth = _share(unions, values.shape[1:3], device)
-            keys = self.places[name](values).flatten(1, 2)[samples]
+            keys = self.places[name](values).flatten(1, 2).index_select(0, samples)
             logits = (keys @ self.words[name](words[name])[..., None])[..., 0] / keys.shape[-1] ** 0.5 + self.bias[name]
             losses[f'align_{name}'] = _compare(logits, truth), 'blocks'
         return losses

@@ -130,5 +130,6 @@ def slot_queries(model, hidden, batch, chosen):
 
 def features_of(features, batch, chosen):
     """For each of the phrases `chosen` the ImageFeatures of its sample."""
-    samples = [batch.text.blocks[index][0] for index in chosen]
-    return ImageFeatures(tuple(level[samples] for level in features.pyramid), features.position[:1])
+    samples = torch.tensor([batch.text.blocks[index][0] for index in chosen], device=features.position.device)
+    # not level[samples], whose gradient several threads add up in any order
+    return ImageFeatures(tuple(level.index_select(0, samples) for level in features.pyramid), features.position[:1])

@@ -166,7 +166,7 @@ def test_base_training_gives_every_part_gradients(folder, model):
     mix = Mix([Source(folder / 'phrases.json', folder)], model.config.num_queries)
     batch = collator([mix[0], mix[1]])
     assert batch.counts() == {
-        'tokens': batch.counts()['tokens'], 'blocks': 4, 'phrases': 4, 'masks': 2, 'images': 2,
+        'tokens': batch.counts()['tokens'], 'blocks': 4, 'phrases': 4, 'masks': 2, 'all_masks': 2, 'images': 2,
     }  # fmt: skip
     training = BaseTraining(model, phrases_per_call=3)
     losses = training(batch)
