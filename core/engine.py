@@ -76,12 +76,11 @@ class InstructSAM:
             raise ModelError(f'mode is one of {", ".join(MODES)}, got {mode!r}.')
         device = _device(device)
         dtype = _dtype(dtype, device)
+        folder = builtin.folder(name)
         if name in builtin.MODELS:
-            folder = builtin.MODELS[name]
             model = builtin.load(name).to(device, dtype)
             warning = builtin.UNTRAINED
         else:
-            folder = checkpoint.resolve(name)
             model = checkpoint.load(folder, device, dtype)
             warning = ''
         prompter, stop_ids = read_text_side(folder, model.config)

@@ -14,7 +14,9 @@ MAX_PHRASE_TOKENS = 32  # length of the phrase conditioning (paper, section 3.3)
 
 
 class _PatchEmbed(Qwen3VLVisionPatchEmbed):
-    """Qwen's convolution, whose kernel is a whole patch, as the matrix product that it is: on CPUs ten times faster."""
+    """Qwen's convolution, whose kernel is a whole patch, as the matrix product that it is: on CPUs ten times faster.
+
+    Never made, only put on: another one made would draw random numbers, and a seed would give other weights."""
 
     def forward(self, patches):
         weight = self.proj.weight
@@ -29,7 +31,7 @@ class _Body(nn.Module):
         text, vision = config.qwen.text_config, config.qwen.vision_config
         text._attn_implementation = vision._attn_implementation = 'sdpa'
         self.visual = Qwen3VLVisionModel(vision)
-        self.visual.patch_embed = _PatchEmbed(vision)
+        self.visual.patch_embed.__class__ = _PatchEmbed
         self.language_model = Qwen3VLTextModel(text)
         self.grounding_model = nn.Module()
         self.grounding_model.model = Grounding(config.sam3)
@@ -106,18 +108,22 @@ class InstructSAMModel(nn.Module):
         """Hidden states at the query positions [..., K, h] -> the detector's queries [..., K, d]."""
         return self.model.mask_hidden_fcs[0](hidden)
 
-    def phrase_conditioning(self, phrases, mode):
-        """Lists of token ids -> text [G, 32, d] and mask [G, 32] bool, true at a phrase's tokens.
-
-        The phrases' *input embeddings* condition SAM3, not their hidden states; tokens past the 32nd are dropped.
-        Behind a phrase stand zeros (consistent) or the bridge's output for token 0 (reference); masked either way.
-        """
+    def padded(self, phrases):
+        """Lists of token ids -> ids [G, 32], zeros behind a phrase, and mask [G, 32] bool, true at its tokens."""
         ids = torch.zeros(len(phrases), MAX_PHRASE_TOKENS, dtype=torch.int64)
         mask = torch.zeros(len(phrases), MAX_PHRASE_TOKENS, dtype=torch.bool)
         for row, phrase in enumerate(phrases):
             kept = phrase[:MAX_PHRASE_TOKENS]
             ids[row, : len(kept)] = torch.tensor(kept)
             mask[row, : len(kept)] = True
-        ids, mask = ids.to(self.device), mask.to(self.device)
+        return ids.to(self.device), mask.to(self.device)
+
+    def phrase_conditioning(self, phrases, mode):
+        """Lists of token ids -> text [G, 32, d] and mask [G, 32] bool, true at a phrase's tokens.
+
+        The phrases' *input embeddings* condition SAM3, not their hidden states; tokens past the 32nd are dropped.
+        Behind a phrase stand zeros (consistent) or the bridge's output for token 0 (reference); masked either way.
+        """
+        ids, mask = self.padded(phrases)
         text = self.model.text_hidden_fcs[0](self.embed(ids))
         return (text if mode == 'reference' else text * mask[..., None]), mask

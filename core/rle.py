@@ -40,7 +40,7 @@ class Rle:
     def from_coco(cls, segmentation):
         """From COCO's `{"size": [h, w], "counts": str | bytes | list}`. ValueError: no run lengths of that size."""
         height, width = segmentation['size']
-        counts = segmentation['counts']
+        counts = segmentation.get('counts')
         if isinstance(counts, (str, bytes)):
             counts = _uncompressed(counts.encode() if isinstance(counts, str) else counts)
         if not (isinstance(counts, list) and all(isinstance(each, int) and each >= 0 for each in counts)):

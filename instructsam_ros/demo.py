@@ -66,25 +66,25 @@ def run(args):
     shown = [(args.recording, '')] if args.recording else SHOWN
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the children are ended, too
     os.environ.update(_isolation())
-    overlays = []
-    for recording, instruction in shown:
-        overlay = _show(recording, args.instruction or instruction, args.model, args.timeout)
-        if overlay is None:
-            return 1
-        overlays.append(overlay)
+    try:
+        overlays = [
+            _show(recording, args.instruction or instruction, args.model, args.timeout)
+            for recording, instruction in shown
+        ]
+    except _NoResultError as error:
+        print(f'instructsam: error: {error}', file=sys.stderr)
+        return 1
     write_image(args.out, _side_by_side(overlays))
     if args.model == UNTRAINED:
         print('The weights are random: this shows that everything runs and is connected, not what the model can do.')
         print('They cannot write an answer either, so the instruction was taken as the noun phrase.')
-    elif args.model == DEFAULT_MODEL and not args.recording:
-        print('The built-in model has seen rendered tables only. The left picture is what it was made for; on a real')
-        print('one, as on the right, its masks are guesses that no robot should act on.')
     print(f'overlays from /{NODE}/overlay: {Path(args.out).resolve()}')
     return 0
 
 
 def _show(recording, instruction, model, timeout_s):
-    """Asks the node about a recording and prints the answer; its overlay. Raises InstructSAMError: no recording."""
+    """Asks the node about a recording and prints the answer; its overlay. Raises InstructSAMError: no recording,
+    and _NoResultError."""
     try:
         topic, is_compressed = _image_topic(recording)
     except RecordingError as error:
@@ -102,11 +102,10 @@ def _show(recording, instruction, model, timeout_s):
         print(f'instruction sent: {instruction}', flush=True)
         try:
             answer, overlay = user.ask(instruction, timeout_s, lambda: [p.check() for p in processes])
-        except _NoResultError as error:
+        except _NoResultError:
             for process in processes:
                 print(f'--- {process.name} printed:\n{process.output()}', file=sys.stderr)
-            print(f'instructsam: error: {error}', file=sys.stderr)
-            return None
+            raise
     print(f'result received on /{NODE}/instances after {time.monotonic() - start:.1f} s, loading the model included\n')
     print_result(_result(answer))
     return overlay

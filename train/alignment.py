@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from instructsam.train.forward import token_grid
 from instructsam.train.objective import dice_loss
 
 BCE, DICE = 5.0, 1.0  # as of the semantic head, see layers.LayerWeights
@@ -31,11 +32,10 @@ class Alignment(nn.Module):
         coarse [B, C, h, w]: SAM3's features; tokens [B * rows * columns, width]: Qwen's image tokens.
         """
         phrases, device = batch.text.phrase_ids, coarse.device
-        ids, mask = _padded(phrases, device)
-        embedded = model.embed(ids)
-        conditions, used = model.phrase_conditioning(phrases, 'consistent')
+        ids, mask = model.padded(phrases)
+        conditions, _ = model.phrase_conditioning(phrases, 'consistent')
         places = {'coarse': coarse.permute(0, 2, 3, 1), 'tokens': _grid(tokens, batch)}
-        words = {'coarse': _mean(conditions, used), 'tokens': _mean(embedded, mask)}
+        words = {'coarse': _mean(conditions, mask), 'tokens': _mean(model.embed(ids), mask)}
         samples = torch.tensor([sample for sample, _ in batch.text.blocks], device=device)
         unions = [masks.any(0) for masks in batch.masks]
         losses = {}
@@ -63,13 +63,6 @@ def _compare(logits, truth):
     return BCE * bce + DICE * dice_loss(logits.sigmoid(), truth).sum()
 
 
-def _padded(phrases, device):
-    """Lists of ids as [P, n] and a mask [P, n] bool."""
-    length = max(map(len, phrases))
-    ids = torch.tensor([[*each, *[0] * (length - len(each))] for each in phrases], device=device)
-    return ids, torch.tensor([[index < len(each) for index in range(length)] for each in phrases], device=device)
-
-
 def _mean(values, mask):
     """Mean of values [P, n, d] over the rows in mask [P, n]."""
     mask = mask[..., None].to(values)
@@ -78,6 +71,5 @@ def _mean(values, mask):
 
 def _grid(tokens, batch):
     """Image tokens as [B, rows, columns, width]."""
-    count, (_, height, width) = len(batch.grids), batch.grids[0]
-    merge = round((count * height * width / len(tokens)) ** 0.5)
-    return tokens.view(count, height // merge, width // merge, -1)
+    count = len(batch.grids)
+    return tokens.view(count, *token_grid(batch.grids[0], len(tokens) // count), -1)

@@ -95,7 +95,7 @@ def _run_lengths(segmentation, height, width):
         raise RecordError(f'a mask of size {size} on an image of {[height, width]}')
     try:
         return Rle.from_coco(segmentation)
-    except (ValueError, OverflowError, KeyError) as error:
+    except (ValueError, OverflowError) as error:
         raise RecordError(f'a mask cannot be read: {error}') from error
 
 

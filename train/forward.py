@@ -128,6 +128,13 @@ def slot_queries(model, hidden, batch, chosen):
     return model.slot_queries(torch.stack([hidden[sample, rows] for sample, rows in blocks]))
 
 
+def token_grid(grid, tokens):
+    """(rows, columns) of an image's `tokens` tokens in the language model; grid: (1, rows, columns) in patches."""
+    _, rows, columns = grid
+    merge = round((rows * columns / tokens) ** 0.5)
+    return rows // merge, columns // merge
+
+
 def features_of(features, batch, chosen):
     """For each of the phrases `chosen` the ImageFeatures of its sample."""
     samples = torch.tensor([batch.text.blocks[index][0] for index in chosen], device=features.position.device)

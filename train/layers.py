@@ -99,7 +99,7 @@ def layer_losses(model, outputs, masks, weights=LayerWeights()):
 
     is_present = torch.zeros_like(logits)
     pairs = []  # predicted mask logits and truth [M, n], of inner layers at half the resolution
-    matched_boxes, true_boxes = [], []
+    box_pairs = []
     # unbound, for the gradient of an index is as large as what is indexed
     each = zip(embeddings.unbind(), fine.unbind(), coarse.unbind(), logits.unbind(), found.unbind(), truth, boxes)
     for phrase, (slot, pixels, predicted, scores, placed, mask, box) in enumerate(each):
@@ -108,8 +108,7 @@ def layer_losses(model, outputs, masks, weights=LayerWeights()):
         half = F.avg_pool2d(mask[:, None], 2).flatten(1)
         rows, columns = _match(predicted, scores, placed, half, box, slots, weights)
         is_present[phrase, rows] = 1.0
-        matched_boxes.append(placed[rows])
-        true_boxes.append(box[columns])
+        box_pairs.append((placed[rows], box[columns]))
         inner = rows < last
         if inner.any():
             pairs.append((predicted[rows[inner]], half[columns[inner]]))
@@ -117,13 +116,10 @@ def layer_losses(model, outputs, masks, weights=LayerWeights()):
 
     repeats = layers * groups
     zero = outputs.pixels.sum() * 0.0
-    bce = dice = l1 = giou = zero
+    bce = dice = zero
     for predicted, target in pairs:
         bce = bce + F.binary_cross_entropy_with_logits(predicted, target, reduction='none').mean(1).sum()
         dice = dice + dice_loss(predicted.sigmoid(), target).sum()
-    if matched_boxes:
-        l1, giou = box_distances(torch.cat(matched_boxes), torch.cat(true_boxes))
-    presence = F.binary_cross_entropy_with_logits(logits, is_present, reduction='none').sum() / slots
     union = torch.stack([each.amax(0) if len(each) else each.new_zeros(height, width) for each in truth]).flatten(1)
     semantic = outputs.semantic.flatten(1)
     semantic_loss = F.binary_cross_entropy_with_logits(semantic, union, reduction='none').mean(1)
@@ -131,33 +127,38 @@ def layer_losses(model, outputs, masks, weights=LayerWeights()):
     return {
         'mask_bce': (weights.mask_bce * bce / repeats, 'masks'),
         'mask_dice': (weights.mask_dice * dice / repeats, 'masks'),
-        'box_l1': (weights.box_l1 * l1 / repeats, 'masks'),
-        'box_giou': (weights.box_giou * giou / repeats, 'masks'),
-        'presence': (weights.presence * presence / repeats, 'phrases'),
+        **_placing_losses(outputs, box_pairs, logits, is_present, weights),
         'semantic': (weights.semantic * semantic_loss.sum(), 'phrases'),
     }
 
 
 def _box_losses(outputs, masks, weights):
     """layer_losses of boxes and presence alone, matched by them."""
-    layers, phrases, groups, slots = outputs.logits.shape
+    slots = outputs.logits.shape[-1]
     boxes = [tight_boxes(each).to(outputs.boxes) for each in masks]
     logits, found = (values.transpose(0, 1).flatten(1, 3) for values in (outputs.logits, outputs.boxes))
     is_present = torch.zeros_like(logits)
-    matched, true = [found[0, :0]], [found[0, :0]]
-    for phrase, box in enumerate(boxes):
+    pairs = []
+    for phrase, (scores, placed, box) in enumerate(zip(logits.unbind(), found.unbind(), boxes)):
         if len(box):
             with torch.no_grad():
-                cost = weights.box_l1 * torch.cdist(found[phrase], box, p=1)
-                cost = cost - weights.box_giou * generalized_box_iou(found[phrase], box)
-                cost = cost + weights.presence * F.softplus(-logits[phrase])[:, None]
+                cost = weights.box_l1 * torch.cdist(placed, box, p=1)
+                cost = cost - weights.box_giou * generalized_box_iou(placed, box)
+                cost = cost + weights.presence * F.softplus(-scores)[:, None]
             rows, columns = _assign(cost, slots)
             is_present[phrase, rows] = 1.0
-            matched.append(found[phrase, rows])
-            true.append(box[columns])
-    l1, giou = box_distances(torch.cat(matched), torch.cat(true))
-    presence = F.binary_cross_entropy_with_logits(logits, is_present, reduction='none').sum() / slots
+            pairs.append((placed[rows], box[columns]))
+    return _placing_losses(outputs, pairs, logits, is_present, weights)
+
+
+def _placing_losses(outputs, pairs, logits, is_present, weights):
+    """The terms of boxes and presence: matched and true boxes ([N, 4], [N, 4]) of some phrases, logits and truth
+    [P, LGK]."""
+    layers, _, groups, slots = outputs.logits.shape
     repeats = layers * groups
+    nothing = outputs.boxes.flatten(0, -2)[:0]  # keeps the graph whole where nothing is matched
+    l1, giou = box_distances(*(torch.cat([nothing, *boxes]) for boxes in (zip(*pairs) if pairs else ((), ()))))
+    presence = F.binary_cross_entropy_with_logits(logits, is_present, reduction='none').sum() / slots
     return {
         'box_l1': (weights.box_l1 * l1 / repeats, 'masks'),
         'box_giou': (weights.box_giou * giou / repeats, 'masks'),

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.image_transforms import center_to_corners_format
 
+from instructsam.train.forward import token_grid
 from instructsam.train.layers import box_distances, tight_boxes
 from instructsam.train.objective import Objective, phrase_terms
 
@@ -35,10 +36,8 @@ class Pointing(nn.Module):
             slots = hidden[sample, rows]
             if not len(slots):  # mode autoregressive, where nothing is there
                 continue
-            _, height, columns = batch.grids[sample]
-            merge = round((height * columns / len(tokens[sample])) ** 0.5)
             pointed = self.slots(slots) @ tokens[sample].T / width**0.5
-            pointed = pointed.view(len(slots), height // merge, columns // merge)
+            pointed = pointed.view(len(slots), *token_grid(batch.grids[sample], len(tokens[sample])))
             truth = F.interpolate(masks[:, None].float(), size=pointed.shape[1:], mode='area')[:, 0].to(hidden.device)
             terms, assigned = phrase_terms(pointed, self.presence(slots)[:, 0], truth, weights)
             bce, dice, presence = bce + terms.bce, dice + terms.dice, presence + terms.presence

@@ -93,7 +93,8 @@ def build_stage(recipe, model, folder):
         scenes = mixing_list(recipe.scenes, Path())
         collator = BaseCollator(collator, scenes, grounding.image_size // grounding.patch_size)
         if recipe.prepare:
-            prepare_detector(model, collator([dataset[index] for index in range(PREPARED_WITH)]).pixels)
+            some = [dataset[index] for index in range(min(PREPARED_WITH, len(dataset)))]
+            prepare_detector(model, collator(some).pixels)
         training = BaseTraining(model, recipe.phrases_per_call, recipe.pointing, recipe.masks)
     else:
         training = InstructTraining(

@@ -62,9 +62,12 @@ def test_counts_that_are_no_run_lengths_of_the_size(counts):
 def test_compressed_counts_are_those_of_pycocotools():
     rng = np.random.default_rng(0)
     for density in (0.0, 0.01, 0.3, 0.97, 1.0):
-        rle = Rle.encode(rng.random((97, 50)) < density)
-        text = rle.to_coco()
-        np.testing.assert_array_equal(Rle.from_coco(text).decode(), coco.decode(text).astype(bool))
+        mask = rng.random((211, 157)) < density
+        text = Rle.encode(mask).to_coco()
+        encoded = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+        assert text['counts'] == encoded['counts'].decode()
+        for counts in (encoded['counts'], text['counts']):
+            np.testing.assert_array_equal(Rle.from_coco({**text, 'counts': counts}).decode(), mask)
         for cut in (text['counts'][:-1], text['counts'][:1], text['counts'] + '1'):
             with pytest.raises(ValueError):
                 Rle.from_coco({**text, 'counts': cut})

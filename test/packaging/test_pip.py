@@ -57,6 +57,12 @@ def test_install_with_a_sourced_ros(fresh, underlay, tree, check):
     check(fresh.run, 'python', variables=underlay.as_underlay)
 
 
+def test_editable_install_with_a_sourced_ros(fresh, underlay, tree, check):
+    fresh.pip('install', '--no-deps', '--editable', tree, variables=underlay.as_underlay)
+    fresh.borrow_torch()
+    check(fresh.run, 'python', variables=underlay.as_underlay)
+
+
 def test_install_without_ros(fresh, tree):
     """The core, training and the command line; the build says that the rest is missing, and why."""
     output = fresh.pip('install', '--no-deps', tree, variables={'INSTRUCTSAM_NO_ROS': '1'})

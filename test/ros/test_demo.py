@@ -52,7 +52,7 @@ def test_from_camera_topic_to_overlay(tmp_path, mark):
     frame, overlay = read_image(demo.FRAME / 'rgb.png'), read_image(tmp_path / 'instructsam_demo.png')
     assert overlay.shape == frame.shape
     unchanged = (overlay == frame).all(axis=2).mean()
-    assert 0.01 < unchanged < 0.99  # the same picture, drawn over
+    assert 0.01 < unchanged < 0.9  # the same picture, drawn over
     np.testing.assert_array_equal(overlay[2, 2], (255, 193, 7))  # the warning's banner
 
 
@@ -64,7 +64,7 @@ def test_what_ships_is_shown_side_by_side(tmp_path, mark):
         assert f'replay of {recording.name} on' in done.stdout and f'instruction sent: {instruction}' in done.stdout
     both, frame = read_image(tmp_path / 'both.png'), read_image(demo.FRAME / 'rgb.png')
     assert both.shape == (480, 480 + 640, 3)
-    assert 0.01 < (both[:, 480:] == frame).all(axis=2).mean() < 0.99
+    assert 0.01 < (both[:, 480:] == frame).all(axis=2).mean() < 0.9
     assert both[:, :480].std() > 10  # a picture
 
 

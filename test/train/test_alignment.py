@@ -20,11 +20,15 @@ class Model:
     def embed(self, ids):
         return self.table[ids]
 
-    def phrase_conditioning(self, phrases, mode):
+    def padded(self, phrases):
         ids = torch.zeros(len(phrases), 8, dtype=torch.int64)
         for row, phrase in enumerate(phrases):
             ids[row, : len(phrase)] = torch.tensor(phrase)
-        return self.embed(ids), ids > 0
+        return ids, ids > 0
+
+    def phrase_conditioning(self, phrases, mode):
+        ids, mask = self.padded(phrases)
+        return self.embed(ids), mask
 
 
 @pytest.fixture

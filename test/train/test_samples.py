@@ -210,6 +210,14 @@ def test_masks_without_a_pixel_are_no_instances():
     assert len(turn.targets[0]) == 1
 
 
+def test_compressed_run_lengths_are_those_of_pycocotools():
+    for seed, share in enumerate((0.0, 0.01, 0.3, 0.97, 1.0)):
+        mask = rng(seed).random((211, 157)) < share
+        encoded = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+        for counts in (encoded['counts'], encoded['counts'].decode()):
+            assert np.array_equal(read_mask({'size': [211, 157], 'counts': counts}, 211, 157).decode(), mask)
+
+
 def test_a_mask_cut_short_is_refused():
     counts = rle(rows=slice(2, 18), columns=slice(3, 27))['counts']
     for length in range(len(counts)):

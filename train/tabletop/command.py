@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 from instructsam.core.commands.arguments import count, seconds
@@ -70,13 +71,11 @@ def _generate(args):
     check_drawing()
     from instructsam.train.tabletop.generate import generate
 
-    try:
+    with _writing(args.out):
         done = generate(
             args.out, args.split, args.scenes, args.seed, args.size, args.workers, not args.no_depth,
             progress=sys.stderr.isatty(),
         )  # fmt: skip
-    except OSError as error:
-        raise InstructSAMError(f'cannot write {error.filename or args.out}: {error.strerror or error}') from error
     for name in ('sentences', 'phrases'):
         counts = getattr(done, name)
         total = sum(counts.values())
@@ -93,10 +92,8 @@ def _page(args):
     check_drawing()
     from instructsam.train.tabletop.page import write_page
 
-    try:
+    with _writing(args.out):
         write_page(args.out, args.split, args.seed, args.scenes)
-    except OSError as error:
-        raise InstructSAMError(f'cannot write {args.out}: {error.strerror or error}') from error
     return 0
 
 
@@ -106,12 +103,19 @@ def _bag(args):
     if args.out.exists():
         raise InstructSAMError(f'{args.out} exists already: give the name of a folder to be made.')
     check_drawing()
-    try:
+    with _writing(args.out):
         frames = write_bag(args.out, args.split, args.seed, args.scene, args.size, args.seconds, args.fps)
-    except OSError as error:
-        raise InstructSAMError(f'cannot write {args.out}: {error.strerror or error}') from error
     print(f'{frames} frames: {args.out}')
     return 0
+
+
+@contextmanager
+def _writing(out):
+    """An OSError inside is an InstructSAMError that names the file, or `out` where the error does not."""
+    try:
+        yield
+    except OSError as error:
+        raise InstructSAMError(f'cannot write {error.filename or out}: {error.strerror or error}') from error
 
 
 def check_drawing():
