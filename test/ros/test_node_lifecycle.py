@@ -134,7 +134,8 @@ def test_misspelt_parameter_is_told_of(robot):
 
 
 def test_silent_camera_is_told_of(robot):
-    node = robot.start('instruction:=the mugs')
+    node = robot.start_active()  # it has found the camera, which may take longer than its patience
+    robot.say('the mugs')
     robot.wait(lambda: node.logged('no image on /image'))
     assert '(1 publishers)' in node.logged('no image on /image')[0]
     status = robot.status()
