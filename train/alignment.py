@@ -26,16 +26,18 @@ class Alignment(nn.Module):
         self.fused = nn.Sequential(nn.LayerNorm(config.bridge_dim), nn.Linear(config.bridge_dim, 1))
         self.bias = nn.ParameterDict({name: torch.full((), RARE) for name in widths})
 
-    def forward(self, model, batch, coarse, tokens):
+    def forward(self, model, batch, tokens, coarse=None):
         """Loss sums of a forward.Batch with masks, whose images have one size: {term: (sum, 'blocks')}.
 
-        coarse [B, C, h, w]: SAM3's features; tokens [B * rows * columns, width]: Qwen's image tokens.
+        tokens [B * rows * columns, width]: Qwen's image tokens; coarse [B, C, h, w]: SAM3's features, None where they
+        do not learn.
         """
-        phrases, device = batch.text.phrase_ids, coarse.device
+        phrases, device = batch.text.phrase_ids, tokens.device
         ids, mask = model.padded(phrases)
-        conditions, _ = model.phrase_conditioning(phrases, 'consistent')
-        places = {'coarse': coarse.permute(0, 2, 3, 1), 'tokens': _grid(tokens, batch)}
-        words = {'coarse': _mean(conditions, mask), 'tokens': _mean(model.embed(ids), mask)}
+        places, words = {'tokens': _grid(tokens, batch)}, {'tokens': _mean(model.embed(ids), mask)}
+        if coarse is not None:
+            conditions, _ = model.phrase_conditioning(phrases, 'consistent')
+            places['coarse'], words['coarse'] = coarse.permute(0, 2, 3, 1), _mean(conditions, mask)
         samples = torch.tensor([sample for sample, _ in batch.text.blocks], device=device)
         unions = [masks.any(0) for masks in batch.masks]
         losses = {}

@@ -17,6 +17,7 @@ from instructsam.train.data import DataError
 from instructsam.train.forward import Batch, answer_terms, features_of, read, slot_queries
 from instructsam.train.initialise import spread_boxes
 from instructsam.train.layers import add, detect_layers, layer_losses, tight_boxes
+from instructsam.train.parts import learns
 from instructsam.train.pixels import DenseHeads, Labels, encoder_labels, read_objects
 from instructsam.train.pointing import Pointing
 
@@ -62,7 +63,7 @@ class BaseCollator:
 
 
 class BaseTraining(nn.Module):
-    """The model, more query groups, and heads for what pixels show."""
+    """The model, more query groups, and heads for what pixels show. Where SAM3 has no rates, it is left out."""
 
     def __init__(self, model, phrases_per_call, pointing=0.0, masks=True):
         """pointing: weight of pointing.Pointing's losses; masks: False teaches the detector boxes alone."""
@@ -91,24 +92,27 @@ class BaseTraining(nn.Module):
             losses['bridge'] = (BRIDGE_WEIGHT * F.mse_loss(slots, goal, reduction='none').mean((1, 2)).sum(), 'blocks')
             if self.pointing is not None:
                 losses.update(self.pointing(hidden, batch))
-        features = model.grounding.encode(batch.pixels)
-        dense = {}
-        if any(each.requires_grad for each in model.grounding.vision_encoder.parameters()):  # else no encoder learns
-            dense.update(self.heads.token_losses(visual[0], batch.qwen))
-            dense.update(self.heads.losses('coarse', features.pyramid[-1].permute(0, 2, 3, 1), batch.sam))
+        dense = self.heads.token_losses(visual[0], batch.qwen) if learns(model.model.visual) else {}
+        coarse = None
+        if learns(model.grounding):
+            features = model.grounding.encode(batch.pixels)
+            coarse = features.pyramid[-1]
+            if learns(model.grounding.vision_encoder):
+                dense.update(self.heads.losses('coarse', coarse.permute(0, 2, 3, 1), batch.sam))
+            for chosen in batch.calls(self.phrases_per_call):
+                add(losses, self._detect(features, batch, chosen))
         losses.update({name: (DENSE_WEIGHT * value, count) for name, (value, count) in dense.items()})
         if batch.text.blocks:
-            losses.update(self.alignment(model, batch, features.pyramid[-1], visual[0]))
-        for chosen in batch.calls(self.phrases_per_call):
-            masks = [batch.masks[index] for index in chosen]
-            queries, references = self._slots(masks)
-            phrase_ids = [batch.text.phrase_ids[index] for index in chosen]
-            outputs = detect_layers(
-                model, features_of(features, batch, chosen), queries, references, phrase_ids, self.masks
-            )
-            add(losses, layer_losses(model, outputs, masks))
-            add(losses, self.alignment.of_fused(outputs.encoded, masks))
+            losses.update(self.alignment(model, batch, visual[0], coarse))
         return losses
+
+    def _detect(self, features, batch, chosen):
+        masks = [batch.masks[index] for index in chosen]
+        queries, references = self._slots(masks)
+        phrase_ids = [batch.text.phrase_ids[index] for index in chosen]
+        features = features_of(features, batch, chosen)
+        outputs = detect_layers(self.model, features, queries, references, phrase_ids, self.masks)
+        return {**layer_losses(self.model, outputs, masks), **self.alignment.of_fused(outputs.encoded, masks)}
 
     def _slots(self, masks):
         """Queries [P, G, K, d] and references [P, G, K, 4] for phrases with these masks: the learned groups, and those

@@ -51,6 +51,11 @@ def parameter_groups(training, rates, weight_decay, muon=0.0):
     return list(groups.values())
 
 
+def learns(module):
+    """Whether any of it has a rate."""
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
 def describe(groups):
     """Lines that say how much of each part trains, and how fast."""
     sizes = {}

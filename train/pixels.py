@@ -16,6 +16,7 @@ from torch import nn
 from instructsam.core.image_file import read_image
 from instructsam.core.preprocess import sam_pixels, to_chw
 from instructsam.core.rle import Rle
+from instructsam.train.parts import learns
 from instructsam.train.tabletop.catalog import CATEGORIES
 from instructsam.train.tabletop.looks import COLORS
 
@@ -23,6 +24,7 @@ CATEGORY = {name: index for index, name in enumerate(CATEGORIES, 1)}  # 0: no ob
 COLOR = {name: index for index, name in enumerate(COLORS, 1)}
 CELLS = 4  # label samples per token and direction
 BOX_WEIGHT = 5.0
+PLACE_WEIGHT = 5.0
 CLOSEST = 0.4  # of the picture's side, the least that is shown of it
 
 
@@ -163,15 +165,17 @@ def _labels(ids, objects, rows, columns):
 
 
 class DenseHeads(nn.ModuleDict):
-    """A head on each of some feature maps: pixels (the pixel decoder's), coarse (SAM3's), tokens (Qwen's)."""
+    """A head on each of some feature maps: pixels (the pixel decoder's), coarse (SAM3's), tokens (Qwen's).
+
+    Qwen's tokens also say where they are: the language model compares places by nothing else.
+    """
 
     def __init__(self, config, names):
         sam, text = config.bridge_dim, config.qwen.text_config.hidden_size
         outputs = len(CATEGORY) + 1 + len(COLOR) + 1 + 4
         widths = {'pixels': sam, 'coarse': sam, 'tokens': text}
-        super().__init__({
-            name: nn.Sequential(nn.LayerNorm(widths[name]), nn.Linear(widths[name], outputs)) for name in names
-        })
+        super().__init__({name: _head(widths[name], outputs) for name in names})
+        self['place'] = _head(text, 2)
 
     def losses(self, name, values, labels):
         """Loss sums of the map `name`, values [B, h, w, C]: {term: (sum, 'images')}."""
@@ -180,11 +184,20 @@ class DenseHeads(nn.ModuleDict):
     def token_losses(self, tokens, labels):
         """Those of Qwen's tokens [B * h * w, C]."""
         count, rows, columns = labels.category.shape
-        return self.losses('tokens', tokens.view(count, rows // CELLS, columns // CELLS, -1), labels)
+        tokens = tokens.view(count, rows // CELLS, columns // CELLS, -1)
+        places = (torch.arange(size, device=tokens.device) for size in tokens.shape[1:3])
+        y, x = torch.meshgrid(*((place + 0.5) / len(place) for place in places), indexing='ij')
+        truth = torch.stack([x, y], dim=-1).expand(count, -1, -1, -1)
+        off = F.smooth_l1_loss(self['place'](tokens), truth, reduction='none', beta=0.05).mean((1, 2)).sum()
+        return {**self.losses('tokens', tokens, labels), 'tokens_place': (PLACE_WEIGHT * off, 'images')}
+
+
+def _head(width, outputs):
+    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs))
 
 
 class PixelTraining(nn.Module):
-    """The model with a head on every feature map that is to carry the labels."""
+    """The model with a head on every feature map that is to carry the labels, of the encoders that learn."""
 
     def __init__(self, model):
         super().__init__()
@@ -193,14 +206,16 @@ class PixelTraining(nn.Module):
 
     def forward(self, batch):
         """Loss sums over images: {name: (sum, 'images')}."""
-        features = self.model.grounding.encode(batch.pixels)
-        fine = self.model.grounding.mask_decoder.pixel_decoder(list(features.pyramid))
-        tokens, _ = self.model.encode_image(batch.patches, *batch.grids)
-        return {
-            **self.heads.losses('pixels', fine.permute(0, 2, 3, 1), batch.sam),
-            **self.heads.losses('coarse', features.pyramid[-1].permute(0, 2, 3, 1), batch.sam),
-            **self.heads.token_losses(tokens, batch.qwen),
-        }
+        losses = {}
+        if learns(self.model.grounding):
+            features = self.model.grounding.encode(batch.pixels)
+            fine = self.model.grounding.mask_decoder.pixel_decoder(list(features.pyramid))
+            losses.update(self.heads.losses('pixels', fine.permute(0, 2, 3, 1), batch.sam))
+            losses.update(self.heads.losses('coarse', features.pyramid[-1].permute(0, 2, 3, 1), batch.sam))
+        if learns(self.model.model.visual):
+            tokens, _ = self.model.encode_image(batch.patches, *batch.grids)
+            losses.update(self.heads.token_losses(tokens, batch.qwen))
+        return losses
 
     def categories(self, batch):
         """What the pixel decoder takes SAM3's input for: category numbers [B, h, w], 0 where it sees no object."""

@@ -58,7 +58,7 @@ def perfect():
 
 def losses_of(alignment, model, scene):
     batch, shown = scene
-    found = alignment(model, batch, shown.permute(0, 3, 1, 2), shown.flatten(0, 2))
+    found = alignment(model, batch, shown.flatten(0, 2), shown.permute(0, 3, 1, 2))
     assert {count for _, count in found.values()} == {'blocks'}
     return {name: value for name, (value, _) in found.items()}
 

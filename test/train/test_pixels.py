@@ -20,6 +20,8 @@ from instructsam.train.pixels import (
     CATEGORY,
     CELLS,
     COLOR,
+    DenseHeads,
+    Labels,
     PixelCollator,
     PixelTraining,
     ScenePictures,
@@ -62,10 +64,15 @@ def folder(tmp_path):
 
 
 @pytest.fixture(scope='module')
-def model():
+def small_model():
     found = InstructSAMModel(ModelConfig.from_folder(FOLDER / 'tabletop'))
     initialise(found, seed=1)
     return found.train()
+
+
+@pytest.fixture
+def model(small_model):
+    return small_model.requires_grad_(True)
 
 
 def pictures(folder):
@@ -157,7 +164,27 @@ def test_pixel_training_learns(folder, model):
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
-    assert len(losses) == 9 and totals[-1] < totals[0]
+    assert len(losses) == 10 and totals[-1] < totals[0]
+    model.grounding.requires_grad_(False)
+    assert {name.partition('_')[0] for name in training(batch)} == {'tokens'}
+    model.requires_grad_(True)
+    model.model.visual.requires_grad_(False)
+    assert {name.partition('_')[0] for name in training(batch)} == {'pixels', 'coarse'}
+
+
+def test_tokens_learn_where_they_are(model):
+    heads = DenseHeads(model.config, ('tokens',))
+    tokens = torch.randn(2 * 3 * 4, model.config.qwen.text_config.hidden_size)
+    labels = Labels(torch.zeros(2, 12, 16).long(), torch.zeros(2, 12, 16).long(), torch.zeros(2, 4, 12, 16))
+    places = torch.tensor([[x, y] for y in (1 / 6, 3 / 6, 5 / 6) for x in (1 / 8, 3 / 8, 5 / 8, 7 / 8)])
+
+    class Given(torch.nn.Module):
+        def forward(self, tokens):
+            return places.view(3, 4, 2).expand(2, -1, -1, -1)
+
+    assert heads.token_losses(tokens, labels)['tokens_place'][0] > 0.1
+    heads['place'] = Given()
+    assert heads.token_losses(tokens, labels)['tokens_place'][0].item() == pytest.approx(0, abs=1e-6)
 
 
 def test_base_training_gives_every_part_gradients(folder, model):
@@ -175,6 +202,11 @@ def test_base_training_gives_every_part_gradients(folder, model):
               'fpn_layers.3')  # fmt: skip
     without = [name for name, parameter in training.named_parameters() if parameter.grad is None]
     assert all(any(part in name for part in unused) for name in without), without
+    everything = set(losses)
+    model.grounding.requires_grad_(False)
+    of_sam = {'align_coarse', 'align_fused', 'coarse_category', 'coarse_color', 'coarse_box', 'semantic', 'presence',
+              'mask_bce', 'mask_dice', 'box_l1', 'box_giou'}  # fmt: skip
+    assert set(training(batch)) == everything - of_sam
 
 
 def test_an_image_of_no_scene_is_named(folder, model):
