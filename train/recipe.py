@@ -44,6 +44,14 @@ class Lora:
 
 
 @dataclass(frozen=True)
+class Heads:
+    """What training adds to the model and an earlier run left, where the run right before this one did not train it."""
+
+    folder: str  # final folder of the earlier run
+    names: tuple[str, ...]  # what the parameters' names start with
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One stage of training. Paths are relative to where the command runs."""
 
@@ -54,6 +62,7 @@ class Recipe:
     scenes: tuple[dict, ...] = ()  # stage base: the same, of *_scenes.jsonl files; what the pixels of `data` show
     validation: tuple[dict, ...] = ()  # the same as `data`, for evaluations
     validation_samples: int = 64  # of them, spread evenly, at most
+    heads: Heads | None = None  # beside those in the folder of `model`
     initialise: bool = False  # draw all weights anew from the seed
     seed: int = 0
     steps: int = 0  # optimizer steps; 0: `epochs` decides

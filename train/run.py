@@ -22,7 +22,7 @@ from instructsam.train.instruct import InstructTraining
 from instructsam.train.pixels import PixelCollator, PixelTraining, ScenePictures
 from instructsam.train.progress import Board, Progress
 from instructsam.train.recipe import RecipeError
-from instructsam.train.saved import FINAL, finish, last_checkpoint, load_heads, read_stage
+from instructsam.train.saved import FINAL, HEADS, finish, last_checkpoint, load_heads, read_stage
 from instructsam.train.trainer import StageTrainer
 from instructsam.train.watch import Watch
 
@@ -85,7 +85,7 @@ def build_stage(recipe, model, folder):
     dataset = dataset_of(recipe, recipe.data, model.config)
     if recipe.stage == 'pixels':
         training = PixelTraining(model)
-        load_heads(training, folder)
+        take_heads(training, recipe, folder)
         return training, dataset, PixelCollator(model, QwenPreprocessor.from_folder(folder))
     collator = Collator.from_folder(folder, model.config, recipe.branches, recipe.max_pixels, recipe.mode)
     if recipe.stage == 'base':
@@ -100,8 +100,17 @@ def build_stage(recipe, model, folder):
         training = InstructTraining(
             model, recipe.objective, recipe.phrases_per_call, recipe.layers, recipe.pointing
         )
-    load_heads(training, folder)
+    take_heads(training, recipe, folder)
     return training, dataset, collator
+
+
+def take_heads(training, recipe, folder):
+    """What earlier runs left of a stage's heads. Raises RecipeError."""
+    load_heads(training, folder)
+    if recipe.heads is not None:
+        if not (Path(recipe.heads.folder) / HEADS).is_file():
+            raise RecipeError(f'heads.folder: there is no {HEADS} in {recipe.heads.folder}.')
+        load_heads(training, recipe.heads.folder, recipe.heads.names)
 
 
 def dataset_of(recipe, entries, config):

@@ -80,13 +80,19 @@ def _telling(place):
     return 'mask_queries' not in place[1], place
 
 
-def load_heads(training, folder):
-    """Takes over what an earlier stage's module has under the same names, where its folder holds that."""
+def load_heads(training, folder, names=('',)):
+    """Takes over what an earlier stage's module has under the same names, where its folder holds that.
+
+    names: what the parameters' names start with.
+    """
     file = Path(folder) / HEADS
     if file.is_file():
         own = training.state_dict()
         stored = load_file(file)
-        kept = {name: value for name, value in stored.items() if name in own and own[name].shape == value.shape}
+        kept = {
+            name: value for name, value in stored.items()
+            if name.startswith(names) and name in own and own[name].shape == value.shape
+        }  # fmt: skip
         training.load_state_dict(kept, strict=False)
 
 

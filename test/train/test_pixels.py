@@ -1,11 +1,13 @@
 """Dense labels of scenes, and the base stage's batches, on scenes written by hand."""
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from instructsam.core.builtin import FOLDER
 from instructsam.core.config import ModelConfig
@@ -29,6 +31,9 @@ from instructsam.train.pixels import (
     labels_at,
     read_objects,
 )  # fmt: skip
+from instructsam.train.recipe import Heads
+from instructsam.train.run import take_heads
+from instructsam.train.saved import HEADS
 
 SIDE = 224  # px
 
@@ -207,6 +212,17 @@ def test_base_training_gives_every_part_gradients(folder, model):
     of_sam = {'align_coarse', 'align_fused', 'coarse_category', 'coarse_color', 'coarse_box', 'semantic', 'presence',
               'mask_bce', 'mask_dice', 'box_l1', 'box_giou'}  # fmt: skip
     assert set(training(batch)) == everything - of_sam
+
+
+def test_heads_come_from_the_run_before_and_from_named_ones(tmp_path, model):
+    before, earlier = ({name: torch.full((3,), value) for name in 'abc'} for value in (1.0, 2.0))
+    for name, heads in (('before', before), ('earlier', earlier)):
+        (tmp_path / name).mkdir()
+        save_file(heads, tmp_path / name / HEADS)
+    training = torch.nn.ParameterDict({'a': torch.zeros(3), 'b': torch.zeros(3), 'c': torch.zeros(4)})
+    recipe = SimpleNamespace(heads=Heads(str(tmp_path / 'earlier'), ('b', 'c')))
+    take_heads(training, recipe, tmp_path / 'before')
+    assert [training[name].tolist() for name in 'abc'] == [[1.0] * 3, [2.0] * 3, [0.0] * 4]  # c has another shape
 
 
 def test_an_image_of_no_scene_is_named(folder, model):
