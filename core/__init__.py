@@ -10,7 +10,7 @@ __all__ = [
     'DEFAULT_MODEL', 'Cancelled', 'ImageError', 'InstructSAM', 'InstructSAMError', 'InstructionError', 'ModelError',
 ]
 
-DEFAULT_MODEL = 'untrained'
+DEFAULT_MODEL = 'tabletop'
 
 
 def __getattr__(name):

@@ -77,12 +77,8 @@ class InstructSAM:
         device = _device(device)
         dtype = _dtype(dtype, device)
         folder = builtin.folder(name)
-        if name in builtin.MODELS:
-            model = builtin.load(name).to(device, dtype)
-            warning = builtin.UNTRAINED
-        else:
-            model = checkpoint.load(folder, device, dtype)
-            warning = ''
+        model = checkpoint.load(folder, device, dtype)
+        warning = builtin.WARNING if name in builtin.MODELS else ''
         prompter, stop_ids = read_text_side(folder, model.config)
         preprocessor = QwenPreprocessor.from_folder(folder)
         return cls(model, prompter, preprocessor, stop_ids, name=str(name), mode=mode, folder=folder, warning=warning)

@@ -33,7 +33,7 @@ class Result:
     instances: tuple[Instance, ...]  # highest score first
     phrases: tuple[str, ...] = ()  # one a group, in the order of the answer
     finish_reason: str = 'stop'  # stop | token_budget | time_budget | forced
-    warning: str = ''  # for a person; e.g. that the weights are untrained
+    warning: str = ''  # for a person; what the model is not made for
     timings_ms: dict[str, float] = field(default_factory=dict)  # keys: STAGES
 
     @property

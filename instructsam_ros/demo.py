@@ -38,10 +38,9 @@ from instructsam_ros.recordings import RecordingError, open_recording
 DATA = Path(__file__).parent / 'data'
 TABLE = DATA / 'tabletop_bag'  # a bag, see the README.md beside it
 FRAME = DATA / 'roborefit_frame'  # one picture, see the README.md beside it
-SHOWN = ((TABLE, 'something to drink from'), (FRAME, 'the yellow banana'))
+SHOWN = ((TABLE, 'something to cut paper with'), (FRAME, 'the yellow banana'))
 IMAGE_TOPIC = '/camera/image'
 NODE = 'instructsam_perception'
-UNTRAINED = 'untrained'  # the built-in model that gets the instruction as its answer
 STOP_S = 10  # for a process to end by itself
 KEPT_OVERLAYS = 20  # that wait for their instances
 
@@ -75,9 +74,9 @@ def run(args):
         print(f'instructsam: error: {error}', file=sys.stderr)
         return 1
     write_image(args.out, _side_by_side(overlays))
-    if args.model == UNTRAINED:
-        print('The weights are random: this shows that everything runs and is connected, not what the model can do.')
-        print('They cannot write an answer either, so the instruction was taken as the noun phrase.')
+    if args.model == DEFAULT_MODEL and not args.recording:
+        print('The built-in model has seen rendered tables only. The left picture is what it was made for; on a real')
+        print('one, as on the right, its masks are guesses that no robot should act on.')
     print(f'overlays from /{NODE}/overlay: {Path(args.out).resolve()}')
     return 0
 
@@ -141,8 +140,6 @@ def _isolation():
 def _commands(model, recording, topic, is_compressed):
     """(name, command line) of each child process."""
     parameters = {'model': model}
-    if model == UNTRAINED:
-        parameters['answer'] = 'instruction'  # random weights cannot write one
     if is_compressed:
         parameters['image_transport'] = 'compressed'
     node = [sys.executable, '-m', 'instructsam_ros.perception_node', '--ros-args']

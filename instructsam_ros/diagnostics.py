@@ -66,7 +66,7 @@ def assess(state, load_error, warning, instruction, silence_s, statistics):
     Args:
         state: the lifecycle state's name.
         load_error: why the model could not be loaded, '' where it could.
-        warning: the engine's, such as untrained weights; ''.
+        warning: the engine's, what the model is not made for; ''.
         instruction: the instruction in force, '' for none.
         silence_s: seconds since the latest image, or since activation.
     """

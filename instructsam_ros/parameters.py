@@ -53,15 +53,15 @@ class Parameter:
         if self.choices and value not in self.choices:
             return f"{self.name} is one of {', '.join(self.choices)}, got '{value}'"
         if self.name == 'model' and not value.strip():
-            return "model is a folder, a hub id or 'untrained', got an empty string"
+            return "model is a folder, a hub id or 'tabletop', got an empty string"
         if self.name == 'device' and not DEVICE.fullmatch(value):
             return f"device is auto, cpu, mps, cuda or cuda:N, got '{value}'"
         return ''
 
 
 PARAMETERS = (
-    Parameter('model', 'untrained', UNCONFIGURED,
-              "Folder or hub id of the model; 'untrained' is a small built-in one with random weights."),
+    Parameter('model', 'tabletop', UNCONFIGURED,
+              "Folder or hub id of the model; 'tabletop' is a small built-in one that knows rendered tables."),
     Parameter('device', 'auto', UNCONFIGURED,
               'Where the model runs: auto (CUDA where there is one, else CPU), cpu, cuda, cuda:N.'),
     Parameter('dtype', 'auto', UNCONFIGURED,

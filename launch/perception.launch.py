@@ -13,8 +13,8 @@ def generate_launch_description():
     topics = [('image', image), ('image/compressed', [image, '/compressed'])]
     return LaunchDescription([
         DeclareLaunchArgument(
-            'model', default_value='untrained',
-            description="model folder or hub id; 'untrained' is small, built in, and answers at random"),
+            'model', default_value='tabletop',
+            description="model folder or hub id; 'tabletop' is small, built in, and knows rendered tables only"),
         DeclareLaunchArgument(
             'device', default_value='auto',
             description='where the model runs: auto (a GPU if there is one), cuda, cuda:N or cpu'),

@@ -1,6 +1,4 @@
 """`instructsam segment`: one image file, one instruction; a table, and on demand JSON and an overlay."""
-import sys
-
 from instructsam.core import DEFAULT_MODEL
 from instructsam.core.commands.arguments import count, probability, seconds, text
 from instructsam.core.commands.document import write_json
@@ -49,14 +47,12 @@ def run(args):
     from instructsam.core import InstructSAM
 
     engine = InstructSAM.from_pretrained(args.model, device=args.device, dtype=args.dtype, mode=args.mode)
+    answer = engine.answer_for(args.phrase) if args.phrase else args.answer
     result = engine.segment(
-        engine.encode(image), args.instruction, score_threshold=args.threshold, answer=_answer(args, engine),
+        engine.encode(image), args.instruction, score_threshold=args.threshold, answer=answer,
         max_new_tokens=args.max_new_tokens, time_budget_s=args.time_budget,
         suppress_duplicates=not args.keep_duplicates,
     )  # fmt: skip
-    if _instruction_is_phrase(args, engine):
-        note = 'untrained weights cannot write an answer: the instruction was taken as the phrase'
-        print(f'note: {note}', file=sys.stderr)
     if args.out is not None:
         from instructsam.core.overlay import draw
 
@@ -68,14 +64,3 @@ def run(args):
 
     print_result(result, to_stderr=args.json == '-')
     return 0
-
-
-def _instruction_is_phrase(args, engine):
-    """Untrained weights cannot write an answer; they are shown with the instruction as the phrase unless told more."""
-    return bool(engine.warning) and not args.phrase and args.answer is None
-
-
-def _answer(args, engine):
-    """The forced answer, or None where the model is to write its own."""
-    phrases = [args.instruction] if _instruction_is_phrase(args, engine) else args.phrase
-    return engine.answer_for(phrases) if phrases else args.answer

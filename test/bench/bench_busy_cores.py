@@ -20,7 +20,7 @@ def answer_times(answers):
 
     from instructsam.core import InstructSAM
 
-    engine = InstructSAM.from_pretrained('untrained', device='cpu')
+    engine = InstructSAM.from_pretrained('tabletop', device='cpu')
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     times_s = []
     for _ in range(answers):

@@ -33,8 +33,8 @@ def build_and_save(folder, dtype):
     built_s, built_gb = time.perf_counter() - start, peak_gb()
     start = time.perf_counter()
     # the small model's tokenizer: its ids are within the large vocabulary, and weights are random anyway
-    checkpoint.save(model, folder, source=builtin.MODELS['untrained'])
-    small = json.loads((builtin.MODELS['untrained'] / 'config.json').read_text())
+    checkpoint.save(model, folder, source=builtin.MODELS['tabletop'])
+    small = json.loads((builtin.MODELS['tabletop'] / 'config.json').read_text())
     raw = json.loads((folder / 'config.json').read_text())
     raw.update({key: value for key, value in small.items() if key.endswith(('_token_id', '_token_index'))})
     (folder / 'config.json').write_text(json.dumps(raw))

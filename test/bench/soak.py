@@ -1,6 +1,6 @@
 """A long run: the node with a model on CPU and a camera of 30 Hz, as two processes over DDS.
 
-    python test/bench/soak.py [--minutes 10] [--model untrained] [--rate 30] [--size 640x480] [--json FILE]
+    python test/bench/soak.py [--minutes 10] [--model tabletop] [--rate 30] [--size 640x480] [--json FILE]
 
 Once a second the node's memory, its diagnostics and the time that it takes to answer a parameter request are noted;
 the instruction changes now and then. Exits with 1 unless, after the warm-up, memory stays flat, latency does not grow,
@@ -181,7 +181,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--minutes', type=float, default=10.0, help='(default: %(default)s)')
     parser.add_argument('--warm-up', type=float, default=60.0, help='seconds not judged (default: %(default)s)')
-    parser.add_argument('--model', default='untrained', help='folder, hub id or built-in (default: %(default)s)')
+    parser.add_argument('--model', default='tabletop', help='folder, hub id or built-in (default: %(default)s)')
     parser.add_argument('--answer', default='instruction', choices=('generate', 'instruction'),
                         help="generate needs trained weights (default: %(default)s)")  # fmt: skip
     parser.add_argument('--rate', type=float, default=30.0, help='images per second (default: %(default)s)')

@@ -10,7 +10,7 @@ from instructsam.core.overlay import PALETTE, color, draw
 from instructsam.core.result import Instance, Result
 from instructsam.core.rle import Rle
 
-WARNING = 'untrained weights: masks and scores mean nothing'
+WARNING = 'built-in model: it has seen rendered tables only'
 
 
 def make_result(boxes, height=480, width=640, phrase='red mug', **fields):

@@ -63,14 +63,14 @@ def test_counts_that_do_not_fill_the_image_are_refused():
 def test_result():
     masks = some_masks()
     result = result_of(
-        masks, warning='untrained weights', timings_ms={stage: 1.5 + i for i, stage in enumerate(STAGES)}
+        masks, warning='only for tables', timings_ms={stage: 1.5 + i for i, stage in enumerate(STAGES)}
     )
     sent = messages.to_msg(result, HEADER, ' the mugs ', 2**63)
     received = over_the_wire(sent)
     assert received == sent
     assert received.header == HEADER
     assert (received.instruction, received.instruction_id) == (' the mugs ', 2**63)
-    assert (received.status, received.message, received.answer) == (0, 'untrained weights', 'answer')
+    assert (received.status, received.message, received.answer) == (0, 'only for tables', 'answer')
     assert (received.height, received.width) == (33, 47)
     assert [getattr(received, f'{stage}_ms') for stage in STAGES] == [1.5, 2.5, 3.5, 4.5, 5.5]
     for instance, source, mask in zip(received.instances, result.instances, masks, strict=True):

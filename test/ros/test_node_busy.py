@@ -75,7 +75,7 @@ def test_signals_end_the_node_cleanly_and_soon(robot, work, signals):
 def test_second_interrupt_within_the_shutdown(robot):
     for delay_s in (0.0, 0.01, 0.03, 0.1, 0.3):
         node = robot.start('instruction:=stuck 60')
-        robot.wait(lambda node=node: node.logged("model 'untrained'"))
+        robot.wait(lambda node=node: node.logged("model 'tabletop'"))
         node.interrupt()
         time.sleep(delay_s)
         if node.process.poll() is None:

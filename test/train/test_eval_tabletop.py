@@ -238,10 +238,10 @@ def test_the_built_in_model(tmp_path, capfd):
     assert cli.main(['eval', 'tabletop', *chosen]) == 0
     out, err = capfd.readouterr()
     document = json.loads(path.read_text())
-    assert document['warning'] in out and 'untrained weights' in out and 'scenes' not in err
+    assert document['warning'] in out and 'rendered tables only' in out and 'scenes' not in err
     drawn = [draw(index, 'unseen', 5) for index in range(2)]  # in this process, with the same outcome
     assert document['all']['queries'] == sum(len(scene.questions) for scene in drawn)
-    assert document['all']['latency_ms'] > 1 and 0 <= document['all']['mAP'] < 50
+    assert document['all']['latency_ms'] > 1 and 10 < document['all']['mAP'] < 100  # it has learned something
     assert document['all']['answer_accuracy'] is None and 'by_novelty' in document
     assert 'torch' in sys.modules
 
@@ -249,6 +249,6 @@ def test_the_built_in_model(tmp_path, capfd):
 def test_a_model_that_writes_its_own_answer(scenes):
     from instructsam.core import InstructSAM
 
-    engine = InstructSAM.from_pretrained('untrained')
+    engine = InstructSAM.from_pretrained('tabletop')
     found = summary(list(evaluate(engine, scenes['test'][:1], max_new_tokens=3)))
     assert found['all']['answer_accuracy'] == 0
