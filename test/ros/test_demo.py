@@ -42,17 +42,17 @@ def run(*arguments, **kwargs):
 
 
 def test_from_camera_topic_to_overlay(tmp_path, mark):
-    own = ('--recording', str(demo.FRAME), '--instruction', 'die gelbe Banane – 黄色')
+    own = ('--recording', str(demo.FRAME), '--instruction', 'the yellow banana – 黄色')
     done = run(*own, env=mark, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert 'result received on /instructsam_perception/instances' in done.stdout
-    assert 'die gelbe Banane – 黄色' in done.stdout
+    assert 'the yellow banana – 黄色' in done.stdout
     assert 'WARNING: built-in model' in done.stdout
     assert done.stdout.splitlines()[-1].endswith(str(tmp_path / 'instructsam_demo.png'))
     frame, overlay = read_image(demo.FRAME / 'rgb.png'), read_image(tmp_path / 'instructsam_demo.png')
     assert overlay.shape == frame.shape
     unchanged = (overlay == frame).all(axis=2).mean()
-    assert 0.01 < unchanged < 1  # the same picture, drawn over; whether the model knows a German banana is its affair
+    assert 0.01 < unchanged < 0.9  # the same picture, drawn over
     np.testing.assert_array_equal(overlay[2, 2], (255, 193, 7))  # the warning's banner
 
 

@@ -214,7 +214,7 @@ def test_base_training_gives_every_part_gradients(folder, model):
     assert set(training(batch)) == everything - of_sam
 
 
-def test_heads_come_from_the_run_before_and_from_named_ones(tmp_path, model):
+def test_heads_come_from_the_run_before_and_from_named_ones(tmp_path):
     before, earlier = ({name: torch.full((3,), value) for name in 'abc'} for value in (1.0, 2.0))
     for name, heads in (('before', before), ('earlier', earlier)):
         (tmp_path / name).mkdir()
