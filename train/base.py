@@ -87,9 +87,11 @@ class BaseTraining(nn.Module):
         hidden = read(model, batch, visual)
         losses = answer_terms(model, batch, hidden)
         if batch.text.blocks:
-            slots = slot_queries(model, hidden, batch, range(len(batch.text.blocks)))
-            goal = decoder.query_embed.weight.detach().expand_as(slots)
-            losses['bridge'] = (BRIDGE_WEIGHT * F.mse_loss(slots, goal, reduction='none').mean((1, 2)).sum(), 'blocks')
+            if learns(model.model.mask_hidden_fcs):
+                slots = slot_queries(model, hidden, batch, range(len(batch.text.blocks)))
+                goal = decoder.query_embed.weight.detach().expand_as(slots)
+                off = F.mse_loss(slots, goal, reduction='none').mean((1, 2)).sum()
+                losses['bridge'] = (BRIDGE_WEIGHT * off, 'blocks')
             if self.pointing is not None:
                 losses.update(self.pointing(hidden, batch))
         dense = self.heads.token_losses(visual[0], batch.qwen) if learns(model.model.visual) else {}

@@ -212,6 +212,8 @@ def test_base_training_gives_every_part_gradients(folder, model):
     of_sam = {'align_coarse', 'align_fused', 'coarse_category', 'coarse_color', 'coarse_box', 'semantic', 'presence',
               'mask_bce', 'mask_dice', 'box_l1', 'box_giou'}  # fmt: skip
     assert set(training(batch)) == everything - of_sam
+    model.model.mask_hidden_fcs.requires_grad_(False)  # a bridge that rests is not what the slots are drawn to
+    assert set(training(batch)) == everything - of_sam - {'bridge'}
 
 
 def test_heads_come_from_the_run_before_and_from_named_ones(tmp_path):
