@@ -18,7 +18,13 @@ sys.path.insert(0, str(ROOT / 'scripts'))
 import ros_source  # noqa: E402
 
 COLCON = ['colcon-core', 'colcon-bash', 'colcon-cmake', 'colcon-library-path', 'colcon-recursive-crawl', 'colcon-ros']
-NOT_SOURCES = shutil.ignore_patterns('.*', 'build', 'dist', 'install', 'log', 'test', '__pycache__', '*.so')
+BUILT = shutil.ignore_patterns('.*', 'build', 'dist', 'install', 'log', 'test', '__pycache__', '*.so')
+TRAINED = {'data', 'runs'}  # beside the sources
+
+
+def not_sources(folder, names):
+    """Which of the files `names` in `folder` are not of the sources, as shutil.copytree asks."""
+    return BUILT(folder, names) | (TRAINED if Path(folder) == ROOT else set())
 
 
 def run(*command, variables=None, cwd=None):
@@ -127,7 +133,7 @@ def run_fixture():
 def tree(tmp_path):
     """A copy of the checkout without anything built."""
     folder = tmp_path / 'src/instructsam_ros'
-    shutil.copytree(ROOT, folder, ignore=NOT_SOURCES)
+    shutil.copytree(ROOT, folder, ignore=not_sources)
     shutil.rmtree(folder / 'instructsam_ros/msg', ignore_errors=True)
     return folder
 
