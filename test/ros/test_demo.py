@@ -66,7 +66,7 @@ def test_what_ships_is_shown_side_by_side(tmp_path, mark):
     assert both.shape == (480, 480 + 640, 3)
     assert 0.01 < (both[:, 480:] == frame).all(axis=2).mean() < 0.9
     assert both[:, :480].std() > 10  # a picture
-    assert 'blue scissors' in done.stdout.partition(demo.FRAME.name)[0]  # what the model was made for
+    assert '│ books' in done.stdout.partition(demo.FRAME.name)[0]  # what the model was made for
 
 
 @pytest.mark.parametrize(('arguments', 'said'), [
