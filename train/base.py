@@ -1,8 +1,8 @@
 """The base stage of a small model, in the place of what Qwen3-VL and SAM3 bring: the language model learns to answer
 with phrases, SAM3 to find what a phrase says with learned queries of its own.
 
-The bridge is brought to meet them: what comes out of it at the query positions is drawn to SAM3's own queries, so that
-stage 1 starts from where this one ends. What the pixels show is learnt on beside it.
+The bridge, where it trains, is brought to meet them: what comes out of it at the query positions is drawn to SAM3's own
+queries, so that stage 1 starts from where this one ends. What the pixels show is learnt on beside it.
 """
 import json
 from dataclasses import dataclass, fields
