@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 
+from instructsam.core import DEFAULT_MODEL
+
 CONTINUOUS = 'continuous'
 ON_INSTRUCTION = 'on_instruction'
 GENERATE = 'generate'
@@ -60,7 +62,7 @@ class Parameter:
 
 
 PARAMETERS = (
-    Parameter('model', 'tabletop', UNCONFIGURED,
+    Parameter('model', DEFAULT_MODEL, UNCONFIGURED,
               "Folder or hub id of the model; 'tabletop' is a small built-in one that knows rendered tables."),
     Parameter('device', 'auto', UNCONFIGURED,
               'Where the model runs: auto (CUDA where there is one, else CPU), cpu, cuda, cuda:N.'),
