@@ -122,13 +122,17 @@ class Grounding(nn.Module):
         self.image_size = config.vision_config.backbone_config.image_size
         self.patch_size = config.vision_config.backbone_config.patch_size
 
-    def encode(self, pixels):
-        """Image features of `pixels` [B, 3, S, S], S = image_size, values in -1 to 1."""
+    def encode(self, pixels, fine=True):
+        """Image features of `pixels` [B, 3, S, S], S = image_size, values in -1 to 1.
+
+        fine: False leaves all but the coarsest level out, which boxes do without.
+        """
         tokens = self.vision_encoder.backbone(pixels).last_hidden_state
         side = pixels.shape[-1] // self.patch_size
         grid = tokens.view(len(tokens), side, side, -1).permute(0, 3, 1, 2)
         neck = self.vision_encoder.neck
-        pyramid = tuple(level(grid) for level in neck.fpn_layers[:-1])  # nothing reads the 0.5x level
+        levels = neck.fpn_layers[:-1]  # nothing reads the 0.5x level
+        pyramid = tuple(level(grid) for level in (levels if fine else levels[-1:]))
         coarse = pyramid[-1]
         return ImageFeatures(pyramid, neck.position_encoding(coarse.shape, coarse.device, coarse.dtype))
 

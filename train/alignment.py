@@ -26,23 +26,25 @@ class Alignment(nn.Module):
         self.fused = nn.Sequential(nn.LayerNorm(config.bridge_dim), nn.Linear(config.bridge_dim, 1))
         self.bias = nn.ParameterDict({name: torch.full((), RARE) for name in widths})
 
-    def forward(self, model, batch, tokens, coarse=None):
+    def forward(self, model, batch, tokens=None, coarse=None):
         """Loss sums of a forward.Batch with masks, whose images have one size: {term: (sum, 'blocks')}.
 
-        tokens [B * rows * columns, width]: Qwen's image tokens; coarse [B, C, h, w]: SAM3's features, None where they
+        tokens [B * rows * columns, width]: Qwen's image tokens; coarse [B, C, h, w]: SAM3's features; None where they
         do not learn.
         """
-        phrases, device = batch.text.phrase_ids, tokens.device
+        phrases = batch.text.phrase_ids
         ids, mask = model.padded(phrases)
-        places, words = {'tokens': _grid(tokens, batch)}, {'tokens': _mean(model.embed(ids), mask)}
+        places, words = {}, {}
+        if tokens is not None:
+            places['tokens'], words['tokens'] = _grid(tokens, batch), _mean(model.embed(ids), mask)
         if coarse is not None:
             conditions, _ = model.phrase_conditioning(phrases, 'consistent')
             places['coarse'], words['coarse'] = coarse.permute(0, 2, 3, 1), _mean(conditions, mask)
-        samples = torch.tensor([sample for sample, _ in batch.text.blocks], device=device)
+        samples = torch.tensor([sample for sample, _ in batch.text.blocks], device=ids.device)
         unions = [masks.any(0) for masks in batch.masks]
         losses = {}
         for name, values in places.items():
-            truth = _share(unions, values.shape[1:3], device)
+            truth = _share(unions, values.shape[1:3], ids.device)
             keys = self.places[name](values).flatten(1, 2).index_select(0, samples)
             logits = (keys @ self.words[name](words[name])[..., None])[..., 0] / keys.shape[-1] ** 0.5 + self.bias[name]
             losses[f'align_{name}'] = _compare(logits, truth), 'blocks'

@@ -63,7 +63,10 @@ class BaseCollator:
 
 
 class BaseTraining(nn.Module):
-    """The model, more query groups, and heads for what pixels show. Where SAM3 has no rates, it is left out."""
+    """The model, more query groups, and heads for what pixels show.
+
+    SAM3 is left out where it has no rates, and Qwen's part of the model, the language model behind its vision tower.
+    """
 
     def __init__(self, model, phrases_per_call, pointing=0.0, masks=True):
         """pointing: weight of pointing.Pointing's losses; masks: False teaches the detector boxes alone."""
@@ -82,22 +85,16 @@ class BaseTraining(nn.Module):
 
     def forward(self, batch):
         """Loss sums: {term: (sum, count)}."""
-        model, decoder = self.model, self.model.grounding.detr_decoder
-        visual = model.encode_image(batch.patches, *batch.grids)
-        hidden = read(model, batch, visual)
-        losses = answer_terms(model, batch, hidden)
-        if batch.text.blocks:
-            if learns(model.model.mask_hidden_fcs):
-                slots = slot_queries(model, hidden, batch, range(len(batch.text.blocks)))
-                goal = decoder.query_embed.weight.detach().expand_as(slots)
-                off = F.mse_loss(slots, goal, reduction='none').mean((1, 2)).sum()
-                losses['bridge'] = (BRIDGE_WEIGHT * off, 'blocks')
-            if self.pointing is not None:
-                losses.update(self.pointing(hidden, batch))
-        dense = self.heads.token_losses(visual[0], batch.qwen) if learns(model.model.visual) else {}
-        coarse = None
+        model = self.model
+        losses, dense, tokens, coarse = {}, {}, None, None
+        if learns(model.model.language_model) or learns(model.model.visual):
+            visual = model.encode_image(batch.patches, *batch.grids)
+            losses.update(self._read(batch, visual))
+            tokens = visual[0]
+            if learns(model.model.visual):
+                dense.update(self.heads.token_losses(tokens, batch.qwen))
         if learns(model.grounding):
-            features = model.grounding.encode(batch.pixels)
+            features = model.grounding.encode(batch.pixels, fine=self.masks)
             coarse = features.pyramid[-1]
             if learns(model.grounding.vision_encoder):
                 dense.update(self.heads.losses('coarse', coarse.permute(0, 2, 3, 1), batch.sam))
@@ -105,7 +102,22 @@ class BaseTraining(nn.Module):
                 add(losses, self._detect(features, batch, chosen))
         losses.update({name: (DENSE_WEIGHT * value, count) for name, (value, count) in dense.items()})
         if batch.text.blocks:
-            losses.update(self.alignment(model, batch, visual[0], coarse))
+            losses.update(self.alignment(model, batch, tokens, coarse))
+        return losses
+
+    def _read(self, batch, visual):
+        """What the language model answers, and where its slots are."""
+        model = self.model
+        hidden = read(model, batch, visual)
+        losses = answer_terms(model, batch, hidden)
+        if batch.text.blocks:
+            if learns(model.model.mask_hidden_fcs):
+                slots = slot_queries(model, hidden, batch, range(len(batch.text.blocks)))
+                goal = model.grounding.detr_decoder.query_embed.weight.detach().expand_as(slots)
+                off = F.mse_loss(slots, goal, reduction='none').mean((1, 2)).sum()
+                losses['bridge'] = (BRIDGE_WEIGHT * off, 'blocks')
+            if self.pointing is not None:
+                losses.update(self.pointing(hidden, batch))
         return losses
 
     def _detect(self, features, batch, chosen):

@@ -1,7 +1,8 @@
 """Pretraining of both image encoders on dense labels of rendered scenes; stands in for what SAM3 and Qwen3-VL bring.
 
 Every pixel says which category and colour its object has and how far the borders of the object's box are away. SAM3's
-encoder learns it through the pixel decoder, Qwen's vision tower per token. The heads are left behind afterwards.
+encoder learns it at its coarsest level and, where the decoder has a rate, through the pixel decoder; Qwen's vision tower
+per token. The heads are left behind afterwards.
 """
 import json
 from dataclasses import dataclass
@@ -208,9 +209,11 @@ class PixelTraining(nn.Module):
         """Loss sums over images: {name: (sum, 'images')}."""
         losses = {}
         if learns(self.model.grounding):
-            features = self.model.grounding.encode(batch.pixels)
-            fine = self.model.grounding.mask_decoder.pixel_decoder(list(features.pyramid))
-            losses.update(self.heads.losses('pixels', fine.permute(0, 2, 3, 1), batch.sam))
+            decoder = self.model.grounding.mask_decoder.pixel_decoder
+            features = self.model.grounding.encode(batch.pixels, fine=learns(decoder))
+            if learns(decoder):
+                fine = decoder(list(features.pyramid))
+                losses.update(self.heads.losses('pixels', fine.permute(0, 2, 3, 1), batch.sam))
             losses.update(self.heads.losses('coarse', features.pyramid[-1].permute(0, 2, 3, 1), batch.sam))
         if learns(self.model.model.visual):
             tokens, _ = self.model.encode_image(batch.patches, *batch.grids)

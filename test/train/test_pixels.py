@@ -175,6 +175,14 @@ def test_pixel_training_learns(folder, model):
     model.requires_grad_(True)
     model.model.visual.requires_grad_(False)
     assert {name.partition('_')[0] for name in training(batch)} == {'pixels', 'coarse'}
+    model.grounding.mask_decoder.requires_grad_(False)
+    losses = training(batch)
+    assert {name.partition('_')[0] for name in losses} == {'coarse'}
+    model.zero_grad()
+    sum(value for value, _ in losses.values()).backward()
+    without = {name.split('.')[1] for name, parameter in model.grounding.vision_encoder.neck.named_parameters()
+               if parameter.grad is None}  # fmt: skip
+    assert without == {'0', '1', '3'}  # of the pyramid's levels: no time goes into what nothing looks at
 
 
 def test_tokens_learn_where_they_are(model):
@@ -214,6 +222,10 @@ def test_base_training_gives_every_part_gradients(folder, model):
     assert set(training(batch)) == everything - of_sam
     model.model.mask_hidden_fcs.requires_grad_(False)  # a bridge that rests is not what the slots are drawn to
     assert set(training(batch)) == everything - of_sam - {'bridge'}
+    model.requires_grad_(True)
+    model.model.visual.requires_grad_(False)
+    model.model.language_model.requires_grad_(False)
+    assert set(training(batch)) == of_sam
 
 
 def test_heads_come_from_the_run_before_and_from_named_ones(tmp_path):
