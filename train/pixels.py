@@ -1,8 +1,8 @@
 """Pretraining of both image encoders on dense labels of rendered scenes; stands in for what SAM3 and Qwen3-VL bring.
 
 Every pixel says which category and colour its object has and how far the borders of the object's box are away. SAM3's
-encoder learns it at its coarsest level and, where the decoder has a rate, through the pixel decoder; Qwen's vision tower
-per token. The heads are left behind afterwards.
+encoder learns it at its coarsest level and, where the decoder has a rate, through the pixel decoder; Qwen's vision
+tower per token. The heads are left behind afterwards.
 """
 import json
 from dataclasses import dataclass
