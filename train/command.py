@@ -7,6 +7,7 @@ ACTIONS = {  # first word -> module with add_arguments(parser) and run(args), an
     'ablate': ('instructsam.train.ablation.command', 'train and measure variants that each lack a piece'),
     'export': ('instructsam.train.export', 'write a model in a smaller type, to ship or to start from'),
     'merge': ('instructsam.train.merge', 'add the LoRA matrices of a checkpoint to its weights'),
+    'stitch': ('instructsam.train.stitch', 'let image encoders that learned alone be read as before'),
 }
 
 
