@@ -42,11 +42,11 @@ def run(*arguments, **kwargs):
 
 
 def test_from_camera_topic_to_overlay(tmp_path, mark):
-    own = ('--recording', str(demo.FRAME), '--instruction', 'the yellow banana – 黄色')
+    own = ('--recording', str(demo.FRAME), '--instruction', 'the red can – 红色')
     done = run(*own, env=mark, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert 'result received on /instructsam_perception/instances' in done.stdout
-    assert 'the yellow banana – 黄色' in done.stdout
+    assert 'the red can – 红色' in done.stdout
     assert 'WARNING: built-in model' in done.stdout
     assert done.stdout.splitlines()[-1].endswith(str(tmp_path / 'instructsam_demo.png'))
     frame, overlay = read_image(demo.FRAME / 'rgb.png'), read_image(tmp_path / 'instructsam_demo.png')
@@ -66,7 +66,7 @@ def test_what_ships_is_shown_side_by_side(tmp_path, mark):
     assert both.shape == (480, 480 + 640, 3)
     assert 0.01 < (both[:, 480:] == frame).all(axis=2).mean() < 0.9
     assert both[:, :480].std() > 10  # a picture
-    assert '│ books' in done.stdout.partition(demo.FRAME.name)[0]  # what the model was made for
+    assert '│ blue scissors' in done.stdout.partition(demo.FRAME.name)[0]  # what the model was made for
 
 
 @pytest.mark.parametrize(('arguments', 'said'), [
