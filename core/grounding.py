@@ -127,14 +127,18 @@ class Grounding(nn.Module):
 
         fine: False leaves all but the coarsest level out, which boxes do without.
         """
-        tokens = self.vision_encoder.backbone(pixels).last_hidden_state
-        side = pixels.shape[-1] // self.patch_size
-        grid = tokens.view(len(tokens), side, side, -1).permute(0, 3, 1, 2)
+        grid = self.backbone_grid(pixels)
         neck = self.vision_encoder.neck
         levels = neck.fpn_layers[:-1]  # nothing reads the 0.5x level
         pyramid = tuple(level(grid) for level in (levels if fine else levels[-1:]))
         coarse = pyramid[-1]
         return ImageFeatures(pyramid, neck.position_encoding(coarse.shape, coarse.device, coarse.dtype))
+
+    def backbone_grid(self, pixels):
+        """What the backbone makes of `pixels` [B, 3, S, S], before the feature pyramid: [B, C, h, w], a patch each."""
+        tokens = self.vision_encoder.backbone(pixels).last_hidden_state
+        side = pixels.shape[-1] // self.patch_size
+        return tokens.view(len(tokens), side, side, -1).permute(0, 3, 1, 2)
 
     def forward(self, features, queries, text, text_mask):
         """Detects with G groups on one image, or one group on each of G images.

@@ -58,13 +58,12 @@ def _features(model, folder, images):
     found = []
     for image in images:
         chw = to_chw(read_image(image))
-        backbone = sam.vision_encoder.backbone(sam_pixels(chw, sam.image_size, 'cpu', torch.float32)).last_hidden_state
-        side = sam.image_size // sam.patch_size
-        coarse = sam.vision_encoder.neck.fpn_layers[2](backbone.view(1, side, side, -1).permute(0, 3, 1, 2))
+        backbone = sam.backbone_grid(sam_pixels(chw, sam.image_size, 'cpu', torch.float32))
+        coarse = sam.vision_encoder.neck.fpn_layers[2](backbone)
         patches, grid = preprocessor(chw, 'cpu', torch.float32)
         tokens, deepstack = model.encode_image(patches, grid)
         found.append({
-            'backbone': backbone[0], 'coarse': coarse[0].flatten(1).T, 'tokens': tokens,
+            'backbone': backbone[0].flatten(1).T, 'coarse': coarse[0].flatten(1).T, 'tokens': tokens,
             **{f'deepstack {index}': values for index, values in enumerate(deepstack)},
         })  # fmt: skip
     return {name: torch.cat([each[name].double() for each in found]) for name in found[0]}
