@@ -1,5 +1,7 @@
 """For every test."""
+import random
 import signal
+import socket
 
 import pytest
 
@@ -7,8 +9,15 @@ import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items):
-    """Where several processes share the tests (--dist loadgroup), a file goes to one of them, and so do all builds."""
-    for item in items:
-        group = 'builds' if item.get_closest_marker('slow_build') else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.fixture
+def domain_id():
+    """A random ROS_DOMAIN_ID that no other test of this machine has meanwhile, whichever process it runs in."""
+    while True:
+        number = random.randrange(1, 102)
+        with socket.socket() as reservation:  # TCP has no use for the port that DDS listens on by UDP
+            try:
+                reservation.bind(('127.0.0.1', 7400 + 250 * number))
+            except OSError:
+                continue
+            yield number
+            return

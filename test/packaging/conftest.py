@@ -2,7 +2,6 @@
 import hashlib
 import importlib.metadata
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -139,10 +138,10 @@ def tree(tmp_path):
 
 
 @pytest.fixture
-def check(tree):
+def check(tree, domain_id):
     """Runs check_install.py against the copy of the checkout: `check(environment.run, 'python', variables=...)`."""
     script = Path(__file__).with_name('check_install.py')
-    domain = {'ROS_DOMAIN_ID': str(random.randrange(1, 100)), 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
+    domain = {'ROS_DOMAIN_ID': str(domain_id), 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
 
     def run_check(runner, *command, variables=None):
         runner(*command, script, tree, variables={**domain, **(variables or {})}, cwd=tree.parent)

@@ -1,5 +1,4 @@
 """The robot that tests use to talk to a node."""
-import random
 import sys
 from pathlib import Path
 
@@ -9,13 +8,13 @@ sys.path.insert(0, str(Path(__file__).parent))  # robot.py
 
 
 @pytest.fixture
-def robot(monkeypatch):
+def robot(monkeypatch, domain_id):
     """A Robot alone on its domain. Every node that it started must end with exit code 0 and without a traceback."""
     pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
     from robot import Robot
 
     monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    robot = Robot(random.randrange(1, 102))
+    robot = Robot(domain_id)
     try:
         yield robot
         for node in robot.nodes:

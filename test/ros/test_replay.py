@@ -1,6 +1,5 @@
 """Bags and pictures replayed by a process of its own, heard over real DDS; the schedule on a clock of the test's."""
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -85,12 +84,12 @@ def pictures(tmp_path):
 class Listener:
     """A node that keeps what it hears in `heard` {topic: messages}, and the replay process beside it."""
 
-    def __init__(self):
+    def __init__(self, domain_id):
         self.heard = defaultdict(list)
         self.process = None
-        self._domain_id = random.randrange(1, 102)
+        self._domain_id = domain_id
         self._context = rclpy.Context()
-        rclpy.init(context=self._context, domain_id=self._domain_id)
+        rclpy.init(context=self._context, domain_id=domain_id)
         self.node = rclpy.create_node('listener', context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
@@ -128,9 +127,9 @@ class Listener:
 
 
 @pytest.fixture
-def listener(monkeypatch):
+def listener(monkeypatch, domain_id):
     monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    listener = Listener()
+    listener = Listener(domain_id)
     yield listener
     listener.close()
 

@@ -1,4 +1,8 @@
-"""pip install into fresh environments: with PyPI's ROS wheels, with a sourced ROS, and without ROS."""
+"""Installs with pip (with PyPI's ROS wheels, with a sourced ROS, and without ROS) and builds with colcon.
+
+All in one file, so that one process has them: they share a folder of wheels.
+"""
+import os
 import re
 
 import pytest
@@ -75,3 +79,24 @@ def test_install_without_ros(fresh, tree):
     fresh.borrow_torch()
     fresh.run('python', '-c', 'import instructsam.core, instructsam.train')
     assert 'usage: ' in fresh.run('instructsam', 'segment', '--help')
+
+
+@pytest.mark.parametrize('layout', [(), ('--symlink-install',)], ids=['build', 'symlink-install'])
+def test_colcon(colcon, underlay, tree, check, run, layout):
+    """Against a sourced ROS; then the overlay in a fresh process."""
+    workspace = tree.parents[1]
+    # the ROS's own Python comes first, as /usr/bin does with apt's ROS
+    sourced = {**underlay.as_underlay, 'PATH': f'{underlay.prefix}/bin{os.pathsep}{os.environ["PATH"]}'}
+    building = {name: value for name, value in sourced.items() if name != 'PYTHONPATH'}  # colcon's setuptools is older
+    colcon.run('colcon', 'build', *layout, '--event-handlers', 'console_direct+', cwd=workspace, variables=building)
+    installed = workspace / 'install/instructsam_ros'
+    modules = installed / underlay.site.relative_to(underlay.prefix)
+    assert (modules / 'instructsam/core/rle.py').is_symlink() == (layout != ())
+
+    def in_overlay(*command, variables=None, cwd=None):
+        script = f'source {workspace}/install/setup.bash && exec "$@"'
+        return run('bash', '-c', script, 'bash', *command, variables={**sourced, **(variables or {})}, cwd=cwd)
+
+    check(in_overlay, 'python3')
+    for node in ('perception_node', 'replay'):
+        assert 'usage: ' in in_overlay(installed / 'lib/instructsam_ros' / node, '--help')
