@@ -1,6 +1,7 @@
 """Instructions about drawn scenes and the files written from them: shares, visibility, schema, splits, equal bytes."""
 
 import json
+import re
 from collections import Counter
 
 import cv2
@@ -90,6 +91,16 @@ def test_a_singular_is_one_object(train):
                 assert (len(fitting) > 1) == bool(plural), one.text
             checked += 1
     assert checked > 20
+
+
+def test_the_answer_for_nothing_is_about_as_many_as_were_asked_for(train):
+    """Else the number of its noun would tell that nothing is there, before anybody has looked."""
+    asked = [one for _, said, _ in train for one in said if one.kind == 'none' and 'Use' not in one.program[0]]
+    several = [one for one in asked if ' all ' in f' {one.text.lower()} ']
+    assert len(several) > 2
+    for one in several:
+        noun = re.search(r'Kind\((\w+)\)', one.program[0])[1]
+        assert words.NOUNS[noun][0][1] in one.phrases[0], one
 
 
 def scene_colors(scene):

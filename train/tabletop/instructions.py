@@ -4,7 +4,7 @@ The answer phrase says what the targets are and where, in one canonical form: [n
 [material] noun [place]. It names the targets' own noun and colour even where the instruction did not ("something to
 drink from" -> "red mug", "the mug left of the bowl" -> "red mug left of the bowl"), for the phrase is all that tells
 the detector in words what to find. Colour is left out where the targets differ in it, and where nothing is there the
-phrase repeats what was asked.
+phrase repeats what was asked, several where several were: it must not tell that nothing is there, masks do.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -82,11 +82,14 @@ def _instruction(kind, drafts, scene, relations, rng):
     if not _acceptable(kind, targets):
         return None
     voice = Voice(rng, unseen=0.2 if scene.split == 'unseen' else 0.0)
-    text = _say(kind, programs, targets, voice)
+    counts = [len(picked) if picked else 1 + voice.chance(0.2) for picked in targets]
+    asked = isinstance(programs[0], p.Use) and kind in ('intent', 'none') and voice.chance(0.5)
+    text = question(programs[0].intent, voice) if asked else _say(programs, counts, voice)
     novel = novelty(programs, targets, scene, voice)
     if bool(novel) != (scene.split == 'unseen'):
         return None
-    phrases = tuple(answer(program, picked, scene) for program, picked in zip(programs, targets))
+    said = [1] if asked else counts  # a question does not tell how many it means
+    phrases = tuple(answer(*one, scene) for one in zip(programs, targets, said))
     if len(set(phrases)) < len(phrases):
         return None
     return Instruction(kind, text, phrases, targets, tuple(p.show(program) for program in programs), novel)
@@ -102,11 +105,8 @@ def _acceptable(kind, targets):
     return 0 < len(together) <= MOST_TARGETS
 
 
-def _say(kind, programs, targets, voice):
-    """The words of an instruction."""
-    counts = [len(picked) if picked else 1 + voice.chance(0.2) for picked in targets]
-    if isinstance(programs[0], p.Use) and kind in ('intent', 'none') and voice.chance(0.5):
-        return question(programs[0].intent, voice)
+def _say(programs, counts, voice):
+    """The words of an instruction for so many objects each."""
     named = [definite(program, count > 1, voice) for program, count in zip(programs, counts)]
     if len(named) == 1:
         return sentence(named[0], counts[0] > 1 or is_paired(programs[0]), voice)
@@ -114,10 +114,10 @@ def _say(kind, programs, targets, voice):
     return sentence(joined, True, voice)
 
 
-def answer(program, targets, scene):
-    """The canonical phrase for what a program picked (see above)."""
+def answer(program, targets, count, scene):
+    """The canonical phrase for what a program picked (see above), or, where that is nothing, for `count` of it."""
     if not targets:
-        return canonical(program, 1)
+        return canonical(program, count)
     picked = [scene.objects[i] for i in targets]
     nouns, colors = {item.category for item in picked}, {item.color for item in picked}
     if isinstance(program, p.Except) and len(picked) == 1:
