@@ -5,6 +5,7 @@ import os
 
 ACTIONS = {  # first word -> module with add_arguments(parser) and run(args), and its line in --help
     'ablate': ('instructsam.train.ablation.command', 'train and measure variants that each lack a piece'),
+    'deepen': ('instructsam.train.deepen', "give Qwen's vision tower twice the blocks, which add nothing at first"),
     'export': ('instructsam.train.export', 'write a model in a smaller type, to ship or to start from'),
     'merge': ('instructsam.train.merge', 'add the LoRA matrices of a checkpoint to its weights'),
     'stitch': ('instructsam.train.stitch', 'let image encoders that learned alone be read as before'),
