@@ -48,5 +48,8 @@ class InstructTraining(nn.Module):
             references = own[: queries.shape[2]].expand(len(chosen), 1, -1, -1)
             phrase_ids = [batch.text.phrase_ids[index] for index in chosen]
             outputs = detect_layers(model, features_of(features, batch, chosen), queries, references, phrase_ids)
-            add(losses, layer_losses(model, outputs, [batch.masks[index] for index in chosen]))
+            masks = [batch.masks[index] for index in chosen]
+            found = layer_losses(model, outputs, masks, presence_target=self.objective.presence_target)
+            presence, count = found['presence']
+            add(losses, {**found, 'presence': (self.objective.presence_loss * presence, count)})
         return losses

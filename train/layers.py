@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from transformers.loss.loss_for_object_detection import generalized_box_iou
 
-from instructsam.train.objective import DICE_EPS, dice_loss
+from instructsam.train.objective import DICE_EPS, dice_loss, soft_dice
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,11 @@ def detect_layers(model, features, queries, references, phrase_ids, masks=True):
     return outputs
 
 
-def layer_losses(model, outputs, masks, weights=LayerWeights()):
+def layer_losses(model, outputs, masks, weights=LayerWeights(), presence_target='one'):
     """Sums over phrases or masks, each the mean over layers and groups: {term: (sum, 'phrases' | 'masks')}; without
     those of masks where `outputs` has none.
 
-    masks: a phrase each, [N, H, W] bool.
+    masks: a phrase each, [N, H, W] bool. presence_target: of a matched slot, as in objective.Objective.
     """
     if outputs.pixels is None:
         return _box_losses(outputs, masks, weights)
@@ -107,7 +107,8 @@ def layer_losses(model, outputs, masks, weights=LayerWeights()):
             continue
         half = F.avg_pool2d(mask[:, None], 2).flatten(1)
         rows, columns = _match(predicted, scores, placed, half, box, slots, weights)
-        is_present[phrase, rows] = 1.0
+        soft = presence_target == 'soft_dice'
+        is_present[phrase, rows] = soft_dice(predicted[rows].detach(), half[columns]) if soft else 1.0
         box_pairs.append((placed[rows], box[columns]))
         inner = rows < last
         if inner.any():

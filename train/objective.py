@@ -20,7 +20,8 @@ class Objective:
     """Weights and choices; the defaults are the paper's.
 
     The authors' code multiplies the mask terms by their weights twice: bce_loss = 4 and dice_loss = 0.25 there, with
-    the matching costs below; its presence target is 'soft_dice'.
+    the matching costs below; its presence target is 'soft_dice'. Losses on every layer have weights of their own
+    (layers.LayerWeights): there only presence_loss, as a factor, and presence_target count.
     """
 
     bce_loss: float = 2.0
@@ -98,8 +99,8 @@ def phrase_terms(mask_logits, logits, truth, objective):
     bce = dice = mask_logits.sum() * 0.0  # keeps the graph whole where nothing is matched
     if len(slots):
         predicted, target = mask_logits[slots].float(), truth[assigned[slots.cpu()].to(truth.device)]
-        soft = _soft_dice(predicted.detach(), target) if objective.presence_target == 'soft_dice' else None
-        presence_target[slots] = 1.0 if soft is None else soft.clamp(min=SOFT_FLOOR)
+        soft = objective.presence_target == 'soft_dice'
+        presence_target[slots] = soft_dice(predicted.detach(), target) if soft else 1.0
         if objective.sample_points:
             predicted, target = _at_points(predicted, target, objective)
         else:
@@ -138,10 +139,11 @@ def box_terms(mask_logits, logits, boxes, objective):
     return Terms(mask_logits.sum() * 0.0, dice, len(slots), presence, 1), assigned
 
 
-def _soft_dice(mask_logits, target):
-    """Overlap of probabilities and truth, [N] in 0 to 1."""
+def soft_dice(mask_logits, target):
+    """What a matched mask is worth as a presence target: overlap of probabilities and truth, [N] in SOFT_FLOOR to 1."""
     probability, target = mask_logits.sigmoid().flatten(1), target.flatten(1)
-    return 2 * (probability * target).sum(1) / (probability.sum(1) + target.sum(1) + 1e-6)
+    overlap = 2 * (probability * target).sum(1) / (probability.sum(1) + target.sum(1) + 1e-6)
+    return overlap.clamp(min=SOFT_FLOOR)
 
 
 def _fill(boxes, height, width):

@@ -1,5 +1,5 @@
 """A training recipe: one YAML file, every key of it known, values changed on the command line as key=value."""
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import get_args, get_origin
@@ -110,6 +110,9 @@ class Recipe:
         if self.objective.presence_target not in PRESENCE:
             known = ', '.join(PRESENCE)
             raise RecipeError(f'objective.presence_target is one of {known}, got {self.objective.presence_target!r}.')
+        counted = replace(self.objective, presence_loss=1.0, presence_target='one')
+        if self.layers and counted != Objective():
+            raise RecipeError('with layers, of objective only presence_loss and presence_target count.')
         if self.mode not in MODES:
             raise RecipeError(f'mode is one of {", ".join(MODES)}, got {self.mode!r}.')
         if self.mode != 'consistent' and self.stage != 'instruct':

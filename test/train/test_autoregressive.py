@@ -216,6 +216,18 @@ def test_training_learns(sample, mode, layers):
     )
 
 
+@pytest.mark.parametrize('layers', [False, True])
+def test_presence_weighs_as_the_recipe_says(engines, sample, layers):
+    engine = engines['consistent']
+    batch = collator(engine, 'consistent')([sample])
+    objectives = Objective(), Objective(presence_loss=2.0), Objective(presence_target='soft_dice')
+    with torch.no_grad():
+        found = [InstructTraining(engine.model, each, 5, layers)(batch) for each in objectives]
+    one, twice, soft = ({name: value.item() for name, (value, _) in terms.items()} for terms in found)
+    assert twice == pytest.approx({**one, 'presence': 2 * one['presence']})
+    assert soft == pytest.approx({**one, 'presence': soft['presence']}) and soft['presence'] != one['presence']
+
+
 def test_nothing_there(engines, sample):
     """No mask token, no detector: the answer is what is learnt."""
     engine = engines['autoregressive']

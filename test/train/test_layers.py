@@ -103,3 +103,17 @@ def test_phrases_do_not_mix():
     apart = layer_losses(MODEL, first, [halves()]), layer_losses(MODEL, second, [nothing])
     for name, (value, _) in together.items():
         assert value.item() == pytest.approx(sum(each[name][0].item() for each in apart), rel=1e-5), name
+
+
+def test_presence_is_worth_what_the_mask_is():
+    """A matched slot whose mask is half of what it should be, as large as it: soft dice 0.5."""
+    outputs = sure_outputs(halves())
+    truth = halves()[:1].roll(SIDE // 4, 2)  # half of it is where the mask is
+    logits = outputs.logits.requires_grad_(True)
+    value, _ = layer_losses(MODEL, outputs, [truth], presence_target='soft_dice')['presence']
+    (gradient,) = torch.autograd.grad(value, logits)
+    weight = LayerWeights().presence / (2 * 3 * SLOTS)  # layers, groups
+    assert (gradient / weight)[..., 2].flatten().tolist() == pytest.approx([0.5] * 6, abs=0.02)  # 1 - soft dice
+    value, _ = layer_losses(MODEL, outputs, [truth])['presence']
+    (gradient,) = torch.autograd.grad(value, logits)
+    assert (gradient / weight)[..., 2].abs().max() < 1e-3

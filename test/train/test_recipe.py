@@ -111,3 +111,11 @@ def test_numbers_that_yaml_reads_as_text(tmp_path, recipe):
     assert read_recipe(path, ['clip_norm=5e-1']).rates.decoder == 1e-4
     with pytest.raises(RecipeError, match='a rate under rates.language'):
         read_recipe(path, ['lora.rank=8'])
+
+
+def test_what_layers_would_ignore_is_refused(recipe):
+    path = recipe('run', layers=True)
+    with pytest.raises(RecipeError, match='only presence_loss and presence_target count'):
+        read_recipe(path, ['objective.bce_loss=3'])
+    objective = read_recipe(path, ['objective.presence_loss=2', 'objective.presence_target=soft_dice']).objective
+    assert objective.presence_loss == 2.0
