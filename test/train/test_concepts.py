@@ -71,7 +71,7 @@ def test_the_benchmark_asks_it(engine, monkeypatch):
     asked = []
     monkeypatch.setattr(ConceptEngine, '_find', lambda self, features, groups: (
         asked.append([group.text_ids for group in groups]) or (torch.ones(1, 1, 8, 8), torch.tensor([[0.75]]))))
-    (answer,) = evaluate(engine, drawn, phrase='concept')
+    (answer,) = evaluate(engine, drawn, phrase='given', own_queries=True)
     assert asked == [[tuple(engine.prompter.plain_ids('red mug'))]]
     assert answer.compared.scores.tolist() == [0.75] and np.isnan(answer.right)
     assert answer.compared.ious[0, 0] == pytest.approx(mask.mean())

@@ -71,16 +71,13 @@ def train(file, processes):
 
 def measure_variant(plan, name, seed, scenes):
     """Asks a trained variant everything about `scenes` and writes the figures."""
-    from instructsam.train.concepts import ConceptEngine
     from instructsam.train.evaluation.tabletop import evaluate, summary
 
     settings, questions = settings_of(plan, name, seed), plan.questions
     engine = load_engine(settings['model'], settings['mode'], device=questions.device)
-    if settings['own_queries']:
-        engine = ConceptEngine.of(engine)
     found = summary(list(evaluate(
         engine, scenes, threshold=questions.threshold, phrase=settings['phrase'],
-        max_new_tokens=questions.max_new_tokens,
+        own_queries=settings['own_queries'], max_new_tokens=questions.max_new_tokens,
     )))  # fmt: skip
     folder = plan.folder(name, seed)
     folder.mkdir(parents=True, exist_ok=True)
