@@ -38,7 +38,7 @@ from instructsam_ros.recordings import RecordingError, open_recording
 DATA = Path(__file__).parent / 'data'
 TABLE = DATA / 'tabletop_bag'  # a bag, see the README.md beside it
 FRAME = DATA / 'roborefit_frame'  # one picture, see the README.md beside it
-SHOWN = ((TABLE, 'something to cut paper with'), (FRAME, 'the red can'))
+SHOWN = ((TABLE, 'something to cut paper with'), (FRAME, 'the black objects'))
 IMAGE_TOPIC = '/camera/image'
 NODE = 'instructsam_perception'
 STOP_S = 10  # for a process to end by itself

@@ -88,7 +88,7 @@ def build_tokenizer():
 
 
 def build_config(tokenizer):
-    """(config.json, sam3/config.json) of the small model: about 6 M parameters."""
+    """(config.json, sam3/config.json) of the small model: 6.6 M parameters."""
     ids = {token: tokenizer.token_to_id(token) for token in SPECIAL}
     width, heads, sam_width = 160, 5, 80
     config = {
@@ -136,7 +136,7 @@ def build_config(tokenizer):
         },
         'vision_config': {
             'model_type': 'qwen3_vl',
-            'depth': 3,
+            'depth': 6,
             'hidden_size': width,
             'hidden_act': 'gelu_pytorch_tanh',
             'intermediate_size': 400,
@@ -147,7 +147,7 @@ def build_config(tokenizer):
             'temporal_patch_size': 2,
             'out_hidden_size': width,
             'num_position_embeddings': (SIDE // 16) ** 2,
-            'deepstack_visual_indexes': [0, 1],
+            'deepstack_visual_indexes': [1, 3],
         },
     }
     layers = {
