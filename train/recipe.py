@@ -112,7 +112,7 @@ class Recipe:
             raise RecipeError(f'objective.presence_target is one of {known}, got {self.objective.presence_target!r}.')
         counted = replace(self.objective, presence_loss=1.0, presence_target='one')
         if self.layers and counted != Objective():
-            raise RecipeError('with layers, of objective only presence_loss and presence_target count.')
+            raise RecipeError('with layers, of objective only presence_loss and presence_target count: drop the rest.')
         if self.mode not in MODES:
             raise RecipeError(f'mode is one of {", ".join(MODES)}, got {self.mode!r}.')
         if self.mode != 'consistent' and self.stage != 'instruct':

@@ -42,11 +42,11 @@ def run(*arguments, **kwargs):
 
 
 def test_from_camera_topic_to_overlay(tmp_path, mark):
-    own = ('--recording', str(demo.FRAME), '--instruction', 'the red can – 红色')
+    own = ('--recording', str(demo.FRAME), '--instruction', 'all objects – 全部')
     done = run(*own, env=mark, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert 'result received on /instructsam_perception/instances' in done.stdout
-    assert 'the red can – 红色' in done.stdout
+    assert 'all objects – 全部' in done.stdout
     assert 'WARNING: built-in model' in done.stdout
     assert done.stdout.splitlines()[-1].endswith(str(tmp_path / 'instructsam_demo.png'))
     frame, overlay = read_image(demo.FRAME / 'rgb.png'), read_image(tmp_path / 'instructsam_demo.png')
