@@ -5,7 +5,6 @@ what it said, until training lets it (Net2Net's idea, arXiv 1511.05641).
 """
 import re
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ from instructsam.core.config import ModelConfig
 from instructsam.train.merge import new_folder
 
 BLOCK = re.compile(r'(model\.visual\.blocks\.)(\d+)(\..*)')
-OUTPUTS = ('attn.proj.', 'mlp.linear_fc2.')  # of a block, onto the residual stream
+OUTPUTS = ('.attn.proj.', '.mlp.linear_fc2.')  # of a block, onto the residual stream
 
 
 def add_arguments(parser):
@@ -38,7 +37,7 @@ def deepen(source, out):
     vision['depth'] *= 2
     # what was taken behind a block is taken behind its copy
     vision['deepstack_visual_indexes'] = [2 * index + 1 for index in vision['deepstack_visual_indexes']]
-    config = replace(ModelConfig.from_dict(raw, model.config.sam3), raw=raw)
+    config = ModelConfig.from_dict(raw, model.config.sam3)
     tensors = {}
     for name, tensor in model.state_dict().items():
         block = BLOCK.fullmatch(name)
@@ -47,6 +46,6 @@ def deepen(source, out):
             continue
         before, index, leaf = block.groups()
         tensors[f'{before}{2 * int(index)}{leaf}'] = tensor
-        silent = any(leaf.startswith(f'.{output}') for output in OUTPUTS)
-        tensors[f'{before}{2 * int(index) + 1}{leaf}'] = torch.zeros_like(tensor) if silent else tensor.clone()
+        copied = torch.zeros_like(tensor) if leaf.startswith(OUTPUTS) else tensor.clone()
+        tensors[f'{before}{2 * int(index) + 1}{leaf}'] = copied
     checkpoint.save_tensors(config, tensors, out, source)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from transformers.loss.loss_for_object_detection import generalized_box_iou
 
-from instructsam.train.objective import DICE_EPS, dice_loss, soft_dice
+from instructsam.train.objective import DICE_EPS, dice_loss, matched_presence
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,7 @@ def layer_losses(model, outputs, masks, weights=LayerWeights(), presence_target=
             continue
         half = F.avg_pool2d(mask[:, None], 2).flatten(1)
         rows, columns = _match(predicted, scores, placed, half, box, slots, weights)
-        soft = presence_target == 'soft_dice'
-        is_present[phrase, rows] = soft_dice(predicted[rows].detach(), half[columns]) if soft else 1.0
+        is_present[phrase, rows] = matched_presence(predicted[rows], half[columns], presence_target).to(is_present)
         box_pairs.append((placed[rows], box[columns]))
         inner = rows < last
         if inner.any():

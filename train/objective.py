@@ -99,8 +99,7 @@ def phrase_terms(mask_logits, logits, truth, objective):
     bce = dice = mask_logits.sum() * 0.0  # keeps the graph whole where nothing is matched
     if len(slots):
         predicted, target = mask_logits[slots].float(), truth[assigned[slots.cpu()].to(truth.device)]
-        soft = objective.presence_target == 'soft_dice'
-        presence_target[slots] = soft_dice(predicted.detach(), target) if soft else 1.0
+        presence_target[slots] = matched_presence(predicted, target, objective.presence_target)
         if objective.sample_points:
             predicted, target = _at_points(predicted, target, objective)
         else:
@@ -139,8 +138,11 @@ def box_terms(mask_logits, logits, boxes, objective):
     return Terms(mask_logits.sum() * 0.0, dice, len(slots), presence, 1), assigned
 
 
-def soft_dice(mask_logits, target):
-    """What a matched mask is worth as a presence target: overlap of probabilities and truth, [N] in SOFT_FLOOR to 1."""
+@torch.no_grad()
+def matched_presence(mask_logits, target, presence_target):
+    """Presence targets [N] of matched masks: 1, or with 'soft_dice' their overlap with the truth, SOFT_FLOOR to 1."""
+    if presence_target == 'one':
+        return mask_logits.new_ones(len(mask_logits))
     probability, target = mask_logits.sigmoid().flatten(1), target.flatten(1)
     overlap = 2 * (probability * target).sum(1) / (probability.sum(1) + target.sum(1) + 1e-6)
     return overlap.clamp(min=SOFT_FLOOR)

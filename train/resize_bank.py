@@ -1,6 +1,4 @@
 """Another number K of instance slots: the query bank of a model folder, and the detector's own rows for each slot."""
-from dataclasses import replace
-
 import torch
 
 from instructsam.core import checkpoint
@@ -17,7 +15,7 @@ def resize_bank(source, out, count, seed=0):
     """
     model = checkpoint.load(source, torch.device('cpu'), None)
     raw = {**model.config.raw, 'max_seg_nums': count}
-    config = replace(ModelConfig.from_dict(raw, model.config.sam3), raw=raw)
+    config = ModelConfig.from_dict(raw, model.config.sam3)
     generator = torch.Generator().manual_seed(seed)
     tensors = model.state_dict()
     with torch.device('meta'):

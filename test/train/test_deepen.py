@@ -12,8 +12,6 @@ from instructsam.core.preprocess import QwenPreprocessor, to_chw
 from instructsam.train.deepen import deepen
 
 FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[1] / 'data' / 'reference')) / 'checkpoint'
-
-
 PICTURE = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
 
 
