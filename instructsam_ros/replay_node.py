@@ -7,9 +7,7 @@ import argparse
 import collections
 import importlib
 import os
-import signal
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profi
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import try_shutdown
 
+from instructsam_ros import signals
 from instructsam_ros.recordings import RecordingError, open_recording
 
 SETTLE_S = 0.5  # between seeing a subscriber and being seen by it; what is sent earlier may be lost
@@ -141,10 +140,7 @@ def make_room_for_images():
 
 def main():
     """The command. Exit status 0 at the end and after Ctrl-C, 2 with one line where it cannot play."""
-    stop = threading.Event()
-    signals = (signal.SIGINT, signal.SIGTERM)
-    for number in signals:
-        signal.signal(number, lambda *_: stop.set())
+    stop = signals.event()
     # not by rclpy's remove_ros_args(), which fails for a file name that is not UTF-8
     ros_args_at = sys.argv.index('--ros-args') if '--ros-args' in sys.argv else len(sys.argv)
     args = parse(sys.argv[1:ros_args_at])
@@ -157,8 +153,7 @@ def main():
         sys.exit(2)
     finally:
         try_shutdown()
-        for number in signals:  # launch sends its second one about now
-            signal.signal(number, signal.SIG_IGN)
+        signals.ignore()  # launch sends its second one about now
 
 
 if __name__ == '__main__':

@@ -23,17 +23,27 @@ def catch():
     return reader
 
 
+def event():
+    """An Event that is set when a signal comes. By a thread: a handler would wait for a wait() that it interrupts."""
+    signals, came = catch(), threading.Event()
+    _call_at_signal(signals, came.set)
+    return came
+
+
 def spin_until(signals, executor):
     """Spins until a byte arrives on `signals`."""
     is_ending = threading.Event()
-
-    def end_on_signal():
-        signals.recv(1)
-        executor.create_task(is_ending.set)
-
-    threading.Thread(target=end_on_signal, daemon=True).start()
+    _call_at_signal(signals, lambda: executor.create_task(is_ending.set))
     while not is_ending.is_set():
         executor.spin_once()
+
+
+def _call_at_signal(signals, function):
+    def wait():
+        signals.recv(1)
+        function()
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def ignore():

@@ -228,6 +228,23 @@ def test_ctrl_c_ends_it_quietly(listener, pictures, signals):
     assert (code, err) == (0, '') and out.startswith('sent ')
 
 
+WAITING = """
+import os, signal, threading
+from instructsam_ros import signals
+
+for _ in range(50):
+    stop = signals.event()
+    threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT)).start()
+    while not stop.wait(0):
+        pass
+"""
+
+
+def test_ctrl_c_in_the_midst_of_a_wait():
+    """It may come at any instruction, also where the wait holds the lock that setting the event takes."""
+    subprocess.run([sys.executable, '-c', WAITING], check=True, timeout=PATIENCE_S)
+
+
 def test_ctrl_c_while_it_waits_for_subscribers(listener, pictures):
     listener.start(pictures, '--wait-for-subscribers')
     listener.until(lambda: listener.node.count_publishers('/image'))
