@@ -1,6 +1,6 @@
 """The published size on this machine: build with random weights, save, load, answer one instruction.
 
-    python test/bench/full_size.py [--folder DIR] [--dtype float32] [--image PNG]
+    python test/bench/full_size.py [--folder DIR] [--device cpu] [--dtype float32]
 
 Each phase runs in a process of its own, so that its peak memory is its own. The weights are random: the figures are
 time and memory, the masks mean nothing. The folder is removed afterwards unless --keep is given. Needs about 25 GB of
@@ -49,14 +49,15 @@ def build_and_save(folder, dtype):
     }
 
 
-def load_and_answer(folder, dtype, repeats):
+def load_and_answer(folder, device, dtype, repeats):
     import numpy as np
+    import torch
 
     from instructsam.core import InstructSAM
 
     before_gb = peak_gb()
     start = time.perf_counter()
-    engine = InstructSAM.from_pretrained(folder, device='cpu', dtype=dtype)
+    engine = InstructSAM.from_pretrained(folder, device=device, dtype=dtype)
     load_s, load_gb = time.perf_counter() - start, peak_gb()
     weights_gb = sum(p.nbytes for p in engine.model.parameters()) / 1e9
     image = np.random.default_rng(0).integers(0, 256, (*FRAME_SIZE, 3), dtype=np.uint8)
@@ -75,6 +76,7 @@ def load_and_answer(folder, dtype, repeats):
         start = time.perf_counter()
         ask(frame, answer=named)
         cached.append(time.perf_counter() - start)
+    ask(frame, max_new_tokens=2)  # kernels that a GPU has not loaded yet
     decoded = ask(frame, max_new_tokens=8)
     return {
         'weights_gb': weights_gb, 'imports_gb': before_gb, 'load_s': load_s, 'load_peak_gb': load_gb,
@@ -83,18 +85,26 @@ def load_and_answer(folder, dtype, repeats):
         'ms_per_decoded_token': decoded.timings_ms['generation'] / 8,
         'encode_and_segment_s': min(fresh), 'segment_cached_s': min(cached),
         'cached_over_fresh': min(cached) / min(fresh), 'answer_peak_gb': peak_gb(),
+        **gpu_figures(torch, engine.device),
     }
 
 
+def gpu_figures(torch, device):
+    if device.type != 'cuda':
+        return {}
+    return {'gpu': torch.cuda.get_device_name(device), 'gpu_peak_gb': torch.cuda.max_memory_allocated(device) / 1e9}
+
+
 def in_a_process(phase, folder, arguments):
-    command = [sys.executable, __file__, '--phase', phase, '--folder', str(folder), '--dtype', arguments.dtype,
-               '--repeats', str(arguments.repeats)]
+    command = [sys.executable, __file__, '--phase', phase, '--folder', str(folder), '--device', arguments.device,
+               '--dtype', arguments.dtype, '--repeats', str(arguments.repeats)]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--folder', type=Path, help='where the model is written (default: a temporary folder)')
+    parser.add_argument('--device', default='cpu', help='cpu, or cuda to answer there (default: cpu)')
     parser.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'))
     parser.add_argument('--repeats', type=int, default=2, help='fresh and cached runs; the fastest counts')
     parser.add_argument('--keep', action='store_true', help='leave the model folder for another run')
@@ -102,7 +112,7 @@ def main():
     arguments = parser.parse_args()
     if arguments.phase:
         phase = build_and_save(arguments.folder, arguments.dtype) if arguments.phase == 'save' else (
-            load_and_answer(arguments.folder, arguments.dtype, arguments.repeats))
+            load_and_answer(arguments.folder, arguments.device, arguments.dtype, arguments.repeats))
         print(json.dumps(phase))
         return
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix='instructsam_full_size_'))

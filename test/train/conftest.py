@@ -16,6 +16,13 @@ from PIL import Image
 REFERENCE = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[1] / 'data' / 'reference'))
 
 
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch):
+    """Equal to the bit, and two processes at once: what CPUs give. A GPU, where there is one, is for test_cuda.py."""
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')  # of the commands that a test starts
+
+
 @pytest.fixture(scope='session')
 def opengl():
     """For tests that draw: skips them, with the reason, where there is no off-screen OpenGL."""
@@ -30,15 +37,12 @@ def opengl():
 @pytest.fixture(scope='session')
 def processes():
     """Starts processes by forking one that has imported everything, on one thread each."""
-    before = os.environ.get('OMP_NUM_THREADS')
-    os.environ['OMP_NUM_THREADS'] = '1'
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['instructsam.train.run', 'instructsam.train.merge', 'peft', 'tensorboard'])
-    context.Process(target=int).start()
-    if before is None:
-        del os.environ['OMP_NUM_THREADS']
-    else:
-        os.environ['OMP_NUM_THREADS'] = before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('OMP_NUM_THREADS', '1')
+        patch.setenv('CUDA_VISIBLE_DEVICES', '')
+        context.Process(target=int).start()
     return context
 
 

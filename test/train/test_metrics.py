@@ -64,9 +64,9 @@ def one(benchmark, record, masks, scores):
     return metrics.compare([Rle.encode(masks[i]) for i in kept], scores[kept], truth, threshold, ignore)
 
 
-@pytest.mark.parametrize('benchmark', ['inst2seg', 'refcoco_ap'])
-def test_average_precision_as_recorded(compared, expected, benchmark):
-    queries, recorded = compared(benchmark), expected['metrics'][benchmark]
+@pytest.mark.parametrize('name', ['inst2seg', 'refcoco_ap'])
+def test_average_precision_as_recorded(compared, expected, name):
+    queries, recorded = compared(name), expected['metrics'][name]
     assert sum(query.targets for query in queries) == recorded['num_gt_instances']
     assert sum(len(query.scores) for query in queries) == recorded['num_pred_instances']
     check_average_precision(queries, recorded)
