@@ -137,8 +137,12 @@ if ROS == WHEELS:
 setup(
     packages=list(package_folders()),
     package_dir=package_folders(),
-    # folders of data: the built-in model, training configurations, the demo's frame
-    package_data={'instructsam.core': ['models/**/*'], 'instructsam.train': ['configs/**/*'], NAME: ['data/**/*']},
+    # data: the built-in model, training configurations, the template of evaluation reports, the demo's frame
+    package_data={
+        'instructsam.core': ['models/**/*'],
+        'instructsam.train': ['configs/**/*', 'evaluation/*.jinja'],
+        NAME: ['data/**/*'],
+    },
     exclude_package_data={'': ['*.pyc']},
     data_files=[],
     install_requires=requirements,

@@ -54,7 +54,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _run(argv):
     parser = _Parser(prog='instructsam', description='Finds the objects that an instruction names.')
-    parser.add_argument('--version', action='version', version=f'instructsam {_version()}')
+    parser.add_argument('--version', action='version', version=f'instructsam {version()}')
     subparsers = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
     called = next((argument for argument in argv if not argument.startswith('-')), None)
     run = None
@@ -90,7 +90,8 @@ def _telling_what_is_missing(name, ros=False):
         raise
 
 
-def _version():
+def version():
+    """Of the installed package."""
     try:
         return importlib.metadata.version('instructsam-ros')
     except importlib.metadata.PackageNotFoundError:  # a colcon workspace keeps no Python metadata

@@ -94,7 +94,7 @@ def _run_lengths(segmentation, height, width):
     if size not in ([height, width], (height, width)):
         raise RecordError(f'a mask of size {size} on an image of {[height, width]}')
     try:
-        return Rle.from_coco(segmentation)
+        return Rle.from_coco({**segmentation, 'size': [height, width]})  # JSON may have said 60.0
     except (ValueError, OverflowError) as error:
         raise RecordError(f'a mask cannot be read: {error}') from error
 

@@ -76,3 +76,29 @@ def test_compressed_counts_are_those_of_pycocotools():
 def test_counts_cannot_be_changed():
     with pytest.raises(ValueError):
         Rle.encode(np.ones((2, 2), bool)).counts[0] = 7
+
+
+def test_texts_as_pycocotools_reads_them():
+    """Numbers of one digit and of many, differences up and down."""
+    rng = np.random.default_rng(1)
+    for _ in range(200):
+        runs = (10.0 ** rng.uniform(0, 6, rng.integers(1, 40))).astype(np.int64)
+        rle = Rle(1, int(runs.sum()), runs)
+        assert np.array_equal(Rle.from_coco(rle.to_coco()).counts, runs)
+        assert coco.area(rle.to_coco()) == rle.area
+
+
+@pytest.mark.parametrize('size', [(6, 9), (1, 1), (40, 30)])
+def test_merged_and_inverse(size):
+    masks = np.random.default_rng(2).random((3, *size)) < 0.5
+    rles = [Rle.encode(mask) for mask in masks]
+    assert np.array_equal(Rle.merge(rles).decode(), masks.any(0))
+    assert np.array_equal(Rle.merge(rles, intersect=True).decode(), masks.all(0))
+    for mask in (*masks, np.ones(size, bool), np.zeros(size, bool)):
+        assert np.array_equal(Rle.encode(mask).inverse().decode(), ~mask)
+    assert rles[0].common(rles[1]) == (masks[0] & masks[1]).sum()
+    with pytest.raises(ValueError, match='of one size'):
+        rles[0].common(Rle.encode(np.ones((2, 2), bool)))
+    for wrong in ([], [rles[0], Rle.encode(np.ones((2, 2), bool))]):
+        with pytest.raises(ValueError, match='of one size'):
+            Rle.merge(wrong)

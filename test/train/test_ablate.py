@@ -19,7 +19,7 @@ from instructsam.train.ablation import study
 from instructsam.train.ablation.plan import read_plan
 from instructsam.train.ablation.report import results, table
 from instructsam.train.ablation.variants import VARIANTS
-from instructsam.train.evaluation.tabletop import Drawn, Question
+from instructsam.train.evaluation.query import Query, Scene
 from instructsam.train.recipe import RecipeError, read_recipe
 from instructsam.train.run import run
 
@@ -30,10 +30,10 @@ def scenes_drawn_by_hand(questions):
     mask = np.zeros((60, 80), bool)
     mask[10:40, 10:50] = True
     asked = [
-        Question(SimpleNamespace(text=f'the {phrase}', phrases=(phrase,), kind='category', novel=()), truth)
+        Query(phrase, f'the {phrase}', truth, phrases=(phrase,), groups={'kind': 'category'})
         for phrase, truth in (('red mug', (Rle.encode(mask),)), ('cat', ()))
     ]
-    return [Drawn(image, tuple(asked))] * questions.scenes
+    return [Scene('by hand', tuple(asked), image)] * questions.scenes
 
 
 @pytest.fixture

@@ -3,19 +3,19 @@
 import json
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-import instructsam.core
 from instructsam.core import cli
-from instructsam.core.errors import ModelError
 from instructsam.core.result import Instance, Result
 
 pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
-from instructsam.train.evaluation import tabletop  # noqa: E402
-from instructsam.train.evaluation.tabletop import draw, evaluate, summary  # noqa: E402
+from instructsam.train.evaluation import command as eval_command  # noqa: E402
+from instructsam.train.evaluation.asking import Asking, ask_all  # noqa: E402
+from instructsam.train.evaluation.sources import TabletopSource  # noqa: E402
+from instructsam.train.evaluation.summary import summarise  # noqa: E402
+from instructsam.train.evaluation.tabletop import draw  # noqa: E402
 from instructsam.train.tabletop.instructions import KINDS  # noqa: E402
 
 SEED, SCENES = 11, 5
@@ -39,52 +39,53 @@ class Oracle:
 
     def encode(self, image):
         self.encoded += 1
-        return next(scene for scene in self.drawn if np.array_equal(scene.image, image))
+        return next(scene for scene in self.drawn if np.array_equal(scene.pixels, image))
 
     def answer_for(self, phrases):
         return tuple(phrases)
 
     def segment(self, scene, text, **options):
         self.asked.append((text, options))
-        question = next(one for one in scene.questions if one.instruction.text == text)
-        phrases = options['answer'] or question.instruction.phrases
-        instances = tuple(Instance(mask, score, phrases[0], 0) for mask, score in self.finds(scene, question))
-        return Result(text, ', '.join(phrases), *scene.image.shape[:2], instances, phrases=phrases)
+        query = next(one for one in scene.queries if one.text == text)
+        phrases = options['answer'] or query.phrases
+        instances = tuple(Instance(mask, score, phrases[0], 0) for mask, score in self.finds(scene, query))
+        return Result(text, ', '.join(phrases), *scene.pixels.shape[:2], instances, phrases=phrases)
 
-    def finds(self, scene, question):
+    def finds(self, scene, query):
         """(mask, score) pairs, best first."""
-        return [(mask, 0.9) for mask in question.truth]
+        return [(mask, 0.9) for mask in query.truth]
 
 
 class Unsure(Oracle):
     """Stands in for an engine that finds the truth and scores it below the threshold."""
 
-    def finds(self, scene, question):
-        return [(mask, 0.3) for mask in question.truth]
+    def finds(self, scene, query):
+        return [(mask, 0.3) for mask in query.truth]
 
 
 class Silent(Oracle):
     """Stands in for an engine that never finds anything."""
 
-    def finds(self, scene, question):
+    def finds(self, scene, query):
         return []
 
 
 class Everything(Oracle):
     """Stands in for an engine that answers with every object that anybody asks for, whatever it is told."""
 
-    def finds(self, scene, question):
-        return {mask.counts.tobytes(): (mask, 0.9) for one in scene.questions for mask in one.truth}.values()
+    def finds(self, scene, query):
+        return {mask.counts.tobytes(): (mask, 0.9) for one in scene.queries for mask in one.truth}.values()
 
 
 def figures(stand_in, drawn, **options):
-    return summary(list(evaluate(stand_in(drawn), drawn, **options)))
+    asking = Asking(**options)
+    return summarise(list(ask_all(stand_in(drawn), drawn, asking)), asking.threshold, details=False)
 
 
 @pytest.mark.parametrize('split', ['test', 'unseen'])
 def test_the_truth_scores_100_everywhere(scenes, split):
     found = figures(Oracle, scenes[split])
-    everywhere = [found['all'], *(one for name in found if name != 'all' for one in found[name].values())]
+    everywhere = [found['all'], *(one for name in found if name.startswith('by_') for one in found[name].values())]
     assert len(everywhere) > 5
     for group in everywhere:
         assert {group[name] for name in (*FOUND, 'no_target_accuracy', 'answer_accuracy')} <= {100, None}
@@ -115,7 +116,7 @@ def test_what_is_below_the_threshold_counts_in_ap_alone(scenes):
 
 def test_groups_add_up(scenes):
     drawn = scenes['unseen']
-    found, asked = figures(Oracle, drawn), sum(len(scene.questions) for scene in drawn)
+    found, asked = figures(Oracle, drawn), sum(len(scene.queries) for scene in drawn)
     assert found['all']['queries'] == asked > 2 * SCENES
     for group in ('by_targets', 'by_kind'):
         assert sum(one['queries'] for one in found[group].values()) == asked
@@ -127,19 +128,21 @@ def test_groups_add_up(scenes):
 def test_how_the_engine_is_asked(scenes):
     drawn = scenes['test']
     oracle = Oracle(drawn)
-    answers = list(evaluate(oracle, drawn, max_new_tokens=7))
-    assert oracle.encoded == SCENES and len(oracle.asked) == len(answers)
-    assert all(options == {'score_threshold': 0.05, 'answer': None, 'max_new_tokens': 7} for _, options in oracle.asked)
-    assert all(one.latency_ms > 0 for one in answers)
+    outcomes = list(ask_all(oracle, drawn, Asking(max_new_tokens=7)))
+    assert oracle.encoded == SCENES and len(oracle.asked) == len(outcomes)
+    wanted = {'score_threshold': 0.05, 'answer': None, 'max_new_tokens': 7, 'suppress_duplicates': True}
+    assert all(options == wanted for _, options in oracle.asked)
+    assert all(one.timings_ms['segment'] > 0 for one in outcomes)
+    assert sum('encode' in one.timings_ms for one in outcomes) == SCENES
 
 
 def test_forced_answers(scenes):
     drawn = scenes['test']
     for phrase in ('given', 'dummy'):
         oracle = Oracle(drawn)
-        found = summary(list(evaluate(oracle, drawn, phrase=phrase)))
+        found = summarise(list(ask_all(oracle, drawn, Asking(phrase=phrase))), 0.5, details=False)
         assert found['all']['answer_accuracy'] is None
-        said = [one.instruction.phrases for scene in drawn for one in scene.questions]
+        said = [one.phrases for scene in drawn for one in scene.queries]
         wanted = said if phrase == 'given' else [('object',) * len(phrases) for phrases in said]
         assert [options['answer'] for _, options in oracle.asked] == wanted
 
@@ -156,26 +159,22 @@ def test_an_answer_is_right_if_its_phrases_are(scenes):
 
 
 def test_one_kind(scenes):
-    oracle = Oracle(scenes['test'])
-    found = summary(list(evaluate(oracle, scenes['test'], kinds=['category', 'none'])))
-    assert set(found['by_kind']) <= {'category', 'none'} and found['all']['queries'] == len(oracle.asked)
+    kinds = ['category', 'none']
+    drawn = [scene for _, scene in TabletopSource('test', SEED, SCENES, kinds).open(range(SCENES))]
+    wanted = [[one.text for one in scene.queries if one.groups['kind'] in kinds] for scene in scenes['test']]
+    assert [[one.text for one in scene.queries] for scene in drawn] == wanted and any(wanted)
 
 
 @pytest.fixture
-def command(monkeypatch, capsys, scenes):
+def command(monkeypatch, capsys, scenes, tmp_path):
     """command(*arguments): (exit code, stdout, stderr) of `eval`, with the oracle as engine and its drawings."""
 
-    def from_pretrained(name, **options):
-        if name == 'absent':
-            raise ModelError('there is no model absent.')
-        return Oracle(scenes['test'])
-
     def already_drawn(function, values, workers):
-        yield from scenes['test'][: len(values)]
+        yield from (scenes['test'][index] for index in values)
 
-    stand_in = SimpleNamespace(from_pretrained=from_pretrained)
-    monkeypatch.setattr(instructsam.core, 'InstructSAM', stand_in, raising=False)
+    monkeypatch.setattr(eval_command, 'load_engine', lambda args, process: Oracle(scenes['test']))
     monkeypatch.setattr('instructsam.train.tabletop.workers.in_order', already_drawn)
+    monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
         try:
@@ -188,16 +187,16 @@ def command(monkeypatch, capsys, scenes):
 
 
 def test_table_and_json(command, tmp_path):
-    code, out, err = command('tabletop', '--scenes', '2', '--json', str(tmp_path / 'a.json'), '--model', 'the truth')
+    code, out, err = command('tabletop', '--scenes', '2', '--json', str(tmp_path / 'a.json'))
     assert (code, err) == (0, '')
-    for shown in ('the truth on tabletop test', 'mAP', '100.0', 'targets 2+', 'kind category', 'target', 'answer'):
+    for shown in ('tabletop on tabletop test', 'mAP', '100.0', 'targets 2+', 'kind category', 'T-acc', 'interval'):
         assert shown in out
     assert all(len(line) <= 80 for line in out.splitlines())
     document = json.loads((tmp_path / 'a.json').read_text())
     settings = {'benchmark': 'tabletop', 'split': 'test', 'seed': 0, 'scenes': 2, 'phrase': 'generated',
-                'threshold': 0.5, 'model': 'the truth', 'device': 'cpu'}  # fmt: skip
+                'threshold': 0.5, 'model': 'tabletop', 'device': 'cpu'}  # fmt: skip
     assert settings.items() <= document.items() and document['all']['gIoU'] == 100
-    code, out, err = command('tabletop', '--scenes', '2', '--json', '-', '--model', 'the truth')
+    code, out, err = command('tabletop', '--scenes', '2', '--json', '-')
     assert code == 0 and 'targets 2+' in err
     assert json.loads(out)['by_kind'].keys() == document['by_kind'].keys()
 
@@ -214,7 +213,7 @@ def test_table_and_json(command, tmp_path):
         (['tabletop', '--phrase', 'none'], '--phrase'),
         (['tabletop', '--threshold', 'nan'], '--threshold'),
         (['tabletop', '--workers', '0'], '--workers'),
-        (['tabletop', '--model', 'absent'], 'there is no model absent.'),
+        (['tabletop', '--model', './absent'], './absent'),
         (['tabletop', '--json', 'absent/a.json'], 'there is no folder absent'),
         (['tabletop', '--json', '/proc/a.json', '--scenes', '1'], 'cannot write /proc/a.json'),
     ],
@@ -226,21 +225,24 @@ def test_bad_arguments(command, arguments, said):
     assert err.startswith('instructsam: error: ') and err.count('\n') == 1
 
 
-def test_no_instruction_of_a_kind(command, monkeypatch):
-    monkeypatch.setattr(tabletop, 'evaluate', lambda *args, **kwargs: iter(()))
+def test_no_instruction_of_a_kind(command, scenes, monkeypatch):
+    monkeypatch.setattr(
+        'instructsam.train.tabletop.workers.in_order',
+        lambda function, values, workers: (replace(scenes['test'][0], queries=()) for _ in values),
+    )
     code, _, err = command('tabletop', '--kinds', 'none', '--scenes', '1')
-    assert code == 2 and 'no instruction of these kinds' in err
+    assert code == 2 and 'nothing to ask' in err
 
 
 def test_the_built_in_model(tmp_path, capfd):
     path = tmp_path / 'a.json'
     chosen = ['--scenes', '2', '--seed', '5', '--split', 'unseen', '--phrase', 'given', '--json', str(path)]
-    assert cli.main(['eval', 'tabletop', *chosen]) == 0
+    assert cli.main(['eval', 'tabletop', *chosen, '--run', str(tmp_path / 'run')]) == 0
     out, err = capfd.readouterr()
     document = json.loads(path.read_text())
     assert document['warning'] in out and 'rendered tables only' in out and 'scenes' not in err
     drawn = [draw(index, 'unseen', 5) for index in range(2)]  # in this process, with the same outcome
-    assert document['all']['queries'] == sum(len(scene.questions) for scene in drawn)
+    assert document['all']['queries'] == sum(len(scene.queries) for scene in drawn)
     assert document['all']['latency_ms'] > 1 and 10 < document['all']['mAP'] < 100  # it has learned something
     assert document['all']['answer_accuracy'] is None and 'by_novelty' in document
     assert 'torch' in sys.modules
@@ -250,5 +252,5 @@ def test_a_model_that_writes_its_own_answer(scenes):
     from instructsam.core import InstructSAM
 
     engine = InstructSAM.from_pretrained('tabletop')
-    found = summary(list(evaluate(engine, scenes['test'][:1], max_new_tokens=3)))
-    assert found['all']['answer_accuracy'] == 0
+    outcomes = list(ask_all(engine, scenes['test'][:1], Asking(max_new_tokens=3)))
+    assert summarise(outcomes, 0.5)['all']['answer_accuracy'] == 0

@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from instructsam.core.grounding import resize_masks
 from instructsam.core.rle import Rle
 from instructsam.train.evaluation import metrics
+from instructsam.train.evaluation.coco_ap import coco_average_precision
 
 OWN = Path(__file__).parents[1] / 'data' / 'reference'
 FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', OWN)) / 'evaluation'
@@ -130,6 +133,31 @@ def test_roborefit_as_recorded(compared, expected):
         assert (query.intersection, query.union) == (record['intersection'], record['union'])
         assert metrics.giou([query], empty=0) == pytest.approx(record['iou'], abs=1e-6)
     assert metrics.giou(queries, empty=0) == pytest.approx(expected['metrics']['roborefit']['mean_iou'], abs=1e-6)
+
+
+def test_coco_s_own_ap(compared, records, predictions):
+    """As pycocotools finds it from the masks."""
+    images, truth, found = [], [], []
+    for record in records:
+        idx, size = record['idx'], {'height': record['height'], 'width': record['width']}
+        images.append({'id': idx, **size})
+        for mask in record['gt_rles']:
+            truth.append({'id': len(truth) + 1, 'image_id': idx, 'category_id': 1, 'iscrowd': 0, 'segmentation': mask,
+                          'area': Rle.from_coco(mask).area})  # fmt: skip
+        for mask, score in zip(*predictions[idx], strict=True):
+            if score > np.float32(0.3):
+                found.append({'image_id': idx, 'category_id': 1, 'score': float(score),
+                              'segmentation': Rle.encode(mask).to_coco()})  # fmt: skip
+    true = COCO()
+    true.dataset = {'images': images, 'annotations': truth, 'categories': [{'id': 1}]}
+    true.createIndex()
+    evaluation = COCOeval(true, true.loadRes(found), 'segm')
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    ours = coco_average_precision(compared('inst2seg'))
+    assert [ours['coco_AP'], ours['coco_AP50'], ours['coco_AP75']] == pytest.approx(evaluation.stats[:3], abs=1e-9)
+    assert ours['coco_AP'] > 0.1
 
 
 def square(x, side=10):

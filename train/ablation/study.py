@@ -8,7 +8,7 @@ from functools import cache, partial
 from instructsam.core import checkpoint
 from instructsam.core.errors import InstructSAMError
 from instructsam.train.ablation.autoregressive import load_engine, teach_first_query
-from instructsam.train.ablation.plan import write_recipe
+from instructsam.train.ablation.plan import STAGES, write_recipe
 from instructsam.train.ablation.variants import VARIANTS
 from instructsam.train.conversation import AUTOREGRESSIVE
 from instructsam.train.resize_bank import resize_bank
@@ -37,14 +37,21 @@ def study(plan, names, seeds, tell=print, measured=lambda: None):
 
 
 def train_variant(plan, name, seed, tell):
-    """Runs the stages of a variant that are not finished."""
+    """Runs the stages of a variant that are not finished; none where its final model is there, also from elsewhere."""
     folder = plan.folder(name, seed)
-    for stage, recipe in plan.recipes(name, seed, start_folder(plan, name, seed)).items():
-        file = folder / f'{stage}.yaml'
-        write_recipe(recipe, file)
-        if not (folder / stage / FINAL / checkpoint.SINGLE).is_file():
+    recipes = plan.recipes(name, seed, start_folder(plan, name, seed))
+    for stage, recipe in recipes.items():
+        write_recipe(recipe, folder / f'{stage}.yaml')
+    if is_finished(folder / STAGES[-1]):
+        return
+    for stage, recipe in recipes.items():
+        if not is_finished(folder / stage):
             tell(f'{name}, seed {seed}: training {stage}, {recipe.steps} steps')
-            train(file, plan.processes)
+            train(folder / f'{stage}.yaml', plan.processes)
+
+
+def is_finished(run):
+    return (run / FINAL / checkpoint.SINGLE).is_file()
 
 
 def start_folder(plan, name, seed):
@@ -71,14 +78,16 @@ def train(file, processes):
 
 def measure_variant(plan, name, seed, scenes):
     """Asks a trained variant everything about `scenes` and writes the figures."""
-    from instructsam.train.evaluation.tabletop import evaluate, summary
+    from instructsam.train.evaluation.asking import Asking, ask_all
+    from instructsam.train.evaluation.summary import summarise
 
     settings, questions = settings_of(plan, name, seed), plan.questions
     engine = load_engine(settings['model'], settings['mode'], device=questions.device)
-    found = summary(list(evaluate(
-        engine, scenes, threshold=questions.threshold, phrase=settings['phrase'],
-        own_queries=settings['own_queries'], max_new_tokens=questions.max_new_tokens,
-    )))  # fmt: skip
+    asking = Asking(
+        threshold=questions.threshold, phrase=settings['phrase'], own_queries=settings['own_queries'],
+        max_new_tokens=questions.max_new_tokens,
+    )  # fmt: skip
+    found = summarise(list(ask_all(engine, scenes, asking)), questions.threshold, details=False)
     folder = plan.folder(name, seed)
     folder.mkdir(parents=True, exist_ok=True)
     write_json({'settings': settings, 'on': str(engine.device), **found}, folder / FIGURES)

@@ -1,16 +1,20 @@
-"""Predicted against true masks as the benchmarks' authors compare them: pooled AP, gIoU, cIoU, no-target accuracy.
+"""Predicted against true masks as the benchmarks' authors compare them: pooled AP, gIoU, cIoU, accuracy of yes and no.
 
 `compare` boils one query down to a few numbers; everything else takes a sequence of these. Figures are shares, 0 to 1,
 and nan where there is nothing to measure. Checked against recordings of the authors' code (test/train/test_metrics.py).
 """
 
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property
 
 import numpy as np
 
+from instructsam.core.rle import Rle
+
 IOUS = tuple(np.arange(50, 100, 5) / 100)  # of mAP
+_IOUS = np.array(IOUS)
 NUMBERS = ('0', '1', '2+')  # of targets
+PRECISIONS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +37,15 @@ class Compared:
         """Its group by number of targets, one of NUMBERS."""
         return NUMBERS[min(self.targets, 2)]
 
+    @cached_property
+    def right(self):
+        """[P, 10] bool: which predictions take a true mask, at each of IOUS."""
+        return _right(self)
+
+    def iou(self, empty):
+        """Of the unions; `empty` where neither has a pixel."""
+        return self.intersection / self.union if self.union else empty
+
 
 def compare(masks, scores, truth, threshold, ignore=None):
     """Predicted `masks` (P Rle) with `scores` against the masks in `truth` (T Rle): Compared.
@@ -42,57 +55,74 @@ def compare(masks, scores, truth, threshold, ignore=None):
     """
     passes = np.asarray(scores, dtype=np.float32) > np.float32(threshold)
     above = [mask for mask, passed in zip(masks, passes, strict=True) if passed]
-    predicted, true = _union(above), _union(truth)
-    counted = True if ignore is None else ~ignore.decode()
+    counted = [] if ignore is None else [ignore.inverse()]
+    predicted, true = (
+        [Rle.merge([Rle.merge(some), *counted], intersect=True)] if some else [] for some in (above, truth)
+    )
+    intersection = predicted[0].common(true[0]) if predicted and true else 0
     return Compared(
         scores=np.asarray(scores, dtype=np.float64),
         ious=np.array([mask.iou(truth) for mask in masks], dtype=np.float64).reshape(len(masks), len(truth)),
-        intersection=int(np.count_nonzero(predicted & true & counted)),
-        union=int(np.count_nonzero((predicted | true) & counted)),
+        intersection=intersection,
+        union=sum(mask.area for mask in (*predicted, *true)) - intersection,
         found=len(above),
     )
 
 
-def _union(masks):
-    """[H, W] bool, or False for no masks."""
-    return reduce(np.logical_or, (mask.decode() for mask in masks), np.False_)
-
-
 def average_precision(queries, iou):
-    """AP at one IoU: the predictions of all queries in one list, the area under its whole precision-recall curve.
+    """AP at one of IOUS: the predictions of all queries in one list, the area under its whole precision-recall curve.
 
     Best scored first (of equal scores the earlier one), each prediction takes the true mask of its query that it
     overlaps most among those not taken yet, and is right if their IoU is at least `iou`. Precision at a recall is the
     best at that recall or beyond.
     """
-    total = sum(query.targets for query in queries)
-    if not total:
-        return np.nan
-    scores = np.concatenate([query.scores for query in queries])
-    right = np.concatenate([_right(query, iou) for query in queries])[np.argsort(-scores, kind='stable')]
-    precision = np.cumsum(right) / np.arange(1, len(right) + 1)
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(envelope[right].sum() / total)  # recall grows by 1 / total at each right one
+    return float(Pooled(queries).average_precision(np.ones(len(queries), dtype=np.int64))[IOUS.index(iou)])
 
 
-def _right(query, iou):
-    """Which predictions of a query take a true mask, [P] bool."""
-    right = np.zeros(len(query.scores), dtype=bool)
-    free = np.ones(query.targets, dtype=bool)
-    for index in np.argsort(-query.scores, kind='stable'):
-        if not free.any():
-            break
-        overlaps = np.where(free, query.ious[index], -1.0)
-        best = overlaps.argmax()
-        if overlaps[best] >= iou:
-            right[index], free[best] = True, False
+class Pooled:
+    """The predictions of all queries, best scored first, for average_precision at all IOUS and with weights."""
+
+    def __init__(self, queries):
+        scores = np.concatenate([query.scores for query in queries]) if queries else np.zeros(0)
+        order = np.argsort(-scores, kind='stable')
+        self.owner = np.repeat(np.arange(len(queries)), [len(query.scores) for query in queries])[order]
+        self.targets = np.array([query.targets for query in queries], dtype=np.int64)
+        right = np.concatenate([query.right for query in queries])[order] if queries else np.zeros((0, len(IOUS)), bool)
+        self.right = [np.flatnonzero(column) for column in right.T]
+
+    def average_precision(self, weights):
+        """AP at each of IOUS, [10], each query counted `weights` times, [queries] int; nan without a target."""
+        total = weights @ self.targets
+        if not total:
+            return np.full(len(IOUS), np.nan)
+        each = weights[self.owner]
+        ranked = each.cumsum()
+        found = np.zeros(len(IOUS))
+        for index, right in enumerate(self.right):
+            hits = each[right]
+            precision = hits.cumsum() / np.maximum(ranked[right], 1)
+            envelope = np.maximum.accumulate(precision[::-1])[::-1]
+            found[index] = envelope @ hits / total  # recall grows by 1 / total at each right one
+        return found
+
+
+def _right(query):
+    """Which predictions of a query take a true mask, [P, 10] bool: at each of IOUS."""
+    right = np.zeros((len(query.scores), len(IOUS)), dtype=bool)
+    free = np.ones((len(IOUS), query.targets), dtype=bool)
+    if query.targets:
+        each = np.arange(len(IOUS))
+        for index in np.argsort(-query.scores, kind='stable'):
+            overlaps = np.where(free, query.ious[index], -1.0)
+            best = overlaps.argmax(axis=1)
+            right[index] = overlaps[each, best] >= _IOUS
+            free[each, best] &= ~right[index]
     return right
 
 
 def giou(queries, empty=1.0):
     """Mean IoU of unions; `empty` where neither has a pixel: 1 on Inst2Seg, gRefCOCO, 0 on ReasonSeg, RoboRefIt."""
-    ious = [query.intersection / query.union if query.union else empty for query in queries]
-    return float(np.mean(ious)) if ious else np.nan
+    return float(np.mean([query.iou(empty) for query in queries])) if queries else np.nan
 
 
 def ciou(queries, empty=1.0):
@@ -104,19 +134,32 @@ def ciou(queries, empty=1.0):
 
 
 def no_target_accuracy(queries):
-    """Of the queries without a target, the share for which nothing scores above the threshold."""
+    """N-acc: of the queries without a target, the share for which nothing scores above the threshold."""
     silent = [not query.found for query in queries if not query.targets]
     return float(np.mean(silent)) if silent else np.nan
 
 
+def target_accuracy(queries):
+    """T-acc: of the queries with a target, the share for which something scores above the threshold."""
+    found = [query.found > 0 for query in queries if query.targets]
+    return float(np.mean(found)) if found else np.nan
+
+
+def precision(queries, iou, empty=1.0):
+    """The share of queries whose union has at least this IoU with the true one."""
+    return float(np.mean([query.iou(empty) >= iou for query in queries])) if queries else np.nan
+
+
 def figures(queries, empty=1.0):
-    """All of them, name -> share: mAP (mean over IoU 0.50, 0.55 ... 0.95), AP50, AP75, gIoU, cIoU, no target."""
-    by_iou = {iou: average_precision(queries, iou) for iou in IOUS}
+    """All of them, name -> share: mAP (mean over IoU 0.50, 0.55 ... 0.95), AP50 ... P@0.9"""
+    by_iou = Pooled(queries).average_precision(np.ones(len(queries), dtype=np.int64))
     return {
-        'mAP': float(np.mean(list(by_iou.values()))),
-        'AP50': by_iou[0.5],
-        'AP75': by_iou[0.75],
+        'mAP': float(by_iou.mean()),
+        'AP50': float(by_iou[0]),
+        'AP75': float(by_iou[IOUS.index(0.75)]),
         'gIoU': giou(queries, empty),
         'cIoU': ciou(queries, empty),
         'no_target_accuracy': no_target_accuracy(queries),
+        'target_accuracy': target_accuracy(queries),
+        **{f'P@{iou}': precision(queries, iou, empty) for iou in PRECISIONS},
     }

@@ -1,0 +1,244 @@
+"""`instructsam eval compare`: differences, their intervals and who won, against plain numpy."""
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from instructsam.core import cli
+from instructsam.core.rle import Rle
+from instructsam.train.evaluation import metrics
+from instructsam.train.evaluation.compare import compare_runs
+from instructsam.train.evaluation.intervals import intervals, paired_intervals
+from instructsam.train.evaluation.query import Outcome, Query
+from instructsam.train.evaluation.run_folder import Writer, read_run
+from instructsam.train.evaluation.summary import compare, summarise
+
+HEADER = {'benchmark': 'inst2seg', 'split': 'test', 'threshold': 0.3, 'model': 'one'}
+SIDE = 40  # px
+
+
+def square(x, y, side=10):
+    mask = np.zeros((SIDE, SIDE), bool)
+    mask[y : y + side, x : x + side] = True
+    return mask
+
+
+def answers(seed, quality):
+    """90 outcomes on 30 images: the queries are the same whatever the seed, what is found has this `quality`."""
+    truth, rng, found = np.random.default_rng(0), np.random.default_rng(seed), []
+    for number in range(90):
+        spots = [(int(x), int(y)) for x, y in zip(truth.integers(0, 24, 3), truth.integers(0, 30, 3))]
+        targets = spots[: truth.integers(4)]
+        query = Query(
+            f's{number}', f'sample {number}', tuple(Rle.encode(square(*spot)) for spot in targets),
+            groups={'kind': 'far' if number % 4 else 'near', 'novelty': ['pair', 'word'][: number % 3]},
+        )  # fmt: skip
+        masks = [Rle.encode(square(x + int(rng.integers(6)), y)) for x, y in targets if rng.random() < quality]
+        masks += [Rle.encode(square(*spots[-1]))] * int(rng.random() > quality)
+        scores = np.sort(rng.uniform(0.2, 1, len(masks)))[::-1].tolist()
+        image = f'{number // 3}.png'
+        found.append(Outcome((number // 3, number % 3, 3), image, query, masks=tuple(masks), scores=tuple(scores)))
+    return [replace(one, timings_ms={'segment': 1.0}) for one in found]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """run(name, outcomes, **header): the folder of a run."""
+
+    def write(name, outcomes, **header):
+        with Writer(tmp_path / name, 0, {**HEADER, **header}) as writer:
+            for outcome in outcomes:
+                writer.add(outcome)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture
+def compared(run):
+    """compared(first, second, **header of the second): what compare_runs says of two lists of outcomes."""
+
+    def of(first, second, **header):
+        return compare_runs(read_run(run('a', first)), read_run(run('b', second, **header)))
+
+    return of
+
+
+@pytest.fixture
+def pair():
+    return answers(1, 0.6), answers(2, 0.9)
+
+
+def union_iou(outcome, threshold):
+    """The plain way, with 1 for nothing."""
+    chosen = [mask.decode() for mask, score in zip(outcome.masks, outcome.scores) if score > threshold]
+    found, true = (np.any([np.zeros((SIDE, SIDE), bool), *some], axis=0)
+                   for some in (chosen, [mask.decode() for mask in outcome.query.truth]))  # fmt: skip
+    return (found & true).sum(), (found | true).sum(), len(chosen)
+
+
+def test_differences_are_those_of_the_figures(compared, pair):
+    found = compared(*pair, threshold=0.5)  # each run has its own
+    for figure, values in found['all']['figures'].items():
+        a, b = (summarise(some, threshold, 1.0)['all'][figure] for some, threshold in zip(pair, (0.3, 0.5)))
+        assert values['a'] == pytest.approx(a) and values['b'] == pytest.approx(b)
+        assert values['difference'] == pytest.approx(b - a)
+        low, high = values['interval']
+        assert low < values['difference'] < high
+    assert list(found['all']['figures']) == ['mAP', 'AP50', 'gIoU', 'cIoU', 'no_target_accuracy', 'target_accuracy']
+    assert found['samples'] == found['all']['samples'] == 90 and found['settings'] == {'threshold': [0.3, 0.5]}
+
+
+def test_against_plain_numpy(compared, pair):
+    found = compared(*pair)
+    parts = [np.array([union_iou(one, 0.3) for one in some], dtype=float) for some in pair]
+    a, b = (np.where(union > 0, shared / np.maximum(union, 1), 1.0) for shared, union, _ in (part.T for part in parts))
+    ciou = [100 * part[:, 0].sum() / part[:, 1].sum() for part in parts]
+    empty = np.array([not one.query.truth for one in pair[0]])
+    figures = found['all']['figures']
+    assert figures['gIoU']['difference'] == pytest.approx(100 * (b.mean() - a.mean()))
+    assert figures['cIoU']['difference'] == pytest.approx(ciou[1] - ciou[0])
+    silent, heard = ([100 * (part[chosen, 2] == 0).mean() for part in parts] for chosen in (empty, ~empty))
+    assert figures['no_target_accuracy']['difference'] == pytest.approx(silent[1] - silent[0])
+    assert figures['target_accuracy']['difference'] == pytest.approx(heard[0] - heard[1])
+    gains = b - a
+    assert found['all']['wins'] == (gains > 1e-9).sum() > 0 and found['all']['losses'] == (gains < -1e-9).sum() > 0
+    assert found['all']['ties'] == (abs(gains) <= 1e-9).sum() > 0
+    for what, sign in (('gains', -1), ('losses', 1)):
+        order = np.argsort(sign * gains, kind='stable')[:10]
+        assert [one['id'] for one in found[what]] == [f's{index}' for index in order]
+        assert [(one['a'], one['b']) for one in found[what]] == [pytest.approx((a[index], b[index])) for index in order]
+        assert found[what][0]['text'] == f'sample {order[0]}'
+
+
+def test_by_group(compared, pair):
+    found = compared(*pair)
+    assert set(found) >= {'by_targets', 'by_kind', 'by_novelty'}
+    for group, members in (('kind', {'far', 'near'}), ('novelty', {'pair', 'word'}), ('targets', {'0', '1', '2+'})):
+        assert set(found[f'by_{group}']) == members
+        both = [summarise(some, 0.3, 1.0)[f'by_{group}'] for some in pair]
+        for name, values in found[f'by_{group}'].items():
+            a, b = (one[name] for one in both)
+            assert values['samples'] == a['queries'] == values['wins'] + values['losses'] + values['ties']
+            assert values['figures']['gIoU']['difference'] == pytest.approx(b['gIoU'] - a['gIoU'])
+            assert ('mAP' in values['figures']) == (name != '0') == ('target_accuracy' in values['figures'])
+    assert sum(one['wins'] for one in found['by_kind'].values()) == found['all']['wins']
+
+
+def test_intervals_are_those_of_images_drawn_for_both(pair):
+    """Against drawing the queries themselves, some of them many times, and every figure of them anew."""
+    first, second = ([compare(one, 0.3) for one in some] for some in pair)
+    images = np.array([one.image for one in pair[0]])
+    names = np.unique(images)
+    rng, draws, plain = np.random.default_rng(0), 40, []
+    for _ in range(draws):
+        drawn = [i for name in names[rng.integers(len(names), size=len(names))] for i in np.flatnonzero(images == name)]
+        a, b = (metrics.figures([some[i] for i in drawn]) for some in (first, second))
+        plain.append({name: b[name] - a[name] for name in a})
+    found = paired_intervals(first, second, images, draws=draws)
+    assert set(found) == {'mAP', 'AP50', 'AP75', 'gIoU', 'cIoU', 'no_target_accuracy', 'target_accuracy'}
+    for name, bounds in found.items():
+        expected = np.quantile([one[name] for one in plain], [0.025, 0.975]).tolist()
+        # in AP what was drawn twice has equal scores, and precision between them is another
+        assert bounds == pytest.approx(expected, abs=0.01 if 'AP' in name else 1e-9)
+
+
+def test_what_both_have_in_common_is_no_chance(compared, pair):
+    """Runs that differ by the same in every sample: the figures of each are uncertain, the difference is not."""
+    targets = [one for one in pair[0] if len(one.query.truth) == 1]
+    half = [replace(one, masks=(Rle.encode(square(0, 0, SIDE)),), scores=(0.9,)) for one in targets]
+    whole = [replace(one, masks=one.query.truth, scores=(0.9,)) for one in targets]
+    figure = compared(half, whole)['all']['figures']['gIoU']
+    assert figure['interval'] == pytest.approx([figure['difference']] * 2)
+    first, images = [compare(one, 0.3) for one in pair[0]], [one.image for one in pair[0]]
+    near = [*first[:-1], compare(replace(pair[0][-1], masks=(), scores=()), 0.3)]
+    (low, high), (least, most) = intervals(first, images)['gIoU'], paired_intervals(first, near, images)['gIoU']
+    assert most - least < (high - low) / 2
+    assert paired_intervals(first, first, images)['mAP'] == (0, 0) and paired_intervals([], [], []) == {}
+
+
+def test_samples_that_are_not_in_both(compared, pair):
+    def failing(outcomes, *names):
+        return [replace(one, masks=(), scores=(), error='no') if one.query.id in names else one for one in outcomes]
+
+    first, second = failing(pair[0], 's8', 's9', 's89'), failing(pair[1], 's7', 's8')
+    found = compared(first[:88], second[5:])
+    assert [found[key] for key in ('only_a', 'only_b', 'failed_a', 'failed_b')] == [5, 2, 2, 2]
+    assert found['samples'] == 88 - 5 - 3 == found['all']['samples']
+
+
+def test_the_same_run(compared, pair):
+    found = compared(pair[0], pair[0])
+    assert found['all']['ties'] == 90 and found['gains'] == found['losses'] == [] and found['settings'] == {}
+    assert all(one['difference'] == 0 and one['interval'] == [0, 0] for one in found['all']['figures'].values())
+
+
+def test_table_and_json(run, pair, tmp_path, capsys):
+    truth = (Rle.encode(square(9, 9)),)
+    query = replace(pair[0][0].query, text='red\x1b[2J [b]mug[/b]', truth=truth)
+    first = [replace(pair[0][0], query=query, masks=(), scores=()), *pair[0][1:]]
+    second = [replace(pair[1][0], query=query, masks=truth, scores=(0.9,)), *pair[1][1:80]]
+    folders = [str(run('a', first)), str(run('b', second, model='two'))]
+    assert cli.main(['eval', 'compare', *folders, '--json', str(tmp_path / 'c.json')]) == 0
+    out, err = capsys.readouterr()
+    document = json.loads((tmp_path / 'c.json').read_text())
+    all_of, won = document['all']['figures']['mAP'], document['all']['wins']
+    assert err == '' and '\x1b' not in out
+    low, high = all_of['interval']
+    sure = '' if low <= 0 <= high else '*'
+    for shown in ('inst2seg test, 80 samples', '10 samples that only A has', 'model: one -> two', f'{all_of["a"]:.1f}',
+                  f'{all_of["difference"]:+.1f}{sure} {low:+.1f}..{high:+.1f}', 'N-acc', 'targets 2+', 'kind near',
+                  f'B won {won},', '0.00 -> 1.00  s0: red [2J [b]mug[/b]', 'largest losses'):  # fmt: skip
+        assert shown in out
+    tables = out[: out.index('B - A in percent')]
+    assert all(len(line) <= 80 for line in tables.splitlines() if not line.startswith(('A:', 'B:')))
+    assert cli.main(['eval', 'compare', *folders, '--json', '-']) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == document and 'targets 2+' in err
+
+
+def changed(outcomes, **changes):
+    return [replace(one, query=replace(one.query, **changes)) for one in outcomes]
+
+
+@pytest.mark.parametrize(
+    ('change', 'header', 'said'),
+    [
+        (lambda some: some, {'split': 'val'}, "a is of split 'test', "),
+        (lambda some: some, {'benchmark': 'grefcoco'}, "b of 'grefcoco': only runs of the same samples"),
+        (lambda some: some, {'benchmark': 'chess'}, "b is of the benchmark 'chess', expected one of"),
+        (lambda some: changed(some[:1], id='x'), {}, 'have no sample in common'),
+        (lambda some: changed(some, text='other'), {}, 'sample s0 has another text in '),
+        (lambda some: changed(some, truth=(Rle.encode(square(9, 9)),)), {}, 'has another truth in '),
+        (lambda some: changed(some, ignore=Rle.encode(square(9, 9))), {}, 'sample s0 has another region to ignore in '),
+        (lambda some: [replace(one, error='no') for one in some], {}, 'failed in one of them'),
+        (lambda some: [], {}, 'have no sample in common'),
+    ],
+    ids=['split', 'benchmark', 'unknown', 'none', 'text', 'truth', 'ignore', 'failed', 'empty'],
+)
+def test_what_cannot_be_compared(run, pair, change, header, said, capsys):
+    folders = [str(run('a', pair[0][:6])), str(run('b', change(pair[0][:6]), **header))]
+    assert cli.main(['eval', 'compare', *folders]) == 2
+    out, err = capsys.readouterr()
+    assert out == '' and said in err and err.startswith('instructsam: error: ') and err.count('\n') == 1
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        (['a'], 'required: B'),
+        (['a', 'absent'], 'absent holds no run'),
+        (['a', 'a', '--json', 'absent/c.json'], 'there is no folder absent'),
+    ],
+    ids=ascii,
+)
+def test_bad_arguments(run, pair, tmp_path, monkeypatch, capsys, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    run('a', pair[0][:6])
+    try:
+        code = cli.main(['eval', 'compare', *arguments])
+    except SystemExit as end:  # argparse
+        code = end.code
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, '') and said in err and err.count('\n') == 1

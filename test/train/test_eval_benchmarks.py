@@ -1,0 +1,407 @@
+"""`instructsam eval` from files to figures: every benchmark in both layouts with the built-in model, processes, kills.
+
+The pictures are those of the demo's bag, whose objects' masks are known. Figures are computed again here, from the
+definition, with masks as arrays.
+"""
+import io
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco
+
+from instructsam.core import cli
+from instructsam.train.evaluation.benchmarks import BENCHMARKS
+from instructsam.train.evaluation.command import SOME_FAILED
+
+ROOT = Path(__file__).parents[2]
+SIZE = 448
+TIMES = ('latency_ms', 'times')
+# text, and what the objects that it means are; gives one, several and no target
+TEXTS = (
+    ('the blue scissors', {'category': 'scissors', 'color': 'blue'}),
+    ('all the red apples', {'category': 'apple', 'color': 'red'}),
+    ('the purple plate', {'category': 'plate', 'color': 'purple'}),
+)
+
+
+def frames(*numbers):
+    """[(RGB, objects)] of the demo's bag; see its README."""
+    from rosbags.highlevel import AnyReader
+
+    folder = ROOT / 'instructsam_ros' / 'data' / 'tabletop_bag'
+    truth = [json.loads(line)['objects'] for line in (folder / 'truth.jsonl').read_text().splitlines()]
+    with AnyReader([folder]) as reader:
+        pictures = [connection for connection in reader.connections if 'CompressedImage' in connection.msgtype]
+        messages = [reader.deserialize(raw, one.msgtype) for one, _, raw in reader.messages(connections=pictures)]
+    return [(np.array(Image.open(io.BytesIO(messages[n].data))), truth[n]) for n in numbers]
+
+
+@pytest.fixture(scope='module')
+def samples(tmp_path_factory):
+    """[(image path, [(text, [mask of each target])])] of three frames."""
+    folder = tmp_path_factory.mktemp('pictures')
+    made = []
+    for number, (rgb, objects) in enumerate(frames(0, 9, 18)):
+        path = folder / f'frame_{number}.png'
+        Image.fromarray(rgb).save(path)
+        asked = [
+            (text, [one['mask'] for one in objects if wanted.items() <= one.items()]) for text, wanted in TEXTS
+        ]
+        made.append((path, asked))
+    numbers = {len(masks) for _, asked in made for _, masks in asked}
+    assert 0 in numbers and 1 in numbers and max(numbers) > 1
+    return made
+
+
+def union(masks):
+    return coco.merge([dict(mask, counts=mask['counts'].encode()) for mask in masks]) if masks else None
+
+
+def as_json(mask):
+    return mask and {**mask, 'counts': mask['counts'].decode()}
+
+
+def write_json(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def write_coco_images(folder, samples):
+    (folder / 'images').mkdir(parents=True)
+    images, annotations = [], []
+    for number, (path, asked) in enumerate(samples):
+        (folder / 'images' / path.name).write_bytes(path.read_bytes())
+        images.append({'id': number, 'file_name': path.name, 'height': SIZE, 'width': SIZE})
+        for text, masks in asked:
+            for mask in masks:
+                annotations.append({'id': len(annotations) + 10, 'image_id': number, 'category_id': 1, 'iscrowd': 0,
+                                    'segmentation': mask, 'text': text})  # fmt: skip
+    write_json(folder / 'instances.json', {'images': images, 'annotations': annotations, 'categories': [{'id': 1}]})
+    return annotations
+
+
+def refs_of(samples, annotations, targets):
+    """Refs in the order of the samples, those with a number of targets in `targets`."""
+    for image, (_, asked) in enumerate(samples):
+        for text, masks in asked:
+            if len(masks) in targets:
+                ids = [one['id'] for one in annotations if (one['image_id'], one['text']) == (image, text)]
+                yield image, text, ids
+
+
+def roborefit_original(folder, samples):
+    records = []
+    base = folder / 'final_dataset' / 'testA'
+    for path, asked in samples:
+        (base / 'image').mkdir(parents=True, exist_ok=True)
+        (base / 'image' / path.name).write_bytes(path.read_bytes())
+        for text, masks in asked:
+            if masks:
+                name = f'{path.stem}_{len(records)}.png'
+                (base / 'mask').mkdir(exist_ok=True)
+                Image.fromarray(coco.decode(union(masks)) * 255).save(base / 'mask' / name)
+                records.append({'num': len(records), 'text': text, 'bbox': [0, 0, 9, 9], 'scene': 'table',
+                                'rgb_path': f'final_dataset\\testA\\image\\{path.name}', 'depth_path': 'none',
+                                'mask_path': f'final_dataset\\testA\\mask\\{name}'})  # fmt: skip
+    write_json(base / 'roborefit_testA.json', records)
+
+
+def roborefit_converted(folder, samples):
+    write_json(folder / 'testA.json', [
+        {'image': str(path), 'question': text, 'masks': as_json(union(masks))}
+        for path, asked in samples for text, masks in asked if masks
+    ])  # fmt: skip
+
+
+def inst2seg(folder, samples):
+    write_json(folder / 'test.json', [
+        {'image': str(path), 'height': SIZE, 'width': SIZE,
+         'annotation': [{'text': text, **({'mask': masks} if masks else {})} for text, masks in asked]}
+        for path, asked in samples
+    ])  # fmt: skip
+
+
+def grefcoco_original(folder, samples):
+    annotations = write_coco_images(folder, samples)
+    write_json(folder / 'grefs(unc).json', [
+        {'ref_id': number, 'ann_id': ids or [-1], 'category_id': [1], 'image_id': image, 'split': 'val',
+         'sentences': [{'sent_id': number, 'sent': text}]}
+        for number, (image, text, ids) in enumerate(refs_of(samples, annotations, range(9)))
+    ])  # fmt: skip
+
+
+def converted_refs(targets, split):
+    def write(folder, samples):
+        records = []
+        for path, asked in samples:
+            kept = [(text, masks) for text, masks in asked if len(masks) in targets]
+            if kept:
+                records.append({'image': str(path), 'height': SIZE, 'width': SIZE, 'cat': [text for text, _ in kept],
+                                'masks': [masks for _, masks in kept]})  # fmt: skip
+        write_json(folder / f'{split}.json', records)
+
+    return write
+
+
+def refcoco_original(folder, samples):
+    annotations = write_coco_images(folder, samples)
+    refs = [
+        {'ref_id': number, 'ann_id': ids[0], 'category_id': 1, 'image_id': image, 'split': 'val',
+         'file_name': 'none', 'sent_ids': [number], 'sentences': [{'sent_id': number, 'sent': text, 'raw': text}]}
+        for number, (image, text, ids) in enumerate(refs_of(samples, annotations, [1]))
+    ]  # fmt: skip
+    (folder / 'refs(unc).p').write_bytes(pickle.dumps(refs, protocol=2))
+
+
+def reasonseg_original(folder, samples):
+    """Outlines have no holes: the boxes of the masks stand for them."""
+    (folder / 'val').mkdir(parents=True)
+    for path, asked in samples:
+        for number, (text, masks) in enumerate(asked):
+            if masks:
+                x, y, w, h = (float(value) for value in coco.toBbox(union(masks)))
+                stem = f'{path.stem}_{number}'
+                Image.open(path).convert('RGB').save(folder / 'val' / f'{stem}.jpg', quality=95)
+                shapes = [{'label': 'target', 'points': [[x, y], [x + w, y], [x + w, y + h], [x, y + h]]},
+                          {'label': 'ignore', 'points': [[0, 0], [40, 0], [40, 40], [0, 40]]}]  # fmt: skip
+                write_json(folder / 'val' / f'{stem}.json',
+                           {'text': [text], 'is_sentence': bool(number), 'shapes': shapes})  # fmt: skip
+
+
+def reasonseg_converted(folder, samples):
+    ignored = np.zeros((SIZE, SIZE), np.uint8, order='F')
+    ignored[:200, 200:] = 1
+    write_json(folder / 'val.json', [
+        {'image': str(path), 'question': text, 'is_sentence': bool(number), 'mask': as_json(union(masks)),
+         'ignore_mask': as_json(coco.encode(ignored))}
+        for path, asked in samples for number, (text, masks) in enumerate(asked) if masks
+    ])  # fmt: skip
+
+
+def gseval_rows(samples):
+    rows = [(path, text, masks) for path, asked in samples for text, masks in asked if masks]
+    return [{'idx': number, 'image_path': str(path), 'class_id': number % 4 + 1, 'label': 'x', 'caption': text,
+             'box': [0, 0, 1, 1], 'segmentation': as_json(union(masks))}
+            for number, (path, text, masks) in enumerate(rows)]  # fmt: skip
+
+
+def gseval_original(folder, samples):
+    folder.mkdir(parents=True)
+    lines = [json.dumps(row) for row in gseval_rows(samples)]
+    (folder / 'GroundingSuite-Eval.jsonl').write_text('\n'.join(lines) + '\n')
+
+
+def gseval_converted(folder, samples):
+    write_json(folder / 'eval.json', gseval_rows(samples))
+
+
+LAYOUTS = {
+    'roborefit': (roborefit_original, roborefit_converted), 'inst2seg': (inst2seg,),
+    'grefcoco': (grefcoco_original, converted_refs(range(9), 'val')),
+    'refcoco': (refcoco_original, converted_refs([1], 'val')),
+    'reasonseg': (reasonseg_original, reasonseg_converted), 'gseval': (gseval_original, gseval_converted),
+}  # fmt: skip
+
+
+def by_definition(lines, threshold, empty):
+    """Figures of a run's lines, in percent, from arrays of pixels."""
+    queries = []
+    for line in lines:
+        truth, found = ([coco.decode(mask).astype(bool) for mask in line[key]] for key in ('truth', 'masks'))
+        counted = ~coco.decode(line['ignore']).astype(bool) if line['ignore'] else True
+        above = [mask for mask, score in zip(found, line['scores']) if np.float32(score) > np.float32(threshold)]
+        here, there = (np.any(some, axis=0) & counted if some else np.zeros((1, 1), bool) for some in (above, truth))
+        queries.append({'truth': truth, 'found': found, 'scores': line['scores'], 'above': len(above),
+                        'in': (here & there).sum(), 'or': (here | there).sum()})  # fmt: skip
+    ious = [query['in'] / query['or'] if query['or'] else empty for query in queries]
+    nothing = [query['above'] == 0 for query in queries if not query['truth']]
+    whole = sum(query['or'] for query in queries)
+    figures = {
+        'gIoU': np.mean(ious), 'cIoU': sum(query['in'] for query in queries) / whole if whole else empty,
+        'no_target_accuracy': np.mean(nothing) if nothing else None,
+        'P@0.5': np.mean(np.array(ious) >= 0.5), 'P@0.9': np.mean(np.array(ious) >= 0.9),
+        'mAP': np.mean([average_precision(queries, iou) for iou in np.arange(50, 100, 5) / 100]),
+        'AP50': average_precision(queries, 0.5),
+    }  # fmt: skip
+    return {name: None if value is None else 100 * value for name, value in figures.items()}
+
+
+def average_precision(queries, iou):
+    pool = sorted(((score, q, p) for q, query in enumerate(queries) for p, score in enumerate(query['scores'])),
+                  key=lambda one: -one[0])  # fmt: skip
+    taken, points, hits = set(), [], 0
+    total = sum(len(query['truth']) for query in queries)
+    for rank, (_, q, p) in enumerate(pool, 1):
+        mask, truth = queries[q]['found'][p], queries[q]['truth']
+        overlaps = [((mask & true).sum() / (mask | true).sum(), t) for t, true in enumerate(truth)
+                    if (q, t) not in taken]  # fmt: skip
+        best, t = max(overlaps, key=lambda one: one[0], default=(0, None))
+        if best >= iou:
+            taken.add((q, t))
+            hits += 1
+        points.append((hits / total, hits / rank))
+    area, recall = 0.0, 0.0
+    for here, _ in points:
+        if here > recall:
+            area += (here - recall) * max(precision for reached, precision in points if reached >= here)
+            recall = here
+    return area
+
+
+def evaluate(*arguments):
+    return cli.main(['eval', *map(str, arguments)])
+
+
+def lines_of(run):
+    """The results in a run's folder, in order, without the headers."""
+    lines = [json.loads(line) for file in run.glob('*.jsonl') for line in file.read_text().splitlines()]
+    return sorted((line for line in lines if 'header' not in line), key=lambda line: line['order'])
+
+
+def without_times(document):
+    """Everything of a JSON document but times and where it lies."""
+    if isinstance(document, dict):
+        return {key: without_times(value) for key, value in document.items() if key not in (*TIMES, 'run')}
+    return document
+
+
+@pytest.mark.parametrize(
+    ('name', 'layout'), [(name, layout) for name, both in LAYOUTS.items() for layout in range(len(both))]
+)
+def test_figures_by_definition(samples, tmp_path, capsys, name, layout):
+    data, run, out = tmp_path / 'data', tmp_path / 'run', tmp_path / 'a.json'
+    LAYOUTS[name][layout](data, samples)
+    split = {'roborefit': 'testA', 'inst2seg': 'test', 'gseval': 'eval'}.get(name, 'val')
+    assert evaluate(name, '--data', data, '--split', split, '--run', run, '--json', out) == 0, capsys.readouterr().err
+    document, benchmark, lines = json.loads(out.read_text()), BENCHMARKS[name], lines_of(run)
+    wanted = by_definition(lines, benchmark.threshold, benchmark.empty)
+    for figure, value in wanted.items():
+        assert document['all'][figure] == pytest.approx(value, abs=1e-6), figure
+    assert len(lines) == document['all']['queries'] >= 3 and document['failed']['queries'] == 0
+    assert all(score > benchmark.threshold for line in lines for score in line['scores'])
+    low, high = document['intervals']['gIoU']
+    assert low <= document['all']['gIoU'] <= high
+    prompts = {line['prompt'] for line in lines}
+    if name == 'reasonseg':
+        assert "Please segment the 'the blue scissors' in the image." in prompts
+        assert 'all the red apples Please output the segmentation mask.' in prompts and 'by_form' in document
+    if name == 'refcoco':
+        assert "Can you segment 'the blue scissors' in the image?" in prompts
+    if name == 'gseval':
+        assert {'stuff', 'part', 'multi'} <= set(document['by_class'])
+    assert 'interval' in capsys.readouterr().out
+
+
+def test_any_number_of_processes(samples, tmp_path, launch):
+    """One, two and three give the same JSON, times apart; each sample is there once."""
+    inst2seg(tmp_path / 'data', samples)
+    documents = []
+    for world in (1, 2, 3):
+        run, out = tmp_path / f'run{world}', tmp_path / f'{world}.json'
+        codes, text = launch('eval', 'inst2seg', '--data', tmp_path / 'data', '--run', run, '--json', out, world=world)
+        assert codes == [0] * world, text
+        assert len(list(run.glob('*.jsonl'))) == world
+        ids = [line['id'] for line in lines_of(run)]
+        assert len(ids) == len(set(ids)) == 9
+        documents.append(without_times(json.loads(out.read_text())))
+    assert documents[0] == documents[1] == documents[2]
+
+
+@pytest.mark.parametrize(('world', 'again'), [(1, 2), (2, 1), (3, 3)])
+def test_killed_it_goes_on(samples, tmp_path, launch, world, again):
+    """kill -9 of the first process as it writes (torchrun would end the others), then the same command."""
+    inst2seg(tmp_path / 'data', samples)
+    argv = ('eval', 'inst2seg', '--data', tmp_path / 'data')
+    whole, cut = tmp_path / 'whole.json', tmp_path / 'cut.json'
+    assert launch(*argv, '--run', tmp_path / 'whole', '--json', whole)[0] == [0]
+    place = 'instructsam.train.evaluation.run_folder:Writer._append'
+    codes, _ = launch(*argv, '--run', tmp_path / 'cut', '--json', cut, world=world, kill=(place, 3))
+    assert codes[0] == -9 and not cut.exists()
+    before = lines_of(tmp_path / 'cut')
+    assert before
+    with (tmp_path / 'cut' / 'results-00000.jsonl').open('ab') as file:
+        file.write(b'{"id": "0-2", "order": [0, 2')  # as if it had been killed within a line
+    codes, text = launch(*argv, '--run', tmp_path / 'cut', '--json', cut, world=again)
+    assert codes == [0] * again, text
+    lines = [json.dumps(line) for line in lines_of(tmp_path / 'cut')]
+    assert all(json.dumps(line) in lines for line in before) and len(lines) == 9  # none was asked twice
+    assert without_times(json.loads(cut.read_text())) == without_times(json.loads(whole.read_text()))
+
+
+def test_a_finished_run_needs_no_model(samples, tmp_path, capsys, monkeypatch):
+    inst2seg(tmp_path / 'data', samples)
+    argv = ('inst2seg', '--data', tmp_path / 'data', '--run', tmp_path / 'run', '--limit', 2)
+    assert evaluate(*argv) == 0
+    said = capsys.readouterr().out
+    monkeypatch.setattr('instructsam.train.evaluation.command.load_engine', None)
+    assert evaluate(*argv) == 0 and capsys.readouterr().out == said
+    assert len(lines_of(tmp_path / 'run')) == 2
+
+
+def test_other_settings_are_another_run(samples, tmp_path, capsys):
+    inst2seg(tmp_path / 'data', samples)
+    argv = ('inst2seg', '--data', tmp_path / 'data', '--run', tmp_path / 'run', '--limit', 1)
+    assert evaluate(*argv) == 0
+    for changed, said in (
+        (['--threshold', 0.4], 'threshold was 0.3 and is 0.4'), (['--mode', 'reference'], "mode was 'consistent'"),
+        (['--limit', 2], 'queries was 1 and is 2'), (['--prompt', 'find {text}'], 'prompts was'),
+    ):  # fmt: skip
+        assert evaluate(*argv, *changed) == 2
+        err = capsys.readouterr().err
+        assert said in err and 'of another run' in err and '--run' in err and err.count('\n') == 1
+
+
+def test_what_fails_is_named_and_tried_again(samples, tmp_path, capsys):
+    """A missing image, and run lengths of another size than the image's: the rest is measured."""
+    data, out = tmp_path / 'data', tmp_path / 'a.json'
+    inst2seg(data, samples)
+    records = json.loads((data / 'test.json').read_text())
+    there = records[0]['image']
+    records[0]['image'] = str(tmp_path / 'later.png')
+    records[1]['annotation'][0]['mask'] = {'size': [4, 4], 'counts': [8, 8]}
+    write_json(data / 'test.json', records)
+    argv = ('inst2seg', '--data', data, '--run', tmp_path / 'run', '--json', out)
+    assert evaluate(*argv) == SOME_FAILED
+    said, document = capsys.readouterr().out, json.loads(out.read_text())
+    assert document['failed']['queries'] == 4 and document['all']['queries'] == 5
+    assert '4 samples FAILED' in said and 'later.png' in said and '[4, 4]' in said
+    (tmp_path / 'later.png').write_bytes(open(there, 'rb').read())
+    assert evaluate(*argv) == SOME_FAILED
+    document = json.loads(out.read_text())
+    assert document['failed']['queries'] == 1 and document['all']['queries'] == 8
+
+
+def test_a_broken_line_is_named(samples, tmp_path, capsys):
+    inst2seg(tmp_path / 'data', samples)
+    argv = ('inst2seg', '--data', tmp_path / 'data', '--run', tmp_path / 'run', '--limit', 2)
+    assert evaluate(*argv) == 0
+    file = tmp_path / 'run' / 'results-00000.jsonl'
+    header, first, second = file.read_text().splitlines()
+    file.write_text('\n'.join([header, first[:-9], second]) + '\n')
+    capsys.readouterr()
+    assert evaluate(*argv) == 2
+    assert f'{file}, line 2' in capsys.readouterr().err and file.read_text().count('\n') == 3
+
+
+@pytest.mark.parametrize(('arguments', 'said'), [
+    ([], '--data'), (['--data', 'absent'], 'absent'), (['--data', '.', '--prompt', 'x'], 'no place for the text'),
+    (['--data', '.'], 'layout'), (['--data', '.', '--limit', '0'], '--limit'),
+], ids=str)  # fmt: skip
+def test_bad_arguments(tmp_path, monkeypatch, capsys, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = evaluate('roborefit', *arguments)
+    except SystemExit as end:  # argparse
+        code = end.code
+    err = capsys.readouterr().err
+    assert code == 2 and said in err and 'error' in err
+
+
+def test_every_row_of_the_table_is_whole():
+    for benchmark in BENCHMARKS.values():
+        assert benchmark.splits and all('{' in prompt for prompt in benchmark.prompts.values())
+        assert 0 < benchmark.threshold < 1 and benchmark.empty in (0, 1)

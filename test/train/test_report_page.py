@@ -1,0 +1,434 @@
+"""`instructsam eval report`: what the page says against the figures, its pictures, and the page in a real browser."""
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from instructsam.core import cli
+from instructsam.core.rle import Rle
+from instructsam.train.evaluation import page, plots
+from instructsam.train.evaluation.benchmarks import BENCHMARKS
+from instructsam.train.evaluation.metrics import IOUS, Compared, average_precision
+from instructsam.train.evaluation.query import Outcome, Query
+from instructsam.train.evaluation.run_folder import Writer
+from instructsam.train.evaluation.summary import compare, summarise
+
+HEADER = {'benchmark': 'inst2seg', 'split': 'test', 'threshold': 0.3, 'lowest': 0.1, 'model': 'a/model', 'prompts': {}}
+HEIGHT, WIDTH = 60, 80
+SCRIPT = '<script>document.documentElement.dataset.broken = 1</script>'
+BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
+FLAGS = (
+    '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-component-update',
+    '--disable-background-networking', '--disable-sync', '--hide-scrollbars', '--virtual-time-budget=3000',
+    '--allow-file-access-from-files',  # a frame of a page may be looked into
+)  # fmt: skip
+
+
+def square(x, y, side=12):
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[y : y + side, x : x + side] = True
+    return Rle.encode(mask)
+
+
+def made_up(image, position, number, of, rng, error=''):
+    """An Outcome of 0 to 3 targets, some found well, some badly, some not."""
+    spots = [(int(x), int(y)) for x, y in zip(rng.integers(0, 66, 3), rng.integers(0, 46, 3))]
+    targets = spots[: rng.integers(4)]
+    found = [square(min(x + int(rng.integers(8)), 66), y) for x, y in targets if rng.random() < 0.8]
+    found += [square(*spots[-1])] * int(rng.random() < 0.3)
+    kind = ('relation', 'attribute', 'rare')[min(number, 1 + (position == 0))]
+    query = Query(
+        f'{position}-{number}', f'the {number}. thing & more of {position}', tuple(square(*spot) for spot in targets),
+        groups={'kind': kind, 'novelty': ['a b', 'c'][:number]}, phrases=('thing',),
+    )  # fmt: skip
+    if error:
+        return Outcome((position, number, of), image, query, error=error)
+    scores = np.sort(rng.uniform(0.15, 1, len(found)))[::-1].tolist()
+    name = 'thing' if number else 'stone'
+    return Outcome(
+        (position, number, of), image, query, masks=tuple(found), scores=tuple(scores), answer=f'a {name}',
+        phrases=(name,), timings_ms={'segment': 100.0 + position, 'prefill': 20.0},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def outcomes(tmp_path):
+    """Of 20 images with three queries each; one of them failed, one's image is gone."""
+    rng, found = np.random.default_rng(3), []
+    for position in range(20):
+        path = tmp_path / f'{position}.png'
+        if position:
+            Image.fromarray(rng.integers(60, 200, (HEIGHT, WIDTH, 3), dtype=np.uint8)).save(path)
+        for number in range(3):
+            found.append(made_up(str(path), position, number, 3, rng, 'too long' * (position == number == 2)))
+    return found
+
+
+@pytest.fixture
+def run(tmp_path):
+    """run(outcomes, name='run', **header): the folder of a run."""
+
+    def write(outcomes, name='run', **header):
+        with Writer(tmp_path / name, 0, {**HEADER, **header}) as writer:
+            for outcome in outcomes:
+                writer.add(outcome)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture
+def report(tmp_path, capsys):
+    """report(*folders): what the command writes about different runs, read."""
+
+    def make(*folders):
+        out = tmp_path / 'report.html'
+        assert cli.main(['eval', 'report', *map(str, folders), '--out', str(out)]) == 0
+        printed, err = capsys.readouterr()
+        assert printed.startswith(f'{out}: {len(folders)} run') and err == ''
+        return Read(out.read_text(encoding='utf-8'))
+
+    return make
+
+
+class Read(HTMLParser):
+    """A page, taken apart: tags (name, attributes), cards, and the rows of its tables (lists of texts)."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.text, self.tags, self.cards, self.rows, self.scripts, self._card = text, [], [], [], 0, None
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.tags.append((tag, attributes))
+        self.scripts += tag == 'script'
+        if tag == 'article':
+            self._card = {'members': json.loads(attributes['data-members']), 'text': '', 'picture': ''}
+            self.cards.append(self._card)
+        elif tag == 'img':
+            self._card['picture'] = attributes['src']
+        elif tag == 'tr':
+            self.rows.append([])
+        elif tag in ('td', 'th'):
+            self.rows[-1].append('')
+
+    def handle_endtag(self, tag):
+        if tag == 'article':
+            self._card = None
+
+    def handle_data(self, data):
+        words = ' '.join(data.split())
+        if self._card is not None:
+            self._card['text'] += f' {words}' if words else ''
+        elif self.rows and self.rows[-1] and words:
+            self.rows[-1][-1] = f'{self.rows[-1][-1]} {words}'.strip()
+
+    def row(self, name):
+        return next(row for row in self.rows if row and row[0].split(' a/model')[0] == name)
+
+    def ids(self):
+        return [card['text'].split()[-1] for card in self.cards]
+
+
+def test_figures_intervals_and_the_paper(run, report, outcomes):
+    found, document = report(run(outcomes)), summarise(outcomes, 0.3, 1.0)
+    row, paper = found.row('run'), BENCHMARKS['inst2seg'].paper
+    low, high = document['intervals']['gIoU']
+    assert row[1] == '59' and f'{document["all"]["gIoU"]:.1f} {low:.1f} – {high:.1f}' in row
+    for figure in ('mAP', 'AP50', 'AP75', 'cIoU', 'no_target_accuracy', 'target_accuracy'):
+        assert any(cell.startswith(f'{document["all"][figure]:.1f} ') for cell in row)
+    assert {'31.5', '60.4'} < set(found.row('paper, InstructSAM-2B'))
+    for group in ('targets', 'kind', 'novelty'):
+        for name, figures in document[f'by_{group}'].items():
+            row = found.row(f'{group} {name}')
+            reported = paper.get(f'test/{group} {name}', {}).get('gIoU')
+            assert row[1] == str(figures['queries'])
+            assert f'{figures["gIoU"]:.1f}' + (f' paper {reported}' if reported else '') in row
+    assert found.row('model')[1] == 'a/model' and found.row('threshold')[1] == '0.3'
+    assert found.row('coco_AP')[1] == f'{document["all"]["coco_AP"]:.1f}'
+
+
+def test_one_file_for_phones_that_loads_nothing(run, report, outcomes):
+    found = report(run(outcomes))
+    loaded = [value for _, attributes in found.tags for key, value in attributes.items() if key in ('src', 'href')]
+    assert loaded and all(value.startswith(('data:image/jpeg;base64,', '#')) for value in loaded)
+    assert not re.search(r'url\(|@import|https?:|fetch\(', found.text)
+    meta = {one.get('name', one.get('http-equiv')): one.get('content') for tag, one in found.tags if tag == 'meta'}
+    assert meta['viewport'] == 'width=device-width, initial-scale=1'
+    assert meta['Content-Security-Policy'].startswith("default-src 'none'")
+    assert 'prefers-color-scheme: dark' in found.text
+
+
+def test_the_cases(run, report, outcomes):
+    """The worst of different images, the best, and for each member of a group its four worst, each once."""
+    found = report(run(outcomes))
+    asked = [one for one in outcomes if not one.error]
+    measured = {one.query.id: compare(one, 0.3) for one in asked}
+
+    def worst(some, count):
+        ordered = sorted(some, key=lambda one: measured[one.query.id].iou(1.0))
+        images = dict.fromkeys(one.image for one in ordered)
+        firsts = [next(one for one in ordered if one.image == image) for image in images]
+        rest = [one for one in ordered if one not in firsts]
+        return [one.query.id for one in (firsts + rest)[:count]]
+
+    twelve = worst(asked, 12)
+    assert found.ids()[:12] == twelve and len({name.split('-')[0] for name in twelve}) == 12
+    filled = [one for one in asked if measured[one.query.id].union and one.query.id not in twelve]
+    best = sorted(filled, key=lambda one: -measured[one.query.id].iou(1.0))[:12]
+    assert found.ids()[12:24] == [one.query.id for one in best]
+    assert len(set(found.ids())) == len(found.ids()) > 24
+    members = {f'targets:{number}' for number in ('0', '1', '2+')} | {'novelty:a b', 'novelty:c'}
+    members |= {f'kind:{name}' for name in ('relation', 'attribute', 'rare')}
+    options = {attributes['value'] for tag, attributes in found.tags if tag == 'option'}
+    assert options == members | {''}
+    for member in members:
+        group, name = member.split(':')
+        those = [one for one in asked if member == f'targets:{measured[one.query.id].number}'
+                 or name in np.atleast_1d(one.query.groups.get(group, []))]  # fmt: skip
+        shown = {name for name, card in zip(found.ids(), found.cards) if member in card['members']}
+        assert set(worst(those, 4)) <= shown <= {one.query.id for one in those}
+    assert {attributes['data-member'] for _, attributes in found.tags if 'data-member' in attributes} == members
+
+
+def test_what_a_card_says(run, report, outcomes):
+    found = report(run(outcomes))
+    by_id = {one.query.id: one for one in outcomes}
+    for name, card in zip(found.ids(), found.cards):
+        one, measured = by_id[name], compare(by_id[name], 0.3)
+        assert one.query.text in card['text'] and one.answer in card['text']
+        assert ('expected thing' in card['text']) == (one.answer == 'a stone')
+        shown = f'{measured.iou(1.0):.2f}' if measured.union else '–'
+        meant, seen = measured.targets or 'nothing', measured.found or 'nothing'
+        assert f'IoU {shown}, {meant} meant, {seen} found' in card['text'].replace(' ,', ',')
+        assert all(f'{score:.2f}' in card['text'] for score in one.scores)
+        assert ('no picture: cannot read' in card['text']) == ('/0.png' in one.image) == (card['picture'] == '')
+    assert any('/0.png' in card['text'] for card in found.cards)
+    pictures = [cv2.imdecode(np.frombuffer(base64.b64decode(card['picture'].partition(',')[2]), np.uint8), 1)
+                for card in found.cards if card['picture']]  # fmt: skip
+    assert {picture.shape for picture in pictures} == {(240, 320, 3)}
+
+
+def test_failed_samples_are_named(run, report, outcomes):
+    found = report(run(outcomes))
+    assert '1 samples failed' in found.text and '<li><b>2-2</b>: too long</li>' in found.text
+
+
+def test_nothing_from_data_is_markup(run, report, outcomes):
+    query = Query('0-0<', SCRIPT, (square(5, 5),), groups={'kind': f"'{SCRIPT}\""}, phrases=(SCRIPT,))
+    bad = [
+        Outcome(
+            (0, 0, 2), f'{SCRIPT}.png', query, masks=(square(5, 5),), scores=(0.9,), answer=f'{SCRIPT}\ud800',
+            phrases=('x',), timings_ms={'segment': 1.0},
+        ),
+        Outcome((0, 1, 2), 'b', Query('0-1', 'b'), error=SCRIPT),
+    ]  # fmt: skip
+    clean, found = report(run(outcomes)), report(run(bad, SCRIPT[:7], model=SCRIPT, seed={'<b>': SCRIPT}))
+    assert found.scripts == clean.scripts == 1 and '<script>document' not in found.text
+    assert found.cards[0]['text'].count(SCRIPT) >= 3 and found.cards[0]['members'][1] == f"kind:'{SCRIPT}\""
+    assert {tag for tag, _ in found.tags} <= {tag for tag, _ in clean.tags} | {'p', 'ul', 'li'}
+    assert not {key for _, attributes in found.tags for key in attributes if key.startswith('on')}
+
+
+def test_several_runs_and_benchmarks(run, report, outcomes):
+    third = run(outcomes, 'third', benchmark='grefcoco', split='val')
+    folders = [run(outcomes), run(outcomes[:30], 'other/run'), third]
+    found = report(*folders)
+    for folder, count in zip(folders, (59, 29, 59)):
+        assert found.row(str(folder))[1] == str(count)
+    assert 'inst2seg test, grefcoco val' in found.text
+    assert {'31.5', '57.3'} < {cell for row in found.rows for cell in row}  # the paper's mAP
+    anchors = {attributes.get('id') for _, attributes in found.tags}
+    assert {'#run-1', '#run-2', '#run-3'} < {attributes.get('href') for _, attributes in found.tags}
+    assert {'run-1', 'run-2', 'run-3'} < anchors
+
+
+def test_runs_of_nothing(run, report, outcomes):
+    failed = [Outcome(one.order, one.image, one.query, error='no') for one in outcomes]
+    silent = [Outcome(one.order, one.image, one.query, timings_ms={'segment': 1.0}) for one in outcomes]
+    query, times = Query('a', 'a'), {'segment': 1.0}
+    of_nothing = [Outcome((0, 0, 1), 'a', query, masks=(square(1, 1),), scores=(0.5,), timings_ms=times)]
+    found = report(run(failed, 'failed'), run(silent, 'silent'), run(of_nothing, 'of_nothing'), run([], 'empty'))
+    assert [found.row(name)[1] for name in ('failed', 'silent', 'of_nothing', 'empty')] == ['0', '60', '1', '0']
+    assert '60 samples failed' in found.text and found.text.count('<svg') == 1
+
+
+def test_the_built_in_model_is_told(run, report, outcomes):
+    assert 'rendered tables only' in report(run(outcomes[:3], model='tabletop')).text
+
+
+def test_tabletop_scenes_are_drawn_again(run, report, outcomes, monkeypatch):
+    drawn = []
+
+    def scene(split, index, seed):
+        drawn.append((split, index, seed))
+        if index == 1:
+            raise RuntimeError('no OpenGL')
+        return SimpleNamespace(rgb=np.full((HEIGHT + (index == 2), WIDTH, 3), 90, np.uint8))
+
+    monkeypatch.setitem(sys.modules, 'instructsam.train.tabletop.scene', SimpleNamespace(scene=scene))
+    named = [replace(one, image=f'test_7_{one.order[0]:06d}') for one in outcomes[:12]]
+    found = report(run(named, benchmark='tabletop'))
+    assert sorted(drawn) == [('test', index, 7) for index in range(4)]  # each once
+    for name, card in zip(found.ids(), found.cards):
+        one = next(one for one in named if one.query.id == name)
+        other_size = name.startswith('2-') and bool(one.query.truth or one.masks)
+        assert ('test_7_000001 cannot be drawn: no OpenGL' in card['text']) == name.startswith('1-')
+        assert ('the picture is (61, 80) now' in card['text']) == other_size
+        assert (card['picture'] == '') == (name.startswith('1-') or other_size)
+    monkeypatch.setitem(sys.modules, 'instructsam.train.tabletop.scene', None)
+    assert 'cannot be drawn: import of' in report(run(named, 'more', benchmark='tabletop')).text
+
+
+def test_pictures():
+    image = np.full((300, 640, 3), 100, np.uint8)
+    masks = {}
+    for name, (y, x, height, width) in {'truth': (40, 40, 80, 80), 'found': (40, 240, 80, 80), 'thin': (200, 40, 80, 1),
+                                        'ignore': (200, 400, 80, 80)}.items():  # fmt: skip
+        mask = np.zeros(image.shape[:2], bool)
+        mask[y : y + height, x : x + width] = True
+        masks[name] = Rle.encode(mask)
+    drawn = page.draw(image, (masks['truth'], masks['thin']), (masks['found'],), masks['ignore'])
+    assert drawn.shape == (150, 320, 3) and (image == 100).all()
+    assert tuple(drawn[40, 20]) == page.TRUTH == tuple(drawn[120, 20]) and tuple(drawn[40, 120]) == page.FOUND
+    assert (drawn[40, 40] == 100).all()  # truth is not filled, what was found is
+    expected = (1 - page.FILL) * 100 + page.FILL * np.array(page.FOUND)
+    assert np.allclose(drawn[40, 140], expected, atol=1)
+    assert (drawn[120, 220] < 60).all() and (drawn[75, 300] == 100).all()
+    small = page.draw(image[:30, :40], (), (Rle.encode(np.zeros((30, 40), bool)),))
+    assert small.shape == (240, 320, 3) and (small == 100).all()
+
+
+def made_up_comparisons(rng, count=40):
+    found = []
+    for _ in range(count):
+        predicted, targets = rng.integers(0, 5), rng.integers(0, 4)
+        scores = np.sort(rng.uniform(0, 1, predicted).round(1))[::-1]
+        found.append(Compared(scores, rng.uniform(0, 1, (predicted, targets)), 0, 1, int(predicted)))
+    return found
+
+
+def test_calibration():
+    queries = made_up_comparisons(np.random.default_rng(0))
+    pairs = [(score, right) for one in queries for score, right in zip(one.scores, one.right[:, 0])]
+    bins, total, error = plots.calibration(queries), 0, 0.0
+    for one in bins:
+        last = one.high == 1
+        those = [(score, right) for score, right in pairs if one.low <= score < one.high or (last and score == 1)]
+        total += len(those)
+        assert one.count == len(those) > 0 and one.high - one.low == pytest.approx(0.1)
+        assert one.score == pytest.approx(np.mean([score for score, _ in those]))
+        assert one.right == pytest.approx(np.mean([right for _, right in those]))
+        error += len(those) / len(pairs) * abs(one.score - one.right)
+    assert total == len(pairs) and plots.calibration_error(bins) == pytest.approx(error)
+    drawn = plots.calibration_svg(bins)
+    assert drawn.count('<circle') == drawn.count('class="bar"') == len(bins) and f'>{bins[-1].count}<' in drawn
+
+
+@pytest.mark.parametrize('iou', [0.5, 0.75])
+def test_the_area_under_a_curve_is_ap(iou):
+    queries = made_up_comparisons(np.random.default_rng(1))
+    recall, precision = plots.precision_recall(queries, iou)
+    assert (np.diff(precision) <= 0).all() and (np.diff(recall) > 0).all()
+    area = (np.diff(np.append(0, recall)) * precision).sum()
+    assert area == pytest.approx(average_precision(queries, iou)) and iou in IOUS
+    path = re.search('d="M[^"]*"', plots.precision_recall_svg({'a < b': (recall, precision)}))[0]
+    assert path.count('H') == len(recall)
+
+
+def test_plots_of_long_runs_and_of_nothing_right():
+    many = np.linspace(0, 1, 10_000)
+    drawn = plots.precision_recall_svg({'a < b': (many, 1 - many), 'none': (np.zeros(0), np.zeros(0))})
+    assert len(drawn) < 20_000 and 'a &lt; b' in drawn and 'nan' not in drawn
+    drawn = plots.calibration_svg([plots.Bin(0, 0.1, 2_000_000, 0, 1), plots.Bin(0.9, 1.0, 12_345, 1.0, 0.5)])
+    assert '>2M<' in drawn and '>12k<' in drawn
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        ([], 'RUN'),
+        (['absent'], 'absent holds no run'),
+        (['run', '--out', 'absent/a.html'], 'there is no folder absent'),
+        (['run', '--out', '.'], 'cannot write .: it is a folder'),
+        (['run', '--out', '/proc/a.html'], 'cannot write /proc/a.html'),
+        (['odd'], "odd is of the benchmark 'chess', expected one of roborefit"),
+        (['old'], 'old: its header lacks threshold'),
+    ],
+    ids=ascii,
+)
+def test_bad_arguments(run, outcomes, arguments, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run(outcomes[:3])
+    run([], 'odd', benchmark='chess')
+    (tmp_path / 'old').mkdir()
+    header = {key: value for key, value in HEADER.items() if key != 'threshold'}
+    (tmp_path / 'old' / 'results-00000.jsonl').write_text(json.dumps({'header': header}) + '\n')
+    try:
+        code = cli.main(['eval', 'report', *arguments])
+    except SystemExit as end:  # argparse
+        code = end.code
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, '') and said in err and err.count('\n') == 1
+
+
+@pytest.fixture
+def browse(tmp_path):
+    """browse(url, *flags): what a real browser prints."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f'needs a browser: none of {", ".join(BROWSERS)} is installed')
+
+    def start(url, *flags):
+        profile = tmp_path / 'profile'
+        command = [browser, *FLAGS, '--window-size=360,740', f'--user-data-dir={profile}', *flags, url]
+        environment = {**os.environ, 'HOME': str(tmp_path)}  # it keeps files there
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return start
+
+
+def test_in_a_browser(run, report, outcomes, browse, tmp_path):
+    """The filter of the link hides cards and marks rows, and a phone shows the page without scrolling sideways."""
+    long = {'model': 'a/folder/of_a_model_' * 5, 'prompts': {'': 'x' * 200}}
+    report(run(outcomes, 'a_run_with_a_really_long_name_' * 2, **long))
+    url = (tmp_path / 'report.html').as_uri()
+    seen = Read(browse(f'{url}#filter=kind:relation', '--dump-dom'))
+    cards = [attributes for tag, attributes in seen.tags if tag == 'article']
+    hidden = ['hidden' in one for one in cards]
+    assert hidden == ['kind:relation' not in json.loads(one['data-members']) for one in cards]
+    assert {*hidden} == {True, False}
+    rows = {one['data-member']: one.get('class') for _, one in seen.tags if 'data-member' in one}
+    assert rows.pop('kind:relation') == 'chosen' and not any(rows.values())
+    root = dict(seen.tags)['html']
+    assert root['data-filter'] == 'kind:relation' and 'data-broken' not in root
+
+    # headless Chromium has no window below 500 px, but frames of any width
+    frame = tmp_path / 'frame.html'
+    frame.write_text(
+        f'<iframe src="{url}#filter=targets:2%2B" width="360" height="740" style="border: 0"></iframe><script>'
+        'onload = () => { document.body.dataset.inside = JSON.stringify(frames[0].document.documentElement.dataset) }'
+        '</script>'
+    )
+    inside = json.loads(dict(Read(browse(frame.as_uri(), '--dump-dom')).tags)['body']['data-inside'])
+    assert inside == {'filter': 'targets:2+', 'scrollWidth': '360'}
+
+    browse(url, f'--screenshot={tmp_path / "shown.png"}')
+    shown = np.asarray(Image.open(tmp_path / 'shown.png').convert('L'))
+    assert shown.shape == (740, 360) and shown.std() > 10 and Path(tmp_path / 'shown.png').stat().st_size > 10_000

@@ -1,0 +1,117 @@
+"""A run's folder: `results-RANK.jsonl` of every process, which only grow. The first line of each is the run's header.
+
+A run that was stopped goes on from whatever whole lines there are, in any number of processes; a line that was cut off
+is dropped, and its sample asked again. Several machines need a folder that all of them see.
+"""
+import fcntl
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from instructsam.core.errors import InstructSAMError
+from instructsam.train.evaluation.query import Outcome
+
+PATTERN = 'results-*.jsonl'
+
+
+class RunError(InstructSAMError):
+    """A run's folder that cannot be used; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is in a folder: the header, and an outcome of every sample, in the split's order."""
+
+    folder: Path
+    header: dict
+    outcomes: tuple[Outcome, ...]
+
+
+def read_run(folder, expected=None):
+    """The Run in `folder`. expected: the header that it must have. Raises RunError."""
+    folder, header, found = Path(folder), expected, {}
+    files = sorted(folder.glob(PATTERN))
+    if not files and expected is None:
+        raise RunError(f'{folder} holds no run, no {PATTERN}: `instructsam eval ... --run DIR` makes one.')
+    for file in files:
+        for number, line in enumerate(_whole_lines(file)):
+            try:
+                if number == 0:
+                    header = _same(json.loads(line)['header'], header, file)
+                    continue
+                outcome = Outcome.from_line(line)
+            except (ValueError, KeyError, TypeError) as error:
+                raise RunError(
+                    f'{file}, line {number + 1}: no line of a run ({error}). Without it, its sample is asked again.'
+                ) from error
+            known = found.get(outcome.query.id)
+            if known is None or known.error:
+                found[outcome.query.id] = outcome
+    if header is None:
+        raise RunError(f'{folder} holds no run: the first line of {files[0].name} is cut off.')
+    return Run(folder, header, tuple(sorted(found.values(), key=lambda one: one.order)))
+
+
+def _whole_lines(file):
+    """Those that have an end."""
+    with file.open('rb') as lines:
+        yield from (line for line in lines if line.endswith(b'\n'))
+
+
+def _same(header, expected, file):
+    """`header`; raises RunError where it is not the expected one, with what differs."""
+    if expected is None or header == expected:
+        return header
+    keys = [key for key in {**header, **expected} if header.get(key) != expected.get(key)]
+    differences = '; '.join(f'{key} was {header.get(key)!r} and is {expected.get(key)!r}' for key in keys)
+    raise RunError(f'{file} is of another run: {differences}. Give this one another folder with --run.')
+
+
+class Writer:
+    """Appends outcomes to the file of one process. Whole lines: a kill loses at most the one being written."""
+
+    def __init__(self, folder, rank, header):
+        """Raises RunError: another process is writing, or it cannot be written."""
+        self.path = Path(folder) / f'results-{rank:05d}.jsonl'
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open('ab')
+        except OSError as error:
+            raise RunError(f'cannot write {self.path}: {error.strerror}') from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(f'{self.path} is being written by another process. Wait for it, or give --run.') from error
+        self._file.truncate(sum(map(len, _whole_lines(self.path))))
+        if not self.path.stat().st_size:
+            self._append(json.dumps({'header': header}))
+
+    def add(self, outcome):
+        self._append(outcome.to_line())
+
+    def _append(self, text):
+        self._file.write(text.encode() + b'\n')
+        self._file.flush()
+
+    def close(self):
+        self._file.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def fingerprint(*paths):
+    """sha256, 16 digits, of the content of files and of all files in folders, with their names."""
+    digest = hashlib.sha256()
+    for path in map(Path, paths):
+        files = sorted(each for each in path.rglob('*') if each.is_file()) if path.is_dir() else [path]
+        for file in files:
+            digest.update(str(file.relative_to(path) if file != path else file.name).encode())
+            with file.open('rb') as content:
+                for part in iter(lambda: content.read(1 << 20), b''):
+                    digest.update(part)
+    return digest.hexdigest()[:16]
