@@ -113,6 +113,7 @@ def package_folders():
 requirements = [
     'accelerate',
     'huggingface-hub',
+    'jinja2',
     'numpy',
     # headless: no window is opened, and a robot may lack the X libraries of opencv-python. From 4.12 on it wants
     # NumPy 2, with which the messages of an apt ROS, built for NumPy 1, cannot be imported.

@@ -113,14 +113,19 @@ class Rle:
 
     def iou(self, others):
         """Intersection over union with each of `others`, [len(others)] float64."""
-        if not others:
-            return np.zeros(0)
-        return coco.iou([self._compressed], [other._compressed for other in others], [0] * len(others))[0]
+        return ious([self], others)[0]
 
     @cached_property
     def _compressed(self):
         uncompressed = {'size': [self.height, self.width], 'counts': self.counts.tolist()}
         return coco.frPyObjects(uncompressed, self.height, self.width)
+
+
+def ious(masks, others):
+    """Intersection over union of each of `masks` with each of `others`, [len(masks), len(others)] float64."""
+    if not masks or not others:
+        return np.zeros((len(masks), len(others)))
+    return coco.iou([one._compressed for one in masks], [one._compressed for one in others], [0] * len(others))
 
 
 def _uncompressed(text):

@@ -131,8 +131,9 @@ def test_intervals_are_those_of_images_drawn_for_both(pair):
     first, second = ([compare(one, 0.3) for one in some] for some in pair)
     images = np.array([one.image for one in pair[0]])
     names = np.unique(images)
-    rng, draws, plain = np.random.default_rng(0), 40, []
-    for _ in range(draws):
+    draws, plain = 40, []
+    for number in range(draws):
+        rng = np.random.default_rng((0, number))
         drawn = [i for name in names[rng.integers(len(names), size=len(names))] for i in np.flatnonzero(images == name)]
         a, b = (metrics.figures([some[i] for i in drawn]) for some in (first, second))
         plain.append({name: b[name] - a[name] for name in a})

@@ -5,7 +5,10 @@ definition, with masks as arrays.
 """
 import io
 import json
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -276,7 +279,8 @@ def test_figures_by_definition(samples, tmp_path, capsys, name, layout):
     data, run, out = tmp_path / 'data', tmp_path / 'run', tmp_path / 'a.json'
     LAYOUTS[name][layout](data, samples)
     split = {'roborefit': 'testA', 'inst2seg': 'test', 'gseval': 'eval'}.get(name, 'val')
-    assert evaluate(name, '--data', data, '--split', split, '--run', run, '--json', out) == 0, capsys.readouterr().err
+    argv = (name, '--data', data, '--split', split, '--results', run, '--json', out)
+    assert evaluate(*argv) == 0, capsys.readouterr().err
     document, benchmark, lines = json.loads(out.read_text()), BENCHMARKS[name], lines_of(run)
     wanted = by_definition(lines, benchmark.threshold, benchmark.empty)
     for figure, value in wanted.items():
@@ -302,7 +306,8 @@ def test_any_number_of_processes(samples, tmp_path, launch):
     documents = []
     for world in (1, 2, 3):
         run, out = tmp_path / f'run{world}', tmp_path / f'{world}.json'
-        codes, text = launch('eval', 'inst2seg', '--data', tmp_path / 'data', '--run', run, '--json', out, world=world)
+        argv = ('eval', 'inst2seg', '--data', tmp_path / 'data', '--results', run, '--json', out)
+        codes, text = launch(*argv, world=world)
         assert codes == [0] * world, text
         assert len(list(run.glob('*.jsonl'))) == world
         ids = [line['id'] for line in lines_of(run)]
@@ -311,21 +316,35 @@ def test_any_number_of_processes(samples, tmp_path, launch):
     assert documents[0] == documents[1] == documents[2]
 
 
+def test_by_torchrun(samples, tmp_path):
+    """The command of the README: torchrun knows options of its own, and takes abbreviations of them."""
+    data, out = tmp_path / 'data', tmp_path / 'a.json'
+    inst2seg(data, samples)
+    launcher = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
+    argv = ['eval', 'inst2seg', '--data', data, '--results', tmp_path / 'run', '--json', out]
+    done = subprocess.run(
+        [*launcher, '-m', 'instructsam.core.cli', *map(str, argv)], env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(out.read_text())['all']['queries'] == 9 and done.stdout.count('cIoU') == 1
+
+
 @pytest.mark.parametrize(('world', 'again'), [(1, 2), (2, 1), (3, 3)])
 def test_killed_it_goes_on(samples, tmp_path, launch, world, again):
     """kill -9 of the first process as it writes (torchrun would end the others), then the same command."""
     inst2seg(tmp_path / 'data', samples)
     argv = ('eval', 'inst2seg', '--data', tmp_path / 'data')
     whole, cut = tmp_path / 'whole.json', tmp_path / 'cut.json'
-    assert launch(*argv, '--run', tmp_path / 'whole', '--json', whole)[0] == [0]
+    assert launch(*argv, '--results', tmp_path / 'whole', '--json', whole)[0] == [0]
     place = 'instructsam.train.evaluation.run_folder:Writer._append'
-    codes, _ = launch(*argv, '--run', tmp_path / 'cut', '--json', cut, world=world, kill=(place, 3))
+    codes, _ = launch(*argv, '--results', tmp_path / 'cut', '--json', cut, world=world, kill=(place, 3))
     assert codes[0] == -9 and not cut.exists()
     before = lines_of(tmp_path / 'cut')
     assert before
     with (tmp_path / 'cut' / 'results-00000.jsonl').open('ab') as file:
         file.write(b'{"id": "0-2", "order": [0, 2')  # as if it had been killed within a line
-    codes, text = launch(*argv, '--run', tmp_path / 'cut', '--json', cut, world=again)
+    codes, text = launch(*argv, '--results', tmp_path / 'cut', '--json', cut, world=again)
     assert codes == [0] * again, text
     lines = [json.dumps(line) for line in lines_of(tmp_path / 'cut')]
     assert all(json.dumps(line) in lines for line in before) and len(lines) == 9  # none was asked twice
@@ -334,7 +353,7 @@ def test_killed_it_goes_on(samples, tmp_path, launch, world, again):
 
 def test_a_finished_run_needs_no_model(samples, tmp_path, capsys, monkeypatch):
     inst2seg(tmp_path / 'data', samples)
-    argv = ('inst2seg', '--data', tmp_path / 'data', '--run', tmp_path / 'run', '--limit', 2)
+    argv = ('inst2seg', '--data', tmp_path / 'data', '--results', tmp_path / 'run', '--limit', 2)
     assert evaluate(*argv) == 0
     said = capsys.readouterr().out
     monkeypatch.setattr('instructsam.train.evaluation.command.load_engine', None)
@@ -344,7 +363,7 @@ def test_a_finished_run_needs_no_model(samples, tmp_path, capsys, monkeypatch):
 
 def test_other_settings_are_another_run(samples, tmp_path, capsys):
     inst2seg(tmp_path / 'data', samples)
-    argv = ('inst2seg', '--data', tmp_path / 'data', '--run', tmp_path / 'run', '--limit', 1)
+    argv = ('inst2seg', '--data', tmp_path / 'data', '--results', tmp_path / 'run', '--limit', 1)
     assert evaluate(*argv) == 0
     for changed, said in (
         (['--threshold', 0.4], 'threshold was 0.3 and is 0.4'), (['--mode', 'reference'], "mode was 'consistent'"),
@@ -352,7 +371,7 @@ def test_other_settings_are_another_run(samples, tmp_path, capsys):
     ):  # fmt: skip
         assert evaluate(*argv, *changed) == 2
         err = capsys.readouterr().err
-        assert said in err and 'of another run' in err and '--run' in err and err.count('\n') == 1
+        assert said in err and 'of another run' in err and '--results' in err and err.count('\n') == 1
 
 
 def test_what_fails_is_named_and_tried_again(samples, tmp_path, capsys):
@@ -364,7 +383,7 @@ def test_what_fails_is_named_and_tried_again(samples, tmp_path, capsys):
     records[0]['image'] = str(tmp_path / 'later.png')
     records[1]['annotation'][0]['mask'] = {'size': [4, 4], 'counts': [8, 8]}
     write_json(data / 'test.json', records)
-    argv = ('inst2seg', '--data', data, '--run', tmp_path / 'run', '--json', out)
+    argv = ('inst2seg', '--data', data, '--results', tmp_path / 'run', '--json', out)
     assert evaluate(*argv) == SOME_FAILED
     said, document = capsys.readouterr().out, json.loads(out.read_text())
     assert document['failed']['queries'] == 4 and document['all']['queries'] == 5
@@ -377,7 +396,7 @@ def test_what_fails_is_named_and_tried_again(samples, tmp_path, capsys):
 
 def test_a_broken_line_is_named(samples, tmp_path, capsys):
     inst2seg(tmp_path / 'data', samples)
-    argv = ('inst2seg', '--data', tmp_path / 'data', '--run', tmp_path / 'run', '--limit', 2)
+    argv = ('inst2seg', '--data', tmp_path / 'data', '--results', tmp_path / 'run', '--limit', 2)
     assert evaluate(*argv) == 0
     file = tmp_path / 'run' / 'results-00000.jsonl'
     header, first, second = file.read_text().splitlines()

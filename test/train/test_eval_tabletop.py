@@ -237,7 +237,7 @@ def test_no_instruction_of_a_kind(command, scenes, monkeypatch):
 def test_the_built_in_model(tmp_path, capfd):
     path = tmp_path / 'a.json'
     chosen = ['--scenes', '2', '--seed', '5', '--split', 'unseen', '--phrase', 'given', '--json', str(path)]
-    assert cli.main(['eval', 'tabletop', *chosen, '--run', str(tmp_path / 'run')]) == 0
+    assert cli.main(['eval', 'tabletop', *chosen, '--results', str(tmp_path / 'run')]) == 0
     out, err = capfd.readouterr()
     document = json.loads(path.read_text())
     assert document['warning'] in out and 'rendered tables only' in out and 'scenes' not in err

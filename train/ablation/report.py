@@ -7,8 +7,8 @@ from instructsam.train.ablation.variants import REFERENCE, VARIANTS
 SHOWN = {'mAP': 'mAP', 'cIoU': 'cIoU', 'gIoU': 'gIoU', 'no_target_accuracy': 'no target', 'answer_accuracy': 'answer'}
 CAPTION = (
     'Percent, mean ± half the range over seeds. To full: the difference, seed by seed. Paper: that of its 2 B model, '
-    'mAP on Inst2Seg, cIoU on ReasonSeg, and its time with K = 50 against K = 10. Sign: same where every seed lost as '
-    'the paper did, opposite, or mixed. ms: median of an instruction on an encoded image; time: the multiple of full.'
+    'mAP on Inst2Seg, cIoU on ReasonSeg. Sign: same where every seed lost as the paper did, opposite, or mixed. What K '
+    'costs in time: test/bench/bench_slots.py.'
 )
 
 
@@ -27,17 +27,14 @@ def _row(name, found, full):
     differences = {
         metric: _differences(found, full, both, metric) for metric in ('mAP', 'cIoU') if name != REFERENCE and both
     }
-    times = [_value(found[seed], 'latency_ms') / _value(full[seed], 'latency_ms') for seed in both]
     paper = {'mAP': variant.paper_map, 'cIoU': variant.paper_ciou}
     return {
         'summary': variant.summary,
         'seeds': list(found),
-        **{metric: _mean([_value(one, metric) for one in found.values()]) for metric in (*SHOWN, 'latency_ms')},
+        **{metric: _mean([_value(one, metric) for one in found.values()]) for metric in SHOWN},
         'difference': {metric: _mean(values) for metric, values in differences.items()},
         'paper': paper,
         'sign': {metric: _sign(differences.get(metric), paper[metric]) for metric in paper},
-        'time': _mean(times),  # multiple of the full model's
-        'paper_time': variant.paper_time,
     }
 
 
@@ -67,7 +64,7 @@ def _sign(differences, paper):
 def table(results):
     """The rows of `results` as a Markdown table, its columns aligned."""
     header = ['variant', 'seeds', 'mAP', 'to full', 'paper', 'sign', 'cIoU', 'to full', 'paper', 'sign']
-    header += [*list(SHOWN.values())[2:], 'ms', 'time', 'paper']
+    header += list(SHOWN.values())[2:]
     lines = [header, None]
     for name, row in results['rows'].items():
         cells = [f'`{name}`', str(len(row['seeds']))]
@@ -75,9 +72,7 @@ def table(results):
             paper = row['paper'][metric]
             cells += [_cell(row[metric]), _cell(row['difference'].get(metric), '+.1f')]
             cells += ['-' if paper is None else f'{paper:+.1f}', row['sign'][metric] or '-']
-        cells += [_cell(row[metric]) for metric in list(SHOWN)[2:]]
-        cells += [_cell(row['latency_ms'], '.0f'), _cell(row['time'], '.2f')]
-        lines.append([*cells, '-' if row['paper_time'] is None else f'{row["paper_time"]:.2f}'])
+        lines.append([*cells, *(_cell(row[metric]) for metric in list(SHOWN)[2:])])
     widths = [max(len(line[column]) for line in lines if line) for column in range(len(header))]
     lines[1] = ['-' * width for width in widths]
     return [f'| {" | ".join(cell.ljust(width) for cell, width in zip(line, widths))} |' for line in lines]

@@ -11,6 +11,7 @@ running      from whatever is on disk to a whole run, in any number of processes
 watching     a bar with the figures so far
 metrics      masks against masks, as the authors compare them
 coco_ap      COCO's AP
+collection   many values are read without Python looking for cycles among them
 intervals    95 % of each figure
 summary      the figures of all and of every group
 report       the figures as a table

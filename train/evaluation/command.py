@@ -73,7 +73,7 @@ def _add_model_arguments(parser, benchmark):
         help='masks that overlap by more than 0.8 IoU (default: %(default)s)',
     )  # fmt: skip
     option('--max-new-tokens', 'limit of an answer', 256, type=count, metavar='N')
-    option('--run', 'folder of the results (default: runs/eval/..., named after benchmark, model and settings)',
+    option('--results', 'folder to keep them in (default: runs/eval/..., named after benchmark, model and settings)',
            type=Path, metavar='DIR')  # fmt: skip
     option('--json', 'write the figures as JSON; - is stdout (the table then goes to stderr)', metavar='FILE')
 
@@ -94,7 +94,7 @@ def run(args):
     model_folder = builtin.folder(args.model)
     source = open_source(args.benchmark, args)
     header = header_of(args, asking, source, model_folder)
-    folder = args.run or Path('runs/eval') / _name(args, header)
+    folder = args.results or Path('runs/eval') / _name(args, header)
     process = Process.of_environment()
 
     from instructsam.train.evaluation.watching import watch

@@ -36,7 +36,7 @@ def run(args):
 
 def compare_runs(first, second):
     """How `second` differs from `first` (run_folder.Run), ready for JSON; figures in percent. Raises RunError."""
-    from instructsam.train.evaluation.summary import compare
+    from instructsam.train.evaluation.summary import compare, members
 
     empty, _ = benchmark_of(first).empty, benchmark_of(second)
     pairs, unpaired = _paired(first, second)
@@ -77,15 +77,6 @@ def benchmark_of(run):
             f'{run.folder} is of the benchmark {run.header["benchmark"]!r}, expected one of {", ".join(BENCHMARKS)}.'
         )
     return BENCHMARKS[run.header['benchmark']]
-
-
-def members(outcome, compared):
-    """The (group, member) pairs that an Outcome with its metrics.Compared is counted in, as in summary.summarise."""
-    pairs = [('targets', compared.number)]
-    for group, names in outcome.query.groups.items():
-        if group != 'targets':
-            pairs += [(group, name) for name in ([names] if isinstance(names, str) else names)]
-    return pairs
 
 
 def _paired(first, second):

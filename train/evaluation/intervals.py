@@ -3,6 +3,9 @@
 The predictions of a query take their true masks whatever else is drawn, so that a draw only weighs queries, and the
 whole set is sorted once.
 """
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from instructsam.train.evaluation.metrics import IOUS, Pooled
@@ -32,17 +35,21 @@ def _drawn(runs, images, empty, draws, seed):
     _, owner = np.unique(np.array(images, dtype=object).astype(str), return_inverse=True)
     count = owner.max() + 1
     for queries in runs:
-        rng, pooled, of_query = np.random.default_rng(seed), Pooled(queries), _parts(queries, empty)
-        drawn = {name: [] for name in ('mAP', 'AP50', 'AP75', *of_query)}
-        for _ in range(draws):
+        pooled, of_query = Pooled(queries), _parts(queries, empty)
+
+        def draw(number):
+            rng = np.random.default_rng((seed, number))
             weights = np.bincount(rng.integers(count, size=count), minlength=count)[owner]
             by_iou = pooled.average_precision(weights)
-            for name, value in (('mAP', by_iou.mean()), ('AP50', by_iou[0]), ('AP75', by_iou[IOUS.index(0.75)])):
-                drawn[name].append(value)
+            drawn = {'mAP': by_iou.mean(), 'AP50': by_iou[0], 'AP75': by_iou[IOUS.index(0.75)]}
             for name, (part, whole) in of_query.items():
                 total = weights @ whole
-                drawn[name].append(weights @ part / total if total else np.nan)
-        yield {name: np.array(values) for name, values in drawn.items()}
+                drawn[name] = weights @ part / total if total else np.nan
+            return drawn
+
+        with ThreadPoolExecutor(os.cpu_count()) as threads:  # NumPy lets the others run
+            drawn = list(threads.map(draw, range(draws)))
+        yield {name: np.array([one[name] for one in drawn]) for name in drawn[0]}
 
 
 def _parts(queries, empty):

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from instructsam.core.rle import Rle
+from instructsam.core.rle import Rle, ious
 
 IOUS = tuple(np.arange(50, 100, 5) / 100)  # of mAP
 _IOUS = np.array(IOUS)
@@ -62,7 +62,7 @@ def compare(masks, scores, truth, threshold, ignore=None):
     intersection = predicted[0].common(true[0]) if predicted and true else 0
     return Compared(
         scores=np.asarray(scores, dtype=np.float64),
-        ious=np.array([mask.iou(truth) for mask in masks], dtype=np.float64).reshape(len(masks), len(truth)),
+        ious=ious(masks, truth),
         intersection=intersection,
         union=sum(mask.area for mask in (*predicted, *true)) - intersection,
         found=len(above),
@@ -145,21 +145,17 @@ def target_accuracy(queries):
     return float(np.mean(found)) if found else np.nan
 
 
-def precision(queries, iou, empty=1.0):
-    """The share of queries whose union has at least this IoU with the true one."""
-    return float(np.mean([query.iou(empty) >= iou for query in queries])) if queries else np.nan
-
-
 def figures(queries, empty=1.0):
     """All of them, name -> share: mAP (mean over IoU 0.50, 0.55 ... 0.95), AP50 ... P@0.9"""
     by_iou = Pooled(queries).average_precision(np.ones(len(queries), dtype=np.int64))
+    of_unions = np.array([query.iou(empty) for query in queries] or [np.nan])
     return {
         'mAP': float(by_iou.mean()),
         'AP50': float(by_iou[0]),
         'AP75': float(by_iou[IOUS.index(0.75)]),
-        'gIoU': giou(queries, empty),
+        'gIoU': float(of_unions.mean()),
         'cIoU': ciou(queries, empty),
         'no_target_accuracy': no_target_accuracy(queries),
         'target_accuracy': target_accuracy(queries),
-        **{f'P@{iou}': precision(queries, iou, empty) for iou in PRECISIONS},
+        **{f'P@{iou}': float((of_unions >= iou).mean()) for iou in PRECISIONS},  # share of unions that are as good
     }

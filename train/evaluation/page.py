@@ -148,7 +148,7 @@ class Case:
 
     @classmethod
     def of(cls, outcome, compared, empty):
-        from instructsam.train.evaluation.compare import members
+        from instructsam.train.evaluation.summary import members
 
         named = [f'{group}:{name}' for group, name in members(outcome, compared)]
         return cls(outcome, compared, compared.iou(empty), named)

@@ -5,11 +5,13 @@ is dropped, and its sample asked again. Several machines need a folder that all 
 """
 import fcntl
 import hashlib
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from instructsam.core.errors import InstructSAMError
+from instructsam.train.evaluation.collection import no_collection
 from instructsam.train.evaluation.query import Outcome
 
 PATTERN = 'results-*.jsonl'
@@ -33,24 +35,29 @@ def read_run(folder, expected=None):
     folder, header, found = Path(folder), expected, {}
     files = sorted(folder.glob(PATTERN))
     if not files and expected is None:
-        raise RunError(f'{folder} holds no run, no {PATTERN}: `instructsam eval ... --run DIR` makes one.')
+        raise RunError(f'{folder} holds no run, no {PATTERN}: `instructsam eval ... --results DIR` makes one.')
     for file in files:
-        for number, line in enumerate(_whole_lines(file)):
-            try:
-                if number == 0:
-                    header = _same(json.loads(line)['header'], header, file)
-                    continue
-                outcome = Outcome.from_line(line)
-            except (ValueError, KeyError, TypeError) as error:
-                raise RunError(
-                    f'{file}, line {number + 1}: no line of a run ({error}). Without it, its sample is asked again.'
-                ) from error
-            known = found.get(outcome.query.id)
-            if known is None or known.error:
-                found[outcome.query.id] = outcome
+        lines = enumerate(_whole_lines(file), start=1)
+        for _, line in itertools.islice(lines, 1):
+            header = _same(_parsed(json.loads, line, file, 1).get('header'), header, file)
+        with no_collection():
+            for number, line in lines:
+                outcome = _parsed(Outcome.from_line, line, file, number)
+                known = found.get(outcome.query.id)
+                if known is None or known.error:
+                    found[outcome.query.id] = outcome
     if header is None:
-        raise RunError(f'{folder} holds no run: the first line of {files[0].name} is cut off.')
+        raise RunError(f'{folder} holds no run: {files[0].name} begins with no header.')
     return Run(folder, header, tuple(sorted(found.values(), key=lambda one: one.order)))
+
+
+def _parsed(parse, line, file, number):
+    try:
+        return parse(line)
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f'{file}, line {number}: no line of a run ({error}). Without it, its sample is asked again.'
+        ) from error
 
 
 def _whole_lines(file):
@@ -65,7 +72,7 @@ def _same(header, expected, file):
         return header
     keys = [key for key in {**header, **expected} if header.get(key) != expected.get(key)]
     differences = '; '.join(f'{key} was {header.get(key)!r} and is {expected.get(key)!r}' for key in keys)
-    raise RunError(f'{file} is of another run: {differences}. Give this one another folder with --run.')
+    raise RunError(f'{file} is of another run: {differences}. Give this one another folder with --results.')
 
 
 class Writer:
@@ -82,7 +89,7 @@ class Writer:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise RunError(f'{self.path} is being written by another process. Wait for it, or give --run.') from error
+            raise RunError(f'{self.path} is being written by another run: wait, or give --results.') from error
         self._file.truncate(sum(map(len, _whole_lines(self.path))))
         if not self.path.stat().st_size:
             self._append(json.dumps({'header': header}))

@@ -5,11 +5,13 @@ import numpy as np
 
 from instructsam.train.evaluation import metrics
 from instructsam.train.evaluation.coco_ap import coco_average_precision
+from instructsam.train.evaluation.collection import no_collection
 from instructsam.train.evaluation.intervals import intervals
 
 SEGMENT, ENCODE = 'segment', 'encode'  # of Outcome.timings_ms: of an instruction, and of its image where it was first
 
 
+@no_collection()
 def summarise(outcomes, threshold, empty=1.0, details=True):
     """Figures of Outcomes; None where there is nothing to measure. Failed ones are counted, and have no part in them.
 
@@ -24,13 +26,14 @@ def summarise(outcomes, threshold, empty=1.0, details=True):
         bounds = intervals(compared, [one.image for one in asked], empty)
         found['intervals'] = {name: [100 * low, 100 * high] for name, (low, high) in bounds.items()}
         found['times'] = times(asked)
-    for group in dict.fromkeys(['targets', *(name for one in asked for name in one.query.groups)]):
-        members = {}
-        for one, measured in zip(asked, compared):
-            for name in _names(one, measured, group):
-                members.setdefault(name, []).append((one, measured))
-        if members:
-            found[f'by_{group}'] = {name: figures(*zip(*members[name]), empty) for name in sorted(members)}
+    groups = {}
+    for one, measured in zip(asked, compared):
+        for group, name in members(one, measured):
+            groups.setdefault(f'by_{group}', {}).setdefault(name, []).append((one, measured))
+    found |= {
+        group: {name: figures(*zip(*those), empty) for name, those in sorted(named.items())}
+        for group, named in groups.items()
+    }
     found['failed'] = {'queries': len(failed), 'first': [f'{one.query.id}: {one.error}' for one in failed[:10]]}
     return found
 
@@ -41,12 +44,12 @@ def compare(outcome, threshold):
     return metrics.compare(outcome.masks, outcome.scores, query.truth, threshold, query.ignore)
 
 
-def _names(outcome, compared, group):
-    """The members of a group that an Outcome belongs to."""
-    if group == 'targets':
-        return [compared.number]
-    names = outcome.query.groups.get(group, [])
-    return [names] if isinstance(names, str) else names
+def members(outcome, compared):
+    """The (group, member) pairs that an Outcome with its metrics.Compared is counted in."""
+    pairs = [('targets', compared.number)]
+    for group, names in outcome.query.groups.items():
+        pairs += [(group, name) for name in ([names] if isinstance(names, str) else names)]
+    return pairs
 
 
 def figures(outcomes, compared, empty=1.0):

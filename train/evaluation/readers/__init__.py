@@ -12,10 +12,9 @@ pickles     pickled values without running what a pickle asks for
 A benchmark comes in its original layout, or converted as the authors of InstructSAM do it. One broken record is one
 Query with an `error`; what concerns the whole set is a DataError.
 """
-import gc
-from contextlib import contextmanager
 from pathlib import Path
 
+from instructsam.train.evaluation.collection import no_collection
 from instructsam.train.evaluation.query import DataError
 from instructsam.train.evaluation.readers import grefcoco, gseval, inst2seg, reasonseg, refcoco, roborefit
 from instructsam.train.evaluation.readers.files import Request
@@ -41,17 +40,5 @@ def read(benchmark, data, split, images=None, split_by=None):
     request = Request(benchmark, data, split, READERS[benchmark].LAYOUTS, images, split_by)
     if split not in request.splits:
         raise DataError(f'{benchmark} has no split {split!r}; its splits are {", ".join(request.splits)}.')
-    with _no_collection():
+    with no_collection():
         return READERS[benchmark].read(request)
-
-
-@contextmanager
-def _no_collection():
-    """Records hold no cycles, and to look for some among millions of values takes longer than to read them."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
