@@ -1,7 +1,6 @@
 """Concept prompting: what the base stage teaches, as a function, as an engine and in the tabletop benchmark."""
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +10,8 @@ from instructsam.core import InstructSAM
 from instructsam.core.grounding import resize_masks
 from instructsam.core.rle import Rle
 from instructsam.train.concepts import ConceptEngine, concept_detections
-from instructsam.train.evaluation.tabletop import Drawn, Question, evaluate
+from instructsam.train.evaluation.asking import Asking, ask_all
+from instructsam.train.evaluation.query import Query, Scene
 from instructsam.train.layers import detect_layers
 
 FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[1] / 'data' / 'reference'))
@@ -64,14 +64,14 @@ def test_an_engine_that_prompts_with_concepts(engine):
 
 
 def test_the_benchmark_asks_it(engine, monkeypatch):
-    instruction = SimpleNamespace(text='the red mug', phrases=('red mug',), kind='category', novel=())
     mask = np.zeros(IMAGE.shape[:2], bool)
     mask[10:40, 10:50] = True
-    drawn = [Drawn(IMAGE, (Question(instruction, (Rle.encode(mask),)),))]
+    query = Query('0-0', 'the red mug', (Rle.encode(mask),), phrases=('red mug',))
     asked = []
     monkeypatch.setattr(ConceptEngine, '_find', lambda self, features, groups: (
         asked.append([group.text_ids for group in groups]) or (torch.ones(1, 1, 8, 8), torch.tensor([[0.75]]))))
-    (answer,) = evaluate(engine, drawn, phrase='given', own_queries=True)
+    scenes = [Scene('by hand', (query,), IMAGE)]
+    (outcome,) = ask_all(engine, scenes, Asking(phrase='given', own_queries=True))
     assert asked == [[tuple(engine.prompter.plain_ids('red mug'))]]
-    assert answer.compared.scores.tolist() == [0.75] and np.isnan(answer.right)
-    assert answer.compared.ious[0, 0] == pytest.approx(mask.mean())
+    assert outcome.scores == (0.75,) and np.isnan(outcome.right)
+    assert outcome.masks[0].iou(query.truth)[0] == pytest.approx(mask.mean())

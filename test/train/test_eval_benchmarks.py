@@ -17,8 +17,11 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from instructsam.core import cli
+from instructsam.core.rle import Rle
 from instructsam.train.evaluation.benchmarks import BENCHMARKS
 from instructsam.train.evaluation.command import SOME_FAILED
+from instructsam.train.evaluation.query import Outcome, Query
+from instructsam.train.evaluation.watching import watch
 
 ROOT = Path(__file__).parents[2]
 SIZE = 448
@@ -418,6 +421,34 @@ def test_bad_arguments(tmp_path, monkeypatch, capsys, arguments, said):
         code = end.code
     err = capsys.readouterr().err
     assert code == 2 and said in err and 'error' in err
+
+
+def test_every_value_of_the_table_can_be_changed(samples, tmp_path):
+    """Nothing where nothing is: an IoU of 1 on Inst2Seg, 0 where it is asked for; and the other settings."""
+    inst2seg(tmp_path / 'data', samples)
+    argv, found = ('inst2seg', '--data', tmp_path / 'data'), []
+    for empty in (1, 0):
+        run, out = tmp_path / f'run{empty}', tmp_path / f'{empty}.json'
+        changed = ('--empty', empty, '--threshold', 0.9, '--lowest', 0.05, '--prompt', 'find {text}')
+        rest = ('--duplicates', 'suppress', '--results', run, '--json', out)
+        assert evaluate(*argv, *changed, *rest) == 0
+        lines, document = lines_of(run), json.loads(out.read_text())
+        assert document['all']['gIoU'] == pytest.approx(by_definition(lines, 0.9, empty)['gIoU'], abs=1e-6)
+        assert all(line['prompt'].startswith('find ') for line in lines)
+        assert 0.05 < min(score for line in lines for score in line['scores']) < 0.3
+        found.append(document['by_targets']['0']['gIoU'])
+    assert found[0] > 0 == found[1]
+
+
+def test_a_bar_shows_the_figures_so_far(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: True)
+    mask = Rle.encode(np.ones((4, 4), bool))
+    outcomes = [
+        Outcome((0, 0, 2), 'a', Query('0', 'all', (mask,)), masks=(mask,), scores=(0.9,)),
+        Outcome((0, 1, 2), 'a', Query('1', 'none', (mask,)), error='gone'),
+    ]
+    assert list(watch('inst2seg test', 0.5, 1.0)(iter(outcomes), 1)) == outcomes
+    assert 'inst2seg test n 1 gIoU 100.0 failed 1' in capsys.readouterr().err
 
 
 def test_every_row_of_the_table_is_whole():

@@ -73,7 +73,7 @@ def test_a_folder_that_cannot_be_written(tabletop, tmp_path):
 
 
 @pytest.mark.parametrize('arguments', [['tabletop', 'generate', 'out'], ['tabletop', 'page', 'a.png'],
-                                       ['eval', 'tabletop', '--model', 'absent']], ids=' '.join)  # fmt: skip
+                                       ['eval', 'tabletop']], ids=' '.join)  # fmt: skip
 def test_without_what_draws(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(render, 'import_module', no_library)

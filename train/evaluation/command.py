@@ -67,6 +67,7 @@ def _add_model_arguments(parser, benchmark):
     option('--threshold', 'instances that score above it are the answer', benchmark.threshold, type=probability)
     option('--lowest', 'what scores above it takes part in AP (default: '
            f'{"the threshold" if benchmark.lowest is None else benchmark.lowest})', type=probability)  # fmt: skip
+    option('--empty', 'IoU of nothing found where nothing is', int(benchmark.empty), type=int, choices=(0, 1))
     option('--prompt', 'template in the place of the benchmark\'s own, e.g. "find {text}"')
     parser.add_argument(
         '--duplicates', choices=('keep', 'suppress'), default='suppress' if benchmark.suppress_duplicates else 'keep',
@@ -101,7 +102,7 @@ def run(args):
 
     found = answer(
         lambda: load_engine(args, process), source, asking, folder, header, process,
-        track=watch(f'{args.benchmark} {args.split}', asking.threshold, benchmark.empty),
+        track=watch(f'{args.benchmark} {args.split}', asking.threshold, args.empty),
     )  # fmt: skip
     return report(args, found, benchmark) if process.rank == 0 else 0
 
@@ -136,7 +137,7 @@ def header_of(args, asking, source, model_folder):
     code = [*Path(instructsam.core.__file__).parent.glob('*.py'), *Path(__file__).parent.rglob('*.py')]
     return {
         'benchmark': args.benchmark, 'split': args.split, **source.identity(), 'model': args.model,
-        'model_hash': fingerprint(model_folder), 'mode': args.mode, **asdict(asking),
+        'model_hash': fingerprint(model_folder), 'mode': args.mode, **asdict(asking), 'empty': args.empty,
         'device': device.partition(':')[0], 'dtype': args.dtype, 'threads': args.threads,
         'code': f'{version()} {fingerprint(*sorted(code))}',
     }  # fmt: skip
@@ -177,7 +178,7 @@ def report(args, found, benchmark):
         raise InstructSAMError('there was nothing to ask: no sample of this kind. Ask for more, or for other kinds.')
     document = {
         **found.header, 'run': str(found.folder), 'warning': builtin.WARNING if args.model in builtin.MODELS else '',
-        **summarise(found.outcomes, args.threshold, benchmark.empty),
+        **summarise(found.outcomes, args.threshold, args.empty),
     }  # fmt: skip
     if args.json is not None:
         write_json(args.json, document)

@@ -38,7 +38,7 @@ def compare_runs(first, second):
     """How `second` differs from `first` (run_folder.Run), ready for JSON; figures in percent. Raises RunError."""
     from instructsam.train.evaluation.summary import compare, members
 
-    empty, _ = benchmark_of(first).empty, benchmark_of(second)
+    empty, _ = empty_of(first), benchmark_of(second)
     pairs, unpaired = _paired(first, second)
     measured = [
         (one, compare(one, first.header['threshold']), compare(other, second.header['threshold']))
@@ -77,6 +77,11 @@ def benchmark_of(run):
             f'{run.folder} is of the benchmark {run.header["benchmark"]!r}, expected one of {", ".join(BENCHMARKS)}.'
         )
     return BENCHMARKS[run.header['benchmark']]
+
+
+def empty_of(run):
+    """IoU of nothing found where nothing is, in the figures of a run_folder.Run. Raises RunError, as benchmark_of."""
+    return run.header.get('empty', benchmark_of(run).empty)
 
 
 def _paired(first, second):

@@ -1,7 +1,8 @@
 """Predicted against true masks as the benchmarks' authors compare them: pooled AP, gIoU, cIoU, accuracy of yes and no.
 
 `compare` boils one query down to a few numbers; everything else takes a sequence of these. Figures are shares, 0 to 1,
-and nan where there is nothing to measure. Checked against recordings of the authors' code (test/train/test_metrics.py).
+and nan where there is nothing to measure. Checked against recordings of the authors' code
+(test/core/test_evaluation_reference.py).
 """
 
 from dataclasses import dataclass

@@ -68,17 +68,18 @@ def page(runs, tell=lambda what: None):
 def _report(run, anchor, name, tell):
     """What the template shows of a run_folder.Run."""
     from instructsam.core import builtin
-    from instructsam.train.evaluation.compare import benchmark_of
+    from instructsam.train.evaluation.compare import benchmark_of, empty_of
     from instructsam.train.evaluation.summary import compare, summarise
 
     benchmark, split = benchmark_of(run), run.header['split']
     tell(f'{anchor}: figures')
-    document = summarise(run.outcomes, run.header['threshold'], benchmark.empty)
+    empty = empty_of(run)
+    document = summarise(run.outcomes, run.header['threshold'], empty)
     asked = [one for one in run.outcomes if not one.error]
     compared = [compare(one, run.header['threshold']) for one in asked]
     columns = _columns([document])
     groups = {name.removeprefix('by_'): document[name] for name in document if name.startswith('by_')}
-    chosen = choose([Case.of(*each, benchmark.empty) for each in zip(asked, compared)])
+    chosen = choose([Case.of(*each, empty) for each in zip(asked, compared)])
     tell(f'{anchor}: pictures')
     pictures = _pictures([case for cases in chosen.values() for case in cases], run.header['benchmark'])
     return {
