@@ -349,6 +349,7 @@ def test_killed_it_goes_on(samples, tmp_path, launch, world, again):
         file.write(b'{"id": "0-2", "order": [0, 2')  # as if it had been killed within a line
     codes, text = launch(*argv, '--results', tmp_path / 'cut', '--json', cut, world=again)
     assert codes == [0] * again, text
+    assert 'results-00000.jsonl: the last line was cut off' in text
     lines = [json.dumps(line) for line in lines_of(tmp_path / 'cut')]
     assert all(json.dumps(line) in lines for line in before) and len(lines) == 9  # none was asked twice
     assert without_times(json.loads(cut.read_text())) == without_times(json.loads(whole.read_text()))

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import itertools
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +91,10 @@ class Writer:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise RunError(f'{self.path} is being written by another run: wait, or give --results.') from error
-        self._file.truncate(sum(map(len, _whole_lines(self.path))))
+        whole = sum(map(len, _whole_lines(self.path)))
+        if self.path.stat().st_size > whole:
+            print(f'{self.path}: the last line was cut off, its sample is asked again', file=sys.stderr)
+            self._file.truncate(whole)
         if not self.path.stat().st_size:
             self._append(json.dumps({'header': header}))
 
