@@ -135,11 +135,12 @@ def header_of(args, asking, source, model_folder):
 
     device = args.device if args.device != 'auto' else 'cuda' if torch.cuda.is_available() else 'cpu'
     code = [*Path(instructsam.core.__file__).parent.glob('*.py'), *Path(__file__).parent.rglob('*.py')]
+    model = [file for file in Path(model_folder).rglob('*') if file.suffix in ('.safetensors', '.json', '.jinja')]
     return {
         'benchmark': args.benchmark, 'split': args.split, **source.identity(), 'model': args.model,
-        'model_hash': fingerprint(model_folder), 'mode': args.mode, **asdict(asking), 'empty': args.empty,
+        'model_hash': fingerprint(sorted(model)), 'mode': args.mode, **asdict(asking), 'empty': args.empty,
         'device': device.partition(':')[0], 'dtype': args.dtype, 'threads': args.threads,
-        'code': f'{version()} {fingerprint(*sorted(code))}',
+        'code': f'{version()} {fingerprint(sorted(code))}',
     }  # fmt: skip
 
 
