@@ -165,6 +165,18 @@ def test_one_kind(scenes):
     assert [[one.text for one in scene.queries] for scene in drawn] == wanted and any(wanted)
 
 
+def test_a_limit(scenes):
+    """Cuts within a scene, and is the same from wherever the run goes on."""
+    counts = [len(scene.queries) for scene in scenes['test']]
+    source = TabletopSource('test', SEED, SCENES, limit=counts[0] + 2)
+    assert len(source) == 2
+    wanted = [*scenes['test'][0].queries, *scenes['test'][1].queries[:2]]
+    drawn = [scene for _, scene in source.open(range(2))]
+    assert [one.text for scene in drawn for one in scene.queries] == [one.text for one in wanted]
+    ((position, last),) = source.open([1])
+    assert position == 1 and len(last.queries) == 2
+
+
 @pytest.fixture
 def command(monkeypatch, capsys, scenes, tmp_path):
     """command(*arguments): (exit code, stdout, stderr) of `eval`, with the oracle as engine and its drawings."""

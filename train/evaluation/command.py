@@ -31,6 +31,7 @@ def add_arguments(parser):
             importlib.import_module('instructsam.train.evaluation.tabletop').add_arguments(subparser)
         else:
             _add_data_arguments(subparser, benchmark)
+        subparser.add_argument('--limit', type=count, metavar='N', help='only the first N samples')
         _add_model_arguments(subparser, benchmark)
     for name, (module, summary) in TOOLS.items():
         importlib.import_module(module).add_arguments(_action(actions, name, summary))
@@ -49,7 +50,6 @@ def _add_data_arguments(parser, benchmark):
     )
     parser.add_argument('--images', type=Path, metavar='DIR', help='folder of the images, where they are elsewhere')
     parser.add_argument('--split-by', choices=('unc', 'google', 'umd'), help='of RefCOCO, where a folder holds several')
-    parser.add_argument('--limit', type=count, metavar='N', help='only the first N samples')
 
 
 def _add_model_arguments(parser, benchmark):

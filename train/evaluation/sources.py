@@ -43,15 +43,20 @@ def _limited(scenes, limit):
 class TabletopSource:
     """Scenes that other processes draw a little ahead."""
 
-    def __init__(self, split, seed, scenes, kinds=None, workers=1):
-        """kinds: of instructions, all by default; workers: processes that draw."""
+    def __init__(self, split, seed, scenes, kinds=None, workers=1, limit=None):
+        """kinds: of instructions, all by default; workers: processes that draw; limit: the first so many queries."""
         self.split, self.seed, self.scenes, self.kinds, self.workers = split, seed, scenes, kinds, workers
+        self.limit, self._last = limit, None  # queries in all, and of the last scene
+        if limit is not None:
+            drawn = _limited((scene for _, scene in self.open(range(scenes))), limit)
+            counts = [len(scene.queries) for scene in drawn]
+            self.scenes, self._last = len(counts), counts[-1]
 
     def __len__(self):
         return self.scenes
 
     def identity(self):
-        return {'seed': self.seed, 'scenes': self.scenes, 'kinds': self.kinds}
+        return {'seed': self.seed, 'scenes': self.scenes, 'kinds': self.kinds, 'limit': self.limit}
 
     def open(self, positions):
         from instructsam.train.evaluation.tabletop import draw
@@ -60,7 +65,9 @@ class TabletopSource:
         positions = list(positions)
         drawing = partial(draw, split=self.split, seed=self.seed, kinds=self.kinds)
         with closing(in_order(drawing, positions, self.workers)) as drawn:
-            yield from zip(positions, drawn)
+            for position, scene in zip(positions, drawn):
+                is_cut = self._last is not None and position == self.scenes - 1
+                yield position, replace(scene, queries=scene.queries[: self._last]) if is_cut else scene
 
 
 def open_source(benchmark, args):
@@ -69,7 +76,7 @@ def open_source(benchmark, args):
         from instructsam.train.tabletop.command import check_drawing
 
         check_drawing()
-        return TabletopSource(args.split, args.seed, args.scenes, args.kinds, args.workers)
+        return TabletopSource(args.split, args.seed, args.scenes, args.kinds, args.workers, args.limit)
     from instructsam.train.evaluation.readers import read
 
     if args.data is None:
