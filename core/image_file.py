@@ -33,6 +33,27 @@ def read_image(path):
     return np.array(image.convert('RGB'))
 
 
+def read_depth(path):
+    """[H, W] float32 m from a 16-bit picture in mm, a floating-point TIFF or a NumPy file in m; 0: no depth there.
+
+    Raises ImageError.
+    """
+    try:
+        if Path(path).suffix == '.npy':
+            depth = np.load(path, allow_pickle=False)
+        else:
+            with Image.open(path) as file:
+                depth = np.asarray(file)
+    except Exception as error:  # as in read_image
+        raise ImageError(f'cannot read {path}: {getattr(error, "strerror", None) or error}') from error
+    if depth.ndim != 2 or depth.dtype.kind not in 'uif' or depth.dtype == np.uint8:
+        raise ImageError(
+            f'{path} is no depth image: one channel of 16-bit mm or of floating-point m, got {depth.dtype} '
+            f'{list(depth.shape)}.'
+        )
+    return depth.astype(np.float32) / (1 if depth.dtype.kind == 'f' else 1000)
+
+
 def check_picture_path(path):
     """Raises InstructSAMError if `write_image` could not write `path`; cheap, for asking before the work is done."""
     Image.init()

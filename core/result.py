@@ -1,6 +1,7 @@
 """What a caller gets back: a `Result` with its instances, and the same as JSON."""
 from dataclasses import dataclass, field
 
+from instructsam.core.geometry import Geometry
 from instructsam.core.rle import Rle
 
 STAGES = ('image_encoders', 'prefill', 'generation', 'detector', 'masks')
@@ -15,6 +16,7 @@ class Instance:
     phrase: str  # the noun phrase of the answer that this object belongs to
     slot: int  # index of the query in the bank, 0 to K - 1
     group: int = 0  # index of the phrase in the answer
+    geometry: Geometry | None = None  # where depth was measured, see core.geometry
 
     @property
     def box(self):
@@ -60,6 +62,7 @@ class Result:
                     'slot': instance.slot,
                     'group': instance.group,
                     'segmentation': instance.mask.to_coco(),
+                    **({'geometry': instance.geometry.to_json()} if instance.geometry is not None else {}),
                 }
                 for instance in self.instances
             ],

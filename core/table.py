@@ -28,8 +28,7 @@ def _table(result):
     columns = {
         'score': [f'{instance.score:.3f}' for instance in result.instances],
         'phrase': [Text(instance.phrase) for instance in result.instances],  # Text: brackets are no markup
-        'box (x0 y0 x1 y1)': [' '.join(map(str, instance.box)) for instance in result.instances],
-        'area px': [str(instance.mask.area) for instance in result.instances],
+        **(_in_meters if any(each.geometry for each in result.instances) else _in_pixels)(result.instances),
         'slot': [str(instance.slot) for instance in result.instances if instance.slot is not None],
     }
     table = Table(title=Text(f'{result.instruction} ({result.width} x {result.height} px)'), title_justify='left')
@@ -39,3 +38,23 @@ def _table(result):
     for row in zip(*columns.values(), strict=True):
         table.add_row(*row)
     return table
+
+
+def _in_pixels(instances):
+    return {
+        'box (x0 y0 x1 y1)': [' '.join(map(str, instance.box)) for instance in instances],
+        'area px': [str(instance.mask.area) for instance in instances],
+    }
+
+
+def _in_meters(instances):
+    """What a line of 80 characters has room for."""
+    found = [instance.geometry for instance in instances]
+    return {
+        'center (x y z) m': [_joined(each.center) if each else '-' for each in found],
+        'size m': [_joined(each.size_m) if each else '-' for each in found],
+    }
+
+
+def _joined(values):
+    return ' '.join(f'{value:.3f}' for value in values)

@@ -1,4 +1,6 @@
 """`instructsam segment`: one image file, one instruction; a table, and on demand JSON and an overlay."""
+import sys
+
 from instructsam.core import DEFAULT_MODEL
 from instructsam.core.commands.arguments import count, probability, seconds, text
 from instructsam.core.commands.document import write_json
@@ -27,6 +29,9 @@ def add_arguments(parser):
     option('--dtype', 'precision of the weights', 'auto', choices=('auto', 'float32', 'bfloat16', 'float16'))
     option('--max-new-tokens', 'limit of the answer', 256, type=count, metavar='N')
     option('--time-budget', 'seconds after which the answer is cut off', type=seconds, metavar='S')
+    option('--depth', 'depth image, aligned to the picture (16-bit mm, or .npy or TIFF of m): the table and the JSON '
+           'then say where objects are and how large; wants --camera', metavar='FILE')  # fmt: skip
+    parser.add_argument('--camera', type=float, nargs=4, metavar=('FX', 'FY', 'CX', 'CY'), help='its intrinsics, px')
     parser.add_argument('--keep-duplicates', action='store_true', help='keep masks that overlap by more than 0.8 IoU')
     forced = parser.add_mutually_exclusive_group()
     forced.add_argument('--phrase', type=text, action='append', help='skip decoding, look for this phrase; repeatable')
@@ -36,9 +41,19 @@ def add_arguments(parser):
 def run(args):
     """Returns exit code 0 where the model has answered, also with 'no target'. Raises InstructSAMError."""
     # imported here, so that --help does not wait for them; torch comes last, after the cheap checks
-    from instructsam.core.image_file import check_path, check_picture_path, read_image, write_image
+    from instructsam.core.errors import InstructSAMError
+    from instructsam.core.image_file import check_path, check_picture_path, read_depth, read_image, write_image
 
+    if (args.depth is None) != (args.camera is None):
+        raise InstructSAMError('--depth and --camera go together: one says how far away, the other in which direction.')
     image = read_image(args.image)
+    depth = intrinsics = None
+    if args.depth is not None:
+        from instructsam.core.geometry import check_camera
+
+        fx, fy, cx, cy = args.camera
+        depth, intrinsics = read_depth(args.depth), [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]
+        check_camera(depth, image.shape[:2], intrinsics)
     if args.out is not None:
         check_picture_path(args.out)
     if args.json not in (None, '-'):
@@ -53,6 +68,8 @@ def run(args):
         max_new_tokens=args.max_new_tokens, time_budget_s=args.time_budget,
         suppress_duplicates=not args.keep_duplicates,
     )  # fmt: skip
+    if depth is not None:
+        result = _located(result, depth, intrinsics)
     if args.out is not None:
         from instructsam.core.overlay import draw
 
@@ -64,3 +81,20 @@ def run(args):
 
     print_result(result, to_stderr=args.json == '-')
     return 0
+
+
+def _located(result, depth, intrinsics):
+    """`result` with the geometry of each instance; one that cannot be located is named on stderr."""
+    from dataclasses import replace
+
+    from instructsam.core.geometry import GeometryError, measure
+
+    located = []
+    for instance in result.instances:
+        try:
+            geometry = measure(instance.mask.decode(), depth, intrinsics)
+        except GeometryError as error:
+            print(f'{instance.phrase} at {instance.box}: {error}', file=sys.stderr)
+            geometry = None
+        located.append(replace(instance, geometry=geometry))
+    return replace(result, instances=tuple(located))

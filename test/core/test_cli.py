@@ -144,6 +144,51 @@ def test_json(segment, tmp_path):
     assert json.loads((tmp_path / 'a.json').read_text()) == document
 
 
+CAMERA = ('--camera', 100, 100, 39.5, 29.5)
+
+
+@pytest.fixture
+def depth_file(tmp_path):
+    """A table 1 m below the camera, the mug on it 5 cm high, in mm."""
+    path = tmp_path / 'depth.png'
+    Image.fromarray(np.where(MUG, 950, 1000).astype(np.uint16)).save(path)
+    return path
+
+
+def test_depth_says_where_and_how_large(segment, depth_file, tmp_path):
+    code, out, err = segment('mug', '--depth', depth_file, *CAMERA, '--json', tmp_path / 'a.json')
+    assert (code, err) == (0, '') and 'center (x y z) m' in out and 'size m' in out
+    (instance,) = json.loads((tmp_path / 'a.json').read_text())['instances']
+    found = instance['geometry']
+    assert found['center_m'] == pytest.approx([-0.0475, -0.0475, 0.975], abs=0.006) and found['has_support']
+    assert found['size_m'] == pytest.approx([0.28, 0.28, 0.05], abs=0.02) and found['valid'] == 1
+    np.save(tmp_path / 'depth.npy', np.where(MUG, 0.95, 1.0))
+    code, again, _ = segment('mug', '--depth', tmp_path / 'depth.npy', *CAMERA)
+    assert code == 0 and out.splitlines()[3] == again.splitlines()[3]
+
+
+def test_an_instance_without_depth_is_named(segment, depth_file, tmp_path):
+    Image.fromarray(np.where(MUG, 0, 1000).astype(np.uint16)).save(depth_file)
+    code, out, err = segment('mug', '--depth', depth_file, *CAMERA, '--json', tmp_path / 'a.json')
+    assert code == 0 and 'center' not in out and '0 % of the mask have a depth' in err and 'red [b]mug[/b]' in err
+    assert 'geometry' not in json.loads((tmp_path / 'a.json').read_text())['instances'][0]
+
+
+def test_depth_that_cannot_be_used(segment, engine, depth_file, picture_file, tmp_path):
+    small = tmp_path / 'small.png'
+    Image.fromarray(np.ones((6, 8), np.uint16)).save(small)
+    (tmp_path / 'cut.png').write_bytes(depth_file.read_bytes()[:40])
+    for arguments, said in (
+        (['--depth', depth_file], 'go together'), (CAMERA, 'go together'),
+        (['--depth', picture_file, *CAMERA], 'no depth image'), (['--depth', small, *CAMERA], 'align depth to colour'),
+        (['--depth', tmp_path / 'cut.png', *CAMERA], 'cannot read'), (['--depth', 'absent.png', *CAMERA], 'absent.png'),
+        (['--depth', depth_file, '--camera', 0, 0, 0, 0], 'focal lengths above 0'),
+    ):  # fmt: skip
+        code, out, err = segment('mug', *arguments)
+        assert (code, out) == (2, '') and said in err and is_one_error_line(err)
+    assert engine.asked is None
+
+
 def test_overlay(segment, tmp_path):
     segment('the mug', '--out', tmp_path / 'a.png')
     assert (read_image(tmp_path / 'a.png')[25, 35] != 128).any()

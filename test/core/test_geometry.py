@@ -1,0 +1,125 @@
+"""Geometry from depth: a box and a ball on a table, whose depth is worked out ray by ray."""
+import numpy as np
+import pytest
+
+from instructsam.core.geometry import GeometryError, measure
+
+HEIGHT, WIDTH = 240, 320
+K = np.array([[300.0, 0, 159.5], [0, 300.0, 119.5], [0, 0, 1]])
+BOX_M = np.array([0.12, 0.08, 0.06])  # length, width, height
+RADIUS_M = 0.04
+
+
+class World:
+    """A table at z = 0 with a box, turned by `turn`, or a ball at its origin, seen from `distance_m` at `pitch`."""
+
+    def __init__(self, thing='box', pitch=50, turn=25, distance_m=0.8, table=True):
+        pitch, turn = np.deg2rad([pitch, turn])
+        forward = np.array([0, np.cos(pitch), -np.sin(pitch)])
+        right = np.array([1.0, 0, 0])
+        self.rotation = np.stack([right, np.cross(forward, right), forward], axis=1)  # the optical axes in the world
+        self.middle = np.array([0, 0, BOX_M[2] / 2 if thing == 'box' else RADIUS_M])
+        self.position = self.middle - distance_m * forward
+        y, x = np.mgrid[:HEIGHT, :WIDTH]
+        rays = np.stack([(x - K[0, 2]) / K[0, 0], (y - K[1, 2]) / K[1, 1], np.ones_like(x)], axis=-1) @ self.rotation.T
+        with np.errstate(divide='ignore', invalid='ignore'):
+            floor = np.where(rays[..., 2] < 0, -self.position[2] / rays[..., 2], np.inf)
+            hit = self._ball(rays) if thing == 'ball' else self._box(rays, turn)
+        self.mask = hit < floor
+        self.depth = np.where(self.mask, hit, floor if table else 0).astype(np.float32)
+        self.depth[~np.isfinite(self.depth)] = 0
+        self.center = (self.middle - self.position) @ self.rotation
+        self.up = self.rotation.T @ [0, 0, 1]
+
+    def _ball(self, rays):
+        offset = self.position - self.middle
+        a, b, c = (rays**2).sum(-1), 2 * rays @ offset, offset @ offset - RADIUS_M**2
+        root = np.sqrt(b**2 - 4 * a * c)
+        return np.where(np.isnan(root), np.inf, (-b - root) / (2 * a))
+
+    def _box(self, rays, turn):
+        axes = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
+        start, step = (self.position - self.middle) @ axes, rays @ axes
+        sides = np.sort(np.stack([(sign * BOX_M / 2 - start) / step for sign in (-1, 1)]), axis=0)
+        near, far = sides[0].max(-1), sides[1].min(-1)
+        return np.where(near < far, near, np.inf)
+
+    def measure(self, depth=None, mask=None):
+        return measure(self.mask if mask is None else mask, self.depth if depth is None else depth, K)
+
+
+def distance(found, world):
+    return np.linalg.norm(found.center - world.center)
+
+
+@pytest.mark.parametrize('pitch', [25, 50, 75, 90])
+@pytest.mark.parametrize('turn', [0, 25, 70])
+def test_a_box(pitch, turn):
+    """Within 4 mm (a pixel is 2.7 mm), whichever way it is turned and looked at, also from straight above."""
+    world = World(pitch=pitch, turn=turn)
+    found = world.measure()
+    assert distance(found, world) < 0.004
+    np.testing.assert_allclose(found.size_m, BOX_M, atol=0.006)
+    assert found.has_support and found.valid == 1 and found.rotation[:, 2] @ world.up > 0.9999
+    np.testing.assert_allclose(found.rotation.T @ found.rotation, np.eye(3), atol=1e-9)
+    assert np.linalg.det(found.rotation) == pytest.approx(1)
+    corner = np.abs((found.points - found.center) @ found.rotation) - found.size_m / 2
+    assert corner.max() < 0.003  # all that is seen is in the box
+
+
+def test_a_ball():
+    """Of its far side nothing is seen."""
+    world = World('ball')
+    found = world.measure()
+    assert distance(found, world) < 0.01
+    np.testing.assert_allclose(found.size_m, [2 * RADIUS_M] * 3, rtol=0.2)
+    assert found.size_m[2] == pytest.approx(2 * RADIUS_M, abs=0.003)
+
+
+def test_noise_holes_and_flying_pixels():
+    world, rng = World(), np.random.default_rng(0)
+    depth = world.depth + rng.normal(0, 0.002, world.depth.shape).astype(np.float32)
+    depth[rng.random(depth.shape) < 0.3] = 0
+    rim = world.mask & ~np.roll(world.mask, 2, axis=1)
+    depth[rim] += rng.uniform(0, 0.3, rim.sum()).astype(np.float32)
+    found = world.measure(depth)
+    assert distance(found, world) < 0.01 and 0.6 < found.valid < 0.8
+    np.testing.assert_allclose(found.size_m, BOX_M, atol=0.02)
+
+
+def test_a_mask_that_takes_some_of_the_table():
+    """What is as low as the support is no part of the object."""
+    world = World()
+    mask = world.mask.copy()
+    rows, columns = np.nonzero(mask)
+    mask[rows.max() - 4 : rows.max() + 5, columns.min() : columns.max()] = True
+    found = world.measure(mask=mask)
+    assert distance(found, world) < 0.006 and np.allclose(found.size_m, BOX_M, atol=0.012)
+
+
+def test_nothing_flat_around_it():
+    """Then the box is that of what is seen, and it says so."""
+    world = World(table=False)
+    found = world.measure()
+    assert not found.has_support and distance(found, world) < 0.04
+    assert np.linalg.det(found.rotation) == pytest.approx(1) and np.allclose(found.size_m, found.visible_m)
+
+
+def test_the_same_twice_and_as_json():
+    world = World()
+    first, second = world.measure().to_json(), world.measure().to_json()
+    assert first == second and first['points'] > 1000 and len(first['rotation']) == 3
+
+
+@pytest.mark.parametrize(('change', 'says'), [
+    ({'depth': np.zeros((HEIGHT, WIDTH))}, '0 % of the mask have a depth'),
+    ({'depth': np.full((HEIGHT, WIDTH), np.nan)}, '0 % of the mask'),
+    ({'depth': np.ones((HEIGHT // 2, WIDTH))}, 'align depth to colour'),
+    ({'intrinsics': np.zeros((3, 3))}, 'focal lengths above 0'),
+    ({'intrinsics': np.full((3, 3), np.nan)}, 'focal lengths above 0'),
+    ({'mask': np.zeros((HEIGHT, WIDTH), bool)}, 'empty'),
+], ids=str)  # fmt: skip
+def test_what_says_nothing_is_refused(change, says):
+    world = World()
+    with pytest.raises(GeometryError, match=says):
+        measure(**{'mask': world.mask, 'depth': world.depth, 'intrinsics': K, **change})
