@@ -106,7 +106,7 @@ def _points(depth, chosen, intrinsics, origin):
     """[N, 3] m of the chosen pixels of a window that starts at `origin` (x, y)."""
     flat = np.flatnonzero(chosen)
     y, x = np.divmod(flat, chosen.shape[1])
-    z = depth.ravel()[flat] if depth.flags.c_contiguous else depth[y, x]
+    z = depth.ravel()[flat]
     points = np.empty((len(z), 3), np.float32)
     points[:, 0] = (x + (origin[0] - intrinsics[0, 2])) * z / intrinsics[0, 0]
     points[:, 1] = (y + (origin[1] - intrinsics[1, 2])) * z / intrinsics[1, 1]
@@ -125,10 +125,11 @@ def _support(depth, mask, has_depth, intrinsics, origin):
     tried = around[rng.integers(len(around), size=(TRIPLES, 3))]
     normals = np.cross(tried[:, 1] - tried[:, 0], tried[:, 2] - tried[:, 0])
     lengths = np.linalg.norm(normals, axis=1)
-    normals = normals[lengths > 1e-12] / lengths[lengths > 1e-12, None]
-    if not len(normals):
+    span = lengths > 1e-12  # three points that lie on no line
+    if not span.any():
         return None
-    offsets = (normals * tried[lengths > 1e-12, 0]).sum(axis=1)
+    normals = normals[span] / lengths[span, None]
+    offsets = (normals * tried[span, 0]).sum(axis=1)
     some = around[rng.integers(len(around), size=RING_POINTS)]
     best = (np.abs(some @ normals.T - offsets) < NEAR_M).sum(axis=0).argmax()
     near = np.abs(around @ normals[best] - offsets[best]) < NEAR_M
@@ -149,31 +150,31 @@ def _standing(points, heights, plane, valid):
     across -= normal * (normal @ across)
     across /= np.linalg.norm(across)
     basis = np.stack([across, np.cross(normal, across)], axis=1)
-    (x, y), (width, length), angle = cv2.minAreaRect(cv2.convexHull(points @ basis.astype(np.float32)))
+    (x, y), (long, short), angle = cv2.minAreaRect(cv2.convexHull(points @ basis.astype(np.float32)))
     turn = np.deg2rad(angle)
     axes = basis @ np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    if width < length:
-        axes = np.stack([axes[:, 1], -axes[:, 0]], axis=1)
+    if long < short:
+        axes, long, short = np.stack([axes[:, 1], -axes[:, 0]], axis=1), short, long
     bottom, top = np.percentile(_some(heights), [BOTTOM, TOP]).tolist()
     return Geometry(
         points=points, center=basis @ [x, y] + normal * (top / 2 - offset),
-        rotation=np.column_stack([axes, normal]), size_m=np.array([max(width, length), min(width, length), top]),
-        visible_m=np.array([max(width, length), min(width, length), top - bottom]),
+        rotation=np.column_stack([axes, normal]), size_m=np.array([long, short, top]),
+        visible_m=np.array([long, short, top - bottom]),
         valid=valid, has_support=True,
     )  # fmt: skip
 
 
 def _floating(points, valid):
     """The Geometry of visible points alone: their principal axes, the third one towards the camera."""
-    points, every = _some(points).astype(np.float64), points
-    middle = points.mean(axis=0)
-    axes = np.linalg.eigh(np.cov((points - middle).T))[1][:, ::-1]
+    some = _some(points).astype(np.float64)
+    middle = some.mean(axis=0)
+    axes = np.linalg.eigh(np.cov((some - middle).T))[1][:, ::-1]
     if axes[:, 2] @ middle > 0:
         axes[:, 2] *= -1
     axes[:, 1] = np.cross(axes[:, 2], axes[:, 0])
-    along = (points - middle) @ axes
+    along = (some - middle) @ axes
     low, high = np.percentile(along, [BOTTOM, TOP], axis=0)
     return Geometry(
-        points=every, center=middle + axes @ ((low + high) / 2), rotation=axes, size_m=high - low,
+        points=points, center=middle + axes @ ((low + high) / 2), rotation=axes, size_m=high - low,
         visible_m=high - low, valid=valid, has_support=False,
     )  # fmt: skip

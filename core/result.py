@@ -1,7 +1,6 @@
 """What a caller gets back: a `Result` with its instances, and the same as JSON."""
 from dataclasses import dataclass, field
 
-from instructsam.core.geometry import Geometry
 from instructsam.core.rle import Rle
 
 STAGES = ('image_encoders', 'prefill', 'generation', 'detector', 'masks')
@@ -16,7 +15,7 @@ class Instance:
     phrase: str  # the noun phrase of the answer that this object belongs to
     slot: int  # index of the query in the bank, 0 to K - 1
     group: int = 0  # index of the phrase in the answer
-    geometry: Geometry | None = None  # where depth was measured, see core.geometry
+    geometry: object = None  # a geometry.Geometry where depth was measured
 
     @property
     def box(self):

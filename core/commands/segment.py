@@ -1,5 +1,6 @@
 """`instructsam segment`: one image file, one instruction; a table, and on demand JSON and an overlay."""
 import sys
+from dataclasses import replace
 
 from instructsam.core import DEFAULT_MODEL
 from instructsam.core.commands.arguments import count, probability, seconds, text
@@ -85,8 +86,6 @@ def run(args):
 
 def _located(result, depth, intrinsics):
     """`result` with the geometry of each instance; one that cannot be located is named on stderr."""
-    from dataclasses import replace
-
     from instructsam.core.geometry import GeometryError, measure
 
     located = []

@@ -23,6 +23,20 @@ def on_the_cpu(monkeypatch):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')  # of the commands that a test starts
 
 
+@pytest.fixture
+def write_run(tmp_path):
+    """write_run(name, outcomes, header): the folder of a run, as `instructsam eval` leaves it."""
+    from instructsam.train.evaluation.run_folder import Writer
+
+    def write(name, outcomes, header):
+        with Writer(tmp_path / name, 0, header) as writer:
+            for outcome in outcomes:
+                writer.add(outcome)
+        return tmp_path / name
+
+    return write
+
+
 @pytest.fixture(scope='session')
 def opengl():
     """For tests that draw: skips them, with the reason, where there is no off-screen OpenGL."""

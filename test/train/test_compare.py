@@ -11,10 +11,10 @@ from instructsam.train.evaluation import metrics
 from instructsam.train.evaluation.compare import compare_runs
 from instructsam.train.evaluation.intervals import intervals, paired_intervals
 from instructsam.train.evaluation.query import Outcome, Query
-from instructsam.train.evaluation.run_folder import Writer, read_run
+from instructsam.train.evaluation.run_folder import read_run
 from instructsam.train.evaluation.summary import compare, summarise
 
-HEADER = {'benchmark': 'inst2seg', 'split': 'test', 'threshold': 0.3, 'model': 'one'}
+HEADER = {'benchmark': 'inst2seg', 'split': 'test', 'threshold': 0.3, 'empty': 1, 'model': 'one'}
 SIDE = 40  # px
 
 
@@ -43,16 +43,9 @@ def answers(seed, quality):
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(write_run):
     """run(name, outcomes, **header): the folder of a run."""
-
-    def write(name, outcomes, **header):
-        with Writer(tmp_path / name, 0, {**HEADER, **header}) as writer:
-            for outcome in outcomes:
-                writer.add(outcome)
-        return tmp_path / name
-
-    return write
+    return lambda name, outcomes, **header: write_run(name, outcomes, {**HEADER, **header})
 
 
 @pytest.fixture

@@ -20,12 +20,12 @@ from instructsam.core import cli
 from instructsam.core.rle import Rle
 from instructsam.train.evaluation import page, plots
 from instructsam.train.evaluation.benchmarks import BENCHMARKS
-from instructsam.train.evaluation.metrics import IOUS, Compared, average_precision
+from instructsam.train.evaluation.metrics import IOUS, Compared, Pooled, average_precision
 from instructsam.train.evaluation.query import Outcome, Query
-from instructsam.train.evaluation.run_folder import Writer
 from instructsam.train.evaluation.summary import compare, summarise
 
-HEADER = {'benchmark': 'inst2seg', 'split': 'test', 'threshold': 0.3, 'lowest': 0.1, 'model': 'a/model', 'prompts': {}}
+HEADER = {'benchmark': 'inst2seg', 'split': 'test', 'threshold': 0.3, 'lowest': 0.1, 'empty': 1,
+          'model': 'a/model', 'prompts': {}}  # fmt: skip
 HEIGHT, WIDTH = 60, 80
 SCRIPT = '<script>document.documentElement.dataset.broken = 1</script>'
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
@@ -77,16 +77,9 @@ def outcomes(tmp_path):
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(write_run):
     """run(outcomes, name='run', **header): the folder of a run."""
-
-    def write(outcomes, name='run', **header):
-        with Writer(tmp_path / name, 0, {**HEADER, **header}) as writer:
-            for outcome in outcomes:
-                writer.add(outcome)
-        return tmp_path / name
-
-    return write
+    return lambda outcomes, name='run', **header: write_run(name, outcomes, {**HEADER, **header})
 
 
 @pytest.fixture
@@ -342,7 +335,7 @@ def test_calibration():
 @pytest.mark.parametrize('iou', [0.5, 0.75])
 def test_the_area_under_a_curve_is_ap(iou):
     queries = made_up_comparisons(np.random.default_rng(1))
-    recall, precision = plots.precision_recall(queries, iou)
+    recall, precision = Pooled(queries).curve(iou)
     assert (np.diff(precision) <= 0).all() and (np.diff(recall) > 0).all()
     area = (np.diff(np.append(0, recall)) * precision).sum()
     assert area == pytest.approx(average_precision(queries, iou)) and iou in IOUS

@@ -17,7 +17,7 @@ class Benchmark:
     splits: tuple[str, ...]
     prompts: dict[str, str]  # form -> template; {text} is the text, {lowered} the same with a small first letter
     threshold: float  # what scores above it is the answer
-    empty: float  # IoU of nothing found where nothing is
+    empty: int  # IoU of nothing found where nothing is
     headline: tuple[str, ...]  # the figures that the paper reports
     lowest: float | None = None  # what takes part in AP scores above it; None: the threshold, as the authors do
     suppress_duplicates: bool = False  # the authors keep them all
@@ -27,41 +27,41 @@ class Benchmark:
 BENCHMARKS = {
     'roborefit': Benchmark(
         "a robot's commands in cluttered rooms, one object each", ('testA', 'testB', 'train'),
-        {'': '{text}' + SUFFIX}, threshold=0.5, empty=0.0, headline=('gIoU',),
+        {'': '{text}' + SUFFIX}, threshold=0.5, empty=0, headline=('gIoU',),
         paper={'testA': {'gIoU': 82.5}, 'testB': {'gIoU': 74.4}},
     ),
     'inst2seg': Benchmark(
-        'instructions with no, one or several targets', ('test',), {'': '{text}' + SUFFIX}, threshold=0.3, empty=1.0,
+        'instructions with no, one or several targets', ('test',), {'': '{text}' + SUFFIX}, threshold=0.3, empty=1,
         headline=('mAP', 'gIoU'),
         paper={'test': {'mAP': 31.5, 'gIoU': 60.4}, 'test/targets 1': {'mAP': 52.6, 'gIoU': 66.8},
                'test/targets 2+': {'mAP': 22.2, 'gIoU': 44.0}, 'test/targets 0': {'gIoU': 74.3}},
     ),
     'grefcoco': Benchmark(
         'referring expressions for no, one or several objects', ('val', 'testA', 'testB', 'train'), {'': CAN_YOU},
-        threshold=0.3, empty=1.0, headline=('mAP', 'cIoU', 'no_target_accuracy'),
+        threshold=0.3, empty=1, headline=('mAP', 'cIoU', 'no_target_accuracy'),
         paper={'val': {'mAP': 57.3, 'cIoU': 68.3}, 'testA': {'mAP': 51.9, 'cIoU': 72.3},
                'testB': {'mAP': 43.5, 'cIoU': 65.2}},
     ),
     'refcoco': Benchmark(
         'RefCOCO, RefCOCO+ and RefCOCOg: referring expressions for one object',
-        ('val', 'testA', 'testB', 'test', 'train'), {'': CAN_YOU}, threshold=0.3, empty=1.0,
+        ('val', 'testA', 'testB', 'test', 'train'), {'': CAN_YOU}, threshold=0.3, empty=1,
         headline=('cIoU', 'gIoU', 'mAP'),
     ),
     'reasonseg': Benchmark(
         'questions that need reasoning, one mask each', ('val', 'test', 'train'),
-        {'long': '{text}' + SUFFIX, 'short': "Please segment the '{lowered}' in the image."}, threshold=0.3, empty=0.0,
+        {'long': '{text}' + SUFFIX, 'short': "Please segment the '{lowered}' in the image."}, threshold=0.3, empty=0,
         headline=('gIoU', 'cIoU'),
         paper={'val': {'gIoU': 62.5, 'cIoU': 65.0}, 'test': {'gIoU': 61.1, 'cIoU': 61.0}},
     ),
     'gseval': Benchmark(
-        'captions of stuff, parts, several and single objects', ('eval',), {'': '{text}'}, threshold=0.3, empty=0.0,
+        'captions of stuff, parts, several and single objects', ('eval',), {'': '{text}'}, threshold=0.3, empty=0,
         headline=('gIoU',),
         paper={'eval': {'gIoU': 64.1}, 'eval/class stuff': {'gIoU': 89.4}, 'eval/class part': {'gIoU': 22.4},
                'eval/class multi': {'gIoU': 73.6}, 'eval/class single': {'gIoU': 54.8}},
     ),
     'tabletop': Benchmark(
         'newly drawn tables, and instructions about them', ('test', 'unseen', 'val', 'train'), {'': '{text}'},
-        threshold=0.5, empty=1.0, headline=('mAP', 'gIoU', 'no_target_accuracy'), lowest=0.05, suppress_duplicates=True,
+        threshold=0.5, empty=1, headline=('mAP', 'gIoU', 'no_target_accuracy'), lowest=0.05, suppress_duplicates=True,
     ),
 }  # fmt: skip
 

@@ -67,7 +67,7 @@ def _add_model_arguments(parser, benchmark):
     option('--threshold', 'instances that score above it are the answer', benchmark.threshold, type=probability)
     option('--lowest', 'what scores above it takes part in AP (default: '
            f'{"the threshold" if benchmark.lowest is None else benchmark.lowest})', type=probability)  # fmt: skip
-    option('--empty', 'IoU of nothing found where nothing is', int(benchmark.empty), type=int, choices=(0, 1))
+    option('--empty', 'IoU of nothing found where nothing is', benchmark.empty, type=int, choices=(0, 1))
     option('--prompt', 'template in the place of the benchmark\'s own, e.g. "find {text}"')
     parser.add_argument(
         '--duplicates', choices=('keep', 'suppress'), default='suppress' if benchmark.suppress_duplicates else 'keep',
@@ -85,6 +85,7 @@ def run(args):
         return importlib.import_module(TOOLS[args.benchmark][0]).run(args)
     from instructsam.core import builtin
     from instructsam.core.image_file import check_path
+    from instructsam.train.evaluation.run_folder import read_run
     from instructsam.train.evaluation.running import Process, answer
     from instructsam.train.evaluation.sources import open_source
 
@@ -100,11 +101,11 @@ def run(args):
 
     from instructsam.train.evaluation.watching import watch
 
-    found = answer(
+    answer(
         lambda: load_engine(args, process), source, asking, folder, header, process,
         track=watch(f'{args.benchmark} {args.split}', asking.threshold, args.empty),
     )  # fmt: skip
-    return report(args, found, benchmark) if process.rank == 0 else 0
+    return 0 if process.rank else report(args, read_run(folder, header), benchmark)
 
 
 def asking_of(benchmark, args):

@@ -38,7 +38,9 @@ def compare_runs(first, second):
     """How `second` differs from `first` (run_folder.Run), ready for JSON; figures in percent. Raises RunError."""
     from instructsam.train.evaluation.summary import compare, members
 
-    empty, _ = empty_of(first), benchmark_of(second)
+    for run in (first, second):
+        benchmark_of(run)
+    empty = first.header['empty']
     pairs, unpaired = _paired(first, second)
     measured = [
         (one, compare(one, first.header['threshold']), compare(other, second.header['threshold']))
@@ -69,7 +71,7 @@ def benchmark_of(run):
     from instructsam.train.evaluation.benchmarks import BENCHMARKS
     from instructsam.train.evaluation.run_folder import RunError
 
-    missing = {'benchmark', 'split', 'threshold'} - run.header.keys()
+    missing = {'benchmark', 'split', 'threshold', 'empty'} - run.header.keys()
     if missing:
         raise RunError(f'{run.folder}: its header lacks {", ".join(sorted(missing))}. `instructsam eval` writes them.')
     if run.header['benchmark'] not in BENCHMARKS:
@@ -77,11 +79,6 @@ def benchmark_of(run):
             f'{run.folder} is of the benchmark {run.header["benchmark"]!r}, expected one of {", ".join(BENCHMARKS)}.'
         )
     return BENCHMARKS[run.header['benchmark']]
-
-
-def empty_of(run):
-    """IoU of nothing found where nothing is, in the figures of a run_folder.Run. Raises RunError, as benchmark_of."""
-    return run.header.get('empty', benchmark_of(run).empty)
 
 
 def _paired(first, second):

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from instructsam.train.evaluation.metrics import IOUS, Pooled
+from instructsam.train.evaluation.metrics import IOUS, Pooled, union_ious
 
 DRAWS, LEVEL = 1000, 0.95
 
@@ -55,7 +55,7 @@ def _drawn(runs, images, empty, draws, seed):
 def _parts(queries, empty):
     """{figure: (what each query adds to its numerator, and to its denominator)}."""
     return {
-        'gIoU': (np.array([query.iou(empty) for query in queries]), np.ones(len(queries))),
+        'gIoU': (union_ious(queries, empty), np.ones(len(queries))),
         'cIoU': tuple(np.array([(query.intersection, query.union) for query in queries], dtype=np.float64).T),
         'no_target_accuracy': _share([not query.found for query in queries], [not query.targets for query in queries]),
         'target_accuracy': _share([query.found > 0 for query in queries], [query.targets > 0 for query in queries]),

@@ -13,7 +13,6 @@ import numpy as np
 from instructsam.core.rle import Rle, ious
 
 IOUS = tuple(np.arange(50, 100, 5) / 100)  # of mAP
-_IOUS = np.array(IOUS)
 NUMBERS = ('0', '1', '2+')  # of targets
 PRECISIONS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -41,7 +40,16 @@ class Compared:
     @cached_property
     def right(self):
         """[P, 10] bool: which predictions take a true mask, at each of IOUS."""
-        return _right(self)
+        right = np.zeros((len(self.scores), len(IOUS)), dtype=bool)
+        free = np.ones((len(IOUS), self.targets), dtype=bool)
+        if self.targets:
+            each = np.arange(len(IOUS))
+            for index in np.argsort(-self.scores, kind='stable'):
+                overlaps = np.where(free, self.ious[index], -1.0)
+                best = overlaps.argmax(axis=1)
+                right[index] = overlaps[each, best] >= IOUS
+                free[each, best] &= ~right[index]
+        return right
 
     def iou(self, empty):
         """Of the unions; `empty` where neither has a pixel."""
@@ -77,7 +85,8 @@ def average_precision(queries, iou):
     overlaps most among those not taken yet, and is right if their IoU is at least `iou`. Precision at a recall is the
     best at that recall or beyond.
     """
-    return float(Pooled(queries).average_precision(np.ones(len(queries), dtype=np.int64))[IOUS.index(iou)])
+    pooled = Pooled(queries)
+    return float(pooled.average_precision(pooled.once())[IOUS.index(iou)])
 
 
 class Pooled:
@@ -96,34 +105,36 @@ class Pooled:
         total = weights @ self.targets
         if not total:
             return np.full(len(IOUS), np.nan)
+        return np.array([precision @ hits / total for hits, precision in self._right_ones(weights)])
+
+    def curve(self, iou):
+        """(recall [R], precision [R]) at each of the R right predictions, at one of IOUS."""
+        hits, precision = self._right_ones(self.once())[IOUS.index(iou)]
+        return hits.cumsum() / max(self.targets.sum(), 1), precision
+
+    def once(self):
+        """The weights of queries that count once each."""
+        return np.ones(len(self.targets), dtype=np.int64)
+
+    def _right_ones(self, weights):
+        """For each of IOUS, how often each right prediction counts, [R], and the precision there or beyond, [R]."""
         each = weights[self.owner]
-        ranked = each.cumsum()
-        found = np.zeros(len(IOUS))
-        for index, right in enumerate(self.right):
+        ranked, found = each.cumsum(), []
+        for right in self.right:
             hits = each[right]
             precision = hits.cumsum() / np.maximum(ranked[right], 1)
-            envelope = np.maximum.accumulate(precision[::-1])[::-1]
-            found[index] = envelope @ hits / total  # recall grows by 1 / total at each right one
+            found.append((hits, np.maximum.accumulate(precision[::-1])[::-1]))
         return found
 
 
-def _right(query):
-    """Which predictions of a query take a true mask, [P, 10] bool: at each of IOUS."""
-    right = np.zeros((len(query.scores), len(IOUS)), dtype=bool)
-    free = np.ones((len(IOUS), query.targets), dtype=bool)
-    if query.targets:
-        each = np.arange(len(IOUS))
-        for index in np.argsort(-query.scores, kind='stable'):
-            overlaps = np.where(free, query.ious[index], -1.0)
-            best = overlaps.argmax(axis=1)
-            right[index] = overlaps[each, best] >= _IOUS
-            free[each, best] &= ~right[index]
-    return right
+def union_ious(queries, empty=1.0):
+    """IoU of the unions of each query, [queries]."""
+    return np.array([query.iou(empty) for query in queries], dtype=np.float64)
 
 
 def giou(queries, empty=1.0):
     """Mean IoU of unions; `empty` where neither has a pixel: 1 on Inst2Seg, gRefCOCO, 0 on ReasonSeg, RoboRefIt."""
-    return float(np.mean([query.iou(empty) for query in queries])) if queries else np.nan
+    return float(union_ious(queries, empty).mean()) if queries else np.nan
 
 
 def ciou(queries, empty=1.0):
@@ -148,15 +159,15 @@ def target_accuracy(queries):
 
 def figures(queries, empty=1.0):
     """All of them, name -> share: mAP (mean over IoU 0.50, 0.55 ... 0.95), AP50 ... P@0.9"""
-    by_iou = Pooled(queries).average_precision(np.ones(len(queries), dtype=np.int64))
-    of_unions = np.array([query.iou(empty) for query in queries] or [np.nan])
+    pooled = Pooled(queries)
+    by_iou, of_unions = pooled.average_precision(pooled.once()), union_ious(queries, empty)
     return {
         'mAP': float(by_iou.mean()),
         'AP50': float(by_iou[0]),
         'AP75': float(by_iou[IOUS.index(0.75)]),
-        'gIoU': float(of_unions.mean()),
+        'gIoU': float(of_unions.mean()) if queries else np.nan,
         'cIoU': ciou(queries, empty),
         'no_target_accuracy': no_target_accuracy(queries),
         'target_accuracy': target_accuracy(queries),
-        **{f'P@{iou}': float((of_unions >= iou).mean()) for iou in PRECISIONS},  # share of unions that are as good
+        **{f'P@{iou}': float((of_unions >= iou).mean()) if queries else np.nan for iou in PRECISIONS},
     }

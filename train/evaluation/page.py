@@ -68,12 +68,12 @@ def page(runs, tell=lambda what: None):
 def _report(run, anchor, name, tell):
     """What the template shows of a run_folder.Run."""
     from instructsam.core import builtin
-    from instructsam.train.evaluation.compare import benchmark_of, empty_of
+    from instructsam.train.evaluation.compare import benchmark_of
     from instructsam.train.evaluation.summary import compare, summarise
 
     benchmark, split = benchmark_of(run), run.header['split']
     tell(f'{anchor}: figures')
-    empty = empty_of(run)
+    empty = run.header['empty']
     document = summarise(run.outcomes, run.header['threshold'], empty)
     asked = [one for one in run.outcomes if not one.error]
     compared = [compare(one, run.header['threshold']) for one in asked]
@@ -124,12 +124,13 @@ def _shown(value):
 def _plots(compared, figures):
     """The plots of metrics.Compared, and what they are about; None where nothing was predicted."""
     from instructsam.train.evaluation import plots
+    from instructsam.train.evaluation.metrics import Pooled
 
     if not any(len(one.scores) for one in compared):
         return None
-    bins = plots.calibration(compared)
+    bins, pooled = plots.calibration(compared), Pooled(compared)
     curves = {
-        f'IoU {iou}: AP {_shown(figures[name])}': plots.precision_recall(compared, iou)
+        f'IoU {iou}: AP {_shown(figures[name])}': pooled.curve(iou)
         for iou, name in ((0.5, 'AP50'), (0.75, 'AP75')) if figures[name] is not None
     }  # fmt: skip
     return {

@@ -43,16 +43,6 @@ def calibration_error(bins):
     return sum(one.count * abs(one.right - one.score) for one in bins) / sum(one.count for one in bins)
 
 
-def precision_recall(queries, iou):
-    """(recall [R], precision [R]) at each of the R right predictions of metrics.Compared, as in average_precision."""
-    total = sum(query.targets for query in queries)
-    scores = np.concatenate([query.scores for query in queries])
-    right = np.concatenate([query.right[:, IOUS.index(iou)] for query in queries])[np.argsort(-scores, kind='stable')]
-    precision = np.cumsum(right) / np.arange(1, len(right) + 1)
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return np.cumsum(right)[right] / max(total, 1), envelope[right]
-
-
 def calibration_svg(bins):
     """Dots at mean score and share, above them how many predictions there are."""
     most = max(one.count for one in bins)

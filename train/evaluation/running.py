@@ -24,9 +24,8 @@ class Process:
 
     @classmethod
     def of_environment(cls):
-        names = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')
-        return cls(**{key: int(os.environ.get(name, default)) for key, name, default in
-                      zip(('rank', 'world', 'local_rank'), names, ('0', '1', '0'))})  # fmt: skip
+        named = (('RANK', 0), ('WORLD_SIZE', 1), ('LOCAL_RANK', 0))
+        return cls(*(int(os.environ.get(name, default)) for name, default in named))
 
     def wait_for_all(self):
         """Returns when every process has come here."""
@@ -40,7 +39,7 @@ class Process:
 
 
 def answer(load_engine, source, asking, folder, header, process=Process(), track=lambda outcomes, scenes: outcomes):
-    """Asks what is not answered in `folder` yet, and returns the whole Run once all processes are done.
+    """Asks what is not answered in `folder` yet, and returns once all processes are done.
 
     load_engine: called where there is something to ask. track: gets the outcomes as they come and the number of scenes,
     and yields them on, e.g. to show how far it is. Failed samples of an earlier start are tried again. Raises RunError.
@@ -54,7 +53,6 @@ def answer(load_engine, source, asking, folder, header, process=Process(), track
             for outcome in track(_outcomes(engine, source, waiting, asking, done), len(waiting)):
                 writer.add(outcome)
     process.wait_for_all()
-    return read_run(folder, header)
 
 
 def _done(outcomes):
