@@ -15,14 +15,15 @@ sys.path.insert(0, str(ROOT / 'scripts'))
 from ros_source import NONE, RUN_WHEELS, SOURCED, WHEELS, build_environment, ros_source  # noqa: E402
 
 NAME = 'instructsam_ros'
+INTERFACES = ('msg', 'srv', 'action')  # folders, and the endings of the files in them
 ROS, WHY = ros_source()
 LEFT_OUT = {'include', 'parent_prefix_path', 'environment'}  # headers, and files that name the build's own folders
 
 
 class BuildRos(Command):
-    """Generates and compiles instructsam_ros.msg with the CMakeLists.txt that colcon uses too."""
+    """Generates and compiles its interfaces with the CMakeLists.txt that colcon uses too."""
 
-    description = 'generate and compile instructsam_ros.msg'
+    description = 'generate and compile the ROS interfaces'
     user_options = []
     editable_mode = False  # set by setuptools: generate into the source tree
     build_lib = None
@@ -34,7 +35,7 @@ class BuildRos(Command):
         self.set_undefined_options('build', ('build_lib', 'build_lib'))
 
     def get_source_files(self):
-        return ['package.xml', 'CMakeLists.txt', *map(str, Path('msg').glob('*.msg'))]
+        return ['package.xml', 'CMakeLists.txt', *(str(p) for kind in INTERFACES for p in Path(kind).glob(f'*.{kind}'))]
 
     def get_outputs(self):
         return []
@@ -54,7 +55,8 @@ class BuildRos(Command):
         site = next(stage.glob('**/*-packages'))
         package = ROOT / NAME if self.editable_mode else Path(self.build_lib) / NAME
         not_python = shutil.ignore_patterns('*.c', '__pycache__')
-        shutil.copytree(site / NAME / 'msg', package / 'msg', dirs_exist_ok=True, ignore=not_python)
+        for kind in INTERFACES:
+            shutil.copytree(site / NAME / kind, package / kind, dirs_exist_ok=True, ignore=not_python)
         for library in (site / NAME).glob('*.so'):
             (package / library.name).unlink(missing_ok=True)  # writing into it would crash a process that has it loaded
             shutil.copy2(library, package)
@@ -122,6 +124,7 @@ requirements = [
     'pycocotools',
     'rich',
     'safetensors',
+    'scipy',
     'torch>=2.4',
     'transformers>=5.0,<6',
 ]
@@ -131,6 +134,7 @@ if ROS != NONE:
     commands += [
         'instructsam-perception = instructsam_ros.perception_node:main',
         'instructsam-replay = instructsam_ros.replay_node:main',
+        'instructsam-simulated-camera = instructsam_ros.simulated_camera:main',
     ]
 if ROS == WHEELS:
     requirements += RUN_WHEELS

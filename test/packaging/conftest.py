@@ -133,7 +133,8 @@ def tree(tmp_path):
     """A copy of the checkout without anything built."""
     folder = tmp_path / 'src/instructsam_ros'
     shutil.copytree(ROOT, folder, ignore=not_sources)
-    shutil.rmtree(folder / 'instructsam_ros/msg', ignore_errors=True)
+    for kind in ('action', 'msg', 'srv'):
+        shutil.rmtree(folder / 'instructsam_ros' / kind, ignore_errors=True)
     return folder
 
 
