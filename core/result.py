@@ -3,6 +3,7 @@ from dataclasses import dataclass, field
 
 from instructsam.core.rle import Rle
 
+UNTRACKED = -1
 STAGES = ('image_encoders', 'prefill', 'generation', 'detector', 'masks')
 
 
@@ -16,6 +17,8 @@ class Instance:
     slot: int  # index of the query in the bank, 0 to K - 1
     group: int = 0  # index of the phrase in the answer
     geometry: object = None  # a geometry.Geometry where depth was measured
+    geometry_message: str = ''  # for a person: why it could not be, though there was a depth image
+    track_id: int = UNTRACKED  # the same for the same object over time, see tracking.Tracker
 
     @property
     def box(self):

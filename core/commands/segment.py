@@ -1,6 +1,5 @@
 """`instructsam segment`: one image file, one instruction; a table, and on demand JSON and an overlay."""
 import sys
-from dataclasses import replace
 
 from instructsam.core import DEFAULT_MODEL
 from instructsam.core.commands.arguments import count, probability, seconds, text
@@ -48,13 +47,13 @@ def run(args):
     if (args.depth is None) != (args.camera is None):
         raise InstructSAMError('--depth and --camera go together: one says how far away, the other in which direction.')
     image = read_image(args.image)
-    depth = intrinsics = None
+    depth = camera = None
     if args.depth is not None:
-        from instructsam.core.geometry import check_camera
+        from instructsam.core.geometry import CameraModel, check_depth, locate
 
         fx, fy, cx, cy = args.camera
-        depth, intrinsics = read_depth(args.depth), [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]
-        check_camera(depth, image.shape[:2], intrinsics)
+        depth, camera = read_depth(args.depth), CameraModel(*image.shape[:2], [[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+        check_depth(depth, camera, image.shape[:2])
     if args.out is not None:
         check_picture_path(args.out)
     if args.json not in (None, '-'):
@@ -70,7 +69,10 @@ def run(args):
         suppress_duplicates=not args.keep_duplicates,
     )  # fmt: skip
     if depth is not None:
-        result = _located(result, depth, intrinsics)
+        result = locate(result, depth, camera)
+        for instance in result.instances:
+            if instance.geometry_message:
+                print(f'{instance.phrase} at {instance.box}: {instance.geometry_message}', file=sys.stderr)
     if args.out is not None:
         from instructsam.core.overlay import draw
 
@@ -83,17 +85,3 @@ def run(args):
     print_result(result, to_stderr=args.json == '-')
     return 0
 
-
-def _located(result, depth, intrinsics):
-    """`result` with the geometry of each instance; one that cannot be located is named on stderr."""
-    from instructsam.core.geometry import GeometryError, measure
-
-    located = []
-    for instance in result.instances:
-        try:
-            geometry = measure(instance.mask.decode(), depth, intrinsics)
-        except GeometryError as error:
-            print(f'{instance.phrase} at {instance.box}: {error}', file=sys.stderr)
-            geometry = None
-        located.append(replace(instance, geometry=geometry))
-    return replace(result, instances=tuple(located))

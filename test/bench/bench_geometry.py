@@ -3,8 +3,8 @@
     python test/bench/bench_geometry.py [--scenes 60] [--seed 123]
 
 Objects of which over 80 % are seen, 0.5 to 1.2 m away, with their true masks: distance of the box's center, and mean
-error of its three sides. Then the time of `measure` for the ten largest objects of a picture, the median over pictures.
-Exits with 1 where centers are off by 1 cm or sides by 15 %.
+error of its three sides. Then the time of `measure` for the ten largest objects of a picture, the median over pictures
+that have so many. Exits with 1 where centers are off by 1 cm, sides by 15 %, or ten objects take 15 ms.
 """
 import argparse
 import statistics
@@ -13,10 +13,12 @@ import time
 
 import numpy as np
 
-from instructsam.core.geometry import measure
+from instructsam.core.geometry import CameraModel, measure
+from instructsam.core.rle import Rle
+from instructsam.train.tabletop.generate import depth_mm
 from instructsam.train.tabletop.scene import scene
 
-GOALS = {'center_m': 0.01, 'size': 0.15}
+GOALS = {'center_m': 0.01, 'size': 0.15, 'ten_ms': 15.0}
 SIZE, LARGE, TIMED = (448, 448), (1280, 720), 8  # px, and pictures of the large size
 LEAST_PX = 150
 
@@ -26,9 +28,10 @@ def accuracy(scenes, seed):
     centers_m, sizes = [], []
     for index in range(scenes):
         made = scene('test', index, seed, size=SIZE)
+        camera = CameraModel(*made.depth.shape, made.camera.intrinsics)
         for item in made.objects:
             if item.seen_px > max(0.8 * item.whole_px, LEAST_PX) and 0.5 < item.camera_m[2] < 1.2:
-                found = measure(made.ids == item.id, made.depth, made.camera.intrinsics)
+                found = measure(made.ids == item.id, made.depth, camera)
                 true = np.sort(item.extent_m)
                 centers_m.append(float(np.linalg.norm(found.center - item.camera_m)))
                 sizes.append(float(np.mean(np.abs(np.sort(found.size_m) - true) / true)))
@@ -36,19 +39,23 @@ def accuracy(scenes, seed):
 
 
 def ten_ms(seed):
-    """Median time of ten objects."""
-    times_ms = []
-    for index in range(TIMED):
-        made = scene('test', index, seed, size=LARGE)
+    """(median time of ten objects, median of their pixels together), as the node gets them: run lengths and mm."""
+    times_ms, pixels, index = [], [], 0
+    while len(pixels) < TIMED:
+        made, index = scene('test', index, seed, size=LARGE), index + 1
         ids, counts = np.unique(made.ids[made.ids >= 0], return_counts=True)
-        largest = ids[np.argsort(-counts)][:10]
-        masks = [made.ids == largest[number % len(largest)] for number in range(10)]
+        if len(ids) < 10:
+            continue
+        largest = np.argsort(-counts)[:10]
+        pixels.append(int(counts[largest].sum()))
+        masks = [Rle.encode(made.ids == ids[each]) for each in largest]
+        depth, camera = depth_mm(made.depth), CameraModel(*made.depth.shape, made.camera.intrinsics)
         for _ in range(5):
             start = time.perf_counter()
             for mask in masks:
-                measure(mask, made.depth, made.camera.intrinsics)
+                measure(mask, depth, camera)
             times_ms.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times_ms)
+    return statistics.median(times_ms), statistics.median(pixels)
 
 
 def main():
@@ -56,9 +63,11 @@ def main():
     parser.add_argument('--scenes', type=int, default=60)
     parser.add_argument('--seed', type=int, default=123)
     arguments = parser.parse_args()
-    found = {**accuracy(arguments.scenes, arguments.seed), 'ten_ms': ten_ms(arguments.seed)}
+    found = accuracy(arguments.scenes, arguments.seed)
+    found['ten_ms'], pixels = ten_ms(arguments.seed)
     print(f'{found["objects"]} objects: centers off by {1e3 * found["center_m"]:.1f} mm, sides by '
-          f'{100 * found["size"]:.1f} % (medians); ten objects at 1280x720: {found["ten_ms"]:.1f} ms')  # fmt: skip
+          f'{100 * found["size"]:.1f} % (medians)')
+    print(f'ten objects at 1280x720, {pixels:.0f} pixels: {found["ten_ms"]:.1f} ms')
     return int(any(found[name] >= goal for name, goal in GOALS.items()))
 
 

@@ -2,7 +2,9 @@
 import numpy as np
 import pytest
 
-from instructsam.core.geometry import GeometryError, measure
+from instructsam.core.geometry import CameraModel, GeometryError, locate, measure
+from instructsam.core.result import Instance, Result
+from instructsam.core.rle import Rle
 
 HEIGHT, WIDTH = 240, 320
 K = np.array([[300.0, 0, 159.5], [0, 300.0, 119.5], [0, 0, 1]])
@@ -45,7 +47,8 @@ class World:
         return np.where(near < far, near, np.inf)
 
     def measure(self, depth=None, mask=None):
-        return measure(self.mask if mask is None else mask, self.depth if depth is None else depth, K)
+        camera = CameraModel(HEIGHT, WIDTH, K)
+        return measure(self.mask if mask is None else mask, self.depth if depth is None else depth, camera)
 
 
 def distance(found, world):
@@ -115,11 +118,58 @@ def test_the_same_twice_and_as_json():
     ({'depth': np.zeros((HEIGHT, WIDTH))}, '0 % of the mask have a depth'),
     ({'depth': np.full((HEIGHT, WIDTH), np.nan)}, '0 % of the mask'),
     ({'depth': np.ones((HEIGHT // 2, WIDTH))}, 'align depth to colour'),
-    ({'intrinsics': np.zeros((3, 3))}, 'focal lengths above 0'),
-    ({'intrinsics': np.full((3, 3), np.nan)}, 'focal lengths above 0'),
+    ({'camera': CameraModel(HEIGHT * 2, WIDTH, K)}, 'camera info is of'),
     ({'mask': np.zeros((HEIGHT, WIDTH), bool)}, 'empty'),
-], ids=str)  # fmt: skip
+], ids=['zeros', 'nan', 'another size', 'another camera', 'empty mask'])  # fmt: skip
 def test_what_says_nothing_is_refused(change, says):
     world = World()
     with pytest.raises(GeometryError, match=says):
-        measure(**{'mask': world.mask, 'depth': world.depth, 'intrinsics': K, **change})
+        measure(**{'mask': world.mask, 'depth': world.depth, 'camera': CameraModel(HEIGHT, WIDTH, K), **change})
+
+
+def test_run_lengths_millimetres_and_pixels():
+    """The same from run lengths as from a mask, and from millimetres as from metres; each point knows its pixel."""
+    world = World()
+    camera = CameraModel(HEIGHT, WIDTH, K)
+    from_mask, from_rle = world.measure(), measure(Rle.encode(world.mask), world.depth, camera)
+    np.testing.assert_array_equal(from_mask.points, from_rle.points)
+    in_mm = measure(world.mask, np.round(world.depth * 1000).astype(np.uint16), camera)
+    assert np.linalg.norm(in_mm.center - from_mask.center) < 0.001
+    y, x = np.divmod(from_mask.pixels, WIDTH)
+    assert world.mask[y, x].all()
+    again = from_mask.points / from_mask.points[:, 2:] @ K.T
+    np.testing.assert_allclose(again[:, :2], np.stack([x, y], axis=1), atol=1e-2)
+
+
+@pytest.mark.parametrize('mask', [
+    np.pad(np.ones((10, 12), bool), ((0, HEIGHT - 10), (0, WIDTH - 12))),
+    np.pad(np.ones((10, 12), bool), ((HEIGHT - 10, 0), (WIDTH - 12, 0))),
+    np.ones((HEIGHT, WIDTH), bool),
+    np.random.default_rng(0).random((HEIGHT, WIDTH)) < 0.5,
+], ids=['upper left', 'lower right', 'everything', 'speckles'])  # fmt: skip
+def test_masks_at_the_edge(mask):
+    found = measure(mask, np.ones((HEIGHT, WIDTH)), CameraModel(HEIGHT, WIDTH, K))
+    assert np.array_equal(np.sort(found.pixels), np.flatnonzero(mask))
+
+
+def test_in_another_frame():
+    world = World()
+    found, turn, move = world.measure(), world.rotation, world.position
+    moved = found.moved(turn, move)
+    np.testing.assert_allclose(moved.center, world.middle, atol=0.004)
+    np.testing.assert_allclose(moved.rotation[:, 2], [0, 0, 1], atol=1e-3)
+    np.testing.assert_allclose(moved.points[:9], found.points[:9] @ turn.T + move, atol=1e-5)
+    np.testing.assert_allclose(moved.centroid, turn @ found.centroid + move, atol=1e-5)
+
+
+def test_every_instance_of_a_result():
+    world = World()
+    masks = [world.mask, np.zeros_like(world.mask)]
+    masks[1][0, 0] = True  # no usable point
+    instances = tuple(Instance(Rle.encode(mask), 0.9, 'box', slot) for slot, mask in enumerate(masks))
+    result = Result('the box', 'box', HEIGHT, WIDTH, instances)
+    found = locate(result, world.depth, CameraModel(HEIGHT, WIDTH, K))
+    assert distance(found.instances[0].geometry, world) < 0.004 and not found.instances[0].geometry_message
+    assert found.instances[1].geometry is None and 'usable points' in found.instances[1].geometry_message
+    with pytest.raises(GeometryError, match='align'):
+        locate(result, world.depth[:-1], CameraModel(HEIGHT, WIDTH, K))

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
-from instructsam.core.geometry import measure  # noqa: E402
+from instructsam.core.geometry import CameraModel, measure  # noqa: E402
 from instructsam.train.tabletop.scene import scene  # noqa: E402
 
 
@@ -13,9 +13,10 @@ def test_centers_and_sizes():
     centers_m, sizes = [], []
     for index in range(12):
         made = scene('test', index, seed=31, size=(448, 448))
+        camera = CameraModel(*made.depth.shape, made.camera.intrinsics)
         for item in made.objects:
             if item.seen_px > 0.8 * item.whole_px and item.seen_px > 150 and 0.5 < item.camera_m[2] < 1.2:
-                found = measure(made.ids == item.id, made.depth, made.camera.intrinsics)
+                found = measure(made.ids == item.id, made.depth, camera)
                 true = np.sort(item.extent_m)
                 centers_m.append(np.linalg.norm(found.center - item.camera_m))
                 sizes.append(np.mean(np.abs(np.sort(found.size_m) - true) / true))

@@ -10,7 +10,6 @@ A ROS 2 bag (mcap, zstd). Beside it, truth.jsonl has a line a frame: what `table
 
 import json
 from contextlib import ExitStack
-from dataclasses import replace
 
 import numpy as np
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
@@ -18,6 +17,7 @@ from rosbags.typesys import Stores, get_typestore
 from scipy.spatial.transform import Rotation
 
 from instructsam.train.tabletop.generate import depth_mm
+from instructsam.train.tabletop.motion import swayed
 from instructsam.train.tabletop.records import scene_facts
 from instructsam.train.tabletop.scene import photograph_things, staged
 from instructsam.train.tabletop.splits import generator
@@ -26,9 +26,7 @@ COLOR = '/camera/color/image_raw/compressed'
 INFO = '/camera/color/camera_info'
 DEPTH = '/camera/aligned_depth_to_color/image_raw'
 FRAME_ID = 'camera_color_optical_frame'
-SWAY = np.radians(8)  # to either side, about what the camera looks at
 START_S = 1_767_225_600  # 2026-01-01, of every recording
-ROUND_S = 4.0  # from a place back to it
 
 
 def write_bag(folder, split, seed, index, size, seconds, fps):
@@ -46,7 +44,7 @@ def write_bag(folder, split, seed, index, size, seconds, fps):
         truth = stack.enter_context((folder / 'truth.jsonl').open('w', encoding='utf-8'))
         for frame in range(frames):
             rng = generator(split, seed, index, 'sensor')  # one camera, whose settings stay
-            eye = _swayed(camera, frame / fps)
+            eye = swayed(camera, frame / fps)
             shot = photograph_things(things, room, eye, rng, (split, seed, index))
             time_ns = START_S * 10**9 + round(frame / fps * 1e9)
             for topic, message in zip(topics, _messages(store, shot, time_ns)):
@@ -55,13 +53,6 @@ def write_bag(folder, split, seed, index, size, seconds, fps):
             del facts['image'], facts['depth']
             truth.write(json.dumps(facts) + '\n')
     return frames
-
-
-def _swayed(camera, time_s):
-    """The camera at `time_s`, turned about the vertical through what it looks at."""
-    pivot = camera.on_table(((camera.width - 1) / 2, (camera.height - 1) / 2))
-    turn = Rotation.from_euler('z', SWAY * np.sin(2 * np.pi * time_s / ROUND_S)).as_matrix()
-    return replace(camera, position=pivot + turn @ (camera.position - pivot), rotation=turn @ camera.rotation)
 
 
 def _messages(store, shot, time_ns):

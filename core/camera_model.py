@@ -1,0 +1,47 @@
+"""What a camera's pixels look along: a pinhole with its lens, as sensor_msgs/CameraInfo describes it."""
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from instructsam.core.errors import InstructSAMError
+
+LENSES = {'plumb_bob': (4, 5), 'rational_polynomial': (8, 12, 14), 'equidistant': (4,)}  # model -> coefficients
+
+
+class GeometryError(InstructSAMError, ValueError):
+    """Depth or intrinsics that say nothing about the object; the message says why."""
+
+
+class CameraModel:
+    """A camera of `height` x `width` px with K = `intrinsics` [3, 3] px and the lens `model` of `distortion`.
+
+    Pixel (0, 0) has its centre at the origin of K's coordinates. Raises GeometryError.
+    """
+
+    def __init__(self, height, width, intrinsics, distortion=(), model='plumb_bob'):
+        k = np.asarray(intrinsics, np.float64)
+        if k.shape != (3, 3) or not np.isfinite(k).all() or min(k[0, 0], k[1, 1]) <= 0:
+            raise GeometryError(f'intrinsics are K [3, 3] with focal lengths above 0, got {k.tolist()}.')
+        lens = np.asarray(distortion, np.float64)
+        is_straight = not lens.any()
+        if not is_straight and (len(lens) not in LENSES.get(model, ()) or not np.isfinite(lens).all()):
+            known = ', '.join(f'{name} with {" or ".join(map(str, counts))}' for name, counts in LENSES.items())
+            raise GeometryError(f'the lens is one of {known} coefficients, got {model!r} with {lens.tolist()}.')
+        self.height, self.width, self.intrinsics = height, width, k
+        self._lens, self._model, self._is_straight = lens, model, is_straight
+
+    @cached_property
+    def rays(self):
+        """What each pixel looks along, [H, W, 2] float32: x / z and y / z, with the distortion undone."""
+        k = self.intrinsics
+        if self._is_straight:
+            x = (np.arange(self.width) - k[0, 2]) / k[0, 0]
+            y = (np.arange(self.height) - k[1, 2]) / k[1, 1]
+            return np.stack(np.meshgrid(x, y), axis=-1).astype(np.float32)
+        pixels = np.stack(np.meshgrid(np.arange(self.width), np.arange(self.height)), axis=-1).astype(np.float64)
+        if self._model == 'equidistant':
+            rays = cv2.fisheye.undistortPoints(pixels.reshape(-1, 1, 2), k, self._lens)
+        else:
+            rays = cv2.undistortPoints(pixels.reshape(-1, 1, 2), k, self._lens)
+        return rays.reshape(self.height, self.width, 2).astype(np.float32)

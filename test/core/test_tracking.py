@@ -1,0 +1,116 @@
+"""Ids over time on pictures of coloured discs: they stay with the objects, whatever moves and whatever is missed."""
+import cv2
+import numpy as np
+import pytest
+
+from instructsam.core.result import UNTRACKED, Instance, Result
+from instructsam.core.rle import Rle
+from instructsam.core.tracking import PATIENCE, Tracker
+
+HEIGHT, WIDTH, RADIUS = 240, 320, 16
+NOISE = cv2.GaussianBlur(np.random.default_rng(0).normal(0, 1, (HEIGHT * 3, WIDTH * 3)), (0, 0), 5)
+NOISE = np.uint8(90 + 20 * np.clip(NOISE / NOISE.std(), -2, 2))[..., None].repeat(3, axis=2)  # as a table looks
+RED, GREEN, BLUE = (220, 40, 40), (40, 200, 60), (60, 80, 230)
+
+
+def frame(discs, shift=(0, 0), order=None):
+    """(Result, picture) of discs [(x, y, colour)] on a textured ground that is moved by `shift` px."""
+    x0, y0 = WIDTH + shift[0], HEIGHT + shift[1]
+    image = NOISE[y0 : y0 + HEIGHT, x0 : x0 + WIDTH].copy()
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    masks = []
+    for cx, cy, color in discs:
+        mask = (x - cx) ** 2 + (y - cy) ** 2 < RADIUS**2
+        image[mask] = color
+        masks.append(mask)
+    chosen = range(len(masks)) if order is None else order
+    instances = tuple(Instance(Rle.encode(masks[i]), 0.9, 'disc', 0) for i in chosen)
+    return Result('', '', HEIGHT, WIDTH, instances), image
+
+
+def ids(tracker, *args, **kwargs):
+    return [instance.track_id for instance in tracker.update(*frame(*args, **kwargs)).instances]
+
+
+def test_ids_count_up_and_stay_in_any_order():
+    tracker, discs = Tracker(), [(60, 60, RED), (160, 60, RED), (260, 60, RED)]
+    assert frame(discs)[0].instances[0].track_id == UNTRACKED
+    assert ids(tracker, discs) == [0, 1, 2]
+    assert ids(tracker, discs, order=[2, 0, 1]) == [2, 0, 1]
+    assert ids(tracker, discs[1:]) == [1, 2]
+
+
+def test_moving_camera():
+    """By almost an object's size from result to result."""
+    tracker = Tracker()
+    for step in range(6):
+        moved = -25 * step
+        discs = [(x + moved, 100, RED) for x in (180, 215, 250)]
+        assert ids(tracker, discs, shift=(25 * step, 0)) == [0, 1, 2]
+
+
+def test_objects_that_move_past_each_other():
+    tracker = Tracker()
+    for step in range(9):
+        discs = [(60 + 20 * step, 90, RED), (220 - 20 * step, 130, BLUE)]
+        assert ids(tracker, discs) == [0, 1]
+
+
+def test_short_occlusion():
+    tracker, discs = Tracker(), [(60, 60, RED), (160, 60, GREEN)]
+    assert ids(tracker, discs) == [0, 1]
+    for _ in range(PATIENCE):
+        assert ids(tracker, discs[:1]) == [0]
+    assert ids(tracker, discs) == [0, 1]
+
+
+def test_what_was_away_for_long_is_new():
+    tracker, discs = Tracker(), [(60, 60, RED), (160, 60, GREEN)]
+    ids(tracker, discs)
+    for _ in range(PATIENCE + 1):
+        ids(tracker, discs[:1])
+    assert ids(tracker, discs) == [0, 2]
+
+
+def test_another_object_in_its_place_is_new():
+    tracker = Tracker()
+    assert ids(tracker, [(60, 60, RED)]) == [0]
+    assert ids(tracker, [(60, 60, GREEN)]) == [1]
+
+
+def test_nothing_seen_and_masks_of_a_pixel():
+    tracker = Tracker()
+    assert ids(tracker, []) == []
+    assert ids(tracker, [(60, 60, RED)]) == [0]
+    assert ids(tracker, []) == []
+    assert ids(tracker, [(60, 60, RED)]) == [0]
+    pixel = np.zeros((HEIGHT, WIDTH), bool)
+    pixel[101, 203] = True
+    result, image = frame([])
+    result = Result('', '', HEIGHT, WIDTH, (Instance(Rle.encode(pixel), 0.9, 'dot', 0),))
+    assert [tracker.update(result, image).instances[0].track_id for _ in range(2)] == [1, 1]
+
+
+def test_reset_and_another_size_begin_anew_with_new_ids():
+    tracker = Tracker()
+    ids(tracker, [(60, 60, RED)])
+    tracker.reset()
+    assert ids(tracker, [(60, 60, RED)]) == [1]
+    half = np.zeros((HEIGHT // 2, WIDTH // 2, 3), np.uint8)
+    mask = np.zeros(half.shape[:2], bool)
+    mask[10:40, 10:40] = True
+    result = Result('', '', *mask.shape, (Instance(Rle.encode(mask), 0.9, 'disc', 0),))
+    assert tracker.update(result, half).instances[0].track_id == 2
+
+
+@pytest.mark.parametrize('size', [(720, 1280), (97, 61), (8, 8)])
+def test_masks_on_the_grid(size):
+    """Sampled from the run lengths as from the mask itself."""
+    from instructsam.core.tracking import _Grid
+
+    mask = np.random.default_rng(1).random(size) < 0.5
+    grid = _Grid(*size)
+    sampled = grid.sample(Rle.encode(mask))
+    step = max(1, round(max(size) / 160))
+    np.testing.assert_array_equal(sampled, mask[step // 2 :: step, step // 2 :: step])
+    assert grid.shrink(np.zeros((*size, 3), np.uint8)).shape[:2] == sampled.shape
