@@ -20,6 +20,8 @@ class Statistics:
         self.errors = 0  # published with STATUS_ERROR
         self.superseded = 0  # begun, then given up because another instruction or a stop came
         self.lost = 0  # images that the middleware could not deliver
+        self.paired = self.unpaired = 0  # results that found the depth of their image, and that did not
+        self.goals = {'succeeded': 0, 'aborted': 0, 'canceled': 0}  # of the action, that have ended
         self.last_error = ''  # '' where the latest result is not an error
         self.last_latency_s = None  # of the latest result: image stamp to publish; None before the first one
         self.last_result_s = None  # time.monotonic() of the latest result
@@ -33,6 +35,10 @@ class Statistics:
         self.last_error = error
         self.last_latency_s = latency_s
         self.last_result_s = time.monotonic()
+
+    def count_goal(self, state):
+        """A goal has ended: succeeded, aborted or canceled."""
+        self.goals[state] += 1
 
     def add(self, stage, ms):
         """One more sample of how long `stage` took."""
@@ -94,6 +100,9 @@ def values(statistics, frames, device):
         'frames_lost_in_transport': statistics.lost,
         'results': statistics.results,
         'results_superseded': statistics.superseded,
+        'results_with_depth': statistics.paired,
+        'results_without_depth': statistics.unpaired,
+        **{f'goals_{state}': count for state, count in statistics.goals.items()},
         'errors': statistics.errors,
         'last_error': shorten(statistics.last_error),
     }

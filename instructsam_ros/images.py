@@ -68,7 +68,7 @@ def to_rgb(msg):
     An rgb8 image without padded rows is returned as a view of `msg.data`, everything else is new memory.
     Raises ImageFormatError, whose text says what was wrong, what was expected and what to do.
     """
-    _check_stamp(msg.header.stamp)
+    check_stamp(msg.header.stamp)
     if hasattr(msg, 'format'):
         return _decode(msg)
     if msg.encoding in LAYOUTS:
@@ -76,8 +76,8 @@ def to_rgb(msg):
     return _convert_by_cv_bridge(msg)
 
 
-def _check_stamp(stamp):
-    """A time that was NaN or negative when a driver made integers of it."""
+def check_stamp(stamp):
+    """Raises ImageFormatError for a time that was NaN or negative when a driver made integers of it."""
     if stamp.sec < 0 or stamp.nanosec >= 1_000_000_000:
         raise ImageFormatError(
             f'the header stamp is {stamp.sec} s {stamp.nanosec} ns, expected seconds >= 0 and nanoseconds < 1e9; '
@@ -90,7 +90,7 @@ def _check_stamp(stamp):
 
 def _convert(msg):
     layout = LAYOUTS[msg.encoding]
-    rows = _rows(msg, layout)
+    rows = pixel_rows(msg, layout)
     if layout.code is None:
         return _to_8_bit(np.ascontiguousarray(rows))
     if msg.encoding == '16UC1':
@@ -98,8 +98,11 @@ def _convert(msg):
     return _to_8_bit(cv2.cvtColor(np.ascontiguousarray(rows), layout.code))
 
 
-def _rows(msg, layout):
-    """The pixels as [rows, W] or [rows, W, channels], native byte order, still strided by `step`."""
+def pixel_rows(msg, layout):
+    """The pixels of an Image as [rows, W] or [rows, W, channels], native byte order, still strided by `step`.
+
+    Raises ImageFormatError where size, step and data do not fit each other.
+    """
     encoding, height, width = msg.encoding, msg.height, msg.width
     _check_size(encoding, height, width)
     planes = encoding in ('nv12', 'nv21')  # `height` is the picture's; H / 2 rows of chroma follow

@@ -6,18 +6,21 @@ import array
 import sys
 
 import numpy as np
+from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
+from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import Image, RegionOfInterest
 
 from instructsam.core import rle
-from instructsam_ros.msg import Instance, InstanceArray, Rle
+from instructsam_ros.msg import Geometry, Instance, InstanceArray, Rle
 
 _STATUS = {'ok': InstanceArray.STATUS_OK, 'no_target': InstanceArray.STATUS_NO_TARGET}
 
 
-def to_msg(result, header, instruction, instruction_id):
+def to_msg(result, header, instruction, instruction_id, geometry_frame_id='', geometry_message=''):
     """The InstanceArray of an instructsam.core.result.Result.
 
-    `header` is the source image's, `instruction` the text as it was received, `instruction_id` its number.
+    `header` is the source image's, `instruction` the text as it was received, `instruction_id` its number;
+    geometry_frame_id: of the instances' geometry, geometry_message: why there is none at all.
     """
     msg = InstanceArray(
         header=header,
@@ -29,6 +32,8 @@ def to_msg(result, header, instruction, instruction_id):
         height=result.height,
         width=result.width,
         instances=[_instance_to_msg(instance) for instance in result.instances],
+        geometry_frame_id=geometry_frame_id,
+        geometry_message=_utf8(geometry_message),
     )
     for stage, ms in result.timings_ms.items():
         setattr(msg, f'{stage}_ms', float(ms))
@@ -48,7 +53,7 @@ def error_msg(message, header, instruction, instruction_id):
 
 def rle_to_msg(mask):
     """The Rle message of an instructsam.core.rle.Rle."""
-    return Rle(height=mask.height, width=mask.width, counts=_array('I', mask.counts))
+    return Rle(height=mask.height, width=mask.width, counts=byte_array('I', mask.counts))
 
 
 def rle_from_msg(msg):
@@ -84,22 +89,50 @@ def _image(pixels, encoding, header):
         encoding=encoding,
         is_bigendian=sys.byteorder == 'big',
         step=pixels.strides[0],
-        data=_array('B', pixels),
+        data=byte_array('B', pixels),
     )
 
 
 def _instance_to_msg(instance):
     x0, y0, x1, y1 = instance.box
+    measured = instance.geometry is not None
     return Instance(
-        track_id=Instance.UNTRACKED,
+        track_id=instance.track_id,
         phrase=_utf8(instance.phrase),
         score=float(instance.score),
         roi=RegionOfInterest(x_offset=x0, y_offset=y0, width=x1 - x0, height=y1 - y0),
         mask=rle_to_msg(instance.mask),
+        has_geometry=measured,
+        geometry_message=_utf8(instance.geometry_message),
+        geometry=geometry_to_msg(instance.geometry) if measured else Geometry(),
     )
 
 
-def _array(typecode, values):
+def geometry_to_msg(geometry):
+    """The Geometry message of an instructsam.core.geometry.Geometry."""
+    return Geometry(
+        pose=pose(geometry.center, geometry.rotation),
+        size=_xyz(Vector3, geometry.size_m),
+        visible=_xyz(Vector3, geometry.visible_m),
+        centroid=_xyz(Point, geometry.centroid),
+        points=geometry.surface.count,
+        valid_depth=geometry.valid,
+        has_support=geometry.has_support,
+    )
+
+
+def pose(position, rotation):
+    """The Pose of `position` [3] m and `rotation` [3, 3], whose columns are the axes."""
+    x, y, z, w = Rotation.from_matrix(rotation).as_quat().tolist()
+    return Pose(position=_xyz(Point, position), orientation=Quaternion(x=x, y=y, z=z, w=w))
+
+
+def _xyz(kind, values):
+    x, y, z = (float(value) for value in values)
+    return kind(x=x, y=y, z=z)
+
+
+def byte_array(typecode, values):
     """A copy of `values` (C-contiguous numpy of that type) as array.array."""
     copy = array.array(typecode)
     copy.frombytes(memoryview(values).cast('B'))

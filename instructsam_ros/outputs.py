@@ -1,29 +1,44 @@
-"""What goes out for one image: the result, and the pictures that somebody has subscribed to."""
-from sensor_msgs.msg import Image
+"""What goes out for one image of a camera: the result, and what else somebody has subscribed to."""
+from geometry_msgs.msg import PoseArray
+from sensor_msgs.msg import Image, PointCloud2
+from visualization_msgs.msg import MarkerArray
 
 from instructsam.core.overlay import draw
 from instructsam_ros import messages
+from instructsam_ros.clouds import cloud
+from instructsam_ros.markers import grasp_poses, markers
 from instructsam_ros.msg import InstanceArray
 
 
 class Outputs:
-    """The node's result topics. Messages are made first and sent later, so that sending is short."""
+    """The result topics of one camera. Messages are made first and sent later, so that sending is short."""
 
-    def __init__(self, node):
-        self._instances = node.create_lifecycle_publisher(InstanceArray, '~/instances', 10)
-        self._label_image = node.create_lifecycle_publisher(Image, '~/label_image', 1)
-        self._overlay = node.create_lifecycle_publisher(Image, '~/overlay', 1)
+    def __init__(self, node, camera=''):
+        """`camera`: its name, which the topics begin with; '' for the only one."""
+        prefix = f'~/{camera}/' if camera else '~/'
 
-    def answer(self, shot, instruction, result):
-        """[(publisher, message)] for an engine's Result."""
-        header = shot.header
-        made = [(self._instances, messages.to_msg(result, header, instruction.text, instruction.id))]
-        if self._label_image.get_subscription_count():
-            labels = messages.label_image(result.instances, result.height, result.width, header)
-            made.append((self._label_image, labels))
-        if self._overlay.get_subscription_count():
-            made.append((self._overlay, messages.image_msg(draw(shot.image, result), header)))
-        return made
+        def publisher(kind, topic, depth=1):
+            return node.create_lifecycle_publisher(kind, prefix + topic, depth)
+
+        self._instances = publisher(InstanceArray, 'instances', 10)
+        # made of (shot, result, header of what is in 3D) while somebody listens
+        self._on_demand = {
+            publisher(Image, 'label_image'): _label_image,
+            publisher(Image, 'overlay'): _overlay,
+            publisher(PointCloud2, 'points'): lambda shot, result, header: cloud(result, shot.image, header),
+            publisher(MarkerArray, 'markers'): lambda _, result, header: markers(result, header),
+            publisher(PoseArray, 'grasp_candidates'): lambda _, result, header: grasp_poses(result, header),
+        }
+
+    def answer(self, shot, instruction, answer):
+        """[(publisher, message)] for an Answer."""
+        result = answer.result
+        made = messages.to_msg(result, shot.header, instruction.text, instruction.id, answer.frame_id, answer.message)
+        header = answer.header(shot.header)
+        return [(self._instances, made)] + [
+            (publisher, make(shot, result, header))
+            for publisher, make in self._on_demand.items() if publisher.get_subscription_count()
+        ]  # fmt: skip
 
     def failure(self, shot, instruction, message):
         """[(publisher, message)] that say why there is no answer."""
@@ -31,3 +46,10 @@ class Outputs:
         made.height, made.width = shot.size
         return [(self._instances, made)]
 
+
+def _label_image(shot, result, _):
+    return messages.label_image(result.instances, result.height, result.width, shot.header)
+
+
+def _overlay(shot, result, _):
+    return messages.image_msg(draw(shot.image, result), shot.header)

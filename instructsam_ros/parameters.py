@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 
 from instructsam.core import DEFAULT_MODEL
+from instructsam_ros.frames import FrameError, tf2_ros
 
 CONTINUOUS = 'continuous'
 ON_INSTRUCTION = 'on_instruction'
@@ -17,6 +18,7 @@ AT_START = 'only at start'  # read-only in ROS's terms
 UNCONFIGURED = 'only while the node is unconfigured'
 ANY_TIME = 'at any time, from the next image on'
 
+CAMERA = re.compile(r'[A-Za-z]\w*', re.ASCII)
 DEVICE = re.compile(r'auto|cpu|mps|cuda(:\d+)?')
 
 
@@ -25,7 +27,7 @@ class Parameter:
     """One row of the table below."""
 
     name: str
-    default: bool | int | float | str
+    default: bool | int | float | str | list[str]
     changes: str  # AT_START, UNCONFIGURED or ANY_TIME
     description: str
     choices: tuple[str, ...] = ()
@@ -56,6 +58,14 @@ class Parameter:
             return f"{self.name} is one of {', '.join(self.choices)}, got '{value}'"
         if self.name == 'model' and not value.strip():
             return "model is a folder, a hub id or 'tabletop', got an empty string"
+        if self.name == 'cameras' and list(value) != ['']:
+            if not value or len(set(value)) < len(value) or not all(CAMERA.fullmatch(name) for name in value):
+                return f"cameras are different names of letters, digits and _, or [''], got {list(value)}"
+        if self.name == 'target_frame' and value:
+            try:
+                tf2_ros()
+            except FrameError as error:
+                return str(error)
         if self.name == 'device' and not DEVICE.fullmatch(value):
             return f"device is auto, cpu, mps, cuda or cuda:N, got '{value}'"
         return ''
@@ -75,6 +85,9 @@ PARAMETERS = (
     Parameter('image_transport', RAW, UNCONFIGURED,
               'raw subscribes to `image`, compressed to `image/compressed` (JPEG or PNG).',
               choices=(RAW, COMPRESSED)),
+    Parameter('cameras', [''], AT_START,
+              "Names of several cameras, served in turn by one model: topics NAME/image, NAME/depth, NAME/camera_info "
+              "in, ~/NAME/instances and so on out. ['']: one camera without a name."),
     Parameter('autostart', True, AT_START,
               'Configure and activate without being asked by a lifecycle manager.'),
     Parameter('instruction', '', AT_START,
@@ -94,6 +107,12 @@ PARAMETERS = (
               'The most seconds that writing an answer may take; 0 is no limit.', range=(0.0, 3600.0)),
     Parameter('suppress_duplicates', True, ANY_TIME,
               'Leave out the lower-scored of two masks that overlap almost entirely (IoU above 0.8).'),
+    Parameter('depth_tolerance_s', 0.0, ANY_TIME,
+              'How far the stamp of a depth image may be from that of the image; 0: they are equal.', range=(0.0, 1.0)),
+    Parameter('depth_timeout_s', 0.2, ANY_TIME,
+              'How long a result may wait for the depth image and the transform of its image.', range=(0.0, 10.0)),
+    Parameter('target_frame', '', ANY_TIME,
+              "Frame of all geometry, by TF at the image's stamp (needs tf2_ros); empty: the camera's optical frame."),
 )  # fmt: skip
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 
@@ -108,6 +127,14 @@ class Settings:
     max_new_tokens: int
     time_budget_s: float
     suppress_duplicates: bool
+    depth_tolerance_s: float
+    depth_timeout_s: float
+    target_frame: str
+
+    def asks(self, text):
+        """What decides the engine's result on an image: two that are equal have the same."""
+        return (text, self.answer, self.score_threshold, self.max_new_tokens, self.time_budget_s,
+                self.suppress_duplicates)  # fmt: skip
 
 
 def declare(node, state_label):

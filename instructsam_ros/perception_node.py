@@ -17,28 +17,23 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
-from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from instructsam.core import InstructSAMError
 from instructsam_ros import diagnostics, parameters, signals
+from instructsam_ros.camera import Camera
+from instructsam_ros.frames import Frames
 from instructsam_ros.lifecycle import PatientLifecycleMixin
+from instructsam_ros.locating import Locator
 from instructsam_ros.outputs import Outputs
+from instructsam_ros.segment_action import SegmentAction
+from instructsam_ros.stream import Stream
 from instructsam_ros.worker import Worker
 
-try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
-except ImportError:  # ROS 2 Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
-
-# Sensor data, but deeper than the usual 5: images that come in a burst, or while this process is not let run, would be
-# replaced in the middleware, where nobody counts them (seen: 1 of 17,940 at 30 Hz on a busy machine).
-SENSOR_QOS = QoSProfile(depth=15, reliability=ReliabilityPolicy.BEST_EFFORT)
 COMMAND_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+WAIT_FOR_CLIENTS_S = 0.3  # to be sent the end of their goals
 WAIT_FOR_MODEL_S = 0.5  # at the end of the process
 DIAGNOSTICS_PERIOD_S = 1.0
-MUCH_LOST = 0.1  # images, against those that came
-REMIND_S = 30.0  # of what goes on being wrong
 
 
 def load_engine(model, device, dtype, mode):
@@ -70,24 +65,35 @@ class PerceptionNode(PatientLifecycleMixin, Node):
 
         self._engine_factory = engine_factory
         self._load_error = ''
-        self._image_subscription = None
-        self._last_image_s = None  # time.monotonic(); None before the first since activation
-        self._activated_s = 0.0
         self._statistics = diagnostics.Statistics()
+        names = self.get_parameter('cameras').value
+        self._streams = {name: Stream(name, Outputs(self, name), self._statistics) for name in names}
+        frames = Frames(self)
         self._worker = Worker(
-            Outputs(self), lambda: parameters.settings(self), self._statistics, self._seconds_since, self.get_logger()
-        )
+            list(self._streams.values()), Locator(frames), lambda: parameters.settings(self), self._statistics,
+            self._seconds_since, self.get_logger(),
+        )  # fmt: skip
+        self._cameras = [Camera(self, stream, self._worker, self._statistics) for stream in self._streams.values()]
         self._worker.start()
         self._instruct(self.get_parameter('instruction').value)
         self.create_subscription(String, 'instruction', lambda message: self._instruct(message.data), COMMAND_QOS)
 
         # steady: both must work while simulated time stands still
         steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._action = SegmentAction(self, self._worker, self._streams, self._statistics, steady)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 1)
         self.create_timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics, clock=steady)
         if self.get_parameter('autostart').value:
             group = ReentrantCallbackGroup()
             self._autostart_timer = self.create_timer(0.0, self._autostart, callback_group=group, clock=steady)
+
+    def end_goals(self, executor, timeout_s=WAIT_FOR_CLIENTS_S):
+        """Aborts all goals and lets their clients know, before the process ends."""
+        if not self._action.is_idle:
+            self._worker.deactivate('the node is shutting down')
+            end_s = time.monotonic() + timeout_s
+            while time.monotonic() < end_s:  # rclpy does not say when a result has been sent
+                executor.spin_once(0.01)
 
     def close(self, timeout_s=WAIT_FOR_MODEL_S):
         """Ends the worker's thread. Returns whether it has ended, see Worker.close."""
@@ -121,27 +127,20 @@ class PerceptionNode(PatientLifecycleMixin, Node):
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state):
-        """Begins to listen to images."""
-        self._last_image_s = None
-        self._activated_s = time.monotonic()
-        topic, message_type = self.resolve_topic_name('image'), Image
-        if self.get_parameter('image_transport').value == parameters.COMPRESSED:
-            topic, message_type = f'{topic}/compressed', CompressedImage
-        self._image_subscription = self.create_subscription(
-            message_type, topic, self._on_image, SENSOR_QOS,
-            event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_message_lost),
-        )  # fmt: skip
+        """Begins to listen to the cameras."""
+        is_compressed = self.get_parameter('image_transport').value == parameters.COMPRESSED
+        for camera in self._cameras:
+            camera.open(is_compressed)
         returned = super().on_activate(state)
         self._worker.activate()
         return returned
 
     def on_deactivate(self, state):
-        """Stops listening to images and gives up running work, without waiting for it."""
+        """Stops listening to the cameras and gives up running work and goals, without waiting for it."""
         self._worker.deactivate()
-        self._worker.submit(_free_device_memory)  # of the encoded image
-        if self._image_subscription is not None:
-            self.destroy_subscription(self._image_subscription)
-            self._image_subscription = None
+        self._worker.submit(_free_device_memory)  # of the encoded images
+        for camera in self._cameras:
+            camera.close()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state):
@@ -171,39 +170,21 @@ class PerceptionNode(PatientLifecycleMixin, Node):
             shown = f"instruction {now.id}: '{diagnostics.shorten(now.text)}'" if now else 'stopped'
             self.get_logger().info(shown)
 
-    def _on_image(self, message):
-        if self._last_image_s is None:
-            kind = message.format if isinstance(message, CompressedImage) else (
-                f'{message.width} x {message.height} {message.encoding}'
-            )
-            self.get_logger().info(f'first image: {kind}')
-        self._last_image_s = time.monotonic()
-        self._worker.offer(message)
-
-    def _on_message_lost(self, event):
-        self._statistics.lost += event.total_count_change
-        lost, received = self._statistics.lost, self._worker.mailbox.counts().received
-        if lost > MUCH_LOST * received:
-            self.get_logger().warning(
-                f'{lost} images were lost on the way to the node, {received} came: the publisher\'s middleware has too '
-                'little room for them (Fast DDS: see config/fastdds_images.xml)',
-                throttle_duration_sec=REMIND_S,
-            )
-
     def _seconds_since(self, stamp):
         return self.get_clock().now().nanoseconds * 1e-9 - (stamp.sec + stamp.nanosec * 1e-9)
+
+    def _frames(self):
+        """Counts of all cameras together."""
+        first, *others = [stream.mailbox.counts() for stream in self._streams.values()]
+        return sum(others, start=first)
 
     def _publish_diagnostics(self):
         state = self.state
         engine = self._worker.engine
         instruction = self._worker.instruction
-        silence_s = time.monotonic() - (self._last_image_s or self._activated_s)
-        if state == 'active' and instruction and silence_s > diagnostics.SILENCE_S:
-            topic = self._image_subscription.topic_name
-            self.get_logger().warning(
-                f'no image on {topic} for {silence_s:.0f} s ({self.count_publishers(topic)} publishers)',
-                throttle_duration_sec=REMIND_S,
-            )
+        silence_s = 0.0
+        if state == 'active':
+            silence_s = max(camera.silence_s(tell=instruction is not None) for camera in self._cameras)
         level, summary = diagnostics.assess(
             state,
             self._load_error,
@@ -219,7 +200,7 @@ class PerceptionNode(PatientLifecycleMixin, Node):
             'device': device,
             'instruction': diagnostics.shorten(instruction.text) if instruction else '',
             'instruction_id': instruction.id if instruction else 0,
-        } | diagnostics.values(self._statistics, self._worker.mailbox.counts(), device)
+        } | diagnostics.values(self._statistics, self._frames(), device)
         name = self.get_fully_qualified_name().strip('/')
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(diagnostics.array(name, device, stamp, level, summary, values))
@@ -257,6 +238,7 @@ def main(args=None, engine_factory=load_engine):
     executor.add_node(node)
     signals.spin_until(caught, executor)
 
+    node.end_goals(executor)
     is_idle = node.close()
     executor.shutdown()
     node.destroy_node()

@@ -14,6 +14,7 @@ class Shot:
         self.received_s = received_s
         self.image = None  # [H, W, 3] uint8 RGB, after convert()
         self.is_new = True  # until the first instruction on it
+        self.answers = {}  # what was asked -> the Answer, for those who ask the same
         self._message = message
         self._frame = None
 
@@ -28,12 +29,16 @@ class Shot:
         """Makes `image` of the message, once. Raises ImageFormatError."""
         if self.image is None:
             self.image = to_rgb(self._message)
-            self._message = None
 
     def encode(self, engine, cancelled):
         """Runs the image encoders, once. Raises what engine.encode raises."""
         if self._frame is None:
             self._frame = engine.encode(self.image, cancelled=cancelled)
+
+    def release(self):
+        """Gives up what is large and can be made again."""
+        self.image = self._frame = None
+        self.answers.clear()
 
     def segment(self, engine, instruction, settings, cancelled):
         """The Result for the text `instruction`; raises what engine.segment raises.

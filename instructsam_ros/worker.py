@@ -1,20 +1,24 @@
-"""The thread that owns the model: newest image and current instruction in, published results out."""
+"""The thread that owns the model: goals first, then the cameras in turn; images and instructions in, results out."""
 import threading
 import time
 import traceback
 from collections import deque
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 from instructsam.core import Cancelled, InstructionError, InstructSAMError
+from instructsam_ros import messages
+from instructsam_ros.action import Segment
+from instructsam_ros.answering import Question, depth_of, timed, work_out
+from instructsam_ros.clouds import cloud
 from instructsam_ros.diagnostics import one_line
 from instructsam_ros.images import ImageFormatError
-from instructsam_ros.mailbox import Mailbox
 from instructsam_ros.parameters import CONTINUOUS, ON_INSTRUCTION
 from instructsam_ros.shot import Shot
 
 REPEAT_S = 30.0  # the same kind of error is logged this often
+MOST_REQUESTS = 100  # that wait
+Stage = Segment.Feedback
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,45 +33,50 @@ class Worker(threading.Thread):
     """Loads, runs and frees the model, so that no other thread ever waits for it.
 
     A new instruction supersedes the one before: running work is given up at the engine's next chance, and nothing
-    that belongs to the old one is published once instruct() has returned. A daemon thread: the process may end while
-    the model is busy.
+    that belongs to the old one is published once instruct() has returned. A request (a goal) goes before the streams:
+    work on them is given up for it, and taken up again. A daemon thread: the process may end while the model is busy.
     """
 
-    def __init__(self, outputs, settings, statistics, latency_s, logger):
+    def __init__(self, streams, locator, settings, statistics, latency_s, logger):
         """
         Args:
-            outputs: makes messages of results, see Outputs.
+            streams: a list of Stream, one a camera.
+            locator: measures results in 3D, see Locator.
             settings: called without arguments, gives the Settings of that moment.
             statistics: where results and times are counted.
             latency_s: called with a header stamp, gives the seconds since.
         """
         super().__init__(name='model', daemon=True)
         self.engine = None  # set and dropped by jobs, that is in this thread
-        self.mailbox = Mailbox()
-        self._outputs = outputs
+        self._streams = streams
+        self._turns = deque(streams)  # the one whose turn it is first
+        self._locator = locator
         self._settings = settings
         self._statistics = statistics
         self._latency_s = latency_s
         self._logger = logger
 
-        self._wake = threading.Condition()  # guards everything below
+        self._wake = threading.Condition()  # guards everything below, and the streams
         self._jobs = deque()
+        self._requests = []  # that wait, in the order in which they came
+        self._serving = []  # that are worked on together
         self._is_closed = False
         self._session = None  # an object from activate() to deactivate(): work of an earlier session is void
         self._instruction = None  # None: stopped, or none has come yet
         self._instructions = 0
-        self._answered = None  # the latest instruction with a published result
         self._refused = None  # an instruction that the engine cannot use; that is told once
-        self._shot = None  # the latest image taken, kept for the next instruction
-        self._is_interrupted = False  # work on it was given up for an instruction that still waits
         self._logged_s = {}  # kind of error -> when it was logged last
 
     # Called from any thread; none of these waits for the model.
 
-    def offer(self, message):
+    def offer(self, stream, message):
         """An image has come; it is only stored."""
+        shot = Shot(message, time.perf_counter())
         with self._wake:
-            self.mailbox.put((message, time.perf_counter()))
+            wanting = [request for request in self._requests if request.stream is stream and request.wants(shot.header)]
+            for request in wanting:
+                request.shot = shot
+            stream.offer(shot, is_used=bool(wanting))
             self._wake.notify()
 
     def instruct(self, text):
@@ -79,10 +88,12 @@ class Worker(threading.Thread):
         with self._wake:
             current = self._instruction
             if current is not None and text == current.text:
-                if current is not self._answered or self._settings().trigger == CONTINUOUS:
+                is_answered = all(current is stream.answered for stream in self._streams)
+                if not is_answered or self._settings().trigger == CONTINUOUS:
                     return current
             self._instruction = None
-            self._is_interrupted = False
+            for stream in self._streams:
+                stream.owes = False
             self._logged_s = {}
             if text:
                 self._instructions += 1
@@ -95,19 +106,48 @@ class Worker(threading.Thread):
         """The Instruction in force, or None."""
         return self._instruction
 
+    def ask(self, request):
+        """A goal has come; it waits for its turn, or ends at once with the reason."""
+        with self._wake:
+            reason = self._objection(request)
+            if not reason:
+                self._requests.append(request)
+                self._wake.notify()
+        if reason:
+            request.abort(reason)
+        elif request.is_ready():
+            request.stage(Stage.QUEUED)
+        else:
+            request.stage(Stage.WAITING)
+
+    def _objection(self, request):
+        if self._session is None:
+            return 'the node is not active: configure and activate it, then ask again'
+        if len(self._requests) >= MOST_REQUESTS:
+            return f'{MOST_REQUESTS} goals wait already: ask again later'
+        if not request.has_own_image and request.goal.freshness == request.goal.STAMP:
+            try:
+                request.shot = request.stream.with_stamp(request.goal.stamp)
+            except ValueError as error:
+                return str(error)
+        return ''
+
     def activate(self):
         """Images and instructions are worked on from now on."""
         with self._wake:
             self._session = object()
             self._wake.notify()
 
-    def deactivate(self):
-        """Gives up running work and the encoded image. Nothing is published once this has returned."""
+    def deactivate(self, reason='the node was deactivated'):
+        """Gives up running work and the encoded images. Nothing is published once this has returned."""
         with self._wake:
             self._session = None
-            self._shot = None
-            self._is_interrupted = False
-            self.mailbox.clear()
+            for stream in self._streams:
+                stream.clear()
+            given_up = [*self._serving, *self._requests]
+            self._requests = []
+        for request in given_up:
+            request.abort(reason)
 
     def submit(self, job):
         """Runs `job`, a callable without arguments, in this thread once the model is idle."""
@@ -129,75 +169,124 @@ class Worker(threading.Thread):
     def run(self):
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._is_closed or self._jobs or self._has_work())
+                while not self._is_closed and (work := self._next()) is None:
+                    self._wake.wait()
                 if self._is_closed:
                     return
-                work = self._jobs.popleft() if self._jobs else partial(self._attempt, *self._next())
             try:
                 work()
             except Exception:  # a fault of this package; the next image may fare better
                 self._logger.error(f'this should not have happened:\n{traceback.format_exc()}')
             del work  # it may hold device memory
 
-    def _has_work(self):
-        instruction = self._instruction
-        if self._session is None or instruction is None or instruction is self._refused:
-            return False
-        if instruction is not self._answered:
-            return self.mailbox.waiting or self._shot is not None
-        return (self.mailbox.waiting or self._is_interrupted) and self._settings().trigger == CONTINUOUS
-
     def _next(self):
-        """(session, instruction, shot, settings) of the next attempt: the newest image there is.
+        """What to do next, a callable; None where there is nothing. Under the lock, as the three below."""
+        if self._jobs:
+            return self._jobs.popleft()
+        if (request := self._ready_request()) is not None:
+            return partial(self._serve, self._session, *self._share(request))
+        settings, instruction = self._settings(), self._instruction
+        if self._session is None or instruction is None or instruction is self._refused:
+            return None
+        for stream in list(self._turns):
+            if stream.has_work(instruction, settings.trigger):
+                self._turns.remove(stream)
+                self._turns.append(stream)
+                shot = stream.next_shot(settings.trigger)
+                return partial(self._attempt, self._session, stream, instruction, shot, settings)
+        return None
 
-        In continuous mode an instruction that came in the midst of an image is answered on that image at once, since
-        it is encoded already; a newer one follows anyway.
-        """
-        settings = self._settings()
-        keep = self._is_interrupted and settings.trigger == CONTINUOUS
-        if self.mailbox.waiting and not keep:
-            self._shot = Shot(*self.mailbox.take())
-        self._is_interrupted = False
-        return self._session, self._instruction, self._shot, settings
+    def _ready_request(self):
+        return next((request for request in self._requests if request.is_open and request.is_ready()), None)
 
-    def _attempt(self, session, instruction, shot, settings):
-        """Answers `instruction` on `shot`, unless it is overtaken by another one or by the end of the session."""
+    def _share(self, first):
+        """(shot, requests): the image that `first` is about, and all requests that the answer will be for."""
+        shot = first.shot or first.stream.newest()
+        self._serving = [r for r in self._requests if r.is_open and (r is first or r.shares(first, shot))]
+        self._requests = [r for r in self._requests if r.is_open and r not in self._serving]
+        for request in self._serving:
+            request.shot = shot
+        return shot, self._serving
+
+    def _serve(self, session, shot, requests):
+        """Answers goals that ask the same of the same image."""
+        first = requests[0]
+
+        def is_void():
+            return self._session is not session or not any(request.is_open for request in requests)
+
+        def tell(stage):
+            for request in requests:
+                request.stage(stage)
+
+        text = first.goal.instruction
+        if first.has_own_image:
+            find, series, track = depth_of(first.goal), first, lambda result, image: result
+        else:
+            current = self._instruction
+            series = current if current is not None and current.text == text else text
+            find = first.stream.find_depth(first.settings, is_void)
+            track = first.stream.tracking(series, shot.received_s)
+        question = Question(text, first.settings, find, track, series, tell)
+        try:
+            answer = work_out(self.engine, shot, question, self._locator, is_void, is_void, {})
+            made = messages.to_msg(answer.result, shot.header, text, 0, answer.frame_id, answer.message)
+            points = None
+            if any(request.goal.points for request in requests):
+                points = cloud(answer.result, shot.image, answer.header(shot.header))
+            for request in requests:
+                request.succeed(made, points if request.goal.points else None)
+        except Cancelled:
+            pass  # each has been told already
+        except Exception as error:
+            message = self._explain(error)
+            for request in requests:
+                request.abort(message)
+        finally:
+            with self._wake:
+                self._serving = []
+                kept = [stream.shot for stream in self._streams] + [request.shot for request in self._requests]
+            if not any(shot is other for other in kept):
+                shot.release()
+
+    def _attempt(self, session, stream, instruction, shot, settings):
+        """Answers `instruction` on `shot`, unless it is overtaken by another one, a goal or the end of the session."""
 
         def is_overtaken():
-            return self._session is not session or self._instruction is not instruction or bool(self._jobs)
+            is_void = self._session is not session or self._instruction is not instruction
+            return is_void or bool(self._jobs) or self._ready_request() is not None
 
         def is_encoding_void():
-            # an encoded image serves any instruction: a new one is no reason to stop, unless it wants a newer image
-            wants_newer = settings.trigger == ON_INSTRUCTION and self.mailbox.waiting
-            is_superseded = self._instruction is not instruction and wants_newer
-            return self._session is not session or is_superseded or bool(self._jobs)
+            # an encoded image serves any instruction: one that came is no reason to stop, unless it wants a newer image
+            is_superseded = self._instruction is not instruction and settings.trigger == ON_INSTRUCTION
+            request = self._ready_request()
+            is_needed = request is not None and not (request.stream is stream and request.may_use(shot))
+            wants_newer = is_superseded and stream.mailbox.waiting
+            return self._session is not session or wants_newer or is_needed or bool(self._jobs)
 
         times_ms = {}
         is_new = shot.is_new
         error, is_refused = '', False
+        find = stream.find_depth(settings, is_overtaken)
+        track = stream.tracking(instruction, shot.received_s)
+        question = Question(instruction.text, settings, find, track, instruction)
         try:
-            with _timed(times_ms, 'conversion'):
-                shot.convert()
-            shot.encode(self.engine, is_encoding_void)
-            if is_overtaken():
-                raise Cancelled
-            result = shot.segment(self.engine, instruction.text, settings, is_overtaken)
-            times_ms |= result.timings_ms
-            with _timed(times_ms, 'messages'):
-                made = self._outputs.answer(shot, instruction, result)
+            answer = work_out(self.engine, shot, question, self._locator, is_overtaken, is_encoding_void, times_ms)
+            with timed(times_ms, 'messages'):
+                made = stream.outputs.answer(shot, instruction, answer)
         except Cancelled:
             made = []
         except Exception as exception:
             if self._is_closed:  # the node may be gone already
                 return
             error, is_refused = self._explain(exception), isinstance(exception, InstructionError)
-            made = self._outputs.failure(shot, instruction, error)
-        if self._deliver(session, instruction, made, is_refused):
+            made = stream.outputs.failure(shot, instruction, error)
+        if self._deliver(session, stream, instruction, made, is_refused):
             self._statistics.count_result(error, self._latency_s(shot.header.stamp))
             if not error:
                 self._count_times(times_ms, shot, is_new)
 
-    def _deliver(self, session, instruction, made, is_refused):
+    def _deliver(self, session, stream, instruction, made, is_refused):
         """Publishes `made` if it is still wanted; returns whether. The lock is the one that instruct() takes."""
         with self._wake:
             if self._session is not session:
@@ -205,9 +294,9 @@ class Worker(threading.Thread):
             if self._instruction is not instruction:
                 self._statistics.superseded += 1
             if self._instruction is not instruction or not made:
-                self._is_interrupted = self._instruction is not None
+                stream.owes = self._instruction is not None
                 return False
-            self._answered = instruction
+            stream.answered = instruction
             self._refused = instruction if is_refused else None
             for publisher, message in made:
                 publisher.publish(message)
@@ -218,7 +307,7 @@ class Worker(threading.Thread):
         if is_new:
             times_ms['receive_to_publish'] = (time.perf_counter() - shot.received_s) * 1e3
         else:
-            del times_ms['conversion'], times_ms['image_encoders']
+            times_ms = {stage: ms for stage, ms in times_ms.items() if stage not in ('conversion', 'image_encoders')}
         for stage, ms in times_ms.items():
             self._statistics.add(stage, ms)
 
@@ -231,10 +320,3 @@ class Worker(threading.Thread):
             self._logged_s[type(error)] = now_s
             self._logger.error(message if is_expected else f'{message}\n{traceback.format_exc()}')
         return message
-
-
-@contextmanager
-def _timed(times_ms, stage):
-    start = time.perf_counter()
-    yield
-    times_ms[stage] = (time.perf_counter() - start) * 1e3

@@ -13,12 +13,14 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import GetParameters, SetParameters
+from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header, String
 
+from instructsam_ros.action import Segment
 from instructsam_ros.messages import image_msg
 from instructsam_ros.msg import InstanceArray
 
@@ -54,24 +56,53 @@ class Node:
         return [line for line in self.log if text in line]
 
 
+class Goal:
+    """A goal of the action on its way: its stages so far, and its end."""
+
+    def __init__(self, robot):
+        self.stages = []
+        self._robot = robot
+        self.sent = self.response = self.cancel_response = None
+
+    @property
+    def handle(self):
+        self._robot.wait(lambda: self.sent)
+        assert self.sent.accepted
+        return self.sent
+
+    def end(self):
+        """(status, answer) when it has ended; the status is one of action_msgs/GoalStatus."""
+        self._robot.wait(lambda: self.response)
+        return self.response.status, self.response.result.answer
+
+    def cancel(self):
+        """Whether the node lets itself be asked to."""
+        self.handle.cancel_goal_async().add_done_callback(self._robot.keep_in(self, 'cancel_response'))
+        self._robot.wait(lambda: self.cancel_response)
+        return bool(self.cancel_response.goals_canceling)
+
+
 class Robot:
     """Camera, commander and listener in one rclpy node; its executor spins in a thread."""
 
-    def __init__(self, domain_id):
+    def __init__(self, domain_id, name='robot'):
         self.changed = threading.Condition()
         self.results, self.diagnostics, self.pictures = [], [], []
         self.nodes = []
         self.domain_id = domain_id
         self._context = rclpy.Context()
         rclpy.init(context=self._context, domain_id=domain_id)
-        self._node = node = rclpy.create_node('robot', context=self._context)
+        self.node = node = rclpy.create_node(name, context=self._context)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._image = node.create_publisher(Image, 'image', 10)
         self._compressed = node.create_publisher(CompressedImage, 'image/compressed', 10)
         self._instruction = node.create_publisher(String, 'instruction', latched)
+        self._depth = node.create_publisher(Image, 'depth', 10)
+        self._info = node.create_publisher(CameraInfo, 'camera_info', 10)
+        self._action = None
         listen = partial(node.create_subscription, qos_profile=100)
-        self._listener = listen(InstanceArray, 'perception/instances', self._keep(self.results))
-        listen(DiagnosticArray, '/diagnostics', self._keep(self.diagnostics))
+        self._listener = listen(InstanceArray, 'perception/instances', self.keep(self.results))
+        listen(DiagnosticArray, '/diagnostics', self.keep(self.diagnostics))
         self.frames = 0  # published
         self._clients = {}
         self._executor = SingleThreadedExecutor(context=self._context)
@@ -79,7 +110,7 @@ class Robot:
         self._thread = threading.Thread(target=self._executor.spin, daemon=True)
         self._thread.start()
 
-    def _keep(self, messages):
+    def keep(self, messages):
         def keep(message):
             with self.changed:
                 messages.append(message)
@@ -134,6 +165,20 @@ class Robot:
         self._image.publish(message)
         return self.frames
 
+    def measure(self, depth=None, stamp=None, k=None, **fields):
+        """Publishes a depth image (a plane 1 m away by default) and the camera info that goes with it, of the latest
+        image unless a `stamp` is given."""
+        depth = np.full((48, 64), 1000, np.uint16) if depth is None else depth
+        message = image_msg(depth, Header(frame_id='camera_color_optical_frame'))
+        message.encoding = '16UC1' if depth.dtype == np.uint16 else '32FC1'
+        message.header.stamp.sec = self.frames if stamp is None else stamp
+        for name, value in fields.items():
+            setattr(message, name, value)
+        height, width = depth.shape
+        k = [60.0, 0.0, (width - 1) / 2, 0.0, 60.0, (height - 1) / 2, 0.0, 0.0, 1.0] if k is None else k
+        self._info.publish(CameraInfo(header=message.header, height=height, width=width, k=k))
+        self._depth.publish(message)
+
     def see_compressed(self, data):
         self.frames += 1
         message = CompressedImage(format='jpeg', data=data)
@@ -141,13 +186,43 @@ class Robot:
         self._compressed.publish(message)
         return self.frames
 
+    def ask(self, instruction, **fields):
+        """Sends a goal of the action, see Segment.action; returns the Goal."""
+        if self._action is None:
+            self._action = ActionClient(self.node, Segment, '/perception/segment')
+            self.wait(self._action.server_is_ready)
+            deadline = time.monotonic() + PATIENCE_S
+            # see call(); a goal without an instruction is aborted at once
+            while not self.wait_or_time_out(lambda goal=self.ask(''): goal.response, 2):
+                assert time.monotonic() < deadline
+        goal = Goal(self)
+        request = Segment.Goal(instruction=instruction, **fields)
+
+        def on_sent(future):
+            self.keep_in(goal, 'sent')(future)
+            if goal.sent.accepted:
+                goal.sent.get_result_async().add_done_callback(self.keep_in(goal, 'response'))
+
+        keep_stage = self.keep(goal.stages)
+        sent = self._action.send_goal_async(request, lambda message: keep_stage(message.feedback.stage))
+        sent.add_done_callback(on_sent)
+        return goal
+
+    def keep_in(self, goal, name):
+        def keep(future):
+            with self.changed:
+                setattr(goal, name, future.result())
+                self.changed.notify_all()
+
+        return keep
+
     def say(self, text):
         self._instruction.publish(String(data=text))
 
-    def look_at(self, topic):
-        """Subscribes to a picture topic; its images arrive in `pictures`."""
-        self._node.create_subscription(Image, topic, self._keep(self.pictures), 10)
-        self.wait(lambda: self._node.count_publishers(topic) == 1)
+    def look_at(self, topic, kind=Image):
+        """Subscribes to a topic that the node makes on demand; what comes arrives in `pictures`."""
+        self.node.create_subscription(kind, topic, self.keep(self.pictures), 10)
+        self.wait(lambda: self.node.count_publishers(topic) == 1)
 
     # what the robot knows
 
@@ -196,7 +271,7 @@ class Robot:
         """The response of /perception/`name`. Asked again where none comes: the first response to a new client may be
         lost on a machine under load, when the two ends have not matched yet."""
         if name not in self._clients:
-            self._clients[name] = self._node.create_client(service_type, f'/perception/{name}')
+            self._clients[name] = self.node.create_client(service_type, f'/perception/{name}')
             self.wait(self._clients[name].service_is_ready)
         for _ in range(attempts):
             answered = threading.Event()
@@ -233,5 +308,5 @@ class Robot:
     def close(self):
         self._executor.shutdown()
         self._thread.join(5)
-        self._node.destroy_node()
+        self.node.destroy_node()
         self._context.try_shutdown()

@@ -1,0 +1,50 @@
+"""Geometry in another frame: TF at the image's stamp, and a clear no where tf2_ros is not installed."""
+import importlib.util
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
+
+from builtin_interfaces.msg import Time  # noqa: E402
+from geometry_msgs.msg import TransformStamped  # noqa: E402
+
+from instructsam_ros.frames import FrameError, Frames  # noqa: E402
+
+HAS_TF2 = importlib.util.find_spec('tf2_ros') is not None
+
+
+@pytest.mark.skipif(HAS_TF2, reason='tf2_ros is installed here: this is about its absence')
+def test_target_frame_is_refused_where_tf2_ros_is_missing(robot):
+    robot.start('autostart:=false')
+    successful, reason = robot.set('target_frame', 'base_link')
+    assert not successful and 'needs tf2_ros, which is not installed here' in reason
+    assert robot.set('target_frame', '') == (True, '')
+    node = robot.start('target_frame:=base_link')
+    assert node.exit_code() == 2
+    assert node.logged('needs tf2_ros')
+    robot.nodes.remove(node)
+
+
+class StandInBuffer:
+    """In place of tf2_ros.Buffer, which no wheel brings: knows one transform at one time."""
+
+    def lookup_transform(self, target, source, time, timeout):
+        if (target, source, time.nanoseconds) != ('base', 'camera', 3_000_000_005):
+            raise LookupError('would require extrapolation into the past')
+        found = TransformStamped()
+        found.transform.translation.x = 1.0
+        found.transform.rotation.z = found.transform.rotation.w = 0.5**0.5  # a quarter turn to the left
+        return found
+
+
+def test_transform_at_the_stamp_of_the_image(monkeypatch):
+    tf2 = SimpleNamespace(Buffer=StandInBuffer, TransformListener=lambda buffer, node, spin_thread: None)
+    monkeypatch.setitem(sys.modules, 'tf2_ros', tf2)
+    frames = Frames(node=None)
+    rotation, translation = frames.between('base', 'camera', Time(sec=3, nanosec=5), 0.1)
+    np.testing.assert_allclose(rotation @ [1, 0, 0] + translation, [1, 1, 0], atol=1e-12)
+    with pytest.raises(FrameError, match="no transform from 'camera' to 'base' at the image's stamp: would require"):
+        frames.between('base', 'camera', Time(sec=3, nanosec=6), 0.1)

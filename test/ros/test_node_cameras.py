@@ -1,0 +1,83 @@
+"""Several cameras on one node: fair turns, topics of their own, one model."""
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
+
+from sensor_msgs.msg import Image  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
+
+from instructsam_ros.messages import image_msg  # noqa: E402
+from instructsam_ros.msg import InstanceArray  # noqa: E402
+
+NAMES = ('left', 'right')
+
+
+@pytest.fixture
+def pair(robot):
+    """The robot with an active node of two cameras that both have been seen; `see(name)` sends an image of one."""
+    node = robot.start('cameras:=["left","right"]')
+    publishers = {name: robot.node.create_publisher(Image, f'{name}/image', 10) for name in NAMES}
+    robot.seen = {name: [] for name in NAMES}
+    for name in NAMES:
+        topic = f'perception/{name}/instances'
+        robot.node.create_subscription(InstanceArray, topic, robot.keep(robot.seen[name]), 100)
+
+    def see(name):
+        robot.frames += 1
+        message = image_msg(np.full((48, 64, 3), 128, np.uint8), Header(frame_id=name))
+        message.header.stamp.sec = robot.frames
+        publishers[name].publish(message)
+
+    deadline = time.monotonic() + 30
+    while not all(node.logged(f'first image of {name}') for name in NAMES):
+        assert time.monotonic() < deadline, node.log
+        for name in NAMES:
+            see(name)
+        robot.wait_or_time_out(lambda: False, 0.05)
+    robot.wait(lambda: all(robot.node.count_publishers(f'perception/{name}/instances') for name in NAMES))
+    robot.see_with = see
+    return robot
+
+
+def test_fair_turns_one_model(pair):
+    """A camera that sends ten times as much takes no more turns."""
+    pair.say('sleep 0.05')
+    pair.wait(lambda: all(pair.seen.values()))
+    before = {name: len(pair.seen[name]) for name in NAMES}
+    while sum(map(len, pair.seen.values())) < sum(before.values()) + 20:
+        for name in ('left',) * 10 + ('right',):
+            pair.see_with(name)
+        pair.wait_or_time_out(lambda: False, 0.02)
+    answered = [len(pair.seen[name]) - before[name] for name in NAMES]
+    assert min(answered) >= 8
+    for name in NAMES:
+        assert {result.header.frame_id for result in pair.seen[name]} == {name}
+    assert len(pair.nodes[0].logged("model 'tabletop' on")) == 1
+    status = {key: int(value) for key, value in pair.status().items() if key.startswith('frames_')}
+    assert status['frames_in'] == status['frames_used'] + status['frames_dropped'] + status['frames_waiting']
+
+
+def test_goals_name_their_camera(pair):
+    for name in ('right', 'left'):
+        assert pair.ask('the mugs', camera=name).end()[1].header.frame_id == name
+    assert pair.ask('the mugs').end()[1].header.frame_id == 'left'  # the first
+    assert "there are: left, right" in pair.ask('the mugs', camera='rear').end()[1].message
+
+
+def test_one_answer_a_camera_on_instruction(pair):
+    assert pair.set('trigger', 'on_instruction') == (True, '')
+    pair.say('the mugs')
+    pair.wait(lambda: all(len(results) == 1 for results in pair.seen.values()))
+    pair.say('the cups')
+    pair.wait(lambda: all(len(results) == 2 for results in pair.seen.values()))
+
+
+@pytest.mark.parametrize('names', ['["left","left"]', '["le ft"]', '["", "left"]'])
+def test_names_that_cannot_be_topics_are_refused(robot, names):
+    node = robot.start(f'cameras:={names}')
+    assert node.exit_code() == 2
+    assert node.logged('cameras are different names')
+    robot.nodes.remove(node)

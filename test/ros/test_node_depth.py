@@ -1,0 +1,152 @@
+"""3D in the node: which depth belongs to an image, what is said where none does, and bad depth."""
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
+
+from geometry_msgs.msg import PoseArray  # noqa: E402
+from sensor_msgs.msg import CameraInfo, PointCloud2  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
+from visualization_msgs.msg import MarkerArray  # noqa: E402
+
+from instructsam_ros.clouds import read_cloud  # noqa: E402
+from instructsam_ros.messages import image_msg  # noqa: E402
+from instructsam_ros.msg import InstanceArray  # noqa: E402
+
+OPTICAL = 'camera_color_optical_frame'
+K = [60.0, 0.0, 31.5, 0.0, 60.0, 23.5, 0.0, 0.0, 1.0]
+
+
+def table(distance_mm=1000, height_mm=50):
+    """[48, 64] uint16 mm: a plane seen from above, and what the stand-in's ten ellipses are on stands out of it."""
+    y, x = np.mgrid[:48, :64]
+    centers = [(48 * (0.3 + 0.4 * (i % 2)), 64 * (0.1 + 0.19 * (i // 2))) for i in range(10)]
+    things = [((y - cy) / 9.6) ** 2 + ((x - cx) / 5.76) ** 2 < 1 for cy, cx in centers]
+    return np.where(np.any(things, axis=0), distance_mm - height_mm, distance_mm).astype(np.uint16)
+
+
+@pytest.fixture
+def seeing(robot):
+    """The robot with an active node that has heard of depth; `seeing(depth, ...)` is the result on a new image."""
+    robot.start_active('instruction:=the mugs', 'depth_timeout_s:=1.0')
+
+    def see(depth=None, stamp=None, **fields):
+        robot.frames += 1  # depth first, so that it need not be waited for
+        robot.measure(table() if depth is None else depth, stamp=robot.frames if stamp is None else stamp, **fields)
+        robot.frames -= 1
+        return robot.result_of(robot.see())
+
+    deadline = time.monotonic() + 30
+    while not see().geometry_frame_id:  # until the depth publisher has been found
+        assert time.monotonic() < deadline, robot.nodes[0].log
+    return see
+
+
+def test_instances_are_located(robot, seeing):
+    result = seeing()
+    assert (result.geometry_frame_id, result.geometry_message) == (OPTICAL, '')
+    assert result.geometry_ms > 0
+    assert all(each.has_geometry and not each.geometry_message for each in result.instances)
+    first = result.instances[0]
+    x0, y0, x1, y1 = first.roi.x_offset, first.roi.y_offset, first.roi.width, first.roi.height
+    geometry = first.geometry
+    assert geometry.pose.position.z == pytest.approx(0.975, abs=0.01)  # half way up
+    assert geometry.pose.position.x == pytest.approx((x0 + (x1 - 1) / 2 - 31.5) / 60 * 0.95, abs=0.02)
+    assert geometry.pose.position.y == pytest.approx((y0 + (y1 - 1) / 2 - 23.5) / 60 * 0.95, abs=0.02)
+    assert geometry.size.z == pytest.approx(0.05, abs=0.005) and geometry.has_support
+    assert geometry.valid_depth == 1 and geometry.points > 100
+    assert [each.track_id for each in seeing().instances] == [each.track_id for each in result.instances]
+    status = robot.status()
+    assert int(status['results_with_depth']) >= 2
+
+
+def test_metres_and_millimetres_agree(robot, seeing):
+    in_mm = seeing().instances[0].geometry
+    in_m = seeing((table() / 1000).astype(np.float32)).instances[0].geometry
+    assert in_mm.pose.position.z == pytest.approx(in_m.pose.position.z, abs=1e-4)
+    assert in_mm.points == in_m.points
+
+
+def test_no_depth_for_this_image_is_said_and_counted(robot, seeing):
+    before = int(robot.status()['results_without_depth'])
+    assert robot.set('depth_timeout_s', 0.05) == (True, '')
+    result = robot.result_of(robot.see())
+    assert result.status == InstanceArray.STATUS_OK and result.instances  # masks there are
+    assert result.geometry_frame_id == '' and not any(each.has_geometry for each in result.instances)
+    assert 'no depth image with the stamp of the image' in result.geometry_message
+    assert int(robot.status()['results_without_depth']) == before + 1
+
+
+def test_tolerance(robot, seeing):
+    robot.frames += 5
+    robot.measure(table(), stamp=robot.frames)
+    assert seeing(stamp=robot.frames - 100).geometry_frame_id == ''  # stamps that go backwards pair with nothing
+    assert robot.set('depth_tolerance_s', 1.0) == (True, '')
+    result = seeing(stamp=robot.frames)  # one second before the image's
+    assert result.geometry_frame_id == OPTICAL
+
+
+def test_depth_that_comes_later_is_waited_for(robot, seeing):
+    stamp = robot.see()
+    robot.measure(table(), stamp=stamp)
+    assert robot.result_of(stamp).geometry_frame_id == OPTICAL
+
+
+@pytest.mark.parametrize(('depth', 'fields', 'says'), [
+    (np.full((24, 32), 1000, np.uint16), {}, 'align'),
+    (table(), {'k': [0.0] * 9}, 'focal lengths'),
+    (table(), {'encoding': 'rgb8'}, 'expected 16UC1'),
+    (table(), {'data': b'12'}, 'data has 2 bytes'),
+], ids=['another size', 'intrinsics of zeros', 'another encoding', 'cut off'])  # fmt: skip
+def test_bad_depth_is_named_and_masks_are_not_lost(seeing, depth, fields, says):
+    result = seeing(depth, **fields)
+    assert result.status == InstanceArray.STATUS_OK and len(result.instances) == 9
+    assert result.geometry_frame_id == '' and says in result.geometry_message
+    assert seeing().geometry_frame_id == OPTICAL
+
+
+@pytest.mark.parametrize('nothing', [np.zeros((48, 64), np.uint16), np.full((48, 64), np.nan, np.float32)], ids=str)
+def test_depth_without_a_measurement_is_named_for_each(seeing, nothing):
+    result = seeing(nothing)
+    assert len(result.instances) == 9
+    assert all(not each.has_geometry and '0 % of the mask' in each.geometry_message for each in result.instances)
+
+
+def test_points_markers_and_grasps_for_those_who_look(robot, seeing):
+    kinds = {'points': PointCloud2, 'markers': MarkerArray, 'grasp_candidates': PoseArray}
+    for topic, kind in kinds.items():
+        robot.look_at(f'perception/{topic}', kind)
+    while {type(message) for message in robot.pictures} != set(kinds.values()):
+        result = seeing()
+    cloud = next(message for message in robot.pictures if isinstance(message, PointCloud2))
+    points, owners = read_cloud(cloud)
+    assert cloud.header.frame_id == OPTICAL and set(owners) == set(range(len(result.instances)))
+    assert len(points) == sum(each.geometry.points for each in result.instances)
+    boxes = next(message for message in robot.pictures if isinstance(message, MarkerArray)).markers
+    assert {marker.header.frame_id for marker in boxes} == {OPTICAL}
+
+
+def test_goals_are_located_too(robot, seeing):
+    seeing()
+    goal = robot.ask('the cups', points=True)
+    answer = goal.end()[1]
+    assert answer.geometry_frame_id == OPTICAL and answer.instances[0].has_geometry
+    points, _ = read_cloud(goal.response.result.points)
+    assert len(points) == sum(each.geometry.points for each in answer.instances)
+    header = Header(frame_id='elsewhere')
+    picture, depth = image_msg(np.zeros((48, 64, 3), np.uint8), header), image_msg(table(), header)
+    depth.encoding = '16UC1'
+    info = CameraInfo(header=header, height=48, width=64, k=K)
+    answer = robot.ask('the cups', image=picture, depth=depth, camera_info=info).end()[1]
+    assert answer.geometry_frame_id == 'elsewhere' and answer.instances[0].has_geometry
+    answer = robot.ask('the cups', image=picture).end()[1]
+    assert (answer.geometry_frame_id, answer.geometry_message) == ('', 'the goal has an image but no depth')
+
+
+def test_without_any_depth_nothing_is_waited_for(robot):
+    robot.start_active('instruction:=the mugs')
+    result = robot.result_of(robot.see())
+    assert (result.geometry_frame_id, result.geometry_message) == ('', 'no depth image has come')
+    assert robot.status()['results_without_depth'] == '0'  # nobody expects one

@@ -1,0 +1,93 @@
+"""Depth and camera info for a picture: equal stamps, a tolerance where one is set, and never a guess."""
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
+
+from builtin_interfaces.msg import Time  # noqa: E402
+
+from instructsam_ros.pairing import Depths, UnpairedError  # noqa: E402
+
+
+def message(milliseconds, name='depth'):
+    header = SimpleNamespace(stamp=time(milliseconds))
+    return SimpleNamespace(header=header, name=f'{name} {milliseconds}')
+
+
+def time(milliseconds):
+    return Time(sec=milliseconds // 1000, nanosec=milliseconds % 1000 * 1_000_000)
+
+
+def filled(*stamps, infos=(100,), **kwargs):
+    depths = Depths(**kwargs)
+    for stamp in stamps:
+        depths.put(message(stamp))
+    for stamp in infos:
+        depths.put_info(message(stamp, 'info'))
+    return depths
+
+
+def names(found):
+    return tuple(each.name for each in found)
+
+
+def test_equal_stamps():
+    depths = filled(100, 133, 166, infos=(100, 133))
+    assert names(depths.find(time(133))) == ('depth 133', 'info 133')
+    assert names(depths.find(time(166))) == ('depth 166', 'info 133')  # intrinsics do not change: the newest will do
+
+
+def test_another_stamp_is_no_pair_without_a_tolerance():
+    with pytest.raises(UnpairedError, match='nearest is 0.003 s off'):
+        filled(100, 130, 166).find(time(133))
+
+
+def test_the_nearest_within_the_tolerance():
+    depths = filled(100, 130, 135, 200)
+    assert names(depths.find(time(133), tolerance_s=0.02))[0] == 'depth 135'
+    with pytest.raises(UnpairedError, match='0.032 s off'):
+        depths.find(time(167), tolerance_s=0.02)
+
+
+def test_it_waits_for_what_may_still_come():
+    depths, found = filled(100), []
+    finder = threading.Thread(target=lambda: found.extend(depths.find(time(133), timeout_s=30)))
+    finder.start()
+    depths.put(message(133))
+    finder.join(10)
+    assert found and found[0].name == 'depth 133'
+
+
+def test_it_does_not_wait_for_what_has_gone_by():
+    depths = filled(100, 166)
+    with pytest.raises(UnpairedError, match='0.033 s off'):
+        depths.find(time(133), timeout_s=1e6)
+
+
+def test_it_stops_waiting_when_nobody_wants_it():
+    with pytest.raises(UnpairedError):
+        filled(100).find(time(133), timeout_s=1e6, cancelled=lambda: True)
+
+
+def test_it_does_not_wait_where_nothing_ever_came():
+    with pytest.raises(UnpairedError, match='no depth image has come'):
+        filled().find(time(100), timeout_s=1e6)
+
+
+def test_depth_without_camera_info():
+    with pytest.raises(UnpairedError, match='no camera info'):
+        filled(100, infos=()).find(time(100), timeout_s=0.01)
+
+
+def test_memory_is_bounded_and_stamps_may_go_backwards():
+    depths = filled(*range(1000, 2000, 10), kept=5)
+    with pytest.raises(UnpairedError):
+        depths.find(time(1900))
+    depths.put(message(50))  # a recording begins anew
+    assert names(depths.find(time(50)))[0] == 'depth 50'
+    assert depths.received == 101
+    depths.clear()
+    with pytest.raises(UnpairedError, match='no depth image has come'):
+        depths.find(time(50))

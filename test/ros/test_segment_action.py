@@ -1,0 +1,232 @@
+"""The action `segment` over real DDS: every goal comes to a defined end, and the node lives on."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
+
+from action_msgs.msg import GoalStatus  # noqa: E402
+from robot import Robot  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
+
+from instructsam_ros.action import Segment  # noqa: E402
+from instructsam_ros.messages import image_msg  # noqa: E402
+from instructsam_ros.msg import InstanceArray  # noqa: E402
+
+SUCCEEDED, ABORTED, CANCELED = GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_ABORTED, GoalStatus.STATUS_CANCELED
+CANCELED_S = 0.2  # what is promised
+NEXT, STAMP = Segment.Goal.NEXT, Segment.Goal.STAMP
+FOREVER = 'sleep 60'
+
+
+def work_of(answer):
+    return json.loads(answer.answer)
+
+
+def test_answer_on_the_newest_image(robot):
+    robot.start_active()
+    newest = robot.see_several()
+    goal = robot.ask('the mugs')
+    status, answer = goal.end()
+    assert (status, answer.status, answer.header.stamp.sec) == (SUCCEEDED, InstanceArray.STATUS_OK, newest)
+    assert (answer.instruction, answer.instruction_id, len(answer.instances)) == ('the mugs', 0, 9)
+    assert goal.stages == ['queued', 'encoding', 'segmenting', 'locating']
+    assert not robot.results  # the topic is for its own instruction
+    status, answer = robot.ask('the mugs', score_threshold=0.92).end()
+    assert len(answer.instances) == 1
+    assert robot.ask('nothing').end()[1].status == InstanceArray.STATUS_NO_TARGET
+    assert robot.status()['goals_succeeded'] == '3'
+
+
+def test_next_image(robot):
+    robot.start_active()
+    robot.see_several()
+    goal = robot.ask('the mugs', freshness=NEXT)
+    robot.wait(lambda: goal.stages == ['waiting'])
+    stamp = robot.see()
+    assert goal.end()[1].header.stamp.sec == stamp
+
+
+def test_image_of_a_stamp_in_hand_to_come_or_gone_by(robot):
+    robot.start_active()
+    newest = robot.see_several(4)
+
+    def asked(sec):
+        goal = Segment.Goal()
+        goal.stamp.sec = sec
+        return robot.ask('the mugs', freshness=STAMP, stamp=goal.stamp)
+
+    assert asked(newest - 2).end()[1].header.stamp.sec == newest - 2
+    to_come = asked(newest + 2)
+    robot.wait(lambda: to_come.stages == ['waiting'])
+    robot.see(), robot.see()
+    assert to_come.end()[1].header.stamp.sec == newest + 2
+    robot.see_several(12)
+    status, answer = asked(newest).end()
+    assert status == ABORTED and 'no image with the stamp' in answer.message
+
+
+def test_own_image_is_asked_about(robot):
+    robot.start_active()
+    image = image_msg(np.zeros((20, 30, 3), np.uint8), Header(frame_id='elsewhere'))
+    status, answer = robot.ask('the mugs', image=image).end()
+    assert (status, answer.height, answer.width, answer.header.frame_id) == (SUCCEEDED, 20, 30, 'elsewhere')
+    image.encoding = 'rainbow'
+    status, answer = robot.ask('the mugs', image=image).end()
+    assert (status, answer.status) == (ABORTED, InstanceArray.STATUS_ERROR) and 'rainbow' in answer.message
+
+
+@pytest.mark.parametrize('work', ['waiting', 'queued', 'sleep 60', 'burn 60', 'stuck 2'])
+def test_cancel_at_any_stage(robot, work):
+    """Also where the model cannot be interrupted: the client is told at once."""
+    node = robot.start_active()
+    robot.see_several()
+    if work == 'queued':
+        blocking = robot.ask(FOREVER)
+        robot.wait(lambda: node.logged('begins'))
+    goal = robot.ask('the mugs' if work in ('waiting', 'queued') else work, freshness=NEXT * (work == 'waiting'))
+    if work in ('waiting', 'queued'):
+        robot.wait(lambda: goal.stages)
+    else:
+        robot.wait(lambda: node.logged('begins'))
+    start = time.monotonic()
+    assert goal.cancel()
+    status, answer = goal.end()
+    assert time.monotonic() - start < CANCELED_S
+    assert (status, answer.status, answer.message) == (CANCELED, InstanceArray.STATUS_ERROR, 'canceled by the client')
+    if work == 'queued':
+        assert blocking.cancel()
+    assert robot.ask('the mugs').end()[0] == SUCCEEDED
+
+
+@pytest.mark.parametrize('work', [FOREVER, 'stuck 3', 'waiting'])
+def test_time_limit(robot, work):
+    robot.start_active()
+    robot.see_several()
+    robot.ask('the mugs').end()
+    freshness = NEXT * (work == 'waiting')
+    start = time.monotonic()
+    status, answer = robot.ask(work, freshness=freshness, timeout_s=0.3).end()
+    assert 0.3 < time.monotonic() - start < 1.5
+    assert status == ABORTED and answer.message == 'no result within the 0.3 s that the goal allows'
+    assert robot.ask('the mugs').end()[0] == SUCCEEDED
+
+
+def test_goals_go_before_the_stream_which_goes_on(robot):
+    node = robot.start_active()
+    robot.say('sleep 0.3')
+    robot.wait(lambda: node.logged('begins'))
+    assert robot.ask('the mugs').end()[0] == SUCCEEDED
+    assert not robot.results  # work on the topic was given up for the goal
+    assert robot.next_result().instruction == 'sleep 0.3'
+    stamp = robot.see()
+    assert robot.result_of(stamp).instruction == 'sleep 0.3'
+
+
+def test_what_is_asked_twice_of_one_image_is_worked_out_once(robot):
+    node = robot.start_active()
+    robot.see_several()
+    blocking = robot.ask(FOREVER)
+    robot.wait(lambda: node.logged('begins'))
+    same = [robot.ask('the mugs') for _ in range(5)]
+    other = robot.ask('the mugs', score_threshold=0.92)
+    robot.wait(lambda: other.stages and all(goal.stages for goal in same))
+    blocking.cancel()
+    assert {len(goal.end()[1].instances) for goal in same} == {9}
+    assert len(other.end()[1].instances) == 1
+    robot.say('the mugs')
+    assert robot.next_result().status == InstanceArray.STATUS_OK
+    assert len(node.logged("begins 'the mugs'")) == 3  # five together, the other, the stream with a track of its own
+    assert robot.ask('the mugs').end()[0] == SUCCEEDED
+    assert len(node.logged("begins 'the mugs'")) == 3  # as the stream
+
+
+def test_twenty_clients_at_once(robot):
+    """Each gets the answer to its own question, in the order of asking."""
+    robot.start_active()
+    robot.see_several()
+    robots = [Robot(robot.domain_id, f'robot_{number}') for number in range(3)]
+    try:
+        assert {each.ask('the cups').end()[0] for each in [robot, *robots]} == {SUCCEEDED}
+        goals = [each.ask(f'the mugs {number}') for number in range(5) for each in [robot, *robots]]
+        ends = [goal.end() for goal in goals]
+    finally:
+        for each in robots:
+            each.close()
+    assert [answer.instruction for _, answer in ends] == [f'the mugs {number // 4}' for number in range(20)]
+    assert {status for status, _ in ends} == {SUCCEEDED}
+    assert robot.status()['goals_succeeded'] == '24'
+
+
+def test_client_that_dies(robot):
+    """Its goal goes on, is answered to nobody, and the next client is served."""
+    node = robot.start_active()
+    robot.see_several()
+    code = (
+        'import time; from robot import Robot; import os; '
+        f'robot = Robot({robot.domain_id}); robot.ask("sleep 0.5").handle; print("asked", flush=True); time.sleep(60)'
+    )
+    client = subprocess.Popen(
+        [sys.executable, '-c', code], stdout=subprocess.PIPE, text=True, cwd=os.path.dirname(__file__)
+    )
+    try:
+        assert client.stdout.readline().strip() == 'asked'
+        robot.wait(lambda: node.logged("begins 'sleep 0.5'"))
+    finally:
+        client.send_signal(signal.SIGKILL)
+        client.wait()
+    assert robot.ask('the mugs').end()[0] == SUCCEEDED
+    robot.wait(lambda: robot.status()['goals_succeeded'] == '2')
+
+
+def test_deactivation_during_a_goal(robot):
+    node = robot.start_active()
+    robot.see_several()
+    running, waiting = robot.ask('stuck 2'), robot.ask('the mugs', freshness=NEXT)
+    robot.wait(lambda: node.logged('begins') and waiting.stages)
+    assert robot.change_state('deactivate')
+    for goal in (running, waiting):
+        status, answer = goal.end()
+        assert (status, answer.message) == (ABORTED, 'the node was deactivated')
+    status, answer = robot.ask('the mugs').end()
+    assert status == ABORTED and 'not active' in answer.message
+    assert robot.change_state('activate')
+    goal = robot.ask('the mugs', freshness=NEXT)
+    while not robot.wait_or_time_out(lambda: goal.response, 0.05):
+        robot.see()
+    assert goal.end()[0] == SUCCEEDED
+
+
+def test_node_that_ends_tells_its_clients(robot):
+    node = robot.start_active()
+    robot.see_several()
+    goal = robot.ask(FOREVER)
+    robot.wait(lambda: node.logged('begins'))
+    node.interrupt()
+    status, answer = goal.end()
+    assert (status, answer.message) == (ABORTED, 'the node is shutting down')
+
+
+def test_goals_that_cannot_be_served_say_why(robot):
+    node = robot.start_active()
+    robot.see_several()
+    node.expected = 'Traceback'
+    for fields, says in (
+        ({'instruction': ' '}, 'the instruction is empty'),
+        ({'camera': 'left'}, "no camera 'left'"),
+        ({'freshness': 9}, 'freshness is'),
+        ({'score_threshold': 2.0}, 'score_threshold is'),
+        ({'score_threshold': float('nan')}, 'score_threshold is'),
+        ({'timeout_s': -1.0}, 'timeout_s is'),
+        ({'instruction': 'bad words'}, 'words'),
+        ({'instruction': 'fail at once'}, 'RuntimeError: at once'),
+    ):
+        status, answer = robot.ask(**{'instruction': 'the mugs', **fields}).end()
+        assert (status, answer.status) == (ABORTED, InstanceArray.STATUS_ERROR) and says in answer.message, fields
+    assert robot.ask('the mugs').end()[0] == SUCCEEDED
