@@ -67,8 +67,10 @@ class Tracker:
     def _carry(self, grey):
         """The tracks' masks to where they are now: of what was seen last time by its own motion, of the rest by that of
         the whole picture."""
-        flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(grey, self._grey, None)  # now to before
         height, width = grey.shape
+        pan, _ = cv2.phaseCorrelate(np.float32(grey), np.float32(self._grey))  # where repeated objects mislead the flow
+        start = np.full((height, width, 2), pan, np.float32)
+        flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(grey, self._grey, start)  # now to before
         x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
         own = x + flow[..., 0], y + flow[..., 1]
         whole = x + np.median(flow[..., 0]), y + np.median(flow[..., 1])

@@ -24,7 +24,7 @@ def main(instruction):
     else:
         x, y, z = best.center
         print(f'at x {x:.3f} y {y:.3f} z {z:.3f} m in {found.frame_id}, {len(best.points)} points')
-        print('length x width x height: ' + ' x '.join(f'{side:.3f}' for side in best.size) + ' m')
+        print('length x width x height: ' + ' x '.join(f'{side:.3f}' for side in best.size_m) + ' m')
     return 0
 
 

@@ -8,7 +8,6 @@ The arm is simulated: it says where it would go. For a real one, replace Simulat
 """
 import sys
 
-from instructsam.core.geometry import Geometry
 from instructsam.core.grasping import grasp_candidates
 from instructsam_ros.client import Perception
 
@@ -25,12 +24,7 @@ class SimulatedArm:
 
 def grasps(instance):
     """Candidates for an Instance of the client, best first; none where it was not measured."""
-    if instance.center is None:
-        return []
-    return grasp_candidates(Geometry(
-        points=instance.points, pixels=None, center=instance.center, rotation=instance.rotation, size_m=instance.size,
-        visible_m=instance.size, valid=1.0, has_support=True,
-    ))  # fmt: skip
+    return grasp_candidates(instance) if instance.center is not None else []
 
 
 def main(instruction):

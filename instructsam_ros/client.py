@@ -44,7 +44,7 @@ class Instance:
     track_id: int  # the same for the same object over time; -1: ids are not kept
     center: np.ndarray | None = None  # [3] m, of its box
     rotation: np.ndarray | None = None  # [3, 3], columns: length, width, height away from the support
-    size: np.ndarray | None = None  # [3] m, of its box along these
+    size_m: np.ndarray | None = None  # [3], of its box along these
     points: np.ndarray | None = None  # [N, 3] m, on its visible surface; only from find()
     why_not: str = ''  # there is nothing in 3D
 
@@ -233,7 +233,7 @@ def _instance(message, points):
         **common,
         center=np.array([pose.position.x, pose.position.y, pose.position.z]),
         rotation=Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix(),
-        size=np.array([size.x, size.y, size.z]),
+        size_m=np.array([size.x, size.y, size.z]),
         points=points,
     )
 

@@ -251,7 +251,7 @@ def test_demo_without_ros(monkeypatch, capsys):
     assert 'no ROS side' in err and is_one_error_line(err)
 
 
-@pytest.mark.parametrize(('extra', 'module'), [('tabletop', 'mujoco'), ('train', 'scipy')])
+@pytest.mark.parametrize(('extra', 'module'), [('tabletop', 'mujoco'), ('train', 'peft')])
 @pytest.mark.parametrize('when', ['import', 'run'])
 def test_without_an_extra(monkeypatch, capsys, extra, module, when):
     def fail(*_):

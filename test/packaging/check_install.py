@@ -18,9 +18,10 @@ from instructsam_ros.msg import Instance, InstanceArray
 
 def files(folder):
     """The files below `folder`, without what Python and rosidl add, and train/runs, which is in the source alone."""
+    added = ('action', 'msg', 'srv', 'runs')
     paths = (path.relative_to(folder) for path in folder.rglob('*') if path.is_file())
     left_out = ('.pyc', '.so', '.c')
-    return {str(path) for path in paths if path.parts[0] not in ('msg', 'runs') and path.suffix not in left_out}
+    return {str(path) for path in paths if path.parts[0] not in added and path.suffix not in left_out}
 
 
 def check_packages(source):
