@@ -18,7 +18,7 @@ class SimulatedArm:
     def pick(self, grasp, frame_id):
         """Whether the object was lifted. `grasp` is a core.grasping.Grasp in `frame_id`."""
         x, y, z = grasp.position
-        print(f'  open to {grasp.width_m * 1e3:.0f} mm, go to ({x:.3f}, {y:.3f}, {z:.3f}) m in {frame_id}, close, lift')
+        print(f'  open to {grasp.opening_m * 1e3:.0f} mm, go to ({x:.3f}, {y:.3f}, {z:.3f}) m in {frame_id}, close, lift')
         return True
 
 

@@ -50,6 +50,7 @@ def run(recipe):
     train(trainer, last_checkpoint(recipe.output))
     if trainer.args.should_save:
         finish(recipe.output, merged=recipe.lora is not None and recipe.lora.merge)
+    trainer.accelerator.end_training()  # a process that ends with a live group may crash at its exit
     return Path(recipe.output) / FINAL
 
 

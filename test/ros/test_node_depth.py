@@ -19,10 +19,11 @@ OPTICAL = 'camera_color_optical_frame'
 K = [60.0, 0.0, 31.5, 0.0, 60.0, 23.5, 0.0, 0.0, 1.0]
 
 
-def table(distance_mm=1000, height_mm=50):
-    """[48, 64] uint16 mm: a plane seen from above, and what the stand-in's ten ellipses are on stands out of it."""
+def table(things=10, distance_mm=1000, height_mm=50):
+    """[48, 64] uint16 mm: a plane seen from above, and what the first of the stand-in's ten ellipses are on stands out
+    of it."""
     y, x = np.mgrid[:48, :64]
-    centers = [(48 * (0.3 + 0.4 * (i % 2)), 64 * (0.1 + 0.19 * (i // 2))) for i in range(10)]
+    centers = [(48 * (0.3 + 0.4 * (i % 2)), 64 * (0.1 + 0.19 * (i // 2))) for i in range(things)]
     things = [((y - cy) / 9.6) ** 2 + ((x - cx) / 5.76) ** 2 < 1 for cy, cx in centers]
     return np.where(np.any(things, axis=0), distance_mm - height_mm, distance_mm).astype(np.uint16)
 
@@ -45,7 +46,7 @@ def seeing(robot):
 
 
 def test_instances_are_located(robot, seeing):
-    result = seeing()
+    result = seeing(table(things=1))  # with nothing but the table around it
     assert (result.geometry_frame_id, result.geometry_message) == (OPTICAL, '')
     assert result.geometry_ms > 0
     assert all(each.has_geometry and not each.geometry_message for each in result.instances)
