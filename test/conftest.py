@@ -9,8 +9,7 @@ import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture
-def domain_id():
+def _free_domain():
     """A random ROS_DOMAIN_ID that no other test of this machine has meanwhile, whichever process it runs in."""
     while True:
         number = random.randrange(1, 102)
@@ -21,3 +20,7 @@ def domain_id():
                 continue
             yield number
             return
+
+
+domain_id = pytest.fixture(_free_domain, name='domain_id')
+module_domain_id = pytest.fixture(_free_domain, name='module_domain_id', scope='module')

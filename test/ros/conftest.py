@@ -1,5 +1,6 @@
 """The robot that tests use to talk to a node."""
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -7,23 +8,42 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # robot.py
 
 
-@pytest.fixture
-def robot(monkeypatch, domain_id):
+@contextmanager
+def alone(domain_id):
     """A Robot alone on its domain. Every node that it started must end with exit code 0 and without a traceback."""
     pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
     from robot import Robot
 
-    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    robot = Robot(domain_id)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+        robot = Robot(domain_id)
+        try:
+            yield robot
+            for node in robot.nodes:
+                if node.process.poll() is None:
+                    node.interrupt()
+                assert node.exit_code() == 0
+                assert not node.logged('Traceback') or 'Traceback' in node.expected, '\n'.join(node.log)
+        finally:
+            for node in robot.nodes:
+                node.process.kill()
+                node.process.wait()
+            robot.close()
+
+
+@pytest.fixture
+def lone_robot(domain_id):
+    with alone(domain_id) as robot:
         yield robot
-        for node in robot.nodes:
-            if node.process.poll() is None:
-                node.interrupt()
-            assert node.exit_code() == 0
-            assert not node.logged('Traceback') or 'Traceback' in node.expected, '\n'.join(node.log)
-    finally:
-        for node in robot.nodes:
-            node.process.kill()
-            node.process.wait()
-        robot.close()
+
+
+@pytest.fixture
+def robot(lone_robot):
+    return lone_robot
+
+
+@pytest.fixture(scope='module')
+def lasting_robot(module_domain_id):
+    """One for all tests of a module that take it; they leave its node as they found it, which saves starting one."""
+    with alone(module_domain_id) as robot:
+        yield robot

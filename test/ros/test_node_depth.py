@@ -28,10 +28,8 @@ def table(things=10, distance_mm=1000, height_mm=50):
     return np.where(np.any(things, axis=0), distance_mm - height_mm, distance_mm).astype(np.uint16)
 
 
-@pytest.fixture
-def seeing(robot):
-    """The robot with an active node that has heard of depth; `seeing(depth, ...)` is the result on a new image."""
-    robot.start_active('instruction:=the mugs', 'depth_timeout_s:=1.0')
+def sees(robot):
+    """`see(depth, ...)`: the result on a new image and that depth; returned when depth and images arrive."""
 
     def see(depth=None, stamp=None, **fields):
         robot.frames += 1  # depth first, so that it need not be waited for
@@ -43,6 +41,22 @@ def seeing(robot):
     while not see().geometry_frame_id:  # until the depth publisher has been found
         assert time.monotonic() < deadline, robot.nodes[0].log
     return see
+
+
+@pytest.fixture
+def robot(lasting_robot):
+    """A robot with an active node that has heard of depth; the same for most tests."""
+    if not lasting_robot.nodes:
+        lasting_robot.start_active('instruction:=the mugs')
+    lasting_robot.results.clear()
+    lasting_robot.set('depth_tolerance_s', 0.0)
+    lasting_robot.set('depth_timeout_s', 1.0)
+    return lasting_robot
+
+
+@pytest.fixture
+def seeing(robot):
+    return sees(robot)
 
 
 def test_instances_are_located(robot, seeing):
@@ -146,7 +160,8 @@ def test_goals_are_located_too(robot, seeing):
     assert (answer.geometry_frame_id, answer.geometry_message) == ('', 'the goal has an image but no depth')
 
 
-def test_without_any_depth_nothing_is_waited_for(robot):
+def test_without_any_depth_nothing_is_waited_for(lone_robot):
+    robot = lone_robot
     robot.start_active('instruction:=the mugs')
     result = robot.result_of(robot.see())
     assert (result.geometry_frame_id, result.geometry_message) == ('', 'no depth image has come')

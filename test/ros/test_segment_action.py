@@ -1,5 +1,4 @@
 """The action `segment` over real DDS: every goal comes to a defined end, and the node lives on."""
-import json
 import os
 import signal
 import subprocess
@@ -25,13 +24,28 @@ NEXT, STAMP = Segment.Goal.NEXT, Segment.Goal.STAMP
 FOREVER = 'sleep 60'
 
 
-def work_of(answer):
-    return json.loads(answer.answer)
+@pytest.fixture
+def robot(lasting_robot):
+    """A robot whose node is active, has images and no instruction, and has logged nothing; the same for most tests."""
+    robot = lasting_robot
+    if not robot.nodes:
+        robot.start_active()
+    robot.say('')
+    while robot.status()['instruction']:
+        pass
+    robot.see_several()
+    robot.results.clear()
+    robot.nodes[0].log.clear()
+    return robot
+
+
+def succeeded(robot):
+    """How many goals of the node have, by now."""
+    return int(robot.status()['goals_succeeded'])
 
 
 def test_answer_on_the_newest_image(robot):
-    robot.start_active()
-    newest = robot.see_several()
+    newest, before = robot.see_several(), succeeded(robot)
     goal = robot.ask('the mugs')
     status, answer = goal.end()
     assert (status, answer.status, answer.header.stamp.sec) == (SUCCEEDED, InstanceArray.STATUS_OK, newest)
@@ -41,12 +55,10 @@ def test_answer_on_the_newest_image(robot):
     status, answer = robot.ask('the mugs', score_threshold=0.92).end()
     assert len(answer.instances) == 1
     assert robot.ask('nothing').end()[1].status == InstanceArray.STATUS_NO_TARGET
-    assert robot.status()['goals_succeeded'] == '3'
+    assert succeeded(robot) == before + 3
 
 
 def test_next_image(robot):
-    robot.start_active()
-    robot.see_several()
     goal = robot.ask('the mugs', freshness=NEXT)
     robot.wait(lambda: goal.stages == ['waiting'])
     stamp = robot.see()
@@ -54,7 +66,6 @@ def test_next_image(robot):
 
 
 def test_image_of_a_stamp_in_hand_to_come_or_gone_by(robot):
-    robot.start_active()
     newest = robot.see_several(4)
 
     def asked(sec):
@@ -73,7 +84,6 @@ def test_image_of_a_stamp_in_hand_to_come_or_gone_by(robot):
 
 
 def test_own_image_is_asked_about(robot):
-    robot.start_active()
     image = image_msg(np.zeros((20, 30, 3), np.uint8), Header(frame_id='elsewhere'))
     status, answer = robot.ask('the mugs', image=image).end()
     assert (status, answer.height, answer.width, answer.header.frame_id) == (SUCCEEDED, 20, 30, 'elsewhere')
@@ -85,8 +95,7 @@ def test_own_image_is_asked_about(robot):
 @pytest.mark.parametrize('work', ['waiting', 'queued', 'sleep 60', 'burn 60', 'stuck 2'])
 def test_cancel_at_any_stage(robot, work):
     """Also where the model cannot be interrupted: the client is told at once."""
-    node = robot.start_active()
-    robot.see_several()
+    node = robot.nodes[0]
     if work == 'queued':
         blocking = robot.ask(FOREVER)
         robot.wait(lambda: node.logged('begins'))
@@ -107,8 +116,6 @@ def test_cancel_at_any_stage(robot, work):
 
 @pytest.mark.parametrize('work', [FOREVER, 'stuck 3', 'waiting'])
 def test_time_limit(robot, work):
-    robot.start_active()
-    robot.see_several()
     robot.ask('the mugs').end()
     freshness = NEXT * (work == 'waiting')
     start = time.monotonic()
@@ -119,7 +126,7 @@ def test_time_limit(robot, work):
 
 
 def test_goals_go_before_the_stream_which_goes_on(robot):
-    node = robot.start_active()
+    node = robot.nodes[0]
     robot.say('sleep 0.3')
     robot.wait(lambda: node.logged('begins'))
     assert robot.ask('the mugs').end()[0] == SUCCEEDED
@@ -130,8 +137,7 @@ def test_goals_go_before_the_stream_which_goes_on(robot):
 
 
 def test_what_is_asked_twice_of_one_image_is_worked_out_once(robot):
-    node = robot.start_active()
-    robot.see_several()
+    node = robot.nodes[0]
     blocking = robot.ask(FOREVER)
     robot.wait(lambda: node.logged('begins'))
     same = [robot.ask('the mugs') for _ in range(5)]
@@ -149,8 +155,7 @@ def test_what_is_asked_twice_of_one_image_is_worked_out_once(robot):
 
 def test_twenty_clients_at_once(robot):
     """Each gets the answer to its own question, in the order of asking."""
-    robot.start_active()
-    robot.see_several()
+    before = succeeded(robot)
     robots = [Robot(robot.domain_id, f'robot_{number}') for number in range(3)]
     try:
         assert {each.ask('the cups').end()[0] for each in [robot, *robots]} == {SUCCEEDED}
@@ -161,13 +166,12 @@ def test_twenty_clients_at_once(robot):
             each.close()
     assert [answer.instruction for _, answer in ends] == [f'the mugs {number // 4}' for number in range(20)]
     assert {status for status, _ in ends} == {SUCCEEDED}
-    assert robot.status()['goals_succeeded'] == '24'
+    assert succeeded(robot) == before + 24
 
 
 def test_client_that_dies(robot):
     """Its goal goes on, is answered to nobody, and the next client is served."""
-    node = robot.start_active()
-    robot.see_several()
+    node, before = robot.nodes[0], succeeded(robot)
     code = (
         'import time; from robot import Robot; import os; '
         f'robot = Robot({robot.domain_id}); robot.ask("sleep 0.5").handle; print("asked", flush=True); time.sleep(60)'
@@ -182,12 +186,12 @@ def test_client_that_dies(robot):
         client.send_signal(signal.SIGKILL)
         client.wait()
     assert robot.ask('the mugs').end()[0] == SUCCEEDED
-    robot.wait(lambda: robot.status()['goals_succeeded'] == '2')
+    while succeeded(robot) != before + 2:
+        pass
 
 
 def test_deactivation_during_a_goal(robot):
-    node = robot.start_active()
-    robot.see_several()
+    node = robot.nodes[0]
     running, waiting = robot.ask('stuck 2'), robot.ask('the mugs', freshness=NEXT)
     robot.wait(lambda: node.logged('begins') and waiting.stages)
     assert robot.change_state('deactivate')
@@ -203,7 +207,8 @@ def test_deactivation_during_a_goal(robot):
     assert goal.end()[0] == SUCCEEDED
 
 
-def test_node_that_ends_tells_its_clients(robot):
+def test_node_that_ends_tells_its_clients(lone_robot):
+    robot = lone_robot
     node = robot.start_active()
     robot.see_several()
     goal = robot.ask(FOREVER)
@@ -213,7 +218,8 @@ def test_node_that_ends_tells_its_clients(robot):
     assert (status, answer.message) == (ABORTED, 'the node is shutting down')
 
 
-def test_goals_that_cannot_be_served_say_why(robot):
+def test_goals_that_cannot_be_served_say_why(lone_robot):
+    robot = lone_robot
     node = robot.start_active()
     robot.see_several()
     node.expected = 'Traceback'
