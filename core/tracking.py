@@ -104,18 +104,23 @@ class _Grid:
         rows, columns = np.arange(step // 2, height, step), np.arange(step // 2, width, step)
         self._shape = len(rows), len(columns)
         self._pixels = (columns[:, None] * height + rows).ravel()  # as run lengths count them
+        self._every = 2 if step >= 4 else 1  # rows of the picture that are looked at
 
     def shrink(self, image):
-        return cv2.resize(image, self._shape[::-1], interpolation=cv2.INTER_AREA)
+        return cv2.resize(image[:: self._every], self._shape[::-1], interpolation=cv2.INTER_AREA)
 
     def sample(self, rle):
         """[h, w] uint8 0 or 1; of a mask that lies between the grid's pixels, the one next to it."""
-        starts = np.searchsorted(self._pixels, np.cumsum(rle.counts[:-1], dtype=np.int64))
-        changes = np.bincount(starts, minlength=len(self._pixels) + 1)[: len(self._pixels)] % 2
-        inside = np.logical_xor.accumulate(changes.astype(bool))
-        if not inside.any() and len(starts):
-            inside[min(starts[0], len(inside) - 1)] = True
-        return np.ascontiguousarray(inside.reshape(self._shape[::-1]).T).view(np.uint8)
+        changes = np.searchsorted(self._pixels, np.cumsum(rle.counts, dtype=np.int64))
+        inside = np.zeros(len(self._pixels), np.uint8)
+        runs = zip(changes[:-1:2].tolist(), changes[1::2].tolist(), strict=True)
+        filled = [(start, end) for start, end in runs if end > start]
+        if not filled and len(changes) > 1:
+            nearest = min(changes[0], len(inside) - 1)
+            filled = [(nearest, nearest + 1)]
+        for start, end in filled:
+            inside[start:end] = 1
+        return np.ascontiguousarray(inside.reshape(self._shape[::-1]).T)
 
 
 def _affinity(tracks, seen):
@@ -130,7 +135,8 @@ def _affinity(tracks, seen):
     with np.errstate(invalid='ignore'):  # a mask that has left the picture has no middle: NaN is near nothing
         apart = (before @ places / areas)[:, None] - (now @ places / new_areas.T)[None]
     far = np.linalg.norm(apart, axis=2) / np.sqrt(np.maximum(larger, 1))
-    color = np.array([[np.linalg.norm(track.color - each.color) for each in seen] for track in tracks]) / ALIKE
+    colors, new_colors = (np.stack([each.color for each in group]) for group in (tracks, seen))
+    color = np.linalg.norm(colors[:, None] - new_colors[None], axis=2) / ALIKE
     possible = (iou > LEAST_IOU) | ((far < NEAR) & (smaller > SAME_SIZE * larger))
     affinity = iou + NEAR_WEIGHT / (1 + np.nan_to_num(far, nan=1e6)) + ALIKE_WEIGHT * (1 - color)
     return np.where(possible & (color < 1), affinity, 0)

@@ -9,12 +9,13 @@ try:
 except ImportError:  # ROS 2 Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
+from instructsam_ros.diagnostics import SILENCE_S
+
 # Sensor data, but deeper than the usual 5: images that come in a burst, or while this process is not let run, would be
 # replaced in the middleware, where nobody counts them (seen: 1 of 17,940 at 30 Hz on a busy machine).
 SENSOR_QOS = QoSProfile(depth=15, reliability=ReliabilityPolicy.BEST_EFFORT)
 MUCH_LOST = 0.1  # images, against those that came
 REMIND_S = 30.0  # of what goes on being wrong
-SILENCE_S = 3.0  # without an image for this long, somebody should look at the camera
 
 
 class Camera:

@@ -11,6 +11,7 @@ from launch_ros.substitutions import FindPackageShare
 def generate_launch_description():
     image = LaunchConfiguration('image')
     topics = [('image', image), ('image/compressed', [image, '/compressed'])]
+    topics += [(name, LaunchConfiguration(name)) for name in ('depth', 'camera_info')]
     return LaunchDescription([
         DeclareLaunchArgument(
             'model', default_value='tabletop',
@@ -21,6 +22,11 @@ def generate_launch_description():
         DeclareLaunchArgument(
             'image', default_value='image',
             description='topic of the camera images; for compressed ones without the /compressed at its end'),
+        DeclareLaunchArgument(
+            'depth', default_value='depth',
+            description='topic of depth images aligned to the color images, where objects are to be located'),
+        DeclareLaunchArgument(
+            'camera_info', default_value='camera_info', description='topic of what belongs to them'),
         DeclareLaunchArgument(
             'instruction', default_value='',
             description='what to look for from the start, e.g. "the mugs left of the kettle"; '

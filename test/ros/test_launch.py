@@ -9,7 +9,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / 'launch' / 'perception.launch.py'
-ARGUMENTS = {'model', 'device', 'image', 'instruction', 'params_file', 'replay'}
+ARGUMENTS = {'model', 'device', 'image', 'depth', 'camera_info', 'instruction', 'params_file', 'replay'}
 
 # `ros2 launch` with a path, for installations without ros2cli
 LAUNCH = """
