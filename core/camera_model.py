@@ -33,15 +33,15 @@ class CameraModel:
 
     @cached_property
     def rays(self):
-        """What each pixel looks along, [H, W, 2] float32: x / z and y / z, with the distortion undone."""
-        k = self.intrinsics
+        """What each pixel looks along: (x / z, y / z), [H, W] float32 each, with the distortion undone. Read-only."""
+        k, shape = self.intrinsics, (self.height, self.width)
         if self._is_straight:
-            x = (np.arange(self.width) - k[0, 2]) / k[0, 0]
-            y = (np.arange(self.height) - k[1, 2]) / k[1, 1]
-            return np.stack(np.meshgrid(x, y), axis=-1).astype(np.float32)
+            x = np.float32((np.arange(self.width) - k[0, 2]) / k[0, 0])
+            y = np.float32((np.arange(self.height) - k[1, 2]) / k[1, 1])
+            return np.broadcast_to(x, shape), np.broadcast_to(y[:, None], shape)  # which takes no memory
         pixels = np.stack(np.meshgrid(np.arange(self.width), np.arange(self.height)), axis=-1).astype(np.float64)
         if self._model == 'equidistant':
             rays = cv2.fisheye.undistortPoints(pixels.reshape(-1, 1, 2), k, self._lens)
         else:
             rays = cv2.undistortPoints(pixels.reshape(-1, 1, 2), k, self._lens)
-        return rays.reshape(self.height, self.width, 2).astype(np.float32)
+        return tuple(np.float32(rays[:, 0, axis]).reshape(shape) for axis in range(2))

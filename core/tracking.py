@@ -67,11 +67,10 @@ class Tracker:
     def _carry(self, grey):
         """The tracks' masks to where they are now: of what was seen last time by its own motion, of the rest by that of
         the whole picture."""
-        height, width = grey.shape
         pan, _ = cv2.phaseCorrelate(np.float32(grey), np.float32(self._grey))  # where repeated objects mislead the flow
-        start = np.full((height, width, 2), pan, np.float32)
+        start = np.full((*grey.shape, 2), pan, np.float32)
         flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(grey, self._grey, start)  # now to before
-        x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+        x, y = self._grid.places
         own = x + flow[..., 0], y + flow[..., 1]
         whole = x + np.median(flow[..., 0]), y + np.median(flow[..., 1])
         for track in self._tracks:
@@ -80,7 +79,7 @@ class Tracker:
     def _assign(self, seen):
         """The id of each of `seen`; the tracks are brought up to date."""
         if self._tracks and seen:
-            affinity = _affinity(self._tracks, seen)
+            affinity = _affinity(self._tracks, seen, self._grid.places)
             for row, column in zip(*linear_sum_assignment(affinity, maximize=True), strict=True):
                 if affinity[row, column] > 0:
                     seen[column].id = self._tracks[row].id
@@ -104,6 +103,7 @@ class _Grid:
         rows, columns = np.arange(step // 2, height, step), np.arange(step // 2, width, step)
         self._shape = len(rows), len(columns)
         self._pixels = (columns[:, None] * height + rows).ravel()  # as run lengths count them
+        self.places = np.float32(np.meshgrid(np.arange(len(columns)), np.arange(len(rows))))  # x and y, [2, h, w]
         self._every = 2 if step >= 4 else 1  # rows of the picture that are looked at
 
     def shrink(self, image):
@@ -123,15 +123,14 @@ class _Grid:
         return np.ascontiguousarray(inside.reshape(self._shape[::-1]).T)
 
 
-def _affinity(tracks, seen):
+def _affinity(tracks, seen, places):
     """How well carried tracks and what is seen now go together, [tracks, seen]; 0: not at all."""
     before, now = (np.stack([each.mask.ravel() for each in group]) for group in (tracks, seen))
     areas, new_areas = before.sum(axis=1)[:, None], now.sum(axis=1)[None]
     common = before @ now.T
     iou = common / np.maximum(areas + new_areas - common, 1e-6)
     larger, smaller = np.maximum(areas, new_areas), np.minimum(areas, new_areas)
-    height, width = tracks[0].mask.shape
-    places = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).reshape(-1, 2).astype(np.float32)
+    places = places.reshape(2, -1).T
     with np.errstate(invalid='ignore'):  # a mask that has left the picture has no middle: NaN is near nothing
         apart = (before @ places / areas)[:, None] - (now @ places / new_areas.T)[None]
     far = np.linalg.norm(apart, axis=2) / np.sqrt(np.maximum(larger, 1))

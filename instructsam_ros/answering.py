@@ -48,7 +48,8 @@ def work_out(engine, shot, question, locator, is_void, is_encoding_void, times_m
     times_ms |= answer.result.timings_ms
     if is_void():  # the depth may have been waited for; ids are not kept of what nobody sees
         raise Cancelled('nobody wants this result any more.')
-    answer = replace(answer, result=question.track(answer.result, shot.image))
+    with timed(times_ms, 'tracking'):
+        answer = replace(answer, result=question.track(answer.result, shot.image))
     shot.answers[asked] = answer
     return answer
 

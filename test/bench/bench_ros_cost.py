@@ -25,6 +25,7 @@ import numpy as np  # noqa: E402
 from robot import Robot  # noqa: E402
 
 GOALS_MS = {'receive_to_publish': 5.0, 'geometry': 15.0}
+STAGES = 'receive_to_publish', 'conversion', 'tracking', 'messages', 'geometry'
 WARM_UP = 50  # images
 LOST_S = 1.0  # an image without a result for this long was lost
 
@@ -72,7 +73,7 @@ def measure(width, height, frames, rate_hz, depth, label_image):
     finally:
         robot.close()
     times_ms = {}
-    for stage in ('receive_to_publish', 'conversion', 'messages', *(['geometry'] if depth is not None else [])):
+    for stage in STAGES[: None if depth is not None else -1]:
         times_ms[stage] = tuple(float(status[f'{stage}_ms_p{percent}']) for percent in (50, 95))
     times_ms['end_to_end'] = tuple(map(float, np.percentile(round_trips_ms, (50, 95))))
     return times_ms, lost

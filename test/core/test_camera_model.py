@@ -17,9 +17,9 @@ SIZE = 240, 320
     ('equidistant', (0.05, -0.01, 0.002, -0.001)),
 ])  # fmt: skip
 def test_projected_again_they_are_the_pixels(model, lens):
-    rays = CameraModel(*SIZE, K, lens, model).rays
-    assert rays.shape == (*SIZE, 2) and rays.dtype == np.float32
-    points = np.concatenate([rays, np.ones((*SIZE, 1), np.float32)], axis=-1).reshape(-1, 1, 3).astype(np.float64)
+    x, y = CameraModel(*SIZE, K, lens, model).rays
+    assert x.shape == y.shape == SIZE and x.dtype == y.dtype == np.float32
+    points = np.stack([x, y, np.ones(SIZE)], axis=-1).reshape(-1, 1, 3).astype(np.float64)
     none = np.zeros(3)
     if model == 'equidistant':
         again, _ = cv2.fisheye.projectPoints(points, none, none, K, np.array(lens))

@@ -45,7 +45,7 @@ def test_what_is_no_depth_is_refused(fields, says):
 def test_camera_info():
     model = camera_model(CameraInfo(height=48, width=64, k=K))
     assert (model.height, model.width) == (48, 64)
-    np.testing.assert_allclose(model.rays[0, 0], [-31.5 / 500, -23.5 / 510], rtol=1e-6)
+    np.testing.assert_allclose([axis[0, 0] for axis in model.rays], [-31.5 / 500, -23.5 / 510], rtol=1e-6)
     assert camera_model(CameraInfo(height=48, width=64, k=K)) is model  # not worked out for every image
 
 
