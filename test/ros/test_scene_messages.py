@@ -1,0 +1,99 @@
+"""Points, markers and grasp candidates as messages: fields, frames and what belongs to which instance."""
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
+
+from geometry_msgs.msg import Point  # noqa: E402
+from sensor_msgs.msg import PointCloud2, PointField  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
+from visualization_msgs.msg import Marker  # noqa: E402
+
+from instructsam.core.camera_model import CameraModel  # noqa: E402
+from instructsam.core.geometry import locate  # noqa: E402
+from instructsam.core.grasping import grasp_candidates  # noqa: E402
+from instructsam.core.result import Instance, Result  # noqa: E402
+from instructsam.core.rle import Rle  # noqa: E402
+from instructsam_ros.clouds import cloud, read_cloud  # noqa: E402
+from instructsam_ros.markers import grasp_poses, markers  # noqa: E402
+from instructsam_ros.messages import pose  # noqa: E402
+
+HEIGHT, WIDTH = 120, 160
+CAMERA = CameraModel(HEIGHT, WIDTH, np.array([[200.0, 0, 79.5], [0, 200, 59.5], [0, 0, 1]]))
+HEADER = Header(frame_id='camera_color_optical_frame')
+HEADER.stamp.sec = 7
+
+
+@pytest.fixture(scope='module')
+def seen():
+    """(Result, image): two boxes 5 cm high on a table 0.8 m below the camera, and an instance without depth."""
+    depth = np.full((HEIGHT, WIDTH), 0.8, np.float32)
+    masks = np.zeros((3, HEIGHT, WIDTH), bool)
+    masks[0, 30:50, 30:42] = masks[1, 70:80, 100:118] = masks[2, 100:110, 10:30] = True
+    depth[masks[0] | masks[1]] = 0.75
+    depth[masks[2]] = 0
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    image[masks[0]], image[masks[1]] = (200, 100, 50), (1, 2, 3)
+    instances = tuple(
+        Instance(Rle.encode(mask), score, name, 0, track_id=track)
+        for mask, score, name, track in zip(masks, (0.9, 0.8, 0.7), ('box', 'tin', 'glass'), (4, -1, 6), strict=True)
+    )
+    result = locate(Result('', '', HEIGHT, WIDTH, instances), depth, CAMERA)
+    assert [each.geometry is None for each in result.instances] == [False, False, True]
+    return result, image
+
+
+def test_points_have_their_colour_and_their_instance(seen):
+    result, image = seen
+    message = cloud(result, image, HEADER)
+    assert message.header == HEADER and message.height == 1 and message.is_dense
+    assert [field.name for field in message.fields] == ['x', 'y', 'z', 'rgb', 'instance']
+    assert message.fields[3].datatype == PointField.FLOAT32  # as PCL and RViz expect it
+    assert len(message.data) == message.row_step == message.width * message.point_step
+    points, owners = read_cloud(message)
+    assert list(np.bincount(owners)) == [each.geometry.surface.count for each in result.instances[:2]]
+    np.testing.assert_array_equal(points[owners == 1], result.instances[1].geometry.points)
+    raw = np.frombuffer(message.data, np.uint32).reshape(-1, message.point_step // 4)[:, 3]
+    assert set(raw[owners == 0]) == {200 << 16 | 100 << 8 | 50} and set(raw[owners == 1]) == {1 << 16 | 2 << 8 | 3}
+
+
+def test_sensor_msgs_py_reads_them(seen):
+    point_cloud2 = pytest.importorskip('sensor_msgs_py.point_cloud2', reason='comes with ROS')
+    message = cloud(*seen, HEADER)
+    read = point_cloud2.read_points(message, field_names=['x', 'y', 'z', 'instance'])
+    points, owners = read_cloud(message)
+    np.testing.assert_array_equal(np.stack([read[axis] for axis in 'xyz'], axis=1), points)
+    np.testing.assert_array_equal(read['instance'], owners)
+
+
+def test_nothing_located_is_an_empty_cloud():
+    message = cloud(Result('', '', 4, 4, ()), np.zeros((4, 4, 3), np.uint8), HEADER)
+    assert isinstance(message, PointCloud2) and message.width == 0 and not len(message.data)
+    assert len(read_cloud(message)[0]) == 0
+
+
+def test_markers_are_boxes_and_names_of_what_was_located(seen):
+    result, _ = seen
+    first, *rest = markers(result, HEADER).markers
+    assert first.action == Marker.DELETEALL and first.header == HEADER
+    boxes, names = ([marker for marker in rest if marker.ns == kind] for kind in ('boxes', 'names'))
+    assert len(boxes) == len(names) == 2 and {marker.header.frame_id for marker in rest} == {HEADER.frame_id}
+    assert [marker.text for marker in names] == ['#4 box 0.90', 'tin 0.80']
+    for box, name, instance in zip(boxes, names, result.instances, strict=False):
+        geometry = instance.geometry
+        assert box.pose.position == Point(**dict(zip('xyz', map(float, geometry.center), strict=True)))
+        assert [box.scale.x, box.scale.y, box.scale.z] == pytest.approx(geometry.size_m)
+        above = [name.pose.position.x, name.pose.position.y, name.pose.position.z] - geometry.center
+        assert above @ geometry.rotation[:, 2] > geometry.size_m[2] / 2
+    assert boxes[0].color != boxes[1].color
+
+
+def test_grasps_are_the_candidates_of_each_instance_in_turn(seen):
+    result, _ = seen
+    expected = [
+        pose(grasp.position, grasp.rotation)
+        for instance in result.instances[:2]
+        for grasp in grasp_candidates(instance.geometry)
+    ]
+    message = grasp_poses(result, HEADER)
+    assert message.header == HEADER and message.poses == expected and expected
