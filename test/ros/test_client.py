@@ -1,0 +1,171 @@
+"""The client in Python, and the examples that use it, against a node in another process."""
+import os
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
+
+from sensor_msgs.msg import CameraInfo  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
+
+from instructsam.core.grasping import grasp_candidates  # noqa: E402
+from instructsam_ros.client import Perception, PerceptionError  # noqa: E402
+from instructsam_ros.messages import image_msg  # noqa: E402
+
+
+EXAMPLES = Path(__file__).parents[2] / 'examples'
+INFO = CameraInfo(height=48, width=64, k=[60.0, 0.0, 31.5, 0.0, 60.0, 23.5, 0.0, 0.0, 1.0])
+
+
+def depth_image():
+    """[48, 64] uint16 mm: a table 40 cm away, and a thing 5 cm high about where the stand-in's first ellipse is."""
+    depth = np.full((48, 64), 400, np.uint16)
+    depth[8:21, 2:11] = 350
+    return depth
+
+
+@contextmanager
+def a_stream(robot, depth=None):
+    """Images, and depth images where one is given, while the block runs."""
+    is_over = threading.Event()
+
+    def publish():
+        while not is_over.wait(0.05):
+            if depth is not None:
+                robot.measure(depth, stamp=robot.frames + 1)
+            robot.see()
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+@pytest.fixture(scope='module')
+def robot(lasting_robot):
+    lasting_robot.start_active()
+    return lasting_robot
+
+
+@pytest.fixture
+def perception(robot, monkeypatch):
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(robot.domain_id))
+    robot.see_several()
+    with Perception() as perception:
+        yield perception
+
+
+def test_find(robot, perception):
+    stages = []
+    found = perception.find('the mugs', timeout=20.0, on_stage=stages.append)
+    assert len(found) == 9 and found.stamp_s == robot.frames and found.message.instruction == 'the mugs'
+    assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
+    assert found[0].mask.shape == (48, 64) and found[0].mask.dtype == bool and found[0].mask.any()
+    assert found[0].center is None and found[0].points is None and found.frame_id == ''  # nobody publishes depth
+    assert 'no depth' in found.message.geometry_message
+    assert stages[-1] == 'locating' and 'encoding' in stages
+    assert len(perception.find('the mugs', timeout=20.0, score_threshold=0.92)) == 1
+    assert not perception.find('nothing', timeout=20.0)
+
+
+def test_own_picture_with_depth(perception):
+    header = Header(frame_id='hand')
+    depth = image_msg(depth_image(), header)
+    depth.encoding = '16UC1'
+    picture = image_msg(np.zeros((48, 64, 3), np.uint8), header)
+    found = perception.find('the mugs', timeout=20.0, image=picture, depth=depth, camera_info=INFO)
+    best = found[0]
+    assert found.frame_id == 'hand' and best.why_not == ''
+    assert best.center.shape == (3,) and best.points.shape[1] == 3 and len(best.points) > 50
+    np.testing.assert_allclose(best.rotation @ best.rotation.T, np.eye(3), atol=1e-6)
+    assert np.abs(best.points.mean(axis=0) - best.center).max() < 0.1
+    candidates = grasp_candidates(best)  # an Instance is all that it needs
+    assert all(np.linalg.norm(each.position - best.center) < 0.2 for each in candidates)
+
+
+def test_next_image_and_one_with_a_stamp(robot, perception):
+    answers = []
+    asking = threading.Thread(target=lambda: answers.append(perception.find('the mugs', timeout=20.0, fresh='next')))
+    before = robot.frames
+    asking.start()
+    while asking.is_alive():
+        robot.see()
+        asking.join(0.2)
+    assert answers[0].stamp_s > before
+    stamp = answers[0].message.header.stamp
+    newest = robot.see_several()
+    found = perception.find('the mugs', timeout=20.0, fresh=type(stamp)(sec=newest - 1))
+    assert found.stamp_s == newest - 1
+
+
+@pytest.mark.parametrize(('fields', 'says'), [
+    ({'instruction': 'bad words'}, 'words'),
+    ({'instruction': ''}, 'the instruction is empty'),
+    ({'camera': 'left'}, "no camera 'left'"),
+    ({'instruction': 'sleep 60', 'timeout': 0.5}, 'no result within'),
+])  # fmt: skip
+def test_a_clear_no(perception, fields, says):
+    perception.find('the mugs', timeout=20.0)  # so that the node has been found
+    with pytest.raises(PerceptionError, match=says):
+        perception.find(**{'instruction': 'the mugs', 'timeout': 20.0, **fields})
+
+
+def test_freshness_is_checked_before_anything_is_sent(perception):
+    with pytest.raises(ValueError, match="'newest', 'next' or a stamp"):
+        perception.find('the mugs', timeout=20.0, fresh='newer')
+
+
+def test_watch(robot, perception):
+    results = perception.watch('the mugs', timeout=20.0)
+    with a_stream(robot):
+        seen = [next(results) for _ in range(3)]
+    results.close()
+    assert [found.stamp_s for found in seen] == sorted({found.stamp_s for found in seen})
+    assert {tuple(each.track_id for each in found) for found in seen} == {tuple(range(9))}
+    perception.stop()
+    while robot.status()['instruction']:
+        pass
+
+
+def test_watch_says_what_goes_wrong(robot, perception):
+    robot.nodes[0].expected = 'Traceback'
+    results = perception.watch('fail on purpose', timeout=20.0)
+    with pytest.raises(PerceptionError, match='RuntimeError: on purpose'):
+        next(results)
+    results = perception.watch('sleep 60', timeout=0.5)
+    with pytest.raises(PerceptionError, match=r'no result of /perception for 0.5 s'):
+        next(results)
+    perception.stop()
+
+
+@pytest.mark.parametrize(('arguments', 'says'), [
+    (['find_one.py', 'the mugs'], 'box, score 0.95, '),
+    (['watch_stream.py', 'the mugs', '2'], '#0 box 0.95'),
+    (['pick_loop.py', 'the mugs'], '1 picked; 8 left that cannot be grasped'),
+], ids=['find one', 'watch a stream', 'pick loop'])  # fmt: skip
+def test_examples(robot, arguments, says):
+    with a_stream(robot, depth_image()):
+        done = subprocess.run(
+            [sys.executable, EXAMPLES / arguments[0], *arguments[1:]], capture_output=True, text=True, timeout=60,
+            env=os.environ | {'ROS_DOMAIN_ID': str(robot.domain_id)},
+        )  # fmt: skip
+    assert done.returncode == 0 and says in done.stdout and not done.stderr, done.stdout + done.stderr
+
+
+def test_there_is_no_such_node(robot, monkeypatch):
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(robot.domain_id))
+    start = time.monotonic()
+    with Perception(node='nobody') as perception:
+        with pytest.raises(PerceptionError, match='there is no node /nobody'):
+            perception.find('the mugs', timeout=0.5)
+    assert time.monotonic() - start < 10
