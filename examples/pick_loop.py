@@ -17,8 +17,8 @@ class SimulatedArm:
 
     def pick(self, grasp, frame_id):
         """Whether the object was lifted. `grasp` is a core.grasping.Grasp in `frame_id`."""
-        x, y, z = grasp.position
-        print(f'  open to {grasp.opening_m * 1e3:.0f} mm, go to ({x:.3f}, {y:.3f}, {z:.3f}) m in {frame_id}, close, lift')
+        place = ', '.join(f'{value:.3f}' for value in grasp.position)
+        print(f'  open to {grasp.opening_m * 1e3:.0f} mm, go to ({place}) m in {frame_id}, close, lift')
         return True
 
 

@@ -50,7 +50,7 @@ class Bag:
 
     def __init__(self, path):
         self._path = path
-        with _readable(path), Reader(path) as reader:
+        with readable(path), Reader(path) as reader:
             self.types = {connection.topic: connection.msgtype for connection in reader.connections}
             count = reader.message_count
             # one mean interval lies between the last message and the first of the next round
@@ -59,7 +59,7 @@ class Bag:
     def messages(self, topics):
         """Yields (s since the first message, topic, serialized message) of `topics`, the bytes as recorded."""
         start_ns = None
-        with _readable(self._path), Reader(self._path) as reader:
+        with readable(self._path), Reader(self._path) as reader:
             wanted = [c for c in reader.connections if c.topic in topics and c.msgtype == self.types[c.topic]]
             for connection, time_ns, data in reader.messages(wanted):
                 start_ns = time_ns if start_ns is None else start_ns
@@ -67,7 +67,7 @@ class Bag:
 
 
 @contextlib.contextmanager
-def _readable(path):
+def readable(path):
     try:
         yield
     except Exception as error:  # a damaged file makes rosbags raise anything from KeyError to OverflowError

@@ -1,0 +1,96 @@
+"""Draws what Foxglove and RViz show of a result, without either and without a screen: the README's docs/views.png.
+
+    python docs/draw_views.py [OUT.png] [--split test] [--seed 7] [--index 2] [--instruction "the apples"]
+
+Left `~/overlay`, right what is in 3D: the table, `~/points`, the boxes and names of `~/markers`, and the best of
+`~/grasp_candidates` of each object. Needs the extras tabletop and docs.
+"""
+import argparse
+from itertools import product
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use('Agg')
+
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+
+from instructsam.core import InstructSAM  # noqa: E402
+from instructsam.core.camera_model import CameraModel  # noqa: E402
+from instructsam.core.geometry import locate  # noqa: E402
+from instructsam.core.grasping import Gripper, grasp_candidates  # noqa: E402
+from instructsam.core.overlay import color, draw  # noqa: E402
+from instructsam.train.tabletop.generate import depth_mm  # noqa: E402
+from instructsam.train.tabletop.scene import scene  # noqa: E402
+
+OUT = Path(__file__).parent / 'views.png'
+SIZE = 640, 480
+EVERY, MOST_POINTS = 2, 1500  # pixels of the picture, and points of an object that are drawn
+NEARER_M = 0.25  # than this behind the farthest object
+EDGES = [[a, b] for a, b in product(range(8), repeat=2) if a < b and (a ^ b) in (1, 2, 4)]  # of a box
+
+
+def draw_scene(axes, made, result):
+    """In the world's frame, as with the node's target_frame."""
+    turn, place = made.camera.rotation, made.camera.position
+    camera = CameraModel(*made.depth.shape, made.camera.intrinsics)
+    located = [each for each in locate(result, depth_mm(made.depth), camera).instances if each.geometry is not None]
+    x, y = (ray[::EVERY, ::EVERY] for ray in camera.rays)
+    z = made.depth[::EVERY, ::EVERY]
+    near = (z > 0) & (z < NEARER_M + max(each.geometry.center[2] for each in located))
+    points = np.stack([x * z, y * z, z], axis=-1)[near] @ turn.T + place
+    axes.scatter(*points.T, s=1.5, c=made.rgb[::EVERY, ::EVERY][near] / 255, alpha=0.8, linewidths=0)
+    for index, instance in enumerate(located):
+        geometry, ink = instance.geometry.moved(turn, place), np.array(color(index)) / 255
+        points = geometry.points[:: 1 + len(geometry.points) // MOST_POINTS]
+        axes.scatter(*points.T, s=1.5, color=ink, linewidths=0)
+        signs = np.array(list(product((-0.5, 0.5), repeat=3)))
+        corners = geometry.center + signs * geometry.size_m @ geometry.rotation.T
+        for edge in EDGES:
+            axes.plot(*corners[edge].T, color=ink, linewidth=1.5)
+        above = geometry.center + geometry.rotation[:, 2] * (geometry.size_m[2] / 2 + 0.12)
+        axes.text(*above, f'{instance.phrase} {instance.score:.2f}', fontsize=9, ha='center')
+        for grasp in grasp_candidates(geometry, limit=1):
+            draw_grasp(axes, grasp)
+
+
+def draw_grasp(axes, grasp, finger_m=0.05):
+    """A fork: two fingers, the palm and the approach."""
+    x, z = grasp.rotation[:, 0] * Gripper().opening_m / 2, grasp.rotation[:, 2] * finger_m
+    tips = [grasp.position - x, grasp.position + x]
+    fork = np.stack([tips[0], tips[0] - z, grasp.position - z, grasp.position - 2 * z, grasp.position - z,
+                     tips[1] - z, tips[1]])  # fmt: skip
+    axes.plot(*fork.T, color='black', linewidth=1.6)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('out', nargs='?', type=Path, default=OUT)
+    parser.add_argument('--split', default='test')
+    parser.add_argument('--seed', type=int, default=7)
+    parser.add_argument('--index', type=int, default=2)
+    parser.add_argument('--instruction', default='the apples')
+    args = parser.parse_args()
+
+    made = scene(args.split, args.index, args.seed, size=SIZE)
+    engine = InstructSAM.from_pretrained('tabletop')
+    result = engine.segment(engine.encode(made.rgb), args.instruction)
+
+    figure = plt.figure(figsize=(13, 5), dpi=110)
+    left = figure.add_axes((0, 0, 0.5, 1), zorder=1)
+    left.imshow(draw(made.rgb, result))
+    left.axis('off')
+    right = figure.add_axes((0.46, -0.25, 0.6, 1.6), projection='3d')
+    draw_scene(right, made, result)
+    behind = np.degrees(np.arctan2(*made.camera.position[1::-1]))
+    right.view_init(elev=35, azim=behind + 20)
+    ends = np.array([right.get_xlim(), right.get_ylim(), right.get_zlim()])
+    right.set_box_aspect(np.ptp(ends, axis=1), zoom=1.35)  # as long a metre along each axis
+    right.axis('off')
+    figure.savefig(args.out)
+    print(f'{len(result.instances)} instances: {args.out}')
+
+
+if __name__ == '__main__':
+    main()

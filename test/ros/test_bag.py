@@ -1,0 +1,320 @@
+"""`instructsam bag`: what is written, and what is told of input that cannot be used."""
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
+
+from bags import (  # noqa: E402
+    FRAMES,
+    HEIGHT,
+    STEREO,
+    WIDTH,
+    depth,
+    frame,
+    header,
+    info,
+    only_results,
+    picture,
+    read,
+    recording,
+    results,
+    run,
+    write,
+)
+from rclpy.serialization import deserialize_message  # noqa: E402
+from rosbags.rosbag2 import CompressionMode, Reader  # noqa: E402
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
+from std_msgs.msg import String  # noqa: E402
+
+from instructsam_ros.messages import rle_from_msg  # noqa: E402
+
+STORAGES = ['mcap', 'sqlite3']
+pytest_plugins = ['bags']  # engines
+pytestmark = pytest.mark.usefixtures('engines')
+
+
+# What is written
+
+
+COMPRESSIONS = [
+    ('mcap', None), ('mcap', CompressionMode.STORAGE), ('mcap', CompressionMode.MESSAGE),
+    ('sqlite3', None), ('sqlite3', CompressionMode.MESSAGE), ('sqlite3', CompressionMode.FILE),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('storage, compression', COMPRESSIONS)
+def test_what_was_recorded_is_not_touched(tmp_path, storage, compression):
+    source = write(tmp_path / 'in', storage, recording(info(), *map(depth, range(FRAMES))), compression)
+    assert run(source, tmp_path / 'out', '--instruction', 'red green', '--label-images') == 0
+    added = {'/perception/instances', '/perception/label_image'}
+    assert [each for each in read(tmp_path / 'out') if each[1] not in added] == read(source)
+    with Reader(source) as before, Reader(tmp_path / 'out') as after:
+        assert before.compression_mode == after.compression_mode
+        old = {each.topic: (each.msgtype, each.msgdef, each.digest, each.ext) for each in before.connections}
+        new = {each.topic: (each.msgtype, each.msgdef, each.digest, each.ext) for each in after.connections}
+        assert new.keys() - old.keys() == added and {topic: new[topic] for topic in old} == old
+        assert old['/motor'][3].offered_qos_profiles == [STEREO]
+        assert new['/perception/instances'][2].startswith('RIHS01_')
+    endings = {'.mcap' if storage == 'mcap' else '.db3', '.yaml', '.zstd'}
+    assert {file.suffix for file in (tmp_path / 'out').iterdir()} <= endings
+    assert not (tmp_path / 'out.journal').exists()
+
+
+@pytest.mark.parametrize('storage', STORAGES)
+def test_one_result_an_image_behind_it_at_its_time(tmp_path, storage):
+    source = write(tmp_path / 'in', storage, recording())
+    file = next(source.glob('in.*'))  # without metadata.yaml
+    assert run(file, tmp_path / 'out', '--instruction', 'red green', '--label-images', '--name', 'arm/seen') == 0
+    made = [each for each in read(tmp_path / 'out') if each[1] in ('/camera/image', '/arm/seen/instances')]
+    assert [each[:2] for each in made] == [
+        (100 * index, topic) for index in range(FRAMES) for topic in ('/camera/image', '/arm/seen/instances')
+    ]
+    labels = read(tmp_path / 'out', '/arm/seen/label_image')
+    for index, (ms, message) in enumerate(results(tmp_path / 'out', '/arm/seen/instances')):
+        assert (ms, message.header, message.status) == (100 * index, header(index), message.STATUS_OK)
+        assert (message.instruction, message.instruction_id) == ('red green', 1)
+        assert [each.phrase for each in message.instances] == ['red thing', 'green thing']
+        assert [each.track_id for each in message.instances] == [0, 1]
+        red, green = (rle_from_msg(each.mask).decode() for each in message.instances)
+        assert np.array_equal(red, picture(index)[..., 0] > 200)
+        label_image = deserialize_message(labels[index][2], Image)
+        assert labels[index][0] == ms and label_image.header == message.header
+        assert np.array_equal(np.frombuffer(label_image.data, np.uint16).reshape(HEIGHT, WIDTH), red + 2 * green)
+
+
+def test_the_types_of_results_are_those_that_are_installed(tmp_path):
+    """rosbags, which knows this package only from the bag, reads what rclpy wrote."""
+    run(write(tmp_path / 'in', 'mcap', recording()), tmp_path / 'out', '--instruction', 'red')
+    with Reader(tmp_path / 'out') as reader:
+        store = get_typestore(Stores.EMPTY)
+        (connection,) = (each for each in reader.connections if each.topic == '/perception/instances')
+        store.register(get_types_from_msg(connection.msgdef.data, connection.msgtype))
+        assert store.hash_rihs01(connection.msgtype) == connection.digest
+        _, _, data = next(reader.messages([connection]))
+    message = store.deserialize_cdr(data, connection.msgtype)
+    assert message.instances[0].phrase == 'red thing' and message.instances[0].mask.counts.sum() == HEIGHT * WIDTH
+
+
+# Depth
+
+
+def test_depth_that_was_recorded_later_is_found(tmp_path):
+    source = write(tmp_path / 'in', 'mcap', recording(info(), *map(depth, range(FRAMES))))
+    run(source, tmp_path / 'out', '--instruction', 'red')
+    for message in only_results(tmp_path / 'out'):
+        assert (message.geometry_frame_id, message.geometry_message) == ('camera_color_optical_frame', '')
+        assert message.instances[0].geometry.centroid.z == pytest.approx(1.0, abs=1e-3)
+
+
+def test_an_image_without_its_own_depth_has_no_geometry(tmp_path, capsys):
+    depths = [depth(index, value=1000 + index) for index in range(FRAMES) if index != 3]
+    run(write(tmp_path / 'in', 'mcap', recording(info(), *depths)), tmp_path / 'out', '--instruction', 'red')
+    made = only_results(tmp_path / 'out')
+    assert [message.instances[0].has_geometry for message in made] == [index != 3 for index in range(FRAMES)]
+    assert 'no depth image with the stamp of the image' in made[3].geometry_message
+    for index in (2, 4):
+        assert made[index].instances[0].geometry.centroid.z == pytest.approx(1 + index / 1000, abs=1e-4)
+    assert 'without depth   1 results' in capsys.readouterr().out
+
+
+def test_tolerance_and_no_depth_and_depth_by_name(tmp_path):
+    depths = [depth(index, off_ms=20) for index in range(FRAMES)]
+    depths = [(ms, '/camera/depth/image', message) for ms, _, message in depths]
+    source = write(tmp_path / 'in', 'mcap', recording(info(), *depths))
+    named = ('--depth', '/camera/depth/image')
+    for out, more, expected in (
+        ('unnamed', (), False),  # it may be of another view
+        ('exact', named, False),
+        ('near', (*named, '--depth-tolerance', '0.03'), True),
+        ('off', ('--depth', 'off'), False),
+    ):
+        assert run(source, tmp_path / out, '--instruction', 'red', *more) == 0
+        assert [message.instances[0].has_geometry for message in only_results(tmp_path / out)] == [expected] * FRAMES
+
+
+def test_depth_that_cannot_be_used_is_told_in_the_result(tmp_path, capfd):
+    wrong = [depth(0, value=0), depth(1), (260, depth(2)[1], (b'\0\1\0\0\7', 'sensor_msgs/msg/Image'))]
+    wrong[1][2].height //= 2
+    run(write(tmp_path / 'in', 'mcap', recording(info(), *wrong)), tmp_path / 'out', '--instruction', 'red')
+    none, half, broken = only_results(tmp_path / 'out')[:3]
+    assert 'depth' in none.instances[0].geometry_message and not none.instances[0].has_geometry
+    assert 'Image 64 x 24 16UC1' in half.geometry_message
+    assert 'no depth image with the stamp' in broken.geometry_message
+    assert '1 messages of depth and camera info cannot be read' in capfd.readouterr().err
+
+
+def test_stamps_that_go_backwards(tmp_path):
+    """A camera that was started anew: every image has its result, and the depth of its own stamp."""
+    recorded = [info()]
+    for at, index in enumerate((5, 6, 0, 1)):
+        recorded += [(100 * at, *frame(index)[1:]), (100 * at + 60, *depth(index, value=1000 + index)[1:])]
+    run(write(tmp_path / 'in', 'mcap', recorded), tmp_path / 'out', '--instruction', 'red')
+    made = only_results(tmp_path / 'out')
+    assert [message.header.stamp.sec for message in made] == [105, 106, 100, 101]
+    assert [round(message.instances[0].geometry.centroid.z, 3) for message in made] == [1.005, 1.006, 1.0, 1.001]
+
+
+# Instructions
+
+
+def test_a_timeline(tmp_path, capsys):
+    timeline = tmp_path / 'timeline.yaml'
+    timeline.write_text(
+        '- {at: 0.15, instruction: red}\n- {at: 0.3, instruction: blue}\n- {at: 0.4, instruction: ""}\n'
+        '- {at: 0.45, instruction: red green}\n- {at: 0.6, instruction: red green}\n'
+    )
+    assert run(write(tmp_path / 'in', 'mcap', recording()), tmp_path / 'out', '--instructions', timeline) == 0
+    assert [(ms, each.instruction, each.instruction_id, each.status) for ms, each in results(tmp_path / 'out')] == [
+        (200, 'red', 1, 0), (300, 'blue', 2, 1), *((ms, 'red green', 3, 0) for ms in (500, 600, 700)),
+    ]  # fmt: skip
+    ids = [[instance.track_id for instance in message.instances] for message in only_results(tmp_path / 'out')]
+    assert ids == [[0], [], [0, 1], [0, 1], [0, 1]]  # an instruction begins anew
+    out = capsys.readouterr().out
+    for row in ('images          8', 'answered        4', 'no target       1', 'errors          0',
+                'no instruction  3', 'instances       7'):  # fmt: skip
+        assert row in out
+
+
+def test_instructions_that_were_recorded(tmp_path):
+    said = [(150, 'green'), (250, 'green'), (300, 'red'), (550, ''), (650, 'red')]
+    said = [(ms, '/instruction', String(data=text)) for ms, text in said]
+    assert run(write(tmp_path / 'in', 'sqlite3', recording(*said)), tmp_path / 'out') == 0
+    assert [(ms, each.instruction, each.instruction_id) for ms, each in results(tmp_path / 'out')] == [
+        (200, 'green', 1), (300, 'red', 2), (400, 'red', 2), (500, 'red', 2), (700, 'red', 3),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    'text, expected',
+    [
+        ('at: 0', 'is no timeline: expected a list'),
+        ('[]', 'is no timeline'),
+        ('- [', 'is no YAML'),
+        ('- {at: 0, instruction: red}\n- {at: 1}', 'entry 2 cannot be used: expected `at` and `instruction`'),
+        ('- {at: yes, instruction: red}', 'entry 1 cannot be used: `at` is a number of seconds from 0, got True'),
+        ('- {at: -1, instruction: red}', '`at` is a number of seconds from 0, got -1'),
+        ('- {at: .nan, instruction: red}', '`at` is a number of seconds from 0, got nan'),
+        ('- {at: 0, instruction: 5}', '`instruction` is a text, got 5'),
+        ('- {at: 0.2, instruction: red}\n- {at: 0.1, instruction: red}', 'entry 2 cannot be used: it is at 0.1 s, not'),
+        ('- {at: 9, instruction: red}', 'it is at 9 s, and the bag ends after 0.700 s'),
+        ('- {at: 0, instruction: "\\x07"}', 'control character'),
+    ],
+)
+def test_a_bad_timeline_is_named(tmp_path, capsys, text, expected):
+    timeline = tmp_path / 'timeline.yaml'
+    timeline.write_text(text)
+    assert run(write(tmp_path / 'in', 'mcap', recording()), tmp_path / 'out', '--instructions', timeline) == 2
+    assert expected in capsys.readouterr().err
+    assert {file.name for file in tmp_path.iterdir()} == {'in', 'timeline.yaml'}
+
+
+# What goes wrong
+
+
+def test_images_that_cannot_be_read_are_errors(tmp_path, capfd):
+    short = frame(1)[2]
+    short.data = short.data[:100]
+    backwards = frame(2)[2]
+    backwards.header.stamp.sec = -5
+    broken = [(100, '/camera/image', short), (200, '/camera/image', backwards),
+              (300, '/camera/image', (b'\0\1\0\0\7', 'sensor_msgs/msg/Image'))]  # fmt: skip
+    source = write(tmp_path / 'in', 'mcap', [frame(0), *broken, frame(4)])
+    assert run(source, tmp_path / 'out', '--instruction', 'red', '--label-images') == 0
+    made = only_results(tmp_path / 'out')
+    assert [message.status for message in made] == [0, 2, 2, 2, 0]
+    assert 'data has 100 bytes' in made[1].message and (made[1].height, made[1].width) == (HEIGHT, WIDTH)
+    assert 'header stamp' in made[2].message and made[2].header.stamp.sec == -5
+    assert 'is no Image' in made[3].message
+    assert [each[0] for each in read(tmp_path / 'out', '/perception/label_image')] == [0, 400]
+    assert [message.instances[0].track_id for message in made if message.instances] == [0, 0]
+    out, err = capfd.readouterr()
+    assert 'errors          3' in out and 'image 1: Image 64 x 48' in err and 'Traceback' not in err
+    assert run('show', tmp_path / 'out', tmp_path / 'strip.png') == 0
+    assert '2 of 5 results' in capfd.readouterr().out
+
+
+def test_where_every_image_is_an_error_the_exit_code_is_1(tmp_path, capsys):
+    source = write(tmp_path / 'in', 'mcap', recording())
+    assert run(source, tmp_path / 'out', '--instruction', 'refuse') == 1
+    assert {message.message for message in only_results(tmp_path / 'out')} == {'that is no question.'}
+    assert run('show', tmp_path / 'out', tmp_path / 'strip.png') == 0
+
+
+def two_cameras():
+    return [*recording(), frame(0, '/left/image')]
+
+
+BAD = [
+    (recording(), ['--instruction', ''], 'the instruction is empty'),
+    (recording(), [], 'has no topic `instruction` (std_msgs/msg/String); give --instruction or --instructions'),
+    (recording((0, '/say', String())), [], 'or name one of /say with --instruction-topic'),
+    (recording((900, '/say', String())), ['--instruction-topic', '/camera/image'], 'is of type sensor_msgs/msg/Image'),
+    ([], ['--instruction', 'red'], 'has no topic of colour images'),
+    ([depth(0)], ['--instruction', 'red'], 'it has /camera/aligned_depth_to_color/image_raw; if one'),
+    (two_cameras(), ['--instruction', 'red'], 'several topics of images (/camera/image, /left/image); name one with'),
+    (recording(), ['--instruction', 'red', '--topic', '/nose'], 'has no topic /nose; it has /camera/image, /motor'),
+    (recording(), ['--instruction', 'red', '--topic', '/motor'], '/motor in '),
+    (recording(), ['--instruction', 'red', '--topic', '/motor'], 'is of type robot_msgs/msg/Motor, expected sensor'),
+    (recording(depth(0)), ['--instruction', 'red'], 'but no camera info beside it; name one with --camera-info'),
+    (recording(), ['--instruction', 'red', '--depth', '/motor'], 'is of type robot_msgs/msg/Motor'),
+    (recording(), ['--instruction', 'red', '--camera-info', '/motor'], '--camera-info is for depth'),
+    (recording(), ['--instruction', 'red', '--instructions', 'x'], 'not allowed with argument --instruction'),
+    (recording(), ['--instructions', '/no/file'], 'cannot read /no/file: No such file or directory'),
+    (recording(), ['--instruction', 'red', '--name', 'a//b'], "--name is a ROS name such as /perception, got 'a//b'"),
+    (recording(), ['third', '--instruction', 'red'], 'there is a third name, third'),
+]
+
+
+@pytest.mark.parametrize('recorded, arguments, expected', BAD)
+def test_what_is_wrong_with_a_bag_or_with_arguments_is_told(tmp_path, capsys, recorded, arguments, expected):
+    source = write(tmp_path / 'in', 'mcap', recorded)
+    try:
+        code = run(source, tmp_path / 'out', *arguments)
+    except SystemExit as exit:  # argparse
+        code = exit.code
+    err = capsys.readouterr().err
+    assert code == 2 and err.startswith('instructsam: error: ') and expected in err and err.count('\n') == 1
+    assert [file.name for file in tmp_path.iterdir()] == ['in']
+
+
+def test_what_is_no_bag(tmp_path, capsys):
+    (tmp_path / 'notes.txt').write_text('hello')
+    for name, expected in (('nothing', 'does not exist; give a bag'), ('notes.txt', 'is no bag'), ('.', 'is no bag')):
+        assert run(tmp_path / name, tmp_path / 'out', '--instruction', 'red') == 2
+        assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('storage, name', [('mcap', 'in.mcap'), ('sqlite3', 'in.db3')])
+@pytest.mark.parametrize('kept', [0.0, 0.3, 0.95])
+@pytest.mark.parametrize('alone', [True, False])
+def test_a_bag_that_was_cut_off(tmp_path, capsys, storage, name, kept, alone):
+    source = write(tmp_path / 'in', storage, recording())
+    whole = (source / name).read_bytes()
+    (source / name).write_bytes(whole[: int(kept * len(whole))])
+    assert run(source / name if alone else source, tmp_path / 'out', '--instruction', 'red') == 2
+    err = capsys.readouterr().err
+    assert 'cannot be read as a bag' in err and 'ros2 bag reindex' in err and 'mcap recover' in err
+    assert not (tmp_path / 'out').exists()
+
+
+def test_messages_that_the_index_lists_and_the_bag_does_not_hold(tmp_path, capsys):
+    source = write(tmp_path / 'in', 'mcap', recording())
+    metadata = (source / 'metadata.yaml').read_text()
+    (source / 'metadata.yaml').write_text(metadata.replace('message_count: 8', 'message_count: 9'))
+    assert run(source, tmp_path / 'out', '--instruction', 'red') == 2
+    assert 'lists 9 messages of /camera/image and holds 8' in capsys.readouterr().err
+
+
+def test_results_and_outputs_are_not_overwritten(tmp_path, capsys):
+    source = write(tmp_path / 'in', 'mcap', recording())
+    assert run(source, tmp_path / 'out', '--instruction', 'red') == 0
+    assert run(source, tmp_path / 'out', '--instruction', 'red') == 2
+    assert 'out exists already: delete it or give another name' in capsys.readouterr().err
+    assert run(tmp_path / 'out', tmp_path / 'twice', '--instruction', 'green') == 2
+    assert 'has /perception/instances already; give another --name' in capsys.readouterr().err
+    assert run(tmp_path / 'out', tmp_path / 'twice', '--instruction', 'green', '--name', 'second') == 0
+    assert results(tmp_path / 'twice') == results(tmp_path / 'out')
+    assert len(results(tmp_path / 'twice', '/second/instances')) == FRAMES
+    assert run(source, tmp_path / 'no/folder', '--instruction', 'red') == 2
+    assert 'there is no folder' in capsys.readouterr().err

@@ -1,0 +1,85 @@
+"""`instructsam bag show`."""
+import cv2
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+
+pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
+
+from bags import FRAMES, HEIGHT, WIDTH, Engine, header, picture, recording, run, write  # noqa: E402
+from sensor_msgs.msg import CompressedImage  # noqa: E402
+
+from instructsam_ros import bag  # noqa: E402
+
+
+@pytest.fixture(scope='module')
+def answered(tmp_path_factory):
+    """A bag with results, the images compressed and of an odd size."""
+    folder = tmp_path_factory.mktemp('answered')
+    recorded = []
+    for index in range(FRAMES):
+        _, jpeg = cv2.imencode('.png', picture(index)[:-1, :-1, ::-1])
+        message = CompressedImage(header=header(index), format='png', data=jpeg.tobytes())
+        recorded.append((index * 100, '/camera/image/compressed', message))
+    source = write(folder / 'in', 'mcap', recorded)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bag, '_load', lambda args, console: Engine())
+        assert run(source, folder / 'out', '--instruction', 'red green', '--label-images') == 0
+    return folder / 'out'
+
+
+def is_drawn(pixels, index):
+    """The red square is tinted, the cloth is not."""
+    expected = picture(index)[:-1, :-1]
+    red = np.zeros(expected.shape[:2], bool)
+    red[10:18, 7 + 2 * index : 15 + 2 * index] = True
+    assert np.abs(pixels[red].astype(int) - expected[red]).mean() > 30
+    assert np.abs(pixels[:4].astype(int) - expected[:4]).mean() < 30
+
+
+def test_a_video(answered, tmp_path, capsys):
+    assert run('show', answered, tmp_path / 'v.mp4') == 0
+    assert '8 of 8 results on /perception/instances drawn' in capsys.readouterr().out
+    video = cv2.VideoCapture(str(tmp_path / 'v.mp4'))
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
+    frames = []
+    while (read := video.read())[0]:
+        frames.append(read[1])
+    assert len(frames) == FRAMES and frames[0].shape == (46, 62, 3)
+
+
+def test_an_animation(answered, tmp_path):
+    assert run('show', answered, tmp_path / 'a.gif', '--fps', '4') == 0
+    with PillowImage.open(tmp_path / 'a.gif') as gif:
+        assert (gif.n_frames, gif.info['duration'], gif.size) == (FRAMES, 250, (WIDTH - 1, HEIGHT - 1))
+        gif.seek(5)
+        is_drawn(np.array(gif.convert('RGB')), 5)
+
+
+def test_a_strip(answered, tmp_path):
+    assert run('show', answered / 'out.mcap', tmp_path / 's.png', '--frames', '3') == 0
+    pixels = np.array(PillowImage.open(tmp_path / 's.png'))
+    assert pixels.shape == (HEIGHT - 1, 3 * (WIDTH - 1), 3)
+    for place, index in enumerate((0, 4, 7)):
+        is_drawn(pixels[:, place * (WIDTH - 1) : (place + 1) * (WIDTH - 1)], index)
+
+
+@pytest.mark.parametrize(
+    'arguments, expected',
+    [
+        (['v.avi'], 'FILE ends in .mp4, .gif, .png'),
+        ([], 'FILE ends in .mp4, .gif, .png'),
+        (['no/v.mp4'], 'there is no folder'),
+        (['v.png', '--topic', '/motor'], 'is of type robot_msgs/msg/Motor'),
+    ],
+)
+def test_what_cannot_be_shown(answered, tmp_path, capsys, monkeypatch, arguments, expected):
+    monkeypatch.chdir(tmp_path)
+    assert run('show', answered, *arguments) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_a_bag_without_results_cannot_be_shown(tmp_path, capsys):
+    source = write(tmp_path / 'in', 'mcap', recording())
+    assert run('show', source, tmp_path / 'v.png') == 2
+    assert 'has no results; make some with `instructsam bag' in capsys.readouterr().err
