@@ -1,30 +1,36 @@
 """Where a parallel gripper might close on an object: top-down antipodal candidates, from its visible points.
 
-A starting point for a planner, not one: it knows the object's points, what it stands on and, where it is told, what is
-around it, and nothing of the arm or of weight. Each candidate is a slice: what lies between two parallel planes, as far
-apart as the fingers are wide, higher than the fingertips would be. Where a slice falls into one or several pieces, each
-that is thinner than the opening can be grasped: a whole can, the rim of a bowl, the handle of a mug. Of a side that is
-rounded away from the camera it is guessed how far it goes on. Pieces are scored by how parallel their two sides are,
-how near the middle of the object and how deep between the fingers they are; the best where the open hand touches none
-of the points on its way down are the candidates.
+A starting point for a planner, not one: it knows the object's points, what it stands on and what is seen next to it,
+and nothing of the arm or of weight. Each candidate is a slice: what lies between two parallel planes, as far apart as
+the fingers are wide, higher than the fingertips would be. A slice falls into one or several pieces, and each that is
+thinner than the opening can be grasped: a whole can, the rim of a bowl, the handle of a mug. Where a side is rounded
+away from the camera, how far it goes on is guessed. Pieces are scored by how parallel their two sides are, how near the
+middle of the object, how deep between the fingers and how well seen; the best that the open hand reaches without
+touching any point are the candidates.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 
 ANGLES = 16  # directions of closing, over half a turn
 OFFSETS = np.linspace(-0.8, 0.8, 9)  # of slices, in halves of the object's extent across
 DEPTHS_M = (0.035, 0.022, 0.012)  # of the fingertips below the top of the slice
 LEAST_POINTS = 8  # in a piece
-MOST_POINTS, MOST_AROUND = 1500, 6000  # every n-th of more
+CELL_M, MOST_POINTS, MOST_AROUND = 0.0015, 2000, 6000  # one point a cell, every n-th of more
 CLEAR_M = 0.001  # of the fingertips over what the object stands on
 BESIDE_M = 0.012  # that the hand opens wider than the piece, on either side
 IN_THE_WAY = 3  # points, less are noise; and those as near as this to the fingertips' height do not count:
 NEAR_M = 0.002
-END_M = 0.008  # of a piece, over which the slope of its end is taken
-TOP, BOTTOM = 98, 2  # percentiles, for outliers
-MOST_SKEW = 0.6  # of the sides of a piece: more slides out, whatever the fingers are made of
-WEIGHTS = {'parallel': 0.45, 'near': 0.35, 'deep': 0.2}
+EDGE_OFF_M = 0.004  # of a piece: what else is as near as this may be its own edge, which a mask has left out
+END_M, EDGE_M = 0.008, 0.002  # of a piece, over which the slope of its end is taken, and how far down it is seen
+CUT_PX, CUT_M = 7, 0.01  # the square in which something nearer is looked for, and how much nearer
+LEVEL, MOST_HIDDEN_M = 0.2, 0.012  # a slope that is none, and how far a slope is thought to go on
+RISE_M = 0.006  # over which a piece's taper is taken
+OUTLIERS = 2  # points at either end, of a hundred or more
+MOST_SLANT = 0.8  # of the sides of a piece, a tangent: more slides out of fingers of rubber
+ROOM_M = 0.016  # in the opening, both sides together, that is enough
+WEIGHTS = {'parallel': 0.35, 'near': 0.3, 'deep': 0.15, 'seen': 0.1, 'room': 0.1}
 
 
 @dataclass(frozen=True)
@@ -55,134 +61,186 @@ def grasp_candidates(geometry, gripper=Gripper(), limit=5, around=None):
     """Up to `limit` Grasps for an object, best first, from opposite to the third axis of its box; may be empty.
 
     geometry: anything with points [N, 3] m, and center [3] m, rotation [3, 3] and size_m [3] of the box, such as a
-    geometry.Geometry or a client's Instance. around: [M, 3] m, points of all else, in the same frame; without them
-    neighbours are not avoided.
+    geometry.Geometry or a client's Instance. around: [M, 3] m, points of what else is there, in the same frame; without
+    them those next to the mask that a geometry.Geometry was made of, where it is one. Raises ValueError: the geometry
+    came without points.
     """
-    local = _over_support(geometry.points, MOST_POINTS, geometry)
-    obstacles = local
-    if around is not None:
-        far = np.linalg.norm(geometry.size_m[:2]) / 2 + gripper.opening_m + 2 * gripper.thickness_m
-        near = around[(np.abs(around - geometry.center) < far + geometry.size_m[2]).all(axis=1)]
-        obstacles = np.concatenate([local, _over_support(near, MOST_AROUND, geometry)])
-    found = [piece for angle in np.arange(ANGLES) * np.pi / ANGLES for piece in _pieces(local, angle, gripper)]
+    if geometry.points is None:
+        raise ValueError('the object has no points: candidates need those on its visible surface')
+    local, chosen = _over_support(geometry.points, MOST_POINTS, geometry)
+    if len(local) < LEAST_POINTS:
+        return []
+    if around is None:
+        around = _next_to(geometry)
+    far = np.linalg.norm(geometry.size_m) + gripper.opening_m + 2 * gripper.thickness_m
+    others, _ = _over_support(around[(np.abs(around - geometry.center) < far).all(axis=1)], MOST_AROUND, geometry)
+    cut = _cut(geometry)[chosen]
+    found = [piece for angle in np.arange(ANGLES) * np.pi / ANGLES for piece in _pieces(local, cut, angle, gripper)]
     reach = max(float(np.linalg.norm(geometry.size_m[:2])) / 2, 1e-3)
     grasps = []
-    for piece in sorted(found, key=lambda piece: -_quality(piece, reach)):
+    for piece in sorted(found, key=lambda piece: -_quality(piece, reach, gripper)):
         if len(grasps) == limit:
             break
-        if _is_free(piece, obstacles, gripper):
-            grasps.append(_grasp(piece, _quality(piece, reach), gripper, geometry))
+        if _is_free(piece, local, others, gripper):
+            grasps.append(_grasp(piece, _quality(piece, reach, gripper), gripper, geometry))
     return grasps
 
 
+def _next_to(geometry):
+    """[M, 3] m, what has a depth and is not the object's in the part of the image where it was measured; or none."""
+    surface = getattr(geometry, 'surface', None)
+    if surface is None:
+        return np.empty((0, 3))
+    return replace(surface, chosen=(surface.depth > 0) & ~surface.chosen).points
+
+
+def _cut(geometry):
+    """[N] bool: points at something nearer or at the border of the image, where the object may go on unseen."""
+    surface = getattr(geometry, 'surface', None)
+    if surface is None:
+        return np.zeros(len(geometry.points), bool)
+    others = np.where(surface.chosen | (surface.depth <= 0), np.float32(np.inf), surface.depth)
+    cut = cv2.erode(others, np.ones((CUT_PX, CUT_PX), np.uint8)) < surface.depth - CUT_M
+    border = np.ones_like(cut)
+    border[2:-2, 2:-2] = False  # of the window, which reaches beyond the object unless the image ends there
+    return (cut | border)[surface.chosen]
+
+
 def _over_support(points, most, geometry):
-    """About `most` of the points in the box's frame, their heights over what the object stands on."""
-    local = (points[:: 1 + len(points) // most] - geometry.center) @ geometry.rotation
+    """(About `most` of the points in the box's frame, evenly over the surface, heights over the support; which)."""
+    local = (points - geometry.center) @ geometry.rotation
     local[:, 2] += geometry.size_m[2] / 2
-    return local
+    cells = np.floor(local / CELL_M).astype(np.int64) @ (1, 1 << 20, 1 << 40)  # else what is seen from the side has few
+    chosen = np.unique(cells, return_index=True)[1]
+    chosen = chosen[:: 1 + len(chosen) // most]
+    return local[chosen], chosen
 
 
 @dataclass(frozen=True)
 class _Piece:
-    angle: float
     along: float  # middle, in the direction of closing
-    across: float
-    tip: float  # height of the fingertips over the support
     width: float
     depth: float  # of the fingertips below the top
-    skew: float  # of its two sides, as the tangent of an angle
+    slant: float  # of its two sides, as the tangent of an angle
+    seen: float  # share of the two sides, 0 to 1
+    angle: float = 0.0  # of the direction of closing
+    across: float = 0.0
+    tip: float = 0.0  # height of the fingertips over the support
 
 
-def _pieces(local, angle, gripper):
-    """All that can be grasped by closing along `angle`."""
+def _pieces(local, cut, angle, gripper):
+    """All that can be grasped by closing along `angle`; local [N, 3] m, cut [N]."""
     u, v = (local[:, :2] @ np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])).T
     order = np.argsort(u)
-    u, v, h = u[order], v[order], local[order, 2]
+    u, v, h, cut = u[order], v[order], local[order, 2], cut[order]
     low, high = _ends(np.sort(v))
     for offset in (low + high) / 2 + OFFSETS * (high - low) / 2:
         near = np.abs(v - offset) < gripper.finger_m / 2
-        if np.count_nonzero(near) >= LEAST_POINTS:
-            part = u[near], v[near] - offset, h[near]
-            top = _ends(np.sort(part[2]))[1]
-            tips = {max(float(top - depth), CLEAR_M) for depth in DEPTHS_M}
-            for tip in sorted(tips):
-                yield from _graspable(*part, tip, angle, float(offset), gripper)
+        if np.count_nonzero(near) < LEAST_POINTS:
+            continue
+        top = _ends(np.sort(h[near]))[1]
+        for tip in sorted({max(float(top - depth), CLEAR_M) for depth in DEPTHS_M}):
+            chosen = np.flatnonzero(near & (h > tip))
+            gaps = np.flatnonzero(np.diff(u[chosen]) > gripper.thickness_m) + 1
+            for part in np.split(chosen, gaps):
+                piece = _piece(u[part], v[part] - offset, h[part] - tip, cut[part], gripper)
+                if piece is not None:
+                    yield replace(piece, angle=angle, across=float(offset), tip=tip)
 
 
-def _graspable(u, v, h, tip, angle, offset, gripper):
-    """The pieces of one slice, u sorted, with the fingertips at the height `tip`."""
-    high = h > tip
-    u, v, h = u[high], v[high], h[high]
-    bounds = [0, *(np.flatnonzero(np.diff(u) > gripper.thickness_m) + 1).tolist(), len(u)]
-    for start, end in zip(bounds, bounds[1:]):
-        if end - start < LEAST_POINTS:
-            continue
-        first, last = _ends(u[start:end])
-        if last - first > gripper.opening_m - gripper.margin_m:
-            continue
-        skew = _skew(u[start:end], v[start:end], gripper.finger_m)
-        if skew > MOST_SKEW:
-            continue
-        first -= _hidden(first - u[start:end], h[start:end] - tip)
-        last += _hidden(u[start:end] - last, h[start:end] - tip)
-        if last - first > gripper.opening_m - gripper.margin_m:
-            continue
-        top = _ends(np.sort(h[start:end]))[1]
-        yield _Piece(angle, float(first + last) / 2, offset, tip, float(last - first), float(top - tip), skew)
+def _piece(u, v, h, cut, gripper):
+    """The piece with these points, u sorted, h over the fingertips; None where it does not fit or would slip out."""
+    most = gripper.opening_m - gripper.margin_m
+    if len(u) < LEAST_POINTS:
+        return None
+    first, last = _ends(u)
+    if last - first > most:
+        return None
+    depth = float(np.sort(h)[-1 - len(h) // 50])
+    slant = np.hypot(_skew(u, v, gripper.finger_m), _taper(u, h, last - first, min(RISE_M, depth / 2)))
+    if slant > MOST_SLANT:
+        return None
+    (more, low), (further, lower) = _hidden(first - u, h, cut), _hidden(u - last, h, cut)
+    first, last = float(first - more), float(last + further)
+    if last - first > most:
+        return None
+    seen = 1 - float(low + lower) / (2 * depth)
+    return _Piece((first + last) / 2, last - first, depth, float(slant), seen)
 
 
 def _ends(ordered):
-    """The lowest and the highest value without outliers."""
-    return ordered[(len(ordered) - 1) * BOTTOM // 100], ordered[(len(ordered) - 1) * TOP // 100]
+    """The lowest and the highest value, without a few for outliers: what is seen at a flat angle has few points."""
+    few = min(OUTLIERS, len(ordered) // 50)
+    return ordered[few], ordered[-1 - few]
 
 
-def _hidden(beyond, h):
-    """How far a piece goes on beyond the last of it that is seen, m.
+def _hidden(beyond, h, cut):
+    """What is not seen of a side: how far it goes on beyond the last that is seen, and how high over the fingertips, m.
 
-    beyond: [N] m, distances beyond that end, most of them negative; h: [N] m, heights over the fingertips. A surface
-    that slopes down there, still over the fingertips, goes on: half as far as it would without growing steeper.
+    beyond: [N] m, distances beyond the last point, most of them negative; h: [N] m, heights over the fingertips; cut:
+    [N]. A surface that slopes down there goes on, growing steeper, about half as far as it would if it did not; one
+    that is cut goes on for ever.
     """
+    if cut[beyond > -EDGE_M].mean() > 0.5:
+        return np.inf, 0.0
     near = beyond > -END_M
     x, y = beyond[near], h[near]
+    left = float(y[x > -EDGE_M].min())
     x = x - x.mean()
-    spread = float(x @ x)
-    slope = -float(x @ (y - y.mean())) / spread if spread > 0 else 0.0
-    if slope < 0.25:  # level, up to an edge; or rising
-        return 0.0
-    left = float(np.median(y[np.argsort(-x)[: max(3, len(x) // 5)]]))
-    return 0.5 * left / max(slope, 0.5)
+    slope = -float(x @ y) / max(float(x @ x), 1e-12)
+    if slope < LEVEL:  # up to an edge, or it even rises
+        return 0.0, left
+    return min(0.45 * left / slope, MOST_HIDDEN_M), left
 
 
 def _skew(u, v, finger_m):
-    """How far from square to the direction of closing the two sides are, as the tangent of an angle; u sorted."""
+    """How far from square to the direction of closing the two sides are, seen from above; a tangent. u sorted."""
     left, right = u[v < 0], u[v >= 0]
     if min(len(left), len(right)) < LEAST_POINTS // 2:
         return 1.0
-    sides = np.subtract(_ends(right), _ends(left))
-    return float(np.abs(sides).max() / (finger_m / 2))
+    return float(np.abs(np.subtract(_ends(right), _ends(left))).max() / (finger_m / 2))
 
 
-def _is_free(piece, obstacles, gripper):
-    """Whether the hand with its fingers open comes down without touching the obstacles [N, 3]."""
+def _taper(u, h, width, rise_m):
+    """How much narrower, on each side, it grows within `rise_m` over the fingertips, in relation to that; a tangent."""
+    higher = u[h > rise_m]
+    if not len(higher):
+        return 0.0
+    first, last = _ends(higher)
+    return float(max(0.0, width - (last - first)) / (2 * rise_m))
+
+
+def _is_free(piece, own, others, gripper):
+    """Whether the hand with its fingers open comes down without touching anything, and closes on the piece alone.
+
+    own, others: points [N, 3] of the object and of all else.
+    """
+    half = _opening(piece, gripper) / 2
     cos, sin = np.cos(piece.angle), np.sin(piece.angle)
-    u = np.abs(obstacles[:, 0] * cos + obstacles[:, 1] * sin - piece.along)
-    v = np.abs(obstacles[:, 1] * cos - obstacles[:, 0] * sin - piece.across)
-    h = obstacles[:, 2] - piece.tip
-    inside = _opening(piece, gripper) / 2
-    fingers = (h > NEAR_M) & (v < gripper.finger_m / 2) & (u > inside) & (u < inside + gripper.thickness_m)
-    palm = (h > gripper.length_m) & (v < gripper.palm_m / 2) & (u < gripper.opening_m / 2 + gripper.thickness_m)
-    return np.count_nonzero(fingers | palm) < IN_THE_WAY
+    count = 0
+    for points, inside in ((own, half), (others, piece.width / 2 + EDGE_OFF_M)):
+        u = np.abs(points[:, 0] * cos + points[:, 1] * sin - piece.along)
+        v = np.abs(points[:, 1] * cos - points[:, 0] * sin - piece.across)
+        h = points[:, 2] - piece.tip
+        fingers = (h > NEAR_M) & (v < gripper.finger_m / 2) & (u > inside) & (u < half + gripper.thickness_m)
+        palm = (h > gripper.length_m) & (v < gripper.palm_m / 2) & (u < gripper.opening_m / 2 + gripper.thickness_m)
+        count += np.count_nonzero(fingers | palm)
+    return count < IN_THE_WAY
 
 
 def _opening(piece, gripper):
     return min(gripper.opening_m, piece.width + 2 * BESIDE_M)
 
 
-def _quality(piece, reach):
-    parallel = 1 / (1 + piece.skew**2)
-    near = max(0.0, 1 - np.hypot(piece.along, piece.across) / reach)
-    deep = min(1.0, piece.depth / max(DEPTHS_M))
-    return float(WEIGHTS['parallel'] * parallel + WEIGHTS['near'] * near + WEIGHTS['deep'] * deep)
+def _quality(piece, reach, gripper):
+    values = {
+        'parallel': 1 / (1 + piece.slant**2),
+        'near': max(0.0, 1 - np.hypot(piece.along, piece.across) / reach),
+        'deep': min(1.0, piece.depth / max(DEPTHS_M)),
+        'seen': piece.seen,
+        'room': min(1.0, (gripper.opening_m - piece.width) / ROOM_M),
+    }
+    return float(sum(weight * values[name] for name, weight in WEIGHTS.items()))
 
 
 def _grasp(piece, quality, gripper, geometry):

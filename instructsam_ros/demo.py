@@ -2,16 +2,12 @@
 
 The user is this process: it sends an instruction, waits for the answer on the topics, prints it and keeps the overlay.
 It does so for a recording of a rendered table and for a picture of a real one, or for a recording of the caller's.
+With --live the camera is simulated instead and has depth, see live_demo.
 """
-import json
 import os
-import random
 import signal
-import subprocess
 import sys
-import tempfile
 import time
-from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import cv2
@@ -28,12 +24,12 @@ from instructsam.core import DEFAULT_MODEL
 from instructsam.core.commands.arguments import seconds, text
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.image_file import check_picture_path, write_image
-from instructsam.core.result import STAGES, Instance, Result
 from instructsam.core.table import print_result
 from instructsam_ros.images import to_rgb
-from instructsam_ros.messages import rle_from_msg
 from instructsam_ros.msg import InstanceArray
+from instructsam_ros.processes import NoResultError, isolation, node_command, running
 from instructsam_ros.recordings import RecordingError, open_recording
+from instructsam_ros.results import result_of
 
 DATA = Path(__file__).parent / 'data'
 TABLE = DATA / 'tabletop_bag'  # a bag, see the README.md beside it
@@ -41,14 +37,16 @@ FRAME = DATA / 'roborefit_frame'  # one picture, see the README.md beside it
 SHOWN = ((TABLE, 'something to cut paper with'), (FRAME, 'the black objects'))
 IMAGE_TOPIC = '/camera/image'
 NODE = 'instructsam_perception'
-STOP_S = 10  # for a process to end by itself
 KEPT_OVERLAYS = 20  # that wait for their instances
 
 
 def add_arguments(parser):
     parser.add_argument('--recording', metavar='PATH', type=Path,
                         help='a bag, picture or folder of pictures (default: the two that ship)')  # fmt: skip
-    parser.add_argument('--instruction', type=text, help='(default: one that suits the recording)')
+    parser.add_argument('--live', action='store_true',
+                        help='a simulated RGB-D camera: masks, 3D and grasp candidates')  # fmt: skip
+    parser.add_argument('--seed', metavar='N', type=int, help='the table that it sees, with --live (default: 0)')
+    parser.add_argument('--instruction', type=text, help='(default: one that suits what is shown)')
     parser.add_argument('--model', default=DEFAULT_MODEL,
                         help='built-in model, folder or hub id (default: %(default)s)')  # fmt: skip
     parser.add_argument('--out', metavar='FILE', default='instructsam_demo.png',
@@ -60,53 +58,57 @@ def add_arguments(parser):
 def run(args):
     """Returns 0 where results came (also 'no target'), else 1. Raises InstructSAMError for useless arguments."""
     check_picture_path(args.out)
+    if args.live and args.recording:
+        raise InstructSAMError('give --recording or --live, not both.')
+    if args.seed is not None and not args.live:
+        raise InstructSAMError('--seed chooses the table of --live: give that, too.')
     if args.recording and not args.instruction:
         raise InstructSAMError('give an --instruction for your recording.')
-    shown = [(args.recording, '')] if args.recording else SHOWN
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the children are ended, too
-    os.environ.update(_isolation())
+    os.environ.update(isolation())
     try:
-        overlays = [
-            _show(recording, args.instruction or instruction, args.model, args.timeout)
-            for recording, instruction in shown
-        ]
-    except _NoResultError as error:
+        _show_live(args) if args.live else _show_recordings(args)
+    except NoResultError as error:
         print(f'instructsam: error: {error}', file=sys.stderr)
         return 1
+    return 0
+
+
+def _show_live(args):
+    from instructsam_ros import live_demo  # here: it takes more than a recording does
+
+    write_image(args.out, live_demo.show(args.seed or 0, args.instruction, args.model, args.timeout))
+    print(f'masks and grasp candidates: {Path(args.out).resolve()}')
+
+
+def _show_recordings(args):
+    shown = [(args.recording, '')] if args.recording else SHOWN
+    overlays = [
+        _show(recording, args.instruction or instruction, args.model, args.timeout) for recording, instruction in shown
+    ]
     write_image(args.out, _side_by_side(overlays))
     if args.model == DEFAULT_MODEL and not args.recording:
         print('The built-in model has seen rendered tables only. The left picture is what it was made for; on a real')
         print('one, as on the right, its masks are guesses that no robot should act on.')
     print(f'overlays from /{NODE}/overlay: {Path(args.out).resolve()}')
-    return 0
 
 
 def _show(recording, instruction, model, timeout_s):
     """Asks the node about a recording and prints the answer; its overlay. Raises InstructSAMError: no recording,
-    and _NoResultError."""
+    and NoResultError."""
     try:
         topic, is_compressed = _image_topic(recording)
     except RecordingError as error:
         raise InstructSAMError(f'{error}.') from error
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix='instructsam_demo_'))
-        processes = [
-            stack.enter_context(_Process(name, command, Path(folder, f'{index}.log')))
-            for index, (name, command) in enumerate(_commands(model, recording, topic, is_compressed))
-        ]
+    with running(_commands(model, recording, topic, is_compressed)) as check:
         domain = os.environ['ROS_DOMAIN_ID']
         print(f'ROS domain {domain}: replay of {recording.name} on {IMAGE_TOPIC}, node /{NODE} with model {model}')
-        user = stack.enter_context(_User())
-        start = time.monotonic()
-        print(f'instruction sent: {instruction}', flush=True)
-        try:
-            answer, overlay = user.ask(instruction, timeout_s, lambda: [p.check() for p in processes])
-        except _NoResultError:
-            for process in processes:
-                print(f'--- {process.name} printed:\n{process.output()}', file=sys.stderr)
-            raise
+        with _User() as user:
+            start = time.monotonic()
+            print(f'instruction sent: {instruction}', flush=True)
+            answer, overlay = user.ask(instruction, timeout_s, check)
     print(f'result received on /{NODE}/instances after {time.monotonic() - start:.1f} s, loading the model included\n')
-    print_result(_result(answer))
+    print_result(result_of(answer))
     return overlay
 
 
@@ -129,67 +131,17 @@ def _side_by_side(pictures):
     ])
 
 
-def _isolation():
-    """Environment for this process and its children: nobody else's topics, and nothing leaves this machine."""
-    localhost = {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
-    if os.environ.get('ROS_DISTRO') == 'humble':  # knows only the older variable
-        localhost = {'ROS_LOCALHOST_ONLY': '1'}
-    return {'ROS_DOMAIN_ID': str(random.randint(1, 101)), 'PYTHONUNBUFFERED': '1', **localhost}
-
-
 def _commands(model, recording, topic, is_compressed):
-    """(name, command line) of each child process."""
+    """{name: command line} of the child processes."""
     parameters = {'model': model}
     if is_compressed:
         parameters['image_transport'] = 'compressed'
-    node = [sys.executable, '-m', 'instructsam_ros.perception_node', '--ros-args']
-    for name, value in parameters.items():
-        node += ['-p', f'{name}:={json.dumps(value)}']  # quoted, so that YAML does not take a name for a number
-    node += ['-r', f'image:={IMAGE_TOPIC}', '-r', f'__node:={NODE}']
     replay = [sys.executable, '-m', 'instructsam_ros.replay_node', str(recording), '--loop', '--ros-args']
     heard = f'{IMAGE_TOPIC}/compressed' if is_compressed else IMAGE_TOPIC
-    return [('perception node', node), ('replay', [*replay, '-r', f'{topic}:={heard}'])]
-
-
-class _NoResultError(Exception):
-    """The message says why no result came."""
-
-
-class _Process:
-    """A child process while the context lasts; its output goes to a file."""
-
-    def __init__(self, name, command, log):
-        self.name = name
-        self._log = log
-        with open(log, 'wb') as file:
-            # a session of its own: Ctrl-C reaches only this process, which then ends its children in order
-            self._process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
-
-    def check(self):
-        """Raises _NoResultError if the process has ended."""
-        code = self._process.poll()
-        if code is not None:
-            raise _NoResultError(f'the {self.name} ended with exit code {code}.')
-
-    def output(self):
-        return self._log.read_text(errors='replace').strip() or '(nothing)'
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        try:
-            self._interrupt()
-        finally:  # also where the user interrupts the waiting
-            self._process.kill()
-            self._process.wait()
-
-    def _interrupt(self):
-        for _ in range(STOP_S):
-            self._process.send_signal(signal.SIGINT)  # again, as one before the process listens for it is lost
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(1)
-                return
+    return {
+        'perception node': node_command('perception_node', parameters, f'image:={IMAGE_TOPIC}', f'__node:={NODE}'),
+        'replay': [*replay, '-r', f'{topic}:={heard}'],
+    }
 
 
 class _User:
@@ -213,7 +165,7 @@ class _User:
     def ask(self, instruction, timeout_s, check):
         """Sends `instruction`; returns (InstanceArray, overlay [H, W, 3] uint8) of one image.
 
-        check: called now and then, raises where waiting is in vain. Raises _NoResultError after `timeout_s` and where
+        check: called now and then, raises where waiting is in vain. Raises NoResultError after `timeout_s` and where
         the node reports an error.
         """
         self._instruction.publish(String(data=instruction))
@@ -221,20 +173,20 @@ class _User:
         while not self._answers.keys() & self._overlays.keys():
             check()
             if time.monotonic() > deadline:
-                raise _NoResultError(f'no result within {timeout_s:g} s.')
+                raise NoResultError(f'no result within {timeout_s:g} s.')
             self._executor.spin_once(0.1)
         stamp = (self._answers.keys() & self._overlays.keys()).pop()
         return self._answers[stamp], self._overlays[stamp]
 
     def _on_answer(self, message):
         if message.status == InstanceArray.STATUS_ERROR:
-            raise _NoResultError(f'the node reports: {message.message}')
+            raise NoResultError(f'the node reports: {message.message}')
         _keep(self._answers, message.header.stamp, message)
 
     def _on_diagnostics(self, message):
         for status in message.status:
             if status.level == DiagnosticStatus.ERROR:  # such as a model that cannot be loaded
-                raise _NoResultError(f'the node reports: {status.message}')
+                raise NoResultError(f'the node reports: {status.message}')
 
     def _on_overlay(self, message):
         _keep(self._overlays, message.header.stamp, to_rgb(message))
@@ -252,13 +204,3 @@ def _keep(by_stamp, stamp, value):
     by_stamp[stamp.sec, stamp.nanosec] = value
     if len(by_stamp) > KEPT_OVERLAYS:
         by_stamp.pop(next(iter(by_stamp)))
-
-
-def _result(message):
-    """The Result that an InstanceArray tells of; the instances' slots stay behind in the node."""
-    return Result(
-        instruction=message.instruction, answer=message.answer, height=message.height, width=message.width,
-        instances=tuple(Instance(rle_from_msg(i.mask), i.score, i.phrase, slot=None) for i in message.instances),
-        warning=message.message,
-        timings_ms={stage: getattr(message, f'{stage}_ms') for stage in STAGES},
-    )  # fmt: skip

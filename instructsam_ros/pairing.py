@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 
 KEPT = 30  # depth images: a second of a camera at 30 Hz
+ANEW = 1_000_000_000  # ns by which stamps go back where a recording begins again, and what came before is over
 LATER = 1_000_000  # ns by which a stamp must be later to say that what came before it is complete
 
 
@@ -83,6 +84,8 @@ class Depths:
 
 def _keep(messages, message, kept):
     stamp = nanoseconds(message.header.stamp)
+    if messages and stamp < next(reversed(messages)) - ANEW:
+        messages.clear()
     messages.pop(stamp, None)
     messages[stamp] = message
     while len(messages) > kept:

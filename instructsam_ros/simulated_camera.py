@@ -91,6 +91,9 @@ class SimulatedCamera(Node):
         self._rate_hz, self._moving = self._value('rate_hz'), self._value('moving')
         self._size = self._value('width'), self._value('height')
         self._header = Header(frame_id=self._value('frame_id'))
+        if not self._header.frame_id:
+            raise ValueError("frame_id is empty: give the camera's optical frame a name")
+        table = Table(self._value('split'), self._value('seed'), self._value('index'), self._size, self._moving)
         self._cameras = [
             self.create_publisher(kind, topic, CAMERA_QOS)
             for kind, topic in ((Image, 'image'), (Image, 'depth'), (CameraInfo, 'camera_info'))
@@ -99,7 +102,7 @@ class SimulatedCamera(Node):
         self._truth = self.create_publisher(String, '~/truth', LATCHED)
         self._tf_message, self._tf = self._make_tf()
         self._seen, self._seen_since_s = 0, time.monotonic()
-        self._show(Table(self._value('split'), self._value('seed'), self._value('index'), self._size, self._moving))
+        self._show(table)
         self.create_service(ResetScene, '~/reset', self._on_reset)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # images come also while simulated time stands still
         self.create_timer(1 / self._rate_hz, self._on_timer, clock=steady)

@@ -90,7 +90,7 @@ def run(count, split, seed, size):
     try:
         table = Table(robot, *size)
         node = robot.start(command=NODE)
-        robot.wait(lambda: node.logged("model 'tabletop' on"))
+        robot.wait(lambda: node.logged('first image'))  # active, with the model loaded
         with Perception() as perception:
             for pick in picks(split, seed, count, size):
                 since_s, truth = table.show(split, seed, pick.index)

@@ -1,5 +1,6 @@
 """`instructsam demo` as a user runs it: three processes over DDS."""
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -69,10 +70,33 @@ def test_what_ships_is_shown_side_by_side(tmp_path, mark):
     assert '│ blue scissors' in done.stdout.partition(demo.FRAME.name)[0]  # what the model was made for
 
 
+def test_live_from_an_instruction_to_a_grasp(tmp_path, mark):
+    scene = pytest.importorskip('instructsam.train.tabletop.scene')
+    pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
+    try:
+        scene._renderer(32, 32)
+    except RuntimeError as error:
+        pytest.skip(f'no off-screen OpenGL here: {error}')
+    done = run('--live', '--seed', '5', '--out', 'live.png', env=mark | {'COLUMNS': '120'}, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert 'answer of /instructsam_perception/segment' in done.stdout
+    asked = re.search('instruction sent: the (.*)', done.stdout)[1]
+    assert f'the {asked} (mm in camera_color_optical_frame)' in done.stdout
+    rows = [re.split(' {2,}', line.strip()) for line in done.stdout.splitlines()]
+    _, _, center, _, off_mm, grasp, width_mm = next(row for row in rows if len(row) == 7 and row[3] == asked)
+    center, grasp = (np.array(each.split(), float) for each in (center, grasp))
+    assert float(off_mm) < 20 and float(width_mm) < 85 and np.linalg.norm(center - grasp) < 150
+    picture = read_image(tmp_path / 'live.png')
+    assert picture.shape == (480, 640, 3) and picture.std() > 10
+    assert done.stdout.splitlines()[-1].endswith(str(tmp_path / 'live.png'))
+
+
 @pytest.mark.parametrize(('arguments', 'said'), [
     (['--recording', 'absent', '--instruction', 'a'], 'absent does not exist'),
     (['--recording', '.'], 'give an --instruction for your recording'),
     (['--recording', '.', '--instruction', 'a'], 'holds no pictures'),
+    (['--recording', '.', '--live'], 'not both'),
+    (['--seed', '1'], '--seed chooses the table of --live'),
 ])  # fmt: skip
 def test_recordings_that_cannot_be_shown(tmp_path, monkeypatch, capsys, arguments, said):
     monkeypatch.chdir(tmp_path)

@@ -88,6 +88,13 @@ def test_memory_is_bounded_and_stamps_may_go_backwards():
     depths.put(message(50))  # a recording begins anew
     assert names(depths.find(time(50)))[0] == 'depth 50'
     assert depths.received == 101
+    found = []  # and what came in its first round tells nothing about what is to come
+    finder = threading.Thread(target=lambda: found.extend(depths.find(time(60), timeout_s=30)))
+    finder.start()
+    finder.join(0.2)
+    depths.put(message(60))
+    finder.join(10)
+    assert names(found)[0] == 'depth 60'
     depths.clear()
     with pytest.raises(UnpairedError, match='no depth image has come'):
         depths.find(time(50))

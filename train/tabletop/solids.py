@@ -1,9 +1,9 @@
 """Shapes as convex pieces, for a physics engine: `solid(key)`.
 
-A part that is mostly air, such as the body of a mug or its handle, falls into wedges about the axis that it is round
-about; then every piece is halved by a plane again and again, as long as that makes the convex hulls much smaller. What
-is convex stays one piece, and a surface that encloses nothing counts as its hull. Scaling a shape keeps its pieces
-convex, so each shape is cut once.
+A part that is hollow, such as the body of a mug or its handle, falls into wedges about the axis that it is round about;
+then every piece is halved by a plane again and again, as long as that makes the convex hulls much smaller. What is
+convex stays one piece, and a surface that encloses nothing counts as its hull. Scaling a shape keeps its pieces convex,
+so each shape is cut once.
 """
 from functools import lru_cache
 
@@ -15,7 +15,8 @@ from scipy.sparse.csgraph import connected_components
 from instructsam.train.tabletop.catalog import all_shapes
 
 WEDGES = 16
-HOLLOW = 0.4  # of its hull, which a part fills at most that is cut into wedges
+HOLLOW = 0.4  # of its hull, which a part fills at most that is cut into wedges at once; and others,
+SLACK = 0.2  # where without wedges the pieces would be so much larger than the part, if that is better
 CUTS = np.arange(1, 8) / 8  # tried, of a piece's extent along each normal
 SAVES = 0.06, 0.02  # what a cut saves at least, of the piece's hull and of the hull before all cuts
 LEAST_M3 = 1e-10  # what is smaller is no piece
@@ -34,15 +35,33 @@ def pieces(mesh):
         whole = Manifold(Mesh(points.astype(np.float32), faces.astype(np.uint32)))
         if whole.status() != Error.NoError:  # not closed
             whole = Manifold.hull_points(points)
-        for part, normals in _wedges(whole):
-            least, waiting = SAVES[1] * part.hull().volume(), [part]
-            while waiting:
-                piece = waiting.pop()
-                halves = _halved(piece, normals, max(SAVES[0] * piece.hull().volume(), least))
-                waiting += halves
-                if not halves and piece.hull().volume() > LEAST_M3:
-                    found.append(np.asarray(piece.hull().to_mesh().vert_properties, float))
+        hulls = [] if _air(whole) else _divided(whole, np.eye(3))
+        if _air(whole) or _volume(hulls) > (1 + SLACK) * whole.volume():
+            wedges = [hull for part, normals in _wedges(whole) for hull in _divided(part, normals)]
+            hulls = min((each for each in (wedges, hulls) if each), key=_volume, default=[])
+        found += [np.asarray(hull.to_mesh().vert_properties, float) for hull in hulls]
     return found
+
+
+def _air(part):
+    """Whether it is mostly air."""
+    return part.volume() < HOLLOW * part.hull().volume()
+
+
+def _volume(hulls):
+    return sum(hull.volume() for hull in hulls)
+
+
+def _divided(part, normals):
+    """The convex hulls that it falls into, by cuts along `normals` [M, 3]."""
+    least, waiting, hulls = SAVES[1] * part.hull().volume(), [part], []
+    while waiting:
+        piece = waiting.pop()
+        halves = _halved(piece, normals, max(SAVES[0] * piece.hull().volume(), least))
+        waiting += halves
+        if not halves and piece.hull().volume() > LEAST_M3:
+            hulls.append(piece.hull())
+    return hulls
 
 
 def _halved(piece, normals, saves_m3):
@@ -62,9 +81,7 @@ def _halved(piece, normals, saves_m3):
 
 
 def _wedges(whole):
-    """[(part, normals [M, 3] of the cuts to try)]: wedges of a hollow part, or all of any other."""
-    if whole.volume() > HOLLOW * whole.hull().volume():
-        return [(whole, np.eye(3))]
+    """[(part, normals [M, 3] of the cuts to try)], about the axis that it is round about."""
     low, high = np.reshape(whole.bounding_box(), (2, 3))
     middle, extent = (low + high) / 2, np.log(np.maximum(high - low, 1e-6))
     axis = min(range(3), key=lambda k: abs(extent[k - 2] - extent[k - 1]))
