@@ -1,0 +1,195 @@
+"""The simulated camera as its user sees it: what belongs together, what is true, and what a reset does."""
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
+pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
+
+from geometry_msgs.msg import PoseStamped  # noqa: E402
+from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
+from robot import PATIENCE_S  # noqa: E402
+from scipy.spatial.transform import Rotation  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
+from std_msgs.msg import String  # noqa: E402
+
+from instructsam.core.geometry import CameraModel, measure  # noqa: E402
+from instructsam.core.rle import Rle  # noqa: E402
+from instructsam.train.tabletop import scene  # noqa: E402
+from instructsam_ros.srv import ResetScene  # noqa: E402
+
+COMMAND = (sys.executable, '-m', 'instructsam_ros.simulated_camera')
+OPTICAL = 'camera_color_optical_frame'
+WIDTH, HEIGHT = 320, 240
+NEAR_M = 0.02
+ATTEMPTS = 3
+TOPICS = {'image': Image, 'depth': Image, 'camera_info': CameraInfo, 'simulated_camera/pose': PoseStamped}
+
+
+@pytest.fixture(scope='module', autouse=True)
+def opengl():
+    try:
+        scene._renderer(WIDTH, HEIGHT)
+    except RuntimeError as error:
+        pytest.skip(f'no off-screen OpenGL here: {error}')
+
+
+class Watcher:
+    """Keeps what a simulated camera sends, by stamp."""
+
+    def __init__(self, robot, *parameters):
+        self._robot = robot
+        self._kept = {name: [] for name in (*TOPICS, 'truth')}
+        for name, kind in TOPICS.items():
+            robot.node.create_subscription(kind, name, robot.keep(self._kept[name]), 100)
+        latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        robot.node.create_subscription(String, 'simulated_camera/truth', robot.keep(self._kept['truth']), latched)
+        self._reset = robot.node.create_client(ResetScene, 'simulated_camera/reset')
+        robot.start(f'width:={WIDTH}', f'height:={HEIGHT}', *parameters, command=COMMAND)
+        robot.wait(self._reset.service_is_ready)
+
+    def shots(self, count, since=(0, 0), told=False):
+        """`count` shots from the stamp `since` on, oldest first: {topic: message}, of one stamp each. told: those alone
+        of which the truth has come, too; it goes by its own way, and one may be lost to a listener that is new."""
+        found = {}
+
+        def complete():
+            kept = [{_key(each.header.stamp): each for each in list(self._kept[name])} for name in TOPICS]
+            stamps = set.intersection(*map(set, kept))
+            if told:
+                stamps &= set(self._truths())
+            found.update({key: {name: each[key] for name, each in zip(TOPICS, kept)} for key in stamps if key >= since})
+            return len(found) >= count
+
+        self._robot.wait(complete)
+        return [found[key] for key in sorted(found)[:count]]
+
+    def truth(self, stamp):
+        """What is known from `stamp` on."""
+        self._robot.wait(lambda: stamp in self._truths())
+        return self._truths()[stamp]
+
+    def _truths(self):
+        told = [json.loads(each.data) for each in list(self._kept['truth'])]
+        return {(each['stamp']['sec'], each['stamp']['nanosec']): each for each in told}
+
+    def first_truth(self):
+        self._robot.wait(lambda: self._kept['truth'])
+        return json.loads(self._kept['truth'][0].data)
+
+    def newest(self):
+        """The stamp of the newest image so far."""
+        return max(_key(each.header.stamp) for each in list(self._kept['image']))
+
+    def reset(self, **fields):
+        for _ in range(ATTEMPTS):  # as in Robot.call
+            future = self._reset.call_async(ResetScene.Request(**fields))
+            if self._robot.wait_or_time_out(future.done, PATIENCE_S / ATTEMPTS):
+                return future.result()
+        raise AssertionError('reset did not answer')
+
+
+def _key(stamp):
+    return stamp.sec, stamp.nanosec
+
+
+def pixels(message):
+    dtype, channels = {'rgb8': (np.uint8, 3), '16UC1': (np.uint16, 1)}[message.encoding]
+    return np.frombuffer(message.data, dtype).reshape(message.height, message.width, channels).squeeze()
+
+
+def same_bytes(one, other):
+    return all(bytes(one[name].data) == bytes(other[name].data) for name in ('image', 'depth'))
+
+
+def located(shot, truth):
+    """{id: (center of the box from the depth image [3] m, the same from the truth)} of what is seen as a whole."""
+    info = shot['camera_info']
+    camera = CameraModel(info.height, info.width, np.reshape(info.k, (3, 3)), info.d, info.distortion_model)
+    seen = [item for item in truth['objects'] if item['visible'] > 0.95 and item['seen_px'] > 200]
+    depth = pixels(shot['depth'])
+    return {
+        item['id']: (measure(Rle.from_coco(item['mask']), depth, camera).center, np.array(item['camera_m']))
+        for item in seen
+    }
+
+
+def test_a_still_scene_and_what_is_true_of_it(robot):
+    watcher = Watcher(robot, 'seed:=4')
+    shots = watcher.shots(3)
+    for shot in shots:
+        image, depth, info = (shot[name] for name in ('image', 'depth', 'camera_info'))
+        assert image.header == depth.header == info.header and image.header.frame_id == OPTICAL
+        sizes = {(each.height, each.width) for each in (image, depth, info)}
+        assert sizes == {(HEIGHT, WIDTH)}
+        assert (image.encoding, depth.encoding) == ('rgb8', '16UC1')
+        assert shot['simulated_camera/pose'].header.frame_id == 'world'
+        assert same_bytes(shot, shots[0])
+    assert pixels(shots[0]['image']).std() > 10
+    truth = watcher.first_truth()
+    assert truth['name'] == 'test_4_000000' and truth['frame_id'] == OPTICAL
+    np.testing.assert_allclose(np.reshape(shots[0]['camera_info'].k, (3, 3)), truth['intrinsics'], atol=1e-5)
+    centers = located(shots[0], truth)
+    apart_m = [np.linalg.norm(found - true) for found, true in centers.values()]
+    assert len(apart_m) >= 3 and np.median(apart_m) < NEAR_M
+    pose = shots[0]['simulated_camera/pose'].pose
+    place, turn = pose.position, pose.orientation
+    rotation = Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix()
+    for item in truth['objects']:
+        in_world = rotation @ item['camera_m'] + [place.x, place.y, place.z]
+        np.testing.assert_allclose(in_world, item['center_m'], atol=1e-4)
+
+
+def test_reset_puts_another_scene_there_and_the_same_one_back(robot):
+    watcher = Watcher(robot, 'seed:=4', 'split:=val')
+    before = watcher.shots(1)[0]
+    shown = {}
+    for name, fields in {'other': {'seed': 5, 'split': 'val'}, 'default split': {'seed': 4},
+                         'again': {'seed': 4, 'split': 'val'}}.items():  # fmt: skip
+        response = watcher.reset(**fields)
+        assert response.success, response.message
+        stamp = _key(response.stamp)
+        assert watcher.truth(stamp)['split'] == fields.get('split', 'test')
+        shown[name] = watcher.shots(1, stamp)[0]
+        assert _key(shown[name]['image'].header.stamp) == stamp
+    assert not same_bytes(shown['other'], before) and not same_bytes(shown['default split'], before)
+    assert same_bytes(shown['again'], before)
+
+    refused = watcher.reset(split='tset', seed=1)
+    assert not refused.success
+    assert "split 'tset' is not one of train, val, test, unseen" in refused.message and 'stays' in refused.message
+    assert all(same_bytes(shot, before) for shot in watcher.shots(3, since=watcher.newest()))
+
+
+def test_a_moving_camera_and_its_truth(robot):
+    watcher = Watcher(robot, 'seed:=4', 'moving:=true', 'rate_hz:=5.0')
+    first, *_, last = watcher.shots(4, told=True)
+    assert not same_bytes(first, last)
+    places = [shot['simulated_camera/pose'].pose.position for shot in (first, last)]
+    moved_m = np.linalg.norm([places[1].x - places[0].x, places[1].y - places[0].y, places[1].z - places[0].z])
+    assert 0.001 < moved_m < 0.5
+    truths = [watcher.truth(_key(shot['image'].header.stamp)) for shot in (first, last)]
+    assert truths[0]['camera_to_world'] != truths[1]['camera_to_world']
+    assert [each['id'] for each in truths[0]['objects']] == [each['id'] for each in truths[1]['objects']]
+    apart_m = [np.linalg.norm(found - true) for found, true in located(last, truths[1]).values()]
+    assert apart_m and np.median(apart_m) < NEAR_M
+
+
+@pytest.mark.parametrize(('parameter', 'says'), [
+    ('split:=tset', "split 'tset' is not one of train, val, test, unseen"),
+    ('width:=10', 'width out of range. Min: 32'),
+    ('rate_hz:=fast', "'rate_hz' to 'fast' of type 'STRING', expecting type 'DOUBLE'"),
+    ("frame_id:=''", 'frame_id is empty'),
+])  # fmt: skip
+def test_bad_parameters_end_it_in_one_line(domain_id, parameter, says):
+    env = os.environ | {'ROS_DOMAIN_ID': str(domain_id), 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
+    done = subprocess.run(
+        [*COMMAND, '--ros-args', '-p', parameter], env=env, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert says in done.stderr and done.stderr.count('\n') == 1
+    assert done.stderr.startswith('instructsam-simulated-camera: ')
