@@ -18,7 +18,7 @@ COMMANDS = {  # name -> module with add_arguments(parser) and run(args), and its
     'eval': ('instructsam.train.evaluation.command', 'measure a model on a benchmark'),
 }
 EXTRAS = {  # module that may be missing -> the extra that brings it
-    **dict.fromkeys(('mujoco', 'rosbags'), 'tabletop'),
+    **dict.fromkeys(('manifold3d', 'mujoco', 'rosbags'), 'tabletop'),
     **dict.fromkeys(('peft', 'tensorboard', 'yaml'), 'train'),
 }
 USAGE_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # the last two as a shell reports SIGINT and SIGPIPE

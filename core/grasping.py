@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+from scipy.spatial import cKDTree
 
-ANGLES = 16  # directions of closing, over half a turn
-OFFSETS = np.linspace(-0.8, 0.8, 9)  # of slices, in halves of the object's extent across
+ANGLES = 12  # directions of closing, over half a turn
+OFFSETS = np.linspace(-0.75, 0.75, 7)  # of slices, in halves of the object's extent across
 DEPTHS_M = (0.035, 0.022, 0.012)  # of the fingertips below the top of the slice
 LEAST_POINTS = 8  # in a piece
 CELL_M, MOST_POINTS, MOST_AROUND = 0.0015, 2000, 6000  # one point a cell, every n-th of more
@@ -22,7 +23,7 @@ CLEAR_M = 0.001  # of the fingertips over what the object stands on
 BESIDE_M = 0.012  # that the hand opens wider than the piece, on either side
 IN_THE_WAY = 3  # points, less are noise; and those as near as this to the fingertips' height do not count:
 NEAR_M = 0.002
-EDGE_OFF_M = 0.004  # of a piece: what else is as near as this may be its own edge, which a mask has left out
+OWN_M = 0.004  # of the object: what else is as near as this may be its own edge, which a mask has left out
 END_M, EDGE_M = 0.008, 0.002  # of a piece, over which the slope of its end is taken, and how far down it is seen
 CUT_PX, CUT_M = 7, 0.01  # the square in which something nearer is looked for, and how much nearer
 LEVEL, MOST_HIDDEN_M = 0.2, 0.012  # a slope that is none, and how far a slope is thought to go on
@@ -74,6 +75,7 @@ def grasp_candidates(geometry, gripper=Gripper(), limit=5, around=None):
         around = _next_to(geometry)
     far = np.linalg.norm(geometry.size_m) + gripper.opening_m + 2 * gripper.thickness_m
     others, _ = _over_support(around[(np.abs(around - geometry.center) < far).all(axis=1)], MOST_AROUND, geometry)
+    others = others[cKDTree(local).query(others, distance_upper_bound=OWN_M)[0] > OWN_M]
     cut = _cut(geometry)[chosen]
     found = [piece for angle in np.arange(ANGLES) * np.pi / ANGLES for piece in _pieces(local, cut, angle, gripper)]
     reach = max(float(np.linalg.norm(geometry.size_m[:2])) / 2, 1e-3)
@@ -218,7 +220,7 @@ def _is_free(piece, own, others, gripper):
     half = _opening(piece, gripper) / 2
     cos, sin = np.cos(piece.angle), np.sin(piece.angle)
     count = 0
-    for points, inside in ((own, half), (others, piece.width / 2 + EDGE_OFF_M)):
+    for points, inside in ((own, half), (others, 0.0)):
         u = np.abs(points[:, 0] * cos + points[:, 1] * sin - piece.along)
         v = np.abs(points[:, 1] * cos - points[:, 0] * sin - piece.across)
         h = points[:, 2] - piece.tip
