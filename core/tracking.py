@@ -22,7 +22,7 @@ NEAR_WEIGHT, ALIKE_WEIGHT = 0.3, 0.3  # against an IoU of 1
 @dataclass
 class _Track:
     id: int
-    mask: np.ndarray  # [h, w] float32 on the grid, 0 to 1
+    mask: np.ndarray  # [h, w] uint8 on the grid, 0 or 1
     color: np.ndarray  # [3] YCrCb
     missed: int = 0  # results without it
 
@@ -62,7 +62,7 @@ class Tracker:
     def _observe(self, rle, colors):
         """What is seen now, as a track without an id."""
         mask = self._grid.sample(rle)
-        return _Track(-1, mask.astype(np.float32), np.array(cv2.mean(colors, mask)[:3]))
+        return _Track(-1, mask, np.array(cv2.mean(colors, mask)[:3]))
 
     def _carry(self, grey):
         """The tracks' masks to where they are now: of what was seen last time by its own motion, of the rest by that of
@@ -71,10 +71,12 @@ class Tracker:
         start = np.full((*grey.shape, 2), pan, np.float32)
         flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(grey, self._grey, start)  # now to before
         x, y = self._grid.places
-        own = x + flow[..., 0], y + flow[..., 1]
-        whole = x + np.median(flow[..., 0]), y + np.median(flow[..., 1])
+        own, whole = (
+            cv2.convertMaps(x + across, y + down, cv2.CV_16SC2, nninterpolation=True)
+            for across, down in (cv2.split(flow), np.median(flow.reshape(-1, 2), axis=0))
+        )
         for track in self._tracks:
-            track.mask = cv2.remap(track.mask, *(whole if track.missed else own), cv2.INTER_LINEAR)
+            track.mask = cv2.remap(track.mask, *(whole if track.missed else own), cv2.INTER_NEAREST)
 
     def _assign(self, seen):
         """The id of each of `seen`; the tracks are brought up to date."""
@@ -104,28 +106,23 @@ class _Grid:
         self._shape = len(rows), len(columns)
         self._pixels = (columns[:, None] * height + rows).ravel()  # as run lengths count them
         self.places = np.float32(np.meshgrid(np.arange(len(columns)), np.arange(len(rows))))  # x and y, [2, h, w]
-        self._every = 2 if step >= 4 else 1  # rows of the picture that are looked at
+        self._every = max(1, step // 2)  # rows of the picture that are looked at
 
     def shrink(self, image):
         return cv2.resize(image[:: self._every], self._shape[::-1], interpolation=cv2.INTER_AREA)
 
     def sample(self, rle):
         """[h, w] uint8 0 or 1; of a mask that lies between the grid's pixels, the one next to it."""
-        changes = np.searchsorted(self._pixels, np.cumsum(rle.counts, dtype=np.int64))
-        inside = np.zeros(len(self._pixels), np.uint8)
-        runs = zip(changes[:-1:2].tolist(), changes[1::2].tolist(), strict=True)
-        filled = [(start, end) for start, end in runs if end > start]
-        if not filled and len(changes) > 1:
-            nearest = min(changes[0], len(inside) - 1)
-            filled = [(nearest, nearest + 1)]
-        for start, end in filled:
-            inside[start:end] = 1
+        ends = np.searchsorted(self._pixels, np.cumsum(rle.counts, dtype=np.int64))
+        inside = np.repeat(np.uint8(np.arange(len(ends)) & 1), np.diff(ends, prepend=0))
+        if len(ends) > 1 and not inside.any():
+            inside[min(ends[0], len(inside) - 1)] = 1
         return np.ascontiguousarray(inside.reshape(self._shape[::-1]).T)
 
 
 def _affinity(tracks, seen, places):
     """How well carried tracks and what is seen now go together, [tracks, seen]; 0: not at all."""
-    before, now = (np.stack([each.mask.ravel() for each in group]) for group in (tracks, seen))
+    before, now = (np.float32([each.mask.ravel() for each in group]) for group in (tracks, seen))
     areas, new_areas = before.sum(axis=1)[:, None], now.sum(axis=1)[None]
     common = before @ now.T
     iou = common / np.maximum(areas + new_areas - common, 1e-6)

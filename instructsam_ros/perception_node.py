@@ -6,6 +6,7 @@ import sys
 import time
 import traceback
 
+import cv2
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -227,6 +228,7 @@ def main(args=None, engine_factory=load_engine):
     """Runs the node until SIGINT or SIGTERM; returns the process's exit code."""
     caught = signals.catch()
     sys.setswitchinterval(0.001)  # s; the executor waits this often and not 5 ms for a model that is busy in Python
+    cv2.setNumThreads(1)  # waking its threads takes longer than what they would do here
     try:
         _parser().parse_args(remove_ros_args(args if args is not None else sys.argv)[1:])
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
