@@ -4,6 +4,7 @@ All in one file, so that one process has them: they share a folder of wheels.
 """
 import os
 import re
+import shutil
 
 import pytest
 import ros_source
@@ -34,9 +35,9 @@ def test_install(fresh_with_wheels, tree, check):
     assert of_ros(env.distributions()['instructsam-ros'].requires)
     env.borrow_torch()
     check(env.run, 'python')
-    for command in ('instructsam', 'instructsam-perception', 'instructsam-replay'):
+    for command in ('instructsam', 'instructsam-perception', 'instructsam-replay', 'instructsam-simulated-camera'):
         assert 'usage: ' in env.run(command, '--help')
-    for node in ('perception_node', 'replay'):  # where ros2 run and launch look
+    for node in ('perception_node', 'replay', 'simulated_camera'):  # where ros2 run and launch look
         assert 'usage: ' in env.run('python', env.prefix / 'lib/instructsam_ros' / node, '--help')
 
 
@@ -81,22 +82,23 @@ def test_install_without_ros(fresh, tree):
     assert 'usage: ' in fresh.run('instructsam', 'segment', '--help')
 
 
-@pytest.mark.parametrize('layout', [(), ('--symlink-install',)], ids=['build', 'symlink-install'])
-def test_colcon(colcon, underlay, tree, check, run, layout):
-    """Against a sourced ROS; then the overlay in a fresh process."""
+def test_colcon(colcon, underlay, tree, check, run):
+    """Against a sourced ROS, once with copies and once with links; each time the overlay in a fresh process."""
     workspace = tree.parents[1]
+    installed = workspace / 'install/instructsam_ros'
+    modules = installed / underlay.site.relative_to(underlay.prefix)
     # the ROS's own Python comes first, as /usr/bin does with apt's ROS
     sourced = {**underlay.as_underlay, 'PATH': f'{underlay.prefix}/bin{os.pathsep}{os.environ["PATH"]}'}
     building = {name: value for name, value in sourced.items() if name != 'PYTHONPATH'}  # colcon's setuptools is older
-    colcon.run('colcon', 'build', *layout, '--event-handlers', 'console_direct+', cwd=workspace, variables=building)
-    installed = workspace / 'install/instructsam_ros'
-    modules = installed / underlay.site.relative_to(underlay.prefix)
-    assert (modules / 'instructsam/core/rle.py').is_symlink() == (layout != ())
 
     def in_overlay(*command, variables=None, cwd=None):
         script = f'source {workspace}/install/setup.bash && exec "$@"'
         return run('bash', '-c', script, 'bash', *command, variables={**sourced, **(variables or {})}, cwd=cwd)
 
-    check(in_overlay, 'python3')
-    for node in ('perception_node', 'replay'):
-        assert 'usage: ' in in_overlay(installed / 'lib/instructsam_ros' / node, '--help')
+    for layout in ([], ['--symlink-install']):
+        shutil.rmtree(workspace / 'install', ignore_errors=True)  # what was compiled serves both
+        colcon.run('colcon', 'build', *layout, '--event-handlers', 'console_direct+', cwd=workspace, variables=building)
+        assert (modules / 'instructsam/core/rle.py').is_symlink() == bool(layout)
+        check(in_overlay, 'python3')
+        for node in ('perception_node', 'replay', 'simulated_camera'):
+            assert 'usage: ' in in_overlay(installed / 'lib/instructsam_ros' / node, '--help')
