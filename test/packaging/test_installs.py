@@ -96,7 +96,8 @@ def test_colcon(colcon, underlay, tree, check, run):
         return run('bash', '-c', script, 'bash', *command, variables={**sourced, **(variables or {})}, cwd=cwd)
 
     for layout in ([], ['--symlink-install']):
-        shutil.rmtree(workspace / 'install', ignore_errors=True)  # what was compiled serves both
+        for made in ('install', 'build/instructsam_ros/ament_cmake_python'):  # what was compiled serves both layouts
+            shutil.rmtree(workspace / made, ignore_errors=True)
         colcon.run('colcon', 'build', *layout, '--event-handlers', 'console_direct+', cwd=workspace, variables=building)
         assert (modules / 'instructsam/core/rle.py').is_symlink() == bool(layout)
         check(in_overlay, 'python3')
