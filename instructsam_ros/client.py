@@ -7,7 +7,7 @@
 import queue
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,6 +86,9 @@ class Perception:
         rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self._node = rclpy.create_node('perception_client', context=self._context)
         self._name = node.strip('/')
+        self._is_closed = False
+        self._changed = threading.Condition()  # guards the next
+        self._questions = 0  # that wait for their answer
         self._action = ActionClient(self._node, Segment, f'/{self._name}/segment')
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._instruction = self._node.create_publisher(String, instruction_topic, latched)
@@ -122,12 +125,13 @@ class Perception:
             if value is not None:
                 setattr(goal, name, value)
         told = (lambda feedback: on_stage(feedback.feedback.stage)) if on_stage else None
-        handle = self._answer(lambda: self._action.send_goal_async(goal, told), end_s + GRACE_S)
-        try:
-            response = self._answer(handle.get_result_async, end_s + GRACE_S)
-        except BaseException:  # nobody will fetch the answer, so the node need not work on it
-            handle.cancel_goal_async()
-            raise
+        with self._question():
+            handle = self._answer(lambda: self._action.send_goal_async(goal, told), end_s + GRACE_S)
+            try:
+                response = self._answer(handle.get_result_async, end_s + GRACE_S)
+            except BaseException:  # nobody will fetch the answer, so the node need not work on it
+                handle.cancel_goal_async()
+                raise
         if response.status != GoalStatus.STATUS_SUCCEEDED:
             raise PerceptionError(response.result.answer.message or 'the goal was not served')
         return _found(response.result.answer, response.result.points)
@@ -163,7 +167,12 @@ class Perception:
         self._instruction.publish(String(data=''))
 
     def close(self):
-        """Ends the thread and leaves ROS."""
+        """Ends the thread and leaves ROS; questions of other threads end in PerceptionError."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        with self._changed:  # they cancel their goals first
+            self._changed.wait_for(lambda: not self._questions, GRACE_S)
         self._executor.shutdown()
         self._thread.join()
         self._action.destroy()
@@ -186,14 +195,30 @@ class Perception:
             try:
                 return messages.get(timeout=STEP_S)
             except queue.Empty:
+                self._check()
                 if time.monotonic() > end_s:
                     raise PerceptionError(f'no result of /{self._name} for {timeout:g} s') from None
 
-    @staticmethod
-    def _wait(waits, timeout):
+    @contextmanager
+    def _question(self):
+        with self._changed:
+            self._questions += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._questions -= 1
+                self._changed.notify_all()
+
+    def _check(self):
+        if self._is_closed:
+            raise PerceptionError('the client was closed')
+
+    def _wait(self, waits, timeout):
         """Whether `waits(timeout)` came true in time; in steps."""
         end_s = time.monotonic() + timeout
         while not waits(max(0.0, min(STEP_S, end_s - time.monotonic()))):
+            self._check()
             if time.monotonic() >= end_s:
                 return False
         return True

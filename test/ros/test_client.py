@@ -161,6 +161,25 @@ def test_examples(robot, arguments, says):
     assert done.returncode == 0 and says in done.stdout and not done.stderr, done.stdout + done.stderr
 
 
+def test_closing_ends_questions_of_other_threads(robot, perception):
+    refused = []
+
+    def ask():
+        try:
+            perception.find('sleep 60', timeout=60.0)
+        except PerceptionError as error:
+            refused.append(str(error))
+
+    asking, before = threading.Thread(target=ask), int(robot.status()['goals_canceled'])
+    robot.nodes[0].log.clear()
+    asking.start()
+    robot.wait(lambda: robot.nodes[0].logged('begins'))
+    perception.close()
+    asking.join(10)
+    assert refused == ['the client was closed']
+    robot.wait(lambda: int(robot.status()['goals_canceled']) == before + 1)  # the node does not work on in vain
+
+
 def test_there_is_no_such_node(robot, monkeypatch):
     monkeypatch.setenv('ROS_DOMAIN_ID', str(robot.domain_id))
     start = time.monotonic()
