@@ -7,6 +7,7 @@
 import queue
 import threading
 import time
+import uuid
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -27,6 +28,9 @@ from instructsam_ros.msg import InstanceArray
 
 GRACE_S = 2.0  # beyond a time limit, for the node to say itself that it is over
 ASK_AGAIN_S = 1.0
+# Each client of a service receives the answers to all of them and picks its own: with the usual depth of 10, those to
+# twenty who ask at once push some out unread.
+ROOM = QoSProfile(depth=100)
 STEP_S = 0.2  # waits are cut so, for Ctrl-C
 
 
@@ -84,12 +88,15 @@ class Perception:
         """`node` is the name of the perception node, with its namespace where it has one."""
         self._context = rclpy.Context()
         rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        self._node = rclpy.create_node('perception_client', context=self._context)
+        self._node = rclpy.create_node(f'perception_client_{uuid.uuid4().hex[:8]}', context=self._context)
         self._name = node.strip('/')
         self._is_closed = False
         self._changed = threading.Condition()  # guards the next
         self._questions = 0  # that wait for their answer
-        self._action = ActionClient(self._node, Segment, f'/{self._name}/segment')
+        self._action = ActionClient(
+            self._node, Segment, f'/{self._name}/segment', goal_service_qos_profile=ROOM,
+            result_service_qos_profile=ROOM, cancel_service_qos_profile=ROOM, feedback_sub_qos_profile=ROOM,
+        )  # fmt: skip
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._instruction = self._node.create_publisher(String, instruction_topic, latched)
         self._executor = SingleThreadedExecutor(context=self._context)

@@ -21,6 +21,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header, String
 
 from instructsam_ros.action import Segment
+from instructsam_ros.client import ROOM
 from instructsam_ros.messages import image_msg
 from instructsam_ros.msg import InstanceArray
 
@@ -189,7 +190,10 @@ class Robot:
     def ask(self, instruction, **fields):
         """Sends a goal of the action, see Segment.action; returns the Goal."""
         if self._action is None:
-            self._action = ActionClient(self.node, Segment, '/perception/segment')
+            self._action = ActionClient(
+                self.node, Segment, '/perception/segment', goal_service_qos_profile=ROOM,
+                result_service_qos_profile=ROOM, cancel_service_qos_profile=ROOM, feedback_sub_qos_profile=ROOM,
+            )  # fmt: skip
             self.wait(self._action.server_is_ready)
             deadline = time.monotonic() + PATIENCE_S
             # see call(); a goal without an instruction is aborted at once

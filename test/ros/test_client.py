@@ -161,6 +161,25 @@ def test_examples(robot, arguments, says):
     assert done.returncode == 0 and says in done.stdout and not done.stderr, done.stdout + done.stderr
 
 
+def test_twenty_clients_at_once(robot, perception, capfd):
+    """Each gets the answer to its own question."""
+    answers = {}
+    clients = [Perception() for _ in range(20)]
+
+    def ask(number):
+        answers[number] = clients[number].find(f'the mugs {number}', timeout=30.0).message.instruction
+
+    asking = [threading.Thread(target=ask, args=(number,)) for number in range(20)]
+    for thread in asking:
+        thread.start()
+    for thread in asking:
+        thread.join()
+    for client in clients:
+        client.close()
+    assert answers == {number: f'the mugs {number}' for number in range(20)}
+    assert 'WARN' not in capfd.readouterr().err
+
+
 def test_closing_ends_questions_of_other_threads(robot, perception):
     refused = []
 
