@@ -1,8 +1,10 @@
 """Runs a recipe: builds model, data and trainer, goes on from the last checkpoint where there is one."""
+import gc
 import os
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from transformers import TrainingArguments
 from transformers.integrations import is_tensorboard_available
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -31,6 +33,15 @@ PREPARED_WITH = 8  # samples
 
 def run(recipe):
     """Trains as `recipe` says and returns the folder of the final model."""
+    final = _run(recipe)
+    # A process that ends with a live group may crash. Of what refers to the group, DDP's reducer has to go first: freed
+    # last, it would end the group's thread while it holds Python's lock, which that thread may be waiting for.
+    gc.collect()
+    PartialState().destroy_process_group()
+    return final
+
+
+def _run(recipe):
     torch.manual_seed(recipe.seed)
     folder = builtin.folder(recipe.model)
     model = start_model(recipe, folder)
@@ -50,7 +61,6 @@ def run(recipe):
     train(trainer, last_checkpoint(recipe.output))
     if trainer.args.should_save:
         finish(recipe.output, merged=recipe.lora is not None and recipe.lora.merge)
-    trainer.accelerator.end_training()  # a process that ends with a live group may crash at its exit
     return Path(recipe.output) / FINAL
 
 
