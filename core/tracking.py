@@ -71,10 +71,13 @@ class Tracker:
         start = np.full((*grey.shape, 2), pan, np.float32)
         flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(grey, self._grey, start)  # now to before
         x, y = self._grid.places
-        own, whole = (
-            cv2.convertMaps(x + across, y + down, cv2.CV_16SC2, nninterpolation=True)
-            for across, down in (cv2.split(flow), np.median(flow.reshape(-1, 2), axis=0))
-        )
+
+        def there(across, down):
+            return cv2.convertMaps(x + across, y + down, cv2.CV_16SC2, nninterpolation=True)
+
+        own, whole = there(*cv2.split(flow)), None
+        if any(track.missed for track in self._tracks):
+            whole = there(*np.median(flow[::2, ::2].reshape(-1, 2), axis=0))
         for track in self._tracks:
             track.mask = cv2.remap(track.mask, *(whole if track.missed else own), cv2.INTER_NEAREST)
 
