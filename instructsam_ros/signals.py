@@ -42,6 +42,8 @@ def _call_at_signal(signals, function):
     def wait():
         signals.recv(1)
         function()
+        while True:  # this end stays open: Python would complain of later signals
+            signals.recv(1)
 
     threading.Thread(target=wait, daemon=True).start()
 

@@ -245,6 +245,25 @@ def test_ctrl_c_in_the_midst_of_a_wait():
     subprocess.run([sys.executable, '-c', WAITING], check=True, timeout=PATIENCE_S)
 
 
+AGAIN = """
+import os, signal, threading
+from instructsam_ros import signals
+
+stop = signals.event()
+os.kill(os.getpid(), signal.SIGINT)
+stop.wait()
+for thread in threading.enumerate():
+    if thread is not threading.current_thread():
+        thread.join(0.3)
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_ctrl_c_after_the_first_was_dealt_with():
+    done = subprocess.run([sys.executable, '-c', AGAIN], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert (done.returncode, done.stderr) == (0, '')
+
+
 def test_ctrl_c_while_it_waits_for_subscribers(listener, pictures):
     listener.start(pictures, '--wait-for-subscribers')
     listener.until(lambda: listener.node.count_publishers('/image'))
