@@ -50,7 +50,8 @@ def test_model_that_does_not_load_can_be_corrected(robot):
     node = robot.start('model:=missing')
     robot.wait(lambda: node.logged('there is no such model'))
     assert len(node.logged('there is no such model')) == 1
-    status = robot.status()
+    while (status := robot.status())['state'] == 'configuring':  # the log is told before the transition ends
+        pass
     assert (status['level'], status['state']) == (DiagnosticStatus.ERROR, 'unconfigured')
     assert 'there is no such model' in status['']
     assert not robot.change_state('configure')
