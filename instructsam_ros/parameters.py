@@ -173,8 +173,6 @@ def settings(node):
     return Settings(**{name: node.get_parameter(name).value for name in Settings.__dataclass_fields__})
 
 
-def help_text():
+def help_text(table=PARAMETERS):
     """The table for a terminal."""
-    return '\n'.join(
-        f'  {p.name} (default {p.default!r}; changes {p.changes})\n      {p.description}' for p in PARAMETERS
-    )
+    return '\n'.join(f'  {p.name} (default {p.default!r}; changes {p.changes})\n      {p.description}' for p in table)

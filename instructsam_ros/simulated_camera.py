@@ -20,7 +20,6 @@ import time
 import numpy as np
 import rclpy
 from geometry_msgs.msg import PoseStamped, Transform, TransformStamped, Vector3
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import SingleThreadedExecutor
@@ -38,6 +37,7 @@ from instructsam.train.tabletop.scene import photograph_things, staged
 from instructsam.train.tabletop.splits import generator
 from instructsam_ros import signals
 from instructsam_ros.messages import image_msg, pose
+from instructsam_ros.parameters import AT_START, Parameter, help_text
 from instructsam_ros.replay_node import make_room_for_images
 from instructsam_ros.srv import ResetScene
 
@@ -46,17 +46,18 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 CAMERA_QOS = QoSProfile(depth=5)  # reliable: those who ask for less get it as well, and RViz asks for that
 REPORT_S = 10.0  # over which the rate is looked at
 SLOW = 0.9  # of the rate that was asked for
-# name: (default, range or None, what it is); all are fixed at the start, a scene can be replaced by ~/reset
-PARAMETERS = {
-    'split': ('test', None, 'Split of the first scene: train, val, test or unseen.'),
-    'seed': (0, (0, 2**32 - 1), 'Seed of the first scene.'),
-    'index': (0, (0, 2**32 - 1), 'Number of the first scene, as in `instructsam tabletop generate`.'),
-    'width': (640, (32, 1920), 'Width of the images, px.'),
-    'height': (480, (32, 1920), 'Height of the images, px.'),
-    'rate_hz': (10.0, (0.1, 120.0), 'Images a second.'),
-    'moving': (False, None, 'Whether the camera sways and some objects slide along the table.'),
-    'frame_id': ('camera_color_optical_frame', None, "Name of the camera's optical frame."),
-}
+# all are fixed at the start, a scene can be replaced by ~/reset
+PARAMETERS = (
+    Parameter('split', 'test', AT_START, 'Split of the first scene: train, val, test or unseen.'),
+    Parameter('seed', 0, AT_START, 'Seed of the first scene.', range=(0, 2**32 - 1)),
+    Parameter('index', 0, AT_START, 'Number of the first scene, as in `instructsam tabletop generate`.',
+              range=(0, 2**32 - 1)),
+    Parameter('width', 640, AT_START, 'Width of the images, px.', range=(32, 1920)),
+    Parameter('height', 480, AT_START, 'Height of the images, px.', range=(32, 1920)),
+    Parameter('rate_hz', 10.0, AT_START, 'Images a second.', range=(0.1, 120.0)),
+    Parameter('moving', False, AT_START, 'Whether the camera sways and some objects slide along the table.'),
+    Parameter('frame_id', 'camera_color_optical_frame', AT_START, "Name of the camera's optical frame."),
+)  # fmt: skip
 
 
 class Table:
@@ -86,8 +87,8 @@ class SimulatedCamera(Node):
         drawn here. The message says why.
         """
         super().__init__('simulated_camera', **kwargs)
-        for name, (default, bounds, description) in PARAMETERS.items():
-            self.declare_parameter(name, default, _descriptor(bounds, description))
+        for parameter in PARAMETERS:
+            self.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
         self._rate_hz, self._moving = self._value('rate_hz'), self._value('moving')
         self._size = self._value('width'), self._value('height')
         self._header = Header(frame_id=self._value('frame_id'))
@@ -197,23 +198,11 @@ def _transform(world, frame_id, optical):
     return TransformStamped(header=world, child_frame_id=frame_id, transform=transform)
 
 
-def _descriptor(bounds, description):
-    descriptor = ParameterDescriptor(description=description, read_only=True)
-    if bounds:
-        low, high = bounds
-        if isinstance(low, int):
-            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high)]
-        else:
-            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
-    return descriptor
-
-
 def _parser():
-    lines = [f'  {name} (default {value!r})\n      {text}' for name, (value, _, text) in PARAMETERS.items()]
     return argparse.ArgumentParser(
         prog='instructsam-simulated-camera',
         description='Publishes rendered RGB-D images of a table, and the truth about them (ROS 2 node).',
-        epilog='\n'.join(['parameters (--ros-args -p name:=value):', *lines]),
+        epilog=f'parameters (--ros-args -p name:=value):\n{help_text(PARAMETERS)}',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 

@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT / 'test' / 'ros'))
 
 import numpy as np  # noqa: E402
 from robot import Robot  # noqa: E402
+from scenery import table  # noqa: E402
 
 GOALS_MS = {'receive_to_publish': 5.0, 'geometry': 15.0}
 STAGES = 'receive_to_publish', 'conversion', 'tracking', 'messages', 'geometry'
@@ -30,17 +31,9 @@ WARM_UP = 50  # images
 LOST_S = 1.0  # an image without a result for this long was lost
 
 
-def table(width, height):
-    """[H, W] uint16 mm: a plane from above, 1 m away, and what the stand-in's masks are on 5 cm nearer."""
-    y, x = np.mgrid[:height, :width]
-    middles = [(height * (0.3 + 0.4 * (i % 2)), width * (0.1 + 0.19 * (i // 2))) for i in range(10)]
-    things = [((y - cy) / (0.2 * height)) ** 2 + ((x - cx) / (0.09 * width)) ** 2 < 1 for cy, cx in middles]
-    return np.where(np.any(things, axis=0), 950, 1000).astype(np.uint16)
-
-
 def measure(width, height, frames, rate_hz, depth, label_image):
     """{stage: (p50, p95)} in ms, and how many images got no answer."""
-    depth = table(width, height) if depth else None
+    depth = table(height, width) if depth else None
     k = [width, 0.0, (width - 1) / 2, 0.0, width, (height - 1) / 2, 0.0, 0.0, 1.0]
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     robot = Robot(random.randrange(1, 102))

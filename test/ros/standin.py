@@ -17,7 +17,7 @@ import sys
 import time
 from types import SimpleNamespace
 
-import numpy as np
+from scenery import ellipses
 
 from instructsam.core import Cancelled, InstructionError, ModelError
 from instructsam.core.result import STAGES, Instance, Result
@@ -82,10 +82,7 @@ class StandInEngine:
     def _prepared(self, height, width):
         """Ten ellipses, made once for a size."""
         if (height, width) not in self._masks:
-            y, x = np.mgrid[:height, :width]
-            centers = [(height * (0.3 + 0.4 * (i % 2)), width * (0.1 + 0.19 * (i // 2))) for i in range(10)]
-            ellipses = (((y - cy) / (0.2 * height)) ** 2 + ((x - cx) / (0.09 * width)) ** 2 < 1 for cy, cx in centers)
-            self._masks[height, width] = [Rle.encode(ellipse) for ellipse in ellipses]
+            self._masks[height, width] = [Rle.encode(ellipse) for ellipse in ellipses(height, width)]
         return self._masks[height, width]
 
 

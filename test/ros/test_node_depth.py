@@ -1,8 +1,10 @@
 """3D in the node: which depth belongs to an image, what is said where none does, and bad depth."""
 import time
+from functools import partial
 
 import numpy as np
 import pytest
+import scenery
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
@@ -19,28 +21,7 @@ OPTICAL = 'camera_color_optical_frame'
 K = [60.0, 0.0, 31.5, 0.0, 60.0, 23.5, 0.0, 0.0, 1.0]
 
 
-def table(things=10, distance_mm=1000, height_mm=50):
-    """[48, 64] uint16 mm: a plane seen from above, and what the first of the stand-in's ten ellipses are on stands out
-    of it."""
-    y, x = np.mgrid[:48, :64]
-    centers = [(48 * (0.3 + 0.4 * (i % 2)), 64 * (0.1 + 0.19 * (i // 2))) for i in range(things)]
-    things = [((y - cy) / 9.6) ** 2 + ((x - cx) / 5.76) ** 2 < 1 for cy, cx in centers]
-    return np.where(np.any(things, axis=0), distance_mm - height_mm, distance_mm).astype(np.uint16)
-
-
-def sees(robot):
-    """`see(depth, ...)`: the result on a new image and that depth; returned when depth and images arrive."""
-
-    def see(depth=None, stamp=None, **fields):
-        robot.frames += 1  # depth first, so that it need not be waited for
-        robot.measure(table() if depth is None else depth, stamp=robot.frames if stamp is None else stamp, **fields)
-        robot.frames -= 1
-        return robot.result_of(robot.see())
-
-    deadline = time.monotonic() + 30
-    while not see().geometry_frame_id:  # until the depth publisher has been found
-        assert time.monotonic() < deadline, robot.nodes[0].log
-    return see
+table = partial(scenery.table, 48, 64)
 
 
 @pytest.fixture
@@ -56,7 +37,18 @@ def robot(lasting_robot):
 
 @pytest.fixture
 def seeing(robot):
-    return sees(robot)
+    """`see(depth, ...)`: the result on a new image and that depth; returned when depth and images arrive."""
+
+    def see(depth=None, stamp=None, **fields):
+        robot.frames += 1  # depth first, so that it need not be waited for
+        robot.measure(table() if depth is None else depth, stamp=robot.frames if stamp is None else stamp, **fields)
+        robot.frames -= 1
+        return robot.result_of(robot.see())
+
+    deadline = time.monotonic() + 30
+    while not see().geometry_frame_id:  # until the depth publisher has been found
+        assert time.monotonic() < deadline, robot.nodes[0].log
+    return see
 
 
 def test_instances_are_located(robot, seeing):
