@@ -154,7 +154,7 @@ class Surface:
         y, x = np.nonzero(self.chosen)
         return (self.rows.start + y * self.rows.step) * self.width + self.columns.start + x * self.columns.step
 
-    @property
+    @cached_property
     def spread(self):
         """Some of the pixels, over all of them: (rows [M], columns [M]) in the window."""
         return _some(self.chosen, self.count)

@@ -3,8 +3,10 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from instructsam.core import Cancelled
+from instructsam.core import Cancelled, InstructSAMError
 from instructsam_ros.action import Segment
+from instructsam_ros.diagnostics import one_line
+from instructsam_ros.images import ImageFormatError
 from instructsam_ros.pairing import UnpairedError
 
 Stage = Segment.Feedback
@@ -63,6 +65,12 @@ def depth_of(goal):
         return goal.depth, goal.camera_info
 
     return find
+
+
+def explain(error):
+    """(one line about it for a person, whether the input is its cause and not a fault of this package)."""
+    is_expected = isinstance(error, (InstructSAMError, ImageFormatError))
+    return one_line(error if is_expected else f'{type(error).__name__}: {error}'), is_expected
 
 
 @contextmanager

@@ -7,9 +7,8 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from instructsam.core.errors import InstructSAMError
 from instructsam_ros import messages
-from instructsam_ros.answering import Question, work_out
+from instructsam_ros.answering import Question, explain, work_out
 from instructsam_ros.bag_topics import COMPRESSED
 from instructsam_ros.diagnostics import Statistics, one_line
 from instructsam_ros.images import ImageFormatError
@@ -111,15 +110,10 @@ class Camera:
         question = Question(instruction.text, self._settings, find, track, instruction)
         try:
             answer = work_out(engine, shot, question, self._locator, _never, _never, {})
-            return messages.to_msg(
-                answer.result, shot.header, instruction.text, instruction.id, answer.frame_id, answer.message
-            ), None
+            return answer.to_msg(shot.header, instruction.text, instruction.id), None
         except Exception as error:
-            is_expected = isinstance(error, (InstructSAMError, ImageFormatError))
-            text = one_line(error if is_expected else f'{type(error).__name__}: {error}')
-            made = messages.error_msg(text, shot.header, instruction.text, instruction.id)
-            made.height, made.width = shot.size
-            return made, error
+            text, _ = explain(error)
+            return messages.error_msg(text, shot.header, instruction.text, instruction.id, shot.size), error
         finally:
             shot.release()
 

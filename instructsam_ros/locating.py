@@ -9,6 +9,7 @@ from instructsam.core.result import Result
 from instructsam_ros.depth import camera_model, to_depth
 from instructsam_ros.frames import FrameError
 from instructsam_ros.images import ImageFormatError
+from instructsam_ros.messages import to_msg
 from instructsam_ros.pairing import UnpairedError
 
 
@@ -19,6 +20,10 @@ class Answer:
     result: Result
     frame_id: str = ''  # of the instances' geometry; '' where nothing was measured
     message: str = ''  # why not
+
+    def to_msg(self, image_header, instruction, instruction_id):
+        """The InstanceArray; the arguments as in messages.to_msg."""
+        return to_msg(self.result, image_header, instruction, instruction_id, self.frame_id, self.message)
 
     def header(self, image_header):
         """That of everything in 3D: the image's stamp, and the frame of the geometry."""

@@ -40,14 +40,17 @@ def to_msg(result, header, instruction, instruction_id, geometry_frame_id='', ge
     return msg
 
 
-def error_msg(message, header, instruction, instruction_id):
-    """The InstanceArray that says why there is no answer; `message` is for a person."""
+def error_msg(message, header, instruction, instruction_id, size=(0, 0)):
+    """The InstanceArray that says why there is no answer; `message` is for a person, `size` the image's (height, width)
+    px where it is known."""
     return InstanceArray(
         header=header,
         instruction=_utf8(instruction),
         instruction_id=instruction_id,
         status=InstanceArray.STATUS_ERROR,
         message=_utf8(message),
+        height=size[0],
+        width=size[1],
     )
 
 

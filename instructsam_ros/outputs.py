@@ -33,7 +33,7 @@ class Outputs:
     def answer(self, shot, instruction, answer):
         """[(publisher, message)] for an Answer."""
         result = answer.result
-        made = messages.to_msg(result, shot.header, instruction.text, instruction.id, answer.frame_id, answer.message)
+        made = answer.to_msg(shot.header, instruction.text, instruction.id)
         header = answer.header(shot.header)
         return [(self._instances, made)] + [
             (publisher, make(shot, result, header))
@@ -42,8 +42,7 @@ class Outputs:
 
     def failure(self, shot, instruction, message):
         """[(publisher, message)] that say why there is no answer."""
-        made = messages.error_msg(message, shot.header, instruction.text, instruction.id)
-        made.height, made.width = shot.size
+        made = messages.error_msg(message, shot.header, instruction.text, instruction.id, shot.size)
         return [(self._instances, made)]
 
 

@@ -20,8 +20,8 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from std_msgs.msg import String
 
-from instructsam.core import InstructSAMError
 from instructsam_ros import diagnostics, parameters, signals
+from instructsam_ros.answering import explain
 from instructsam_ros.camera import Camera
 from instructsam_ros.frames import Frames
 from instructsam_ros.lifecycle import PatientLifecycleMixin
@@ -111,8 +111,7 @@ class PerceptionNode(PatientLifecycleMixin, Node):
         try:
             engine = self._worker.engine = self._engine_factory(**wanted)
         except Exception as error:
-            is_expected = isinstance(error, InstructSAMError)
-            self._load_error = diagnostics.one_line(error if is_expected else f'{type(error).__name__}: {error}')
+            self._load_error, _ = explain(error)
             self.get_logger().error(
                 f"model '{wanted['model']}' could not be loaded: {self._load_error} "
                 f'(set the parameter right, then configure and activate {self.get_fully_qualified_name()})'

@@ -6,13 +6,10 @@ from collections import deque
 from dataclasses import dataclass
 from functools import partial
 
-from instructsam.core import Cancelled, InstructionError, InstructSAMError
-from instructsam_ros import messages
+from instructsam.core import Cancelled, InstructionError
 from instructsam_ros.action import Segment
-from instructsam_ros.answering import Question, depth_of, timed, work_out
+from instructsam_ros.answering import Question, depth_of, explain, timed, work_out
 from instructsam_ros.clouds import cloud
-from instructsam_ros.diagnostics import one_line
-from instructsam_ros.images import ImageFormatError
 from instructsam_ros.parameters import CONTINUOUS, ON_INSTRUCTION
 from instructsam_ros.shot import Shot
 
@@ -230,7 +227,7 @@ class Worker(threading.Thread):
         question = Question(text, first.settings, find, track, series, tell)
         try:
             answer = work_out(self.engine, shot, question, self._locator, is_void, is_void, {})
-            made = messages.to_msg(answer.result, shot.header, text, 0, answer.frame_id, answer.message)
+            made = answer.to_msg(shot.header, text, 0)
             points = None
             if any(request.goal.points for request in requests):
                 points = cloud(answer.result, shot.image, answer.header(shot.header))
@@ -313,8 +310,7 @@ class Worker(threading.Thread):
 
     def _explain(self, error):
         """One line for the result. The log gets it too, with the traceback where the cause is not the input."""
-        is_expected = isinstance(error, (InstructSAMError, ImageFormatError))
-        message = one_line(error if is_expected else f'{type(error).__name__}: {error}')
+        message, is_expected = explain(error)
         now_s = time.monotonic()
         if now_s - self._logged_s.get(type(error), float('-inf')) > REPEAT_S:
             self._logged_s[type(error)] = now_s
