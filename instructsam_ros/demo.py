@@ -12,11 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
@@ -26,6 +22,7 @@ from instructsam.core.errors import InstructSAMError
 from instructsam.core.image_file import check_picture_path, write_image
 from instructsam.core.table import print_result
 from instructsam_ros.images import to_rgb
+from instructsam_ros.listener import Listener, keep
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.processes import NoResultError, isolation, node_command, running
 from instructsam_ros.recordings import RecordingError, open_recording
@@ -37,7 +34,6 @@ FRAME = DATA / 'roborefit_frame'  # one picture, see the README.md beside it
 SHOWN = ((TABLE, 'something to cut paper with'), (FRAME, 'the black objects'))
 IMAGE_TOPIC = '/camera/image'
 NODE = 'instructsam_perception'
-KEPT_OVERLAYS = 20  # that wait for their instances
 
 
 def add_arguments(parser):
@@ -144,23 +140,16 @@ def _commands(model, recording, topic, is_compressed):
     }
 
 
-class _User:
-    """A ROS node that asks and listens."""
+class _User(Listener):
+    """Asks, and listens to answers and overlays."""
 
     def __init__(self):
-        self._context = rclpy.Context()
-        # Ctrl-C stays Python's KeyboardInterrupt, which unwinds everything that was started
-        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        node = rclpy.create_node('instructsam_demo', context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(node)
-        self._node = node
+        super().__init__('instructsam_demo')
         self._answers, self._overlays = {}, {}  # by the image's stamp
-        node.create_subscription(InstanceArray, f'/{NODE}/instances', self._on_answer, 10)
-        node.create_subscription(Image, f'/{NODE}/overlay', self._on_overlay, 10)
-        node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
+        self._node.create_subscription(InstanceArray, f'/{NODE}/instances', self._on_answer, 10)
+        self._node.create_subscription(Image, f'/{NODE}/overlay', self._on_overlay, 10)
         late_joiners_too = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._instruction = node.create_publisher(String, 'instruction', late_joiners_too)
+        self._instruction = self._node.create_publisher(String, 'instruction', late_joiners_too)
 
     def ask(self, instruction, timeout_s, check):
         """Sends `instruction`; returns (InstanceArray, overlay [H, W, 3] uint8) of one image.
@@ -169,38 +158,18 @@ class _User:
         the node reports an error.
         """
         self._instruction.publish(String(data=instruction))
-        deadline = time.monotonic() + timeout_s
-        while not self._answers.keys() & self._overlays.keys():
-            check()
-            if time.monotonic() > deadline:
-                raise NoResultError(f'no result within {timeout_s:g} s.')
-            self._executor.spin_once(0.1)
-        stamp = (self._answers.keys() & self._overlays.keys()).pop()
+        deadline_s = time.monotonic() + timeout_s
+        self.wait_for(self._common, check, deadline_s, f'no result within {timeout_s:g} s.')
+        stamp = self._common().pop()
         return self._answers[stamp], self._overlays[stamp]
+
+    def _common(self):
+        return self._answers.keys() & self._overlays.keys()
 
     def _on_answer(self, message):
         if message.status == InstanceArray.STATUS_ERROR:
             raise NoResultError(f'the node reports: {message.message}')
-        _keep(self._answers, message.header.stamp, message)
-
-    def _on_diagnostics(self, message):
-        for status in message.status:
-            if status.level == DiagnosticStatus.ERROR:  # such as a model that cannot be loaded
-                raise NoResultError(f'the node reports: {status.message}')
+        keep(self._answers, message.header.stamp, message)
 
     def _on_overlay(self, message):
-        _keep(self._overlays, message.header.stamp, to_rgb(message))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._executor.shutdown()
-        self._node.destroy_node()
-        self._context.try_shutdown()
-
-
-def _keep(by_stamp, stamp, value):
-    by_stamp[stamp.sec, stamp.nanosec] = value
-    if len(by_stamp) > KEPT_OVERLAYS:
-        by_stamp.pop(next(iter(by_stamp)))
+        keep(self._overlays, message.header.stamp, to_rgb(message))

@@ -12,11 +12,7 @@ from concurrent.futures import Future
 
 import cv2
 import numpy as np
-import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from rclpy.signals import SignalHandlerOptions
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -30,12 +26,12 @@ from instructsam.core.rle import Rle, ious
 from instructsam_ros.client import Perception, PerceptionError
 from instructsam_ros.demo import NODE
 from instructsam_ros.images import to_rgb
+from instructsam_ros.listener import Listener, keep
 from instructsam_ros.processes import NoResultError, node_command, running
 from instructsam_ros.results import result_of
 
 CAMERA = 'simulated_camera'
 RATE_HZ = 5.0
-KEPT_IMAGES = 20
 WHOLE = 0.95  # of an object, seen
 SAME_IOU = 0.5  # of an instance and an object that it is then taken for
 FINGER_M = 0.05  # length of a drawn finger
@@ -156,53 +152,32 @@ def _draw_grasp(picture, grasp, k):
         cv2.polylines(picture, [pixels], False, color, width, cv2.LINE_AA)
 
 
-class _Observer:
-    """A ROS node that hears what the two others say: the truth, the images, and how the node is."""
+class _Observer(Listener):
+    """Hears what the two others say: the truth, the images, and how the node is."""
 
     def __init__(self, check, deadline_s):
         """check: called now and then, raises where waiting is in vain."""
+        super().__init__('instructsam_live_demo')
         self.truth = None
         self.images = {}  # stamp -> [H, W, 3] uint8
         self.is_ready = False  # the node is active and receives images
         self._check, self._deadline_s = check, deadline_s
-        self._context = rclpy.Context()
-        # Ctrl-C stays Python's KeyboardInterrupt, which unwinds everything that was started
-        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        node = self._node = rclpy.create_node('instructsam_live_demo', context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(node)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        node.create_subscription(String, f'/{CAMERA}/truth', self._on_truth, latched)
-        node.create_subscription(Image, '/image', self._on_image, 5)
-        node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
+        self._node.create_subscription(String, f'/{CAMERA}/truth', self._on_truth, latched)
+        self._node.create_subscription(Image, '/image', self._on_image, 5)
 
     def wait(self, condition, otherwise, grace_s=0.0):
         """Until `condition()`. Raises NoResultError that begins with `otherwise` when the time is over."""
-        while not condition():
-            self._check()
-            if time.monotonic() > self._deadline_s + grace_s:
-                raise NoResultError(f'{otherwise} in time.')
-            self._executor.spin_once(0.1)
+        self.wait_for(condition, self._check, self._deadline_s + grace_s, f'{otherwise} in time.')
 
     def _on_truth(self, message):
         self.truth = json.loads(message.data)
 
     def _on_image(self, message):
-        self.images[message.header.stamp.sec, message.header.stamp.nanosec] = to_rgb(message)
-        if len(self.images) > KEPT_IMAGES:
-            self.images.pop(next(iter(self.images)))
+        keep(self.images, message.header.stamp, to_rgb(message))
 
     def _on_diagnostics(self, message):
+        super()._on_diagnostics(message)
         for status in message.status:
-            if status.level == DiagnosticStatus.ERROR:  # such as a model that cannot be loaded
-                raise NoResultError(f'the node reports: {status.message}')
             told = {value.key: value.value for value in status.values}
             self.is_ready = told.get('state') == 'active' and int(told['frames_in']) > 0
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._executor.shutdown()
-        self._node.destroy_node()
-        self._context.try_shutdown()

@@ -25,7 +25,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
 from robot import Robot  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 
-from instructsam.core.rle import Rle  # noqa: E402
+from instructsam.core.rle import Rle, ious  # noqa: E402
 from instructsam.train.tabletop.picks import picks  # noqa: E402
 from instructsam_ros.client import Perception  # noqa: E402
 from instructsam_ros.srv import ResetScene  # noqa: E402
@@ -73,9 +73,7 @@ def outcome(found, target, kind):
     """The Outcome of a client's Found; target: an object of the truth."""
     if not found:
         return Outcome(kind, 0.0, float('inf'), float('inf'))
-    truth = Rle.from_coco(target['mask']).decode().astype(bool)
-    mask = found[0].mask
-    iou = float((mask & truth).sum() / (mask | truth).sum())
+    iou = float(ious([Rle.encode(found[0].mask)], [Rle.from_coco(target['mask'])])[0, 0])
     if found[0].center is None:
         return Outcome(kind, iou, float('inf'), float('inf'))
     centroid = found.message.instances[0].geometry.centroid
