@@ -250,13 +250,13 @@ def _window(rle):
     height = rows.stop - rows.start
     if is_tall.any():
         rows, height = slice(0, rle.height), rle.height
-    inside = np.zeros((columns.stop - columns.start, height), bool)
-    flat = inside.ravel()
-    places = starts - first * rle.height - rows.start + (first - columns.start) * height
-    for start, end in zip(places.tolist(), (places + ends - starts).tolist(), strict=True):
-        flat[start:end] = True
+    first_px = starts - first * rle.height - rows.start + (first - columns.start) * height
+    bounds = np.stack([first_px, first_px + ends - starts], axis=1).ravel()
+    shape = columns.stop - columns.start, height
+    lengths = np.diff(bounds, prepend=0, append=shape[0] * shape[1])
+    inside = np.repeat(np.uint8(np.arange(len(lengths)) & 1), lengths).reshape(shape)
     step = int(np.ceil(np.sqrt(inside.size / MOST_PX)))
-    part = cv2.transpose(inside.view(np.uint8)[::step, ::step]).view(bool)  # in a fifth of numpy's time
+    part = cv2.transpose(inside[::step, ::step]).view(bool)  # in a fifth of numpy's time
     return slice(rows.start, rows.stop, step), slice(columns.start, columns.stop, step), part
 
 
