@@ -1,4 +1,5 @@
 """Builds the ROS messages with CMake (rosidl), and lays what that installs into the wheel."""
+
 import logging
 import shutil
 import subprocess

@@ -2,12 +2,19 @@
 
 `InstructSAM` and the errors are reachable from here; torch is imported with the first of them that needs it.
 """
+
 import os
 
 from instructsam.core.errors import Cancelled, ImageError, InstructionError, InstructSAMError, ModelError
 
 __all__ = [
-    'DEFAULT_MODEL', 'Cancelled', 'ImageError', 'InstructSAM', 'InstructSAMError', 'InstructionError', 'ModelError',
+    'DEFAULT_MODEL',
+    'Cancelled',
+    'ImageError',
+    'InstructSAM',
+    'InstructSAMError',
+    'InstructionError',
+    'ModelError',
 ]
 
 DEFAULT_MODEL = 'tabletop'

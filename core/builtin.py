@@ -1,4 +1,5 @@
 """What ships inside: a small trained model that can be named without a folder, and the published configuration."""
+
 from pathlib import Path
 
 from instructsam.core import checkpoint

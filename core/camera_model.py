@@ -1,4 +1,5 @@
 """What a camera's pixels look along: a pinhole with its lens, as sensor_msgs/CameraInfo describes it."""
+
 from functools import cached_property
 
 import cv2

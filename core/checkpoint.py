@@ -1,4 +1,5 @@
 """Model folders: finding them, reading their tensors (safetensors only), writing them back."""
+
 import json
 import os
 import shutil

@@ -1,4 +1,5 @@
 """The `instructsam` command: imports only the subcommand that is called, and ends every error in one line."""
+
 import argparse
 import importlib
 import importlib.metadata

@@ -1,4 +1,5 @@
 """Reads a checkpoint's configuration: Qwen3-VL's config.json plus the keys that InstructSAM adds to it."""
+
 import copy
 import json
 import logging

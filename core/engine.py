@@ -1,4 +1,5 @@
 """The engine: `encode` an image once, `segment` it with any number of instructions."""
+
 import logging
 import time
 from contextlib import contextmanager
@@ -111,8 +112,18 @@ class InstructSAM:
         return Frame(chw.shape[1], chw.shape[2], features, prefix, clock.timings_ms, self)
 
     @torch.inference_mode()
-    def segment(self, frame, instruction, *, score_threshold=0.5, answer=None, max_new_tokens=256, time_budget_s=None,
-                suppress_duplicates=True, cancelled=None):
+    def segment(
+        self,
+        frame,
+        instruction,
+        *,
+        score_threshold=0.5,
+        answer=None,
+        max_new_tokens=256,
+        time_budget_s=None,
+        suppress_duplicates=True,
+        cancelled=None,
+    ):
         """Finds what `instruction` names in `frame`.
 
         score_threshold: instances score above it. answer: skips decoding and takes this answer instead, text in the
@@ -150,9 +161,15 @@ class InstructSAM:
             if suppress_duplicates:
                 instances = without_duplicates(instances)
         return Result(
-            instruction=instruction, answer=self.prompter.text(sequence.answer_ids), height=frame.height,
-            width=frame.width, instances=tuple(instances), phrases=phrases, finish_reason=reason,
-            warning=self.warning, timings_ms=clock.timings_ms,
+            instruction=instruction,
+            answer=self.prompter.text(sequence.answer_ids),
+            height=frame.height,
+            width=frame.width,
+            instances=tuple(instances),
+            phrases=phrases,
+            finish_reason=reason,
+            warning=self.warning,
+            timings_ms=clock.timings_ms,
         )
 
     def answer_for(self, phrases):

@@ -6,6 +6,7 @@ and its footprint is the smallest rectangle around all points seen from above. A
 103: x right, y down, z forward), in metres. Everything is done within the mask's own window, and fits take a part of
 the points, so that ten instances cost some milliseconds.
 """
+
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -61,17 +62,25 @@ class Geometry:
     def moved(self, rotation, translation):
         """The same in another frame: points become rotation [3, 3] @ point + translation [3] m."""
         return replace(
-            self, surface=self.surface.moved(rotation, translation), center=rotation @ self.center + translation,
-            rotation=rotation @ self.rotation, centroid=rotation @ self.centroid + translation,
-        )  # fmt: skip
+            self,
+            surface=self.surface.moved(rotation, translation),
+            center=rotation @ self.center + translation,
+            rotation=rotation @ self.rotation,
+            centroid=rotation @ self.centroid + translation,
+        )
 
     def to_json(self):
         """A dict of plain types, without the points but for their number."""
         return {
-            'center_m': self.center.tolist(), 'size_m': self.size_m.tolist(), 'rotation': self.rotation.tolist(),
-            'visible_m': self.visible_m.tolist(), 'centroid_m': self.centroid.tolist(), 'points': self.surface.count,
-            'valid': self.valid, 'has_support': self.has_support,
-        }  # fmt: skip
+            'center_m': self.center.tolist(),
+            'size_m': self.size_m.tolist(),
+            'rotation': self.rotation.tolist(),
+            'visible_m': self.visible_m.tolist(),
+            'centroid_m': self.centroid.tolist(),
+            'points': self.surface.count,
+            'valid': self.valid,
+            'has_support': self.has_support,
+        }
 
 
 def locate(result, depth, camera):
@@ -341,11 +350,15 @@ def _standing(surface, plane, valid):
         axes, long, short = np.stack([axes[:, 1], -axes[:, 0]], axis=1), short, long
     top, bottom = _range(points @ normal.astype(np.float32) + np.float32(offset))
     return Geometry(
-        surface=surface, center=basis @ [x, y] + normal * (top / 2 - offset),
-        rotation=np.column_stack([axes, normal]), size_m=np.array([long, short, top]),
-        visible_m=np.array([long, short, top - bottom]), centroid=_mean(points),
-        valid=valid, has_support=True,
-    )  # fmt: skip
+        surface=surface,
+        center=basis @ [x, y] + normal * (top / 2 - offset),
+        rotation=np.column_stack([axes, normal]),
+        size_m=np.array([long, short, top]),
+        visible_m=np.array([long, short, top - bottom]),
+        centroid=_mean(points),
+        valid=valid,
+        has_support=True,
+    )
 
 
 def _floating(surface, valid):
@@ -358,6 +371,12 @@ def _floating(surface, valid):
     axes[:, 1] = _cross(axes[:, 2], axes[:, 0])
     high, low = np.array([_range(along) for along in ((some - middle) @ axes).T]).T
     return Geometry(
-        surface=surface, center=middle + axes @ ((low + high) / 2), rotation=axes, size_m=high - low,
-        visible_m=high - low, centroid=middle, valid=valid, has_support=False,
-    )  # fmt: skip
+        surface=surface,
+        center=middle + axes @ ((low + high) / 2),
+        rotation=axes,
+        size_m=high - low,
+        visible_m=high - low,
+        centroid=middle,
+        valid=valid,
+        has_support=False,
+    )

@@ -8,6 +8,7 @@ away from the camera, how far it goes on is guessed. Pieces are scored by how pa
 middle of the object, how deep between the fingers and how well seen; the best that the open hand reaches without
 touching any point are the candidates.
 """
+
 from dataclasses import dataclass, replace
 
 import cv2

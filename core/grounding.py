@@ -4,6 +4,7 @@ Built from transformers' own SAM3 modules, so that parameters have the published
 `Sam3Model`: the detector starts from given queries, the 0.5x level of the feature pyramid is not computed, and the
 feature maps of one image serve any number of phrases without being copied.
 """
+
 import importlib
 import sys
 import types
@@ -87,9 +88,7 @@ class DetrDecoder(sam3.Sam3DetrDecoder):
         attended, _ = layer.self_attn(query=placed, key=placed, value=queries)
         queries = layer.self_attn_layer_norm(queries + layer.self_attn_dropout(attended))
 
-        attended, _ = layer.text_cross_attn(
-            query=queries + query_position, key=text, value=text, attention_mask=attend
-        )
+        attended, _ = layer.text_cross_attn(query=queries + query_position, key=text, value=text, attention_mask=attend)
         queries = layer.text_cross_attn_layer_norm(queries + layer.text_cross_attn_dropout(attended))
 
         attended, _ = layer.vision_cross_attn(
@@ -107,8 +106,14 @@ class Grounding(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        parts = (config.vision_config, config.vision_config.backbone_config, config.geometry_encoder_config,
-                 config.detr_encoder_config, config.detr_decoder_config, config.mask_decoder_config)
+        parts = (
+            config.vision_config,
+            config.vision_config.backbone_config,
+            config.geometry_encoder_config,
+            config.detr_encoder_config,
+            config.detr_decoder_config,
+            config.mask_decoder_config,
+        )
         for part in parts:
             part._attn_implementation = 'sdpa'
         self.vision_encoder = sam3.Sam3VisionModel(config.vision_config)

@@ -1,4 +1,5 @@
 """Pictures in files, through Pillow."""
+
 import warnings
 from pathlib import Path
 

@@ -7,6 +7,7 @@ Two ways of running the queries (they differ, see README):
 
 A third, causal, is there for ablation (paper, section 4): as consistent, but queries see only what is before them.
 """
+
 from dataclasses import dataclass, field
 
 import torch
@@ -35,8 +36,17 @@ class Layout:
 
     def copy(self):
         return Layout(
-            self.tokens, self.num_queries, self.mode, self.ids[:], self.positions[:], self.looks[:], self.shows[:],
-            self.blocks, self.branches[:], self.branch, self.fork,
+            self.tokens,
+            self.num_queries,
+            self.mode,
+            self.ids[:],
+            self.positions[:],
+            self.looks[:],
+            self.shows[:],
+            self.blocks,
+            self.branches[:],
+            self.branch,
+            self.fork,
         )
 
     @property

@@ -4,6 +4,7 @@ OpenCV 5 draws Latin, Cyrillic, Greek, Chinese, Japanese, Korean and more with f
 OpenCV 4 (apt ROS) has ASCII strokes only: there Pillow draws, with the system's DejaVu Sans if it is installed, else
 with Pillow's built-in Latin font.
 """
+
 import threading
 from functools import lru_cache
 

@@ -1,4 +1,5 @@
 """InstructSAM: Qwen3-VL, the query bank and the bridge, SAM3. Parameters carry the published names."""
+
 import torch
 import torch.nn.functional as F
 from torch import nn

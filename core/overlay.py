@@ -1,4 +1,5 @@
 """A picture for people: the image with every instance filled, outlined and named, and what was asked."""
+
 from dataclasses import dataclass
 from functools import lru_cache
 

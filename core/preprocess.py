@@ -4,6 +4,7 @@ Both resizes happen on uint8, as in the published pipeline, which the CPU reprod
 on the GPU is resized there, where torch has no antialiased resize of uint8: as floats, rounded once at the end instead
 of after each direction. That is at most 1/255 off (bilinear); bicubic, which overshoots, a few steps at sharp edges.
 """
+
 import json
 import math
 from dataclasses import dataclass

@@ -2,6 +2,7 @@
 
 What a user types is tokenised by a tokenizer that knows no special tokens, so that it can never become one.
 """
+
 import json
 import unicodedata
 

@@ -1,4 +1,5 @@
 """What a caller gets back: a `Result` with its instances, and the same as JSON."""
+
 from dataclasses import dataclass, field
 
 from instructsam.core.rle import Rle

@@ -1,4 +1,5 @@
 """Binary masks as run lengths in COCO's order: column by column, the first run is background."""
+
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -57,8 +58,9 @@ class Rle:
         rle = object.__new__(cls)
         rle.__dict__.update(height=height, width=width)
         rle.__dict__['_compressed'] = {
-            'size': [height, width], 'counts': text.encode() if isinstance(text, str) else text
-        }  # fmt: skip
+            'size': [height, width],
+            'counts': text.encode() if isinstance(text, str) else text,
+        }
         return rle
 
     def __getattr__(self, name):

@@ -1,4 +1,5 @@
 """The language model's side of one instruction: a sequence on a key-value cache, query blocks behind its phrases."""
+
 from dataclasses import dataclass
 
 import torch

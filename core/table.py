@@ -1,4 +1,5 @@
 """A result as a table in the terminal."""
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text

@@ -4,6 +4,7 @@ The earlier masks are warped by dense optical flow, which follows a moving camer
 to the new ones by linear assignment (Hungarian method). An object that is not seen for a while is carried along by the
 motion of the whole picture and found again near there, by place, size and colour.
 """
+
 from dataclasses import dataclass, replace
 
 import cv2
@@ -55,9 +56,12 @@ class Tracker:
             self._carry(grey)
         self._grey = grey
         ids = self._assign(seen)
-        return replace(result, instances=tuple(
-            replace(instance, track_id=track) for instance, track in zip(result.instances, ids, strict=True)
-        ))  # fmt: skip
+        return replace(
+            result,
+            instances=tuple(
+                replace(instance, track_id=track) for instance, track in zip(result.instances, ids, strict=True)
+            ),
+        )
 
     def _observe(self, rle, colors):
         """What is seen now, as a track without an id."""

@@ -5,6 +5,7 @@
 Left `~/overlay`, right what is in 3D: the table, `~/points`, the boxes and names of `~/markers`, and the best of
 `~/grasp_candidates` of each object. Needs the extras tabletop and docs.
 """
+
 import argparse
 from itertools import product
 from pathlib import Path
@@ -59,8 +60,9 @@ def draw_grasp(axes, grasp, finger_m=0.05):
     """A fork: two fingers, the palm and the approach."""
     x, z = grasp.rotation[:, 0] * Gripper().opening_m / 2, grasp.rotation[:, 2] * finger_m
     tips = [grasp.position - x, grasp.position + x]
-    fork = np.stack([tips[0], tips[0] - z, grasp.position - z, grasp.position - 2 * z, grasp.position - z,
-                     tips[1] - z, tips[1]])  # fmt: skip
+    fork = np.stack(
+        [tips[0], tips[0] - z, grasp.position - z, grasp.position - 2 * z, grasp.position - z, tips[1] - z, tips[1]]
+    )
     axes.plot(*fork.T, color='black', linewidth=1.6)
 
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Find one object: where is it, how large, how sure.
 
-    ros2 launch instructsam_ros perception.launch.py ...        # or any other way to run the node
-    python examples/find_one.py "the red mug"
+ros2 launch instructsam_ros perception.launch.py ...        # or any other way to run the node
+python examples/find_one.py "the red mug"
 """
+
 import sys
 
 from instructsam_ros.client import Perception, PerceptionError

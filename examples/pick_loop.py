@@ -6,6 +6,7 @@
 The arm is simulated: it says where it would go. For a real one, replace SimulatedArm, give the node its target_frame
 (the arm's base), and check each grasp for reach and collision before it is carried out.
 """
+
 import sys
 
 from instructsam.core.grasping import grasp_candidates

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Watch a stream: every result of an instruction, with ids that stay while objects move.
 
-    python examples/watch_stream.py "the mugs" [results]
+python examples/watch_stream.py "the mugs" [results]
 """
+
 import sys
 from itertools import islice
 

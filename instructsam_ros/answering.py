@@ -1,4 +1,5 @@
 """From one image and a question to the Answer: convert, encode, segment, measure in 3D, keep ids."""
+
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace

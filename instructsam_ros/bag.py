@@ -3,6 +3,7 @@
 The answers are the node's: the same engine, depth pairing, geometry, ids and messages (see bag_frames), only that no
 image is left out. `instructsam bag show` draws them (see bag_show).
 """
+
 import dataclasses
 import re
 import statistics
@@ -50,33 +51,54 @@ def add_arguments(parser):
     parser.add_argument('file', metavar='FILE', nargs='?', help='of show: the video, animation or picture to write')
     asked = parser.add_mutually_exclusive_group()
     asked.add_argument('--instruction', type=text, help='what to look for in the whole bag')
-    asked.add_argument('--instructions', metavar='FILE',
-                       help=f'a YAML list of what to look for from when on, such as {bag_script.EXAMPLE}; seconds from '
-                       'the first message')  # fmt: skip
-    asked.add_argument('--instruction-topic', metavar='TOPIC',
-                       help='a recorded std_msgs/String (default, without the two: `instruction`)')  # fmt: skip
+    asked.add_argument(
+        '--instructions',
+        metavar='FILE',
+        help=f'a YAML list of what to look for from when on, such as {bag_script.EXAMPLE}; seconds from '
+        'the first message',
+    )
+    asked.add_argument(
+        '--instruction-topic',
+        metavar='TOPIC',
+        help='a recorded std_msgs/String (default, without the two: `instruction`)',
+    )
 
     def option(name, description, default=None, **kwargs):
         shown = '' if default is None else ' (default: %(default)s)'
         parser.add_argument(name, default=default, help=description + shown, **kwargs)
 
     option('--topic', 'of the images (default: the only one of colour images)', metavar='TOPIC')
-    option('--depth', 'of depth aligned to the images (default: found by its name, such as aligned_depth_to_color; '
-           'off: none)', metavar='TOPIC')  # fmt: skip
+    option(
+        '--depth',
+        'of depth aligned to the images (default: found by its name, such as aligned_depth_to_color; off: none)',
+        metavar='TOPIC',
+    )
     option('--camera-info', "of the images' intrinsics (default: beside the images)", metavar='TOPIC')
     option('--name', 'what the topics of results begin with', PREFIX, metavar='NAME')
     parser.add_argument('--label-images', action='store_true', help='write NAME/label_image as well')
     option('--model', 'built-in model, folder or hub id', DEFAULT_MODEL)
-    option('--mode', "consistent: as trained; reference: bit-faithful to the authors' inference", 'consistent',
-           choices=BY_NAME['mode'].choices)  # fmt: skip
+    option(
+        '--mode',
+        "consistent: as trained; reference: bit-faithful to the authors' inference",
+        'consistent',
+        choices=BY_NAME['mode'].choices,
+    )
     option('--device', 'auto, cpu, cuda, cuda:1, ...', 'auto')
     option('--dtype', 'precision of the weights', 'auto', choices=BY_NAME['dtype'].choices)
-    option('--answer', "generate: the language model writes its answer; instruction: that is the instruction itself",
-           GENERATE, choices=BY_NAME['answer'].choices)  # fmt: skip
+    option(
+        '--answer',
+        'generate: the language model writes its answer; instruction: that is the instruction itself',
+        GENERATE,
+        choices=BY_NAME['answer'].choices,
+    )
     option('--threshold', 'lowest score, 0 to 1', BY_NAME['score_threshold'].default, type=probability)
     option('--max-new-tokens', 'limit of an answer', BY_NAME['max_new_tokens'].default, type=count, metavar='N')
-    option('--depth-tolerance', "how far a depth image's stamp may be off (default: they are equal)", type=seconds,
-           metavar='S')  # fmt: skip
+    option(
+        '--depth-tolerance',
+        "how far a depth image's stamp may be off (default: they are equal)",
+        type=seconds,
+        metavar='S',
+    )
     parser.add_argument('--keep-duplicates', action='store_true', help='keep masks that overlap by more than 0.8 IoU')
     bag_show.add_arguments(parser)
 
@@ -130,14 +152,17 @@ def _script(bag, args):
 def _settings(args):
     """As the node's parameters would have it."""
     values = {name: BY_NAME[name].default for name in Settings.__dataclass_fields__}
-    return Settings(**values | {
-        'answer': args.answer,
-        'score_threshold': args.threshold,
-        'max_new_tokens': args.max_new_tokens,
-        'suppress_duplicates': not args.keep_duplicates,
-        'depth_tolerance_s': args.depth_tolerance or 0.0,
-        'depth_timeout_s': 0.0,  # what comes is read before the image is answered
-    })  # fmt: skip
+    return Settings(
+        **values
+        | {
+            'answer': args.answer,
+            'score_threshold': args.threshold,
+            'max_new_tokens': args.max_new_tokens,
+            'suppress_duplicates': not args.keep_duplicates,
+            'depth_tolerance_s': args.depth_tolerance or 0.0,
+            'depth_timeout_s': 0.0,  # what comes is read before the image is answered
+        }
+    )
 
 
 def _journal(out, asked):
@@ -279,9 +304,13 @@ def _tell(args, bag, topics, made, journal):
 def _progress():
     console = Console(stderr=True, highlight=False)
     return Progress(
-        TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console,
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
         disable=not console.is_terminal,
-    )  # fmt: skip
+    )
 
 
 def _read(data):

@@ -1,4 +1,5 @@
 """A ROS 2 bag on disk: its messages as the bytes that were recorded, and a copy of it with topics added."""
+
 from collections import Counter
 from pathlib import Path
 
@@ -108,9 +109,13 @@ class Copy:
             if (other.topic, other.msgtype, other.ext) == (topic, kind, offer):
                 return other
         return self._writer.add_connection(
-            topic, kind, msgdef=connection.msgdef.data, rihs01=connection.digest or _hash(connection),
-            serialization_format=offer.serialization_format, offered_qos_profiles=offer.offered_qos_profiles,
-        )  # fmt: skip
+            topic,
+            kind,
+            msgdef=connection.msgdef.data,
+            rihs01=connection.digest or _hash(connection),
+            serialization_format=offer.serialization_format,
+            offered_qos_profiles=offer.offered_qos_profiles,
+        )
 
     def __exit__(self, *error):
         return self._writer.__exit__(*error)

@@ -1,4 +1,5 @@
 """The node's way of answering, over a bag: every image in order, with its depth, in its own time."""
+
 import struct
 from collections import deque
 from dataclasses import dataclass

@@ -1,4 +1,5 @@
 """Finished results of a run that is not through yet, in a folder beside its output: they outlast its death."""
+
 import json
 import shutil
 import sqlite3

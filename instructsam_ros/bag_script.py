@@ -1,4 +1,5 @@
 """What is asked during a bag, and from when on: one instruction, a timeline from a file, or what was recorded."""
+
 import bisect
 import math
 from pathlib import Path

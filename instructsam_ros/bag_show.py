@@ -1,4 +1,5 @@
 """`instructsam bag show`: the results in a bag drawn on the images that they are about, as a video or a picture."""
+
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
@@ -32,10 +33,20 @@ ENDINGS = ('.mp4', '.gif', '.png')
 def add_arguments(parser):
     group = parser.add_argument_group('of show', 'together with --topic and --name, where there are several')
     group.add_argument('--fps', type=seconds, metavar='N', help='pictures a second (default: as recorded)')
-    group.add_argument('--frames', type=count, metavar='N', default=STRIP,
-                       help='pictures of a strip, evenly spread (default: %(default)s)')  # fmt: skip
-    group.add_argument('--width', type=count, metavar='PX', default=WIDTH_PX,
-                       help='at most, of a GIF or each picture of a strip (default: %(default)s)')  # fmt: skip
+    group.add_argument(
+        '--frames',
+        type=count,
+        metavar='N',
+        default=STRIP,
+        help='pictures of a strip, evenly spread (default: %(default)s)',
+    )
+    group.add_argument(
+        '--width',
+        type=count,
+        metavar='PX',
+        default=WIDTH_PX,
+        help='at most, of a GIF or each picture of a strip (default: %(default)s)',
+    )
 
 
 def run(args):

@@ -1,4 +1,5 @@
 """Which topics of a bag are the pictures, their depth, the camera's intrinsics and the instructions."""
+
 from dataclasses import dataclass
 
 from instructsam_ros.recordings import RecordingError

@@ -1,4 +1,5 @@
 """One camera's subscriptions: its images go to the worker, its depth images and camera infos are kept by the stream."""
+
 import time
 
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -38,9 +39,12 @@ class Camera:
         if is_compressed:
             topic, kind = f'{topic}/compressed', CompressedImage
         image = self._node.create_subscription(
-            kind, topic, self._on_image, SENSOR_QOS,
+            kind,
+            topic,
+            self._on_image,
+            SENSOR_QOS,
             event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_message_lost),
-        )  # fmt: skip
+        )
         depths = self._stream.depths
         self._subscriptions = [
             image,
@@ -67,8 +71,10 @@ class Camera:
 
     def _on_image(self, message):
         if self._last_image_s is None:
-            kind = message.format if isinstance(message, CompressedImage) else (
-                f'{message.width} x {message.height} {message.encoding}'
+            kind = (
+                message.format
+                if isinstance(message, CompressedImage)
+                else (f'{message.width} x {message.height} {message.encoding}')
             )
             of = f' of {self._stream.name}' if self._stream.name else ''
             self._node.get_logger().info(f'first image{of}: {kind}')
@@ -80,7 +86,7 @@ class Camera:
         lost, received = self._statistics.lost, self._stream.mailbox.counts().received
         if lost > MUCH_LOST * received:
             self._node.get_logger().warning(
-                f'{lost} images were lost on the way to the node, {received} came: the publisher\'s middleware has too '
+                f"{lost} images were lost on the way to the node, {received} came: the publisher's middleware has too "
                 'little room for them (Fast DDS: see config/fastdds_images.xml)',
                 throttle_duration_sec=REMIND_S,
             )

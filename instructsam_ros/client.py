@@ -1,9 +1,10 @@
 """Asking the perception node from Python, without a thought about ROS: `Perception().find('the mug by the sink')`.
 
-    with Perception() as perception:
-        for mug in perception.find('the mugs', timeout=5.0):     # best score first
-            mug.mask, mug.score, mug.center                      # [H, W] bool, 0 to 1, [3] m
+with Perception() as perception:
+    for mug in perception.find('the mugs', timeout=5.0):     # best score first
+        mug.mask, mug.score, mug.center                      # [H, W] bool, 0 to 1, [3] m
 """
+
 import queue
 import threading
 import time
@@ -94,9 +95,14 @@ class Perception:
         self._changed = threading.Condition()  # guards the next
         self._questions = 0  # that wait for their answer
         self._action = ActionClient(
-            self._node, Segment, f'/{self._name}/segment', goal_service_qos_profile=ROOM,
-            result_service_qos_profile=ROOM, cancel_service_qos_profile=ROOM, feedback_sub_qos_profile=ROOM,
-        )  # fmt: skip
+            self._node,
+            Segment,
+            f'/{self._name}/segment',
+            goal_service_qos_profile=ROOM,
+            result_service_qos_profile=ROOM,
+            cancel_service_qos_profile=ROOM,
+            feedback_sub_qos_profile=ROOM,
+        )
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._instruction = self._node.create_publisher(String, instruction_topic, latched)
         self._executor = SingleThreadedExecutor(context=self._context)
@@ -104,8 +110,19 @@ class Perception:
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
 
-    def find(self, instruction, timeout=5.0, *, fresh='newest', score_threshold=0.0, camera='', image=None, depth=None,
-             camera_info=None, on_stage=None):
+    def find(
+        self,
+        instruction,
+        timeout=5.0,
+        *,
+        fresh='newest',
+        score_threshold=0.0,
+        camera='',
+        image=None,
+        depth=None,
+        camera_info=None,
+        on_stage=None,
+    ):
         """What `instruction` names, a Found.
 
         timeout: s, from now to the answer. fresh: 'newest' (the newest image), 'next' (the first that comes after the
@@ -119,9 +136,12 @@ class Perception:
         if not self._wait(self._action.wait_for_server, timeout):
             raise PerceptionError(f'there is no node /{self._name} with an action segment: start it, or check its name')
         goal = Segment.Goal(
-            instruction=instruction, camera=camera, score_threshold=float(score_threshold), points=True,
+            instruction=instruction,
+            camera=camera,
+            score_threshold=float(score_threshold),
+            points=True,
             timeout_s=max(0.001, end_s - time.monotonic()),
-        )  # fmt: skip
+        )
         if isinstance(fresh, str):
             if fresh not in ('newest', 'next'):
                 raise ValueError(f"fresh is 'newest', 'next' or a stamp, got {fresh!r}")
@@ -248,10 +268,13 @@ class Perception:
 def _found(message, cloud=None):
     """`cloud` as in the result of the action."""
     points, owners = read_cloud(cloud) if cloud is not None and len(cloud.data) else (None, None)
-    return Found(tuple(
-        _instance(each, None if points is None else points[owners == index])
-        for index, each in enumerate(message.instances)
-    ), message)  # fmt: skip
+    return Found(
+        tuple(
+            _instance(each, None if points is None else points[owners == index])
+            for index, each in enumerate(message.instances)
+        ),
+        message,
+    )
 
 
 def _instance(message, points):
@@ -268,4 +291,3 @@ def _instance(message, points):
         size_m=np.array([size.x, size.y, size.z]),
         points=points,
     )
-

@@ -1,4 +1,5 @@
 """The topic `~/points`: the points of all objects with their colours, and which instance each belongs to."""
+
 import sys
 
 import numpy as np
@@ -7,8 +8,13 @@ from sensor_msgs.msg import PointCloud2, PointField
 from instructsam_ros.messages import byte_array
 
 POINT = np.dtype([('x', '=f4'), ('y', '=f4'), ('z', '=f4'), ('rgb', '=u4'), ('instance', '=u4')])
-FIELDS = {'x': PointField.FLOAT32, 'y': PointField.FLOAT32, 'z': PointField.FLOAT32,
-          'rgb': PointField.FLOAT32, 'instance': PointField.UINT32}  # fmt: skip
+FIELDS = {
+    'x': PointField.FLOAT32,
+    'y': PointField.FLOAT32,
+    'z': PointField.FLOAT32,
+    'rgb': PointField.FLOAT32,
+    'instance': PointField.UINT32,
+}
 
 
 def cloud(result, image, header):
@@ -32,10 +38,16 @@ def cloud(result, image, header):
         PointField(name=name, offset=POINT.fields[name][1], datatype=kind, count=1) for name, kind in FIELDS.items()
     ]
     return PointCloud2(
-        header=header, height=1, width=len(points), fields=fields, is_bigendian=sys.byteorder == 'big',
-        point_step=POINT.itemsize, row_step=POINT.itemsize * len(points), is_dense=True,
+        header=header,
+        height=1,
+        width=len(points),
+        fields=fields,
+        is_bigendian=sys.byteorder == 'big',
+        point_step=POINT.itemsize,
+        row_step=POINT.itemsize * len(points),
+        is_dense=True,
         data=byte_array('B', points.view(np.uint8)),
-    )  # fmt: skip
+    )
 
 
 def read_cloud(message):

@@ -4,6 +4,7 @@ The user is this process: it sends an instruction, waits for the answer on the t
 It does so for a recording of a rendered table and for a picture of a real one, or for a recording of the caller's.
 With --live the camera is simulated instead and has depth, see live_demo.
 """
+
 import os
 import signal
 import sys
@@ -37,18 +38,31 @@ NODE = 'instructsam_perception'
 
 
 def add_arguments(parser):
-    parser.add_argument('--recording', metavar='PATH', type=Path,
-                        help='a bag, picture or folder of pictures (default: the two that ship)')  # fmt: skip
-    parser.add_argument('--live', action='store_true',
-                        help='a simulated RGB-D camera: masks, 3D and grasp candidates')  # fmt: skip
+    parser.add_argument(
+        '--recording',
+        metavar='PATH',
+        type=Path,
+        help='a bag, picture or folder of pictures (default: the two that ship)',
+    )
+    parser.add_argument('--live', action='store_true', help='a simulated RGB-D camera: masks, 3D and grasp candidates')
     parser.add_argument('--seed', metavar='N', type=int, help='the table that it sees, with --live (default: 0)')
     parser.add_argument('--instruction', type=text, help='(default: one that suits what is shown)')
-    parser.add_argument('--model', default=DEFAULT_MODEL,
-                        help='built-in model, folder or hub id (default: %(default)s)')  # fmt: skip
-    parser.add_argument('--out', metavar='FILE', default='instructsam_demo.png',
-                        help='where the overlays go, side by side (default: %(default)s)')  # fmt: skip
-    parser.add_argument('--timeout', metavar='S', type=seconds, default=180.0,
-                        help='how long to wait for a result (default: %(default)s)')  # fmt: skip
+    parser.add_argument(
+        '--model', default=DEFAULT_MODEL, help='built-in model, folder or hub id (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--out',
+        metavar='FILE',
+        default='instructsam_demo.png',
+        help='where the overlays go, side by side (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--timeout',
+        metavar='S',
+        type=seconds,
+        default=180.0,
+        help='how long to wait for a result (default: %(default)s)',
+    )
 
 
 def run(args):
@@ -121,10 +135,12 @@ def _image_topic(recording):
 def _side_by_side(pictures):
     """Pictures [H, W, 3] in a row, at the height of the highest."""
     height = max(len(picture) for picture in pictures)
-    return np.hstack([
-        cv2.resize(each, (round(each.shape[1] * height / len(each)), height), interpolation=cv2.INTER_CUBIC)
-        for each in pictures
-    ])
+    return np.hstack(
+        [
+            cv2.resize(each, (round(each.shape[1] * height / len(each)), height), interpolation=cv2.INTER_CUBIC)
+            for each in pictures
+        ]
+    )
 
 
 def _commands(model, recording, topic, is_compressed):

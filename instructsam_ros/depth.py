@@ -3,6 +3,7 @@
 REP 118: 16UC1 is millimetres and 0 no measurement, 32FC1 metres and NaN or infinite none. Depth is aligned to colour:
 pixel for pixel the same view, so that one camera info tells of both.
 """
+
 from functools import lru_cache
 
 import numpy as np

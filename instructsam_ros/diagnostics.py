@@ -1,4 +1,5 @@
 """What the node tells about itself once a second: state, counters, how long stages take, how old results are."""
+
 import threading
 import time
 from collections import deque

@@ -1,4 +1,5 @@
 """Geometry in another frame than the camera's: TF at the image's stamp, where tf2_ros is installed."""
+
 import importlib
 
 import numpy as np

@@ -8,6 +8,7 @@ passes a self-check, adds the encodings that are missing here; those released so
 of the range, so its 1st to 99th percentile becomes 0 to 255. REP 118 uses it for depth in mm too, which is not a
 picture: an image with holes (0, "no measurement") and nothing nearer than 100 mm is refused. Floats are depth.
 """
+
 import functools
 import re
 from typing import NamedTuple

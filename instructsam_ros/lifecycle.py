@@ -1,4 +1,5 @@
 """rclpy's lifecycle services, made so that a slow transition runs in another thread and a wrong request is refused."""
+
 import functools
 import traceback
 

@@ -1,4 +1,5 @@
 """The user of `instructsam demo`: a ROS node of this process, whose callbacks run while it waits."""
+
 import time
 
 import rclpy

@@ -3,6 +3,7 @@
 From an instruction to masks, to 3D, to where a gripper might close. What the camera sees is simulated, so the truth is
 known: the table tells which object each instance is, and how far off its center was found.
 """
+
 import json
 import os
 import threading
@@ -126,13 +127,14 @@ def _table(instruction, found, grasps, objects):
         item = objects[row.argmax()] if row.max() > SAME_IOU else None
         is_measured = item is not None and each.center is not None
         table.add_row(
-            f'{each.score:.2f}', Text(each.phrase),
+            f'{each.score:.2f}',
+            Text(each.phrase),
             _millimetres(each.center),
             _name(item) if item else '-',
             f'{1e3 * np.linalg.norm(each.center - item["camera_m"]):.0f}' if is_measured else '-',
             _millimetres(grasp.position if grasp else None),
             f'{1e3 * grasp.width_m:.0f}' if grasp else '-',
-        )  # fmt: skip
+        )
     return table
 
 

@@ -1,4 +1,5 @@
 """From a result and a depth image to instances in 3D, in the camera's optical frame or in the target frame."""
+
 import time
 from dataclasses import dataclass, replace
 
@@ -57,10 +58,13 @@ class Locator:
 
 
 def _moved(result, rotation, translation):
-    return replace(result, instances=tuple(
-        replace(each, geometry=each.geometry.moved(rotation, translation)) if each.geometry is not None else each
-        for each in result.instances
-    ))  # fmt: skip
+    return replace(
+        result,
+        instances=tuple(
+            replace(each, geometry=each.geometry.moved(rotation, translation)) if each.geometry is not None else each
+            for each in result.instances
+        ),
+    )
 
 
 def _without_geometry(result):

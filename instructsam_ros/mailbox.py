@@ -1,4 +1,5 @@
 """A mailbox with one slot: a reader always gets the newest message, what it never saw is counted."""
+
 import threading
 from typing import NamedTuple
 

@@ -1,4 +1,5 @@
 """The topics `~/markers`, boxes and names for people, and `~/grasp_candidates`, where a gripper might close."""
+
 from geometry_msgs.msg import PoseArray, Vector3
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
@@ -26,18 +27,30 @@ def markers(result, header):
         red, green, blue = (value / 255 for value in color(number))
         common = {'header': header, 'id': index, 'action': Marker.ADD}
         measured = geometry_to_msg(instance.geometry)
-        made.append(Marker(
-            **common, ns='boxes', type=Marker.CUBE, pose=measured.pose, scale=measured.size,
-            color=ColorRGBA(r=red, g=green, b=blue, a=OPACITY),
-        ))  # fmt: skip
+        made.append(
+            Marker(
+                **common,
+                ns='boxes',
+                type=Marker.CUBE,
+                pose=measured.pose,
+                scale=measured.size,
+                color=ColorRGBA(r=red, g=green, b=blue, a=OPACITY),
+            )
+        )
         geometry = instance.geometry
         top = geometry.center + geometry.rotation[:, 2] * (geometry.size_m[2] / 2 + ABOVE_M)
         name = f'{instance.phrase} {instance.score:.2f}'
-        made.append(Marker(
-            **common, ns='names', type=Marker.TEXT_VIEW_FACING, pose=pose(top, geometry.rotation),
-            scale=Vector3(z=TEXT_M), color=ColorRGBA(r=red, g=green, b=blue, a=1.0),
-            text=name if instance.track_id == UNTRACKED else f'#{instance.track_id} {name}',
-        ))  # fmt: skip
+        made.append(
+            Marker(
+                **common,
+                ns='names',
+                type=Marker.TEXT_VIEW_FACING,
+                pose=pose(top, geometry.rotation),
+                scale=Vector3(z=TEXT_M),
+                color=ColorRGBA(r=red, g=green, b=blue, a=1.0),
+                text=name if instance.track_id == UNTRACKED else f'#{instance.track_id} {name}',
+            )
+        )
     return MarkerArray(markers=made)
 
 
@@ -47,8 +60,12 @@ def grasp_poses(result, header):
     See core.grasping for what they are: the position lies between the fingertips, z is the direction of approach and x
     that in which the fingers close.
     """
-    return PoseArray(header=header, poses=[
-        pose(grasp.position, grasp.rotation)
-        for instance in result.instances if instance.geometry is not None
-        for grasp in grasp_candidates(instance.geometry)
-    ])  # fmt: skip
+    return PoseArray(
+        header=header,
+        poses=[
+            pose(grasp.position, grasp.rotation)
+            for instance in result.instances
+            if instance.geometry is not None
+            for grasp in grasp_candidates(instance.geometry)
+        ],
+    )

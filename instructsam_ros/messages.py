@@ -2,6 +2,7 @@
 
 Array fields are given to rclpy as array.array: any other sequence is checked element by element and copied.
 """
+
 import array
 import sys
 

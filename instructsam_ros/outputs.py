@@ -1,4 +1,5 @@
 """What goes out for one image of a camera: the result, and what else somebody has subscribed to."""
+
 from geometry_msgs.msg import PoseArray
 from sensor_msgs.msg import Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
@@ -37,8 +38,9 @@ class Outputs:
         header = answer.header(shot.header)
         return [(self._instances, made)] + [
             (publisher, make(shot, result, header))
-            for publisher, make in self._on_demand.items() if publisher.get_subscription_count()
-        ]  # fmt: skip
+            for publisher, make in self._on_demand.items()
+            if publisher.get_subscription_count()
+        ]
 
     def failure(self, shot, instruction, message):
         """[(publisher, message)] that say why there is no answer."""

@@ -2,6 +2,7 @@
 
 Nothing is guessed: a picture whose depth did not come has none, and the reason is told.
 """
+
 import threading
 from collections import OrderedDict
 

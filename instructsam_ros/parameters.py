@@ -1,4 +1,5 @@
 """The node's parameters: what each means, the values it takes and when it may change."""
+
 import re
 from dataclasses import dataclass
 
@@ -133,8 +134,14 @@ class Settings:
 
     def asks(self, text):
         """What decides the engine's result on an image: two that are equal have the same."""
-        return (text, self.answer, self.score_threshold, self.max_new_tokens, self.time_budget_s,
-                self.suppress_duplicates)  # fmt: skip
+        return (
+            text,
+            self.answer,
+            self.score_threshold,
+            self.max_new_tokens,
+            self.time_budget_s,
+            self.suppress_duplicates,
+        )
 
 
 def declare(node, state_label):

@@ -1,4 +1,5 @@
 """The ROS 2 node: images and instructions in, instances out; the model runs in a thread of its own (see Worker)."""
+
 import argparse
 import gc
 import os
@@ -71,9 +72,13 @@ class PerceptionNode(PatientLifecycleMixin, Node):
         self._streams = {name: Stream(name, Outputs(self, name), self._statistics) for name in names}
         frames = Frames(self)
         self._worker = Worker(
-            list(self._streams.values()), Locator(frames), lambda: parameters.settings(self), self._statistics,
-            self._seconds_since, self.get_logger(),
-        )  # fmt: skip
+            list(self._streams.values()),
+            Locator(frames),
+            lambda: parameters.settings(self),
+            self._statistics,
+            self._seconds_since,
+            self.get_logger(),
+        )
         self._cameras = [Camera(self, stream, self._worker, self._statistics) for stream in self._streams.values()]
         self._worker.start()
         self._instruct(self.get_parameter('instruction').value)

@@ -1,4 +1,5 @@
 """The child processes of `instructsam demo`: their own domain, an orderly end, what they printed where one fails."""
+
 import json
 import os
 import random

@@ -1,4 +1,5 @@
 """What can be replayed, a ROS 2 bag or pictures, as messages with the time at which each is due."""
+
 import contextlib
 import re
 from pathlib import Path

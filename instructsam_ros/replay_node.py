@@ -3,6 +3,7 @@
 A bag's messages are sent as the bytes that were recorded, so their stamps are the recorded ones; pictures get the
 current time. Topics are renamed as in any node: `--ros-args -r /camera/color/image_raw:=/image`.
 """
+
 import argparse
 import collections
 import importlib

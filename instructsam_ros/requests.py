@@ -1,4 +1,5 @@
 """One goal of the action `segment` on its way through the node: what is asked, of which image, and how it ended."""
+
 import threading
 from dataclasses import dataclass, replace
 

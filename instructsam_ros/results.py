@@ -1,4 +1,5 @@
 """An InstanceArray back to the Result that it was made of, for what works on results: overlays, tables, ids."""
+
 from instructsam.core.result import STAGES, Instance, Result
 from instructsam_ros.messages import rle_from_msg
 

@@ -3,6 +3,7 @@
 A goal that cannot be served is accepted and aborted, since a rejection could not say why. Cancels and time limits end
 a goal at once, however long the model goes on: the worker gives up what nobody waits for at its next chance.
 """
+
 import math
 
 from rclpy.action import ActionServer, CancelResponse
@@ -36,10 +37,18 @@ class SegmentAction:
         self._open = {}  # id of a goal -> (Request, Future of its Outcome, timer or None)
         self._group = ReentrantCallbackGroup()
         self._server = ActionServer(
-            node, Segment, '~/segment', self._execute, callback_group=self._group,
-            handle_accepted_callback=self._accept, cancel_callback=self._cancel, result_timeout=KEPT_S,
-            goal_service_qos_profile=ROOM, result_service_qos_profile=ROOM, cancel_service_qos_profile=ROOM,
-        )  # fmt: skip
+            node,
+            Segment,
+            '~/segment',
+            self._execute,
+            callback_group=self._group,
+            handle_accepted_callback=self._accept,
+            cancel_callback=self._cancel,
+            result_timeout=KEPT_S,
+            goal_service_qos_profile=ROOM,
+            result_service_qos_profile=ROOM,
+            cancel_service_qos_profile=ROOM,
+        )
 
     def destroy(self):
         self._server.destroy()
@@ -57,9 +66,13 @@ class SegmentAction:
         stream = next(iter(self._streams.values())) if fault or not goal.camera else self._streams[goal.camera]
         own = Shot(goal.image, self._clock.now().nanoseconds * 1e-9) if len(goal.image.data) else None
         request = Request(
-            goal, stream, parameters.settings(self._node), future.set_result,
-            lambda stage: handle.publish_feedback(Segment.Feedback(stage=stage)), own,
-        )  # fmt: skip
+            goal,
+            stream,
+            parameters.settings(self._node),
+            future.set_result,
+            lambda stage: handle.publish_feedback(Segment.Feedback(stage=stage)),
+            own,
+        )
         timer = None
         if goal.timeout_s > 0 and not fault:
             reason = f'no result within the {goal.timeout_s:g} s that the goal allows'

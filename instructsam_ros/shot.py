@@ -1,4 +1,5 @@
 """One image on its way through the model: converted and encoded once, however many instructions it answers."""
+
 from dataclasses import replace
 
 from instructsam_ros.images import to_rgb

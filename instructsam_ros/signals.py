@@ -3,6 +3,7 @@
 rclpy's handlers would end the context under running callbacks, and Python's raise, at the second Ctrl-C (`ros2 launch`
 sends one) in the midst of the shutdown.
 """
+
 import signal
 import socket
 import threading

@@ -11,6 +11,7 @@
 A still scene is drawn once and sent again and again, a moving one is drawn for every image. Where that takes longer
 than the rate allows, images come as fast as they are drawn, and the log says so.
 """
+
 import argparse
 import importlib
 import json
@@ -187,9 +188,15 @@ def _images(shot, header):
 def _info(camera, header):
     k = camera.intrinsics
     return CameraInfo(
-        header=header, height=camera.height, width=camera.width, distortion_model='plumb_bob', d=[0.0] * 5,
-        k=k.ravel(), r=np.eye(3).ravel(), p=np.hstack([k, np.zeros((3, 1))]).ravel(),
-    )  # fmt: skip
+        header=header,
+        height=camera.height,
+        width=camera.width,
+        distortion_model='plumb_bob',
+        d=[0.0] * 5,
+        k=k.ravel(),
+        r=np.eye(3).ravel(),
+        p=np.hstack([k, np.zeros((3, 1))]).ravel(),
+    )
 
 
 def _transform(world, frame_id, optical):

@@ -1,4 +1,5 @@
 """One camera: its newest image and those before it, its depth, and what has been answered on it."""
+
 from collections import OrderedDict, deque
 
 from instructsam.core.tracking import Tracker

@@ -1,4 +1,5 @@
 """The thread that owns the model: goals first, then the cameras in turn; images and instructions in, results out."""
+
 import threading
 import time
 import traceback

@@ -1,4 +1,5 @@
 """PEP 517 backend: setuptools' own, with build requirements that depend on where ROS 2 comes from."""
+
 from ros_source import build_requirements, ros_source
 from setuptools.build_meta import *  # noqa: F403  (every hook that is not redefined below)
 

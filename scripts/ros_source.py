@@ -2,6 +2,7 @@
 
 Asked by build_backend.py (what to build with) and setup.py (what to build, and what it needs at run time).
 """
+
 import os
 import shutil
 import sys

@@ -1,4 +1,5 @@
 """For every test."""
+
 import random
 import signal
 import socket

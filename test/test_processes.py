@@ -1,4 +1,5 @@
 """Tests in several processes keep out of each other's way."""
+
 import re
 import shlex
 import socket

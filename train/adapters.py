@@ -1,4 +1,5 @@
 """LoRA on the language model's attention: peft's matrices inside the model, which keeps its class and its methods."""
+
 from pathlib import Path
 
 from safetensors.torch import save_file

@@ -4,6 +4,7 @@ The words of a phrase, added up, are to tell the places that the phrase means fr
 the phrase conditions its detector, and on Qwen's image tokens. Detector and language model, which learn from nothing,
 wait long for the first use of either without it. The heads are left behind afterwards.
 """
+
 import torch
 import torch.nn.functional as F
 from torch import nn

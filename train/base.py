@@ -4,6 +4,7 @@ with phrases, SAM3 to find what a phrase says with learned queries of its own.
 The bridge, where it trains, is brought to meet them: what comes out of it at the query positions is drawn to SAM3's own
 queries, so that stage 1 starts from where this one ends. What the pixels show is learnt on beside it.
 """
+
 import json
 from dataclasses import dataclass, fields
 
@@ -134,9 +135,9 @@ class BaseTraining(nn.Module):
         decoder, phrases = self.model.grounding.detr_decoder, len(masks)
         learned = torch.cat([decoder.reference_points.weight[None], self.references])
         count, width = self.queries.shape[1:]
-        queries = torch.cat([
-            decoder.query_embed.weight[None], self.queries, self.repairer.expand(DENOISING, count, width)
-        ])
+        queries = torch.cat(
+            [decoder.query_embed.weight[None], self.queries, self.repairer.expand(DENOISING, count, width)]
+        )
         boxes = [tight_boxes(each) for each in masks]
         off = torch.stack([torch.stack([_off(each, count) for _ in range(DENOISING)]) for each in boxes])
         references = torch.cat([learned.expand(phrases, -1, -1, -1), off.to(learned)], dim=1)

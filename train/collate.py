@@ -1,4 +1,5 @@
 """Samples as the batch that the forward pass reads: token sequences, both encoders' inputs, masks and boxes."""
+
 from dataclasses import replace
 
 import numpy as np

@@ -1,4 +1,5 @@
 """`instructsam train RECIPE.yaml [key=value ...]`: one stage of training. Beside it, what belongs to training."""
+
 import argparse
 import importlib
 import os

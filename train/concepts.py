@@ -2,6 +2,7 @@
 
 This is what the base stage teaches, and what stage 1 is measured against.
 """
+
 from instructsam.core.engine import InstructSAM
 
 
@@ -24,9 +25,15 @@ class ConceptEngine(InstructSAM):
     def of(cls, engine):
         """The same model as that of `engine`, an InstructSAM, prompted the other way."""
         return cls(
-            engine.model, engine.prompter, engine.preprocessor, engine.stop_ids, name=engine.name, mode=engine.mode,
-            folder=engine.folder, warning=engine.warning,
-        )  # fmt: skip
+            engine.model,
+            engine.prompter,
+            engine.preprocessor,
+            engine.stop_ids,
+            name=engine.name,
+            mode=engine.mode,
+            folder=engine.folder,
+            warning=engine.warning,
+        )
 
     def _find(self, features, groups):
         return concept_detections(self.model, features, [group.text_ids for group in groups])

@@ -1,4 +1,5 @@
 """Samples as token sequences with labels, and batches of them: what one training step reads."""
+
 from dataclasses import dataclass
 
 import torch

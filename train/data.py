@@ -1,4 +1,5 @@
 """A mixing list of annotation files as one dataset: record files without parsing them whole, broken records skipped."""
+
 import json
 import logging
 import mmap

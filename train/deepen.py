@@ -3,6 +3,7 @@
 Behind each block comes its copy, whose outputs are zero: it adds nothing to the residual stream, so that the model says
 what it said, until training lets it (Net2Net's idea, arXiv 1511.05641).
 """
+
 import re
 from copy import deepcopy
 from pathlib import Path

@@ -1,4 +1,5 @@
 """`instructsam train export MODEL OUT`: a model folder in a smaller type, to ship or to start from."""
+
 from pathlib import Path
 
 import torch

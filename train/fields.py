@@ -1,4 +1,5 @@
 """The fields of a record, read and checked: texts, lists, masks in every form that annotations come in, boxes."""
+
 import json
 from dataclasses import dataclass
 

@@ -1,4 +1,5 @@
 """One training step's forward pass: a batch through the language model, the bridge and SAM3, to the loss terms."""
+
 from dataclasses import dataclass
 
 import torch

@@ -3,6 +3,7 @@
 transformers' own initialisation (std 0.02) suits wide layers; in layers of 96 or 192 it leaves the mask head silent for
 thousands of steps.
 """
+
 import math
 
 import torch
@@ -30,8 +31,7 @@ def initialise(model, seed=0):
     nn.init.normal_(body.language_model.embed_tokens.weight, std=WORD_STD, generator=generator)
     nn.init.normal_(body.mask_queries, std=WORD_STD, generator=generator)
     body.text_hidden_fcs[0][0].weight.mul_(PHRASE_GAIN)
-    nn.init.normal_(
-        sam.vision_encoder.backbone.embeddings.position_embeddings, std=0.1, generator=generator)
+    nn.init.normal_(sam.vision_encoder.backbone.embeddings.position_embeddings, std=0.1, generator=generator)
     sam.mask_decoder.mask_embedder.layers[-1].weight.mul_(MASK_GAIN)
     nn.init.normal_(sam.detr_decoder.query_embed.weight, std=1.0, generator=generator)
     box = sam.detr_decoder.box_head

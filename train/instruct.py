@@ -1,4 +1,5 @@
 """Stages 1 and 2: instructions to masks through the whole model (paper, section 3.4)."""
+
 from torch import nn
 
 from instructsam.train.forward import answer_terms, features_of, forward, read, slot_queries

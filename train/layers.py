@@ -4,6 +4,7 @@ DETR's auxiliary losses (arXiv 2005.12872), with groups of queries that do not s
 more slots per object learn in one pass, and inference keeps one group. Masks of inner layers are compared at half
 resolution. The semantic head learns the union of what the phrase means.
 """
+
 from dataclasses import dataclass
 
 import torch
@@ -59,15 +60,22 @@ def detect_layers(model, features, queries, references, phrase_ids, masks=True):
         return values.repeat_interleave(groups, 0)
 
     hidden, references = sam.detr_decoder(
-        queries.flatten(0, 1), grouped(encoded), grouped(position), grouped(text), grouped(mask), size,
+        queries.flatten(0, 1),
+        grouped(encoded),
+        grouped(position),
+        grouped(text),
+        grouped(mask),
+        size,
         references.flatten(0, 1),
-    )  # fmt: skip
+    )
     logits = sam.dot_product_scoring(hidden, grouped(text), grouped(mask)).squeeze(-1)
     shape = (len(hidden), phrases, groups, slots)
     outputs = LayerOutputs(
-        hidden.view(*shape, -1), logits.view(shape), sam.boxes(hidden, references).view(*shape, 4),
+        hidden.view(*shape, -1),
+        logits.view(shape),
+        sam.boxes(hidden, references).view(*shape, 4),
         encoded.view(phrases, *size, -1),
-    )  # fmt: skip
+    )
     if masks:
         pixels = sam.pixel_embeddings(features.pyramid, encoded, text, mask)
         outputs.pixels = sam.mask_decoder.instance_projection(pixels)
@@ -179,10 +187,12 @@ def _match(coarse, logits, boxes, truth, true_boxes, slots, weights):
     dice = 1 - (overlap + DICE_EPS) / (probability.sum(1)[:, None] + truth.sum(1)[None] + DICE_EPS)
     bce = F.softplus(coarse).mean(1)[:, None] - coarse @ truth.T / coarse.shape[1]
     return _assign(
-        weights.mask_bce * bce + weights.mask_dice * dice + weights.box_l1 * torch.cdist(boxes, true_boxes, p=1)
+        weights.mask_bce * bce
+        + weights.mask_dice * dice
+        + weights.box_l1 * torch.cdist(boxes, true_boxes, p=1)
         + weights.presence * F.softplus(-logits)[:, None],
         slots,
-    )  # fmt: skip
+    )
 
 
 def _assign(cost, slots):

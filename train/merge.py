@@ -1,4 +1,5 @@
 """`instructsam train merge CHECKPOINT OUT`: adds LoRA matrices to the weights beside them."""
+
 from pathlib import Path
 
 import torch

@@ -3,6 +3,7 @@
 Their updates are made orthogonal, which lets a small model that starts from nothing learn as much from fewer pictures.
 torch.optim.Muon computes in bfloat16, which is slow on CPUs; here it is the parameters' own type.
 """
+
 import re
 
 import torch
@@ -31,9 +32,12 @@ class Muon(torch.optim.AdamW):
         finally:
             self.param_groups = groups
         turned = [
-            (parameter, group) for group in groups if group.get('orthogonal')
-            for parameter in group['params'] if parameter.grad is not None
-        ]  # fmt: skip
+            (parameter, group)
+            for group in groups
+            if group.get('orthogonal')
+            for parameter in group['params']
+            if parameter.grad is not None
+        ]
         for (parameter, group), update in zip(turned, self._updates([parameter for parameter, _ in turned])):
             # moves a weight by about the rate, as AdamW does
             scale = 0.2 * max(parameter.shape) ** 0.5

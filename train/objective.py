@@ -3,6 +3,7 @@
 A *target* is what one phrase of a sample means: N masks [N, H, W] (or boxes; N = 0 for "nothing there"). The K slots of
 the phrase are matched to it one to one; matched slots learn masks, and all K learn their presence.
 """
+
 from dataclasses import dataclass
 
 import torch
@@ -46,8 +47,11 @@ class Terms:
 
     def __add__(self, other):
         return Terms(
-            self.bce + other.bce, self.dice + other.dice, self.masks + other.masks,
-            self.presence + other.presence, self.phrases + other.phrases,
+            self.bce + other.bce,
+            self.dice + other.dice,
+            self.masks + other.masks,
+            self.presence + other.presence,
+            self.phrases + other.phrases,
         )
 
     def losses(self, objective, masks=None, phrases=None):

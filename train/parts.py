@@ -1,4 +1,5 @@
 """The parts of the model that have learning rates of their own, and which of them train at all."""
+
 import torch
 
 from instructsam.train.muon import is_hidden_matrix
@@ -15,8 +16,9 @@ _PREFIXES = (
 )
 # In the published file, but read by nothing: they would only drift (and DDP would wait for their gradients).
 _UNUSED = (
-    'model.grounding_model.model.text_projection.', 'model.grounding_model.model.geometry_encoder.',
-)  # fmt: skip
+    'model.grounding_model.model.text_projection.',
+    'model.grounding_model.model.geometry_encoder.',
+)
 
 
 def part_of(name):
@@ -41,10 +43,16 @@ def parameter_groups(training, rates, weight_decay, muon=0.0):
             parameter.requires_grad_(False)
             continue
         decays, orthogonal = parameter.ndim > 1, bool(muon) and is_hidden_matrix(name, parameter)
-        group = groups.setdefault((part, decays, orthogonal), {
-            'name': part, 'params': [], 'lr': rate * muon if orthogonal else rate, 'orthogonal': orthogonal,
-            'weight_decay': weight_decay if decays else 0.0,
-        })
+        group = groups.setdefault(
+            (part, decays, orthogonal),
+            {
+                'name': part,
+                'params': [],
+                'lr': rate * muon if orthogonal else rate,
+                'orthogonal': orthogonal,
+                'weight_decay': weight_decay if decays else 0.0,
+            },
+        )
         group['params'].append(parameter)
     if not groups:
         raise RecipeError('nothing is trained: every rate is 0.')

@@ -3,6 +3,7 @@
 Lines are the truth, what is filled is the model's: of every phrase the masks that score above 0.5, or else its best
 one, faintly.
 """
+
 import colorsys
 
 import cv2

@@ -4,6 +4,7 @@ Every pixel says which category and colour its object has and how far the border
 encoder learns it at its coarsest level and, where the decoder has a rate, through the pixel decoder; Qwen's vision
 tower per token. The heads are left behind afterwards.
 """
+
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,8 +104,12 @@ def _zoomed(image, ids, objects, rng):
     objects = objects.copy()
     for row in np.unique(ids[ids > 0]):
         at_rows, at_columns = np.nonzero((ids == row).any(1))[0], np.nonzero((ids == row).any(0))[0]
-        objects[row, 2:] = (at_columns[0] / width, at_rows[0] / height,
-                            (at_columns[-1] + 1) / width, (at_rows[-1] + 1) / height)  # fmt: skip
+        objects[row, 2:] = (
+            at_columns[0] / width,
+            at_rows[0] / height,
+            (at_columns[-1] + 1) / width,
+            (at_rows[-1] + 1) / height,
+        )
     return cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR), ids, objects
 
 
@@ -239,7 +244,8 @@ def _terms(outputs, labels):
     found = {
         'category': _cross_entropy(category, labels.category, cells) * (1 + 3 * weight) / weight[0].numel(),
         'color': (_cross_entropy(color, labels.color, cells)) * per_object,
-        'box': BOX_WEIGHT * F.smooth_l1_loss(borders.permute(0, 3, 1, 2), truth, reduction='none', beta=0.05).sum(1)
+        'box': BOX_WEIGHT
+        * F.smooth_l1_loss(borders.permute(0, 3, 1, 2), truth, reduction='none', beta=0.05).sum(1)
         * per_object,
     }
     return {name: loss.sum() for name, loss in found.items()}

@@ -4,6 +4,7 @@ A slot's hidden state is to point at the image tokens of its own object, and to 
 makes of it later. That costs little beside the detector, so that every phrase of a sample learns it. The heads are left
 behind afterwards.
 """
+
 import torch.nn.functional as F
 from torch import nn
 from transformers.image_transforms import center_to_corners_format

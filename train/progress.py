@@ -1,4 +1,5 @@
 """What a run says: one live line for a person, a CSV file and TensorBoard's files for later."""
+
 import csv
 import os
 import resource

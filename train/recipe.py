@@ -1,4 +1,5 @@
 """A training recipe: one YAML file, every key of it known, values changed on the command line as key=value."""
+
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType

@@ -1,4 +1,5 @@
 """Another number K of instance slots: the query bank of a model folder, and the detector's own rows for each slot."""
+
 import torch
 
 from instructsam.core import checkpoint

@@ -1,4 +1,5 @@
 """Runs a recipe: builds model, data and trainer, goes on from the last checkpoint where there is one."""
+
 import gc
 import os
 from pathlib import Path
@@ -49,9 +50,14 @@ def _run(recipe):
     arguments = arguments_of(recipe)
     world = int(os.environ.get('WORLD_SIZE', '1'))
     trainer = StageTrainer(
-        training, recipe, source=folder, args=arguments, train_dataset=dataset, data_collator=collator,
+        training,
+        recipe,
+        source=folder,
+        args=arguments,
+        train_dataset=dataset,
+        data_collator=collator,
         callbacks=[Progress(recipe.batch_size * recipe.accumulation * world)],
-    )  # fmt: skip
+    )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     if is_tensorboard_available():
@@ -108,9 +114,7 @@ def build_stage(recipe, model, folder):
             prepare_detector(model, collator(some).pixels)
         training = BaseTraining(model, recipe.phrases_per_call, recipe.pointing, recipe.masks)
     else:
-        training = InstructTraining(
-            model, recipe.objective, recipe.phrases_per_call, recipe.layers, recipe.pointing
-        )
+        training = InstructTraining(model, recipe.objective, recipe.phrases_per_call, recipe.layers, recipe.pointing)
     take_heads(training, recipe, folder)
     return training, dataset, collator
 

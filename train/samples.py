@@ -11,6 +11,7 @@ A record has image, height, width and its text in one of three forms:
   one mask, a list of masks, or null. (All entries belong to a phrase that is the only one.) An answer that names none
   is text. Conversations and instructions are taken whole or not at all.
 """
+
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path

@@ -1,4 +1,5 @@
 """The folders of a run: checkpoints, which are whole or not there, what their weights are, and the final model."""
+
 import json
 import os
 import shutil
@@ -16,8 +17,17 @@ from instructsam.train.recipe import RecipeError
 PARTIAL = 'partial'  # where a folder is written before it gets its name
 FINAL = 'final'
 HEADS = 'heads.safetensors'
-_OF_TRAINING = ('optimizer*', 'scheduler*', 'scaler*', 'rng_state*', 'trainer_state.json', 'pytorch_model_fsdp*',
-                'global_step*', 'latest', 'zero_to_fp32.py')  # fmt: skip
+_OF_TRAINING = (
+    'optimizer*',
+    'scheduler*',
+    'scaler*',
+    'rng_state*',
+    'trainer_state.json',
+    'pytorch_model_fsdp*',
+    'global_step*',
+    'latest',
+    'zero_to_fp32.py',
+)
 _SHOWN = 3  # differences that an error names
 
 
@@ -90,9 +100,10 @@ def load_heads(training, folder, names=('',)):
         own = training.state_dict()
         stored = load_file(file)
         kept = {
-            name: value for name, value in stored.items()
+            name: value
+            for name, value in stored.items()
             if name.startswith(names) and name in own and own[name].shape == value.shape
-        }  # fmt: skip
+        }
         training.load_state_dict(kept, strict=False)
 
 

@@ -1,4 +1,5 @@
 """Tensors that FSDP has spread over processes, gathered to be saved and spread again, so that files hold whole ones."""
+
 import torch
 from torch.distributed.tensor import DTensor, distribute_tensor
 

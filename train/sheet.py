@@ -1,4 +1,5 @@
 """A sheet for people: pictures in rows, each with masks drawn in and lines of text below."""
+
 import cv2
 import numpy as np
 

@@ -5,6 +5,7 @@
 The tokenizer is of Qwen's kind (byte-level BPE, same pre-tokenisation and special tokens) and is trained here on the
 words of the tabletop world (those that its training split uses), so the same call writes the same files.
 """
+
 import argparse
 import json
 import re
@@ -20,9 +21,24 @@ VOCABULARY = 2048  # byte-level BPE entries, before the special tokens
 SIDE = 224  # px, of both encoders' inputs
 # Qwen's own tokens in Qwen's order, then the four that InstructSAM adds
 SPECIAL = [
-    '<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|object_ref_start|>', '<|object_ref_end|>', '<|box_start|>',
-    '<|box_end|>', '<|quad_start|>', '<|quad_end|>', '<|vision_start|>', '<|vision_end|>', '<|vision_pad|>',
-    '<|image_pad|>', '<|video_pad|>', '<REGION>', '[SEG]', '<|mask_start|>', '<|mask_end|>',
+    '<|endoftext|>',
+    '<|im_start|>',
+    '<|im_end|>',
+    '<|object_ref_start|>',
+    '<|object_ref_end|>',
+    '<|box_start|>',
+    '<|box_end|>',
+    '<|quad_start|>',
+    '<|quad_end|>',
+    '<|vision_start|>',
+    '<|vision_end|>',
+    '<|vision_pad|>',
+    '<|image_pad|>',
+    '<|video_pad|>',
+    '<REGION>',
+    '[SEG]',
+    '<|mask_start|>',
+    '<|mask_end|>',
 ]
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -151,9 +167,12 @@ def build_config(tokenizer):
         },
     }
     layers = {
-        'hidden_size': sam_width, 'num_attention_heads': 5, 'intermediate_size': 320, 'dropout': 0.0,
+        'hidden_size': sam_width,
+        'num_attention_heads': 5,
+        'intermediate_size': 320,
+        'dropout': 0.0,
         'hidden_act': 'relu',
-    }  # fmt: skip
+    }
     detector = {
         'model_type': 'sam3',
         'vision_config': {
@@ -178,13 +197,20 @@ def build_config(tokenizer):
         # never built; the published layout has the section
         'text_config': {'model_type': 'clip_text_model', 'hidden_size': 32, 'num_hidden_layers': 1},
         'geometry_encoder_config': {  # read by nothing: as small as can be
-            'model_type': 'sam3_geometry_encoder', 'num_layers': 1, 'roi_size': 1, **layers, 'intermediate_size': 1,
+            'model_type': 'sam3_geometry_encoder',
+            'num_layers': 1,
+            'roi_size': 1,
+            **layers,
+            'intermediate_size': 1,
         },
         'detr_encoder_config': {'model_type': 'sam3_detr_encoder', 'num_layers': 2, **layers},
         'detr_decoder_config': {'model_type': 'sam3_detr_decoder', 'num_layers': 3, 'num_queries': 200, **layers},
         'mask_decoder_config': {
-            'model_type': 'sam3_mask_decoder', 'hidden_size': sam_width, 'num_upsampling_stages': 3,
-            'num_attention_heads': 5, 'dropout': 0.0,
+            'model_type': 'sam3_mask_decoder',
+            'hidden_size': sam_width,
+            'num_upsampling_stages': 3,
+            'num_attention_heads': 5,
+            'dropout': 0.0,
         },
     }
     return config, {'model_type': 'sam3_video', 'detector_config': detector}
@@ -202,11 +228,17 @@ def write_folder(folder):
         'config.json': config,
         'sam3/config.json': sam3,
         'sam3/preprocessor_config.json': {
-            'size': {'height': SIDE, 'width': SIDE}, 'image_mean': half, 'image_std': half,
+            'size': {'height': SIDE, 'width': SIDE},
+            'image_mean': half,
+            'image_std': half,
         },
         'preprocessor_config.json': {
             'size': {'shortest_edge': SIDE * SIDE, 'longest_edge': SIDE * SIDE},
-            'patch_size': 16, 'temporal_patch_size': 2, 'merge_size': 1, 'image_mean': half, 'image_std': half,
+            'patch_size': 16,
+            'temporal_patch_size': 2,
+            'merge_size': 1,
+            'image_mean': half,
+            'image_std': half,
         },
         'generation_config.json': {
             'do_sample': False,
@@ -214,8 +246,12 @@ def write_folder(folder):
             'pad_token_id': tokenizer.token_to_id(pad),
         },
         'tokenizer_config.json': {
-            'tokenizer_class': 'Qwen2Tokenizer', 'eos_token': end, 'pad_token': pad, 'add_prefix_space': False,
-            'clean_up_tokenization_spaces': False, 'model_max_length': 4096,
+            'tokenizer_class': 'Qwen2Tokenizer',
+            'eos_token': end,
+            'pad_token': pad,
+            'add_prefix_space': False,
+            'clean_up_tokenization_spaces': False,
+            'model_max_length': 4096,
         },
     }
     for name, content in contents.items():

@@ -4,6 +4,7 @@ Alone, an encoder is free to say the same in other terms and at any scale. Linea
 pictures, turn what it says now into what it said before (stitching, arXiv 1411.5908), as far as that goes. They are
 folded into the layers at its end, so that the graph stays what it is.
 """
+
 from pathlib import Path
 
 import torch
@@ -62,10 +63,14 @@ def _features(model, folder, images):
         coarse = sam.vision_encoder.neck.fpn_layers[2](backbone)
         patches, grid = preprocessor(chw, 'cpu', torch.float32)
         tokens, deepstack = model.encode_image(patches, grid)
-        found.append({
-            'backbone': backbone[0].flatten(1).T, 'coarse': coarse[0].flatten(1).T, 'tokens': tokens,
-            **{f'deepstack {index}': values for index, values in enumerate(deepstack)},
-        })  # fmt: skip
+        found.append(
+            {
+                'backbone': backbone[0].flatten(1).T,
+                'coarse': coarse[0].flatten(1).T,
+                'tokens': tokens,
+                **{f'deepstack {index}': values for index, values in enumerate(deepstack)},
+            }
+        )
     return {name: torch.cat([each[name].double() for each in found]) for name in found[0]}
 
 

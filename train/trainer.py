@@ -4,6 +4,7 @@ A stage's module returns sums, `{term: (sum, count)}`, where `count` names what 
 their counts. A step adds up both over its batches and over all processes, so that no sample's weight depends on which
 batch or process it fell into.
 """
+
 import math
 import shutil
 from pathlib import Path

@@ -2,6 +2,7 @@
 
 Training goes on as if nothing had happened: modes and random states are put back.
 """
+
 import random
 import time
 from contextlib import contextmanager

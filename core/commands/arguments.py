@@ -1,4 +1,5 @@
 """What command-line arguments must look like; a bad one ends in argparse's one-line error."""
+
 import argparse
 import math
 

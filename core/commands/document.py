@@ -1,4 +1,5 @@
 """JSON documents that commands write with `--json`."""
+
 import json
 import sys
 from pathlib import Path

@@ -1,4 +1,5 @@
 """`instructsam segment`: one image file, one instruction; a table, and on demand JSON and an overlay."""
+
 import sys
 
 from instructsam.core import DEFAULT_MODEL
@@ -20,8 +21,12 @@ def add_arguments(parser):
     parser.add_argument('image', metavar='IMAGE', help='a picture file')
     parser.add_argument('instruction', metavar='INSTRUCTION', type=text, help="e.g. 'the mugs left of the kettle'")
     option('--model', 'built-in model, folder or hub id', DEFAULT_MODEL)
-    option('--mode', "consistent: as trained; reference: bit-faithful to the authors' inference", 'consistent',
-           choices=('consistent', 'reference'))  # fmt: skip
+    option(
+        '--mode',
+        "consistent: as trained; reference: bit-faithful to the authors' inference",
+        'consistent',
+        choices=('consistent', 'reference'),
+    )
     option('--threshold', 'lowest score, 0 to 1', 0.5, type=probability)
     option('--out', 'write the overlay to this picture file', metavar='FILE')
     option('--json', 'write the result as JSON; - is stdout (the table then goes to stderr)', metavar='FILE')
@@ -29,8 +34,12 @@ def add_arguments(parser):
     option('--dtype', 'precision of the weights', 'auto', choices=('auto', 'float32', 'bfloat16', 'float16'))
     option('--max-new-tokens', 'limit of the answer', 256, type=count, metavar='N')
     option('--time-budget', 'seconds after which the answer is cut off', type=seconds, metavar='S')
-    option('--depth', 'depth image, aligned to the picture (16-bit mm, or .npy or TIFF of m): the table and the JSON '
-           'then say where objects are and how large; wants --camera', metavar='FILE')  # fmt: skip
+    option(
+        '--depth',
+        'depth image, aligned to the picture (16-bit mm, or .npy or TIFF of m): the table and the JSON '
+        'then say where objects are and how large; wants --camera',
+        metavar='FILE',
+    )
     parser.add_argument('--camera', type=float, nargs=4, metavar=('FX', 'FY', 'CX', 'CY'), help='its intrinsics, px')
     parser.add_argument('--keep-duplicates', action='store_true', help='keep masks that overlap by more than 0.8 IoU')
     forced = parser.add_mutually_exclusive_group()
@@ -64,10 +73,14 @@ def run(args):
     engine = InstructSAM.from_pretrained(args.model, device=args.device, dtype=args.dtype, mode=args.mode)
     answer = engine.answer_for(args.phrase) if args.phrase else args.answer
     result = engine.segment(
-        engine.encode(image), args.instruction, score_threshold=args.threshold, answer=answer,
-        max_new_tokens=args.max_new_tokens, time_budget_s=args.time_budget,
+        engine.encode(image),
+        args.instruction,
+        score_threshold=args.threshold,
+        answer=answer,
+        max_new_tokens=args.max_new_tokens,
+        time_budget_s=args.time_budget,
         suppress_duplicates=not args.keep_duplicates,
-    )  # fmt: skip
+    )
     if depth is not None:
         result = locate(result, depth, camera)
         for instance in result.instances:
@@ -84,4 +97,3 @@ def run(args):
 
     print_result(result, to_stderr=args.json == '-')
     return 0
-

@@ -5,6 +5,7 @@
 Runs the built-in model on the CPU in four processes, one after the other: with GOMP_SPINCOUNT as importing the engine
 sets it and as the thread pool's default is, on an idle machine and beside a busy process for each core.
 """
+
 import argparse
 import os
 import subprocess

@@ -7,6 +7,7 @@ image. Of the best instance, the mask is compared with the simulator's by IoU, a
 mean of the visible points, with the middle of the object's true box. Exits with 1 unless, where the IoU is over 0.5,
 the box is within 2 cm in 80 % of the picks.
 """
+
 import argparse
 import json
 import os
@@ -117,8 +118,10 @@ def report(outcomes):
     for kind in [*sorted({one.kind for one in outcomes}), 'together']:
         rows = [one for one in outcomes if kind in (one.kind, 'together')]
         hit = [one for one in rows if one.iou > LEAST_IOU]
-        print(f'{kind:<14}{f"{len(hit)}/{len(rows)}":>10}{share(rows):>20}{share(hit):>18}'
-              f'{share(rows, "centroid_m"):>22}{share(hit, "centroid_m"):>18}')  # fmt: skip
+        print(
+            f'{kind:<14}{f"{len(hit)}/{len(rows)}":>10}{share(rows):>20}{share(hit):>18}'
+            f'{share(rows, "centroid_m"):>22}{share(hit, "centroid_m"):>18}'
+        )
     boxes_m = [one.box_m for one in hit]
     print(f'box where IoU > 0.5: {1e3 * np.median(boxes_m):.1f} mm off (median)' if hit else 'nothing was found')
     return sum(box_m < NEAR_M for box_m in boxes_m) / max(1, len(boxes_m))
@@ -137,8 +140,11 @@ def main():
     outcomes = []
     for number, (pick, one) in enumerate(run(args.picks, args.split, args.seed, size)):
         outcomes.append(one)
-        print(f'{number:3d}  IoU {one.iou:.2f}  box {1e3 * one.box_m:6.1f} mm  points {1e3 * one.centroid_m:6.1f} mm  '
-              f'{one.kind}: {pick.instruction.text}', flush=True)  # fmt: skip
+        print(
+            f'{number:3d}  IoU {one.iou:.2f}  box {1e3 * one.box_m:6.1f} mm  points {1e3 * one.centroid_m:6.1f} mm  '
+            f'{one.kind}: {pick.instruction.text}',
+            flush=True,
+        )
     reached = report(outcomes)
     if args.json:
         args.json.write_text(json.dumps([asdict(one) for one in outcomes], indent=1))

@@ -5,6 +5,7 @@
 Writes made-up results (0 to 3 true masks of 480x640 px, as many predictions, moved a little, at random scores), then
 reads and measures them in a process of its own. Exits with 1 where that took a minute or 4 GB for 100,000.
 """
+
 import argparse
 import json
 import resource
@@ -48,10 +49,16 @@ def write(folder, records):
             found = [predicted for _, predicted in chosen] + [shapes[0][1]] * (index % 5 == 0)
             scores = tuple(sorted(rng.uniform(0.3, 1, len(found)).tolist(), reverse=True))
             order = (index // QUERIES_AN_IMAGE, index % QUERIES_AN_IMAGE, QUERIES_AN_IMAGE)
-            writer.add(Outcome(
-                order, f'{index // QUERIES_AN_IMAGE}.jpg', query, masks=tuple(found), scores=scores,
-                timings_ms={'segment': 1.0},
-            ))  # fmt: skip
+            writer.add(
+                Outcome(
+                    order,
+                    f'{index // QUERIES_AN_IMAGE}.jpg',
+                    query,
+                    masks=tuple(found),
+                    scores=scores,
+                    timings_ms={'segment': 1.0},
+                )
+            )
 
 
 def measure(folder):
@@ -61,10 +68,12 @@ def measure(folder):
     read_s = time.perf_counter() - start
     found = summarise(outcomes, 0.5)
     return {
-        'queries': found['all']['queries'], 'mAP': found['all']['mAP'], 'read_s': read_s,
+        'queries': found['all']['queries'],
+        'mAP': found['all']['mAP'],
+        'read_s': read_s,
         'all_s': time.perf_counter() - start,
         'peak_gb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
-    }  # fmt: skip
+    }
 
 
 def main():

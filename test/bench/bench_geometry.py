@@ -7,6 +7,7 @@ error of its three sides. Then the time of `measure` for the ten largest objects
 that have so many. Exits with 1 where centers are off by 1 cm, sides by 15 %, or ten objects take 15 ms. --predicted:
 the same objects also with the masks that the built-in model finds for their category, joined to them by IoU over 0.5.
 """
+
 import argparse
 import statistics
 import sys
@@ -73,8 +74,10 @@ def ten_ms(seed):
 
 
 def tell(masks, found):
-    print(f'{masks}: {found["objects"]} objects, centers off by {1e3 * found["center_m"]:.1f} mm, sides by '
-          f'{100 * found["size"]:.1f} % (medians)')  # fmt: skip
+    print(
+        f'{masks}: {found["objects"]} objects, centers off by {1e3 * found["center_m"]:.1f} mm, sides by '
+        f'{100 * found["size"]:.1f} % (medians)'
+    )
 
 
 def main():

@@ -7,6 +7,7 @@ true one, and that of the best instance that the built-in model finds. From mask
 candidates, the first is tried in MuJoCo (train/tabletop/gripper.py). Anything but the meant object lifted is a failure.
 With --json outcomes are kept, and the same call goes on where it was stopped.
 """
+
 import argparse
 import json
 import sys

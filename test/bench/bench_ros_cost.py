@@ -8,6 +8,7 @@ included. --depth: with a depth image for each, of a table with ten things on it
 the depth image on. Exits with 1 where the median of receive_to_publish is not under its goal, with --depth that of
 geometry; with a label image there is no goal.
 """
+
 import argparse
 import json
 import os

@@ -5,6 +5,7 @@
 Prints the time of a segment call as a multiple of that with K = 10, the median over rounds (encoding the image does not
 depend on K). The paper has 1.1 s with K = 10, 1.4 s with 50 and 2.1 s with 200, for everything (2B, section 4).
 """
+
 import argparse
 import statistics
 import tempfile

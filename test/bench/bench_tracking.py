@@ -7,6 +7,7 @@ with a border of chance. A link joins an object to itself in the result before, 
 is swapped where the ids differ. --predicted: masks of the built-in model instead, asked for one category of each scene,
 and joined to the objects by IoU over 0.5. Exits with 1 where 2 % of the links or more are swapped.
 """
+
 import argparse
 import statistics
 import sys
@@ -129,8 +130,10 @@ def main():
         linked, swapped = links(frames)
         total, swaps = total + linked, swaps + swapped
         print(f'sequence {index}: {swapped} of {linked} links swapped', flush=True)
-    print(f'{swaps} of {total} links swapped ({100 * swaps / max(total, 1):.2f} %), '
-          f'{update_ms(args.seed):.1f} ms an update with ten instances at 1280x720')  # fmt: skip
+    print(
+        f'{swaps} of {total} links swapped ({100 * swaps / max(total, 1):.2f} %), '
+        f'{update_ms(args.seed):.1f} ms an update with ten instances at 1280x720'
+    )
     return int(swaps >= GOAL * total)
 
 

@@ -7,6 +7,7 @@ every phrase in the place of a few for all, and both. Forward and backward pass,
 losses of all four are compared first. The variants take turns, the median of each counts. Where other programs want
 the cores, believe the ratio of processor times rather than that of durations.
 """
+
 import argparse
 import statistics
 import time
@@ -115,8 +116,10 @@ def main():
     medians = {name: [statistics.median(part) for part in zip(*each)] for name, each in times_s.items()}
     table = Table(
         title=f'{args.batch_size} samples of {args.phrases} phrases, {rows} rows, {tokens} supervised tokens, '
-              f'{len(times_s["both"])} steps each', title_justify='left', box=None,
-    )  # fmt: skip
+        f'{len(times_s["both"])} steps each',
+        title_justify='left',
+        box=None,
+    )
     for header in ('step', 'median ms', 'samples/s', 'times as long', 'of processor time'):
         table.add_column(header, justify='left' if header == 'step' else 'right')
     for name, (median_s, cpu_s) in medians.items():

@@ -6,6 +6,7 @@ Each phase runs in a process of its own, so that its peak memory is its own. The
 time and memory, the masks mean nothing. The folder is removed afterwards unless --keep is given. Needs about 25 GB of
 disk and 16 GB of memory at float32.
 """
+
 import argparse
 import json
 import resource
@@ -44,8 +45,11 @@ def build_and_save(folder, dtype):
     (folder / 'preprocessor_config.json').write_text(json.dumps(preprocessor))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {
-        'parameters_billion': parameters / 1e9, 'build_s': built_s, 'build_peak_gb': built_gb,
-        'save_s': time.perf_counter() - start, 'save_peak_gb': peak_gb(),
+        'parameters_billion': parameters / 1e9,
+        'build_s': built_s,
+        'build_peak_gb': built_gb,
+        'save_s': time.perf_counter() - start,
+        'save_peak_gb': peak_gb(),
     }
 
 
@@ -79,12 +83,18 @@ def load_and_answer(folder, device, dtype, repeats):
     ask(frame, max_new_tokens=2)  # kernels that a GPU has not loaded yet
     decoded = ask(frame, max_new_tokens=8)
     return {
-        'weights_gb': weights_gb, 'imports_gb': before_gb, 'load_s': load_s, 'load_peak_gb': load_gb,
+        'weights_gb': weights_gb,
+        'imports_gb': before_gb,
+        'load_s': load_s,
+        'load_peak_gb': load_gb,
         'load_peak_over_weights': load_gb / weights_gb,
-        'instances': len(result.instances), 'timings_ms': result.timings_ms,
+        'instances': len(result.instances),
+        'timings_ms': result.timings_ms,
         'ms_per_decoded_token': decoded.timings_ms['generation'] / 8,
-        'encode_and_segment_s': min(fresh), 'segment_cached_s': min(cached),
-        'cached_over_fresh': min(cached) / min(fresh), 'answer_peak_gb': peak_gb(),
+        'encode_and_segment_s': min(fresh),
+        'segment_cached_s': min(cached),
+        'cached_over_fresh': min(cached) / min(fresh),
+        'answer_peak_gb': peak_gb(),
         **gpu_figures(torch, engine.device),
     }
 
@@ -96,8 +106,20 @@ def gpu_figures(torch, device):
 
 
 def in_a_process(phase, folder, arguments):
-    command = [sys.executable, __file__, '--phase', phase, '--folder', str(folder), '--device', arguments.device,
-               '--dtype', arguments.dtype, '--repeats', str(arguments.repeats)]
+    command = [
+        sys.executable,
+        __file__,
+        '--phase',
+        phase,
+        '--folder',
+        str(folder),
+        '--device',
+        arguments.device,
+        '--dtype',
+        arguments.dtype,
+        '--repeats',
+        str(arguments.repeats),
+    ]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
 
@@ -111,8 +133,11 @@ def main():
     parser.add_argument('--phase', choices=('save', 'load'), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.phase:
-        phase = build_and_save(arguments.folder, arguments.dtype) if arguments.phase == 'save' else (
-            load_and_answer(arguments.folder, arguments.device, arguments.dtype, arguments.repeats))
+        phase = (
+            build_and_save(arguments.folder, arguments.dtype)
+            if arguments.phase == 'save'
+            else (load_and_answer(arguments.folder, arguments.device, arguments.dtype, arguments.repeats))
+        )
         print(json.dumps(phase))
         return
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix='instructsam_full_size_'))

@@ -6,6 +6,7 @@ Once a second the node's memory, its diagnostics and the time that it takes to a
 the instruction changes now and then. Exits with 1 unless, after the warm-up, memory stays flat, latency does not grow,
 every image is accounted for and parameters are answered.
 """
+
 import argparse
 import json
 import os
@@ -165,12 +166,20 @@ def judge(samples, before, after, sent, warm_up_s):
         ('median memory by fifths, MB', f'{numbers(memory_mb, 1)}, {change:.2%} off', change <= MEMORY_TOLERANCE),
         ('p25 of latency by fifths, s', f'{numbers(latency_s, 3)}, {growth:+.1%}', growth <= LATENCY_TOLERANCE),
         ('images', f'{sent} sent = {came} in + {lost} lost in transport', sent == came + lost),
-        ('images in', f'{after.frames_in} = {after.frames_used} used + {after.frames_dropped} dropped + '
-                      f'{after.frames_waiting} waiting; so in every sample', adds_up),
-        ('parameter answers', f'median {np.median(answers_s) * 1e3:.1f} ms, p95 {p95_s * 1e3:.1f} ms, '
-                              f'longest {max(answers_s) * 1e3:.1f} ms', p95_s <= ANSWER_S),
+        (
+            'images in',
+            f'{after.frames_in} = {after.frames_used} used + {after.frames_dropped} dropped + '
+            f'{after.frames_waiting} waiting; so in every sample',
+            adds_up,
+        ),
+        (
+            'parameter answers',
+            f'median {np.median(answers_s) * 1e3:.1f} ms, p95 {p95_s * 1e3:.1f} ms, '
+            f'longest {max(answers_s) * 1e3:.1f} ms',
+            p95_s <= ANSWER_S,
+        ),
         ('results', str(after.results - before.results), after.results > before.results),
-    ]  # fmt: skip
+    ]
 
 
 def numbers(values, digits):
@@ -182,8 +191,12 @@ def main():
     parser.add_argument('--minutes', type=float, default=10.0, help='(default: %(default)s)')
     parser.add_argument('--warm-up', type=float, default=60.0, help='seconds not judged (default: %(default)s)')
     parser.add_argument('--model', default='tabletop', help='folder, hub id or built-in (default: %(default)s)')
-    parser.add_argument('--answer', default='instruction', choices=('generate', 'instruction'),
-                        help="generate needs trained weights (default: %(default)s)")  # fmt: skip
+    parser.add_argument(
+        '--answer',
+        default='instruction',
+        choices=('generate', 'instruction'),
+        help='generate needs trained weights (default: %(default)s)',
+    )
     parser.add_argument('--rate', type=float, default=30.0, help='images per second (default: %(default)s)')
     parser.add_argument('--size', default='640x480', help='of the rgb8 images, px (default: %(default)s)')
     parser.add_argument('--json', type=Path, help='also write every sample to this file')

@@ -1,4 +1,5 @@
 """Fixtures of the core tests: the recordings of the authors' implementation, and tiny engines on their checkpoint."""
+
 import os
 from pathlib import Path
 

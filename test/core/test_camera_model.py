@@ -1,4 +1,5 @@
 """Rays of pixels: back through OpenCV's own lens models they give the pixels again."""
+
 import cv2
 import numpy as np
 import pytest
@@ -9,13 +10,16 @@ K = np.array([[300.0, 0, 150], [0, 310.0, 120], [0, 0, 1]])
 SIZE = 240, 320
 
 
-@pytest.mark.parametrize(('model', 'lens'), [
-    ('plumb_bob', ()),
-    ('plumb_bob', (0.0,) * 5),
-    ('plumb_bob', (0.1, -0.2, 0.001, -0.002, 0.05)),
-    ('rational_polynomial', (0.2, -0.1, 0.001, 0.001, 0.02, 0.1, -0.05, 0.01)),
-    ('equidistant', (0.05, -0.01, 0.002, -0.001)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('model', 'lens'),
+    [
+        ('plumb_bob', ()),
+        ('plumb_bob', (0.0,) * 5),
+        ('plumb_bob', (0.1, -0.2, 0.001, -0.002, 0.05)),
+        ('rational_polynomial', (0.2, -0.1, 0.001, 0.001, 0.02, 0.1, -0.05, 0.01)),
+        ('equidistant', (0.05, -0.01, 0.002, -0.001)),
+    ],
+)
 def test_projected_again_they_are_the_pixels(model, lens):
     x, y = CameraModel(*SIZE, K, lens, model).rays
     assert x.shape == y.shape == SIZE and x.dtype == y.dtype == np.float32
@@ -29,14 +33,18 @@ def test_projected_again_they_are_the_pixels(model, lens):
     np.testing.assert_allclose(again.reshape(*SIZE, 2), np.stack([x, y], axis=-1), atol=0.02)
 
 
-@pytest.mark.parametrize(('k', 'lens', 'model', 'says'), [
-    (np.zeros((3, 3)), (), 'plumb_bob', 'focal lengths above 0'),
-    (np.full((3, 3), np.nan), (), 'plumb_bob', 'focal lengths above 0'),
-    (K[:2], (), 'plumb_bob', 'focal lengths above 0'),
-    (K, (0.1,) * 5, 'magic', "got 'magic'"),
-    (K, (0.1,) * 3, 'plumb_bob', 'got .plumb_bob. with'),
-    (K, (np.nan,) * 5, 'plumb_bob', 'got .plumb_bob. with'),
-], ids=['zeros', 'nan', 'shape', 'unknown', 'too few', 'nan lens'])  # fmt: skip
+@pytest.mark.parametrize(
+    ('k', 'lens', 'model', 'says'),
+    [
+        (np.zeros((3, 3)), (), 'plumb_bob', 'focal lengths above 0'),
+        (np.full((3, 3), np.nan), (), 'plumb_bob', 'focal lengths above 0'),
+        (K[:2], (), 'plumb_bob', 'focal lengths above 0'),
+        (K, (0.1,) * 5, 'magic', "got 'magic'"),
+        (K, (0.1,) * 3, 'plumb_bob', 'got .plumb_bob. with'),
+        (K, (np.nan,) * 5, 'plumb_bob', 'got .plumb_bob. with'),
+    ],
+    ids=['zeros', 'nan', 'shape', 'unknown', 'too few', 'nan lens'],
+)
 def test_what_is_no_camera_is_refused(k, lens, model, says):
     with pytest.raises(GeometryError, match=says):
         CameraModel(*SIZE, k, lens, model)

@@ -1,4 +1,5 @@
 """Loading and saving: bit for bit, single or sharded, and a clear refusal of everything that is not a checkpoint."""
+
 import json
 import shutil
 import subprocess
@@ -73,7 +74,8 @@ def test_saved_folder_has_the_published_layout(engine, checkpoint, tmp_path):
     assert (tmp_path / raw['mask_decoder_model'] / 'config.json').is_file()
     original = json.loads((checkpoint / 'config.json').read_text())
     assert {key: raw[key] for key in original if 'mask_decoder' not in key} == {
-        key: value for key, value in original.items() if 'mask_decoder' not in key}
+        key: value for key, value in original.items() if 'mask_decoder' not in key
+    }
 
 
 def test_saving_over_itself_and_in_half_precision(copy):
@@ -165,7 +167,9 @@ BROKEN = {
     'missing tensor': (rewrite(lambda t: t.pop('model.mask_queries')), r'1 missing:\n  model.mask_queries'),
     'unexpected tensor': (rewrite(lambda t: t.update(extra=torch.zeros(2))), r'1 unexpected:\n  extra'),
     'shape': (
-        rewrite(lambda t: t.update({'model.mask_queries': torch.zeros(3, 2)})), r'mask_queries is \[3, 2\], expected'),
+        rewrite(lambda t: t.update({'model.mask_queries': torch.zeros(3, 2)})),
+        r'mask_queries is \[3, 2\], expected',
+    ),
     'lost shard': (lose_a_shard, 'model-00002-of-00003.safetensors'),
     'widths': (lambda f: edit_config(f, lambda c: c.update(out_dim=7)), 'out_dim is 7'),
     'token ids': (lambda f: edit_config(f, lambda c: c.update(seg_token_index=10**6)), 'token id 1000000'),
@@ -187,10 +191,16 @@ def test_a_pickle_is_never_read(copy):
     assert InstructSAM.from_pretrained(copy, device='cpu')
 
 
-@pytest.mark.parametrize(('name', 'says'), [
-    ('no/such/folder/here', 'no model folder'), ('/nowhere', 'no model folder'), ('nothing', 'no model folder'),
-    ('owner/name-that-is-not-here', 'hub'), ('owner/bad name!', 'neither a folder nor a hub id'),
-])
+@pytest.mark.parametrize(
+    ('name', 'says'),
+    [
+        ('no/such/folder/here', 'no model folder'),
+        ('/nowhere', 'no model folder'),
+        ('nothing', 'no model folder'),
+        ('owner/name-that-is-not-here', 'hub'),
+        ('owner/bad name!', 'neither a folder nor a hub id'),
+    ],
+)
 def test_names_that_lead_nowhere(monkeypatch, name, says):
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
     with pytest.raises(ModelError, match=says):

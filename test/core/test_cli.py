@@ -1,4 +1,5 @@
 """The `instructsam` command: what it prints where, and that every error is one line and an exit code."""
+
 import json
 import os
 import signal
@@ -50,9 +51,14 @@ class StandInEngine:
             raise self.outcome
         instances = (Instance(Rle.encode(MUG), 0.875, 'red [b]mug[/b]', 3),) if self.outcome == 'ok' else ()
         return Result(
-            instruction, 'red mug', frame.height, frame.width, instances, warning=self.warning,
+            instruction,
+            'red mug',
+            frame.height,
+            frame.width,
+            instances,
+            warning=self.warning,
             timings_ms={'image_encoders': 12.0, 'generation': 30.0},
-        )  # fmt: skip
+        )
 
 
 @pytest.fixture
@@ -107,15 +113,35 @@ def test_no_target_is_no_failure(segment, engine):
 
 def test_options_reach_the_engine(segment, engine):
     code, *_ = segment(
-        'the mug', '--model', 'm', '--mode', 'reference', '--threshold', 0.25, '--device', 'cpu', '--dtype', 'bfloat16',
-        '--max-new-tokens', 7, '--time-budget', 1.5, '--keep-duplicates', '--answer', 'text',
-    )  # fmt: skip
+        'the mug',
+        '--model',
+        'm',
+        '--mode',
+        'reference',
+        '--threshold',
+        0.25,
+        '--device',
+        'cpu',
+        '--dtype',
+        'bfloat16',
+        '--max-new-tokens',
+        7,
+        '--time-budget',
+        1.5,
+        '--keep-duplicates',
+        '--answer',
+        'text',
+    )
     assert code == 0
     assert engine.loaded_with == {'name': 'm', 'mode': 'reference', 'device': 'cpu', 'dtype': 'bfloat16'}
     assert engine.asked == {
-        'instruction': 'the mug', 'score_threshold': 0.25, 'max_new_tokens': 7, 'time_budget_s': 1.5,
-        'suppress_duplicates': False, 'answer': 'text',
-    }  # fmt: skip
+        'instruction': 'the mug',
+        'score_threshold': 0.25,
+        'max_new_tokens': 7,
+        'time_budget_s': 1.5,
+        'suppress_duplicates': False,
+        'answer': 'text',
+    }
 
 
 def test_phrases_skip_decoding(segment, engine):
@@ -179,11 +205,14 @@ def test_depth_that_cannot_be_used(segment, engine, depth_file, picture_file, tm
     Image.fromarray(np.ones((6, 8), np.uint16)).save(small)
     (tmp_path / 'cut.png').write_bytes(depth_file.read_bytes()[:40])
     for arguments, said in (
-        (['--depth', depth_file], 'go together'), (CAMERA, 'go together'),
-        (['--depth', picture_file, *CAMERA], 'no depth image'), (['--depth', small, *CAMERA], 'align depth to colour'),
-        (['--depth', tmp_path / 'cut.png', *CAMERA], 'cannot read'), (['--depth', 'absent.png', *CAMERA], 'absent.png'),
+        (['--depth', depth_file], 'go together'),
+        (CAMERA, 'go together'),
+        (['--depth', picture_file, *CAMERA], 'no depth image'),
+        (['--depth', small, *CAMERA], 'align depth to colour'),
+        (['--depth', tmp_path / 'cut.png', *CAMERA], 'cannot read'),
+        (['--depth', 'absent.png', *CAMERA], 'absent.png'),
         (['--depth', depth_file, '--camera', 0, 0, 0, 0], 'focal lengths above 0'),
-    ):  # fmt: skip
+    ):
         code, out, err = segment('mug', *arguments)
         assert (code, out) == (2, '') and said in err and is_one_error_line(err)
     assert engine.asked is None

@@ -1,4 +1,5 @@
 """On a GPU the model finds what it finds on the CPU. Skipped where torch sees no CUDA device."""
+
 from pathlib import Path
 
 import numpy as np

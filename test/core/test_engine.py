@@ -1,4 +1,5 @@
 """The engine on a tiny checkpoint with random weights: caching, threads, budgets, duplicates, refusals."""
+
 import threading
 
 import numpy as np
@@ -116,9 +117,15 @@ def test_an_answer_without_a_phrase_is_no_target(engine, picture):
     assert (result.status, result.answer, result.phrases) == ('no_target', 'There is no such object.', ())
 
 
-@pytest.mark.parametrize('answer', [
-    '<|object_ref_start|><|object_ref_end|>', '<|object_ref_end|>', '<|object_ref_start|>cup', '[SEG][SEG]cup',
-])
+@pytest.mark.parametrize(
+    'answer',
+    [
+        '<|object_ref_start|><|object_ref_end|>',
+        '<|object_ref_end|>',
+        '<|object_ref_start|>cup',
+        '[SEG][SEG]cup',
+    ],
+)
 def test_answers_that_name_nothing(either, picture, answer):
     """Empty, stray, unfinished: no group, no failure."""
     assert either.segment(either.encode(picture), 'x', answer=answer, **ALL).status == 'no_target'
@@ -202,25 +209,37 @@ def test_images_as_they_come(engine, picture):
         assert content(engine.segment(engine.encode(image), 'red cup', answer=TWO, **ALL)) == expected
 
 
-@pytest.mark.parametrize(('image', 'says'), [
-    (np.zeros((4, 4), np.uint8), r'\[H, W, 3\]'),
-    (np.zeros((4, 4, 4), np.uint8), r'\[4, 4, 4\]'),
-    (np.zeros((4, 4, 3), np.float32), 'float32'),
-    (np.zeros((4, 4, 3), np.uint16), 'uint16'),
-    (np.zeros((0, 4, 3), np.uint8), 'empty'),
-    (np.zeros((2, 900, 3), np.uint8), 'factor'),
-    ('picture.png', 'str'),
-    (None, 'NoneType'),
-])
+@pytest.mark.parametrize(
+    ('image', 'says'),
+    [
+        (np.zeros((4, 4), np.uint8), r'\[H, W, 3\]'),
+        (np.zeros((4, 4, 4), np.uint8), r'\[4, 4, 4\]'),
+        (np.zeros((4, 4, 3), np.float32), 'float32'),
+        (np.zeros((4, 4, 3), np.uint16), 'uint16'),
+        (np.zeros((0, 4, 3), np.uint8), 'empty'),
+        (np.zeros((2, 900, 3), np.uint8), 'factor'),
+        ('picture.png', 'str'),
+        (None, 'NoneType'),
+    ],
+)
 def test_unusable_images(engine, image, says):
     with pytest.raises(ImageError, match=says):
         engine.encode(image)
 
 
-@pytest.mark.parametrize(('text', 'says'), [
-    ('', 'empty'), ('  \n ', 'empty'), ('x' * 100_000, '100,000'), ('the\x00cup', r'U\+0000'),
-    ('\x1b[31mcup', r'U\+001B'), ('cup \udcff', 'UTF-8'), (7, 'int'), (None, 'NoneType'),
-])
+@pytest.mark.parametrize(
+    ('text', 'says'),
+    [
+        ('', 'empty'),
+        ('  \n ', 'empty'),
+        ('x' * 100_000, '100,000'),
+        ('the\x00cup', r'U\+0000'),
+        ('\x1b[31mcup', r'U\+001B'),
+        ('cup \udcff', 'UTF-8'),
+        (7, 'int'),
+        (None, 'NoneType'),
+    ],
+)
 def test_unusable_instructions(engine, picture, text, says):
     frame = engine.encode(picture)
     with pytest.raises(InstructionError, match=says):
@@ -243,10 +262,15 @@ def test_other_refusals(engine, load_engine, picture):
         engine.segment(frame, 'cup', answer='')
 
 
-@pytest.mark.parametrize(('options', 'says'), [
-    ({'mode': 'fast'}, 'consistent, reference'), ({'dtype': 'int4'}, 'bfloat16'), ({'device': 'tpu9'}, 'tpu9'),
-    ({'device': 'cuda:99'}, 'cuda:99'),
-])
+@pytest.mark.parametrize(
+    ('options', 'says'),
+    [
+        ({'mode': 'fast'}, 'consistent, reference'),
+        ({'dtype': 'int4'}, 'bfloat16'),
+        ({'device': 'tpu9'}, 'tpu9'),
+        ({'device': 'cuda:99'}, 'cuda:99'),
+    ],
+)
 def test_unknown_options(checkpoint, options, says):
     with pytest.raises(ModelError, match=says):
         InstructSAM.from_pretrained(checkpoint, **options)

@@ -142,12 +142,26 @@ def test_coco_s_own_ap(compared, records, predictions):
         idx, size = record['idx'], {'height': record['height'], 'width': record['width']}
         images.append({'id': idx, **size})
         for mask in record['gt_rles']:
-            truth.append({'id': len(truth) + 1, 'image_id': idx, 'category_id': 1, 'iscrowd': 0, 'segmentation': mask,
-                          'area': Rle.from_coco(mask).area})  # fmt: skip
+            truth.append(
+                {
+                    'id': len(truth) + 1,
+                    'image_id': idx,
+                    'category_id': 1,
+                    'iscrowd': 0,
+                    'segmentation': mask,
+                    'area': Rle.from_coco(mask).area,
+                }
+            )
         for mask, score in zip(*predictions[idx], strict=True):
             if score > np.float32(0.3):
-                found.append({'image_id': idx, 'category_id': 1, 'score': float(score),
-                              'segmentation': Rle.encode(mask).to_coco()})  # fmt: skip
+                found.append(
+                    {
+                        'image_id': idx,
+                        'category_id': 1,
+                        'score': float(score),
+                        'segmentation': Rle.encode(mask).to_coco(),
+                    }
+                )
     true = COCO()
     true.dataset = {'images': images, 'annotations': truth, 'categories': [{'id': 1}]}
     true.createIndex()

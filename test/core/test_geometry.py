@@ -1,4 +1,5 @@
 """Geometry from depth: a box and a ball on a table, whose depth is worked out ray by ray."""
+
 import numpy as np
 import pytest
 
@@ -142,13 +143,17 @@ def test_the_same_twice_and_as_json():
     assert first == second and first['points'] > 1000 and len(first['rotation']) == 3
 
 
-@pytest.mark.parametrize(('change', 'says'), [
-    ({'depth': np.zeros((HEIGHT, WIDTH))}, '0 % of the mask have a depth'),
-    ({'depth': np.full((HEIGHT, WIDTH), np.nan)}, '0 % of the mask'),
-    ({'depth': np.ones((HEIGHT // 2, WIDTH))}, 'align depth to colour'),
-    ({'camera': CameraModel(HEIGHT * 2, WIDTH, K)}, 'camera info is of'),
-    ({'mask': np.zeros((HEIGHT, WIDTH), bool)}, 'empty'),
-], ids=['zeros', 'nan', 'another size', 'another camera', 'empty mask'])  # fmt: skip
+@pytest.mark.parametrize(
+    ('change', 'says'),
+    [
+        ({'depth': np.zeros((HEIGHT, WIDTH))}, '0 % of the mask have a depth'),
+        ({'depth': np.full((HEIGHT, WIDTH), np.nan)}, '0 % of the mask'),
+        ({'depth': np.ones((HEIGHT // 2, WIDTH))}, 'align depth to colour'),
+        ({'camera': CameraModel(HEIGHT * 2, WIDTH, K)}, 'camera info is of'),
+        ({'mask': np.zeros((HEIGHT, WIDTH), bool)}, 'empty'),
+    ],
+    ids=['zeros', 'nan', 'another size', 'another camera', 'empty mask'],
+)
 def test_what_says_nothing_is_refused(change, says):
     world = World()
     with pytest.raises(GeometryError, match=says):
@@ -169,12 +174,16 @@ def test_run_lengths_millimetres_and_pixels():
     np.testing.assert_allclose(again[:, :2], np.stack([x, y], axis=1), atol=1e-2)
 
 
-@pytest.mark.parametrize('mask', [
-    np.pad(np.ones((10, 12), bool), ((0, HEIGHT - 10), (0, WIDTH - 12))),
-    np.pad(np.ones((10, 12), bool), ((HEIGHT - 10, 0), (WIDTH - 12, 0))),
-    np.ones((HEIGHT, WIDTH), bool),
-    np.random.default_rng(0).random((HEIGHT, WIDTH)) < 0.5,
-], ids=['upper left', 'lower right', 'everything', 'speckles'])  # fmt: skip
+@pytest.mark.parametrize(
+    'mask',
+    [
+        np.pad(np.ones((10, 12), bool), ((0, HEIGHT - 10), (0, WIDTH - 12))),
+        np.pad(np.ones((10, 12), bool), ((HEIGHT - 10, 0), (WIDTH - 12, 0))),
+        np.ones((HEIGHT, WIDTH), bool),
+        np.random.default_rng(0).random((HEIGHT, WIDTH)) < 0.5,
+    ],
+    ids=['upper left', 'lower right', 'everything', 'speckles'],
+)
 def test_masks_at_the_edge(mask):
     found = measure(mask, np.full((HEIGHT, WIDTH), 0.5), CameraModel(HEIGHT, WIDTH, K))
     step = 1 if mask.sum() < 200 else 2  # in a large window, every other row and column

@@ -44,9 +44,11 @@ def cylinder(radius, height, hollow=False):
 
 def moved(geometry, rotation, translation):
     return SimpleNamespace(
-        points=geometry.points @ rotation.T + translation, center=rotation @ geometry.center + translation,
-        rotation=rotation @ geometry.rotation, size_m=geometry.size_m,
-    )  # fmt: skip
+        points=geometry.points @ rotation.T + translation,
+        center=rotation @ geometry.center + translation,
+        rotation=rotation @ geometry.rotation,
+        size_m=geometry.size_m,
+    )
 
 
 def test_box_is_grasped_across_its_narrow_side():

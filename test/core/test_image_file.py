@@ -1,4 +1,5 @@
 """Pictures from files: every kind becomes upright 8-bit RGB, every fault one ImageError."""
+
 import io
 import random
 
@@ -56,8 +57,13 @@ def test_numbers_without_a_range_are_refused(tmp_path, dtype):
 def test_what_is_no_picture(tmp_path):
     (tmp_path / 'text.png').write_text('hello')
     (tmp_path / 'empty.jpg').touch()
-    for name, reason in [('', 'directory'), ('absent.png', 'No such file'), ('text.png', 'not a picture'),
-                         ('empty.jpg', 'not a picture'), ('\udcff.png', 'No such file')]:  # fmt: skip
+    for name, reason in [
+        ('', 'directory'),
+        ('absent.png', 'No such file'),
+        ('text.png', 'not a picture'),
+        ('empty.jpg', 'not a picture'),
+        ('\udcff.png', 'No such file'),
+    ]:
         with pytest.raises(ImageError, match=reason):
             read_image(tmp_path / name)
 

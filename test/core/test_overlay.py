@@ -1,4 +1,5 @@
 """The overlay: what is drawn where, at any size and in any script."""
+
 import threading
 from itertools import combinations
 

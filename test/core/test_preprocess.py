@@ -1,4 +1,5 @@
 """Sizes and patch order of Qwen's image input, SAM3's square input, on the CPU."""
+
 import numpy as np
 import pytest
 import torch
@@ -10,13 +11,16 @@ from instructsam.core.preprocess import QwenPreprocessor, normalise, resize, sam
 PUBLISHED = QwenPreprocessor(min_pixels=65536, max_pixels=16777216)
 
 
-@pytest.mark.parametrize(('size', 'expected'), [
-    ((480, 640), (480, 640)),
-    ((720, 1280), (704, 1280)),  # 22.5 units of 32 px: half to even
-    ((1, 1), (256, 256)),  # up to the least number of pixels
-    ((4320, 7680), (3072, 5440)),  # down to the most
-    ((10, 2000), (32, 3648)),
-])
+@pytest.mark.parametrize(
+    ('size', 'expected'),
+    [
+        ((480, 640), (480, 640)),
+        ((720, 1280), (704, 1280)),  # 22.5 units of 32 px: half to even
+        ((1, 1), (256, 256)),  # up to the least number of pixels
+        ((4320, 7680), (3072, 5440)),  # down to the most
+        ((10, 2000), (32, 3648)),
+    ],
+)
 def test_target_size(size, expected):
     height, width = PUBLISHED.target_size(*size)
     assert height % 32 == width % 32 == 0
@@ -27,13 +31,15 @@ def test_target_size(size, expected):
 def test_sizes_match_transformers():
     smart_resize = pytest.importorskip(
         'transformers.models.qwen2_vl.image_processing_qwen2_vl',
-        reason="this release of transformers needs torchvision for Qwen's image processor", exc_type=ImportError,
+        reason="this release of transformers needs torchvision for Qwen's image processor",
+        exc_type=ImportError,
     ).smart_resize
     random = np.random.default_rng(0)
     for height, width in random.integers(1, 5000, (500, 2)).tolist():
         if max(height, width) <= 200 * min(height, width):
             expected = smart_resize(
-                height, width, factor=32, min_pixels=PUBLISHED.min_pixels, max_pixels=PUBLISHED.max_pixels)
+                height, width, factor=32, min_pixels=PUBLISHED.min_pixels, max_pixels=PUBLISHED.max_pixels
+            )
             assert PUBLISHED.target_size(height, width) == expected, (height, width)
 
 
@@ -48,7 +54,9 @@ def test_patches_that_merge_follow_each_other():
     assert patches.shape == (rows * columns, 3 * 2 * 16 * 16)
     seen = ((patches[:, 0] * 0.5 + 0.5) * 255).round().int().tolist()
     squares = [
-        int(number) for r in range(0, rows, 2) for c in range(0, columns, 2)
+        int(number)
+        for r in range(0, rows, 2)
+        for c in range(0, columns, 2)
         for number in numbers[r : r + 2, c : c + 2].ravel()
     ]
     assert seen == squares

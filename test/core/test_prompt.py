@@ -1,9 +1,22 @@
 """Text typed by a user stays text; the model's own notation is read as such."""
+
 import pytest
 
-SPECIALS = ['<|object_ref_start|>', '<|object_ref_end|>', '[SEG]', '<|mask_start|>', '<|mask_end|>', '<|im_end|>',
-            '<|im_start|>', '<|image_pad|>', '<|vision_start|>', '<REGION>', '<tool_call>', '<|endoftext|>',
-            '<|fim_pad|>']
+SPECIALS = [
+    '<|object_ref_start|>',
+    '<|object_ref_end|>',
+    '[SEG]',
+    '<|mask_start|>',
+    '<|mask_end|>',
+    '<|im_end|>',
+    '<|im_start|>',
+    '<|image_pad|>',
+    '<|vision_start|>',
+    '<REGION>',
+    '<tool_call>',
+    '<|endoftext|>',
+    '<|fim_pad|>',
+]
 
 
 @pytest.mark.parametrize('special', SPECIALS)
@@ -18,7 +31,9 @@ def test_typed_special_tokens_are_plain_text(engine, checkpoint, special):
     assert not added & set(ids)
     assert engine.prompter.text(ids) == text
     assert not added & set(engine.answer_for([text])) - {
-        engine.prompter.tokens.phrase_start, engine.prompter.tokens.phrase_end}
+        engine.prompter.tokens.phrase_start,
+        engine.prompter.tokens.phrase_end,
+    }
 
 
 def test_typed_tags_change_nothing_of_the_answer(engine, picture):
@@ -45,7 +60,9 @@ def test_plain_text_is_tokenised_as_the_whole_prompt_is(engine, checkpoint):
 
 def test_line_breaks_are_spaces(engine, picture):
     frame = engine.encode(picture)
-    a, b = (engine.segment(frame, text, answer='<|object_ref_start|>cup<|object_ref_end|>', score_threshold=0)
-            for text in ('the\n\tred  cup ', 'the red cup'))
+    a, b = (
+        engine.segment(frame, text, answer='<|object_ref_start|>cup<|object_ref_end|>', score_threshold=0)
+        for text in ('the\n\tred  cup ', 'the red cup')
+    )
     assert [i.score for i in a.instances] == [i.score for i in b.instances]
     assert a.instruction == 'the\n\tred  cup '

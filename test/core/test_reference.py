@@ -3,6 +3,7 @@
 The folder is $INSTRUCTSAM_REFERENCE or the copy in test/data/reference; its README describes every tensor. Nothing here
 assumes the sizes of that copy. Floats: atol 2e-4 + rtol 1e-3; ids, masks and positions exactly.
 """
+
 import json
 import os
 from pathlib import Path
@@ -253,8 +254,11 @@ def test_engine_in_reference_mode(load_engine, case):
     """The same through the engine: scores and full-size masks, the answer written in one pass."""
     engine, recording = load_engine('reference'), Recording(case)
     result = engine.segment(
-        engine.encode(picture(case)), case['question'], answer=case['forced_text'],
-        score_threshold=0, suppress_duplicates=False,
+        engine.encode(picture(case)),
+        case['question'],
+        answer=case['forced_text'],
+        score_threshold=0,
+        suppress_duplicates=False,
     )
     assert [result.height, result.width] == case['original_size']
     assert len(result.phrases) == case['n_groups']

@@ -1,4 +1,5 @@
 """Run lengths against pycocotools."""
+
 import numpy as np
 import pytest
 from pycocotools import mask as coco

@@ -1,4 +1,5 @@
 """Ids over time on pictures of coloured discs: they stay with the objects, whatever moves and whatever is missed."""
+
 import cv2
 import numpy as np
 import pytest

@@ -4,6 +4,7 @@ The folder is $INSTRUCTSAM_REFERENCE or the copy in test/data/reference; nothing
 rtol 1e-4, assignments exactly, gradient norms rtol 1e-3. Where the recordings hold a fault of the authors' code that is
 not repeated here, the test says which and checks what we do instead.
 """
+
 import itertools
 import json
 import os
@@ -49,8 +50,7 @@ def annotated(record):
         phrase = annotation.get('category', annotation['text']).rstrip('.').lower()
         if annotation['ann_type'] == 'bbox':
             size = np.array([record['width'], record['height']] * 2, float)
-            found[phrase] = Target(boxes=tuple(
-                tuple(np.array([x, y, x + w, y + h]) / size) for x, y, w, h in entries))
+            found[phrase] = Target(boxes=tuple(tuple(np.array([x, y, x + w, y + h]) / size) for x, y, w, h in entries))
         else:
             found[phrase] = Target(masks=tuple(read_mask(e, record['height'], record['width']) for e in entries))
     return found
@@ -91,13 +91,17 @@ def test_sequences(load_engine, checkpoint, name):
     assert [list(grid) for grid in batch.grids] == recorded['image_grid_thw'].tolist()
     if 'last_hidden_state' in recorded:
         torch.testing.assert_close(
-            read(engine.model, batch)[real], recorded['last_hidden_state'][real], atol=2e-4, rtol=1e-3)
+            read(engine.model, batch)[real], recorded['last_hidden_state'][real], atol=2e-4, rtol=1e-3
+        )
 
 
 def has_null(name):
     """Whether a phrase of the batch has nothing to find (a null annotation)."""
-    return any(annotation['ann'] is None for key in SUMMARY[name]['records']
-               for annotation in json.loads(RECORDS[key]['annotation']))
+    return any(
+        annotation['ann'] is None
+        for key in SUMMARY[name]['records']
+        for annotation in json.loads(RECORDS[key]['annotation'])
+    )
 
 
 class Kinks:
@@ -148,7 +152,8 @@ def gradient_norms(model, loss):
     loss.backward(retain_graph=True)
     frozen = 'model.grounding_model.model.vision_encoder.'  # as in the recipe; the forward pass freezes nothing
     return {
-        key: float(parameter.grad.norm()) for key, parameter in model.named_parameters()
+        key: float(parameter.grad.norm())
+        for key, parameter in model.named_parameters()
         if parameter.grad is not None and parameter.grad.any() and not key.startswith(frozen)
     }
 
@@ -171,8 +176,13 @@ def test_losses_assignments_and_gradients(trainable, load_engine, checkpoint, na
     losses = output.terms.losses(AS_RECORDED)
     answer = output.answer / output.tokens
     total = answer + sum(losses.values())
-    got = {'loss': total, 'ce_loss': answer, 'mask_bce_loss': losses['mask_bce'],
-           'mask_dice_loss': losses['mask_dice'], 'cls_loss': losses['presence']}
+    got = {
+        'loss': total,
+        'ce_loss': answer,
+        'mask_bce_loss': losses['mask_bce'],
+        'mask_dice_loss': losses['mask_dice'],
+        'cls_loss': losses['presence'],
+    }
     for term, value in got.items():
         assert float(value) == pytest.approx(recorded['losses'][term], rel=1e-4), term
     wrong = differences(gradient_norms(trainable, total), recorded['grad_norms'])

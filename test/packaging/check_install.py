@@ -2,6 +2,7 @@
 
 Asserts that the packages are complete and that a message crosses DDS.
 """
+
 import sys
 import time
 from pathlib import Path

@@ -1,4 +1,5 @@
 """Fresh environments to install into: ROS wheels from a folder that is filled once, torch from the running one."""
+
 import hashlib
 import importlib.metadata
 import os
@@ -36,9 +37,14 @@ def run(*command, variables=None, cwd=None):
     env['PATH'] = ros_source.joined(p for p in env['PATH'].split(os.pathsep) if not p.startswith(sys.prefix))
     command = [str(part) for part in command]
     done = subprocess.run(
-        command, env={**env, **(variables or {})}, cwd=cwd,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        command,
+        env={**env, **(variables or {})},
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     assert done.returncode == 0, f'{command} exited with {done.returncode}:\n{done.stdout[-6000:]}'
     return done.stdout
 

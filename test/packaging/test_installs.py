@@ -2,6 +2,7 @@
 
 All in one file, so that one process has them: they share a folder of wheels.
 """
+
 import os
 import re
 import shutil

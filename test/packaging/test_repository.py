@@ -1,4 +1,5 @@
 """Facts that several files of the repository state, and that have to agree."""
+
 import importlib.metadata
 import os
 import re

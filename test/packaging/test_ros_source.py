@@ -1,4 +1,5 @@
 """The decision where ROS comes from, on made-up machines."""
+
 import pytest
 import ros_source
 from ros_source import NONE, SOURCED, WHEELS

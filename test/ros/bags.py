@@ -1,4 +1,5 @@
 """Small bags of moving squares, an engine that finds their colours, and what `instructsam bag` made of them."""
+
 import os
 import signal
 from types import SimpleNamespace
@@ -48,12 +49,16 @@ class Engine:
             raise InstructionError('that is no question.')
         found = [
             Instance(Rle.encode(frame.image[..., channel] > 200), 0.9 - 0.1 * channel, f'{color} thing', channel)
-            for channel, color in enumerate(COLORS) if color in instruction and (frame.image[..., channel] > 200).any()
-        ]  # fmt: skip
+            for channel, color in enumerate(COLORS)
+            if color in instruction and (frame.image[..., channel] > 200).any()
+        ]
         return Result(
-            instruction, ', '.join(instance.phrase for instance in found), *frame.image.shape[:2],
-            tuple(each for each in found if each.score > score_threshold), timings_ms=dict.fromkeys(STAGES, 1.0),
-        )  # fmt: skip
+            instruction,
+            ', '.join(instance.phrase for instance in found),
+            *frame.image.shape[:2],
+            tuple(each for each in found if each.score > score_threshold),
+            timings_ms=dict.fromkeys(STAGES, 1.0),
+        )
 
 
 @pytest.fixture
@@ -135,8 +140,9 @@ def read(path, topic=None):
     with Reader(path) as reader:
         return [
             ((time_ns - START_NS) // 1_000_000, connection.topic, data)
-            for connection, time_ns, data in reader.messages() if topic in (None, connection.topic)
-        ]  # fmt: skip
+            for connection, time_ns, data in reader.messages()
+            if topic in (None, connection.topic)
+        ]
 
 
 def without_times(message):

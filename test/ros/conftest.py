@@ -1,4 +1,5 @@
 """The robot that tests use to talk to a node."""
+
 import sys
 from contextlib import contextmanager
 from pathlib import Path

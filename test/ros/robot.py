@@ -1,4 +1,5 @@
 """A robot for tests and benchmarks: it talks to a perception node in another process, over real DDS."""
+
 import os
 import signal
 import subprocess
@@ -191,9 +192,14 @@ class Robot:
         """Sends a goal of the action, see Segment.action; returns the Goal."""
         if self._action is None:
             self._action = ActionClient(
-                self.node, Segment, '/perception/segment', goal_service_qos_profile=ROOM,
-                result_service_qos_profile=ROOM, cancel_service_qos_profile=ROOM, feedback_sub_qos_profile=ROOM,
-            )  # fmt: skip
+                self.node,
+                Segment,
+                '/perception/segment',
+                goal_service_qos_profile=ROOM,
+                result_service_qos_profile=ROOM,
+                cancel_service_qos_profile=ROOM,
+                feedback_sub_qos_profile=ROOM,
+            )
             self.wait(self._action.server_is_ready)
             deadline = time.monotonic() + PATIENCE_S
             # see call(); a goal without an instruction is aborted at once

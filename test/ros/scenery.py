@@ -1,4 +1,5 @@
 """What the stand-in for the engine finds in any picture, and a table on which that stands."""
+
 import numpy as np
 
 

@@ -12,6 +12,7 @@ The log says when the work for an instruction begins, the answer of a result wha
 Models: `slow S` takes S seconds to load, `missing` does not load, `heavy S` takes S seconds to encode an image.
 Diagnostics come ten times as often as from the node alone, so that those who wait for them do not wait long.
 """
+
 import json
 import sys
 import time

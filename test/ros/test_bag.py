@@ -1,4 +1,5 @@
 """`instructsam bag`: what is written, and what is told of input that cannot be used."""
+
 import numpy as np
 import pytest
 
@@ -166,13 +167,21 @@ def test_a_timeline(tmp_path, capsys):
     )
     assert run(write(tmp_path / 'in', 'mcap', recording()), tmp_path / 'out', '--instructions', timeline) == 0
     assert [(ms, each.instruction, each.instruction_id, each.status) for ms, each in results(tmp_path / 'out')] == [
-        (200, 'red', 1, 0), (300, 'blue', 2, 1), *((ms, 'red green', 3, 0) for ms in (500, 600, 700)),
-    ]  # fmt: skip
+        (200, 'red', 1, 0),
+        (300, 'blue', 2, 1),
+        *((ms, 'red green', 3, 0) for ms in (500, 600, 700)),
+    ]
     ids = [[instance.track_id for instance in message.instances] for message in only_results(tmp_path / 'out')]
     assert ids == [[0], [], [0, 1], [0, 1], [0, 1]]  # an instruction begins anew
     out = capsys.readouterr().out
-    for row in ('images          8', 'answered        4', 'no target       1', 'errors          0',
-                'no instruction  3', 'instances       7'):  # fmt: skip
+    for row in (
+        'images          8',
+        'answered        4',
+        'no target       1',
+        'errors          0',
+        'no instruction  3',
+        'instances       7',
+    ):
         assert row in out
 
 
@@ -181,8 +190,12 @@ def test_instructions_that_were_recorded(tmp_path):
     said = [(ms, '/instruction', String(data=text)) for ms, text in said]
     assert run(write(tmp_path / 'in', 'sqlite3', recording(*said)), tmp_path / 'out') == 0
     assert [(ms, each.instruction, each.instruction_id) for ms, each in results(tmp_path / 'out')] == [
-        (200, 'green', 1), (300, 'red', 2), (400, 'red', 2), (500, 'red', 2), (700, 'red', 3),
-    ]  # fmt: skip
+        (200, 'green', 1),
+        (300, 'red', 2),
+        (400, 'red', 2),
+        (500, 'red', 2),
+        (700, 'red', 3),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -217,8 +230,11 @@ def test_images_that_cannot_be_read_are_errors(tmp_path, capfd):
     short.data = short.data[:100]
     backwards = frame(2)[2]
     backwards.header.stamp.sec = -5
-    broken = [(100, '/camera/image', short), (200, '/camera/image', backwards),
-              (300, '/camera/image', (b'\0\1\0\0\7', 'sensor_msgs/msg/Image'))]  # fmt: skip
+    broken = [
+        (100, '/camera/image', short),
+        (200, '/camera/image', backwards),
+        (300, '/camera/image', (b'\0\1\0\0\7', 'sensor_msgs/msg/Image')),
+    ]
     source = write(tmp_path / 'in', 'mcap', [frame(0), *broken, frame(4)])
     assert run(source, tmp_path / 'out', '--instruction', 'red', '--label-images') == 0
     made = only_results(tmp_path / 'out')

@@ -1,4 +1,5 @@
 """The built-in model on a bag, by `instructsam bag` and by the node that hears it replayed."""
+
 import sys
 from pathlib import Path
 
@@ -72,8 +73,15 @@ class UntilAnswered:
 
 def test_the_node_gives_the_same_results(tmp_path, robot):
     """Masks, scores, geometry, ids, messages: all but the times. The instruction changes on the way."""
-    source = write(tmp_path / 'in', 'mcap', [*small_table(4), (0, '/instruction', String(data='the apples')),
-                                             (150, '/instruction', String(data='the green glasses'))])  # fmt: skip
+    source = write(
+        tmp_path / 'in',
+        'mcap',
+        [
+            *small_table(4),
+            (0, '/instruction', String(data='the apples')),
+            (150, '/instruction', String(data='the green glasses')),
+        ],
+    )
     assert run(source, tmp_path / 'out', '--topic', '/image/compressed', '--depth', '/depth') == 0
     expected = only_results(tmp_path / 'out')
     assert [message.instruction_id for message in expected] == [1, 1, 2, 2]

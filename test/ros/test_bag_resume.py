@@ -1,4 +1,5 @@
 """`instructsam bag` that was killed, interrupted or started twice."""
+
 import os
 import signal
 import subprocess

@@ -1,4 +1,5 @@
 """`instructsam bag show`."""
+
 import cv2
 import numpy as np
 import pytest

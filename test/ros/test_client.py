@@ -1,4 +1,5 @@
 """The client in Python, and the examples that use it, against a node in another process."""
+
 import os
 import subprocess
 import sys
@@ -107,12 +108,15 @@ def test_next_image_and_one_with_a_stamp(robot, perception):
     assert found.stamp_s == newest - 1
 
 
-@pytest.mark.parametrize(('fields', 'says'), [
-    ({'instruction': 'bad words'}, 'words'),
-    ({'instruction': ''}, 'the instruction is empty'),
-    ({'camera': 'left'}, "no camera 'left'"),
-    ({'instruction': 'sleep 60', 'timeout': 0.5}, 'no result within'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('fields', 'says'),
+    [
+        ({'instruction': 'bad words'}, 'words'),
+        ({'instruction': ''}, 'the instruction is empty'),
+        ({'camera': 'left'}, "no camera 'left'"),
+        ({'instruction': 'sleep 60', 'timeout': 0.5}, 'no result within'),
+    ],
+)
 def test_a_clear_no(perception, fields, says):
     perception.find('the mugs', timeout=20.0)  # so that the node has been found
     with pytest.raises(PerceptionError, match=says):
@@ -147,17 +151,24 @@ def test_watch_says_what_goes_wrong(robot, perception):
     perception.stop()
 
 
-@pytest.mark.parametrize(('arguments', 'says'), [
-    (['find_one.py', 'the mugs'], 'box, score 0.95, '),
-    (['watch_stream.py', 'the mugs', '2'], '#0 box 0.95'),
-    (['pick_loop.py', 'the mugs'], '1 picked; 8 left that cannot be grasped'),
-], ids=['find one', 'watch a stream', 'pick loop'])  # fmt: skip
+@pytest.mark.parametrize(
+    ('arguments', 'says'),
+    [
+        (['find_one.py', 'the mugs'], 'box, score 0.95, '),
+        (['watch_stream.py', 'the mugs', '2'], '#0 box 0.95'),
+        (['pick_loop.py', 'the mugs'], '1 picked; 8 left that cannot be grasped'),
+    ],
+    ids=['find one', 'watch a stream', 'pick loop'],
+)
 def test_examples(robot, arguments, says):
     with a_stream(robot, depth_image()):
         done = subprocess.run(
-            [sys.executable, EXAMPLES / arguments[0], *arguments[1:]], capture_output=True, text=True, timeout=60,
+            [sys.executable, EXAMPLES / arguments[0], *arguments[1:]],
+            capture_output=True,
+            text=True,
+            timeout=60,
             env=os.environ | {'ROS_DOMAIN_ID': str(robot.domain_id)},
-        )  # fmt: skip
+        )
     assert done.returncode == 0 and says in done.stdout and not done.stderr, done.stdout + done.stderr
 
 

@@ -1,4 +1,5 @@
 """`instructsam demo` as a user runs it: three processes over DDS."""
+
 import os
 import re
 import signal
@@ -91,13 +92,16 @@ def test_live_from_an_instruction_to_a_grasp(tmp_path, mark):
     assert done.stdout.splitlines()[-1].endswith(str(tmp_path / 'live.png'))
 
 
-@pytest.mark.parametrize(('arguments', 'said'), [
-    (['--recording', 'absent', '--instruction', 'a'], 'absent does not exist'),
-    (['--recording', '.'], 'give an --instruction for your recording'),
-    (['--recording', '.', '--instruction', 'a'], 'holds no pictures'),
-    (['--recording', '.', '--live'], 'not both'),
-    (['--seed', '1'], '--seed chooses the table of --live'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        (['--recording', 'absent', '--instruction', 'a'], 'absent does not exist'),
+        (['--recording', '.'], 'give an --instruction for your recording'),
+        (['--recording', '.', '--instruction', 'a'], 'holds no pictures'),
+        (['--recording', '.', '--live'], 'not both'),
+        (['--seed', '1'], '--seed chooses the table of --live'),
+    ],
+)
 def test_recordings_that_cannot_be_shown(tmp_path, monkeypatch, capsys, arguments, said):
     monkeypatch.chdir(tmp_path)
     assert cli.main(['demo', *arguments]) == 2

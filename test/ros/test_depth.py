@@ -1,4 +1,5 @@
 """Depth images and camera infos from messages to arrays."""
+
 import numpy as np
 import pytest
 
@@ -31,12 +32,16 @@ def test_millimetres_and_metres(padding):
     np.testing.assert_array_equal(to_depth(image(metres, '32FC1', padding)), metres)
 
 
-@pytest.mark.parametrize(('fields', 'says'), [
-    ({'encoding': 'rgb8'}, "'rgb8': expected 16UC1 .mm. or 32FC1 .m., aligned"),
-    ({'data': b'12'}, 'data has 2 bytes'),
-    ({'step': 1}, 'step is 1'),
-    ({'height': 0, 'width': 0, 'data': b''}, 'empty'),
-], ids=['another encoding', 'cut off', 'rows too short', 'empty'])  # fmt: skip
+@pytest.mark.parametrize(
+    ('fields', 'says'),
+    [
+        ({'encoding': 'rgb8'}, "'rgb8': expected 16UC1 .mm. or 32FC1 .m., aligned"),
+        ({'data': b'12'}, 'data has 2 bytes'),
+        ({'step': 1}, 'step is 1'),
+        ({'height': 0, 'width': 0, 'data': b''}, 'empty'),
+    ],
+    ids=['another encoding', 'cut off', 'rows too short', 'empty'],
+)
 def test_what_is_no_depth_is_refused(fields, says):
     with pytest.raises(ImageFormatError, match=says):
         to_depth(image(np.ones((3, 4), np.uint16), **{'encoding': '16UC1', **fields}))
@@ -49,12 +54,16 @@ def test_camera_info():
     assert camera_model(CameraInfo(height=48, width=64, k=K)) is model  # not worked out for every image
 
 
-@pytest.mark.parametrize(('fields', 'says'), [
-    ({'k': [0.0] * 9}, 'focal lengths'),
-    ({'k': [float('nan')] * 9}, 'focal lengths'),
-    ({'height': 0, 'width': 0}, 'not filled in'),
-    ({'distortion_model': 'magic', 'd': [0.1] * 5}, 'magic'),
-], ids=['zeros', 'nan', 'empty', 'unknown lens'])  # fmt: skip
+@pytest.mark.parametrize(
+    ('fields', 'says'),
+    [
+        ({'k': [0.0] * 9}, 'focal lengths'),
+        ({'k': [float('nan')] * 9}, 'focal lengths'),
+        ({'height': 0, 'width': 0}, 'not filled in'),
+        ({'distortion_model': 'magic', 'd': [0.1] * 5}, 'magic'),
+    ],
+    ids=['zeros', 'nan', 'empty', 'unknown lens'],
+)
 def test_camera_info_that_says_nothing_is_refused(fields, says):
     with pytest.raises(GeometryError, match=says):
         camera_model(CameraInfo(**{'height': 48, 'width': 64, 'k': K, **fields}))

@@ -1,4 +1,5 @@
 """Geometry in another frame: TF at the image's stamp, and a clear no where tf2_ros is not installed."""
+
 import importlib.util
 import sys
 from types import SimpleNamespace

@@ -1,4 +1,5 @@
 """Every encoding against pictures laid out by hand in NumPy, and every fault against its one message."""
+
 import itertools
 import sys
 import types
@@ -88,9 +89,13 @@ def image(encoding, pixels, padding=0, big_endian=False):
     rows = np.ascontiguousarray(pixels).view(np.uint8).reshape(len(pixels), -1)
     padded = np.pad(rows, ((0, 0), (0, padding)), constant_values=99)
     return Image(
-        height=HEIGHT, width=WIDTH, encoding=encoding, is_bigendian=int(big_endian), step=padded.shape[1],
+        height=HEIGHT,
+        width=WIDTH,
+        encoding=encoding,
+        is_bigendian=int(big_endian),
+        step=padded.shape[1],
         data=padded.tobytes(),
-    )  # fmt: skip
+    )
 
 
 def by_cv_bridge(msg):

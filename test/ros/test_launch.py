@@ -1,4 +1,5 @@
 """The launch file: what can be known without launch (which PyPI lacks), and all of it where launch_ros is installed."""
+
 import ast
 import sys
 from pathlib import Path
@@ -82,10 +83,17 @@ def test_a_replayed_picture_is_answered(robot, tmp_path):
     instruction = 'the robot\'s "mug": no. 1 #red'
     launch = robot.start(
         command=[
-            sys.executable, '-c', LAUNCH, str(FILE), f'params_file:={parameters}', f'instruction:={instruction}',
-            f'replay:={tmp_path / "a picture.png"}', 'image:=/camera/image', 'device:=cpu',
+            sys.executable,
+            '-c',
+            LAUNCH,
+            str(FILE),
+            f'params_file:={parameters}',
+            f'instruction:={instruction}',
+            f'replay:={tmp_path / "a picture.png"}',
+            'image:=/camera/image',
+            'device:=cpu',
         ]
-    )  # fmt: skip
+    )
     result = robot.next_result()
     assert (result.instruction, result.height, result.width) == (instruction, 48, 64)
     launch.interrupt()

@@ -1,4 +1,5 @@
 """The one-slot mailbox: always the newest, nothing uncounted."""
+
 import threading
 
 import pytest

@@ -1,4 +1,5 @@
 """Results to messages and back: COCO's own tool reads the masks, and the wire keeps every byte."""
+
 import numpy as np
 import pytest
 from pycocotools import mask as coco
@@ -62,9 +63,7 @@ def test_counts_that_do_not_fill_the_image_are_refused():
 
 def test_result():
     masks = some_masks()
-    result = result_of(
-        masks, warning='only for tables', timings_ms={stage: 1.5 + i for i, stage in enumerate(STAGES)}
-    )
+    result = result_of(masks, warning='only for tables', timings_ms={stage: 1.5 + i for i, stage in enumerate(STAGES)})
     sent = messages.to_msg(result, HEADER, ' the mugs ', 2**63)
     received = over_the_wire(sent)
     assert received == sent

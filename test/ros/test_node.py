@@ -1,4 +1,5 @@
 """The node from image and instruction to result, with a stand-in engine (standin.py) in a process of its own."""
+
 import json
 
 import numpy as np

@@ -1,4 +1,5 @@
 """The node while the model is at work: it answers, and it ends when told to."""
+
 import signal
 import sys
 import time

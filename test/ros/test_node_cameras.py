@@ -1,4 +1,5 @@
 """Several cameras on one node: fair turns, topics of their own, one model."""
+
 import time
 
 import numpy as np
@@ -64,7 +65,7 @@ def test_goals_name_their_camera(pair):
     for name in ('right', 'left'):
         assert pair.ask('the mugs', camera=name).end()[1].header.frame_id == name
     assert pair.ask('the mugs').end()[1].header.frame_id == 'left'  # the first
-    assert "there are: left, right" in pair.ask('the mugs', camera='rear').end()[1].message
+    assert 'there are: left, right' in pair.ask('the mugs', camera='rear').end()[1].message
 
 
 def test_one_answer_a_camera_on_instruction(pair):

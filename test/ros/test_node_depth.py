@@ -1,4 +1,5 @@
 """3D in the node: which depth belongs to an image, what is said where none does, and bad depth."""
+
 import time
 from functools import partial
 
@@ -101,12 +102,16 @@ def test_depth_that_comes_later_is_waited_for(robot, seeing):
     assert robot.result_of(stamp).geometry_frame_id == OPTICAL
 
 
-@pytest.mark.parametrize(('depth', 'fields', 'says'), [
-    (np.full((24, 32), 1000, np.uint16), {}, 'align'),
-    (table(), {'k': [0.0] * 9}, 'focal lengths'),
-    (table(), {'encoding': 'rgb8'}, 'expected 16UC1'),
-    (table(), {'data': b'12'}, 'data has 2 bytes'),
-], ids=['another size', 'intrinsics of zeros', 'another encoding', 'cut off'])  # fmt: skip
+@pytest.mark.parametrize(
+    ('depth', 'fields', 'says'),
+    [
+        (np.full((24, 32), 1000, np.uint16), {}, 'align'),
+        (table(), {'k': [0.0] * 9}, 'focal lengths'),
+        (table(), {'encoding': 'rgb8'}, 'expected 16UC1'),
+        (table(), {'data': b'12'}, 'data has 2 bytes'),
+    ],
+    ids=['another size', 'intrinsics of zeros', 'another encoding', 'cut off'],
+)
 def test_bad_depth_is_named_and_masks_are_not_lost(seeing, depth, fields, says):
     result = seeing(depth, **fields)
     assert result.status == InstanceArray.STATUS_OK and len(result.instances) == 9

@@ -1,4 +1,5 @@
 """States and parameters of the node."""
+
 import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')

@@ -1,4 +1,5 @@
 """The parameter table, its documentation and the command line."""
+
 import subprocess
 import sys
 from pathlib import Path

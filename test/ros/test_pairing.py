@@ -1,4 +1,5 @@
 """Depth and camera info for a picture: equal stamps, a tolerance where one is set, and never a guess."""
+
 import threading
 from types import SimpleNamespace
 

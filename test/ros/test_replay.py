@@ -1,4 +1,5 @@
 """Bags and pictures replayed by a process of its own, heard over real DDS; the schedule on a clock of the test's."""
+
 import os
 import signal
 import subprocess

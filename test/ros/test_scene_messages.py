@@ -1,4 +1,5 @@
 """Points, markers and grasp candidates as messages: fields, frames and what belongs to which instance."""
+
 import numpy as np
 import pytest
 

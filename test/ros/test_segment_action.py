@@ -1,4 +1,5 @@
 """The action `segment` over real DDS: every goal comes to a defined end, and the node lives on."""
+
 import os
 import signal
 import subprocess

@@ -1,4 +1,5 @@
 """The simulated camera as its user sees it: what belongs together, what is true, and what a reset does."""
+
 import json
 import os
 import subprocess
@@ -148,8 +149,11 @@ def test_reset_puts_another_scene_there_and_the_same_one_back(robot):
     watcher = Watcher(robot, 'seed:=4', 'split:=val')
     before = watcher.shots(1)[0]
     shown = {}
-    for name, fields in {'other': {'seed': 5, 'split': 'val'}, 'default split': {'seed': 4},
-                         'again': {'seed': 4, 'split': 'val'}}.items():  # fmt: skip
+    for name, fields in {
+        'other': {'seed': 5, 'split': 'val'},
+        'default split': {'seed': 4},
+        'again': {'seed': 4, 'split': 'val'},
+    }.items():
         response = watcher.reset(**fields)
         assert response.success, response.message
         stamp = _key(response.stamp)
@@ -179,12 +183,15 @@ def test_a_moving_camera_and_its_truth(robot):
     assert apart_m and np.median(apart_m) < NEAR_M
 
 
-@pytest.mark.parametrize(('parameter', 'says'), [
-    ('split:=tset', "split 'tset' is not one of train, val, test, unseen"),
-    ('width:=10', 'width out of range. Min: 32'),
-    ('rate_hz:=fast', "'rate_hz' to 'fast' of type 'STRING', expecting type 'DOUBLE'"),
-    ("frame_id:=''", 'frame_id is empty'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('parameter', 'says'),
+    [
+        ('split:=tset', "split 'tset' is not one of train, val, test, unseen"),
+        ('width:=10', 'width out of range. Min: 32'),
+        ('rate_hz:=fast', "'rate_hz' to 'fast' of type 'STRING', expecting type 'DOUBLE'"),
+        ("frame_id:=''", 'frame_id is empty'),
+    ],
+)
 def test_bad_parameters_end_it_in_one_line(domain_id, parameter, says):
     env = os.environ | {'ROS_DOMAIN_ID': str(domain_id), 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
     done = subprocess.run(

@@ -1,4 +1,5 @@
 """The views that ship show topics that the node has, of the types that they show."""
+
 import json
 from pathlib import Path
 

@@ -1,4 +1,5 @@
 """Fixtures of the training tests."""
+
 import json
 import multiprocessing
 import os
@@ -74,8 +75,18 @@ def launch(processes, tmp_path):
             port = str(free.getsockname()[1])
         started, logs, script = [], [], str(Path(__file__).with_name('rank.py'))
         for rank in range(world):
-            env = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port, 'RANK': str(rank), 'LOCAL_RANK': str(rank),
-                   'WORLD_SIZE': str(world), 'LOCAL_WORLD_SIZE': str(world)} if world > 1 else {}  # fmt: skip
+            env = (
+                {
+                    'MASTER_ADDR': '127.0.0.1',
+                    'MASTER_PORT': port,
+                    'RANK': str(rank),
+                    'LOCAL_RANK': str(rank),
+                    'WORLD_SIZE': str(world),
+                    'LOCAL_WORLD_SIZE': str(world),
+                }
+                if world > 1
+                else {}
+            )
             logs.append(tmp_path / f'log_{port}_{rank}.txt')
             settings = {'ARGV': list(map(str, argv)), 'ENV': env, 'LOG': str(logs[-1]), 'KILL': None if rank else kill}
             process = processes.Process(target=runpy.run_path, args=(script, settings))
@@ -102,9 +113,12 @@ def start_model(tmp_path_factory):
         shutil.copytree(REFERENCE / 'checkpoint', folder)
         if dropout is not None:
             file = folder / 'sam3' / 'config.json'
-            config = json.loads(file.read_text(), object_hook=lambda keys: {
-                key: dropout if key.endswith('dropout') else value for key, value in keys.items()
-            })  # fmt: skip
+            config = json.loads(
+                file.read_text(),
+                object_hook=lambda keys: {
+                    key: dropout if key.endswith('dropout') else value for key, value in keys.items()
+                },
+            )
             for part in ('detr_encoder', 'detr_decoder', 'mask_decoder', 'geometry_encoder'):
                 config['detector_config'].setdefault(f'{part}_config', {})['dropout'] = dropout
             file.write_text(json.dumps(config))
@@ -134,20 +148,35 @@ def mix(tmp_path_factory):
         return {'type': 'seg', 'image': image, 'height': height, 'width': width, 'annotation': json.dumps(annotations)}
 
     forms = [
-        {'image': 'a.png', 'height': 60, 'width': 80, 'conversations': [
-            {'from': 'human', 'value': '<image>\nWhat is this?'}, {'from': 'gpt', 'value': 'Only noise.'}]},
-        {'image': 'a.png', 'height': 60, 'width': 80, 'mask': [square], 'conversations': [
-            {'from': 'human', 'value': '<image>\nFind the stripe.'},
-            {'from': 'gpt', 'value': '<|object_ref_start|>stripe<|object_ref_end|> [SEG].'}]},
+        {
+            'image': 'a.png',
+            'height': 60,
+            'width': 80,
+            'conversations': [
+                {'from': 'human', 'value': '<image>\nWhat is this?'},
+                {'from': 'gpt', 'value': 'Only noise.'},
+            ],
+        },
+        {
+            'image': 'a.png',
+            'height': 60,
+            'width': 80,
+            'mask': [square],
+            'conversations': [
+                {'from': 'human', 'value': '<image>\nFind the stripe.'},
+                {'from': 'gpt', 'value': '<|object_ref_start|>stripe<|object_ref_end|> [SEG].'},
+            ],
+        },
         {'image': 'a.png', 'height': 60, 'width': 80, 'text': 'the stripe', 'mask': square},
         seg('a.png', 60, 80, {'type': 'OCR', 'text': 'STOP', 'ann_type': 'mask', 'ann': [json.dumps(square)]}),
         seg('b.png', 70, 50, {'type': 'phrase', 'text': 'box', 'ann_type': 'mask', 'ann': [json.dumps(polygon)]}),
         seg('b.png', 70, 50, {'type': 'phrase', 'text': 'lid', 'ann_type': 'bbox', 'ann': ['[3, 4, 20, 30]']}),
         seg('b.png', 70, 50, {'type': 'phrase', 'text': 'cat', 'ann_type': 'mask', 'ann': None}),
-    ]  # fmt: skip
+    ]
     (folder / 'forms.json').write_text(json.dumps(forms))
-    (folder / 'recorded.json').write_text(json.dumps(list(json.loads(
-        (REFERENCE / 'training' / 'records.json').read_text()).values())))  # fmt: skip
+    (folder / 'recorded.json').write_text(
+        json.dumps(list(json.loads((REFERENCE / 'training' / 'records.json').read_text()).values()))
+    )
     return [
         {'annotations': str(folder / 'forms.json'), 'images': str(folder), 'repeat': 2},
         {'annotations': str(folder / 'recorded.json'), 'images': str(REFERENCE)},
@@ -160,8 +189,17 @@ def recipe(tmp_path, mix):
 
     def write(name, **keys):
         rates = {'language': 1e-3, 'vision': 1e-3, 'projector': 1e-3, 'decoder': 1e-3}
-        raw = {'stage': 'instruct', 'model': str(REFERENCE / 'checkpoint'), 'output': str(tmp_path / name), 'data': mix,
-               'steps': 3, 'rates': rates, 'log_every': 1, 'save_every': 1, **keys}  # fmt: skip
+        raw = {
+            'stage': 'instruct',
+            'model': str(REFERENCE / 'checkpoint'),
+            'output': str(tmp_path / name),
+            'data': mix,
+            'steps': 3,
+            'rates': rates,
+            'log_every': 1,
+            'save_every': 1,
+            **keys,
+        }
         path = tmp_path / f'{name}.yaml'
         path.write_text(yaml.safe_dump(raw))
         return path

@@ -3,6 +3,7 @@
 Globals: ARGV, of the `instructsam` command; ENV; LOG, the file that gets what it prints; KILL, (function, n) or None:
 as `function` ("module:name") is called for the nth time, the process kills itself as kill -9 would.
 """
+
 import importlib
 import multiprocessing
 import os

@@ -1,5 +1,6 @@
 """`instructsam train ablate`: from a plan to the table. Tiny models; the scenes are drawn by hand, which stands in for
 the benchmark's, so that figures mean nothing here; training runs in this process but for one."""
+
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,11 +59,15 @@ def plan(recipe, tmp_path, start_model):
 
     def write(**keys):
         raw = {
-            'output': str(tmp_path / 'ablation'), 'base': base,
-            'stage1': str(recipe('one', branches=True)), 'stage2': str(recipe('two', layers=False)),
-            'stage1_changes': ['steps=2', 'max_phrases=2'], 'stage2_changes': ['steps=2', 'max_phrases=2'],
-            'questions': {'scenes': 1, 'max_new_tokens': 4}, **keys,
-        }  # fmt: skip
+            'output': str(tmp_path / 'ablation'),
+            'base': base,
+            'stage1': str(recipe('one', branches=True)),
+            'stage2': str(recipe('two', layers=False)),
+            'stage1_changes': ['steps=2', 'max_phrases=2'],
+            'stage2_changes': ['steps=2', 'max_phrases=2'],
+            'questions': {'scenes': 1, 'max_new_tokens': 4},
+            **keys,
+        }
         path = tmp_path / 'plan.yaml'
         path.write_text(yaml.safe_dump(raw))
         return path
@@ -85,8 +90,12 @@ def test_a_whole_plan(plan, trained, capsys, tmp_path):
     path, out = plan(seeds=[3], variants=names, **changes), tmp_path / 'ablation'
     code, said, err = ablate(capsys, path)
     assert code == 0, err
-    runs = [f'{name}/seed3/{stage}.yaml' for name in ('full', 'no_bank', 'no_stage1', 'k4')
-            for stage in ('stage1', 'stage2') if (name, stage) != ('no_stage1', 'stage1')]  # fmt: skip
+    runs = [
+        f'{name}/seed3/{stage}.yaml'
+        for name in ('full', 'no_bank', 'no_stage1', 'k4')
+        for stage in ('stage1', 'stage2')
+        if (name, stage) != ('no_stage1', 'stage1')
+    ]
     assert trained == runs
     document = json.loads((out / 'results.json').read_text())
     assert list(document['rows']) == names
@@ -102,8 +111,10 @@ def test_a_whole_plan(plan, trained, capsys, tmp_path):
     for name, slots in (('k4', 4), ('full', 10)):
         assert ModelConfig.from_folder(out / name / 'seed3' / 'stage2' / 'final').num_queries == slots
 
-    weights = {name: load_file(out / name / 'seed3' / 'stage2' / 'final' / 'model.safetensors') for name in
-               ('full', 'no_bank', 'no_stage1')}  # fmt: skip
+    weights = {
+        name: load_file(out / name / 'seed3' / 'stage2' / 'final' / 'model.safetensors')
+        for name in ('full', 'no_bank', 'no_stage1')
+    }
     bank = {name: of['model.mask_queries'] for name, of in weights.items()}
     base = load_file(read_plan(path).base + '/model.safetensors')['model.mask_queries']
     assert torch.equal(bank['no_bank'], base) and not torch.equal(bank['full'], base)
@@ -217,8 +228,16 @@ def test_several_processes(monkeypatch):
     run_stand_in = lambda command: called.append(command) or SimpleNamespace(returncode=next(codes))  # noqa: E731
     monkeypatch.setattr(study.subprocess, 'run', run_stand_in)
     study.train('a.yaml', 2)
-    assert called[0][1:] == ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', '-m',
-                             'instructsam.core.cli', 'train', 'a.yaml']  # fmt: skip
+    assert called[0][1:] == [
+        '-m',
+        'torch.distributed.run',
+        '--standalone',
+        '--nproc-per-node=2',
+        '-m',
+        'instructsam.core.cli',
+        'train',
+        'a.yaml',
+    ]
     with pytest.raises(InstructSAMError, match='exit code 2'):
         study.train('a.yaml', 1)
     assert 'torch.distributed.run' not in called[1]
@@ -252,8 +271,21 @@ def test_the_report(plan):
     lines = table(document)
     assert len({len(line) for line in lines}) == 1 and len(lines) == 6
     cells = [cell.strip() for cell in lines[3].strip('|').split('|')]
-    assert cells == ['`causal`', '2', '39.0 ± 1.0', '-3.0 ± 1.0', '-2.0', 'same', '52.0 ± 1.0', '+1.0 ± 2.0', '-12.6',
-                     'mixed', '10.0 ± 0.0', '-', '50.0 ± 0.0']  # fmt: skip
+    assert cells == [
+        '`causal`',
+        '2',
+        '39.0 ± 1.0',
+        '-3.0 ± 1.0',
+        '-2.0',
+        'same',
+        '52.0 ± 1.0',
+        '+1.0 ± 2.0',
+        '-12.6',
+        'mixed',
+        '10.0 ± 0.0',
+        '-',
+        '50.0 ± 0.0',
+    ]
 
 
 def test_modes_are_for_instructions(recipe):

@@ -1,4 +1,5 @@
 """LoRA matrices: where they go, what trains beside them, how they are kept, refused and merged."""
+
 import json
 from pathlib import Path
 
@@ -98,8 +99,11 @@ def test_kept_beside_the_plain_weights_and_merged(model, tmp_path, capsys):
     assert not torch.allclose(answer(merged), answer(checkpoint.load(tmp_path / 'run', 'cpu', None, base_only=True)))
 
     capsys.readouterr()
-    for source, out, message in (('run', 'merged', 'is there already'), ('merged', 'new', 'nothing to merge'),
-                                 ('absent', 'new', 'nothing to merge')):  # fmt: skip
+    for source, out, message in (
+        ('run', 'merged', 'is there already'),
+        ('merged', 'new', 'nothing to merge'),
+        ('absent', 'new', 'nothing to merge'),
+    ):
         assert main(['train', 'merge', str(tmp_path / source), str(tmp_path / out)]) == 2
         printed = capsys.readouterr().err
         assert message in printed and len(printed.splitlines()) == 1

@@ -1,4 +1,5 @@
 """Words aligned with what they look like: right ones cost next to nothing, wrong ones lead to the places meant."""
+
 from types import SimpleNamespace
 
 import pytest
@@ -40,10 +41,12 @@ def scene():
     asked = [(0, [CUP]), (0, [BOWL, NEW]), (1, [CUP]), (1, [SPOON])]
     batch = SimpleNamespace(
         text=SimpleNamespace(blocks=[(sample, None) for sample, _ in asked], phrase_ids=[ids for _, ids in asked]),
-        masks=[(masks[sample] == ids[0])[None] if ids != [SPOON] else torch.zeros(0, SIDE, SIDE).bool()
-               for sample, ids in asked],
+        masks=[
+            (masks[sample] == ids[0])[None] if ids != [SPOON] else torch.zeros(0, SIDE, SIDE).bool()
+            for sample, ids in asked
+        ],
         grids=[(1, CELLS * MERGE, CELLS * MERGE)] * 2,
-    )  # fmt: skip
+    )
     return batch, torch.nn.functional.one_hot(shown, WIDTH).float()
 
 

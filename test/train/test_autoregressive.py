@@ -1,4 +1,5 @@
 """Modes of the queries that an ablation compares: with hybrid attention, causal, and without a query bank."""
+
 import json
 import os
 from pathlib import Path

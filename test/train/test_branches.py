@@ -1,4 +1,5 @@
 """Turns as branches: each is computed as if it were alone with the image."""
+
 from pathlib import Path
 
 import pytest
@@ -79,5 +80,9 @@ def test_a_copy_goes_on_like_its_original(model):
     assert layout == copy
     assert [position[0] for position in layout.positions] == [0, 1, 2, 2, 3]
     assert layout.attention_mask().int().tolist() == [
-        [1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 0, 1, 0], [1, 1, 0, 1, 1],
-    ]  # fmt: skip
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 1, 0, 1, 0],
+        [1, 1, 0, 1, 1],
+    ]

@@ -1,4 +1,5 @@
 """Samples of every kind become batches; what anybody types stays text; answers without phrases are supervised."""
+
 import json
 import os
 from pathlib import Path
@@ -18,8 +19,19 @@ from instructsam.train.samples import Sample, Turn, parse
 
 FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[1] / 'data' / 'reference'))
 RECORDS = json.loads((FOLDER / 'training' / 'records.json').read_text())
-SPECIALS = ['[SEG]', '<|object_ref_start|>', '<|object_ref_end|>', '<|mask_start|>', '<|mask_end|>', '<|im_end|>',
-            '<|im_start|>', '<|image_pad|>', '<|vision_start|>', '<image>', '<|endoftext|>']  # fmt: skip
+SPECIALS = [
+    '[SEG]',
+    '<|object_ref_start|>',
+    '<|object_ref_end|>',
+    '<|mask_start|>',
+    '<|mask_end|>',
+    '<|im_end|>',
+    '<|im_start|>',
+    '<|image_pad|>',
+    '<|vision_start|>',
+    '<image>',
+    '<|endoftext|>',
+]
 
 
 @pytest.fixture(scope='module')

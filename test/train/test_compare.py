@@ -1,4 +1,5 @@
 """`instructsam eval compare`: differences, their intervals and who won, against plain numpy."""
+
 import json
 from dataclasses import replace
 
@@ -31,9 +32,11 @@ def answers(seed, quality):
         spots = [(int(x), int(y)) for x, y in zip(truth.integers(0, 24, 3), truth.integers(0, 30, 3))]
         targets = spots[: truth.integers(4)]
         query = Query(
-            f's{number}', f'sample {number}', tuple(Rle.encode(square(*spot)) for spot in targets),
+            f's{number}',
+            f'sample {number}',
+            tuple(Rle.encode(square(*spot)) for spot in targets),
             groups={'kind': 'far' if number % 4 else 'near', 'novelty': ['pair', 'word'][: number % 3]},
-        )  # fmt: skip
+        )
         masks = [Rle.encode(square(x + int(rng.integers(6)), y)) for x, y in targets if rng.random() < quality]
         masks += [Rle.encode(square(*spots[-1]))] * int(rng.random() > quality)
         scores = np.sort(rng.uniform(0.2, 1, len(masks)))[::-1].tolist()
@@ -66,8 +69,10 @@ def pair():
 def union_iou(outcome, threshold):
     """The plain way, with 1 for nothing."""
     chosen = [mask.decode() for mask, score in zip(outcome.masks, outcome.scores) if score > threshold]
-    found, true = (np.any([np.zeros((SIDE, SIDE), bool), *some], axis=0)
-                   for some in (chosen, [mask.decode() for mask in outcome.query.truth]))  # fmt: skip
+    found, true = (
+        np.any([np.zeros((SIDE, SIDE), bool), *some], axis=0)
+        for some in (chosen, [mask.decode() for mask in outcome.query.truth])
+    )
     return (found & true).sum(), (found | true).sum(), len(chosen)
 
 
@@ -181,9 +186,19 @@ def test_table_and_json(run, pair, tmp_path, capsys):
     assert err == '' and '\x1b' not in out
     low, high = all_of['interval']
     sure = '' if low <= 0 <= high else '*'
-    for shown in ('inst2seg test, 80 samples', '10 samples that only A has', 'model: one -> two', f'{all_of["a"]:.1f}',
-                  f'{all_of["difference"]:+.1f}{sure} {low:+.1f}..{high:+.1f}', 'N-acc', 'targets 2+', 'kind near',
-                  f'B won {won},', '0.00 -> 1.00  s0: red [2J [b]mug[/b]', 'largest losses'):  # fmt: skip
+    for shown in (
+        'inst2seg test, 80 samples',
+        '10 samples that only A has',
+        'model: one -> two',
+        f'{all_of["a"]:.1f}',
+        f'{all_of["difference"]:+.1f}{sure} {low:+.1f}..{high:+.1f}',
+        'N-acc',
+        'targets 2+',
+        'kind near',
+        f'B won {won},',
+        '0.00 -> 1.00  s0: red [2J [b]mug[/b]',
+        'largest losses',
+    ):
         assert shown in out
     tables = out[: out.index('B - A in percent')]
     assert all(len(line) <= 80 for line in tables.splitlines() if not line.startswith(('A:', 'B:')))

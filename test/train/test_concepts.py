@@ -1,4 +1,5 @@
 """Concept prompting: what the base stage teaches, as a function, as an engine and in the tabletop benchmark."""
+
 import os
 from pathlib import Path
 
@@ -36,9 +37,12 @@ def test_it_is_what_the_base_stage_trains(engine):
     decoder = engine.model.grounding.detr_decoder
     with torch.no_grad():
         trained = detect_layers(
-            engine.model, features, decoder.query_embed.weight.expand(2, 1, -1, -1),
-            decoder.reference_points.weight.expand(2, 1, -1, -1), [engine.prompter.plain_ids(p) for p in PHRASES],
-        )  # fmt: skip
+            engine.model,
+            features,
+            decoder.query_embed.weight.expand(2, 1, -1, -1),
+            decoder.reference_points.weight.expand(2, 1, -1, -1),
+            [engine.prompter.plain_ids(p) for p in PHRASES],
+        )
     assert torch.allclose(trained.logits[-1, :, 0].sigmoid(), scores, atol=1e-5)
     assert len({tuple(row) for row in scores.tolist()}) == 2  # the phrase matters
 
@@ -68,8 +72,13 @@ def test_the_benchmark_asks_it(engine, monkeypatch):
     mask[10:40, 10:50] = True
     query = Query('0-0', 'the red mug', (Rle.encode(mask),), phrases=('red mug',))
     asked = []
-    monkeypatch.setattr(ConceptEngine, '_find', lambda self, features, groups: (
-        asked.append([group.text_ids for group in groups]) or (torch.ones(1, 1, 8, 8), torch.tensor([[0.75]]))))
+    monkeypatch.setattr(
+        ConceptEngine,
+        '_find',
+        lambda self, features, groups: (
+            asked.append([group.text_ids for group in groups]) or (torch.ones(1, 1, 8, 8), torch.tensor([[0.75]]))
+        ),
+    )
     scenes = [Scene('by hand', (query,), IMAGE)]
     (outcome,) = ask_all(engine, scenes, Asking(phrase='given', own_queries=True))
     assert asked == [[tuple(engine.prompter.plain_ids('red mug'))]]

@@ -1,4 +1,5 @@
 """Mixing lists, files of records read piece by piece, and the dataset that they make, broken records and all."""
+
 import json
 import logging
 import pickle
@@ -18,8 +19,9 @@ NASTY = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize('options', [
-    {}, {'indent': 2}, {'indent': '\t', 'ensure_ascii': False}, {'separators': (',', ':')}])
+@pytest.mark.parametrize(
+    'options', [{}, {'indent': 2}, {'indent': '\t', 'ensure_ascii': False}, {'separators': (',', ':')}]
+)
 @pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig'])
 def test_elements_of_an_array(tmp_path, options, encoding):
     path = tmp_path / 'a.json'
@@ -45,12 +47,27 @@ def test_json_lines(tmp_path, name, count):
     assert [file[number] for number in range(len(file))] == NASTY[:count]
 
 
-@pytest.mark.parametrize(('text', 'says'), [
-    ('', 'empty'), ('  ', 'no JSON array'), ('hello', "no JSON array .*'hello'"), ('"text"', 'no JSON array'),
-    ('{"images": [1, 2]}', 'one JSON object'), ('[1, 2', 'record 1'), ('[{"a": "b]', 'record 0'), ('[{}', 'record 0'),
-    ('[1,]', 'record 1'), ('[,1]', 'record 0'), ('[1 2]', 'record 0'), ('[', 'record 0'), ('[{"a": 1}] [2]', 'goes on'),
-    ('[]]', 'record 0'), ('{"a": 1},\n{"b": 2}', 'record 1'), ('{"a": 1', 'record 0'),
-])
+@pytest.mark.parametrize(
+    ('text', 'says'),
+    [
+        ('', 'empty'),
+        ('  ', 'no JSON array'),
+        ('hello', "no JSON array .*'hello'"),
+        ('"text"', 'no JSON array'),
+        ('{"images": [1, 2]}', 'one JSON object'),
+        ('[1, 2', 'record 1'),
+        ('[{"a": "b]', 'record 0'),
+        ('[{}', 'record 0'),
+        ('[1,]', 'record 1'),
+        ('[,1]', 'record 0'),
+        ('[1 2]', 'record 0'),
+        ('[', 'record 0'),
+        ('[{"a": 1}] [2]', 'goes on'),
+        ('[]]', 'record 0'),
+        ('{"a": 1},\n{"b": 2}', 'record 1'),
+        ('{"a": 1', 'record 0'),
+    ],
+)
 def test_files_that_hold_no_array_are_named(tmp_path, text, says):
     path = tmp_path / 'a.json'
     path.write_text(text)
@@ -210,17 +227,25 @@ def test_a_mixing_list(write, tmp_path):
     assert phrases(Mix(mixing_list(tuple(entries), tmp_path), 10)) == ['a'] + ['b'] * 4
 
 
-@pytest.mark.parametrize(('entries', 'says'), [
-    ([], 'has entries'), ({'annotations': 'a.json'}, 'has entries'), (None, 'has entries'),
-    (['a.json'], "entry 0 .*'a.json'"),
-    ([{'annotations': 'a.json', 'images': '.'}, {'images': '.'}], 'entry 1 .*annotations, got None'),
-    ([{'annotations': 'a.json'}], 'images'),
-    ([{'annotations': 7, 'images': '.'}], 'annotations, got 7'),
-    ([{'annotations': 'a.json', 'images': '.', 'weight': 2, 3: 4}], 'unknown keys: weight, 3'),
-    ([{'annotations': 'none.json', 'images': '.'}], 'no file .*none.json'),
-    ([{'annotations': 'a.json', 'images': 'none'}], 'no folder .*none'),
-    *[([{'annotations': 'a.json', 'images': '.', 'repeat': repeat}], 'whole number') for repeat in (0, 1.5, '2', True)],
-])
+@pytest.mark.parametrize(
+    ('entries', 'says'),
+    [
+        ([], 'has entries'),
+        ({'annotations': 'a.json'}, 'has entries'),
+        (None, 'has entries'),
+        (['a.json'], "entry 0 .*'a.json'"),
+        ([{'annotations': 'a.json', 'images': '.'}, {'images': '.'}], 'entry 1 .*annotations, got None'),
+        ([{'annotations': 'a.json'}], 'images'),
+        ([{'annotations': 7, 'images': '.'}], 'annotations, got 7'),
+        ([{'annotations': 'a.json', 'images': '.', 'weight': 2, 3: 4}], 'unknown keys: weight, 3'),
+        ([{'annotations': 'none.json', 'images': '.'}], 'no file .*none.json'),
+        ([{'annotations': 'a.json', 'images': 'none'}], 'no folder .*none'),
+        *[
+            ([{'annotations': 'a.json', 'images': '.', 'repeat': repeat}], 'whole number')
+            for repeat in (0, 1.5, '2', True)
+        ],
+    ],
+)
 def test_mixing_lists_that_cannot_be(write, tmp_path, entries, says):
     write('a.json', [record('a')])
     with pytest.raises(ValueError, match=says) as caught:

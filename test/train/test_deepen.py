@@ -1,4 +1,5 @@
 """A deeper vision tower says what the shallow one said, and has somewhere to learn."""
+
 import os
 from pathlib import Path
 

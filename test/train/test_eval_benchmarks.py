@@ -3,6 +3,7 @@
 The pictures are those of the demo's bag, whose objects' masks are known. Figures are computed again here, from the
 definition, with masks as arrays.
 """
+
 import io
 import json
 import os
@@ -54,9 +55,7 @@ def samples(tmp_path_factory):
     for number, (rgb, objects) in enumerate(frames(0, 9, 18)):
         path = folder / f'frame_{number}.png'
         Image.fromarray(rgb).save(path)
-        asked = [
-            (text, [one['mask'] for one in objects if wanted.items() <= one.items()]) for text, wanted in TEXTS
-        ]
+        asked = [(text, [one['mask'] for one in objects if wanted.items() <= one.items()]) for text, wanted in TEXTS]
         made.append((path, asked))
     numbers = {len(masks) for _, asked in made for _, masks in asked}
     assert 0 in numbers and 1 in numbers and max(numbers) > 1
@@ -84,8 +83,16 @@ def write_coco_images(folder, samples):
         images.append({'id': number, 'file_name': path.name, 'height': SIZE, 'width': SIZE})
         for text, masks in asked:
             for mask in masks:
-                annotations.append({'id': len(annotations) + 10, 'image_id': number, 'category_id': 1, 'iscrowd': 0,
-                                    'segmentation': mask, 'text': text})  # fmt: skip
+                annotations.append(
+                    {
+                        'id': len(annotations) + 10,
+                        'image_id': number,
+                        'category_id': 1,
+                        'iscrowd': 0,
+                        'segmentation': mask,
+                        'text': text,
+                    }
+                )
     write_json(folder / 'instances.json', {'images': images, 'annotations': annotations, 'categories': [{'id': 1}]})
     return annotations
 
@@ -110,34 +117,63 @@ def roborefit_original(folder, samples):
                 name = f'{path.stem}_{len(records)}.png'
                 (base / 'mask').mkdir(exist_ok=True)
                 Image.fromarray(coco.decode(union(masks)) * 255).save(base / 'mask' / name)
-                records.append({'num': len(records), 'text': text, 'bbox': [0, 0, 9, 9], 'scene': 'table',
-                                'rgb_path': f'final_dataset\\testA\\image\\{path.name}', 'depth_path': 'none',
-                                'mask_path': f'final_dataset\\testA\\mask\\{name}'})  # fmt: skip
+                records.append(
+                    {
+                        'num': len(records),
+                        'text': text,
+                        'bbox': [0, 0, 9, 9],
+                        'scene': 'table',
+                        'rgb_path': f'final_dataset\\testA\\image\\{path.name}',
+                        'depth_path': 'none',
+                        'mask_path': f'final_dataset\\testA\\mask\\{name}',
+                    }
+                )
     write_json(base / 'roborefit_testA.json', records)
 
 
 def roborefit_converted(folder, samples):
-    write_json(folder / 'testA.json', [
-        {'image': str(path), 'question': text, 'masks': as_json(union(masks))}
-        for path, asked in samples for text, masks in asked if masks
-    ])  # fmt: skip
+    write_json(
+        folder / 'testA.json',
+        [
+            {'image': str(path), 'question': text, 'masks': as_json(union(masks))}
+            for path, asked in samples
+            for text, masks in asked
+            if masks
+        ],
+    )
 
 
 def inst2seg(folder, samples):
-    write_json(folder / 'test.json', [
-        {'image': str(path), 'height': SIZE, 'width': SIZE,
-         'annotation': [{'text': text, **({'mask': masks} if masks else {})} for text, masks in asked]}
-        for path, asked in samples
-    ])  # fmt: skip
+    write_json(
+        folder / 'test.json',
+        [
+            {
+                'image': str(path),
+                'height': SIZE,
+                'width': SIZE,
+                'annotation': [{'text': text, **({'mask': masks} if masks else {})} for text, masks in asked],
+            }
+            for path, asked in samples
+        ],
+    )
 
 
 def grefcoco_original(folder, samples):
     annotations = write_coco_images(folder, samples)
-    write_json(folder / 'grefs(unc).json', [
-        {'ref_id': number, 'ann_id': ids or [-1], 'category_id': [1], 'image_id': image, 'split': 'val',
-         'sentences': [{'sent_id': number, 'sent': text}]}
-        for number, (image, text, ids) in enumerate(refs_of(samples, annotations, range(9)))
-    ])  # fmt: skip
+    write_json(
+        folder / 'grefs(unc).json',
+        [
+            {
+                'ref_id': number,
+                'ann_id': ids or [-1],
+                'category_id': [1],
+                'image_id': image,
+                'split': 'val',
+                'sentences': [{'sent_id': number, 'sent': text}],
+            }
+            for number, (image, text, ids) in enumerate(refs_of(samples, annotations, range(9)))
+        ],
+    )
 
 
 def converted_refs(targets, split):
@@ -146,8 +182,15 @@ def converted_refs(targets, split):
         for path, asked in samples:
             kept = [(text, masks) for text, masks in asked if len(masks) in targets]
             if kept:
-                records.append({'image': str(path), 'height': SIZE, 'width': SIZE, 'cat': [text for text, _ in kept],
-                                'masks': [masks for _, masks in kept]})  # fmt: skip
+                records.append(
+                    {
+                        'image': str(path),
+                        'height': SIZE,
+                        'width': SIZE,
+                        'cat': [text for text, _ in kept],
+                        'masks': [masks for _, masks in kept],
+                    }
+                )
         write_json(folder / f'{split}.json', records)
 
     return write
@@ -156,10 +199,18 @@ def converted_refs(targets, split):
 def refcoco_original(folder, samples):
     annotations = write_coco_images(folder, samples)
     refs = [
-        {'ref_id': number, 'ann_id': ids[0], 'category_id': 1, 'image_id': image, 'split': 'val',
-         'file_name': 'none', 'sent_ids': [number], 'sentences': [{'sent_id': number, 'sent': text, 'raw': text}]}
+        {
+            'ref_id': number,
+            'ann_id': ids[0],
+            'category_id': 1,
+            'image_id': image,
+            'split': 'val',
+            'file_name': 'none',
+            'sent_ids': [number],
+            'sentences': [{'sent_id': number, 'sent': text, 'raw': text}],
+        }
         for number, (image, text, ids) in enumerate(refs_of(samples, annotations, [1]))
-    ]  # fmt: skip
+    ]
     (folder / 'refs(unc).p').write_bytes(pickle.dumps(refs, protocol=2))
 
 
@@ -172,27 +223,49 @@ def reasonseg_original(folder, samples):
                 x, y, w, h = (float(value) for value in coco.toBbox(union(masks)))
                 stem = f'{path.stem}_{number}'
                 Image.open(path).convert('RGB').save(folder / 'val' / f'{stem}.jpg', quality=95)
-                shapes = [{'label': 'target', 'points': [[x, y], [x + w, y], [x + w, y + h], [x, y + h]]},
-                          {'label': 'ignore', 'points': [[0, 0], [40, 0], [40, 40], [0, 40]]}]  # fmt: skip
-                write_json(folder / 'val' / f'{stem}.json',
-                           {'text': [text], 'is_sentence': bool(number), 'shapes': shapes})  # fmt: skip
+                shapes = [
+                    {'label': 'target', 'points': [[x, y], [x + w, y], [x + w, y + h], [x, y + h]]},
+                    {'label': 'ignore', 'points': [[0, 0], [40, 0], [40, 40], [0, 40]]},
+                ]
+                write_json(
+                    folder / 'val' / f'{stem}.json', {'text': [text], 'is_sentence': bool(number), 'shapes': shapes}
+                )
 
 
 def reasonseg_converted(folder, samples):
     ignored = np.zeros((SIZE, SIZE), np.uint8, order='F')
     ignored[:200, 200:] = 1
-    write_json(folder / 'val.json', [
-        {'image': str(path), 'question': text, 'is_sentence': bool(number), 'mask': as_json(union(masks)),
-         'ignore_mask': as_json(coco.encode(ignored))}
-        for path, asked in samples for number, (text, masks) in enumerate(asked) if masks
-    ])  # fmt: skip
+    write_json(
+        folder / 'val.json',
+        [
+            {
+                'image': str(path),
+                'question': text,
+                'is_sentence': bool(number),
+                'mask': as_json(union(masks)),
+                'ignore_mask': as_json(coco.encode(ignored)),
+            }
+            for path, asked in samples
+            for number, (text, masks) in enumerate(asked)
+            if masks
+        ],
+    )
 
 
 def gseval_rows(samples):
     rows = [(path, text, masks) for path, asked in samples for text, masks in asked if masks]
-    return [{'idx': number, 'image_path': str(path), 'class_id': number % 4 + 1, 'label': 'x', 'caption': text,
-             'box': [0, 0, 1, 1], 'segmentation': as_json(union(masks))}
-            for number, (path, text, masks) in enumerate(rows)]  # fmt: skip
+    return [
+        {
+            'idx': number,
+            'image_path': str(path),
+            'class_id': number % 4 + 1,
+            'label': 'x',
+            'caption': text,
+            'box': [0, 0, 1, 1],
+            'segmentation': as_json(union(masks)),
+        }
+        for number, (path, text, masks) in enumerate(rows)
+    ]
 
 
 def gseval_original(folder, samples):
@@ -221,30 +294,43 @@ def by_definition(lines, threshold, empty):
         counted = ~coco.decode(line['ignore']).astype(bool) if line['ignore'] else True
         above = [mask for mask, score in zip(found, line['scores']) if np.float32(score) > np.float32(threshold)]
         here, there = (np.any(some, axis=0) & counted if some else np.zeros((1, 1), bool) for some in (above, truth))
-        queries.append({'truth': truth, 'found': found, 'scores': line['scores'], 'above': len(above),
-                        'in': (here & there).sum(), 'or': (here | there).sum()})  # fmt: skip
+        queries.append(
+            {
+                'truth': truth,
+                'found': found,
+                'scores': line['scores'],
+                'above': len(above),
+                'in': (here & there).sum(),
+                'or': (here | there).sum(),
+            }
+        )
     ious = [query['in'] / query['or'] if query['or'] else empty for query in queries]
     nothing = [query['above'] == 0 for query in queries if not query['truth']]
     whole = sum(query['or'] for query in queries)
     figures = {
-        'gIoU': np.mean(ious), 'cIoU': sum(query['in'] for query in queries) / whole if whole else empty,
+        'gIoU': np.mean(ious),
+        'cIoU': sum(query['in'] for query in queries) / whole if whole else empty,
         'no_target_accuracy': np.mean(nothing) if nothing else None,
-        'P@0.5': np.mean(np.array(ious) >= 0.5), 'P@0.9': np.mean(np.array(ious) >= 0.9),
+        'P@0.5': np.mean(np.array(ious) >= 0.5),
+        'P@0.9': np.mean(np.array(ious) >= 0.9),
         'mAP': np.mean([average_precision(queries, iou) for iou in np.arange(50, 100, 5) / 100]),
         'AP50': average_precision(queries, 0.5),
-    }  # fmt: skip
+    }
     return {name: None if value is None else 100 * value for name, value in figures.items()}
 
 
 def average_precision(queries, iou):
-    pool = sorted(((score, q, p) for q, query in enumerate(queries) for p, score in enumerate(query['scores'])),
-                  key=lambda one: -one[0])  # fmt: skip
+    pool = sorted(
+        ((score, q, p) for q, query in enumerate(queries) for p, score in enumerate(query['scores'])),
+        key=lambda one: -one[0],
+    )
     taken, points, hits = set(), [], 0
     total = sum(len(query['truth']) for query in queries)
     for rank, (_, q, p) in enumerate(pool, 1):
         mask, truth = queries[q]['found'][p], queries[q]['truth']
-        overlaps = [((mask & true).sum() / (mask | true).sum(), t) for t, true in enumerate(truth)
-                    if (q, t) not in taken]  # fmt: skip
+        overlaps = [
+            ((mask & true).sum() / (mask | true).sum(), t) for t, true in enumerate(truth) if (q, t) not in taken
+        ]
         best, t = max(overlaps, key=lambda one: one[0], default=(0, None))
         if best >= iou:
             taken.add((q, t))
@@ -326,9 +412,12 @@ def test_by_torchrun(samples, tmp_path):
     launcher = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
     argv = ['eval', 'inst2seg', '--data', data, '--results', tmp_path / 'run', '--json', out]
     done = subprocess.run(
-        [*launcher, '-m', 'instructsam.core.cli', *map(str, argv)], env={**os.environ, 'OMP_NUM_THREADS': '1'},
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        [*launcher, '-m', 'instructsam.core.cli', *map(str, argv)],
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(out.read_text())['all']['queries'] == 9 and done.stdout.count('cIoU') == 1
 
@@ -370,9 +459,11 @@ def test_other_settings_are_another_run(samples, tmp_path, capsys):
     argv = ('inst2seg', '--data', tmp_path / 'data', '--results', tmp_path / 'run', '--limit', 1)
     assert evaluate(*argv) == 0
     for changed, said in (
-        (['--threshold', 0.4], 'threshold was 0.3 and is 0.4'), (['--mode', 'reference'], "mode was 'consistent'"),
-        (['--limit', 2], 'queries was 1 and is 2'), (['--prompt', 'find {text}'], 'prompts was'),
-    ):  # fmt: skip
+        (['--threshold', 0.4], 'threshold was 0.3 and is 0.4'),
+        (['--mode', 'reference'], "mode was 'consistent'"),
+        (['--limit', 2], 'queries was 1 and is 2'),
+        (['--prompt', 'find {text}'], 'prompts was'),
+    ):
         assert evaluate(*argv, *changed) == 2
         err = capsys.readouterr().err
         assert said in err and 'of another run' in err and '--results' in err and err.count('\n') == 1
@@ -410,10 +501,17 @@ def test_a_broken_line_is_named(samples, tmp_path, capsys):
     assert f'{file}, line 2' in capsys.readouterr().err and file.read_text().count('\n') == 3
 
 
-@pytest.mark.parametrize(('arguments', 'said'), [
-    ([], '--data'), (['--data', 'absent'], 'absent'), (['--data', '.', '--prompt', 'x'], 'no place for the text'),
-    (['--data', '.'], 'layout'), (['--data', '.', '--limit', '0'], '--limit'),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        ([], '--data'),
+        (['--data', 'absent'], 'absent'),
+        (['--data', '.', '--prompt', 'x'], 'no place for the text'),
+        (['--data', '.'], 'layout'),
+        (['--data', '.', '--limit', '0'], '--limit'),
+    ],
+    ids=str,
+)
 def test_bad_arguments(tmp_path, monkeypatch, capsys, arguments, said):
     monkeypatch.chdir(tmp_path)
     try:

@@ -205,8 +205,16 @@ def test_table_and_json(command, tmp_path):
         assert shown in out
     assert all(len(line) <= 80 for line in out.splitlines())
     document = json.loads((tmp_path / 'a.json').read_text())
-    settings = {'benchmark': 'tabletop', 'split': 'test', 'seed': 0, 'scenes': 2, 'phrase': 'generated',
-                'threshold': 0.5, 'model': 'tabletop', 'device': 'cpu'}  # fmt: skip
+    settings = {
+        'benchmark': 'tabletop',
+        'split': 'test',
+        'seed': 0,
+        'scenes': 2,
+        'phrase': 'generated',
+        'threshold': 0.5,
+        'model': 'tabletop',
+        'device': 'cpu',
+    }
     assert settings.items() <= document.items() and document['all']['gIoU'] == 100
     code, out, err = command('tabletop', '--scenes', '2', '--json', '-')
     assert code == 0 and 'targets 2+' in err

@@ -1,4 +1,5 @@
 """`instructsam train export`: the same model in a smaller type."""
+
 import torch
 from safetensors.torch import load_file
 

@@ -1,4 +1,5 @@
 """A detector that has learned nothing yet: the size of what it reads, and where its slots look."""
+
 import pytest
 import torch
 

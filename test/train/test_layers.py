@@ -1,4 +1,5 @@
 """Losses on every layer: matching, what is divided by what, and phrases that mean nothing."""
+
 from types import SimpleNamespace
 
 import pytest
@@ -56,7 +57,10 @@ def test_boxes_alone(order):
     outputs = without_masks(sure_outputs(halves(), order=order))
     losses = layer_losses(MODEL, outputs, [halves()])
     assert {name: count for name, (_, count) in losses.items()} == {
-        'box_l1': 'masks', 'box_giou': 'masks', 'presence': 'phrases'}
+        'box_l1': 'masks',
+        'box_giou': 'masks',
+        'presence': 'phrases',
+    }
     assert all(value.item() == pytest.approx(0, abs=1e-3) for value, _ in losses.values())
     outputs.boxes[1, 0, 2, order[0], 0] += 0.1  # of one layer and one group
     value, _ = layer_losses(MODEL, outputs, [halves()], LayerWeights(box_l1=3.0))['box_l1']
@@ -95,10 +99,12 @@ def test_phrases_do_not_mix():
     first, second = sure_outputs(halves()), sure_outputs(halves(), order=(3, 1))
     first.hidden.mul_(0.02).add_(0.01)
     first.logits.mul_(0.1)
-    both = LayerOutputs(*(
-        torch.cat([getattr(first, name), getattr(second, name)], dim=int(name in ('hidden', 'logits', 'boxes')))
-        for name in LayerOutputs.__dataclass_fields__
-    ))
+    both = LayerOutputs(
+        *(
+            torch.cat([getattr(first, name), getattr(second, name)], dim=int(name in ('hidden', 'logits', 'boxes')))
+            for name in LayerOutputs.__dataclass_fields__
+        )
+    )
     together = layer_losses(MODEL, both, [halves(), nothing])
     apart = layer_losses(MODEL, first, [halves()]), layer_losses(MODEL, second, [nothing])
     for name, (value, _) in together.items():

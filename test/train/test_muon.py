@@ -1,4 +1,5 @@
 """Muon beside AdamW: orthogonal updates for matrices of layers, and states that are read back to the bit."""
+
 import copy
 
 import pytest

@@ -1,4 +1,5 @@
 """The loss terms against their definitions, on small tensors."""
+
 import pytest
 import torch
 import torch.nn.functional as F

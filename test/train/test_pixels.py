@@ -1,4 +1,5 @@
 """Dense labels of scenes, and the base stage's batches, on scenes written by hand."""
+
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +31,7 @@ from instructsam.train.pixels import (
     _terms,
     labels_at,
     read_objects,
-)  # fmt: skip
+)
 from instructsam.train.recipe import Heads
 from instructsam.train.run import take_heads
 from instructsam.train.saved import HEADS
@@ -58,10 +59,13 @@ def folder(tmp_path):
         cv2.imwrite(str(tmp_path / scene['image']), noise)
     (tmp_path / 'scenes.jsonl').write_text('\n'.join(json.dumps(scene) for scene in scenes))
     records = [
-        {**{key: scene[key] for key in ('image', 'height', 'width')}, 'annotation': [
-            {'type': 'phrase', 'text': 'red mug', 'ann': [json.dumps(scene['objects'][0]['mask'])]},
-            {'type': 'phrase', 'text': 'green bowl', 'ann': None},
-        ]}
+        {
+            **{key: scene[key] for key in ('image', 'height', 'width')},
+            'annotation': [
+                {'type': 'phrase', 'text': 'red mug', 'ann': [json.dumps(scene['objects'][0]['mask'])]},
+                {'type': 'phrase', 'text': 'green bowl', 'ann': None},
+            ],
+        }
         for scene in scenes
     ]
     (tmp_path / 'phrases.json').write_text(json.dumps(records))
@@ -97,11 +101,14 @@ def test_labels():
 
 def test_the_truth_costs_nothing():
     labels = labels_at([read_objects(facts())], [(8, 8)])
-    outputs = torch.cat([
-        50.0 * torch.nn.functional.one_hot(labels.category, len(CATEGORY) + 1),
-        50.0 * torch.nn.functional.one_hot(labels.color, len(COLOR) + 1),
-        labels.borders.permute(0, 2, 3, 1),
-    ], dim=-1)  # fmt: skip
+    outputs = torch.cat(
+        [
+            50.0 * torch.nn.functional.one_hot(labels.category, len(CATEGORY) + 1),
+            50.0 * torch.nn.functional.one_hot(labels.color, len(COLOR) + 1),
+            labels.borders.permute(0, 2, 3, 1),
+        ],
+        dim=-1,
+    )
     assert all(loss.item() == pytest.approx(0, abs=1e-6) for loss in _terms(outputs, labels).values())
     assert all(loss > 0.1 for loss in _terms(-outputs, labels).values())
 
@@ -180,8 +187,11 @@ def test_pixel_training_learns(folder, model):
     assert {name.partition('_')[0] for name in losses} == {'coarse'}
     model.zero_grad()
     sum(value for value, _ in losses.values()).backward()
-    without = {name.split('.')[1] for name, parameter in model.grounding.vision_encoder.neck.named_parameters()
-               if parameter.grad is None}  # fmt: skip
+    without = {
+        name.split('.')[1]
+        for name, parameter in model.grounding.vision_encoder.neck.named_parameters()
+        if parameter.grad is None
+    }
     assert without == {'0', '1', '3'}  # of the pyramid's levels: no time goes into what nothing looks at
 
 
@@ -206,19 +216,40 @@ def test_base_training_gives_every_part_gradients(folder, model):
     mix = Mix([Source(folder / 'phrases.json', folder)], model.config.num_queries)
     batch = collator([mix[0], mix[1]])
     assert batch.counts() == {
-        'tokens': batch.counts()['tokens'], 'blocks': 4, 'phrases': 4, 'masks': 2, 'all_masks': 2, 'images': 2,
-    }  # fmt: skip
+        'tokens': batch.counts()['tokens'],
+        'blocks': 4,
+        'phrases': 4,
+        'masks': 2,
+        'all_masks': 2,
+        'images': 2,
+    }
     training = BaseTraining(model, phrases_per_call=3)
     losses = training(batch)
     sum(value for value, _ in losses.values()).backward()
-    unused = ('geometry_encoder', 'text_projection', 'pixel_decoder.conv_layers.2', 'pixel_decoder.norms.2',
-              'fpn_layers.3')  # fmt: skip
+    unused = (
+        'geometry_encoder',
+        'text_projection',
+        'pixel_decoder.conv_layers.2',
+        'pixel_decoder.norms.2',
+        'fpn_layers.3',
+    )
     without = [name for name, parameter in training.named_parameters() if parameter.grad is None]
     assert all(any(part in name for part in unused) for name in without), without
     everything = set(losses)
     model.grounding.requires_grad_(False)
-    of_sam = {'align_coarse', 'align_fused', 'coarse_category', 'coarse_color', 'coarse_box', 'semantic', 'presence',
-              'mask_bce', 'mask_dice', 'box_l1', 'box_giou'}  # fmt: skip
+    of_sam = {
+        'align_coarse',
+        'align_fused',
+        'coarse_category',
+        'coarse_color',
+        'coarse_box',
+        'semantic',
+        'presence',
+        'mask_bce',
+        'mask_dice',
+        'box_l1',
+        'box_giou',
+    }
     assert set(training(batch)) == everything - of_sam
     model.model.mask_hidden_fcs.requires_grad_(False)  # a bridge that rests is not what the slots are drawn to
     assert set(training(batch)) == everything - of_sam - {'bridge'}

@@ -1,4 +1,5 @@
 """The language model's own grounding: slots that point at their objects cost nothing, and all phrases learn it."""
+
 from types import SimpleNamespace
 
 import pytest
@@ -29,9 +30,10 @@ def batch_of(masks):
     is_image = torch.arange(tokens + 6)[None] < tokens
     blocks = [(0, slice(tokens, tokens + 3)), (0, slice(tokens + 3, tokens + 6))]
     return SimpleNamespace(
-        text=SimpleNamespace(is_image=is_image, blocks=blocks), grids=[(1, ROWS * MERGE, COLUMNS * MERGE)],
+        text=SimpleNamespace(is_image=is_image, blocks=blocks),
+        grids=[(1, ROWS * MERGE, COLUMNS * MERGE)],
         masks=[masks, masks[:0]],
-    )  # fmt: skip
+    )
 
 
 def right(masks):
@@ -58,7 +60,10 @@ def test_what_is_right_costs_nothing(masks):
     pointing, hidden = right(masks)
     losses = pointing(hidden, batch_of(masks))
     assert {name: count for name, (_, count) in losses.items()} == {
-        'point_mask': 'all_masks', 'point_box': 'all_masks', 'point_presence': 'blocks'}
+        'point_mask': 'all_masks',
+        'point_box': 'all_masks',
+        'point_presence': 'blocks',
+    }
     for name, (value, _) in losses.items():
         assert value.item() == pytest.approx(0, abs=1e-3), name
 

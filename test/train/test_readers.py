@@ -1,4 +1,5 @@
 """Every benchmark in every layout becomes Scenes; a broken record fails alone, a broken set says what to do."""
+
 import gc
 import json
 import os
@@ -87,11 +88,17 @@ def roborefit(tmp_path):
             file = split / 'mask' / image / f'{number}.png'
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(mask.astype(np.uint8) * 255).save(file)
-            records.append({
-                'num': number, 'text': f'give me thing {number}', 'bbox': [0, 0, 1, 1], 'scene': 'table',
-                'rgb_path': f'final_dataset/testA/image/{image}.png', 'depth_path': 'none',
-                'mask_path': f'final_dataset/testA/mask/{image}/{number}.png',
-            })  # fmt: skip
+            records.append(
+                {
+                    'num': number,
+                    'text': f'give me thing {number}',
+                    'bbox': [0, 0, 1, 1],
+                    'scene': 'table',
+                    'rgb_path': f'final_dataset/testA/image/{image}.png',
+                    'depth_path': 'none',
+                    'mask_path': f'final_dataset/testA/mask/{image}/{number}.png',
+                }
+            )
         write(split / 'roborefit_testA.json', [{**records[0], **changes}, *records[1:]])
         return tmp_path / 'RoboRefIt'
 
@@ -152,26 +159,38 @@ def test_roborefit_of_a_real_frame(tmp_path):
     mask[100:180, 200:320] = True
     (top / 'mask' / '0000000').mkdir(parents=True)
     Image.fromarray(mask.astype(np.uint8) * 255).save(top / 'mask' / '0000000' / '0.png')
-    write(top / 'roborefit_testA.json', [{
-        'num': 0, 'text': 'the black toy', 'bbox': [200, 100, 320, 180], 'scene': 'table', 'depth_path': '',
-        'rgb_path': 'final_dataset\\testA\\image\\0000000.png',
-        'mask_path': 'final_dataset\\testA\\mask\\0000000\\0.png',
-    }])  # fmt: skip
+    write(
+        top / 'roborefit_testA.json',
+        [
+            {
+                'num': 0,
+                'text': 'the black toy',
+                'bbox': [200, 100, 320, 180],
+                'scene': 'table',
+                'depth_path': '',
+                'rgb_path': 'final_dataset\\testA\\image\\0000000.png',
+                'mask_path': 'final_dataset\\testA\\mask\\0000000\\0.png',
+            }
+        ],
+    )
     [scene] = read('roborefit', tmp_path, 'testA')
     with Image.open(scene.image) as image:
         assert image.size == size[::-1]
     assert_masks(scene.queries[0], mask)
 
 
-@pytest.mark.parametrize('changes, message', [
-    ({'text': ' '}, "a text under 'text'"),
-    ({'text': 5}, "a text under 'text'"),
-    ({'rgb_path': None}, 'its image is not named'),
-    ({'mask_path': None}, 'mask_path'),
-    ({'mask_path': 'x' * 5000}, 'cannot be read'),
-    ({'mask_path': 'final_dataset/testA/mask/1/9.png'}, '9.png'),
-    ({'mask_path': 'final_dataset/testA/roborefit_testA.json'}, 'cannot be read'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        ({'text': ' '}, "a text under 'text'"),
+        ({'text': 5}, "a text under 'text'"),
+        ({'rgb_path': None}, 'its image is not named'),
+        ({'mask_path': None}, 'mask_path'),
+        ({'mask_path': 'x' * 5000}, 'cannot be read'),
+        ({'mask_path': 'final_dataset/testA/mask/1/9.png'}, '9.png'),
+        ({'mask_path': 'final_dataset/testA/roborefit_testA.json'}, 'cannot be read'),
+    ],
+)
 def test_roborefit_broken_records_fail_alone(roborefit, changes, message):
     found = queries(read('roborefit', roborefit(**changes), 'testA'))
     assert 'roborefit_testA.json, record 0: ' in found['0'].error
@@ -218,17 +237,23 @@ def test_roborefit_converted(tmp_path):
 
 def test_inst2seg(tmp_path):
     header = {'image': 'folder/a.jpg', 'height': HEIGHT, 'width': WIDTH}
-    write(tmp_path / 'test.json', [
-        {**header, 'annotation': [
-            {'text': 'the cup', 'mask': rle(CUP)},
-            {'text': 'the lid', 'mask': polygon((2, 4), (20, 28))},
-            {'text': 'both', 'mask': [rle(CUP, compressed=False), polygon((2, 4), (20, 28))]},
-            {'text': 'no dog'},
-            {'text': 'no cat', 'mask': None},
-            {'text': 'no cow', 'mask': []},
-        ]},
-        {**header, 'image': 'folder/b.jpg', 'annotation': json.dumps([{'text': 'the box', 'mask': rle(BOX)}])},
-    ])  # fmt: skip
+    write(
+        tmp_path / 'test.json',
+        [
+            {
+                **header,
+                'annotation': [
+                    {'text': 'the cup', 'mask': rle(CUP)},
+                    {'text': 'the lid', 'mask': polygon((2, 4), (20, 28))},
+                    {'text': 'both', 'mask': [rle(CUP, compressed=False), polygon((2, 4), (20, 28))]},
+                    {'text': 'no dog'},
+                    {'text': 'no cat', 'mask': None},
+                    {'text': 'no cow', 'mask': []},
+                ],
+            },
+            {**header, 'image': 'folder/b.jpg', 'annotation': json.dumps([{'text': 'the box', 'mask': rle(BOX)}])},
+        ],
+    )
     picture(tmp_path / 'pictures' / 'b.jpg')  # the first that is there says where all lie
     scenes = read('inst2seg', tmp_path, 'test', images=tmp_path / 'pictures')
     assert [scene.image for scene in scenes] == [str(tmp_path / 'pictures' / name) for name in ('a.jpg', 'b.jpg')]
@@ -239,19 +264,22 @@ def test_inst2seg(tmp_path):
         assert_masks(query, *expected)
 
 
-@pytest.mark.parametrize('mask, message', [
-    (rle(CUP[:10]), 'of size [10, 30] on an image of [20, 30]'),
-    ({'size': list(SIZE), 'counts': rle(CUP)['counts'][:-1] + 'o'}, 'cut short'),
-    ({'size': list(SIZE), 'counts': [5, 5]}, 'add up to 10'),
-    ({'size': list(SIZE)}, 'counts'),
-    ('{"size":', 'no JSON'),
-    (rle(np.zeros(SIZE)), 'no pixel'),
-    ([3, 3, 3, 3, 3, 3], 'no pixel'),
-    ([3, 3, 9, 9], 'three points or more'),
-    ([[3, 3, 9, 9, 1e9, 3]], 'near the image'),
-    ([rle(CUP), None], 'RLE or polygons'),
-    (7, 'RLE, polygons or a list'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'mask, message',
+    [
+        (rle(CUP[:10]), 'of size [10, 30] on an image of [20, 30]'),
+        ({'size': list(SIZE), 'counts': rle(CUP)['counts'][:-1] + 'o'}, 'cut short'),
+        ({'size': list(SIZE), 'counts': [5, 5]}, 'add up to 10'),
+        ({'size': list(SIZE)}, 'counts'),
+        ('{"size":', 'no JSON'),
+        (rle(np.zeros(SIZE)), 'no pixel'),
+        ([3, 3, 3, 3, 3, 3], 'no pixel'),
+        ([3, 3, 9, 9], 'three points or more'),
+        ([[3, 3, 9, 9, 1e9, 3]], 'near the image'),
+        ([rle(CUP), None], 'RLE or polygons'),
+        (7, 'RLE, polygons or a list'),
+    ],
+)
 def test_broken_masks(tmp_path, mask, message):
     annotations = [{'text': 'broken', 'mask': mask}, {'text': 'whole', 'mask': rle(CUP)}]
     write(tmp_path / 'test.json', [{'image': 'a.jpg', 'height': HEIGHT, 'width': WIDTH, 'annotation': annotations}])
@@ -262,16 +290,19 @@ def test_broken_masks(tmp_path, mask, message):
     assert_masks(found['0-1'], CUP)
 
 
-@pytest.mark.parametrize('record', [
-    5,
-    {},
-    {'image': 'a.jpg', 'annotation': []},
-    {'image': 'a.jpg', 'annotation': 'no JSON'},
-    {'image': 'a.jpg', 'height': HEIGHT, 'annotation': [{'text': 'no width'}]},
-    {'image': 'a.jpg', 'height': HEIGHT, 'width': '30', 'annotation': [{'text': 'a width that is a text'}]},
-    {'image': None, 'height': HEIGHT, 'width': WIDTH, 'annotation': [{'text': 'no image'}]},
-    {'image': 'a.jpg', 'height': HEIGHT, 'width': WIDTH, 'annotation': [7]},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'record',
+    [
+        5,
+        {},
+        {'image': 'a.jpg', 'annotation': []},
+        {'image': 'a.jpg', 'annotation': 'no JSON'},
+        {'image': 'a.jpg', 'height': HEIGHT, 'annotation': [{'text': 'no width'}]},
+        {'image': 'a.jpg', 'height': HEIGHT, 'width': '30', 'annotation': [{'text': 'a width that is a text'}]},
+        {'image': None, 'height': HEIGHT, 'width': WIDTH, 'annotation': [{'text': 'no image'}]},
+        {'image': 'a.jpg', 'height': HEIGHT, 'width': WIDTH, 'annotation': [7]},
+    ],
+)
 def test_inst2seg_broken_records_fail_alone(tmp_path, record):
     whole = {'image': 'a.jpg', 'height': HEIGHT, 'width': WIDTH, 'annotation': [{'text': 'the cup', 'mask': rle(CUP)}]}
     write(tmp_path / 'test.json', [record, whole])
@@ -286,38 +317,55 @@ def test_inst2seg_broken_records_fail_alone(tmp_path, record):
 def instances():
     images = [{'id': id, 'file_name': f'COCO_train2014_{id}.jpg', 'height': HEIGHT, 'width': WIDTH} for id in (7, 8)]
     segmentations = {
-        1: (7, polygon((2, 8), (3, 9))), 2: (7, rle(LID, compressed=False)), 3: (7, rle(BOX)),
-        4: (8, polygon((2, 8), (3, 9)) + polygon((2, 4), (20, 28))), 5: (8, [[1, 1, 1, 1, 1, 1]]), 6: (8, rle(CUP[:9])),
-    }  # fmt: skip
-    annotations = [{'id': id, 'image_id': image, 'segmentation': segmentation, 'iscrowd': 0}
-                   for id, (image, segmentation) in segmentations.items()]  # fmt: skip
+        1: (7, polygon((2, 8), (3, 9))),
+        2: (7, rle(LID, compressed=False)),
+        3: (7, rle(BOX)),
+        4: (8, polygon((2, 8), (3, 9)) + polygon((2, 4), (20, 28))),
+        5: (8, [[1, 1, 1, 1, 1, 1]]),
+        6: (8, rle(CUP[:9])),
+    }
+    annotations = [
+        {'id': id, 'image_id': image, 'segmentation': segmentation, 'iscrowd': 0}
+        for id, (image, segmentation) in segmentations.items()
+    ]
     return {'images': images, 'annotations': annotations, 'categories': []}
 
 
 def ref(annotation, *sentences, image=7, split='val', first=0):
     return {
-        'ref_id': first, 'ann_id': annotation, 'category_id': 1, 'image_id': image, 'split': split, 'file_name': 'x',
-        'sent_ids': [], 'sentences': [{'sent_id': first + i, 'sent': sentence, 'raw': 'raw', 'tokens': []}
-                                      for i, sentence in enumerate(sentences)],
-    }  # fmt: skip
+        'ref_id': first,
+        'ann_id': annotation,
+        'category_id': 1,
+        'image_id': image,
+        'split': split,
+        'file_name': 'x',
+        'sent_ids': [],
+        'sentences': [
+            {'sent_id': first + i, 'sent': sentence, 'raw': 'raw', 'tokens': []} for i, sentence in enumerate(sentences)
+        ],
+    }
 
 
 @pytest.mark.parametrize('folder', ['.', 'grefcoco'])
 def test_grefcoco(tmp_path, folder):
-    write(tmp_path / folder / 'grefs(unc).json', [
-        ref([1, 2], 'cup and lid', 'what is on the box', first=10),
-        ref([4], 'cup', image=8, first=12),
-        ref([-1], 'a dog', first=13),
-        ref(3, 'box', first=14),
-        ref(-1, 'a cat', first=15),
-        ref([1], 'of another split', split='train', first=16),
-    ])  # fmt: skip
+    write(
+        tmp_path / folder / 'grefs(unc).json',
+        [
+            ref([1, 2], 'cup and lid', 'what is on the box', first=10),
+            ref([4], 'cup', image=8, first=12),
+            ref([-1], 'a dog', first=13),
+            ref(3, 'box', first=14),
+            ref(-1, 'a cat', first=15),
+            ref([1], 'of another split', split='train', first=16),
+        ],
+    )
     write(tmp_path / folder / 'instances.json', instances())
     picture(tmp_path / 'images' / 'train2014' / 'COCO_train2014_7.jpg')
     scenes = read('grefcoco', tmp_path, 'val')
     assert [Path(scene.image).relative_to(tmp_path) for scene in scenes] == [
-        Path('images/train2014/COCO_train2014_7.jpg'), Path('images/train2014/COCO_train2014_8.jpg'),
-    ]  # fmt: skip
+        Path('images/train2014/COCO_train2014_7.jpg'),
+        Path('images/train2014/COCO_train2014_8.jpg'),
+    ]
     found = queries(scenes)
     assert list(found) == ['7-10', '7-11', '7-13', '7-14', '7-15', '8-12']
     assert [query.text for query in found.values()][:2] == ['cup and lid', 'what is on the box']
@@ -341,20 +389,23 @@ def test_refcoco(tmp_path, folder, place):
     assert_masks(scene.queries[0], LID)
 
 
-@pytest.mark.parametrize('broken, message', [
-    (ref(99, 'x'), 'no annotation 99 of the image 7'),
-    (ref(4, 'x'), 'no annotation 4 of the image 7'),
-    (ref(5, 'x', image=8), 'no pixel'),
-    (ref(6, 'x', image=8), 'of size [9, 30] on an image of [20, 30]'),
-    (ref([[1]], 'x'), 'ann_id is'),
-    (ref(None, 'x'), 'ann_id is'),
-    (ref(1, 'x', image=9), 'its image is not named, or unknown'),
-    (ref(1, 'x', image=[7]), 'its image is not named, or unknown'),
-    (ref(1, ''), "a text under 'sent'"),
-    (ref(1), 'list of sentences'),
-    (ref(1, 'x', split=None), 'a ref has a split'),
-    ({**ref(1), 'sentences': [3]}, "a text under 'raw'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'broken, message',
+    [
+        (ref(99, 'x'), 'no annotation 99 of the image 7'),
+        (ref(4, 'x'), 'no annotation 4 of the image 7'),
+        (ref(5, 'x', image=8), 'no pixel'),
+        (ref(6, 'x', image=8), 'of size [9, 30] on an image of [20, 30]'),
+        (ref([[1]], 'x'), 'ann_id is'),
+        (ref(None, 'x'), 'ann_id is'),
+        (ref(1, 'x', image=9), 'its image is not named, or unknown'),
+        (ref(1, 'x', image=[7]), 'its image is not named, or unknown'),
+        (ref(1, ''), "a text under 'sent'"),
+        (ref(1), 'list of sentences'),
+        (ref(1, 'x', split=None), 'a ref has a split'),
+        ({**ref(1), 'sentences': [3]}, "a text under 'raw'"),
+    ],
+)
 def test_refcoco_broken_refs_fail_alone(tmp_path, broken, message):
     write(tmp_path / 'refs(unc).p', [broken, ref(1, 'cup', first=5)])
     write(tmp_path / 'instances.json', instances())
@@ -408,12 +459,15 @@ def test_pickles_of_any_protocol(tmp_path, protocol):
     assert queries(read('refcoco', tmp_path, 'val'))['0'].text == 'cup 1'
 
 
-@pytest.mark.parametrize('text, expected', [
-    (b"S'caf\\xc3\\xa9'\n", 'café'),  # str of Python 2: UTF-8, else Latin-1
-    (b"S'caf\\xe9'\n", 'café'),
-    (b'Vcaf\\u00e9\n', 'café'),  # unicode
-    (b'U\x05caf\xc3\xa9', 'café'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'text, expected',
+    [
+        (b"S'caf\\xc3\\xa9'\n", 'café'),  # str of Python 2: UTF-8, else Latin-1
+        (b"S'caf\\xe9'\n", 'café'),
+        (b'Vcaf\\u00e9\n', 'café'),  # unicode
+        (b'U\x05caf\xc3\xa9', 'café'),
+    ],
+)
 def test_pickles_of_python_2(tmp_path, text, expected):
     pickled = (
         b"(lp0\n(dp1\nS'split'\nS'val'\nsS'image_id'\nI7\nsS'ann_id'\nL1L\nsS'sentences'\n"
@@ -467,13 +521,19 @@ def test_pickles_hold_a_list_of_refs(tmp_path):
 @pytest.mark.parametrize('benchmark', ['grefcoco', 'refcoco'])
 def test_refs_converted(tmp_path, benchmark):
     header = {'image': 'train2014/a.jpg', 'height': HEIGHT, 'width': WIDTH}
-    write(tmp_path / f'{benchmark}_val.json', [
-        {**header, 'cat': ['cup and lid', 'box', 'nothing', 'not there'],
-         'masks': [[rle(CUP), polygon((2, 4), (20, 28))], rle(BOX), None, []]},
-        {**header, 'image': 'train2014/b.jpg', 'cat': ['cup', 5], 'masks': [rle(CUP), rle(LID)]},
-        {**header, 'cat': ['one', 'two'], 'masks': [rle(CUP)]},
-        {**header, 'cat': 'cup', 'masks': [rle(CUP)]},
-    ])  # fmt: skip
+    write(
+        tmp_path / f'{benchmark}_val.json',
+        [
+            {
+                **header,
+                'cat': ['cup and lid', 'box', 'nothing', 'not there'],
+                'masks': [[rle(CUP), polygon((2, 4), (20, 28))], rle(BOX), None, []],
+            },
+            {**header, 'image': 'train2014/b.jpg', 'cat': ['cup', 5], 'masks': [rle(CUP), rle(LID)]},
+            {**header, 'cat': ['one', 'two'], 'masks': [rle(CUP)]},
+            {**header, 'cat': 'cup', 'masks': [rle(CUP)]},
+        ],
+    )
     picture(tmp_path / 'train2014' / 'a.jpg')
     scenes = read(benchmark, tmp_path, 'val')
     assert [Path(scene.image).name for scene in scenes] == ['a.jpg', 'b.jpg']
@@ -516,17 +576,29 @@ def reasonseg(tmp_path):
 @pytest.mark.parametrize('folder', ['.', '..', 'val'])
 def test_reasonseg(reasonseg, folder):
     data = reasonseg(
-        b=({'text': 'the cup', 'is_sentence': False, 'shapes': [
-            outline('target', (1, 4), (1, 5)), outline('Target', (10, 14), (20, 28)), outline('flag', (0, 20), (0, 30)),
-        ]}, SIZE),
-        a=({'text': ['What holds tea?', 'What breaks?'], 'is_sentence': True, 'shapes': [
-            outline('target', *LARGE)]}, SIZE),
-    )  # fmt: skip
+        b=(
+            {
+                'text': 'the cup',
+                'is_sentence': False,
+                'shapes': [
+                    outline('target', (1, 4), (1, 5)),
+                    outline('Target', (10, 14), (20, 28)),
+                    outline('flag', (0, 20), (0, 30)),
+                ],
+            },
+            SIZE,
+        ),
+        a=(
+            {'text': ['What holds tea?', 'What breaks?'], 'is_sentence': True, 'shapes': [outline('target', *LARGE)]},
+            SIZE,
+        ),
+    )
     scenes = read('reasonseg', (data / folder).resolve(), 'val')
     assert [Path(scene.image).name for scene in scenes] == ['a.jpg', 'b.jpg']
     assert [(q.id, q.text, q.form, q.groups) for scene in scenes for q in scene.queries] == [
-        ('a', 'What holds tea?', 'long', {'form': 'long'}), ('b', 'the cup', 'short', {'form': 'short'}),
-    ]  # fmt: skip
+        ('a', 'What holds tea?', 'long', {'form': 'long'}),
+        ('b', 'the cup', 'short', {'form': 'short'}),
+    ]
     found = queries(scenes)
     assert_masks(found['a'], block(*LARGE))
     assert_masks(found['b'], block((1, 4), (1, 5)) | block((10, 14), (20, 28)))  # one mask
@@ -563,19 +635,22 @@ def test_reasonseg_files_of_windows(reasonseg):
         assert queries(read('reasonseg', data, 'val'))['a'].text == 'the café’s sign'
 
 
-@pytest.mark.parametrize('changes, size, message', [
-    ({}, None, 'a.jpg'),
-    ({'shapes': []}, SIZE, 'list of shapes'),
-    ({'shapes': [7]}, SIZE, 'a label and points'),
-    ({'shapes': [{'label': 'target'}]}, SIZE, 'points [x, y]'),
-    ({'shapes': [{'label': 'target', 'points': [[1, 2], [3]]}]}, SIZE, 'points [x, y]'),
-    ({'shapes': [{'label': 'target', 'points': [[1, 2], [3, 1e12]]}]}, SIZE, 'near the image'),
-    ({'shapes': [{'label': 'target', 'points': [[1, 2], [3, float('nan')]]}]}, SIZE, 'near the image'),
-    ({'shapes': [outline('ignore', *LARGE)]}, SIZE, 'no pixel'),
-    ({'is_sentence': 'maybe'}, SIZE, 'is_sentence'),
-    ({'text': [5]}, SIZE, 'text'),
-    ({'text': []}, SIZE, 'text, is_sentence and shapes'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'changes, size, message',
+    [
+        ({}, None, 'a.jpg'),
+        ({'shapes': []}, SIZE, 'list of shapes'),
+        ({'shapes': [7]}, SIZE, 'a label and points'),
+        ({'shapes': [{'label': 'target'}]}, SIZE, 'points [x, y]'),
+        ({'shapes': [{'label': 'target', 'points': [[1, 2], [3]]}]}, SIZE, 'points [x, y]'),
+        ({'shapes': [{'label': 'target', 'points': [[1, 2], [3, 1e12]]}]}, SIZE, 'near the image'),
+        ({'shapes': [{'label': 'target', 'points': [[1, 2], [3, float('nan')]]}]}, SIZE, 'near the image'),
+        ({'shapes': [outline('ignore', *LARGE)]}, SIZE, 'no pixel'),
+        ({'is_sentence': 'maybe'}, SIZE, 'is_sentence'),
+        ({'text': [5]}, SIZE, 'text'),
+        ({'text': []}, SIZE, 'text, is_sentence and shapes'),
+    ],
+)
 def test_reasonseg_broken_files_fail_alone(reasonseg, changes, size, message):
     whole = {'text': 'x', 'is_sentence': True, 'shapes': [outline('target', *LARGE)]}
     found = queries(read('reasonseg', reasonseg(a=({**whole, **changes}, size), b=(whole, SIZE)), 'val'))
@@ -597,12 +672,15 @@ def test_reasonseg_files_that_cannot_be_read_fail_alone(reasonseg):
 
 
 def test_reasonseg_converted(tmp_path):
-    write(tmp_path / 'test.json', [
-        {'image': 'a.jpg', 'question': 'why?', 'is_sentence': True, 'mask': rle(CUP), 'ignore_mask': rle(LID)},
-        {'image': 'a.jpg', 'question': 'cup', 'is_sentence': False, 'mask': rle(CUP), 'ignore_mask': None},
-        {'image': 'b.jpg', 'question': 'none', 'is_sentence': 0, 'mask': None, 'ignore_mask': rle(np.zeros(SIZE))},
-        {'image': 'b.jpg', 'question': 'broken', 'is_sentence': None, 'mask': rle(CUP), 'ignore_mask': None},
-    ])  # fmt: skip
+    write(
+        tmp_path / 'test.json',
+        [
+            {'image': 'a.jpg', 'question': 'why?', 'is_sentence': True, 'mask': rle(CUP), 'ignore_mask': rle(LID)},
+            {'image': 'a.jpg', 'question': 'cup', 'is_sentence': False, 'mask': rle(CUP), 'ignore_mask': None},
+            {'image': 'b.jpg', 'question': 'none', 'is_sentence': 0, 'mask': None, 'ignore_mask': rle(np.zeros(SIZE))},
+            {'image': 'b.jpg', 'question': 'broken', 'is_sentence': None, 'mask': rle(CUP), 'ignore_mask': None},
+        ],
+    )
     picture(tmp_path / 'a.jpg')
     found = queries(read('reasonseg', tmp_path, 'test'))
     assert [query.form for query in found.values()] == ['long', 'short', 'short', 'short']
@@ -621,9 +699,18 @@ def test_reasonseg_converted(tmp_path):
 @pytest.mark.parametrize('name', ['GroundingSuite-Eval.jsonl', 'a.jsonl', 'eval.json', 'gseval_eval.json', 'a.json'])
 @pytest.mark.parametrize('place', ['unlabeled2017', 'images/unlabeled2017', 'images', '.'])
 def test_gseval(tmp_path, name, place):
-    rows = [{'idx': 40 + i, 'image_path': f'unlabeled2017/{i % 2}.jpg', 'class_id': class_id, 'label': 'x', 'box': [],
-             'caption': f'text {i}', 'segmentation': rle(CUP)}
-            for i, class_id in enumerate([1, 2, 3, 4, 9])]  # fmt: skip
+    rows = [
+        {
+            'idx': 40 + i,
+            'image_path': f'unlabeled2017/{i % 2}.jpg',
+            'class_id': class_id,
+            'label': 'x',
+            'box': [],
+            'caption': f'text {i}',
+            'segmentation': rle(CUP),
+        }
+        for i, class_id in enumerate([1, 2, 3, 4, 9])
+    ]
     rows[1]['segmentation'] = polygon((2, 8), (3, 9)) + polygon((2, 4), (20, 28))
     rows[2]['segmentation'] = None
     write(tmp_path / name, rows)
@@ -742,13 +829,16 @@ def test_files_to_choose_from(tmp_path):
         read('refcoco', tmp_path, 'val')
 
 
-@pytest.mark.parametrize('content, message', [
-    ('[]', 'test.json is empty'),
-    ('{}', 'test.json holds a dict, expected a list'),
-    ('[{"image": "a.jpg"', 'test.json is no JSON: .*line 1.*cut short'),
-    ('[' * 100000, 'test.json is no JSON'),
-    (b'\xff\xfe\xfd', 'test.json is no JSON'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        ('[]', 'test.json is empty'),
+        ('{}', 'test.json holds a dict, expected a list'),
+        ('[{"image": "a.jpg"', 'test.json is no JSON: .*line 1.*cut short'),
+        ('[' * 100000, 'test.json is no JSON'),
+        (b'\xff\xfe\xfd', 'test.json is no JSON'),
+    ],
+)
 def test_files_that_are_no_list(tmp_path, content, message):
     (tmp_path / 'test.json').write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=message):

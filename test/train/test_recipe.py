@@ -1,4 +1,5 @@
 """Recipes, and what a user is told about those that cannot be used: one line, exit code 2."""
+
 import json
 from pathlib import Path
 
@@ -92,9 +93,11 @@ def test_one_line_says_what_is_wrong(recipe, capsys, change, message):
 
 def test_files_that_are_no_recipe(tmp_path, capsys):
     contents = (
-        ('a', b'stage: [', 'no YAML'), ('b', b'word', 'holds no keys'), ('c', b'\xff\xfe\x00', 'is no'),
+        ('a', b'stage: [', 'no YAML'),
+        ('b', b'word', 'holds no keys'),
+        ('c', b'\xff\xfe\x00', 'is no'),
         ('d', b'stage: base\n', 'missing 3 required'),
-    )  # fmt: skip
+    )
     for name, content, message in contents:
         (tmp_path / name).write_bytes(content)
         assert main(['train', str(tmp_path / name)]) == 2

@@ -1,4 +1,5 @@
 """`instructsam eval report`: what the page says against the figures, its pictures, and the page in a real browser."""
+
 import base64
 import json
 import os
@@ -24,8 +25,15 @@ from instructsam.train.evaluation.metrics import IOUS, Compared, Pooled, average
 from instructsam.train.evaluation.query import Outcome, Query
 from instructsam.train.evaluation.summary import compare, summarise
 
-HEADER = {'benchmark': 'inst2seg', 'split': 'test', 'threshold': 0.3, 'lowest': 0.1, 'empty': 1,
-          'model': 'a/model', 'prompts': {}}  # fmt: skip
+HEADER = {
+    'benchmark': 'inst2seg',
+    'split': 'test',
+    'threshold': 0.3,
+    'lowest': 0.1,
+    'empty': 1,
+    'model': 'a/model',
+    'prompts': {},
+}
 HEIGHT, WIDTH = 60, 80
 SCRIPT = '<script>document.documentElement.dataset.broken = 1</script>'
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
@@ -50,17 +58,26 @@ def made_up(image, position, number, of, rng, error=''):
     found += [square(*spots[-1])] * int(rng.random() < 0.3)
     kind = ('relation', 'attribute', 'rare')[min(number, 1 + (position == 0))]
     query = Query(
-        f'{position}-{number}', f'the {number}. thing & more of {position}', tuple(square(*spot) for spot in targets),
-        groups={'kind': kind, 'novelty': ['a b', 'c'][:number]}, phrases=('thing',),
-    )  # fmt: skip
+        f'{position}-{number}',
+        f'the {number}. thing & more of {position}',
+        tuple(square(*spot) for spot in targets),
+        groups={'kind': kind, 'novelty': ['a b', 'c'][:number]},
+        phrases=('thing',),
+    )
     if error:
         return Outcome((position, number, of), image, query, error=error)
     scores = np.sort(rng.uniform(0.15, 1, len(found)))[::-1].tolist()
     name = 'thing' if number else 'stone'
     return Outcome(
-        (position, number, of), image, query, masks=tuple(found), scores=tuple(scores), answer=f'a {name}',
-        phrases=(name,), timings_ms={'segment': 100.0 + position, 'prefill': 20.0},
-    )  # fmt: skip
+        (position, number, of),
+        image,
+        query,
+        masks=tuple(found),
+        scores=tuple(scores),
+        answer=f'a {name}',
+        phrases=(name,),
+        timings_ms={'segment': 100.0 + position, 'prefill': 20.0},
+    )
 
 
 @pytest.fixture
@@ -191,8 +208,12 @@ def test_the_cases(run, report, outcomes):
     assert options == members | {''}
     for member in members:
         group, name = member.split(':')
-        those = [one for one in asked if member == f'targets:{measured[one.query.id].number}'
-                 or name in np.atleast_1d(one.query.groups.get(group, []))]  # fmt: skip
+        those = [
+            one
+            for one in asked
+            if member == f'targets:{measured[one.query.id].number}'
+            or name in np.atleast_1d(one.query.groups.get(group, []))
+        ]
         shown = {name for name, card in zip(found.ids(), found.cards) if member in card['members']}
         assert set(worst(those, 4)) <= shown <= {one.query.id for one in those}
     assert {attributes['data-member'] for _, attributes in found.tags if 'data-member' in attributes} == members
@@ -211,8 +232,11 @@ def test_what_a_card_says(run, report, outcomes):
         assert all(f'{score:.2f}' in card['text'] for score in one.scores)
         assert ('no picture: cannot read' in card['text']) == ('/0.png' in one.image) == (card['picture'] == '')
     assert any('/0.png' in card['text'] for card in found.cards)
-    pictures = [cv2.imdecode(np.frombuffer(base64.b64decode(card['picture'].partition(',')[2]), np.uint8), 1)
-                for card in found.cards if card['picture']]  # fmt: skip
+    pictures = [
+        cv2.imdecode(np.frombuffer(base64.b64decode(card['picture'].partition(',')[2]), np.uint8), 1)
+        for card in found.cards
+        if card['picture']
+    ]
     assert {picture.shape for picture in pictures} == {(240, 320, 3)}
 
 
@@ -222,17 +246,23 @@ def test_failed_samples_are_named(run, report, outcomes):
 
 
 def test_nothing_from_data_is_markup(run, report, outcomes):
-    query = Query('0-0<', SCRIPT, (square(5, 5),), groups={'kind': f"'{SCRIPT}\""}, phrases=(SCRIPT,))
+    query = Query('0-0<', SCRIPT, (square(5, 5),), groups={'kind': f'\'{SCRIPT}"'}, phrases=(SCRIPT,))
     bad = [
         Outcome(
-            (0, 0, 2), f'{SCRIPT}.png', query, masks=(square(5, 5),), scores=(0.9,), answer=f'{SCRIPT}\ud800',
-            phrases=('x',), timings_ms={'segment': 1.0},
+            (0, 0, 2),
+            f'{SCRIPT}.png',
+            query,
+            masks=(square(5, 5),),
+            scores=(0.9,),
+            answer=f'{SCRIPT}\ud800',
+            phrases=('x',),
+            timings_ms={'segment': 1.0},
         ),
         Outcome((0, 1, 2), 'b', Query('0-1', 'b'), error=SCRIPT),
-    ]  # fmt: skip
+    ]
     clean, found = report(run(outcomes)), report(run(bad, SCRIPT[:7], model=SCRIPT, seed={'<b>': SCRIPT}))
     assert found.scripts == clean.scripts == 1 and '<script>document' not in found.text
-    assert found.cards[0]['text'].count(SCRIPT) >= 3 and found.cards[0]['members'][1] == f"kind:'{SCRIPT}\""
+    assert found.cards[0]['text'].count(SCRIPT) >= 3 and found.cards[0]['members'][1] == f'kind:\'{SCRIPT}"'
     assert {tag for tag, _ in found.tags} <= {tag for tag, _ in clean.tags} | {'p', 'ul', 'li'}
     assert not {key for _, attributes in found.tags for key in attributes if key.startswith('on')}
 
@@ -290,8 +320,12 @@ def test_tabletop_scenes_are_drawn_again(run, report, outcomes, monkeypatch):
 def test_pictures():
     image = np.full((300, 640, 3), 100, np.uint8)
     masks = {}
-    for name, (y, x, height, width) in {'truth': (40, 40, 80, 80), 'found': (40, 240, 80, 80), 'thin': (200, 40, 80, 1),
-                                        'ignore': (200, 400, 80, 80)}.items():  # fmt: skip
+    for name, (y, x, height, width) in {
+        'truth': (40, 40, 80, 80),
+        'found': (40, 240, 80, 80),
+        'thin': (200, 40, 80, 1),
+        'ignore': (200, 400, 80, 80),
+    }.items():
         mask = np.zeros(image.shape[:2], bool)
         mask[y : y + height, x : x + width] = True
         masks[name] = Rle.encode(mask)

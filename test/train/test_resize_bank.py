@@ -1,4 +1,5 @@
 """Another K: what the slots of a resized model folder are."""
+
 import os
 from pathlib import Path
 

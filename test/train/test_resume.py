@@ -1,4 +1,5 @@
 """A run that is killed at any instant goes on, and ends with the same bits as one that was left alone."""
+
 import csv
 import os
 import random
@@ -82,8 +83,18 @@ def test_killed_in_two_processes(launch, recipe, tmp_path, few):
 
 def kill_torchrun_at(line_start, path):
     """Runs the recipe in two processes as a user would, and kills all of it as a line appears."""
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
-               '-m', 'instructsam.core.cli', 'train', str(path)]  # fmt: skip
+    command = [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        '--standalone',
+        '--nproc_per_node',
+        '2',
+        '-m',
+        'instructsam.core.cli',
+        'train',
+        str(path),
+    ]
     env = {**os.environ, 'OMP_NUM_THREADS': '1'}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, start_new_session=True

@@ -1,4 +1,5 @@
 """Records of every kind become samples; a broken one is refused with its reason."""
+
 import json
 import os
 from pathlib import Path
@@ -24,8 +25,14 @@ def rle(rows=slice(2, 8), columns=slice(3, 9), compressed=True):
     mask = np.zeros(SIZE, np.uint8)
     mask[rows, columns] = 1
     encoded = coco.encode(np.asfortranarray(mask))
-    return {'size': list(SIZE), 'counts': encoded['counts'].decode()} if compressed else {
-        'size': list(SIZE), 'counts': np.diff(np.flatnonzero(np.diff(mask.T.ravel(), prepend=2, append=2))).tolist()}
+    return (
+        {'size': list(SIZE), 'counts': encoded['counts'].decode()}
+        if compressed
+        else {
+            'size': list(SIZE),
+            'counts': np.diff(np.flatnonzero(np.diff(mask.T.ravel(), prepend=2, append=2))).tolist(),
+        }
+    )
 
 
 def record(*annotations, **extra):
@@ -134,22 +141,36 @@ def own(**fields):
 SQUARE = [3.0, 2.0, 9.0, 2.0, 9.0, 8.0, 3.0, 8.0]
 
 
-@pytest.mark.parametrize(('texts', 'question', 'phrase'), [
-    ({'text': 'The red cup.'}, "'the red cup'", 'the red cup'),
-    ({'question': 'The red cup.'}, "'the red cup'", 'the red cup'),
-    ({'text': 'Where do I drink from?', 'category': 'Cup'}, 'Where do I drink from?', 'cup'),
-    ({'question': 'Where do I drink from?', 'text': 'a cup'}, 'Where do I drink from?', 'a cup'),
-])
+@pytest.mark.parametrize(
+    ('texts', 'question', 'phrase'),
+    [
+        ({'text': 'The red cup.'}, "'the red cup'", 'the red cup'),
+        ({'question': 'The red cup.'}, "'the red cup'", 'the red cup'),
+        ({'text': 'Where do I drink from?', 'category': 'Cup'}, 'Where do I drink from?', 'cup'),
+        ({'question': 'Where do I drink from?', 'text': 'a cup'}, 'Where do I drink from?', 'a cup'),
+    ],
+)
 def test_a_record_with_a_mask_of_its_own(texts, question, phrase):
     (turn,) = parse(own(mask=rle(), **texts), '.', 10, rng()).turns
     assert question in turn.question and turn.phrases == (phrase,)
     assert np.array_equal(turn.targets[0].masks[0].decode(), read_mask(rle(), *SIZE).decode())
 
 
-@pytest.mark.parametrize(('mask', 'count'), [
-    (rle(), 1), (json.dumps(rle()), 1), (SQUARE, 1), ([SQUARE, SQUARE], 1), ([rle(), rle()], 2),
-    ([json.dumps(rle()), rle()], 2), (json.dumps([rle()]), 1), ([[SQUARE], [SQUARE]], 2), (None, 0), ([], 0),
-])
+@pytest.mark.parametrize(
+    ('mask', 'count'),
+    [
+        (rle(), 1),
+        (json.dumps(rle()), 1),
+        (SQUARE, 1),
+        ([SQUARE, SQUARE], 1),
+        ([rle(), rle()], 2),
+        ([json.dumps(rle()), rle()], 2),
+        (json.dumps([rle()]), 1),
+        ([[SQUARE], [SQUARE]], 2),
+        (None, 0),
+        ([], 0),
+    ],
+)
 def test_forms_of_a_records_own_mask(mask, count):
     (turn,) = parse(own(mask=mask, text='x'), '.', 10, rng()).turns
     assert len(turn.targets[0].masks) == count
@@ -167,12 +188,16 @@ def tagged(text):
 FIRST, SECOND = rle(columns=slice(0, 4)), rle(columns=slice(10, 14))
 
 
-@pytest.mark.parametrize('answer', [
-    f'{tagged("a cup")}, {tagged("the box")}',
-    f'Here {tagged("a cup")}<|mask_start|>[SEG][SEG]<|mask_end|>, {tagged("the box")}<|mask_start|>[SEG]<|mask_end|>',
-    'A cup [SEG], the box [SEG].',
-    'A cup<|mask_start|>[SEG][SEG]<|mask_end|> and the box <|mask_start|>[SEG]<|mask_end|>.',
-])
+@pytest.mark.parametrize(
+    'answer',
+    [
+        f'{tagged("a cup")}, {tagged("the box")}',
+        f'Here {tagged("a cup")}<|mask_start|>[SEG][SEG]<|mask_end|>, '
+        f'{tagged("the box")}<|mask_start|>[SEG]<|mask_end|>',
+        'A cup [SEG], the box [SEG].',
+        'A cup<|mask_start|>[SEG][SEG]<|mask_end|> and the box <|mask_start|>[SEG]<|mask_end|>.',
+    ],
+)
 def test_phrases_of_a_conversation(answer):
     (turn,) = parse(talk('<image>\nWhat is here?', answer, mask=[FIRST, SECOND]), '.', 10, rng()).turns
     assert turn.question == 'What is here?' and turn.phrases == ('a cup', 'the box') and not turn.text
@@ -180,16 +205,24 @@ def test_phrases_of_a_conversation(answer):
 
 
 def test_turns_of_a_conversation():
-    raw = talk('<image>\nHello', 'Good day.', 'The cup and a cat?', f'{tagged("cup")}, {tagged("cat")}', 'Any [SEG]?',
-               'Boxes [SEG].', mask=[FIRST, None, [FIRST, SECOND]])
+    raw = talk(
+        '<image>\nHello',
+        'Good day.',
+        'The cup and a cat?',
+        f'{tagged("cup")}, {tagged("cat")}',
+        'Any [SEG]?',
+        'Boxes [SEG].',
+        mask=[FIRST, None, [FIRST, SECOND]],
+    )
     hello, both, last = parse(raw, 'pictures', 10, rng()).turns
     assert hello == Turn('Hello', (), (), 'Good day.')
     assert [len(target) for turn in (both, last) for target in turn.targets] == [1, 0, 2]
     assert last.question == 'Any [SEG]?' and last.phrases == ('boxes',)
 
 
-@pytest.mark.parametrize(('mask', 'count'), [
-    (FIRST, 1), ([FIRST, SECOND], 2), ([[FIRST, SECOND]], 2), (None, 0), ([None], 0)])
+@pytest.mark.parametrize(
+    ('mask', 'count'), [(FIRST, 1), ([FIRST, SECOND], 2), ([[FIRST, SECOND]], 2), (None, 0), ([None], 0)]
+)
 def test_all_masks_are_those_of_an_only_phrase(mask, count):
     (turn,) = parse(talk('Where?', tagged('here'), mask=mask), '.', 10, rng()).turns
     assert len(turn.targets[0]) == count
@@ -225,8 +258,10 @@ def test_a_mask_cut_short_is_refused():
             read_mask({'size': list(SIZE), 'counts': counts[:length]}, *SIZE)
 
 
-@pytest.mark.parametrize(('text', 'expected'), [
-    ('Red cup.', 'red cup'), ('the man', 'the man'), ('TV on the wall', 'TV on the wall'), (' Knife ', 'knife')])
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [('Red cup.', 'red cup'), ('the man', 'the man'), ('TV on the wall', 'TV on the wall'), (' Knife ', 'knife')],
+)
 def test_tidy(text, expected):
     assert tidy(text) == expected
 
@@ -239,65 +274,68 @@ def box(value):
     return record({'text': 'x', 'ann_type': 'bbox', 'ann': [value]})
 
 
-@pytest.mark.parametrize(('raw', 'says'), [
-    ([], 'JSON object'),
-    ({'image': 'a.jpg'}, 'height'),
-    ({'height': 20, 'width': 30}, 'image'),
-    ({**record(phrase()), 'width': None}, 'width'),
-    ({**record(phrase()), 'height': 0}, 'cannot be'),
-    ({**record(phrase()), 'image': 7}, 'cannot be'),
-    (own(), 'annotation, mask or conversations'),
-    ({**record(phrase()), 'annotation': '{'}, 'no JSON'),
-    ({**record(phrase()), 'annotation': None}, 'not empty'),
-    (record(), 'not empty'),
-    (record('the cup'), 'has a text'),
-    (record({'text': ''}), 'has a text'),
-    (record({**phrase(), 'text': '\ud800'}), 'Unicode'),
-    (record({**phrase(), 'text': '.'}), 'no phrase'),
-    (record({'type': 'phrase', 'text': 'x'}), 'has no ann'),
-    (record({**phrase(), 'type': 'poem'}), 'poem'),
-    (record({**phrase(), 'type': 'sentence'}), 'category'),
-    (record({**phrase(), 'ann_type': 'points'}), 'points'),
-    (record(phrase(), type='instseg', instruction=7), 'instruction'),
-    (entry(*[json.dumps(rle())] * 11), 'more than 10'),
-    (entry('{"size": [4, 4], "counts": [16]}'), r'\[4, 4\]'),
-    (entry('{"counts": [600]}'), 'size None'),
-    (entry('{"size": [20, 30]}'), 'counts'),
-    (entry('{"size": [20, 30], "counts": [100]}'), 'add up'),
-    (entry('{"size": [20, 30], "counts": [-1, 601]}'), 'cannot be read'),
-    (entry('{"size": [20, 30], "counts": [[600]]}'), 'counts'),
-    (entry('{"size": [20, 30], "counts": "!!!"}'), 'cannot be read'),
-    (entry('{"size": [20, 30], "counts": [600]}'), 'no mask has a pixel'),
-    (entry('not json'), 'no JSON'),
-    (entry(7), 'RLE or polygons'),
-    (entry('[[1, 2]]'), 'three points'),
-    (entry('[[1, 2, 3, 4, 5, 6, 7]]'), 'three points'),
-    (entry('[[1, 2, 3, 4, 5, "x"]]'), 'three points'),
-    (entry('[[1, 2, 3, 4, 5, NaN]]'), 'three points'),
-    (entry('[[1, 2, 3, 4, 5, 1e12]]'), 'near the image'),
-    (entry('[[1, 2, 3, 4, 5, 6], 7]'), 'polygons'),
-    (box('[40, 40, 2, 2]'), 'outside'),
-    (box('[1, 2]'), r'\[x, y, w, h\]'),
-    (box('[1, 2, NaN, 4]'), r'\[x, y, w, h\]'),
-    (box('[1, 2, "3", 4]'), r'\[x, y, w, h\]'),
-    (own(mask=rle()), 'a text or a question'),
-    (own(mask=rle(), question='What is it?'), 'no category'),
-    (own(mask=rle(), text=['a', 'b']), 'has a text'),
-    (own(mask=7, text='x'), 'polygons or a list'),
-    (own(mask=[rle(), 7], text='x'), 'RLE or polygons'),
-    (own(conversations=[]), 'not empty'),
-    (talk('Hello'), 'in turn'),
-    (own(conversations=['Hello', 'Good day']), 'in turn'),
-    (own(conversations=[{'from': 'gpt', 'value': 'a'}, {'from': 'human', 'value': 'b'}]), 'in turn'),
-    (talk('<image>', 'x'), 'question'),
-    (talk('Hello', ''), 'value'),
-    (talk('Where?', '[SEG]', mask=rle()), 'no phrase'),
-    (talk('Where?', tagged(' '), mask=rle()), 'no phrase'),
-    (talk('Where?', tagged('here')), '1 phrases.* 0 masks'),
-    (talk('Where?', 'Nowhere.', mask=rle()), '0 phrases.* 1 masks'),
-    (talk('Where?', f'{tagged("here")}, {tagged("there")}', mask=[rle()]), '2 phrases.* 1 masks'),
-    (talk('Where?', tagged('here'), mask=[rle()] * 11), 'incomplete'),
-])
+@pytest.mark.parametrize(
+    ('raw', 'says'),
+    [
+        ([], 'JSON object'),
+        ({'image': 'a.jpg'}, 'height'),
+        ({'height': 20, 'width': 30}, 'image'),
+        ({**record(phrase()), 'width': None}, 'width'),
+        ({**record(phrase()), 'height': 0}, 'cannot be'),
+        ({**record(phrase()), 'image': 7}, 'cannot be'),
+        (own(), 'annotation, mask or conversations'),
+        ({**record(phrase()), 'annotation': '{'}, 'no JSON'),
+        ({**record(phrase()), 'annotation': None}, 'not empty'),
+        (record(), 'not empty'),
+        (record('the cup'), 'has a text'),
+        (record({'text': ''}), 'has a text'),
+        (record({**phrase(), 'text': '\ud800'}), 'Unicode'),
+        (record({**phrase(), 'text': '.'}), 'no phrase'),
+        (record({'type': 'phrase', 'text': 'x'}), 'has no ann'),
+        (record({**phrase(), 'type': 'poem'}), 'poem'),
+        (record({**phrase(), 'type': 'sentence'}), 'category'),
+        (record({**phrase(), 'ann_type': 'points'}), 'points'),
+        (record(phrase(), type='instseg', instruction=7), 'instruction'),
+        (entry(*[json.dumps(rle())] * 11), 'more than 10'),
+        (entry('{"size": [4, 4], "counts": [16]}'), r'\[4, 4\]'),
+        (entry('{"counts": [600]}'), 'size None'),
+        (entry('{"size": [20, 30]}'), 'counts'),
+        (entry('{"size": [20, 30], "counts": [100]}'), 'add up'),
+        (entry('{"size": [20, 30], "counts": [-1, 601]}'), 'cannot be read'),
+        (entry('{"size": [20, 30], "counts": [[600]]}'), 'counts'),
+        (entry('{"size": [20, 30], "counts": "!!!"}'), 'cannot be read'),
+        (entry('{"size": [20, 30], "counts": [600]}'), 'no mask has a pixel'),
+        (entry('not json'), 'no JSON'),
+        (entry(7), 'RLE or polygons'),
+        (entry('[[1, 2]]'), 'three points'),
+        (entry('[[1, 2, 3, 4, 5, 6, 7]]'), 'three points'),
+        (entry('[[1, 2, 3, 4, 5, "x"]]'), 'three points'),
+        (entry('[[1, 2, 3, 4, 5, NaN]]'), 'three points'),
+        (entry('[[1, 2, 3, 4, 5, 1e12]]'), 'near the image'),
+        (entry('[[1, 2, 3, 4, 5, 6], 7]'), 'polygons'),
+        (box('[40, 40, 2, 2]'), 'outside'),
+        (box('[1, 2]'), r'\[x, y, w, h\]'),
+        (box('[1, 2, NaN, 4]'), r'\[x, y, w, h\]'),
+        (box('[1, 2, "3", 4]'), r'\[x, y, w, h\]'),
+        (own(mask=rle()), 'a text or a question'),
+        (own(mask=rle(), question='What is it?'), 'no category'),
+        (own(mask=rle(), text=['a', 'b']), 'has a text'),
+        (own(mask=7, text='x'), 'polygons or a list'),
+        (own(mask=[rle(), 7], text='x'), 'RLE or polygons'),
+        (own(conversations=[]), 'not empty'),
+        (talk('Hello'), 'in turn'),
+        (own(conversations=['Hello', 'Good day']), 'in turn'),
+        (own(conversations=[{'from': 'gpt', 'value': 'a'}, {'from': 'human', 'value': 'b'}]), 'in turn'),
+        (talk('<image>', 'x'), 'question'),
+        (talk('Hello', ''), 'value'),
+        (talk('Where?', '[SEG]', mask=rle()), 'no phrase'),
+        (talk('Where?', tagged(' '), mask=rle()), 'no phrase'),
+        (talk('Where?', tagged('here')), '1 phrases.* 0 masks'),
+        (talk('Where?', 'Nowhere.', mask=rle()), '0 phrases.* 1 masks'),
+        (talk('Where?', f'{tagged("here")}, {tagged("there")}', mask=[rle()]), '2 phrases.* 1 masks'),
+        (talk('Where?', tagged('here'), mask=[rle()] * 11), 'incomplete'),
+    ],
+)
 def test_broken_records_are_refused(raw, says):
     with pytest.raises(RecordError, match=says):
         parse(raw, '.', 10, rng())
@@ -313,8 +351,9 @@ def test_pixels_are_read_upright(tmp_path):
     assert sample.with_pixels() is sample
 
 
-@pytest.mark.parametrize(('size', 'says'), [
-    (None, 'No such file'), ((31, 20), 'is 31 x 20 px'), ('text', 'not a picture')])
+@pytest.mark.parametrize(
+    ('size', 'says'), [(None, 'No such file'), ((31, 20), 'is 31 x 20 px'), ('text', 'not a picture')]
+)
 def test_an_image_that_does_not_fit_is_refused(tmp_path, size, says):
     if size == 'text':
         (tmp_path / 'a.jpg').write_text('text')

@@ -1,4 +1,5 @@
 """The folder of the small model: what ships is what the code writes."""
+
 from transformers import AutoTokenizer
 
 from instructsam.core.builtin import FOLDER

@@ -1,4 +1,5 @@
 """Encoders that say the same in other terms are understood again."""
+
 import os
 from pathlib import Path
 from types import SimpleNamespace

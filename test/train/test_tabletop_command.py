@@ -72,8 +72,9 @@ def test_a_folder_that_cannot_be_written(tabletop, tmp_path):
     assert code == 2 and 'cannot write out' in err and is_one_error_line(err)
 
 
-@pytest.mark.parametrize('arguments', [['tabletop', 'generate', 'out'], ['tabletop', 'page', 'a.png'],
-                                       ['eval', 'tabletop']], ids=' '.join)  # fmt: skip
+@pytest.mark.parametrize(
+    'arguments', [['tabletop', 'generate', 'out'], ['tabletop', 'page', 'a.png'], ['eval', 'tabletop']], ids=' '.join
+)
 def test_without_what_draws(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(render, 'import_module', no_library)

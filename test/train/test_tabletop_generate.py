@@ -210,8 +210,14 @@ def _read(record):
     for annotation in record['annotation']:
         phrase = annotation.get('category', annotation['text'])
         text = record.get('instruction', annotation['text'])
-        yield (text, annotation['kind'], phrase, tuple(annotation['targets']), annotation['program'],
-               tuple(annotation['novel']))  # fmt: skip
+        yield (
+            text,
+            annotation['kind'],
+            phrase,
+            tuple(annotation['targets']),
+            annotation['program'],
+            tuple(annotation['novel']),
+        )
 
 
 def test_depth_files_hold_millimetres(folder):

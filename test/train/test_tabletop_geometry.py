@@ -1,4 +1,5 @@
 """core.geometry on rendered scenes, whose objects' boxes are known: true masks, 0.5 to 1.2 m away."""
+
 import numpy as np
 import pytest
 

@@ -15,8 +15,18 @@ DOWN = np.diag([1.0, -1.0, -1.0])  # closing along x
 def box(size_m, at=(0.0, 0.0), yaw=0.0):
     """A carton of size_m [3] that stands on the table."""
     scale = np.array(size_m) / np.ptp(outline('box.1.0'), axis=0)
-    return Thing('box', 'box.1.0', 'cardboard', 'red', np.zeros(3), 'medium', scale, 0, turn=rotation('z', yaw),
-                 position=np.array([*at, 0.0]))  # fmt: skip
+    return Thing(
+        'box',
+        'box.1.0',
+        'cardboard',
+        'red',
+        np.zeros(3),
+        'medium',
+        scale,
+        0,
+        turn=rotation('z', yaw),
+        position=np.array([*at, 0.0]),
+    )
 
 
 def grasp(x=0.0, y=0.0, z=0.03, width_m=0.04, turn=DOWN):
@@ -57,8 +67,9 @@ def test_the_table_is_hit():
 
 def test_too_wide_an_object_is_hit():
     assert lifts([box((0.1, 0.1, 0.07))], 0, grasp(width_m=0.08)).reason == 'hits the object'
-    assert lifts([box((0.1, 0.1, 0.07))], 0, Grasp(np.array([0, 0, 0.03]), DOWN, 0.1, 0.12, 1.0),
-                 Gripper(opening_m=0.12)).success  # fmt: skip
+    assert lifts(
+        [box((0.1, 0.1, 0.07))], 0, Grasp(np.array([0, 0, 0.03]), DOWN, 0.1, 0.12, 1.0), Gripper(opening_m=0.12)
+    ).success
 
 
 def test_neighbours(small):

@@ -1,4 +1,5 @@
 """Scenes in motion: the same by seed, smooth, nothing touches, and ids stay with what moves."""
+
 import numpy as np
 import pytest
 

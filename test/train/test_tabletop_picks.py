@@ -1,4 +1,5 @@
 """Instructions that mean one object: always the same ones, and their target is there."""
+
 from itertools import groupby
 
 import pytest

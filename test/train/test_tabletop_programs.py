@@ -47,9 +47,21 @@ def cube(index, camera, category, color, x, y, more=None):
     center = np.array([x, y, z + side / 2])
     footprint = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * side / 2 + (x, y)
     thing = Object(
-        index, category, color, 'ceramic', size, np.full(3, side), center, camera.to_camera(center[None])[0],
-        footprint, box, area, area, -1, 'on',
-    )  # fmt: skip
+        index,
+        category,
+        color,
+        'ceramic',
+        size,
+        np.full(3, side),
+        center,
+        camera.to_camera(center[None])[0],
+        footprint,
+        box,
+        area,
+        area,
+        -1,
+        'on',
+    )
     return replace(thing, **more)
 
 

@@ -1,4 +1,5 @@
 """The training command: spreading changes nothing, both stages in a row, records that cannot be used."""
+
 import csv
 import json
 from pathlib import Path
@@ -68,9 +69,7 @@ def test_stage_1_then_stage_2(launch, tmp_path, mix):
     start = Path(mix[1]['images']) / 'checkpoint'
     one, merged, two = tmp_path / 'one', tmp_path / 'merged', tmp_path / 'two'
     by_hand = [*quick, 'lora.merge=false']
-    codes, text = launch(
-        'train', CONFIGS / 'stage1.yaml', f'model={start}', f'output={one}', data, *by_hand, world=2
-    )
+    codes, text = launch('train', CONFIGS / 'stage1.yaml', f'model={start}', f'output={one}', data, *by_hand, world=2)
     assert codes == [0, 0] and text.count('the trained model is in') == 1, text
     assert launch('train', CONFIGS / 'stage2.yaml', f'model={one}/final', f'output={two}', data, *quick)[0] == [2]
     codes, text = launch('train', 'merge', one / 'final', merged)
@@ -111,8 +110,14 @@ def test_broken_records_are_skipped_until_they_are_too_many(launch, recipe, tmp_
     few = [{**broken(tmp_path, 0)[0], **images}]
     codes, text = launch('train', recipe('few', data=few, batch_size=9, steps=1, workers=workers))
     assert codes == [0] and text.count('skipped record') == 6, text
-    for reason in ('absent.png', 'a mask of size [80, 60] on an image of [60, 80]', 'is 80 x 60 px, the record says',
-                   'annotation is a list that is not empty', 'more than 10 instances', 'counts hold'):  # fmt: skip
+    for reason in (
+        'absent.png',
+        'a mask of size [80, 60] on an image of [60, 80]',
+        'is 80 x 60 px, the record says',
+        'annotation is a list that is not empty',
+        'more than 10 instances',
+        'counts hold',
+    ):
         assert reason in text, text
     many = [{**broken(tmp_path, 8)[0], **images}]
     codes, text = launch('train', recipe('many', data=many, batch_size=17, steps=1, workers=workers))

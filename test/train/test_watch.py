@@ -1,4 +1,5 @@
 """Evaluation during a run: figures and pictures of held-out samples, and training goes on as if it had not been."""
+
 import csv
 import io
 import json
@@ -50,9 +51,19 @@ def recipes(tmp_path_factory):
         data = entries['scenes.jsonl' if stage == 'pixels' else 'records.json']
         rates = Rates(*[1e-3] * 6)
         return Recipe(
-            stage, str(FOLDER / 'checkpoint'), '', data, validation=data, scenes=entries['scenes.jsonl'], steps=4,
-            evaluate_every=2, log_every=1, save_every=100, rates=rates, max_phrases=2,
-        )  # fmt: skip
+            stage,
+            str(FOLDER / 'checkpoint'),
+            '',
+            data,
+            validation=data,
+            scenes=entries['scenes.jsonl'],
+            steps=4,
+            evaluate_every=2,
+            log_every=1,
+            save_every=100,
+            rates=rates,
+            max_phrases=2,
+        )
 
     return recipe
 

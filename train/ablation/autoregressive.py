@@ -4,6 +4,7 @@ The answer is plain text with causal attention, `phrase<|object_ref_end|><|mask_
 `[SEG]` where nothing is there. Each is a token with its own embedding, its last hidden state a query of the detector.
 This is the ablation's `no_bank`; train.conversation writes what it learns from.
 """
+
 from dataclasses import replace
 
 import torch

@@ -1,4 +1,5 @@
 """`instructsam train ablate PLAN`: trains and measures the variants of a plan, and reports."""
+
 from pathlib import Path
 
 from instructsam.train.ablation.variants import VARIANTS
@@ -8,9 +9,12 @@ def add_arguments(parser):
     parser.epilog = 'Stopped, it goes on when the same command is given again. The report is of all that is there.'
     parser.add_argument('plan', metavar='PLAN', help='a YAML file, see train/configs/tabletop_ablate.yaml')
     parser.add_argument(
-        '--only', nargs='+', choices=VARIANTS, metavar='VARIANT',
+        '--only',
+        nargs='+',
+        choices=VARIANTS,
+        metavar='VARIANT',
         help=f'the variants to train and measure (default: those of the plan): {", ".join(VARIANTS)}',
-    )  # fmt: skip
+    )
     parser.add_argument('--seeds', nargs='+', type=int, metavar='S', help="seeds (default: the plan's)")
 
 

@@ -1,4 +1,5 @@
 """An ablation's plan: one YAML file. Recipes of the two stages, what all variants start from, seeds, and questions."""
+
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -55,9 +56,13 @@ class Plan:
             if recipe.stage != 'instruct' or recipe.steps < 1:
                 raise RecipeError(f'{getattr(self, stage)}: an ablation wants stage instruct and a number of steps.')
             found[stage] = replace(
-                recipe, model=str(start), output=str(runs / stage), seed=seed, mode=variant.mode,
+                recipe,
+                model=str(start),
+                output=str(runs / stage),
+                seed=seed,
+                mode=variant.mode,
                 max_broken_share=1.0 if variant.slots else recipe.max_broken_share,  # records with too many instances
-            )  # fmt: skip
+            )
         if variant.has_stage1:
             found['stage2'] = replace(found['stage2'], model=str(runs / 'stage1' / 'final'))
         else:

@@ -1,4 +1,5 @@
 """The figures of all seeds: what each variant loses against the full model, beside what the paper's lost."""
+
 from dataclasses import asdict
 
 from instructsam.train.ablation.study import read_figures

@@ -1,4 +1,5 @@
 """Trains and measures whatever is not there yet: a study that was stopped goes on when it is started again."""
+
 import json
 import subprocess
 import sys
@@ -84,9 +85,11 @@ def measure_variant(plan, name, seed, scenes):
     settings, questions = settings_of(plan, name, seed), plan.questions
     engine = load_engine(settings['model'], settings['mode'], device=questions.device)
     asking = Asking(
-        threshold=questions.threshold, phrase=settings['phrase'], own_queries=settings['own_queries'],
+        threshold=questions.threshold,
+        phrase=settings['phrase'],
+        own_queries=settings['own_queries'],
         max_new_tokens=questions.max_new_tokens,
-    )  # fmt: skip
+    )
     found = summarise(list(ask_all(engine, scenes, asking)), questions.threshold, details=False)
     folder = plan.folder(name, seed)
     folder.mkdir(parents=True, exist_ok=True)

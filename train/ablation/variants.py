@@ -1,4 +1,5 @@
 """The variants: what is taken away of the full model, and what that cost the paper's 2 B model."""
+
 from dataclasses import dataclass, field
 
 from instructsam.train.conversation import AUTOREGRESSIVE

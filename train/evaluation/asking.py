@@ -1,4 +1,5 @@
 """Asks an engine everything about an image, which it encodes once."""
+
 import time
 from dataclasses import dataclass, field
 
@@ -73,21 +74,32 @@ def _asked(engine, frame, query, asking, about, encode_ms):
     start = time.perf_counter()
     try:
         result = engine.segment(
-            frame, prompt, score_threshold=min(asking.lowest, asking.threshold),
-            answer=engine.answer_for(named) if named else None, max_new_tokens=asking.max_new_tokens,
+            frame,
+            prompt,
+            score_threshold=min(asking.lowest, asking.threshold),
+            answer=engine.answer_for(named) if named else None,
+            max_new_tokens=asking.max_new_tokens,
             suppress_duplicates=asking.suppress_duplicates,
-        )  # fmt: skip
+        )
     except InstructionError as error:
         return Outcome(**about, prompt=prompt, error=str(error))
     sizes = {(mask.height, mask.width) for mask in (*query.truth, *filter(None, [query.ignore]))}
     if sizes - {(result.height, result.width)}:
-        return Outcome(**about, prompt=prompt, error=(
-            f'its masks are {sorted(sizes)} (height, width), the image {about["image"]} is '
-            f'{(result.height, result.width)}'
-        ))  # fmt: skip
+        return Outcome(
+            **about,
+            prompt=prompt,
+            error=(
+                f'its masks are {sorted(sizes)} (height, width), the image {about["image"]} is '
+                f'{(result.height, result.width)}'
+            ),
+        )
     return Outcome(
-        **about, prompt=prompt, masks=tuple(one.mask for one in result.instances),
-        scores=tuple(one.score for one in result.instances), answer=result.answer, phrases=result.phrases,
+        **about,
+        prompt=prompt,
+        masks=tuple(one.mask for one in result.instances),
+        scores=tuple(one.score for one in result.instances),
+        answer=result.answer,
+        phrases=result.phrases,
         named=bool(named),
         timings_ms={**result.timings_ms, **encode_ms, SEGMENT: (time.perf_counter() - start) * 1e3},
-    )  # fmt: skip
+    )

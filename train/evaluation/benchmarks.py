@@ -3,6 +3,7 @@
 Prompts, thresholds and metrics are those of the authors' evaluation; `paper` is what the paper reports for
 InstructSAM-2B (arXiv 2605.26102), in percent.
 """
+
 from dataclasses import dataclass, field
 
 SUFFIX = ' Please output the segmentation mask.'

@@ -1,4 +1,5 @@
 """COCO's own mask AP through pycocotools, beside the pooled one: 101 recall points, at most 100 predictions a query."""
+
 import contextlib
 import io
 
@@ -32,9 +33,10 @@ def _coco(images, annotations):
     """pycocotools' data set of one class; areas do not count here."""
     made = COCO()
     made.dataset = {
-        'images': [{'id': index} for index in range(images)], 'categories': [{'id': 1}],
+        'images': [{'id': index} for index in range(images)],
+        'categories': [{'id': 1}],
         'annotations': [{**one, 'id': id, 'category_id': 1, 'area': 1} for id, one in enumerate(annotations, 1)],
-    }  # fmt: skip
+    }
     made.createIndex()
     return made
 

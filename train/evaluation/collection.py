@@ -1,4 +1,5 @@
 """Python's search for cycles, put off while millions of values that have none are read."""
+
 import gc
 from contextlib import contextmanager
 

@@ -2,6 +2,7 @@
 
 With torchrun every process answers its share: `torchrun --nproc-per-node 8 -m instructsam.core.cli eval roborefit ...`
 """
+
 import hashlib
 import importlib
 import json
@@ -58,24 +59,38 @@ def _add_model_arguments(parser, benchmark):
         parser.add_argument(name, default=default, help=description + shown, **kwargs)
 
     option('--model', 'built-in model, folder or hub id', DEFAULT_MODEL)
-    option('--mode', "consistent: as trained; reference: bit-faithful to the authors' inference; causal, "
-           'autoregressive: for models that were trained so, see `instructsam train ablate`', 'consistent',
-           choices=MODES)  # fmt: skip
+    option(
+        '--mode',
+        "consistent: as trained; reference: bit-faithful to the authors' inference; causal, "
+        'autoregressive: for models that were trained so, see `instructsam train ablate`',
+        'consistent',
+        choices=MODES,
+    )
     option('--device', 'auto, cpu, cuda, cuda:1, ...; auto: a GPU for each process of a machine', 'auto')
     option('--dtype', 'precision of the weights', 'auto', choices=('auto', 'float32', 'bfloat16', 'float16'))
     option('--threads', 'CPU threads; the last bits of the figures depend on it', 1, type=count, metavar='N')
     option('--threshold', 'instances that score above it are the answer', benchmark.threshold, type=probability)
-    option('--lowest', 'what scores above it takes part in AP (default: '
-           f'{"the threshold" if benchmark.lowest is None else benchmark.lowest})', type=probability)  # fmt: skip
+    option(
+        '--lowest',
+        'what scores above it takes part in AP (default: '
+        f'{"the threshold" if benchmark.lowest is None else benchmark.lowest})',
+        type=probability,
+    )
     option('--empty', 'IoU of nothing found where nothing is', benchmark.empty, type=int, choices=(0, 1))
     option('--prompt', 'template in the place of the benchmark\'s own, e.g. "find {text}"')
     parser.add_argument(
-        '--duplicates', choices=('keep', 'suppress'), default='suppress' if benchmark.suppress_duplicates else 'keep',
+        '--duplicates',
+        choices=('keep', 'suppress'),
+        default='suppress' if benchmark.suppress_duplicates else 'keep',
         help='masks that overlap by more than 0.8 IoU (default: %(default)s)',
-    )  # fmt: skip
+    )
     option('--max-new-tokens', 'limit of an answer', 256, type=count, metavar='N')
-    option('--results', 'folder to keep them in (default: runs/eval/..., named after benchmark, model and settings)',
-           type=Path, metavar='DIR')  # fmt: skip
+    option(
+        '--results',
+        'folder to keep them in (default: runs/eval/..., named after benchmark, model and settings)',
+        type=Path,
+        metavar='DIR',
+    )
     option('--json', 'write the figures as JSON; - is stdout (the table then goes to stderr)', metavar='FILE')
 
 
@@ -102,9 +117,14 @@ def run(args):
     from instructsam.train.evaluation.watching import watch
 
     answer(
-        lambda: load_engine(args, process), source, asking, folder, header, process,
+        lambda: load_engine(args, process),
+        source,
+        asking,
+        folder,
+        header,
+        process,
         track=watch(f'{args.benchmark} {args.split}', asking.threshold, args.empty),
-    )  # fmt: skip
+    )
     return 0 if process.rank else report(args, read_run(folder, header), benchmark)
 
 
@@ -117,11 +137,14 @@ def asking_of(benchmark, args):
         raise InstructSAMError(f'--prompt {args.prompt!r} has no place for the text: put {{text}} into it.')
     lowest = args.lowest if args.lowest is not None else benchmark.lowest
     return Asking(
-        threshold=args.threshold, lowest=args.threshold if lowest is None else lowest,
+        threshold=args.threshold,
+        lowest=args.threshold if lowest is None else lowest,
         prompts=benchmark.prompts if args.prompt is None else dict.fromkeys(benchmark.prompts, args.prompt),
-        suppress_duplicates=args.duplicates == 'suppress', max_new_tokens=args.max_new_tokens,
-        phrase=getattr(args, 'phrase', 'generated'), own_queries=getattr(args, 'own_queries', False),
-    )  # fmt: skip
+        suppress_duplicates=args.duplicates == 'suppress',
+        max_new_tokens=args.max_new_tokens,
+        phrase=getattr(args, 'phrase', 'generated'),
+        own_queries=getattr(args, 'own_queries', False),
+    )
 
 
 def header_of(args, asking, source, model_folder):
@@ -138,11 +161,19 @@ def header_of(args, asking, source, model_folder):
     code = [*Path(instructsam.core.__file__).parent.glob('*.py'), *Path(__file__).parent.rglob('*.py')]
     model = [file for file in Path(model_folder).rglob('*') if file.suffix in ('.safetensors', '.json', '.jinja')]
     return {
-        'benchmark': args.benchmark, 'split': args.split, **source.identity(), 'model': args.model,
-        'model_hash': fingerprint(sorted(model)), 'mode': args.mode, **asdict(asking), 'empty': args.empty,
-        'device': device.partition(':')[0], 'dtype': args.dtype, 'threads': args.threads,
+        'benchmark': args.benchmark,
+        'split': args.split,
+        **source.identity(),
+        'model': args.model,
+        'model_hash': fingerprint(sorted(model)),
+        'mode': args.mode,
+        **asdict(asking),
+        'empty': args.empty,
+        'device': device.partition(':')[0],
+        'dtype': args.dtype,
+        'threads': args.threads,
         'code': f'{version()} {fingerprint(sorted(code))}',
-    }  # fmt: skip
+    }
 
 
 def _name(args, header):
@@ -179,9 +210,11 @@ def report(args, found, benchmark):
     if not found.outcomes:
         raise InstructSAMError('there was nothing to ask: no sample of this kind. Ask for more, or for other kinds.')
     document = {
-        **found.header, 'run': str(found.folder), 'warning': builtin.WARNING if args.model in builtin.MODELS else '',
+        **found.header,
+        'run': str(found.folder),
+        'warning': builtin.WARNING if args.model in builtin.MODELS else '',
         **summarise(found.outcomes, args.threshold, args.empty),
-    }  # fmt: skip
+    }
     if args.json is not None:
         write_json(args.json, document)
     print_table(f'{args.model} on {args.benchmark} {args.split}', document, benchmark, to_stderr=args.json == '-')

@@ -1,4 +1,5 @@
 """`instructsam eval compare A B`: two runs of one benchmark, sample by sample, and which differences exceed chance."""
+
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ def add_arguments(parser):
     parser.add_argument('b', metavar='B', type=Path, help='the folder of another run of the same benchmark and split')
     parser.add_argument(
         '--json', metavar='FILE', help='write the differences as JSON; - is stdout (the tables then go to stderr)'
-    )  # fmt: skip
+    )
     parser.epilog = (
         'Differences are B - A, of the samples that both runs have answered, each run with its own threshold. For the '
         'intervals images are drawn with replacement, the same for both runs.'
@@ -51,19 +52,31 @@ def compare_runs(first, second):
         for group, name in members(*each[:2]):
             groups.setdefault(f'by_{group}', {}).setdefault(name, []).append(each)
     changes = [
-        {'id': one.query.id, 'text': one.query.text, 'a': a.iou(empty), 'b': b.iou(empty),
-         'gain': b.iou(empty) - a.iou(empty)}
+        {
+            'id': one.query.id,
+            'text': one.query.text,
+            'a': a.iou(empty),
+            'b': b.iou(empty),
+            'gain': b.iou(empty) - a.iou(empty),
+        }
         for one, a, b in measured
-    ]  # fmt: skip
+    ]
     return {
-        'benchmark': first.header['benchmark'], 'split': first.header['split'], 'a': str(first.folder),
-        'b': str(second.folder), 'settings': _settings(first.header, second.header), 'samples': len(pairs), **unpaired,
+        'benchmark': first.header['benchmark'],
+        'split': first.header['split'],
+        'a': str(first.folder),
+        'b': str(second.folder),
+        'settings': _settings(first.header, second.header),
+        'samples': len(pairs),
+        **unpaired,
         'all': _differences(measured, empty),
-        **{group: {name: _differences(those, empty) for name, those in sorted(named.items())}
-           for group, named in groups.items()},
+        **{
+            group: {name: _differences(those, empty) for name, those in sorted(named.items())}
+            for group, named in groups.items()
+        },
         'gains': [one for one in sorted(changes, key=lambda one: -one['gain']) if one['gain'] > TIE][:LISTED],
         'losses': [one for one in sorted(changes, key=lambda one: one['gain']) if one['gain'] < -TIE][:LISTED],
-    }  # fmt: skip
+    }
 
 
 def benchmark_of(run):
@@ -106,9 +119,11 @@ def _paired(first, second):
     if not pairs:
         raise RunError(f'all samples that {first.folder} and {second.folder} have in common failed in one of them.')
     return pairs, {
-        'only_a': len(first.outcomes) - len(both), 'only_b': len(second.outcomes) - len(both),
-        'failed_a': sum(bool(one.error) for one, _ in both), 'failed_b': sum(bool(other.error) for _, other in both),
-    }  # fmt: skip
+        'only_a': len(first.outcomes) - len(both),
+        'only_b': len(second.outcomes) - len(both),
+        'failed_a': sum(bool(one.error) for one, _ in both),
+        'failed_b': sum(bool(other.error) for _, other in both),
+    }
 
 
 _CONTENT = {  # of a Query: what must be the same in both runs
@@ -136,13 +151,21 @@ def _differences(measured, empty):
     gains = [other.iou(empty) - one.iou(empty) for one, other in zip(first, second)]
     wins, losses = sum(gain > TIE for gain in gains), sum(gain < -TIE for gain in gains)
     return {
-        'samples': len(measured), 'wins': wins, 'losses': losses, 'ties': len(gains) - wins - losses,
+        'samples': len(measured),
+        'wins': wins,
+        'losses': losses,
+        'ties': len(gains) - wins - losses,
         'figures': {
-            name: {'a': a[name], 'b': b[name], 'difference': b[name] - a[name],
-                   'interval': [100 * bound for bound in bounds[name]] if name in bounds else None}
-            for name in FIGURES if a[name] is not None
+            name: {
+                'a': a[name],
+                'b': b[name],
+                'difference': b[name] - a[name],
+                'interval': [100 * bound for bound in bounds[name]] if name in bounds else None,
+            }
+            for name in FIGURES
+            if a[name] is not None
         },
-    }  # fmt: skip
+    }
 
 
 def _print(document, to_stderr):

@@ -3,6 +3,7 @@
 The predictions of a query take their true masks whatever else is drawn, so that a draw only weighs queries, and the
 whole set is sorted once.
 """
+
 import os
 from concurrent.futures import ThreadPoolExecutor
 

@@ -2,6 +2,7 @@
 
 The file needs nothing but itself. How it looks is in page.html.jinja, where everything that came from data is escaped.
 """
+
 import base64
 import json
 from dataclasses import dataclass
@@ -56,13 +57,18 @@ def page(runs, tell=lambda what: None):
         tables.setdefault((report['header']['benchmark'], report['header']['split']), []).append(report)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )  # fmt: skip
+    )
     environment.filters['link'] = lambda member: '#filter=' + quote(member, safe=':+', errors='replace')
     template = environment.from_string(Path(__file__).with_name('page.html.jinja').read_text(encoding='utf-8'))
     return template.render(
-        reports=reports, tables=tables, columns=_columns, groups={name: sorted(groups[name]) for name in groups},
-        truth=TRUTH, found=FOUND, failed_shown=FAILED_SHOWN,
-    )  # fmt: skip
+        reports=reports,
+        tables=tables,
+        columns=_columns,
+        groups={name: sorted(groups[name]) for name in groups},
+        truth=TRUTH,
+        found=FOUND,
+        failed_shown=FAILED_SHOWN,
+    )
 
 
 def _report(run, anchor, name, tell):
@@ -83,22 +89,29 @@ def _report(run, anchor, name, tell):
     tell(f'{anchor}: pictures')
     pictures = _pictures([case for cases in chosen.values() for case in cases], run.header['benchmark'])
     return {
-        'anchor': anchor, 'name': name, 'folder': str(run.folder), 'header': run.header,
+        'anchor': anchor,
+        'name': name,
+        'folder': str(run.folder),
+        'header': run.header,
         'settings': {key: value if isinstance(value, str) else json.dumps(value) for key, value in run.header.items()},
         'warning': builtin.WARNING if run.header.get('model') in builtin.MODELS else '',
-        'headline': benchmark.headline, 'columns': columns, 'paper': benchmark.paper.get(split, {}),
+        'headline': benchmark.headline,
+        'columns': columns,
+        'paper': benchmark.paper.get(split, {}),
         'all': _cells(document['all'], columns, document['intervals']),
         'more': {name: _shown(value) for name, value in document['all'].items() if name not in columns},
         'times': document['times'],
         'groups': {
-            group: {member: _cells(figures, columns, {}, benchmark.paper.get(f'{split}/{group} {member}', {}))
-                    for member, figures in members.items()}
+            group: {
+                member: _cells(figures, columns, {}, benchmark.paper.get(f'{split}/{group} {member}', {}))
+                for member, figures in members.items()
+            }
             for group, members in groups.items()
         },
         'plots': _plots(compared, document['all']),
         'failed': [(one.query.id, one.error) for one in run.outcomes if one.error],
         'cases': {what: [(case, *pictures[case.outcome.query.id]) for case in cases] for what, cases in chosen.items()},
-    }  # fmt: skip
+    }
 
 
 def _columns(documents):
@@ -111,10 +124,13 @@ def _columns(documents):
 def _cells(figures, columns, intervals, paper={}):
     """name -> (figure, its interval, the paper's figure), as text; empty where there is none."""
     return {
-        name: (_shown(figures[name]), '{:.1f} – {:.1f}'.format(*intervals[name]) if name in intervals else '',
-               _shown(paper[name]) if name in paper else '')
+        name: (
+            _shown(figures[name]),
+            '{:.1f} – {:.1f}'.format(*intervals[name]) if name in intervals else '',
+            _shown(paper[name]) if name in paper else '',
+        )
         for name in columns
-    }  # fmt: skip
+    }
 
 
 def _shown(value):
@@ -131,12 +147,16 @@ def _plots(compared, figures):
     bins, pooled = plots.calibration(compared), Pooled(compared)
     curves = {
         f'IoU {iou}: AP {_shown(figures[name])}': pooled.curve(iou)
-        for iou, name in ((0.5, 'AP50'), (0.75, 'AP75')) if figures[name] is not None
-    }  # fmt: skip
+        for iou, name in ((0.5, 'AP50'), (0.75, 'AP75'))
+        if figures[name] is not None
+    }
     return {
-        'bins': bins, 'error': plots.calibration_error(bins), 'calibration': plots.calibration_svg(bins),
-        'curves': plots.precision_recall_svg(curves) if curves else '', 'targets': sum(one.targets for one in compared),
-    }  # fmt: skip
+        'bins': bins,
+        'error': plots.calibration_error(bins),
+        'calibration': plots.calibration_svg(bins),
+        'curves': plots.precision_recall_svg(curves) if curves else '',
+        'targets': sum(one.targets for one in compared),
+    }
 
 
 @dataclass(frozen=True, eq=False)

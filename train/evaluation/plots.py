@@ -2,6 +2,7 @@
 
 Colours come from the page: the classes `first` and `second`, and `currentColor`.
 """
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,8 +72,9 @@ def precision_recall_svg(curves):
         y = 16 * row + 14
         parts += [
             f'<path class="{kind} curve" d="{start}{steps}"/>',
-            _line(f'{kind} curve', _x(0), y - 4, _x(0.08), y - 4), _text(_x(0.11), y, name),
-        ]  # fmt: skip
+            _line(f'{kind} curve', _x(0), y - 4, _x(0.08), y - 4),
+            _text(_x(0.11), y, name),
+        ]
     return _svg('Precision over recall', parts)
 
 

@@ -2,6 +2,7 @@
 
 It holds the truth beside what was found, so that figures, reports and comparisons need no data set.
 """
+
 import json
 import zlib
 from dataclasses import dataclass, field
@@ -68,13 +69,23 @@ class Outcome:
         """One line of JSON, with COCO's compressed run lengths."""
         query = self.query
         document = {
-            'id': query.id, 'order': self.order, 'image': self.image, 'text': query.text, 'prompt': self.prompt,
+            'id': query.id,
+            'order': self.order,
+            'image': self.image,
+            'text': query.text,
+            'prompt': self.prompt,
             'truth': [mask.to_coco() for mask in query.truth],
             'ignore': query.ignore.to_coco() if query.ignore is not None else None,
-            'groups': query.groups, 'true_phrases': query.phrases, 'masks': [mask.to_coco() for mask in self.masks],
-            'scores': self.scores, 'answer': self.answer, 'phrases': self.phrases, 'named': self.named,
-            'timings_ms': {name: round(value, 3) for name, value in self.timings_ms.items()}, 'error': self.error,
-        }  # fmt: skip
+            'groups': query.groups,
+            'true_phrases': query.phrases,
+            'masks': [mask.to_coco() for mask in self.masks],
+            'scores': self.scores,
+            'answer': self.answer,
+            'phrases': self.phrases,
+            'named': self.named,
+            'timings_ms': {name: round(value, 3) for name, value in self.timings_ms.items()},
+            'error': self.error,
+        }
         text = json.dumps(document, separators=(',', ':'))
         return f'{text[:-1]}{CHECK}{zlib.crc32(text.encode()):08x}"}}'
 
@@ -86,15 +97,26 @@ class Outcome:
             raise ValueError('its checksum does not fit')
         raw = json.loads(text + b'}')
         query = Query(
-            id=raw['id'], text=raw['text'], truth=tuple(map(Rle.from_checked, raw['truth'])),
-            ignore=Rle.from_checked(raw['ignore']) if raw['ignore'] else None, groups=raw['groups'],
+            id=raw['id'],
+            text=raw['text'],
+            truth=tuple(map(Rle.from_checked, raw['truth'])),
+            ignore=Rle.from_checked(raw['ignore']) if raw['ignore'] else None,
+            groups=raw['groups'],
             phrases=tuple(raw['true_phrases']),
-        )  # fmt: skip
+        )
         return cls(
-            order=tuple(raw['order']), image=raw['image'], query=query, prompt=raw['prompt'],
-            masks=tuple(map(Rle.from_checked, raw['masks'])), scores=tuple(raw['scores']), answer=raw['answer'],
-            phrases=tuple(raw['phrases']), named=raw['named'], timings_ms=raw['timings_ms'], error=raw['error'],
-        )  # fmt: skip
+            order=tuple(raw['order']),
+            image=raw['image'],
+            query=query,
+            prompt=raw['prompt'],
+            masks=tuple(map(Rle.from_checked, raw['masks'])),
+            scores=tuple(raw['scores']),
+            answer=raw['answer'],
+            phrases=tuple(raw['phrases']),
+            named=raw['named'],
+            timings_ms=raw['timings_ms'],
+            error=raw['error'],
+        )
 
 
 class DataError(InstructSAMError, ValueError):

@@ -3,6 +3,7 @@
 A run that was stopped goes on from whatever whole lines there are, in any number of processes; a line that was cut off
 is dropped, and its sample asked again. Several machines need a folder that all of them see.
 """
+
 import fcntl
 import hashlib
 import itertools

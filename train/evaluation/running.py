@@ -4,6 +4,7 @@ Process R of W takes every W-th scene, from the R-th on: each is asked once, who
 depend on what was there before. What is asked at once is one image on one thread (or GPU), so that the figures do not
 depend on how many processes there are.
 """
+
 import os
 from dataclasses import dataclass
 from datetime import timedelta

@@ -1,4 +1,5 @@
 """Where the scenes of a benchmark come from: files that were read, or the tabletop world, which draws them anew."""
+
 import hashlib
 import json
 from contextlib import closing

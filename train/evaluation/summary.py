@@ -1,4 +1,5 @@
 """From outcomes to figures: of all queries, and of every group of them. Figures in percent, times in ms."""
+
 import statistics
 
 import numpy as np

@@ -1,4 +1,5 @@
 """Shows how far a run is: a bar with the figures so far, on a terminal."""
+
 import sys
 
 import numpy as np

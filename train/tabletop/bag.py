@@ -71,13 +71,26 @@ def _messages(store, shot, time_ns):
     vector, quaternion = shot.camera.position.tolist(), Rotation.from_matrix(shot.camera.rotation).as_quat().tolist()
     pose = of(
         'geometry_msgs/msg/Transform',
-        of('geometry_msgs/msg/Vector3', *vector), of('geometry_msgs/msg/Quaternion', *quaternion),
-    )  # fmt: skip
+        of('geometry_msgs/msg/Vector3', *vector),
+        of('geometry_msgs/msg/Quaternion', *quaternion),
+    )
     world = of('std_msgs/msg/Header', stamp, 'world')
     return (
         of('sensor_msgs/msg/CompressedImage', header, 'rgb8; jpeg compressed bgr8', np.frombuffer(shot.jpeg, np.uint8)),
-        of('sensor_msgs/msg/CameraInfo', header, height, width, 'plumb_bob', np.zeros(5), k.ravel(),
-           np.eye(3).ravel(), p, 0, 0, region),
+        of(
+            'sensor_msgs/msg/CameraInfo',
+            header,
+            height,
+            width,
+            'plumb_bob',
+            np.zeros(5),
+            k.ravel(),
+            np.eye(3).ravel(),
+            p,
+            0,
+            0,
+            region,
+        ),
         of('sensor_msgs/msg/Image', header, height, width, '16UC1', 0, 2 * width, depth.view(np.uint8).ravel()),
         of('tf2_msgs/msg/TFMessage', [of('geometry_msgs/msg/TransformStamped', world, FRAME_ID, pose)]),
-    )  # fmt: skip
+    )

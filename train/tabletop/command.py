@@ -47,9 +47,11 @@ def add_scene_arguments(parser, split, scenes):
 
 def add_seed_arguments(parser, split):
     parser.add_argument(
-        '--split', default=split, choices=SPLITS,
+        '--split',
+        default=split,
+        choices=SPLITS,
         help='unseen: with pairs, combinations and wordings that training never shows (default: %(default)s)',
-    )  # fmt: skip
+    )
     parser.add_argument(
         '--seed', default=0, type=seed, metavar='S', help='another seed, other scenes (default: %(default)s)'
     )
@@ -57,9 +59,13 @@ def add_seed_arguments(parser, split):
 
 def add_size(parser, width, height):
     parser.add_argument(
-        '--size', type=side, nargs=2, default=(width, height), metavar=('WIDTH', 'HEIGHT'),
+        '--size',
+        type=side,
+        nargs=2,
+        default=(width, height),
+        metavar=('WIDTH', 'HEIGHT'),
         help=f'px (default: {width} {height})',
-    )  # fmt: skip
+    )
 
 
 def run(args):
@@ -73,9 +79,15 @@ def _generate(args):
 
     with _writing(args.out):
         done = generate(
-            args.out, args.split, args.scenes, args.seed, args.size, args.workers, not args.no_depth,
+            args.out,
+            args.split,
+            args.scenes,
+            args.seed,
+            args.size,
+            args.workers,
+            not args.no_depth,
             progress=sys.stderr.isatty(),
-        )  # fmt: skip
+        )
     for name in ('sentences', 'phrases'):
         counts = getattr(done, name)
         total = sum(counts.values())

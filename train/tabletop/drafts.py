@@ -222,9 +222,14 @@ class Drafts:
     def none(self):
         """Something that is not there, mostly by a little: right noun, wrong colour; both right, wrong relation."""
         makers = (
-            self._wrong_color, self._wrong_noun, self.missing_kind, self._wrong_relation, self._wrong_place,
-            self._wrong_material, self._unserved,
-        )  # fmt: skip
+            self._wrong_color,
+            self._wrong_noun,
+            self.missing_kind,
+            self._wrong_relation,
+            self._wrong_place,
+            self._wrong_material,
+            self._unserved,
+        )
         # what is drawn most is borne out least
         return makers[self.rng.choice(7, p=(0.19, 0.09, 0.06, 0.34, 0.22, 0.04, 0.06))]()
 

@@ -117,9 +117,14 @@ def _scene_to_files(index, out, split, seed, size, depth):
         if not cv2.imwrite(str(path), depth_mm(made.depth), [cv2.IMWRITE_PNG_COMPRESSION, 2]):
             raise OSError(f'could not write {path}')
     found = {'sentences': (instructions(made), False), 'phrases': (concepts(made), True)}
-    return json.dumps({'scene': scene_facts(made), 'records': {
-        name: ([one.kind for one in many], records(made, many, bare)) for name, (many, bare) in found.items()
-    }})  # fmt: skip
+    return json.dumps(
+        {
+            'scene': scene_facts(made),
+            'records': {
+                name: ([one.kind for one in many], records(made, many, bare)) for name, (many, bare) in found.items()
+            },
+        }
+    )
 
 
 def depth_mm(depth):

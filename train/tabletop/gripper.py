@@ -4,6 +4,7 @@ Pure physics, nothing is drawn: the things of a scene are rigid bodies of convex
 slides along the direction of approach, its two fingers are coupled and close towards each other, all with bounded
 forces. The same call, the same outcome.
 """
+
 from dataclasses import dataclass
 
 import mujoco as mj
@@ -155,9 +156,13 @@ def _add_hand(spec, grasp, gripper, way_m):
         place = [side * (gripper.opening_m + gripper.thickness_m) / 2, 0, -gripper.length_m / 2]
         finger = palm.add_body(name=name, pos=place, gravcomp=1)
         finger.add_joint(
-            name=name, type=slide, axis=[-side, 0, 0], limited=True, range=[0, gripper.opening_m / 2],
+            name=name,
+            type=slide,
+            axis=[-side, 0, 0],
+            limited=True,
+            range=[0, gripper.opening_m / 2],
             armature=FINGER_KG,
-        )  # fmt: skip
+        )
         size = [gripper.thickness_m / 2, gripper.finger_m / 2, gripper.length_m / 2]
         finger.add_geom(type=box, size=size, mass=0.1, friction=PADS, priority=1)
     same = spec.add_equality(

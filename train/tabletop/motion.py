@@ -1,4 +1,5 @@
 """A scene in motion: the camera sways about what it looks at, things slide along the table, smoothly and by seed."""
+
 from dataclasses import replace
 
 import numpy as np
@@ -57,9 +58,7 @@ class Motion:
         """{index: (direction [3], reach m, round s)}."""
         slides = {}
         standing = [index for index, thing in enumerate(self._things) if thing.parent < 0]
-        hulls = {
-            root: [t.footprint for i, t in enumerate(self._things) if self._root(i) == root] for root in standing
-        }
+        hulls = {root: [t.footprint for i, t in enumerate(self._things) if self._root(i) == root] for root in standing}
         for index in rng.permutation(standing).tolist():
             angle = rng.uniform(0, 2 * np.pi)
             slide = np.array([np.cos(angle), np.sin(angle), 0]), rng.uniform(*SLIDE_M), rng.uniform(*SLIDE_ROUND_S)

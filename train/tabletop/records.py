@@ -38,15 +38,18 @@ def _record(scene, group, bare):
 def _annotations(scene, instruction, plain):
     for phrase, targets, program in zip(instruction.phrases, instruction.targets, instruction.program):
         yield {
-            **({'type': 'phrase', 'text': phrase} if plain else
-               {'type': 'sentence', 'text': instruction.text, 'category': phrase}),
+            **(
+                {'type': 'phrase', 'text': phrase}
+                if plain
+                else {'type': 'sentence', 'text': instruction.text, 'category': phrase}
+            ),
             'ann_type': 'mask',
             'ann': [json.dumps(Rle.encode(scene.ids == i).to_coco()) for i in targets] or None,
             'kind': instruction.kind,
             'targets': list(targets),
             'program': program,
             'novel': list(instruction.novel),
-        }  # fmt: skip
+        }
 
 
 def scene_facts(scene):

@@ -5,6 +5,7 @@ then every piece is halved by a plane again and again, as long as that makes the
 convex stays one piece, and a surface that encloses nothing counts as its hull. Scaling a shape keeps its pieces convex,
 so each shape is cut once.
 """
+
 from functools import lru_cache
 
 import numpy as np

@@ -12,6 +12,7 @@ pickles     pickled values without running what a pickle asks for
 A benchmark comes in its original layout, or converted as the authors of InstructSAM do it. One broken record is one
 Query with an `error`; what concerns the whole set is a DataError.
 """
+
 from pathlib import Path
 
 from instructsam.train.evaluation.collection import no_collection

@@ -1,4 +1,5 @@
 """JSON and JSON Lines files, whole or refused."""
+
 import json
 
 from instructsam.train.evaluation.query import DataError

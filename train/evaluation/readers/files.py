@@ -1,4 +1,5 @@
 """What is asked for, and which annotation file has it: found by its name."""
+
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,4 +1,5 @@
 """gRefCOCO: referring expressions for no, one or several objects."""
+
 from instructsam.train.evaluation.readers.documents import have, read_records
 from instructsam.train.evaluation.readers.files import CONVERTED
 from instructsam.train.evaluation.readers.records import scenes

@@ -1,4 +1,5 @@
 """GSEval of GroundingSuite: captions of stuff, parts, several and single objects, one mask each."""
+
 from instructsam.train.evaluation.readers.documents import have, read_records
 from instructsam.train.evaluation.readers.files import CONVERTED
 from instructsam.train.evaluation.readers.records import (

@@ -1,4 +1,5 @@
 """Where the images of a set lie, found by the names of a few of them; and an image's size from its header."""
+
 import os
 from pathlib import Path
 

@@ -1,4 +1,5 @@
 """Inst2Seg: instructions with no, one or several targets."""
+
 from instructsam.train.evaluation.readers.documents import have, read_records
 from instructsam.train.evaluation.readers.files import CONVERTED
 from instructsam.train.evaluation.readers.records import (

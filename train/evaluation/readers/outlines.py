@@ -1,4 +1,5 @@
 """Outlines with labels, as LabelMe writes them and ReasonSeg means them: a target, and what is to be ignored."""
+
 import cv2
 import numpy as np
 

@@ -1,4 +1,5 @@
 """Pickled data without running what a pickle asks for: anything but plain values is refused."""
+
 import pickle
 
 from instructsam.train.evaluation.query import DataError

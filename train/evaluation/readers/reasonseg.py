@@ -1,4 +1,5 @@
 """ReasonSeg: questions that need reasoning, one mask each; a file of outlines an image or, converted, run lengths."""
+
 import json
 
 from instructsam.train.evaluation.readers.documents import have, read_records
@@ -47,8 +48,12 @@ def _folder(request):
     data = request.data
     if data.is_dir() and data.name == request.split and not request.matches('{split}.json'):
         return data
-    folders = {split: data / top / split for split in request.splits for top in ('ReasonSeg', '')
-               if any((data / top / split).glob('*.json'))}  # fmt: skip
+    folders = {
+        split: data / top / split
+        for split in request.splits
+        for top in ('ReasonSeg', '')
+        if any((data / top / split).glob('*.json'))
+    }
     if folders and request.split not in folders:
         raise request.no_split(list(folders))
     return folders.get(request.split)

@@ -1,4 +1,5 @@
 """A record as a Query: its text, its masks, and what is wrong with it; then Queries as Scenes."""
+
 import os
 from collections import Counter
 

@@ -1,4 +1,5 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: referring expressions for one object, pickled as REFER ships them or converted."""
+
 from instructsam.train.evaluation.query import DataError
 from instructsam.train.evaluation.readers.documents import have, read_records
 from instructsam.train.evaluation.readers.files import CONVERTED

@@ -1,4 +1,5 @@
 """Referring expressions on COCO's images: refs beside an instances.json, or converted to lists of texts and masks."""
+
 from functools import cache
 
 from instructsam.train.evaluation.query import DataError
@@ -26,8 +27,11 @@ def of_refs(request, path, refs, identify):
     if request.split not in splits:
         raise request.no_split(sorted(splits - {''}))
     images, annotations = _instances(path.with_name('instances.json'))
-    kept = [(number, ref, _entry(images, ref.get('image_id')) or {}) for number, ref in enumerate(refs)
-            if text_of(ref, 'split') in (request.split, '')]  # fmt: skip
+    kept = [
+        (number, ref, _entry(images, ref.get('image_id')) or {})
+        for number, ref in enumerate(refs)
+        if text_of(ref, 'split') in (request.split, '')
+    ]
     pictures = request.pictures([text_of(entry, 'file_name') for _, _, entry in kept], path.parent)
 
     @cache

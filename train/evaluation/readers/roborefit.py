@@ -1,4 +1,5 @@
 """RoboRefIt: commands about one object each, with masks as PNG files or, converted, as run lengths."""
+
 import os
 
 import numpy as np
