@@ -110,7 +110,12 @@ def package_folders():
         for name, folder in tops.items()
         for sub in find_packages(folder)
     }
-    return {**tops, **subs, **({} if ROS == NONE else {NAME: NAME})}
+    if ROS == NONE:
+        return {**tops, **subs}
+    # an editable build generates the interfaces into the source tree; build_ros adds them
+    rooms = find_packages(NAME, exclude=[pattern for kind in INTERFACES for pattern in (kind, f'{kind}.*')])
+    nodes = {f'{NAME}.{room}': f'{NAME}/{room.replace(".", "/")}' for room in rooms}
+    return {**tops, **subs, NAME: NAME, **nodes}
 
 
 requirements = [
@@ -133,9 +138,9 @@ commands = ['instructsam = instructsam.core.cli:main']
 if ROS != NONE:
     requirements.append('rosbags')
     commands += [
-        'instructsam-perception = instructsam_ros.perception_node:main',
-        'instructsam-replay = instructsam_ros.replay_node:main',
-        'instructsam-simulated-camera = instructsam_ros.simulated_camera:main',
+        'instructsam-perception = instructsam_ros.node.perception_node:main',
+        'instructsam-replay = instructsam_ros.simulation.replay_node:main',
+        'instructsam-simulated-camera = instructsam_ros.simulation.simulated_camera:main',
     ]
 if ROS == WHEELS:
     requirements += RUN_WHEELS
@@ -145,8 +150,8 @@ setup(
     package_dir=package_folders(),
     # data: the built-in model, training configurations, the template of evaluation reports, the demo's frame
     package_data={
-        'instructsam.core': ['models/**/*'],
-        'instructsam.train': ['configs/**/*', 'evaluation/*.jinja'],
+        'instructsam.core': ['pretrained/**/*'],
+        'instructsam.train': ['configs/**/*', 'evaluation/reporting/*.jinja'],
         NAME: ['data/**/*'],
     },
     exclude_package_data={'': ['*.pyc']},

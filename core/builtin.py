@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from instructsam.core import checkpoint
-from instructsam.core.config import ModelConfig
+from instructsam.core.model import checkpoint
+from instructsam.core.model.config import ModelConfig
 
-FOLDER = Path(__file__).parent / 'models'
+FOLDER = Path(__file__).parent / 'pretrained'
 MODELS = {'tabletop': FOLDER / 'tabletop'}
 WARNING = 'built-in model: it has seen rendered tables only'
 

@@ -12,8 +12,14 @@ from instructsam.core.errors import InstructSAMError
 
 COMMANDS = {  # name -> module with add_arguments(parser) and run(args), and its line in --help
     'segment': ('instructsam.core.commands.segment', 'find what an instruction names in an image file'),
-    'demo': ('instructsam_ros.demo', 'run the ROS 2 node on a recording or a simulated camera, from topic to masks'),
-    'bag': ('instructsam_ros.bag', 'answer instructions on every image of a ROS 2 bag, into a bag with the results'),
+    'demo': (
+        'instructsam_ros.demo.command',
+        'run the ROS 2 node on a recording or a simulated camera, from topic to masks',
+    ),
+    'bag': (
+        'instructsam_ros.bag.command',
+        'answer instructions on every image of a ROS 2 bag, into a bag with the results',
+    ),
     'tabletop': ('instructsam.train.tabletop.command', 'draw tables of household objects and instructions about them'),
     'train': ('instructsam.train.command', 'train a model, one stage after a recipe'),
     'eval': ('instructsam.train.evaluation.command', 'measure a model on a benchmark'),

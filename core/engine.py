@@ -10,15 +10,16 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, GenerationConfig
 
-from instructsam.core import builtin, checkpoint
+from instructsam.core import builtin
 from instructsam.core.errors import Cancelled, ImageError, InstructionError, ModelError
-from instructsam.core.grounding import ImageFeatures, resize_masks
-from instructsam.core.layout import MODES
-from instructsam.core.preprocess import QwenPreprocessor, sam_pixels, to_chw
-from instructsam.core.prompt import Prompter, check_instruction
+from instructsam.core.model import checkpoint
+from instructsam.core.model.grounding import ImageFeatures, resize_masks
+from instructsam.core.model.preprocess import QwenPreprocessor, sam_pixels, to_chw
+from instructsam.core.model.prompt import Prompter, check_instruction
+from instructsam.core.model.sequence import Prefix, Sequence, encode_prefix
+from instructsam.core.model.token_layout import MODES
 from instructsam.core.result import Instance, Result
 from instructsam.core.rle import Rle
-from instructsam.core.sequence import Prefix, Sequence, encode_prefix
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ The arm is simulated: it says where it would go. For a real one, replace Simulat
 
 import sys
 
-from instructsam.core.grasping import grasp_candidates
+from instructsam.core.spatial.grasping import grasp_candidates
 from instructsam_ros.client import Perception
 
 

@@ -23,8 +23,8 @@ from scipy.spatial.transform import Rotation
 from std_msgs.msg import String
 
 from instructsam_ros.action import Segment
-from instructsam_ros.clouds import read_cloud
-from instructsam_ros.messages import rle_from_msg
+from instructsam_ros.conversions.instances import rle_from_msg
+from instructsam_ros.conversions.point_clouds import read_cloud
 from instructsam_ros.msg import InstanceArray
 
 GRACE_S = 2.0  # beyond a time limit, for the node to say itself that it is over

@@ -18,14 +18,14 @@ import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 
 from instructsam.core import InstructSAM  # noqa: E402
-from instructsam.core.camera_model import CameraModel  # noqa: E402
-from instructsam.core.geometry import locate  # noqa: E402
-from instructsam.core.grasping import Gripper, grasp_candidates  # noqa: E402
-from instructsam.core.overlay import color, draw  # noqa: E402
+from instructsam.core.display.overlay import color, draw  # noqa: E402
+from instructsam.core.spatial.camera_model import CameraModel  # noqa: E402
+from instructsam.core.spatial.geometry import locate  # noqa: E402
+from instructsam.core.spatial.grasping import Gripper, grasp_candidates  # noqa: E402
 from instructsam.train.tabletop.generate import depth_mm  # noqa: E402
-from instructsam.train.tabletop.scene import scene  # noqa: E402
+from instructsam.train.tabletop.scenes.scene import scene  # noqa: E402
 
-OUT = Path(__file__).parent / 'views.png'
+OUT = Path(__file__).parents[1] / 'docs' / 'views.png'
 SIZE = 640, 480
 EVERY, MOST_POINTS = 2, 1500  # pixels of the picture, and points of an object that are drawn
 NEARER_M = 0.25  # than this behind the farthest object

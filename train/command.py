@@ -6,10 +6,13 @@ import os
 
 ACTIONS = {  # first word -> module with add_arguments(parser) and run(args), and its line in --help
     'ablate': ('instructsam.train.ablation.command', 'train and measure variants that each lack a piece'),
-    'deepen': ('instructsam.train.deepen', "give Qwen's vision tower twice the blocks, which add nothing at first"),
-    'export': ('instructsam.train.export', 'write a model in a smaller type, to ship or to start from'),
-    'merge': ('instructsam.train.merge', 'add the LoRA matrices of a checkpoint to its weights'),
-    'stitch': ('instructsam.train.stitch', 'let image encoders that learned alone be read as before'),
+    'deepen': (
+        'instructsam.train.weights.deepen',
+        "give Qwen's vision tower twice the blocks, which add nothing at first",
+    ),
+    'export': ('instructsam.train.weights.export', 'write a model in a smaller type, to ship or to start from'),
+    'merge': ('instructsam.train.weights.merge', 'add the LoRA matrices of a checkpoint to its weights'),
+    'stitch': ('instructsam.train.weights.stitch', 'let image encoders that learned alone be read as before'),
 }
 
 
@@ -25,10 +28,10 @@ def add_arguments(parser):
 def run(args):
     if args.recipe in ACTIONS:
         return _act(args.recipe, args.changes, args.parser)
-    from instructsam.train.recipe import read_recipe
+    from instructsam.train.loop.recipe import read_recipe
 
     recipe = read_recipe(args.recipe, args.changes)
-    from instructsam.train.run import run
+    from instructsam.train.loop.run import run
 
     final = run(recipe)
     if os.environ.get('RANK', '0') == '0':  # torchrun's number of this process

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from instructsam.core.lettering import draw_text, fit, text_width
+from instructsam.core.display.lettering import draw_text, fit, text_width
 
 FONT_PX, ROW_PX, GAP_PX = 11, 15, 8
 PAPER, INK, FAINT = (250, 250, 247), (25, 25, 25), (120, 120, 120)

@@ -58,7 +58,7 @@ def run(args):
     image = read_image(args.image)
     depth = camera = None
     if args.depth is not None:
-        from instructsam.core.geometry import CameraModel, check_depth, locate
+        from instructsam.core.spatial.geometry import CameraModel, check_depth, locate
 
         fx, fy, cx, cy = args.camera
         depth, camera = read_depth(args.depth), CameraModel(*image.shape[:2], [[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
@@ -87,13 +87,13 @@ def run(args):
             if instance.geometry_message:
                 print(f'{instance.phrase} at {instance.box}: {instance.geometry_message}', file=sys.stderr)
     if args.out is not None:
-        from instructsam.core.overlay import draw
+        from instructsam.core.display.overlay import draw
 
         write_image(args.out, draw(image, result))
     if args.json is not None:
         write_json(args.json, result.to_json())
 
-    from instructsam.core.table import print_result
+    from instructsam.core.display.table import print_result
 
     print_result(result, to_stderr=args.json == '-')
     return 0

@@ -6,7 +6,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from instructsam.core.lettering import draw_text, fit, printable, text_width
+from instructsam.core.display.lettering import draw_text, fit, printable, text_width
 
 # Okabe and Ito's palette for colour-blind readers without its black, neighbours in the list far apart.
 PALETTE = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0), (0, 114, 178))

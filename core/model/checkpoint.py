@@ -14,9 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from instructsam.core.config import ModelConfig
 from instructsam.core.errors import ModelError
-from instructsam.core.model import InstructSAMModel
+from instructsam.core.model.config import ModelConfig
+from instructsam.core.model.instructsam import InstructSAMModel
 
 SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 ADAPTER, ADAPTER_CONFIG = 'adapter_model.safetensors', 'adapter_config.json'  # peft's, of LoRA matrices

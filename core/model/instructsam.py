@@ -9,7 +9,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import (
     Qwen3VLVisionPatchEmbed,
 )
 
-from instructsam.core.grounding import Grounding
+from instructsam.core.model.grounding import Grounding
 
 MAX_PHRASE_TOKENS = 32  # length of the phrase conditioning (paper, section 3.3)
 

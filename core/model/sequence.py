@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from transformers import DynamicCache
 
-from instructsam.core.layout import Layout
+from instructsam.core.model.token_layout import Layout
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
-from instructsam.core.camera_model import CameraModel, GeometryError
 from instructsam.core.rle import Rle
+from instructsam.core.spatial.camera_model import CameraModel, GeometryError
 
 __all__ = ['CameraModel', 'Geometry', 'GeometryError', 'check_depth', 'locate', 'measure']
 

@@ -16,7 +16,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StorageP
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 
 from instructsam_ros import msg
-from instructsam_ros.recordings import BAGS, RecordingError, readable
+from instructsam_ros.bag.recordings import BAGS, RecordingError, readable
 
 # Humble's layout of the metadata; those after it read it as well, and it holds all that there is
 VERSION = 8

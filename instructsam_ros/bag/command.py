@@ -22,14 +22,17 @@ from instructsam.core import DEFAULT_MODEL
 from instructsam.core.cli import version
 from instructsam.core.commands.arguments import count, probability, seconds, text
 from instructsam.core.errors import InstructSAMError
-from instructsam_ros import bag_script, bag_show, bag_topics, messages
-from instructsam_ros.bag_file import BagFile, Copy
-from instructsam_ros.bag_frames import Camera
-from instructsam_ros.bag_journal import Journal
+from instructsam_ros.bag import show as bag_show
+from instructsam_ros.bag import timeline as bag_script
+from instructsam_ros.bag import topics as bag_topics
+from instructsam_ros.bag.bag_file import BagFile, Copy
+from instructsam_ros.bag.journal import Journal
+from instructsam_ros.bag.offline_camera import Camera
+from instructsam_ros.bag.recordings import RecordingError
+from instructsam_ros.conversions import instances as messages
+from instructsam_ros.conversions.results import result_of
 from instructsam_ros.msg import InstanceArray
-from instructsam_ros.parameters import BY_NAME, GENERATE, Settings
-from instructsam_ros.recordings import RecordingError
-from instructsam_ros.results import result_of
+from instructsam_ros.node.parameters import BY_NAME, GENERATE, Settings
 
 SHOW = 'show'
 NAME = re.compile(r'/?[a-z_]\w*(/[a-z_]\w*)*', re.ASCII | re.IGNORECASE)

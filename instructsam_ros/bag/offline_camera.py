@@ -8,16 +8,16 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from instructsam_ros import messages
-from instructsam_ros.answering import Question, explain, work_out
-from instructsam_ros.bag_topics import COMPRESSED
-from instructsam_ros.diagnostics import Statistics, one_line
-from instructsam_ros.images import ImageFormatError
-from instructsam_ros.locating import Locator
-from instructsam_ros.pairing import KEPT, LATER, nanoseconds
-from instructsam_ros.results import result_of
-from instructsam_ros.shot import Shot
-from instructsam_ros.stream import Stream
+from instructsam_ros.bag.topics import COMPRESSED
+from instructsam_ros.conversions import instances as messages
+from instructsam_ros.conversions.images import ImageFormatError
+from instructsam_ros.conversions.results import result_of
+from instructsam_ros.node.diagnostics import Statistics, one_line
+from instructsam_ros.pipeline.answer import Question, explain, work_out
+from instructsam_ros.pipeline.camera_frame import Shot
+from instructsam_ros.pipeline.camera_stream import Stream
+from instructsam_ros.pipeline.depth_sync import KEPT, LATER, nanoseconds
+from instructsam_ros.pipeline.localization import Locator
 
 LOOK_AHEAD_NS = 1_000_000_000  # of bag time that an image waits for its depth at most
 

@@ -9,7 +9,7 @@ from std_msgs.msg import Header
 
 from instructsam.core import ImageError
 from instructsam.core.image_file import read_image
-from instructsam_ros.messages import image_msg
+from instructsam_ros.conversions.instances import image_msg
 
 PICTURES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
 BAGS = ('.mcap', '.db3')

@@ -13,16 +13,16 @@ from rich.progress import track
 from sensor_msgs.msg import CompressedImage, Image
 
 from instructsam.core.commands.arguments import count, seconds
+from instructsam.core.display.overlay import draw
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.image_file import check_path, write_image
-from instructsam.core.overlay import draw
-from instructsam_ros import bag_topics
-from instructsam_ros.bag_file import BagFile
-from instructsam_ros.bag_frames import stamp_ns
-from instructsam_ros.images import to_rgb
+from instructsam_ros.bag import topics as bag_topics
+from instructsam_ros.bag.bag_file import BagFile
+from instructsam_ros.bag.offline_camera import stamp_ns
+from instructsam_ros.bag.recordings import RecordingError
+from instructsam_ros.conversions.images import to_rgb
+from instructsam_ros.conversions.results import result_of
 from instructsam_ros.msg import InstanceArray
-from instructsam_ros.recordings import RecordingError
-from instructsam_ros.results import result_of
 
 KEPT_IMAGES = 32  # that wait for their result; one, in a bag that `instructsam bag` wrote
 STRIP, WIDTH_PX = 6, 480

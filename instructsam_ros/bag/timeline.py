@@ -9,8 +9,8 @@ from rclpy.serialization import deserialize_message
 from std_msgs.msg import String
 
 from instructsam.core.errors import InstructionError, InstructSAMError
-from instructsam.core.prompt import check_instruction
-from instructsam_ros.worker import Instruction
+from instructsam.core.model.prompt import check_instruction
+from instructsam_ros.pipeline.worker import Instruction
 
 EXAMPLE = '"- {at: 0, instruction: the red mug}"'
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from instructsam_ros.recordings import RecordingError
+from instructsam_ros.bag.recordings import RecordingError
 
 IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 INFO, TEXT = 'sensor_msgs/msg/CameraInfo', 'std_msgs/msg/String'

@@ -8,8 +8,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from instructsam.core.geometry import CameraModel, GeometryError
-from instructsam_ros.images import ImageFormatError, Layout, check_stamp, pixel_rows
+from instructsam.core.spatial.geometry import CameraModel, GeometryError
+from instructsam_ros.conversions.images import ImageFormatError, Layout, check_stamp, pixel_rows
 
 MILLIMETRES, METRES = Layout(np.uint16, 1, None), Layout(np.float32, 1, None)
 LAYOUTS = {'16UC1': MILLIMETRES, 'mono16': MILLIMETRES, '32FC1': METRES}

@@ -113,7 +113,7 @@ def _instance_to_msg(instance):
 
 
 def geometry_to_msg(geometry):
-    """The Geometry message of an instructsam.core.geometry.Geometry."""
+    """The Geometry message of an instructsam.core.spatial.geometry.Geometry."""
     return Geometry(
         pose=pose(geometry.center, geometry.rotation),
         size=_xyz(Vector3, geometry.size_m),

@@ -4,10 +4,10 @@ from geometry_msgs.msg import PoseArray, Vector3
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
-from instructsam.core.grasping import grasp_candidates
-from instructsam.core.overlay import color
+from instructsam.core.display.overlay import color
 from instructsam.core.result import UNTRACKED
-from instructsam_ros.messages import geometry_to_msg, pose
+from instructsam.core.spatial.grasping import grasp_candidates
+from instructsam_ros.conversions.instances import geometry_to_msg, pose
 
 OPACITY = 0.35  # of a box
 TEXT_M = 0.025  # height of a letter

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 from sensor_msgs.msg import PointCloud2, PointField
 
-from instructsam_ros.messages import byte_array
+from instructsam_ros.conversions.instances import byte_array
 
 POINT = np.dtype([('x', '=f4'), ('y', '=f4'), ('z', '=f4'), ('rgb', '=u4'), ('instance', '=u4')])
 FIELDS = {

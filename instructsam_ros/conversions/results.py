@@ -1,7 +1,7 @@
 """An InstanceArray back to the Result that it was made of, for what works on results: overlays, tables, ids."""
 
 from instructsam.core.result import STAGES, Instance, Result
-from instructsam_ros.messages import rle_from_msg
+from instructsam_ros.conversions.instances import rle_from_msg
 
 
 def result_of(message):

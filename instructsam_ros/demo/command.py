@@ -19,17 +19,17 @@ from std_msgs.msg import String
 
 from instructsam.core import DEFAULT_MODEL
 from instructsam.core.commands.arguments import seconds, text
+from instructsam.core.display.table import print_result
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.image_file import check_picture_path, write_image
-from instructsam.core.table import print_result
-from instructsam_ros.images import to_rgb
-from instructsam_ros.listener import Listener, keep
+from instructsam_ros.bag.recordings import RecordingError, open_recording
+from instructsam_ros.conversions.images import to_rgb
+from instructsam_ros.conversions.results import result_of
+from instructsam_ros.demo.listener import Listener, keep
+from instructsam_ros.demo.processes import NoResultError, isolation, node_command, running
 from instructsam_ros.msg import InstanceArray
-from instructsam_ros.processes import NoResultError, isolation, node_command, running
-from instructsam_ros.recordings import RecordingError, open_recording
-from instructsam_ros.results import result_of
 
-DATA = Path(__file__).parent / 'data'
+DATA = Path(__file__).parents[1] / 'data'
 TABLE = DATA / 'tabletop_bag'  # a bag, see the README.md beside it
 FRAME = DATA / 'roborefit_frame'  # one picture, see the README.md beside it
 SHOWN = ((TABLE, 'something to cut paper with'), (FRAME, 'the black objects'))
@@ -85,7 +85,7 @@ def run(args):
 
 
 def _show_live(args):
-    from instructsam_ros import live_demo  # here: it takes more than a recording does
+    from instructsam_ros.demo import live as live_demo  # here: it takes more than a recording does
 
     write_image(args.out, live_demo.show(args.seed or 0, args.instruction, args.model, args.timeout))
     print(f'masks and grasp candidates: {Path(args.out).resolve()}')
@@ -148,7 +148,7 @@ def _commands(model, recording, topic, is_compressed):
     parameters = {'model': model}
     if is_compressed:
         parameters['image_transport'] = 'compressed'
-    replay = [sys.executable, '-m', 'instructsam_ros.replay_node', str(recording), '--loop', '--ros-args']
+    replay = [sys.executable, '-m', 'instructsam_ros.simulation.replay_node', str(recording), '--loop', '--ros-args']
     heard = f'{IMAGE_TOPIC}/compressed' if is_compressed else IMAGE_TOPIC
     return {
         'perception node': node_command('perception_node', parameters, f'image:={IMAGE_TOPIC}', f'__node:={NODE}'),

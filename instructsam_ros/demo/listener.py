@@ -7,7 +7,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
-from instructsam_ros.processes import NoResultError
+from instructsam_ros.demo.processes import NoResultError
 
 KEPT = 20  # messages that wait for what belongs to them
 

@@ -21,15 +21,15 @@ from rich.text import Text
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from instructsam.core.grasping import grasp_candidates
-from instructsam.core.overlay import draw
+from instructsam.core.display.overlay import draw
 from instructsam.core.rle import Rle, ious
+from instructsam.core.spatial.grasping import grasp_candidates
 from instructsam_ros.client import Perception, PerceptionError
-from instructsam_ros.demo import NODE
-from instructsam_ros.images import to_rgb
-from instructsam_ros.listener import Listener, keep
-from instructsam_ros.processes import NoResultError, node_command, running
-from instructsam_ros.results import result_of
+from instructsam_ros.conversions.images import to_rgb
+from instructsam_ros.conversions.results import result_of
+from instructsam_ros.demo.command import NODE
+from instructsam_ros.demo.listener import Listener, keep
+from instructsam_ros.demo.processes import NoResultError, node_command, running
 
 CAMERA = 'simulated_camera'
 RATE_HZ = 5.0

@@ -10,7 +10,7 @@ try:
 except ImportError:  # ROS 2 Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
-from instructsam_ros.diagnostics import SILENCE_S
+from instructsam_ros.node.diagnostics import SILENCE_S
 
 # Sensor data, but deeper than the usual 5: images that come in a burst, or while this process is not let run, would be
 # replaced in the middleware, where nobody counts them (seen: 1 of 17,940 at 30 Hz on a busy machine).

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 
 from instructsam.core import DEFAULT_MODEL
-from instructsam_ros.frames import FrameError, tf2_ros
+from instructsam_ros.node.transforms import FrameError, tf2_ros
 
 CONTINUOUS = 'continuous'
 ON_INSTRUCTION = 'on_instruction'

@@ -21,16 +21,16 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from std_msgs.msg import String
 
-from instructsam_ros import diagnostics, parameters, signals
-from instructsam_ros.answering import explain
-from instructsam_ros.camera import Camera
-from instructsam_ros.frames import Frames
-from instructsam_ros.lifecycle import PatientLifecycleMixin
-from instructsam_ros.locating import Locator
-from instructsam_ros.outputs import Outputs
-from instructsam_ros.segment_action import SegmentAction
-from instructsam_ros.stream import Stream
-from instructsam_ros.worker import Worker
+from instructsam_ros.node import diagnostics, parameters, signals
+from instructsam_ros.node.camera_subscriber import Camera
+from instructsam_ros.node.lifecycle import PatientLifecycleMixin
+from instructsam_ros.node.result_publisher import Outputs
+from instructsam_ros.node.segment_action import SegmentAction
+from instructsam_ros.node.transforms import Frames
+from instructsam_ros.pipeline.answer import explain
+from instructsam_ros.pipeline.camera_stream import Stream
+from instructsam_ros.pipeline.localization import Locator
+from instructsam_ros.pipeline.worker import Worker
 
 COMMAND_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 WAIT_FOR_CLIENTS_S = 0.3  # to be sent the end of their goals

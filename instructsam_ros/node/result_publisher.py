@@ -4,10 +4,10 @@ from geometry_msgs.msg import PoseArray
 from sensor_msgs.msg import Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
 
-from instructsam.core.overlay import draw
-from instructsam_ros import messages
-from instructsam_ros.clouds import cloud
-from instructsam_ros.markers import grasp_poses, markers
+from instructsam.core.display.overlay import draw
+from instructsam_ros.conversions import instances as messages
+from instructsam_ros.conversions.markers import grasp_poses, markers
+from instructsam_ros.conversions.point_clouds import cloud
 from instructsam_ros.msg import InstanceArray
 
 

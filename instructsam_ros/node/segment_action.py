@@ -12,11 +12,11 @@ from rclpy.qos import QoSProfile
 from rclpy.task import Future
 from sensor_msgs.msg import PointCloud2
 
-from instructsam_ros import parameters
 from instructsam_ros.action import Segment
-from instructsam_ros.requests import ABORTED, CANCELED, SUCCEEDED, Request
-from instructsam_ros.shot import Shot
-from instructsam_ros.worker import MOST_REQUESTS
+from instructsam_ros.node import parameters
+from instructsam_ros.pipeline.camera_frame import Shot
+from instructsam_ros.pipeline.goal import ABORTED, CANCELED, SUCCEEDED, Request
+from instructsam_ros.pipeline.worker import MOST_REQUESTS
 
 KEPT_S = 60  # for a client to fetch a result
 # With the usual depth of 10, of twenty goals that come at once some are replaced in the middleware, unanswered.

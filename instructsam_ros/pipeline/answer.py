@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 from instructsam.core import Cancelled, InstructSAMError
 from instructsam_ros.action import Segment
-from instructsam_ros.diagnostics import one_line
-from instructsam_ros.images import ImageFormatError
-from instructsam_ros.pairing import UnpairedError
+from instructsam_ros.conversions.images import ImageFormatError
+from instructsam_ros.node.diagnostics import one_line
+from instructsam_ros.pipeline.depth_sync import UnpairedError
 
 Stage = Segment.Feedback
 

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from instructsam_ros.images import to_rgb
-from instructsam_ros.parameters import INSTRUCTION
+from instructsam_ros.conversions.images import to_rgb
+from instructsam_ros.node.parameters import INSTRUCTION
 
 
 class Shot:

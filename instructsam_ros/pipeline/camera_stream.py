@@ -2,10 +2,10 @@
 
 from collections import OrderedDict, deque
 
-from instructsam.core.tracking import Tracker
-from instructsam_ros.mailbox import Mailbox
-from instructsam_ros.pairing import Depths, UnpairedError, nanoseconds
-from instructsam_ros.parameters import CONTINUOUS
+from instructsam.core.spatial.tracking import Tracker
+from instructsam_ros.node.parameters import CONTINUOUS
+from instructsam_ros.pipeline.depth_sync import Depths, UnpairedError, nanoseconds
+from instructsam_ros.pipeline.mailbox import Mailbox
 
 KEPT_IMAGES = 10  # that a goal may ask for by their stamp
 KEPT_TRACKERS = 8  # series of results whose ids go on

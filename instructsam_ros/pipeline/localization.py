@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 
 from std_msgs.msg import Header
 
-from instructsam.core.geometry import GeometryError, locate
 from instructsam.core.result import Result
-from instructsam_ros.depth import camera_model, to_depth
-from instructsam_ros.frames import FrameError
-from instructsam_ros.images import ImageFormatError
-from instructsam_ros.messages import to_msg
-from instructsam_ros.pairing import UnpairedError
+from instructsam.core.spatial.geometry import GeometryError, locate
+from instructsam_ros.conversions.depth import camera_model, to_depth
+from instructsam_ros.conversions.images import ImageFormatError
+from instructsam_ros.conversions.instances import to_msg
+from instructsam_ros.node.transforms import FrameError
+from instructsam_ros.pipeline.depth_sync import UnpairedError
 
 
 @dataclass(frozen=True, eq=False)

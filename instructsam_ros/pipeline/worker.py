@@ -9,10 +9,10 @@ from functools import partial
 
 from instructsam.core import Cancelled, InstructionError
 from instructsam_ros.action import Segment
-from instructsam_ros.answering import Question, depth_of, explain, timed, work_out
-from instructsam_ros.clouds import cloud
-from instructsam_ros.parameters import CONTINUOUS, ON_INSTRUCTION
-from instructsam_ros.shot import Shot
+from instructsam_ros.conversions.point_clouds import cloud
+from instructsam_ros.node.parameters import CONTINUOUS, ON_INSTRUCTION
+from instructsam_ros.pipeline.answer import Question, depth_of, explain, timed, work_out
+from instructsam_ros.pipeline.camera_frame import Shot
 
 REPEAT_S = 30.0  # the same kind of error is logged this often
 MOST_REQUESTS = 100  # that wait

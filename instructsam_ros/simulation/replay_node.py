@@ -20,8 +20,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profi
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import try_shutdown
 
-from instructsam_ros import signals
-from instructsam_ros.recordings import RecordingError, open_recording
+from instructsam_ros.bag.recordings import RecordingError, open_recording
+from instructsam_ros.node import signals
 
 SETTLE_S = 0.5  # between seeing a subscriber and being seen by it; what is sent earlier may be lost
 CAMERA_TYPES = {f'sensor_msgs/msg/{name}' for name in ('Image', 'CompressedImage', 'CameraInfo')}
@@ -135,7 +135,7 @@ def run(args, stop):
 
 def make_room_for_images():
     """Before rclpy starts: with Fast DDS's defaults most raw images are lost on their way, see the file."""
-    profiles = Path(__file__).parent / 'data' / 'fastdds_images.xml'
+    profiles = Path(__file__).parents[1] / 'data' / 'fastdds_images.xml'
     os.environ.setdefault('FASTRTPS_DEFAULT_PROFILES_FILE', str(profiles))
 
 

@@ -32,14 +32,14 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header, String
 
 from instructsam.train.tabletop.generate import depth_mm
-from instructsam.train.tabletop.motion import Motion
 from instructsam.train.tabletop.records import scene_facts
-from instructsam.train.tabletop.scene import photograph_things, staged
-from instructsam.train.tabletop.splits import generator
-from instructsam_ros import signals
-from instructsam_ros.messages import image_msg, pose
-from instructsam_ros.parameters import AT_START, Parameter, help_text
-from instructsam_ros.replay_node import make_room_for_images
+from instructsam.train.tabletop.scenes.motion import Motion
+from instructsam.train.tabletop.scenes.scene import photograph_things, staged
+from instructsam.train.tabletop.world.splits import generator
+from instructsam_ros.conversions.instances import image_msg, pose
+from instructsam_ros.node import signals
+from instructsam_ros.node.parameters import AT_START, Parameter, help_text
+from instructsam_ros.simulation.replay_node import make_room_for_images
 from instructsam_ros.srv import ResetScene
 
 WORLD = 'world'

@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 os.environ.setdefault('FASTRTPS_DEFAULT_PROFILES_FILE', str(ROOT / 'instructsam_ros' / 'data' / 'fastdds_images.xml'))
 os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-sys.path.insert(0, str(ROOT / 'test' / 'ros'))
+sys.path.insert(0, str(ROOT / 'test' / 'ros' / 'support'))
 
 import numpy as np  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
@@ -27,14 +27,14 @@ from robot import Robot  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 
 from instructsam.core.rle import Rle, ious  # noqa: E402
-from instructsam.train.tabletop.picks import picks  # noqa: E402
+from instructsam.train.tabletop.language.picks import picks  # noqa: E402
 from instructsam_ros.client import Perception  # noqa: E402
 from instructsam_ros.srv import ResetScene  # noqa: E402
 
 GOAL, NEAR_M, LEAST_IOU = 0.8, 0.02, 0.5
 TIMEOUT_S = 60.0
-CAMERA = (sys.executable, '-m', 'instructsam_ros.simulated_camera')
-NODE = (sys.executable, '-m', 'instructsam_ros.perception_node')
+CAMERA = (sys.executable, '-m', 'instructsam_ros.simulation.simulated_camera')
+NODE = (sys.executable, '-m', 'instructsam_ros.node.perception_node')
 
 
 @dataclass(frozen=True)

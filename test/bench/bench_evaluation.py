@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from instructsam.core.rle import Rle
+from instructsam.train.evaluation.figures.summary import summarise
 from instructsam.train.evaluation.query import Outcome, Query
-from instructsam.train.evaluation.run_folder import Writer, read_run
-from instructsam.train.evaluation.summary import summarise
+from instructsam.train.evaluation.running.run_folder import Writer, read_run
 
 SIZE = (480, 640)
 GOAL_S, GOAL_GB, OF_RECORDS = 60, 4, 100_000

@@ -15,10 +15,10 @@ import time
 
 import numpy as np
 
-from instructsam.core.geometry import CameraModel, measure
 from instructsam.core.rle import Rle, ious
+from instructsam.core.spatial.geometry import CameraModel, measure
 from instructsam.train.tabletop.generate import depth_mm
-from instructsam.train.tabletop.scene import scene
+from instructsam.train.tabletop.scenes.scene import scene
 
 GOALS = {'center_m': 0.01, 'size': 0.15, 'ten_ms': 15.0}
 SIZE, LARGE, TIMED = (448, 448), (1280, 720), 8  # px, and pictures of the large size

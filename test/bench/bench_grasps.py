@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from instructsam.core.engine import InstructSAM
-from instructsam.core.geometry import CameraModel, GeometryError, measure
-from instructsam.core.grasping import grasp_candidates
+from instructsam.core.spatial.geometry import CameraModel, GeometryError, measure
+from instructsam.core.spatial.grasping import grasp_candidates
 from instructsam.train.tabletop.generate import depth_mm
-from instructsam.train.tabletop.gripper import lifts
-from instructsam.train.tabletop.picks import picks
-from instructsam.train.tabletop.scene import staged
+from instructsam.train.tabletop.language.picks import picks
+from instructsam.train.tabletop.physics.gripper import lifts
+from instructsam.train.tabletop.scenes.scene import staged
 
 NOTHING, UNMEASURED, NO_CANDIDATE = 'nothing found', 'not measured', 'no candidate'
 SAME_IOU = 0.5  # what overlaps the true mask by more is the meant object

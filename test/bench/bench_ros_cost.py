@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 os.environ.setdefault('FASTRTPS_DEFAULT_PROFILES_FILE', str(ROOT / 'instructsam_ros' / 'data' / 'fastdds_images.xml'))
 os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-sys.path.insert(0, str(ROOT / 'test' / 'ros'))
+sys.path.insert(0, str(ROOT / 'test' / 'ros' / 'support'))
 
 import numpy as np  # noqa: E402
 from robot import Robot  # noqa: E402

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from instructsam.core import InstructSAM, builtin
-from instructsam.train.resize_bank import resize_bank
+from instructsam.train.weights.resize_bank import resize_bank
 
 SLOTS, REFERENCE = (4, 10, 50), 10
 PHRASE, SIZE = 'red mug', (224, 224, 3)

@@ -18,10 +18,10 @@ import numpy as np
 
 from instructsam.core.result import Instance, Result
 from instructsam.core.rle import Rle, ious
-from instructsam.core.tracking import Tracker
-from instructsam.train.tabletop.motion import Motion
-from instructsam.train.tabletop.scene import photograph_things, staged
-from instructsam.train.tabletop.splits import generator
+from instructsam.core.spatial.tracking import Tracker
+from instructsam.train.tabletop.scenes.motion import Motion
+from instructsam.train.tabletop.scenes.scene import photograph_things, staged
+from instructsam.train.tabletop.world.splits import generator
 
 GOAL = 0.02
 LEAST_PX = 60  # of an object that counts as seen

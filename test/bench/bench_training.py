@@ -21,16 +21,17 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 
-from instructsam.core import builtin, checkpoint
-from instructsam.core.config import ModelConfig
+from instructsam.core import builtin
+from instructsam.core.model import checkpoint
+from instructsam.core.model.config import ModelConfig
 from instructsam.core.rle import Rle
-from instructsam.train import forward
-from instructsam.train.collate import Collator
-from instructsam.train.conversation import IGNORED
-from instructsam.train.fields import Target
-from instructsam.train.instruct import InstructTraining
-from instructsam.train.objective import Objective
-from instructsam.train.samples import Sample, Turn
+from instructsam.train.data.collate import Collator
+from instructsam.train.data.dialogue import IGNORED
+from instructsam.train.data.record_fields import Target
+from instructsam.train.data.records import Sample, Turn
+from instructsam.train.losses.mask_losses import Objective
+from instructsam.train.stages import forward
+from instructsam.train.stages.instruct import InstructTraining
 
 SIDE_PX = 224
 THINGS = ('red mug', 'spoon', 'blue bowl', 'book', 'green bottle', 'plate', 'scissors', 'banana')
@@ -104,7 +105,7 @@ def measure(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--model', default='core/models/tabletop', help='folder or built-in (default: %(default)s)')
+    parser.add_argument('--model', default='core/pretrained/tabletop', help='folder or built-in (default: %(default)s)')
     parser.add_argument('--vocabulary', type=int, help="size of the vocabulary, e.g. 151936, Qwen3-VL's")
     parser.add_argument('--batch-size', type=int, default=2, help='samples of a step (default: %(default)s)')
     parser.add_argument('--phrases', type=int, default=6, help='of a sample (default: %(default)s)')

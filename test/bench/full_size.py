@@ -27,7 +27,8 @@ def peak_gb():
 def build_and_save(folder, dtype):
     import torch
 
-    from instructsam.core import builtin, checkpoint
+    from instructsam.core import builtin
+    from instructsam.core.model import checkpoint
 
     start = time.perf_counter()
     model = checkpoint.random_model(builtin.published_config(), seed=0, dtype=getattr(torch, dtype))

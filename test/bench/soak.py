@@ -21,13 +21,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 os.environ.setdefault('FASTRTPS_DEFAULT_PROFILES_FILE', str(ROOT / 'instructsam_ros' / 'data' / 'fastdds_images.xml'))
 os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-sys.path.insert(0, str(ROOT / 'test' / 'ros'))
+sys.path.insert(0, str(ROOT / 'test' / 'ros' / 'support'))
 
 import numpy as np  # noqa: E402
 from robot import Robot  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
-NODE = (sys.executable, '-m', 'instructsam_ros.perception_node')
+NODE = (sys.executable, '-m', 'instructsam_ros.node.perception_node')
 INSTRUCTIONS = ('the red mug', 'the spoons left of the kettle', 'everything that can be eaten')
 INSTRUCTION_S = 20  # how long each is in force
 PARTS = 5  # of the run after the warm-up, compared with each other

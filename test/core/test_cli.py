@@ -273,7 +273,7 @@ def test_unexpected_errors(segment, engine, monkeypatch):
 
 
 def test_demo_without_ros(monkeypatch, capsys):
-    for name in ('instructsam_ros', 'instructsam_ros.demo'):
+    for name in ('instructsam_ros', 'instructsam_ros.demo.command'):
         monkeypatch.setitem(sys.modules, name, None)
     assert cli.main(['demo']) == 2
     err = capsys.readouterr().err

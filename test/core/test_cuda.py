@@ -8,12 +8,12 @@ import torch
 
 from instructsam.core import InstructSAM
 from instructsam.core.rle import Rle
-from instructsam.train.collate import Collator
-from instructsam.train.fields import Target
-from instructsam.train.instruct import InstructTraining
-from instructsam.train.objective import Objective
-from instructsam.train.parts import to
-from instructsam.train.samples import Sample, Turn
+from instructsam.train.data.collate import Collator
+from instructsam.train.data.record_fields import Target
+from instructsam.train.data.records import Sample, Turn
+from instructsam.train.loop.param_groups import to
+from instructsam.train.losses.mask_losses import Objective
+from instructsam.train.stages.instruct import InstructTraining
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='torch sees no CUDA device')
 

@@ -12,14 +12,14 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 
 import instructsam.core
 import instructsam.train
-import instructsam_ros.perception_node
-import instructsam_ros.replay_node
+import instructsam_ros.node.perception_node
+import instructsam_ros.simulation.replay_node
 from instructsam_ros.msg import Instance, InstanceArray
 
 
 def files(folder):
-    """The files below `folder`, without what Python and rosidl add, and train/runs, which is in the source alone."""
-    added = ('action', 'msg', 'srv', 'runs')
+    """The files below `folder`, without what Python and rosidl add."""
+    added = ('action', 'msg', 'srv')
     paths = (path.relative_to(folder) for path in folder.rglob('*') if path.is_file())
     left_out = ('.pyc', '.so', '.c')
     return {str(path) for path in paths if path.parts[0] not in added and path.suffix not in left_out}

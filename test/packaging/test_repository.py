@@ -32,7 +32,7 @@ def test_every_message_is_generated():
 
 
 def test_package_xml_names_every_ros_package_that_is_imported():
-    sources = [*(ROOT / 'instructsam_ros').glob('*.py'), *(ROOT / 'launch').iterdir()]
+    sources = [*(ROOT / 'instructsam_ros').rglob('*.py'), *(ROOT / 'launch').iterdir()]
     pattern = re.compile(r'^\s*(?:from|import) (rcl\w+|launch\w*|\w+_msgs)\b', re.MULTILINE)
     imported = {name for path in sources for name in pattern.findall(path.read_text())}
     assert imported <= DEPENDS

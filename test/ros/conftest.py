@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # robot.py
+sys.path.insert(0, str(Path(__file__).parent / 'support'))
 
 
 @contextmanager

@@ -16,9 +16,9 @@ pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 from sensor_msgs.msg import CameraInfo  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
-from instructsam.core.grasping import grasp_candidates  # noqa: E402
+from instructsam.core.spatial.grasping import grasp_candidates  # noqa: E402
 from instructsam_ros.client import Perception, PerceptionError  # noqa: E402
-from instructsam_ros.messages import image_msg  # noqa: E402
+from instructsam_ros.conversions.instances import image_msg  # noqa: E402
 
 EXAMPLES = Path(__file__).parents[2] / 'examples'
 INFO = CameraInfo(height=48, width=64, k=[60.0, 0.0, 31.5, 0.0, 60.0, 23.5, 0.0, 0.0, 1.0])

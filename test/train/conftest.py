@@ -27,7 +27,7 @@ def on_the_cpu(monkeypatch):
 @pytest.fixture
 def write_run(tmp_path):
     """write_run(name, outcomes, header): the folder of a run, as `instructsam eval` leaves it."""
-    from instructsam.train.evaluation.run_folder import Writer
+    from instructsam.train.evaluation.running.run_folder import Writer
 
     def write(name, outcomes, header):
         with Writer(tmp_path / name, 0, header) as writer:
@@ -41,7 +41,7 @@ def write_run(tmp_path):
 @pytest.fixture(scope='session')
 def opengl():
     """For tests that draw: skips them, with the reason, where there is no off-screen OpenGL."""
-    from instructsam.train.tabletop import scene
+    from instructsam.train.tabletop.scenes import scene
 
     try:
         scene._renderer(224, 224)
@@ -53,7 +53,9 @@ def opengl():
 def processes():
     """Starts processes by forking one that has imported everything, on one thread each."""
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['instructsam.train.run', 'instructsam.train.merge', 'peft', 'tensorboard'])
+    context.set_forkserver_preload(
+        ['instructsam.train.loop.run', 'instructsam.train.weights.merge', 'peft', 'tensorboard']
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('OMP_NUM_THREADS', '1')
         patch.setenv('CUDA_VISIBLE_DEVICES', '')
@@ -123,8 +125,8 @@ def start_model(tmp_path_factory):
                 config['detector_config'].setdefault(f'{part}_config', {})['dropout'] = dropout
             file.write_text(json.dumps(config))
         if changes:
-            from instructsam.core import checkpoint
-            from instructsam.core.config import ModelConfig
+            from instructsam.core.model import checkpoint
+            from instructsam.core.model.config import ModelConfig
 
             file = folder / 'config.json'
             file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import yaml
 
-from instructsam.core.config import ModelConfig
+from instructsam.core.model.config import ModelConfig
 from instructsam.train.ablation.variants import VARIANTS, trained
-from instructsam.train.recipe import RecipeError, build, read_recipe, read_yaml
+from instructsam.train.loop.recipe import RecipeError, build, read_recipe, read_yaml
 
 STAGES = ('stage1', 'stage2')
 

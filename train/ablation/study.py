@@ -6,14 +6,14 @@ import sys
 from dataclasses import asdict
 from functools import cache, partial
 
-from instructsam.core import checkpoint
 from instructsam.core.errors import InstructSAMError
-from instructsam.train.ablation.autoregressive import load_engine, teach_first_query
+from instructsam.core.model import checkpoint
 from instructsam.train.ablation.plan import STAGES, write_recipe
 from instructsam.train.ablation.variants import VARIANTS
-from instructsam.train.conversation import AUTOREGRESSIVE
-from instructsam.train.resize_bank import resize_bank
-from instructsam.train.saved import FINAL
+from instructsam.train.data.dialogue import AUTOREGRESSIVE
+from instructsam.train.engines.autoregressive import load_engine, teach_first_query
+from instructsam.train.loop.checkpoints import FINAL
+from instructsam.train.weights.resize_bank import resize_bank
 
 FIGURES = 'figures.json'
 
@@ -79,8 +79,8 @@ def train(file, processes):
 
 def measure_variant(plan, name, seed, scenes):
     """Asks a trained variant everything about `scenes` and writes the figures."""
-    from instructsam.train.evaluation.asking import Asking, ask_all
-    from instructsam.train.evaluation.summary import summarise
+    from instructsam.train.evaluation.figures.summary import summarise
+    from instructsam.train.evaluation.running.prompting import Asking, ask_all
 
     settings, questions = settings_of(plan, name, seed), plan.questions
     engine = load_engine(settings['model'], settings['mode'], device=questions.device)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from instructsam.train.conversation import AUTOREGRESSIVE
+from instructsam.train.data.dialogue import AUTOREGRESSIVE
 
 
 @dataclass(frozen=True)

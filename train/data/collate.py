@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
-from instructsam.core.preprocess import QwenPreprocessor, sam_pixels
-from instructsam.core.prompt import Prompter
-from instructsam.train.conversation import Dialogue, batch_scripts
-from instructsam.train.forward import Batch
+from instructsam.core.model.preprocess import QwenPreprocessor, sam_pixels
+from instructsam.core.model.prompt import Prompter
+from instructsam.train.data.dialogue import Dialogue, batch_scripts
+from instructsam.train.stages.forward import Batch
 
 
 class Collator:

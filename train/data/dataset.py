@@ -14,8 +14,8 @@ import torch
 from torch.utils.data import Dataset
 
 from instructsam.core.errors import InstructSAMError
-from instructsam.train.fields import RecordError
-from instructsam.train.samples import parse
+from instructsam.train.data.record_fields import RecordError
+from instructsam.train.data.records import parse
 
 logger = logging.getLogger(__name__)
 

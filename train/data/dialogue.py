@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from instructsam.core.layout import Layout
+from instructsam.core.model.token_layout import Layout
 
 IGNORED = -100  # label of a token that is not supervised
 AUTOREGRESSIVE = 'autoregressive'  # a mode without query bank, beside those of core.layout

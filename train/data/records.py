@@ -21,9 +21,9 @@ import torch
 
 from instructsam.core.errors import ImageError
 from instructsam.core.image_file import read_image
-from instructsam.core.preprocess import to_chw
+from instructsam.core.model.preprocess import to_chw
 from instructsam.core.rle import Rle
-from instructsam.train.fields import RecordError, Target, listed, read_list, read_target, read_text
+from instructsam.train.data.record_fields import RecordError, Target, listed, read_list, read_target, read_text
 
 MAX_PHRASES, MAX_OBJECTS = 10, 100  # of a sample
 MERGE_IOU = 0.05  # phrases whose unions overlap less may be asked for together

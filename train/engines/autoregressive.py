@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import torch
 
-from instructsam.core import checkpoint
 from instructsam.core.engine import InstructSAM
 from instructsam.core.errors import InstructionError
-from instructsam.core.sequence import Group, Sequence
-from instructsam.train.conversation import AUTOREGRESSIVE
+from instructsam.core.model import checkpoint
+from instructsam.core.model.sequence import Group, Sequence
+from instructsam.train.data.dialogue import AUTOREGRESSIVE
 
 
 class AutoregressiveSequence(Sequence):

@@ -14,8 +14,8 @@ from instructsam.train.evaluation.benchmarks import BENCHMARKS
 
 MODES = ('consistent', 'reference', 'causal', 'autoregressive')
 TOOLS = {  # name -> module with add_arguments(parser) and run(args), and its line in --help
-    'report': ('instructsam.train.evaluation.page', 'a page of one or more runs, to look into'),
-    'compare': ('instructsam.train.evaluation.compare', 'two runs of one benchmark, sample by sample'),
+    'report': ('instructsam.train.evaluation.reporting.html_report', 'a page of one or more runs, to look into'),
+    'compare': ('instructsam.train.evaluation.figures.compare', 'two runs of one benchmark, sample by sample'),
 }
 SOME_FAILED = 3  # exit code
 
@@ -100,9 +100,9 @@ def run(args):
         return importlib.import_module(TOOLS[args.benchmark][0]).run(args)
     from instructsam.core import builtin
     from instructsam.core.image_file import check_path
-    from instructsam.train.evaluation.run_folder import read_run
-    from instructsam.train.evaluation.running import Process, answer
-    from instructsam.train.evaluation.sources import open_source
+    from instructsam.train.evaluation.running.run_folder import read_run
+    from instructsam.train.evaluation.running.runner import Process, answer
+    from instructsam.train.evaluation.running.sources import open_source
 
     benchmark = BENCHMARKS[args.benchmark]
     asking = asking_of(benchmark, args)
@@ -114,7 +114,7 @@ def run(args):
     folder = args.results or Path('runs/eval') / _name(args, header)
     process = Process.of_environment()
 
-    from instructsam.train.evaluation.watching import watch
+    from instructsam.train.evaluation.running.progress_bar import watch
 
     answer(
         lambda: load_engine(args, process),
@@ -131,7 +131,7 @@ def run(args):
 def asking_of(benchmark, args):
     """The asking.Asking of the command line. Raises InstructSAMError: a prompt without a place for the text."""
     from instructsam.core.errors import InstructSAMError
-    from instructsam.train.evaluation.asking import Asking
+    from instructsam.train.evaluation.running.prompting import Asking
 
     if args.prompt is not None and '{text}' not in args.prompt and '{lowered}' not in args.prompt:
         raise InstructSAMError(f'--prompt {args.prompt!r} has no place for the text: put {{text}} into it.')
@@ -154,11 +154,16 @@ def header_of(args, asking, source, model_folder):
     import torch
 
     import instructsam.core
+    import instructsam.train
     from instructsam.core.cli import version
-    from instructsam.train.evaluation.run_folder import fingerprint
+    from instructsam.train.evaluation.running.run_folder import fingerprint
 
     device = args.device if args.device != 'auto' else 'cuda' if torch.cuda.is_available() else 'cpu'
-    code = [*Path(instructsam.core.__file__).parent.glob('*.py'), *Path(__file__).parent.rglob('*.py')]
+    code = [
+        file
+        for package in (instructsam.core, instructsam.train)
+        for file in Path(package.__file__).parent.rglob('*.py')
+    ]
     model = [file for file in Path(model_folder).rglob('*') if file.suffix in ('.safetensors', '.json', '.jinja')]
     return {
         'benchmark': args.benchmark,
@@ -193,7 +198,7 @@ def load_engine(args, process):
         device = f'cuda:{process.local_rank % torch.cuda.device_count()}'
     options = {'device': device, 'dtype': args.dtype}
     if args.mode == 'autoregressive':
-        from instructsam.train.ablation.autoregressive import load_engine
+        from instructsam.train.engines.autoregressive import load_engine
 
         return load_engine(args.model, args.mode, **options)
     return InstructSAM.from_pretrained(args.model, mode=args.mode, **options)
@@ -204,8 +209,8 @@ def report(args, found, benchmark):
     from instructsam.core import builtin
     from instructsam.core.commands.document import write_json
     from instructsam.core.errors import InstructSAMError
-    from instructsam.train.evaluation.report import print_table
-    from instructsam.train.evaluation.summary import summarise
+    from instructsam.train.evaluation.figures.summary import summarise
+    from instructsam.train.evaluation.reporting.console_table import print_table
 
     if not found.outcomes:
         raise InstructSAMError('there was nothing to ask: no sample of this kind. Ask for more, or for other kinds.')

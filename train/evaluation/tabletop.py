@@ -7,8 +7,8 @@ import argparse
 
 from instructsam.core.commands.arguments import count
 from instructsam.core.rle import Rle
-from instructsam.train.evaluation.asking import DUMMY, PHRASES
 from instructsam.train.evaluation.query import Query, Scene
+from instructsam.train.evaluation.running.prompting import DUMMY, PHRASES
 from instructsam.train.tabletop.command import add_scene_arguments
 
 
@@ -16,8 +16,8 @@ def draw(index, split, seed, kinds=None):
     """The scene number `index` of `split` under `seed`, a query.Scene. kinds: of instructions, all by default."""
     import cv2
 
-    from instructsam.train.tabletop.instructions import instructions
-    from instructsam.train.tabletop.scene import scene
+    from instructsam.train.tabletop.language.instructions import instructions
+    from instructsam.train.tabletop.scenes.scene import scene
 
     cv2.setNumThreads(1)  # the cores are the model's
     made = scene(split, index, seed)
@@ -56,7 +56,7 @@ def add_arguments(parser):
 
 def kind(value):
     """A kind of instruction."""
-    from instructsam.train.tabletop.instructions import KINDS
+    from instructsam.train.tabletop.language.instructions import KINDS
 
     if value not in (*KINDS, 'none'):
         raise argparse.ArgumentTypeError(f'no kind {ascii(value)}. There are {", ".join(KINDS)}, none')

@@ -9,10 +9,10 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from instructsam.core import checkpoint
-from instructsam.train.adapters import adapter_name, is_lora, published_name, save_lora
-from instructsam.train.merge import merge
-from instructsam.train.recipe import RecipeError
+from instructsam.core.model import checkpoint
+from instructsam.train.loop.lora import adapter_name, is_lora, published_name, save_lora
+from instructsam.train.loop.recipe import RecipeError
+from instructsam.train.weights.merge import merge
 
 PARTIAL = 'partial'  # where a folder is written before it gets its name
 FINAL = 'final'

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from instructsam.core.checkpoint import ADAPTER
-from instructsam.train.recipe import RecipeError
+from instructsam.core.model.checkpoint import ADAPTER
+from instructsam.train.loop.recipe import RecipeError
 
 LANGUAGE, EMBEDDINGS = 'model.language_model.', 'model.language_model.embed_tokens.weight'
 NAME = 'default'  # peft's, of the only adapter

@@ -2,8 +2,8 @@
 
 import torch
 
-from instructsam.train.muon import is_hidden_matrix
-from instructsam.train.recipe import RecipeError
+from instructsam.train.loop.muon import is_hidden_matrix
+from instructsam.train.loop.recipe import RecipeError
 
 # in every kind of checkpoint's names; the first that fits decides
 _PREFIXES = (

@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import torch
 
+from instructsam.core.display.lettering import printable
+from instructsam.core.display.overlay import color
 from instructsam.core.engine import without_duplicates
 from instructsam.core.errors import InstructionError
-from instructsam.core.lettering import printable
-from instructsam.core.overlay import color
-from instructsam.train.pixels import CATEGORY
-from instructsam.train.sheet import FAINT, INK, PAPER, cell, outline, sheet, tint, wrap
+from instructsam.train.drawing import FAINT, INK, PAPER, cell, outline, sheet, tint, wrap
+from instructsam.train.stages.dense import CATEGORY
 
 SIDE_PX = 224  # pictures are fitted into a square of this side
 COLUMNS = 6

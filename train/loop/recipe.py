@@ -8,7 +8,7 @@ from typing import get_args, get_origin
 import yaml
 
 from instructsam.core.errors import InstructSAMError
-from instructsam.train.objective import Objective
+from instructsam.train.losses.mask_losses import Objective
 
 STAGES = ('pixels', 'base', 'instruct')
 DTYPES = ('float32', 'bfloat16')

@@ -11,23 +11,24 @@ from transformers.integrations import is_tensorboard_available
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.training_args import ParallelMode
 
-from instructsam.core import builtin, checkpoint
-from instructsam.core.config import ModelConfig
+from instructsam.core import builtin
 from instructsam.core.errors import InstructSAMError
-from instructsam.core.model import InstructSAMModel
-from instructsam.core.preprocess import QwenPreprocessor
-from instructsam.train.adapters import add_lora
-from instructsam.train.base import BaseCollator, BaseTraining
-from instructsam.train.collate import Collator
-from instructsam.train.data import Mix, mixing_list
-from instructsam.train.initialise import initialise, prepare_detector
-from instructsam.train.instruct import InstructTraining
-from instructsam.train.pixels import PixelCollator, PixelTraining, ScenePictures
-from instructsam.train.progress import Board, Progress
-from instructsam.train.recipe import RecipeError
-from instructsam.train.saved import FINAL, HEADS, finish, last_checkpoint, load_heads, read_stage
-from instructsam.train.trainer import StageTrainer
-from instructsam.train.watch import Watch
+from instructsam.core.model import checkpoint
+from instructsam.core.model.config import ModelConfig
+from instructsam.core.model.instructsam import InstructSAMModel
+from instructsam.core.model.preprocess import QwenPreprocessor
+from instructsam.train.data.collate import Collator
+from instructsam.train.data.dataset import Mix, mixing_list
+from instructsam.train.loop.checkpoints import FINAL, HEADS, finish, last_checkpoint, load_heads, read_stage
+from instructsam.train.loop.lora import add_lora
+from instructsam.train.loop.recipe import RecipeError
+from instructsam.train.loop.run_log import Board, Progress
+from instructsam.train.loop.trainer import StageTrainer
+from instructsam.train.loop.validation import Watch
+from instructsam.train.stages.dense import PixelCollator, PixelTraining, ScenePictures
+from instructsam.train.stages.detector import BaseCollator, BaseTraining
+from instructsam.train.stages.instruct import InstructTraining
+from instructsam.train.weights.initialise import initialise, prepare_detector
 
 PREPARED_WITH = 8  # samples
 

@@ -14,11 +14,11 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 
-from instructsam.train.muon import Muon
-from instructsam.train.parts import describe, parameter_groups, to
-from instructsam.train.recipe import RecipeError
-from instructsam.train.saved import PARTIAL, checkpoints, publish, read_stage, save_stage, step_of
-from instructsam.train.sharded import gathered, load_model, load_optimizer
+from instructsam.train.loop.checkpoints import PARTIAL, checkpoints, publish, read_stage, save_stage, step_of
+from instructsam.train.loop.muon import Muon
+from instructsam.train.loop.param_groups import describe, parameter_groups, to
+from instructsam.train.loop.recipe import RecipeError
+from instructsam.train.loop.sharding import gathered, load_model, load_optimizer
 
 
 class StageTrainer(Trainer):

@@ -15,13 +15,13 @@ from PIL import Image
 from transformers import TrainerCallback
 
 from instructsam.core.engine import read_text_side
-from instructsam.core.preprocess import QwenPreprocessor
-from instructsam.train.ablation.autoregressive import engine_class
-from instructsam.train.concepts import ConceptEngine
-from instructsam.train.layers import add
-from instructsam.train.parts import to
-from instructsam.train.pictures import answer_strip, category_strip
-from instructsam.train.progress import append_row, drop_rows_after
+from instructsam.core.model.preprocess import QwenPreprocessor
+from instructsam.train.engines.autoregressive import engine_class
+from instructsam.train.engines.concept import ConceptEngine
+from instructsam.train.loop.param_groups import to
+from instructsam.train.loop.previews import answer_strip, category_strip
+from instructsam.train.loop.run_log import append_row, drop_rows_after
+from instructsam.train.losses.deep_supervision import add
 
 VALIDATION = 'validation.csv'
 PICTURES = 'pictures'

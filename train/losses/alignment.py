@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from instructsam.train.forward import token_grid
-from instructsam.train.objective import dice_loss
+from instructsam.train.losses.mask_losses import dice_loss
+from instructsam.train.stages.forward import token_grid
 
 BCE, DICE = 5.0, 1.0  # as of the semantic head, see layers.LayerWeights
 RARE = -3.0  # first logit: few places are meant

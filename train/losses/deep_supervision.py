@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from transformers.loss.loss_for_object_detection import generalized_box_iou
 
-from instructsam.train.objective import DICE_EPS, dice_loss, matched_presence
+from instructsam.train.losses.mask_losses import DICE_EPS, dice_loss, matched_presence
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.image_transforms import center_to_corners_format
 
-from instructsam.train.forward import token_grid
-from instructsam.train.layers import box_distances, tight_boxes
-from instructsam.train.objective import Objective, phrase_terms
+from instructsam.train.losses.deep_supervision import box_distances, tight_boxes
+from instructsam.train.losses.mask_losses import Objective, phrase_terms
+from instructsam.train.stages.forward import token_grid
 
 LIKE_LAYERS = Objective(bce_loss=5.0, dice_loss=2.0, presence_loss=2.0, bce_cost=5.0, dice_cost=2.0, presence_cost=2.0)
 BOX_L1, BOX_GIOU = 2.0, 1.0

@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from instructsam.core.image_file import read_image
-from instructsam.core.preprocess import sam_pixels, to_chw
+from instructsam.core.model.preprocess import sam_pixels, to_chw
 from instructsam.core.rle import Rle
-from instructsam.train.parts import learns
-from instructsam.train.tabletop.catalog import CATEGORIES
-from instructsam.train.tabletop.looks import COLORS
+from instructsam.train.loop.param_groups import learns
+from instructsam.train.tabletop.world.catalog import CATEGORIES
+from instructsam.train.tabletop.world.looks import COLORS
 
 CATEGORY = {name: index for index, name in enumerate(CATEGORIES, 1)}  # 0: no object
 COLOR = {name: index for index, name in enumerate(COLORS, 1)}

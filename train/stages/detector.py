@@ -12,15 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from instructsam.core.grounding import sam3
-from instructsam.train.alignment import Alignment
-from instructsam.train.data import DataError
-from instructsam.train.forward import Batch, answer_terms, features_of, read, slot_queries
-from instructsam.train.initialise import spread_boxes
-from instructsam.train.layers import add, detect_layers, layer_losses, tight_boxes
-from instructsam.train.parts import learns
-from instructsam.train.pixels import DenseHeads, Labels, encoder_labels, read_objects
-from instructsam.train.pointing import Pointing
+from instructsam.core.model.grounding import sam3
+from instructsam.train.data.dataset import DataError
+from instructsam.train.loop.param_groups import learns
+from instructsam.train.losses.alignment import Alignment
+from instructsam.train.losses.deep_supervision import add, detect_layers, layer_losses, tight_boxes
+from instructsam.train.losses.pointing import Pointing
+from instructsam.train.stages.dense import DenseHeads, Labels, encoder_labels, read_objects
+from instructsam.train.stages.forward import Batch, answer_terms, features_of, read, slot_queries
+from instructsam.train.weights.initialise import spread_boxes
 
 GROUPS = 3  # of learned queries: SAM3's own, and others that only training uses
 DENOISING = 2  # groups of true boxes that are off

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from instructsam.core.grounding import ImageFeatures
-from instructsam.train.conversation import IGNORED, TextBatch
-from instructsam.train.objective import Terms, answer_loss, box_terms, phrase_terms, resize_targets
+from instructsam.core.model.grounding import ImageFeatures
+from instructsam.train.data.dialogue import IGNORED, TextBatch
+from instructsam.train.losses.mask_losses import Terms, answer_loss, box_terms, phrase_terms, resize_targets
 
 PHRASES_PER_CALL = 5  # phrases that share one detector call; bounds memory
 

@@ -2,9 +2,9 @@
 
 from torch import nn
 
-from instructsam.train.forward import answer_terms, features_of, forward, read, slot_queries
-from instructsam.train.layers import TERMS, add, detect_layers, layer_losses
-from instructsam.train.pointing import Pointing
+from instructsam.train.losses.deep_supervision import TERMS, add, detect_layers, layer_losses
+from instructsam.train.losses.pointing import Pointing
+from instructsam.train.stages.forward import answer_terms, features_of, forward, read, slot_queries
 
 
 class InstructTraining(nn.Module):

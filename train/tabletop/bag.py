@@ -17,10 +17,10 @@ from rosbags.typesys import Stores, get_typestore
 from scipy.spatial.transform import Rotation
 
 from instructsam.train.tabletop.generate import depth_mm
-from instructsam.train.tabletop.motion import swayed
 from instructsam.train.tabletop.records import scene_facts
-from instructsam.train.tabletop.scene import photograph_things, staged
-from instructsam.train.tabletop.splits import generator
+from instructsam.train.tabletop.scenes.motion import swayed
+from instructsam.train.tabletop.scenes.scene import photograph_things, staged
+from instructsam.train.tabletop.world.splits import generator
 
 COLOR = '/camera/color/image_raw/compressed'
 INFO = '/camera/color/camera_info'

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from instructsam.core.commands.arguments import count, seconds
 from instructsam.core.errors import InstructSAMError
-from instructsam.train.tabletop.splits import SPLITS
+from instructsam.train.tabletop.world.splits import SPLITS
 
 SIDES_PX = (16, 4096)
 
@@ -134,7 +134,7 @@ def check_drawing():
     """Raises where no scene can be drawn: ModuleNotFoundError without MuJoCo, InstructSAMError without OpenGL."""
     import mujoco  # noqa: F401
 
-    from instructsam.train.tabletop.render import Renderer
+    from instructsam.train.tabletop.scenes.render import Renderer
 
     try:
         Renderer({}, {}, 16, 16).close()

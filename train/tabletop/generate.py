@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from instructsam.core.errors import InstructSAMError
-from instructsam.train.tabletop.instructions import concepts, instructions
+from instructsam.train.tabletop.language.instructions import concepts, instructions
 from instructsam.train.tabletop.records import records, scene_facts
-from instructsam.train.tabletop.scene import scene
+from instructsam.train.tabletop.scenes.scene import scene
 from instructsam.train.tabletop.workers import in_order
 
 

@@ -5,10 +5,10 @@ For people: does the world look like a table, and do the words fit?
 
 from PIL import Image
 
-from instructsam.core.overlay import color
-from instructsam.train import sheet
-from instructsam.train.tabletop.instructions import KINDS, instructions
-from instructsam.train.tabletop.scene import scene
+from instructsam.core.display.overlay import color
+from instructsam.train import drawing as sheet
+from instructsam.train.tabletop.language.instructions import KINDS, instructions
+from instructsam.train.tabletop.scenes.scene import scene
 
 COLUMNS = 6
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from instructsam.core import checkpoint
-from instructsam.core.config import ModelConfig
-from instructsam.train.merge import new_folder
+from instructsam.core.model import checkpoint
+from instructsam.core.model.config import ModelConfig
+from instructsam.train.weights.merge import new_folder
 
 BLOCK = re.compile(r'(model\.visual\.blocks\.)(\d+)(\..*)')
 OUTPUTS = ('.attn.proj.', '.mlp.linear_fc2.')  # of a block, onto the residual stream

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from instructsam.core import checkpoint
 from instructsam.core.engine import DTYPES
-from instructsam.train.merge import new_folder
+from instructsam.core.model import checkpoint
+from instructsam.train.weights.merge import new_folder
 
 
 def add_arguments(parser):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from instructsam.core import checkpoint
 from instructsam.core.errors import ModelError
+from instructsam.core.model import checkpoint
 
 
 def add_arguments(parser):

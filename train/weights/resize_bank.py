@@ -2,9 +2,9 @@
 
 import torch
 
-from instructsam.core import checkpoint
-from instructsam.core.config import ModelConfig
-from instructsam.core.model import InstructSAMModel
+from instructsam.core.model import checkpoint
+from instructsam.core.model.config import ModelConfig
+from instructsam.core.model.instructsam import InstructSAMModel
 
 NOISE = 0.1  # on repeated rows, as a share of the spread of all; copies that are alike would stay alike
 

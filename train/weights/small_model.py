@@ -1,6 +1,6 @@
 """Writes the folder of the small InstructSAM model: configuration, tokenizer, templates; every file but the weights.
 
-    python -m instructsam.train.small_model OUT
+    python -m instructsam.train.weights.small_model OUT
 
 The tokenizer is of Qwen's kind (byte-level BPE, same pre-tokenisation and special tokens) and is trained here on the
 words of the tabletop world (those that its training split uses), so the same call writes the same files.
@@ -13,9 +13,9 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from instructsam.train.tabletop import words
-from instructsam.train.tabletop.intents import INTENTS
-from instructsam.train.tabletop.looks import COLORS
+from instructsam.train.tabletop.language import words
+from instructsam.train.tabletop.language.intents import INTENTS
+from instructsam.train.tabletop.world.looks import COLORS
 
 VOCABULARY = 2048  # byte-level BPE entries, before the special tokens
 SIDE = 224  # px, of both encoders' inputs

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-from instructsam.core import checkpoint
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.image_file import read_image
-from instructsam.core.preprocess import QwenPreprocessor, sam_pixels, to_chw
-from instructsam.train.merge import new_folder
+from instructsam.core.model import checkpoint
+from instructsam.core.model.preprocess import QwenPreprocessor, sam_pixels, to_chw
+from instructsam.train.weights.merge import new_folder
 
 PICTURES = 256
 

@@ -6,8 +6,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from instructsam.core import lettering, overlay
-from instructsam.core.overlay import PALETTE, color, draw
+from instructsam.core.display import lettering, overlay
+from instructsam.core.display.overlay import PALETTE, color, draw
 from instructsam.core.result import Instance, Result
 from instructsam.core.rle import Rle
 

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from instructsam.core import InstructSAM, ModelError
-from instructsam.core.checkpoint import load, save
-from instructsam.core.config import ModelConfig
+from instructsam.core.model.checkpoint import load, save
+from instructsam.core.model.config import ModelConfig
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_half_written_saves_leave_the_old_file(engine, copy, monkeypatch):
         path.write_bytes(b'half')
         raise OSError('No space left on device')
 
-    monkeypatch.setattr('instructsam.core.checkpoint.save_file', full_disk)
+    monkeypatch.setattr('instructsam.core.model.checkpoint.save_file', full_disk)
     with pytest.raises(OSError, match='No space'):
         save(engine.model, copy)
     assert (copy / 'model.safetensors').read_bytes() == before

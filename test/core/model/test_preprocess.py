@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from instructsam.core import ModelError
-from instructsam.core.preprocess import QwenPreprocessor, normalise, resize, sam_pixels, to_chw
+from instructsam.core.model.preprocess import QwenPreprocessor, normalise, resize, sam_pixels, to_chw
 
 PUBLISHED = QwenPreprocessor(min_pixels=65536, max_pixels=16777216)
 

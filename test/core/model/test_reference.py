@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from instructsam.core.config import ModelConfig
-from instructsam.core.model import MAX_PHRASE_TOKENS
-from instructsam.core.preprocess import sam_pixels, to_chw
+from instructsam.core.model.config import ModelConfig
+from instructsam.core.model.instructsam import MAX_PHRASE_TOKENS
+from instructsam.core.model.preprocess import sam_pixels, to_chw
+from instructsam.core.model.sequence import Sequence, encode_prefix
 from instructsam.core.rle import Rle
-from instructsam.core.sequence import Sequence, encode_prefix
 
-OWN = Path(__file__).parents[1] / 'data' / 'reference'
+OWN = Path(__file__).parents[2] / 'data' / 'reference'
 FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', OWN))
 CASES = json.loads((FOLDER / 'inference' / 'index.json').read_text())
 HALVED = '_s2'  # recorded at every other row and column
@@ -103,7 +103,7 @@ def test_state_dict_is_the_published_one(load_engine):
 def test_state_dict_at_published_sizes():
     """2.62 B parameters on the meta device: names and shapes of the published file."""
     from instructsam.core.builtin import published_config
-    from instructsam.core.model import InstructSAMModel
+    from instructsam.core.model.instructsam import InstructSAMModel
 
     published = json.loads((OWN / 'published_state_dict.json').read_text())
     with torch.device('meta'):

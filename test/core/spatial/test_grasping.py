@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from instructsam.core.camera_model import CameraModel
-from instructsam.core.geometry import measure
-from instructsam.core.grasping import Gripper, grasp_candidates
+from instructsam.core.spatial.camera_model import CameraModel
+from instructsam.core.spatial.geometry import measure
+from instructsam.core.spatial.grasping import Gripper, grasp_candidates
 
 STEP_M = 0.002
 

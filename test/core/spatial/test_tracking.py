@@ -6,7 +6,7 @@ import pytest
 
 from instructsam.core.result import UNTRACKED, Instance, Result
 from instructsam.core.rle import Rle
-from instructsam.core.tracking import PATIENCE, Tracker
+from instructsam.core.spatial.tracking import PATIENCE, Tracker
 
 HEIGHT, WIDTH, RADIUS = 240, 320, 16
 NOISE = cv2.GaussianBlur(np.random.default_rng(0).normal(0, 1, (HEIGHT * 3, WIDTH * 3)), (0, 0), 5)
@@ -107,7 +107,7 @@ def test_reset_and_another_size_begin_anew_with_new_ids():
 @pytest.mark.parametrize('size', [(720, 1280), (97, 61), (8, 8)])
 def test_masks_on_the_grid(size):
     """Sampled from the run lengths as from the mask itself."""
-    from instructsam.core.tracking import _Grid
+    from instructsam.core.spatial.tracking import _Grid
 
     mask = np.random.default_rng(1).random(size) < 0.5
     grid = _Grid(*size)

@@ -28,7 +28,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore  # noqa: E
 from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 
-from instructsam_ros.messages import rle_from_msg  # noqa: E402
+from instructsam_ros.conversions.instances import rle_from_msg  # noqa: E402
 
 STORAGES = ['mcap', 'sqlite3']
 pytest_plugins = ['bags']  # engines

@@ -15,13 +15,13 @@ from rosbags.rosbag2 import Reader  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 
-from instructsam_ros import replay_node  # noqa: E402
-from instructsam_ros.depth import to_depth  # noqa: E402
-from instructsam_ros.images import to_rgb  # noqa: E402
-from instructsam_ros.messages import image_msg  # noqa: E402
-from instructsam_ros.recordings import open_recording  # noqa: E402
+from instructsam_ros.bag.recordings import open_recording  # noqa: E402
+from instructsam_ros.conversions.depth import to_depth  # noqa: E402
+from instructsam_ros.conversions.images import to_rgb  # noqa: E402
+from instructsam_ros.conversions.instances import image_msg  # noqa: E402
+from instructsam_ros.simulation import replay_node  # noqa: E402
 
-TABLE = Path(replay_node.__file__).parent / 'data/tabletop_bag'
+TABLE = Path(replay_node.__file__).parents[1] / 'data/tabletop_bag'
 LOADING_S = 120.0  # of the model, on a machine under load
 
 
@@ -89,7 +89,7 @@ def test_the_node_gives_the_same_results(tmp_path, robot):
         assert message.instances and all(instance.has_geometry for instance in message.instances)
 
     stop = UntilAnswered(robot, expected)
-    command = (sys.executable, '-m', 'instructsam_ros.perception_node')
+    command = (sys.executable, '-m', 'instructsam_ros.node.perception_node')
     node = robot.start('image_transport:=compressed', 'depth_timeout_s:=10.0', command=command)
     assert robot.wait_or_time_out(lambda: node.logged("model 'tabletop' on"), LOADING_S), node.log
     player = replay_node.Player(robot.node, open_recording(source))

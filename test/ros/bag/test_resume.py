@@ -14,8 +14,8 @@ from bags import FRAMES, Engine, depth, frame, header, info, picture, read, reco
 from std_msgs.msg import String  # noqa: E402
 
 from instructsam.core.errors import ModelError  # noqa: E402
-from instructsam_ros import bag  # noqa: E402
-from instructsam_ros.messages import image_msg  # noqa: E402
+from instructsam_ros.bag import command as bag  # noqa: E402
+from instructsam_ros.conversions.instances import image_msg  # noqa: E402
 
 pytest_plugins = ['bags']  # engines
 pytestmark = pytest.mark.usefixtures('engines')
@@ -23,7 +23,8 @@ pytestmark = pytest.mark.usefixtures('engines')
 DEATHS = """
 import sys
 import bags
-from instructsam_ros import bag, bag_file
+from instructsam_ros.bag import command as bag
+from instructsam_ros.bag import bag_file
 
 died, at, *arguments = sys.argv[1:]
 bag._load = lambda args, console: bags.Engine(dies_at=int(at) if died == 'engine' else None)
@@ -44,7 +45,7 @@ sys.exit(bags.run(*arguments))
 
 def die(*arguments):
     """Runs the command in a process that kills itself."""
-    env = os.environ | {'PYTHONPATH': str(Path(__file__).parent)}
+    env = os.environ | {'PYTHONPATH': str(Path(__file__).parents[1] / 'support')}
     done = subprocess.run(
         [sys.executable, '-c', DEATHS, *map(str, arguments)], env=env, capture_output=True, text=True, timeout=60
     )

@@ -10,7 +10,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 from bags import FRAMES, HEIGHT, WIDTH, Engine, header, picture, recording, run, write  # noqa: E402
 from sensor_msgs.msg import CompressedImage  # noqa: E402
 
-from instructsam_ros import bag  # noqa: E402
+from instructsam_ros.bag import command as bag  # noqa: E402
 
 
 @pytest.fixture(scope='module')

@@ -7,9 +7,9 @@ pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 
-from instructsam.core.geometry import GeometryError  # noqa: E402
-from instructsam_ros.depth import camera_model, to_depth  # noqa: E402
-from instructsam_ros.images import ImageFormatError  # noqa: E402
+from instructsam.core.spatial.geometry import GeometryError  # noqa: E402
+from instructsam_ros.conversions.depth import camera_model, to_depth  # noqa: E402
+from instructsam_ros.conversions.images import ImageFormatError  # noqa: E402
 
 K = [500.0, 0.0, 31.5, 0.0, 510.0, 23.5, 0.0, 0.0, 1.0]
 

@@ -12,7 +12,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 
-from instructsam_ros import images  # noqa: E402
+from instructsam_ros.conversions import images  # noqa: E402
 
 HEIGHT, WIDTH = 24, 32
 COLOURS = np.array([[[200, 30, 60], [20, 180, 90]], [[40, 70, 220], [128, 128, 128]]], np.uint8)

@@ -11,7 +11,9 @@ from std_msgs.msg import Header  # noqa: E402
 
 from instructsam.core.result import STAGES, Instance, Result  # noqa: E402
 from instructsam.core.rle import Rle  # noqa: E402
-from instructsam_ros import images, messages, msg  # noqa: E402
+from instructsam_ros import msg  # noqa: E402
+from instructsam_ros.conversions import images  # noqa: E402
+from instructsam_ros.conversions import instances as messages  # noqa: E402
 
 HEADER = Header(frame_id='camera_color_optical_frame')
 HEADER.stamp.sec, HEADER.stamp.nanosec = 1700000000, 123456789

@@ -10,14 +10,14 @@ from sensor_msgs.msg import PointCloud2, PointField  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 from visualization_msgs.msg import Marker  # noqa: E402
 
-from instructsam.core.camera_model import CameraModel  # noqa: E402
-from instructsam.core.geometry import locate  # noqa: E402
-from instructsam.core.grasping import grasp_candidates  # noqa: E402
 from instructsam.core.result import Instance, Result  # noqa: E402
 from instructsam.core.rle import Rle  # noqa: E402
-from instructsam_ros.clouds import cloud, read_cloud  # noqa: E402
-from instructsam_ros.markers import grasp_poses, markers  # noqa: E402
-from instructsam_ros.messages import pose  # noqa: E402
+from instructsam.core.spatial.camera_model import CameraModel  # noqa: E402
+from instructsam.core.spatial.geometry import locate  # noqa: E402
+from instructsam.core.spatial.grasping import grasp_candidates  # noqa: E402
+from instructsam_ros.conversions.instances import pose  # noqa: E402
+from instructsam_ros.conversions.markers import grasp_poses, markers  # noqa: E402
+from instructsam_ros.conversions.point_clouds import cloud, read_cloud  # noqa: E402
 
 HEIGHT, WIDTH = 120, 160
 CAMERA = CameraModel(HEIGHT, WIDTH, np.array([[200.0, 0, 79.5], [0, 200, 59.5], [0, 0, 1]]))

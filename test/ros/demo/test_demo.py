@@ -14,7 +14,7 @@ from instructsam.core import cli
 from instructsam.core.image_file import read_image
 
 psutil = pytest.importorskip('psutil')
-demo = pytest.importorskip('instructsam_ros.demo', reason='needs ROS 2 or its wheels', exc_type=ImportError)
+demo = pytest.importorskip('instructsam_ros.demo.command', reason='needs ROS 2 or its wheels', exc_type=ImportError)
 
 COMMAND = [sys.executable, '-m', 'instructsam.core.cli', 'demo']
 MARK = 'INSTRUCTSAM_TEST_MARK'  # in the environment of the command and of all it starts
@@ -72,7 +72,7 @@ def test_what_ships_is_shown_side_by_side(tmp_path, mark):
 
 
 def test_live_from_an_instruction_to_a_grasp(tmp_path, mark):
-    scene = pytest.importorskip('instructsam.train.tabletop.scene')
+    scene = pytest.importorskip('instructsam.train.tabletop.scenes.scene')
     pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
     try:
         scene._renderer(32, 32)

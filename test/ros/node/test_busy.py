@@ -89,11 +89,11 @@ def test_module_is_light():
     """Parameters, --help and the wait for `configure` need no deep-learning library."""
     import subprocess
 
-    code = 'import sys, instructsam_ros.perception_node; print({"torch", "transformers"} & set(sys.modules))'
+    code = 'import sys, instructsam_ros.node.perception_node; print({"torch", "transformers"} & set(sys.modules))'
     assert subprocess.check_output([sys.executable, '-c', code], text=True).strip() == 'set()'
 
 
 def test_diagnostics_come_once_a_second():
-    from instructsam_ros import perception_node
+    from instructsam_ros.node import perception_node
 
     assert perception_node.DIAGNOSTICS_PERIOD_S == 1.0

@@ -10,7 +10,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
-from instructsam_ros.messages import image_msg  # noqa: E402
+from instructsam_ros.conversions.instances import image_msg  # noqa: E402
 from instructsam_ros.msg import InstanceArray  # noqa: E402
 
 NAMES = ('left', 'right')

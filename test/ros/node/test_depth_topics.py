@@ -14,8 +14,8 @@ from sensor_msgs.msg import CameraInfo, PointCloud2  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 from visualization_msgs.msg import MarkerArray  # noqa: E402
 
-from instructsam_ros.clouds import read_cloud  # noqa: E402
-from instructsam_ros.messages import image_msg  # noqa: E402
+from instructsam_ros.conversions.instances import image_msg  # noqa: E402
+from instructsam_ros.conversions.point_clouds import read_cloud  # noqa: E402
 from instructsam_ros.msg import InstanceArray  # noqa: E402
 
 OPTICAL = 'camera_color_optical_frame'

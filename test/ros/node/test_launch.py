@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FILE = ROOT / 'launch' / 'perception.launch.py'
 ARGUMENTS = {'model', 'device', 'image', 'depth', 'camera_info', 'instruction', 'params_file', 'replay'}
 
@@ -63,7 +63,7 @@ def test_it_starts_what_is_installed():
 
 def test_its_defaults_are_the_node_s():
     pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
-    from instructsam_ros.parameters import BY_NAME
+    from instructsam_ros.node.parameters import BY_NAME
 
     declared = calls('DeclareLaunchArgument')
     for name in ('model', 'device', 'instruction'):

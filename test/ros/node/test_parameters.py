@@ -10,14 +10,14 @@ pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
 import yaml  # noqa: E402
 
-from instructsam_ros.parameters import PARAMETERS  # noqa: E402
+from instructsam_ros.node.parameters import PARAMETERS  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def run_node(*arguments):
     """(exit code, stdout, stderr) of a node that is not meant to run."""
-    command = [sys.executable, '-m', 'instructsam_ros.perception_node', *arguments]
+    command = [sys.executable, '-m', 'instructsam_ros.node.perception_node', *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     return done.returncode, done.stdout, done.stderr
 

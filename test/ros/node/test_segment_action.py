@@ -1,10 +1,10 @@
 """The action `segment` over real DDS: every goal comes to a defined end, and the node lives on."""
 
-import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from robot import Robot  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from instructsam_ros.action import Segment  # noqa: E402
-from instructsam_ros.messages import image_msg  # noqa: E402
+from instructsam_ros.conversions.instances import image_msg  # noqa: E402
 from instructsam_ros.msg import InstanceArray  # noqa: E402
 
 SUCCEEDED, ABORTED, CANCELED = GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_ABORTED, GoalStatus.STATUS_CANCELED
@@ -178,7 +178,7 @@ def test_client_that_dies(robot):
         f'robot = Robot({robot.domain_id}); robot.ask("sleep 0.5").handle; print("asked", flush=True); time.sleep(60)'
     )
     client = subprocess.Popen(
-        [sys.executable, '-c', code], stdout=subprocess.PIPE, text=True, cwd=os.path.dirname(__file__)
+        [sys.executable, '-c', code], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1] / 'support'
     )
     try:
         assert client.stdout.readline().strip() == 'asked'

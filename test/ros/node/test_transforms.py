@@ -12,7 +12,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 from builtin_interfaces.msg import Time  # noqa: E402
 from geometry_msgs.msg import TransformStamped  # noqa: E402
 
-from instructsam_ros.frames import FrameError, Frames  # noqa: E402
+from instructsam_ros.node.transforms import FrameError, Frames  # noqa: E402
 
 HAS_TF2 = importlib.util.find_spec('tf2_ros') is not None
 

@@ -9,7 +9,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
 import yaml  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DISPLAYS = {  # of RViz -> what it shows
     'Image': 'sensor_msgs/msg/Image',
     'PointCloud2': 'sensor_msgs/msg/PointCloud2',

@@ -9,7 +9,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
 from builtin_interfaces.msg import Time  # noqa: E402
 
-from instructsam_ros.pairing import Depths, UnpairedError  # noqa: E402
+from instructsam_ros.pipeline.depth_sync import Depths, UnpairedError  # noqa: E402
 
 
 def message(milliseconds, name='depth'):

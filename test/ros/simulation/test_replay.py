@@ -21,9 +21,12 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore  # noqa: E
 from sensor_msgs.msg import CameraInfo, Image, Imu  # noqa: E402
 from std_msgs.msg import Header, String  # noqa: E402
 
-from instructsam_ros import images, messages, recordings, replay_node  # noqa: E402
+from instructsam_ros.bag import recordings  # noqa: E402
+from instructsam_ros.conversions import images  # noqa: E402
+from instructsam_ros.conversions import instances as messages  # noqa: E402
+from instructsam_ros.simulation import replay_node  # noqa: E402
 
-COMMAND = [sys.executable, '-m', 'instructsam_ros.replay_node']
+COMMAND = [sys.executable, '-m', 'instructsam_ros.simulation.replay_node']
 PATIENCE_S = 30.0  # on a machine under load
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 START_NS = 1_700_000_000_000_000_000
@@ -231,7 +234,7 @@ def test_ctrl_c_ends_it_quietly(listener, pictures, signals):
 
 WAITING = """
 import os, signal, threading
-from instructsam_ros import signals
+from instructsam_ros.node import signals
 
 for _ in range(50):
     stop = signals.event()
@@ -248,7 +251,7 @@ def test_ctrl_c_in_the_midst_of_a_wait():
 
 AGAIN = """
 import os, signal, threading
-from instructsam_ros import signals
+from instructsam_ros.node import signals
 
 stop = signals.event()
 os.kill(os.getpid(), signal.SIGINT)

@@ -18,12 +18,12 @@ from scipy.spatial.transform import Rotation  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 
-from instructsam.core.geometry import CameraModel, measure  # noqa: E402
 from instructsam.core.rle import Rle  # noqa: E402
-from instructsam.train.tabletop import scene  # noqa: E402
+from instructsam.core.spatial.geometry import CameraModel, measure  # noqa: E402
+from instructsam.train.tabletop.scenes import scene  # noqa: E402
 from instructsam_ros.srv import ResetScene  # noqa: E402
 
-COMMAND = (sys.executable, '-m', 'instructsam_ros.simulated_camera')
+COMMAND = (sys.executable, '-m', 'instructsam_ros.simulation.simulated_camera')
 OPTICAL = 'camera_color_optical_frame'
 WIDTH, HEIGHT = 320, 240
 NEAR_M = 0.02

@@ -17,8 +17,8 @@ from instructsam.core import cli
 from instructsam.core.errors import InstructionError
 from instructsam.core.result import STAGES, Instance, Result
 from instructsam.core.rle import Rle
-from instructsam_ros import bag
-from instructsam_ros.messages import image_msg
+from instructsam_ros.bag import command as bag
+from instructsam_ros.conversions.instances import image_msg
 from instructsam_ros.msg import InstanceArray
 
 START_NS = 1_700_000_000_000_000_000

@@ -23,7 +23,7 @@ from std_msgs.msg import Header, String
 
 from instructsam_ros.action import Segment
 from instructsam_ros.client import ROOM
-from instructsam_ros.messages import image_msg
+from instructsam_ros.conversions.instances import image_msg
 from instructsam_ros.msg import InstanceArray
 
 STANDIN = Path(__file__).parent / 'standin.py'

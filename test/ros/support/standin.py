@@ -23,7 +23,7 @@ from scenery import ellipses
 from instructsam.core import Cancelled, InstructionError, ModelError
 from instructsam.core.result import STAGES, Instance, Result
 from instructsam.core.rle import Rle
-from instructsam_ros import perception_node
+from instructsam_ros.node import perception_node
 
 STEP_S = 0.002
 

@@ -11,18 +11,19 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from instructsam.core import checkpoint, cli
-from instructsam.core.config import ModelConfig
+from instructsam.core import cli
 from instructsam.core.errors import InstructSAMError
+from instructsam.core.model import checkpoint
+from instructsam.core.model.config import ModelConfig
 from instructsam.core.rle import Rle
-from instructsam.train import trainer
 from instructsam.train.ablation import study
 from instructsam.train.ablation.plan import read_plan
 from instructsam.train.ablation.report import results, table
 from instructsam.train.ablation.variants import VARIANTS
 from instructsam.train.evaluation.query import Query, Scene
-from instructsam.train.recipe import RecipeError, read_recipe
-from instructsam.train.run import run
+from instructsam.train.loop import trainer
+from instructsam.train.loop.recipe import RecipeError, read_recipe
+from instructsam.train.loop.run import run
 
 
 def scenes_drawn_by_hand(questions):

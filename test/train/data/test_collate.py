@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from instructsam.core.config import ModelConfig
-from instructsam.train.collate import Collator
-from instructsam.train.conversation import IGNORED
-from instructsam.train.data import Mix, Source
-from instructsam.train.fields import RecordError
-from instructsam.train.samples import Sample, Turn, parse
+from instructsam.core.model.config import ModelConfig
+from instructsam.train.data.collate import Collator
+from instructsam.train.data.dataset import Mix, Source
+from instructsam.train.data.dialogue import IGNORED
+from instructsam.train.data.record_fields import RecordError
+from instructsam.train.data.records import Sample, Turn, parse
 
-FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[1] / 'data' / 'reference'))
+FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[2] / 'data' / 'reference'))
 RECORDS = json.loads((FOLDER / 'training' / 'records.json').read_text())
 SPECIALS = [
     '[SEG]',

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from instructsam.train.data import DataError, Mix, RecordFile, Source, mixing_list
-from instructsam.train.fields import RecordError
+from instructsam.train.data.dataset import DataError, Mix, RecordFile, Source, mixing_list
+from instructsam.train.data.record_fields import RecordError
 
 NASTY = [
     {'text': 'a ] b [ c } d { e " f \\ g , h', 'list': [[], [{}], [[1, 2], [3.5, -4e-3]]], 'nothing': None},

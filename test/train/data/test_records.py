@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from instructsam.train.fields import RecordError, Target, read_mask
-from instructsam.train.samples import Sample, Turn, parse, tidy
+from instructsam.train.data.record_fields import RecordError, Target, read_mask
+from instructsam.train.data.records import Sample, Turn, parse, tidy
 
-FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[1] / 'data' / 'reference'))
+FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[2] / 'data' / 'reference'))
 RECORDS = json.loads((FOLDER / 'training' / 'records.json').read_text())
 SIZE = (20, 30)
 

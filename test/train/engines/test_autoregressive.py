@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from instructsam.core.layout import Layout
-from instructsam.train.ablation.autoregressive import AutoregressiveEngine, load_engine, teach_first_query
-from instructsam.train.collate import Collator
-from instructsam.train.conversation import IGNORED
-from instructsam.train.forward import detect, read
-from instructsam.train.instruct import InstructTraining
-from instructsam.train.objective import Objective
-from instructsam.train.recipe import read_recipe
-from instructsam.train.run import run
-from instructsam.train.samples import Sample, Target, Turn, parse
+from instructsam.core.model.token_layout import Layout
+from instructsam.train.data.collate import Collator
+from instructsam.train.data.dialogue import IGNORED
+from instructsam.train.data.records import Sample, Target, Turn, parse
+from instructsam.train.engines.autoregressive import AutoregressiveEngine, load_engine, teach_first_query
+from instructsam.train.loop.recipe import read_recipe
+from instructsam.train.loop.run import run
+from instructsam.train.losses.mask_losses import Objective
+from instructsam.train.stages.forward import detect, read
+from instructsam.train.stages.instruct import InstructTraining
 
-FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[1] / 'data' / 'reference'))
+FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[2] / 'data' / 'reference'))
 RECORDS = json.loads((FOLDER / 'training' / 'records.json').read_text())
 MODES = ('consistent', 'causal', 'autoregressive')
 
@@ -59,7 +59,7 @@ def mask_of(mode, num_queries=2):
 
 
 def load_tokens():
-    from instructsam.core.config import ModelConfig
+    from instructsam.core.model.config import ModelConfig
 
     return ModelConfig.from_folder(FOLDER / 'checkpoint').tokens
 

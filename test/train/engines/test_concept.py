@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from instructsam.core import InstructSAM
-from instructsam.core.grounding import resize_masks
+from instructsam.core.model.grounding import resize_masks
 from instructsam.core.rle import Rle
-from instructsam.train.concepts import ConceptEngine, concept_detections
-from instructsam.train.evaluation.asking import Asking, ask_all
+from instructsam.train.engines.concept import ConceptEngine, concept_detections
 from instructsam.train.evaluation.query import Query, Scene
-from instructsam.train.layers import detect_layers
+from instructsam.train.evaluation.running.prompting import Asking, ask_all
+from instructsam.train.losses.deep_supervision import detect_layers
 
-FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[1] / 'data' / 'reference'))
+FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[2] / 'data' / 'reference'))
 PHRASES = ('red mug', 'spoon')
 IMAGE = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
 

@@ -22,9 +22,9 @@ from instructsam.core.rle import Rle
 from instructsam.train.evaluation.benchmarks import BENCHMARKS
 from instructsam.train.evaluation.command import SOME_FAILED
 from instructsam.train.evaluation.query import Outcome, Query
-from instructsam.train.evaluation.watching import watch
+from instructsam.train.evaluation.running.progress_bar import watch
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SIZE = 448
 TIMES = ('latency_ms', 'times')
 # text, and what the objects that it means are; gives one, several and no target
@@ -429,7 +429,7 @@ def test_killed_it_goes_on(samples, tmp_path, launch, world, again):
     argv = ('eval', 'inst2seg', '--data', tmp_path / 'data')
     whole, cut = tmp_path / 'whole.json', tmp_path / 'cut.json'
     assert launch(*argv, '--results', tmp_path / 'whole', '--json', whole)[0] == [0]
-    place = 'instructsam.train.evaluation.run_folder:Writer._append'
+    place = 'instructsam.train.evaluation.running.run_folder:Writer._append'
     codes, _ = launch(*argv, '--results', tmp_path / 'cut', '--json', cut, world=world, kill=(place, 3))
     assert codes[0] == -9 and not cut.exists()
     before = lines_of(tmp_path / 'cut')

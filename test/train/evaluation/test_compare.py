@@ -8,12 +8,12 @@ import pytest
 
 from instructsam.core import cli
 from instructsam.core.rle import Rle
-from instructsam.train.evaluation import metrics
-from instructsam.train.evaluation.compare import compare_runs
-from instructsam.train.evaluation.intervals import intervals, paired_intervals
+from instructsam.train.evaluation.figures import metrics
+from instructsam.train.evaluation.figures.compare import compare_runs
+from instructsam.train.evaluation.figures.intervals import intervals, paired_intervals
+from instructsam.train.evaluation.figures.summary import compare, summarise
 from instructsam.train.evaluation.query import Outcome, Query
-from instructsam.train.evaluation.run_folder import read_run
-from instructsam.train.evaluation.summary import compare, summarise
+from instructsam.train.evaluation.running.run_folder import read_run
 
 HEADER = {'benchmark': 'inst2seg', 'split': 'test', 'threshold': 0.3, 'empty': 1, 'model': 'one'}
 SIDE = 40  # px

@@ -13,12 +13,12 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from instructsam.core.grounding import resize_masks
+from instructsam.core.model.grounding import resize_masks
 from instructsam.core.rle import Rle
-from instructsam.train.evaluation import metrics
-from instructsam.train.evaluation.coco_ap import coco_average_precision
+from instructsam.train.evaluation.figures import metrics
+from instructsam.train.evaluation.figures.coco_ap import coco_average_precision
 
-OWN = Path(__file__).parents[1] / 'data' / 'reference'
+OWN = Path(__file__).parents[2] / 'data' / 'reference'
 FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', OWN)) / 'evaluation'
 THRESHOLDS = {'inst2seg': 0.3, 'refcoco_ap': 0.3, 'reasonseg': 0.3, 'roborefit': 0.5}
 

@@ -19,11 +19,12 @@ from PIL import Image
 
 from instructsam.core import cli
 from instructsam.core.rle import Rle
-from instructsam.train.evaluation import page, plots
 from instructsam.train.evaluation.benchmarks import BENCHMARKS
-from instructsam.train.evaluation.metrics import IOUS, Compared, Pooled, average_precision
+from instructsam.train.evaluation.figures.metrics import IOUS, Compared, Pooled, average_precision
+from instructsam.train.evaluation.figures.summary import compare, summarise
 from instructsam.train.evaluation.query import Outcome, Query
-from instructsam.train.evaluation.summary import compare, summarise
+from instructsam.train.evaluation.reporting import html_report as page
+from instructsam.train.evaluation.reporting import svg as plots
 
 HEADER = {
     'benchmark': 'inst2seg',
@@ -303,7 +304,7 @@ def test_tabletop_scenes_are_drawn_again(run, report, outcomes, monkeypatch):
             raise RuntimeError('no OpenGL')
         return SimpleNamespace(rgb=np.full((HEIGHT + (index == 2), WIDTH, 3), 90, np.uint8))
 
-    monkeypatch.setitem(sys.modules, 'instructsam.train.tabletop.scene', SimpleNamespace(scene=scene))
+    monkeypatch.setitem(sys.modules, 'instructsam.train.tabletop.scenes.scene', SimpleNamespace(scene=scene))
     named = [replace(one, image=f'test_7_{one.order[0]:06d}') for one in outcomes[:12]]
     found = report(run(named, benchmark='tabletop'))
     assert sorted(drawn) == [('test', index, 7) for index in range(4)]  # each once
@@ -313,7 +314,7 @@ def test_tabletop_scenes_are_drawn_again(run, report, outcomes, monkeypatch):
         assert ('test_7_000001 cannot be drawn: no OpenGL' in card['text']) == name.startswith('1-')
         assert ('the picture is (61, 80) now' in card['text']) == other_size
         assert (card['picture'] == '') == (name.startswith('1-') or other_size)
-    monkeypatch.setitem(sys.modules, 'instructsam.train.tabletop.scene', None)
+    monkeypatch.setitem(sys.modules, 'instructsam.train.tabletop.scenes.scene', None)
     assert 'cannot be drawn: import of' in report(run(named, 'more', benchmark='tabletop')).text
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from instructsam.core.rle import Rle
-from instructsam.train.evaluation import metrics
+from instructsam.train.evaluation.figures import metrics
 
 
 def square(x, side=10):

@@ -15,7 +15,7 @@ from instructsam.core.rle import Rle
 from instructsam.train.evaluation.query import DataError
 from instructsam.train.evaluation.readers import READERS, read
 
-FRAME = Path(__file__).parents[2] / 'instructsam_ros' / 'data' / 'roborefit_frame' / 'rgb.png'
+FRAME = Path(__file__).parents[3] / 'instructsam_ros' / 'data' / 'roborefit_frame' / 'rgb.png'
 HEIGHT, WIDTH = SIZE = 20, 30
 
 

@@ -12,11 +12,11 @@ from instructsam.core.result import Instance, Result
 
 pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
 from instructsam.train.evaluation import command as eval_command  # noqa: E402
-from instructsam.train.evaluation.asking import Asking, ask_all  # noqa: E402
-from instructsam.train.evaluation.sources import TabletopSource  # noqa: E402
-from instructsam.train.evaluation.summary import summarise  # noqa: E402
+from instructsam.train.evaluation.figures.summary import summarise  # noqa: E402
+from instructsam.train.evaluation.running.prompting import Asking, ask_all  # noqa: E402
+from instructsam.train.evaluation.running.sources import TabletopSource  # noqa: E402
 from instructsam.train.evaluation.tabletop import draw  # noqa: E402
-from instructsam.train.tabletop.instructions import KINDS  # noqa: E402
+from instructsam.train.tabletop.language.instructions import KINDS  # noqa: E402
 
 SEED, SCENES = 11, 5
 pytestmark = pytest.mark.usefixtures('opengl')

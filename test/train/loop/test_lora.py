@@ -7,16 +7,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from instructsam.core import checkpoint
 from instructsam.core.cli import main
 from instructsam.core.errors import ModelError
-from instructsam.train.adapters import add_lora, is_lora
-from instructsam.train.instruct import InstructTraining
-from instructsam.train.merge import merge
-from instructsam.train.objective import Objective
-from instructsam.train.parts import parameter_groups
-from instructsam.train.recipe import Lora, Rates, RecipeError
-from instructsam.train.saved import finish, read_stage, save_stage
+from instructsam.core.model import checkpoint
+from instructsam.train.loop.checkpoints import finish, read_stage, save_stage
+from instructsam.train.loop.lora import add_lora, is_lora
+from instructsam.train.loop.param_groups import parameter_groups
+from instructsam.train.loop.recipe import Lora, Rates, RecipeError
+from instructsam.train.losses.mask_losses import Objective
+from instructsam.train.stages.instruct import InstructTraining
+from instructsam.train.weights.merge import merge
 
 IDS = torch.arange(12)[None]
 

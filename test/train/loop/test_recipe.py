@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from instructsam.core.cli import main
-from instructsam.train.collate import Collator
-from instructsam.train.recipe import RecipeError, read_recipe
+from instructsam.train.data.collate import Collator
+from instructsam.train.loop.recipe import RecipeError, read_recipe
 
-CONFIGS = Path(__file__).parents[2] / 'train' / 'configs'
+CONFIGS = Path(__file__).parents[3] / 'train' / 'configs'
 
 SHIPPED = [path for path in sorted(CONFIGS.glob('*.yaml')) if 'stage' in yaml.safe_load(path.read_text())]
 
@@ -36,7 +36,7 @@ def test_the_published_stages():
 
 
 def test_max_pixels_caps_what_the_model_folder_says(mix):
-    from instructsam.core.config import ModelConfig
+    from instructsam.core.model.config import ModelConfig
 
     folder = Path(mix[1]['images']) / 'checkpoint'
     config = ModelConfig.from_folder(folder)

@@ -12,12 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from instructsam.train.saved import checkpoints, last_checkpoint
+from instructsam.train.loop.checkpoints import checkpoints, last_checkpoint
 
 STEPS = 5
 # What draws random numbers in a step is on: dropout in LoRA and SAM3, sampled points, questions.
 KEYS = {'steps': STEPS, 'save_every': 2, 'lora': {'rank': 2, 'dropout': 0.1}, 'objective': {'sample_points': 64}}
-FORWARD = 'instructsam.train.instruct:InstructTraining.forward'
+FORWARD = 'instructsam.train.stages.instruct:InstructTraining.forward'
 
 
 def outcome(output):
@@ -58,7 +58,7 @@ def test_killed_in_one_process(launch, recipe, tmp_path, few):
         (FORWARD, chance.randint(2, 4)),
         ('torch:save', chance.randint(2, 3)),
         ('os:fsync', 5),
-        ('instructsam.train.saved:publish', 1),
+        ('instructsam.train.loop.checkpoints:publish', 1),
     ]
     for place in places:
         codes, text = launch('train', killed, kill=place)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from instructsam.core import checkpoint
 from instructsam.core.cli import main
-from instructsam.train.saved import last_checkpoint
+from instructsam.core.model import checkpoint
+from instructsam.train.loop.checkpoints import last_checkpoint
 
-CONFIGS = Path(__file__).parents[2] / 'train' / 'configs'
+CONFIGS = Path(__file__).parents[3] / 'train' / 'configs'
 FSDP = {
     'fsdp': True,
     'fsdp_config': {

@@ -17,14 +17,16 @@ from safetensors.torch import load_file
 
 from instructsam.core.image_file import read_image
 from instructsam.core.rle import Rle
-from instructsam.train import pictures, run, sheet
-from instructsam.train.progress import Progress, drop_rows_after, memory_gib
-from instructsam.train.recipe import Rates, Recipe
-from instructsam.train.tabletop.catalog import CATEGORIES
-from instructsam.train.tabletop.looks import COLORS
-from instructsam.train.watch import evenly
+from instructsam.train import drawing as sheet
+from instructsam.train.loop import previews as pictures
+from instructsam.train.loop import run
+from instructsam.train.loop.recipe import Rates, Recipe
+from instructsam.train.loop.run_log import Progress, drop_rows_after, memory_gib
+from instructsam.train.loop.validation import evenly
+from instructsam.train.tabletop.world.catalog import CATEGORIES
+from instructsam.train.tabletop.world.looks import COLORS
 
-FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[1] / 'data' / 'reference'))
+FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[2] / 'data' / 'reference'))
 RECORDS = json.loads((FOLDER / 'training' / 'records.json').read_text())
 CELL_HEIGHT = pictures.SIDE_PX + 3 * sheet.GAP_PX
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from instructsam.train.alignment import Alignment
+from instructsam.train.losses.alignment import Alignment
 
 SIDE, CELLS, MERGE, WIDTH = 32, 4, 2, 6
 CUP, BOWL, SPOON, NEW = 1, 2, 3, 4  # words

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from instructsam.train.layers import LayerOutputs, LayerWeights, layer_losses, tight_boxes
+from instructsam.train.losses.deep_supervision import LayerOutputs, LayerWeights, layer_losses, tight_boxes
 
 SIDE, SLOTS = 16, 4
 # Stands in for SAM3's mask decoder: slots are their own mask embeddings.

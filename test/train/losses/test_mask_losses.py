@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from instructsam.train.objective import Objective, Terms, box_terms, match, phrase_terms, resize_targets
+from instructsam.train.losses.mask_losses import Objective, Terms, box_terms, match, phrase_terms, resize_targets
 
 PAPER = Objective()
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from instructsam.train.layers import tight_boxes
-from instructsam.train.pointing import Pointing
-from instructsam.train.recipe import RecipeError, read_recipe
+from instructsam.train.loop.recipe import RecipeError, read_recipe
+from instructsam.train.losses.deep_supervision import tight_boxes
+from instructsam.train.losses.pointing import Pointing
 
 ROWS, COLUMNS, MERGE, CELL = 4, 6, 2, 8  # tokens of the image, patches of a token, px of a token
 WIDTH = 4  # of hidden states: is in the first mask, in the second, a slot for nothing, unused

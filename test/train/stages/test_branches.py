@@ -7,13 +7,13 @@ import torch
 from transformers import AutoTokenizer
 
 from instructsam.core.builtin import FOLDER
-from instructsam.core.config import ModelConfig
-from instructsam.core.layout import Layout
-from instructsam.core.model import InstructSAMModel
-from instructsam.core.prompt import Prompter
-from instructsam.train.conversation import IGNORED, Dialogue, batch_scripts
-from instructsam.train.initialise import initialise
-from instructsam.train.samples import Sample, Target, Turn
+from instructsam.core.model.config import ModelConfig
+from instructsam.core.model.instructsam import InstructSAMModel
+from instructsam.core.model.prompt import Prompter
+from instructsam.core.model.token_layout import Layout
+from instructsam.train.data.dialogue import IGNORED, Dialogue, batch_scripts
+from instructsam.train.data.records import Sample, Target, Turn
+from instructsam.train.weights.initialise import initialise
 
 TURNS = (
     Turn('Where is the red mug?', ('red mug',), (Target(),)),

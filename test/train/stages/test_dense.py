@@ -11,15 +11,16 @@ import torch
 from safetensors.torch import save_file
 
 from instructsam.core.builtin import FOLDER
-from instructsam.core.config import ModelConfig
-from instructsam.core.model import InstructSAMModel
-from instructsam.core.preprocess import QwenPreprocessor
+from instructsam.core.model.config import ModelConfig
+from instructsam.core.model.instructsam import InstructSAMModel
+from instructsam.core.model.preprocess import QwenPreprocessor
 from instructsam.core.rle import Rle
-from instructsam.train.base import BaseCollator, BaseTraining, _off
-from instructsam.train.collate import Collator
-from instructsam.train.data import DataError, Mix, Source
-from instructsam.train.initialise import initialise
-from instructsam.train.pixels import (
+from instructsam.train.data.collate import Collator
+from instructsam.train.data.dataset import DataError, Mix, Source
+from instructsam.train.loop.checkpoints import HEADS
+from instructsam.train.loop.recipe import Heads
+from instructsam.train.loop.run import take_heads
+from instructsam.train.stages.dense import (
     CATEGORY,
     CELLS,
     COLOR,
@@ -32,9 +33,8 @@ from instructsam.train.pixels import (
     labels_at,
     read_objects,
 )
-from instructsam.train.recipe import Heads
-from instructsam.train.run import take_heads
-from instructsam.train.saved import HEADS
+from instructsam.train.stages.detector import BaseCollator, BaseTraining, _off
+from instructsam.train.weights.initialise import initialise
 
 SIDE = 224  # px
 

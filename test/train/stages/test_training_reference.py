@@ -17,13 +17,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from instructsam.train.collate import Collator
-from instructsam.train.fields import Target, read_mask
-from instructsam.train.forward import forward, read
-from instructsam.train.objective import Objective
-from instructsam.train.samples import Sample, Turn
+from instructsam.train.data.collate import Collator
+from instructsam.train.data.record_fields import Target, read_mask
+from instructsam.train.data.records import Sample, Turn
+from instructsam.train.losses.mask_losses import Objective
+from instructsam.train.stages.forward import forward, read
 
-FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[1] / 'data' / 'reference'))
+FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[2] / 'data' / 'reference'))
 RECORDS = json.loads((FOLDER / 'training' / 'records.json').read_text())
 SUMMARY = json.loads((FOLDER / 'training' / 'summary.json').read_text())
 # The code multiplies the mask terms by their weights twice, and its presence target is soft.

@@ -14,7 +14,7 @@ from rosbags.typesys import Stores, get_typestore  # noqa: E402
 from instructsam.core import cli  # noqa: E402
 from instructsam.core.rle import Rle  # noqa: E402
 from instructsam.train.tabletop.bag import COLOR, DEPTH, FRAME_ID, INFO  # noqa: E402
-from instructsam.train.tabletop.scene import scene  # noqa: E402
+from instructsam.train.tabletop.scenes.scene import scene  # noqa: E402
 
 SIZE = (160, 120)
 

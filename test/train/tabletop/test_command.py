@@ -13,7 +13,7 @@ from PIL import Image
 from instructsam.core import cli
 
 pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
-from instructsam.train.tabletop import render  # noqa: E402
+from instructsam.train.tabletop.scenes import render  # noqa: E402
 from instructsam.train.tabletop.workers import in_order  # noqa: E402
 
 

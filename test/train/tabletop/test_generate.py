@@ -11,13 +11,13 @@ from pycocotools import mask as coco
 
 pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
 from instructsam.core import cli  # noqa: E402
-from instructsam.train.tabletop import program as p  # noqa: E402
-from instructsam.train.tabletop import scene as scenes  # noqa: E402
-from instructsam.train.tabletop import words  # noqa: E402
 from instructsam.train.tabletop.generate import generate  # noqa: E402
-from instructsam.train.tabletop.instructions import KINDS, concepts, instructions  # noqa: E402
+from instructsam.train.tabletop.language import program as p  # noqa: E402
+from instructsam.train.tabletop.language import words  # noqa: E402
+from instructsam.train.tabletop.language.instructions import KINDS, concepts, instructions  # noqa: E402
 from instructsam.train.tabletop.records import records  # noqa: E402
-from instructsam.train.tabletop.splits import HELD_OUT_COMBINATIONS, HELD_OUT_PAIRS  # noqa: E402
+from instructsam.train.tabletop.scenes import scene as scenes  # noqa: E402
+from instructsam.train.tabletop.world.splits import HELD_OUT_COMBINATIONS, HELD_OUT_PAIRS  # noqa: E402
 
 SCENES, SEED = 40, 4
 pytestmark = pytest.mark.usefixtures('opengl')

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
-from instructsam.core.geometry import CameraModel, measure  # noqa: E402
-from instructsam.train.tabletop.scene import scene  # noqa: E402
+from instructsam.core.spatial.geometry import CameraModel, measure  # noqa: E402
+from instructsam.train.tabletop.scenes.scene import scene  # noqa: E402
 
 
 @pytest.mark.usefixtures('opengl')

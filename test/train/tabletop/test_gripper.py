@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from instructsam.core.grasping import Grasp, Gripper
-from instructsam.train.tabletop.catalog import outline
-from instructsam.train.tabletop.gripper import lifts
-from instructsam.train.tabletop.layout import Thing
-from instructsam.train.tabletop.meshes import rotation
+from instructsam.core.spatial.grasping import Grasp, Gripper
+from instructsam.train.tabletop.physics.gripper import lifts
+from instructsam.train.tabletop.scenes.layout import Thing
+from instructsam.train.tabletop.world.catalog import outline
+from instructsam.train.tabletop.world.meshes import rotation
 
 DOWN = np.diag([1.0, -1.0, -1.0])  # closing along x
 

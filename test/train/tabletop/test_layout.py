@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from instructsam.train.tabletop.catalog import CATEGORIES, all_shapes
-from instructsam.train.tabletop.layout import sample_layout, separation
-from instructsam.train.tabletop.looks import COLORS
-from instructsam.train.tabletop.room import sample_camera, sample_room
-from instructsam.train.tabletop.splits import HELD_OUT_PAIRS, SPLITS, generator
+from instructsam.train.tabletop.scenes.layout import sample_layout, separation
+from instructsam.train.tabletop.scenes.room import sample_camera, sample_room
+from instructsam.train.tabletop.world.catalog import CATEGORIES, all_shapes
+from instructsam.train.tabletop.world.looks import COLORS
+from instructsam.train.tabletop.world.splits import HELD_OUT_PAIRS, SPLITS, generator
 
 SCENES = 40
 

@@ -5,11 +5,11 @@ import pytest
 
 from instructsam.core.result import Instance, Result
 from instructsam.core.rle import Rle
-from instructsam.core.tracking import Tracker
-from instructsam.train.tabletop import motion
-from instructsam.train.tabletop.layout import apart
-from instructsam.train.tabletop.motion import Motion
-from instructsam.train.tabletop.splits import generator
+from instructsam.core.spatial.tracking import Tracker
+from instructsam.train.tabletop.scenes import motion
+from instructsam.train.tabletop.scenes.layout import apart
+from instructsam.train.tabletop.scenes.motion import Motion
+from instructsam.train.tabletop.world.splits import generator
 
 SIZE = (224, 168)
 SCENES = range(6)
@@ -19,7 +19,7 @@ LEAST_PX = 30  # of an object that counts as seen
 @pytest.fixture(scope='module')
 def stages():
     """{number of the scene: (things, room, camera)}."""
-    scene = pytest.importorskip('instructsam.train.tabletop.scene')
+    scene = pytest.importorskip('instructsam.train.tabletop.scenes.scene')
     return {index: scene.staged('test', index, 11, SIZE) for index in SCENES}
 
 
@@ -89,7 +89,7 @@ def test_nothing_touches_on_the_way(stages):
 @pytest.mark.usefixtures('opengl')
 def test_ids_stay_with_what_moves_before_a_moving_camera(stages):
     """Five results a second; masks are the true ones, in an order of chance."""
-    from instructsam.train.tabletop.scene import photograph_things
+    from instructsam.train.tabletop.scenes.scene import photograph_things
 
     links = 0
     for index, (things, room, camera) in list(stages.items())[:3]:

@@ -5,8 +5,8 @@ from itertools import groupby
 import pytest
 
 pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
-from instructsam.train.tabletop.instructions import KINDS  # noqa: E402
-from instructsam.train.tabletop.picks import picks  # noqa: E402
+from instructsam.train.tabletop.language.instructions import KINDS  # noqa: E402
+from instructsam.train.tabletop.language.picks import picks  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures('opengl')
 SIZE = (224, 168)

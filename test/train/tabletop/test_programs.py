@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from instructsam.train.tabletop import program as p
-from instructsam.train.tabletop.relations import Relations
-from instructsam.train.tabletop.render import Camera
-from instructsam.train.tabletop.scene import Object
+from instructsam.train.tabletop.language import program as p
+from instructsam.train.tabletop.language.relations import Relations
+from instructsam.train.tabletop.scenes.render import Camera
+from instructsam.train.tabletop.scenes.scene import Object
 
 SIZES = {'small': 0.05, 'medium': 0.07, 'large': 0.10}
 

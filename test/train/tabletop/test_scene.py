@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 import pytest
 
-from instructsam.train.tabletop.layout import Thing
-from instructsam.train.tabletop.render import Camera
-from instructsam.train.tabletop.room import sample_room
+from instructsam.train.tabletop.scenes.layout import Thing
+from instructsam.train.tabletop.scenes.render import Camera
+from instructsam.train.tabletop.scenes.room import sample_room
 
 pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
-from instructsam.train.tabletop import scene as scenes  # noqa: E402
+from instructsam.train.tabletop.scenes import scene as scenes  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures('opengl')
 

@@ -5,9 +5,9 @@ import pytest
 from manifold3d import Manifold
 from scipy.spatial import ConvexHull, Delaunay
 
-from instructsam.train.tabletop import meshes
-from instructsam.train.tabletop.catalog import all_shapes
-from instructsam.train.tabletop.solids import pieces, solid
+from instructsam.train.tabletop.world import meshes
+from instructsam.train.tabletop.world.catalog import all_shapes
+from instructsam.train.tabletop.world.solids import pieces, solid
 
 SOME = ('mug.0.0', 'bowl.0.0', 'plate.0.0', 'box.1.0', 'tray.0.0', 'banana.0.0', 'fork.0.0')
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from instructsam.train.tabletop import program as p
-from instructsam.train.tabletop import words
-from instructsam.train.tabletop.catalog import CATEGORIES
-from instructsam.train.tabletop.intents import INTENTS
-from instructsam.train.tabletop.words import Voice, canonical, definite, indefinite, sentence
+from instructsam.train.tabletop.language import program as p
+from instructsam.train.tabletop.language import words
+from instructsam.train.tabletop.language.intents import INTENTS
+from instructsam.train.tabletop.language.words import Voice, canonical, definite, indefinite, sentence
+from instructsam.train.tabletop.world.catalog import CATEGORIES
 
 MUG, BOWL, SCISSORS = p.Kind('mug'), p.Kind('bowl'), p.Kind('scissors')
 RED = p.Color(MUG, 'red')

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from instructsam.core import checkpoint
 from instructsam.core.errors import ModelError
-from instructsam.core.preprocess import QwenPreprocessor, to_chw
-from instructsam.train.deepen import deepen
+from instructsam.core.model import checkpoint
+from instructsam.core.model.preprocess import QwenPreprocessor, to_chw
+from instructsam.train.weights.deepen import deepen
 
-FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[1] / 'data' / 'reference')) / 'checkpoint'
+FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[2] / 'data' / 'reference')) / 'checkpoint'
 PICTURE = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
 
 

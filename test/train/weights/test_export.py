@@ -3,10 +3,10 @@
 import torch
 from safetensors.torch import load_file
 
-from instructsam.core import checkpoint
 from instructsam.core.builtin import FOLDER
 from instructsam.core.cli import main
-from instructsam.core.config import ModelConfig
+from instructsam.core.model import checkpoint
+from instructsam.core.model.config import ModelConfig
 
 
 def test_half_the_size_and_the_same_model(tmp_path, capsys):

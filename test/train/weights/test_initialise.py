@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from instructsam.core.builtin import FOLDER
-from instructsam.core.config import ModelConfig
-from instructsam.core.model import InstructSAMModel
-from instructsam.train.initialise import initialise, prepare_detector
+from instructsam.core.model.config import ModelConfig
+from instructsam.core.model.instructsam import InstructSAMModel
+from instructsam.train.weights.initialise import initialise, prepare_detector
 
 BOX = torch.tensor([0.5, 0.25, 0.25, 0.25])  # cxcywh: columns 6 to 9 and rows 2 to 5 of 16
 TOKENS = 16

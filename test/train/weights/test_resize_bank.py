@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from instructsam.core import InstructSAM
-from instructsam.train.resize_bank import resize_bank
+from instructsam.train.weights.resize_bank import resize_bank
 
-FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[1] / 'data' / 'reference')) / 'checkpoint'
+FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[2] / 'data' / 'reference')) / 'checkpoint'
 DECODER = 'model.grounding_model.model.detr_decoder.'
 ROWS = ('model.mask_queries', f'{DECODER}query_embed.weight', f'{DECODER}reference_points.weight')
 

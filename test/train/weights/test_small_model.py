@@ -3,7 +3,7 @@
 from transformers import AutoTokenizer
 
 from instructsam.core.builtin import FOLDER
-from instructsam.train.small_model import write_folder
+from instructsam.train.weights.small_model import write_folder
 
 
 def files(folder):

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from instructsam.core import checkpoint
 from instructsam.core.errors import InstructSAMError
-from instructsam.train.stitch import _features, _turn_input, run, stitch
+from instructsam.core.model import checkpoint
+from instructsam.train.weights.stitch import _features, _turn_input, run, stitch
 
-FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[1] / 'data' / 'reference')) / 'checkpoint'
+FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[2] / 'data' / 'reference')) / 'checkpoint'
 
 
 @pytest.fixture(scope='module')

@@ -24,7 +24,7 @@ def run(args):
     """Returns exit code 0. Raises InstructSAMError."""
     from instructsam.core.commands.document import write_json
     from instructsam.core.image_file import check_path
-    from instructsam.train.evaluation.run_folder import read_run
+    from instructsam.train.evaluation.running.run_folder import read_run
 
     if args.json not in (None, '-'):
         check_path(args.json)
@@ -37,7 +37,7 @@ def run(args):
 
 def compare_runs(first, second):
     """How `second` differs from `first` (run_folder.Run), ready for JSON; figures in percent. Raises RunError."""
-    from instructsam.train.evaluation.summary import compare, members
+    from instructsam.train.evaluation.figures.summary import compare, members
 
     for run in (first, second):
         benchmark_of(run)
@@ -82,7 +82,7 @@ def compare_runs(first, second):
 def benchmark_of(run):
     """The row of BENCHMARKS that a run_folder.Run is of. Raises RunError: its header does not say, or there is none."""
     from instructsam.train.evaluation.benchmarks import BENCHMARKS
-    from instructsam.train.evaluation.run_folder import RunError
+    from instructsam.train.evaluation.running.run_folder import RunError
 
     missing = {'benchmark', 'split', 'threshold', 'empty'} - run.header.keys()
     if missing:
@@ -96,7 +96,7 @@ def benchmark_of(run):
 
 def _paired(first, second):
     """[(Outcome, Outcome)] of what both have answered, and {what: number} of the rest. Raises RunError."""
-    from instructsam.train.evaluation.run_folder import RunError
+    from instructsam.train.evaluation.running.run_folder import RunError
 
     for key in ('benchmark', 'split'):
         if first.header[key] != second.header[key]:
@@ -141,9 +141,9 @@ def _settings(first, second):
 
 def _differences(measured, empty):
     """Of some (Outcome, Compared, Compared): figures with differences and intervals, and wins, losses, ties of B."""
-    from instructsam.train.evaluation import metrics
-    from instructsam.train.evaluation.intervals import paired_intervals
-    from instructsam.train.evaluation.summary import percent
+    from instructsam.train.evaluation.figures import metrics
+    from instructsam.train.evaluation.figures.intervals import paired_intervals
+    from instructsam.train.evaluation.figures.summary import percent
 
     outcomes, first, second = zip(*measured)
     a, b = (percent(metrics.figures(compared, empty)) for compared in (first, second))
@@ -201,7 +201,7 @@ def _heading(document):
 
 
 def _figures_table(found):
-    from instructsam.train.evaluation.report import HEADERS
+    from instructsam.train.evaluation.reporting.console_table import HEADERS
 
     table = _table('A', 'B', 'B - A', '95 %')
     for name, figure in found['figures'].items():

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from instructsam.train.evaluation.metrics import IOUS, Pooled, union_ious
+from instructsam.train.evaluation.figures.metrics import IOUS, Pooled, union_ious
 
 DRAWS, LEVEL = 1000, 0.95
 

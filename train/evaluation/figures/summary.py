@@ -4,10 +4,10 @@ import statistics
 
 import numpy as np
 
-from instructsam.train.evaluation import metrics
-from instructsam.train.evaluation.coco_ap import coco_average_precision
-from instructsam.train.evaluation.collection import no_collection
-from instructsam.train.evaluation.intervals import intervals
+from instructsam.train.evaluation.figures import metrics
+from instructsam.train.evaluation.figures.coco_ap import coco_average_precision
+from instructsam.train.evaluation.figures.intervals import intervals
+from instructsam.train.evaluation.running.gc_pause import no_collection
 
 SEGMENT, ENCODE = 'segment', 'encode'  # of Outcome.timings_ms: of an instruction, and of its image where it was first
 

@@ -15,10 +15,10 @@ Query with an `error`; what concerns the whole set is a DataError.
 
 from pathlib import Path
 
-from instructsam.train.evaluation.collection import no_collection
 from instructsam.train.evaluation.query import DataError
 from instructsam.train.evaluation.readers import grefcoco, gseval, inst2seg, reasonseg, refcoco, roborefit
 from instructsam.train.evaluation.readers.files import Request
+from instructsam.train.evaluation.running.gc_pause import no_collection
 
 READERS = {
     'roborefit': roborefit, 'inst2seg': inst2seg, 'grefcoco': grefcoco, 'refcoco': refcoco, 'reasonseg': reasonseg,

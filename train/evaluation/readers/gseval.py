@@ -1,5 +1,6 @@
 """GSEval of GroundingSuite: captions of stuff, parts, several and single objects, one mask each."""
 
+from instructsam.train.data.record_fields import RecordError
 from instructsam.train.evaluation.readers.documents import have, read_records
 from instructsam.train.evaluation.readers.files import CONVERTED
 from instructsam.train.evaluation.readers.records import (
@@ -11,7 +12,6 @@ from instructsam.train.evaluation.readers.records import (
     text_of,
     union,
 )
-from instructsam.train.fields import RecordError
 
 LAYOUTS = """
   original; unlabeled2017 of COCO may also lie in DATA/images or --images

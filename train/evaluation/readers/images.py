@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from instructsam.train.fields import RecordError
+from instructsam.train.data.record_fields import RecordError
 
 PLACES = ('', 'images', 'train2014', 'images/train2014', 'images/mscoco/images/train2014')  # the last is REFER's
 LOOKED_FOR = 16  # images, or a few more: all of them may be 100,000

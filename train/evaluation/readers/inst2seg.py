@@ -1,5 +1,6 @@
 """Inst2Seg: instructions with no, one or several targets."""
 
+from instructsam.train.data.record_fields import RecordError, read_list
 from instructsam.train.evaluation.readers.documents import have, read_records
 from instructsam.train.evaluation.readers.files import CONVERTED
 from instructsam.train.evaluation.readers.records import (
@@ -11,7 +12,6 @@ from instructsam.train.evaluation.readers.records import (
     scenes,
     text_of,
 )
-from instructsam.train.fields import RecordError, read_list
 
 LAYOUTS = """
   as the authors ship it; image paths start at --images or --data

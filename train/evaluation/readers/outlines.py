@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 
 from instructsam.core.rle import Rle
+from instructsam.train.data.record_fields import RecordError
 from instructsam.train.evaluation.readers.records import visible
-from instructsam.train.fields import RecordError
 
 TARGET, IGNORE = 1, 2
 

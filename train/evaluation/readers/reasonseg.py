@@ -2,6 +2,7 @@
 
 import json
 
+from instructsam.train.data.record_fields import RecordError
 from instructsam.train.evaluation.readers.documents import have, read_records
 from instructsam.train.evaluation.readers.files import CONVERTED
 from instructsam.train.evaluation.readers.images import picture_size
@@ -17,7 +18,6 @@ from instructsam.train.evaluation.readers.records import (
     text_of,
     union,
 )
-from instructsam.train.fields import RecordError
 
 LAYOUTS = """
   original; --data may also be the folder with ReasonSeg in it, or SPLIT itself

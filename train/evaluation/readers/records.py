@@ -4,9 +4,9 @@ import os
 from collections import Counter
 
 from instructsam.core.rle import Rle
+from instructsam.train.data.record_fields import RecordError, listed, read_mask, read_text
 from instructsam.train.evaluation.query import DataError, Query, Scene
 from instructsam.train.evaluation.readers.images import picture_size
-from instructsam.train.fields import RecordError, listed, read_mask, read_text
 
 
 def ask(where, id, image, record, key, masks, **known):

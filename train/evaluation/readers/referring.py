@@ -2,6 +2,7 @@
 
 from functools import cache
 
+from instructsam.train.data.record_fields import RecordError, read_mask
 from instructsam.train.evaluation.query import DataError
 from instructsam.train.evaluation.readers.documents import read_json
 from instructsam.train.evaluation.readers.records import (
@@ -13,7 +14,6 @@ from instructsam.train.evaluation.readers.records import (
     text_of,
     visible,
 )
-from instructsam.train.fields import RecordError, read_mask
 
 NOTHING = -1  # annotation id of a ref without a target
 

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from instructsam.core.rle import Rle
+from instructsam.train.data.record_fields import RecordError
 from instructsam.train.evaluation.readers.documents import have, read_records
 from instructsam.train.evaluation.readers.files import CONVERTED
 from instructsam.train.evaluation.readers.images import picture_size
@@ -19,7 +20,6 @@ from instructsam.train.evaluation.readers.records import (
     union,
     visible,
 )
-from instructsam.train.fields import RecordError
 
 LAYOUTS = """
   original, as VL-Grasp ships it; --data may be any of these folders down to SPLIT

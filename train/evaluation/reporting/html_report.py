@@ -26,7 +26,7 @@ def run(args):
 
     from instructsam.core.errors import InstructSAMError
     from instructsam.core.image_file import check_path
-    from instructsam.train.evaluation.run_folder import read_run
+    from instructsam.train.evaluation.running.run_folder import read_run
 
     check_path(args.out)
     with Console(stderr=True).status('reading') as status:  # seen on a terminal only
@@ -74,8 +74,8 @@ def page(runs, tell=lambda what: None):
 def _report(run, anchor, name, tell):
     """What the template shows of a run_folder.Run."""
     from instructsam.core import builtin
-    from instructsam.train.evaluation.compare import benchmark_of
-    from instructsam.train.evaluation.summary import compare, summarise
+    from instructsam.train.evaluation.figures.compare import benchmark_of
+    from instructsam.train.evaluation.figures.summary import compare, summarise
 
     benchmark, split = benchmark_of(run), run.header['split']
     tell(f'{anchor}: figures')
@@ -116,7 +116,7 @@ def _report(run, anchor, name, tell):
 
 def _columns(documents):
     """name -> header of the figures that any of `documents` (with 'all') has."""
-    from instructsam.train.evaluation.report import HEADERS
+    from instructsam.train.evaluation.reporting.console_table import HEADERS
 
     return {name: header for name, header in HEADERS.items() if any(name in one['all'] for one in documents)}
 
@@ -139,8 +139,8 @@ def _shown(value):
 
 def _plots(compared, figures):
     """The plots of metrics.Compared, and what they are about; None where nothing was predicted."""
-    from instructsam.train.evaluation import plots
-    from instructsam.train.evaluation.metrics import Pooled
+    from instructsam.train.evaluation.figures.metrics import Pooled
+    from instructsam.train.evaluation.reporting import svg as plots
 
     if not any(len(one.scores) for one in compared):
         return None
@@ -170,7 +170,7 @@ class Case:
 
     @classmethod
     def of(cls, outcome, compared, empty):
-        from instructsam.train.evaluation.summary import members
+        from instructsam.train.evaluation.figures.summary import members
 
         named = [f'{group}:{name}' for group, name in members(outcome, compared)]
         return cls(outcome, compared, compared.iou(empty), named)
@@ -282,7 +282,7 @@ def _image(name, benchmark):
     if benchmark != 'tabletop':
         return read_image(name)
     try:
-        from instructsam.train.tabletop.scene import scene
+        from instructsam.train.tabletop.scenes.scene import scene
 
         split, seed, index = name.rsplit('_', 2)
         return scene(split, int(index), int(seed)).rgb

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup, escape
 
-from instructsam.train.evaluation.metrics import IOUS
+from instructsam.train.evaluation.figures.metrics import IOUS
 
 BINS = 10
 STEPS = 300  # of a curve at most: about as many as there are pixels

@@ -6,7 +6,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from instructsam.train.evaluation.summary import compare
+from instructsam.train.evaluation.figures.summary import compare
 
 
 def watch(title, threshold, empty):

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from instructsam.core.errors import ImageError, InstructionError
 from instructsam.train.evaluation.benchmarks import prompt_of
+from instructsam.train.evaluation.figures.summary import ENCODE, SEGMENT
 from instructsam.train.evaluation.query import Outcome
-from instructsam.train.evaluation.summary import ENCODE, SEGMENT
 
 PHRASES = ('generated', 'given', 'dummy')
 DUMMY = 'object'
@@ -33,7 +33,7 @@ class Asking:
         """The engine to ask, in the place of `engine`."""
         if not self.own_queries:
             return engine
-        from instructsam.train.concepts import ConceptEngine
+        from instructsam.train.engines.concept import ConceptEngine
 
         return ConceptEngine.of(engine)
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from instructsam.core.errors import InstructSAMError
-from instructsam.train.evaluation.collection import no_collection
 from instructsam.train.evaluation.query import Outcome
+from instructsam.train.evaluation.running.gc_pause import no_collection
 
 PATTERN = 'results-*.jsonl'
 

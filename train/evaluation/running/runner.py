@@ -9,8 +9,8 @@ import os
 from dataclasses import dataclass
 from datetime import timedelta
 
-from instructsam.train.evaluation.asking import ask
-from instructsam.train.evaluation.run_folder import Writer, read_run
+from instructsam.train.evaluation.running.prompting import ask
+from instructsam.train.evaluation.running.run_folder import Writer, read_run
 
 WAIT = timedelta(days=7)  # for the slowest process
 

@@ -1,11 +1,11 @@
 """Random programs of every type about a scene: candidates, most of which the scene does not bear out."""
 
-from instructsam.train.tabletop import program as p
-from instructsam.train.tabletop.catalog import CATEGORIES
-from instructsam.train.tabletop.intents import INTENTS
-from instructsam.train.tabletop.looks import confusable
-from instructsam.train.tabletop.relations import PAIRWISE
-from instructsam.train.tabletop.splits import HELD_OUT_PAIRS
+from instructsam.train.tabletop.language import program as p
+from instructsam.train.tabletop.language.intents import INTENTS
+from instructsam.train.tabletop.language.relations import PAIRWISE
+from instructsam.train.tabletop.world.catalog import CATEGORIES
+from instructsam.train.tabletop.world.looks import confusable
+from instructsam.train.tabletop.world.splits import HELD_OUT_PAIRS
 
 MATERIALS = {  # where the material can be told by looking
     'spoon': ('wood', 'metal', 'plastic'),

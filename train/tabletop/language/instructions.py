@@ -9,11 +9,10 @@ phrase repeats what was asked, several where several were: it must not tell that
 
 from dataclasses import dataclass, fields, replace
 
-from instructsam.train.tabletop import program as p
-from instructsam.train.tabletop.drafts import Drafts
-from instructsam.train.tabletop.relations import Relations
-from instructsam.train.tabletop.splits import HELD_OUT_COMBINATIONS, HELD_OUT_PAIRS, generator
-from instructsam.train.tabletop.words import (
+from instructsam.train.tabletop.language import program as p
+from instructsam.train.tabletop.language.drafts import Drafts
+from instructsam.train.tabletop.language.relations import Relations
+from instructsam.train.tabletop.language.words import (
     Voice,
     canonical,
     definite,
@@ -22,6 +21,7 @@ from instructsam.train.tabletop.words import (
     question,
     sentence,
 )
+from instructsam.train.tabletop.world.splits import HELD_OUT_COMBINATIONS, HELD_OUT_PAIRS, generator
 
 KINDS = ('category', 'attribute', 'relation', 'containment', 'superlative', 'counting', 'exclusion', 'union', 'intent')
 TRIES = {'relation': 40, 'intent': 8}  # drafts before a scene is taken not to bear out a kind; others 14

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from itertools import count as numbers
 from itertools import islice
 
-from instructsam.train.tabletop.instructions import Instruction, instructions
-from instructsam.train.tabletop.scene import Object, Scene, scene
+from instructsam.train.tabletop.language.instructions import Instruction, instructions
+from instructsam.train.tabletop.scenes.scene import Object, Scene, scene
 
 
 @dataclass(frozen=True, eq=False)

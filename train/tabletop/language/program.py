@@ -7,10 +7,10 @@ twice, with and without the objects that are barely seen, and trusts it only if 
 
 from dataclasses import dataclass, fields
 
-from instructsam.train.tabletop.catalog import CATEGORIES, CUTLERY, FRUIT
-from instructsam.train.tabletop.intents import INTENTS
-from instructsam.train.tabletop.looks import confusable
-from instructsam.train.tabletop.relations import Relations
+from instructsam.train.tabletop.language.intents import INTENTS
+from instructsam.train.tabletop.language.relations import Relations
+from instructsam.train.tabletop.world.catalog import CATEGORIES, CUTLERY, FRUIT
+from instructsam.train.tabletop.world.looks import confusable
 
 GROUPS = {'fruit': FRUIT, 'cutlery': CUTLERY, 'object': tuple(CATEGORIES)}
 VISIBLE = 0.30  # share of an object that must be seen

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from instructsam.train.tabletop.layout import separation
+from instructsam.train.tabletop.scenes.layout import separation
 
 CONE = 1.5  # aside against along: beyond some 56 degrees off the axis, "left of" is a matter of taste
 EDGE = 0.02  # of the picture's width: the least gap for left and right

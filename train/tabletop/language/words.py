@@ -1,7 +1,7 @@
 """English words for programs: noun phrases for what a program picks, with one canonical wording and many others."""
 
-from instructsam.train.tabletop import program as p
-from instructsam.train.tabletop.intents import INTENTS
+from instructsam.train.tabletop.language import program as p
+from instructsam.train.tabletop.language.intents import INTENTS
 
 # category -> (singular, plural) pairs, the canonical one first
 NOUNS = {

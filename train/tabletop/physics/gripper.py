@@ -11,8 +11,8 @@ import mujoco as mj
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from instructsam.core.grasping import Gripper
-from instructsam.train.tabletop.solids import solid
+from instructsam.core.spatial.grasping import Gripper
+from instructsam.train.tabletop.world.solids import solid
 
 LIFT_M, LEAST_M = 0.10, 0.05  # how far the hand goes up, and how far the target must
 SETTLE_S, CLOSE_S, HOLD_S = 0.2, 0.6, 0.3

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 import cv2
 import numpy as np
 
-from instructsam.train.tabletop.catalog import CATEGORIES, CUTLERY, SIZES, all_shapes, corners, outline, shape_key
-from instructsam.train.tabletop.looks import sample_color
-from instructsam.train.tabletop.meshes import rotation
-from instructsam.train.tabletop.splits import HELD_OUT_PAIRS, colors_allowed
+from instructsam.train.tabletop.world.catalog import CATEGORIES, CUTLERY, SIZES, all_shapes, corners, outline, shape_key
+from instructsam.train.tabletop.world.looks import sample_color
+from instructsam.train.tabletop.world.meshes import rotation
+from instructsam.train.tabletop.world.splits import HELD_OUT_PAIRS, colors_allowed
 
 TRIES = 40  # places tried for one object before it is left out
 STACK_GAP_M = 0.004  # between objects on the same plate, tray or book

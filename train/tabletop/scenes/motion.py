@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from instructsam.train.tabletop.layout import apart
+from instructsam.train.tabletop.scenes.layout import apart
 
 SWAY = np.radians(8)  # of the camera, to either side
 ROUND_S = 4.0  # from a place back to it

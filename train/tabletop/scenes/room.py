@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from instructsam.train.tabletop import textures
-from instructsam.train.tabletop.meshes import box, lathe, rotation, sheet
-from instructsam.train.tabletop.render import Camera, Geom, Light
+from instructsam.train.tabletop.scenes.render import Camera, Geom, Light
+from instructsam.train.tabletop.world import textures
+from instructsam.train.tabletop.world.meshes import box, lathe, rotation, sheet
 
 SLAB_M = 0.03
 RAYS = 5  # shadows a picture: more are softer and take longer

@@ -7,15 +7,15 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from instructsam.train.tabletop import room as rooms
-from instructsam.train.tabletop.catalog import all_shapes, outline
-from instructsam.train.tabletop.layout import sample_layout
-from instructsam.train.tabletop.looks import FINISHES, PAINT_FINISHES, sample_paint
-from instructsam.train.tabletop.render import FINER, Camera, Geom, Renderer
-from instructsam.train.tabletop.sensor import photograph
-from instructsam.train.tabletop.shapes import MAIN
-from instructsam.train.tabletop.splits import generator
-from instructsam.train.tabletop.textures import bank
+from instructsam.train.tabletop.scenes import room as rooms
+from instructsam.train.tabletop.scenes.layout import sample_layout
+from instructsam.train.tabletop.scenes.render import FINER, Camera, Geom, Renderer
+from instructsam.train.tabletop.scenes.sensor import photograph
+from instructsam.train.tabletop.world.catalog import all_shapes, outline
+from instructsam.train.tabletop.world.looks import FINISHES, PAINT_FINISHES, sample_paint
+from instructsam.train.tabletop.world.shapes import MAIN
+from instructsam.train.tabletop.world.splits import generator
+from instructsam.train.tabletop.world.textures import bank
 
 PADDING = 0.2  # how much more than the picture is looked at to see whole objects, as a share of its width
 

@@ -5,8 +5,8 @@ from functools import lru_cache, partial
 
 import numpy as np
 
-from instructsam.train.tabletop import shapes
-from instructsam.train.tabletop.shapes import Part, Shape
+from instructsam.train.tabletop.world import shapes
+from instructsam.train.tabletop.world.shapes import Part, Shape
 
 
 @dataclass(frozen=True)

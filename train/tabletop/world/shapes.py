@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from instructsam.train.tabletop.meshes import Mesh, box, crumpled, curve, lathe, merge, rotation, tube
+from instructsam.train.tabletop.world.meshes import Mesh, box, crumpled, curve, lathe, merge, rotation, tube
 
 MAIN = 'main'
 

@@ -13,7 +13,7 @@ from manifold3d import Error, Manifold, Mesh
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from instructsam.train.tabletop.catalog import all_shapes
+from instructsam.train.tabletop.world.catalog import all_shapes
 
 WEDGES = 16
 HOLLOW = 0.4  # of its hull, which a part fills at most that is cut into wedges at once; and others,

@@ -1,0 +1,1 @@
+"""Results for people: overlays, text on images and terminal tables."""

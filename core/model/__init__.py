@@ -1,0 +1,1 @@
+"""The InstructSAM network: configuration, checkpoints, token sequences, Qwen3-VL, the query bank and SAM3."""

@@ -1,0 +1,1 @@
+"""`instructsam bag`: the pipeline over a recording."""

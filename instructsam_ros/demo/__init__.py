@@ -1,0 +1,1 @@
+"""`instructsam demo`: camera, node and user as three processes."""

@@ -1,0 +1,1 @@
+"""The lifecycle node around the pipeline: everything that touches rclpy."""

@@ -1,0 +1,1 @@
+"""Cameras without hardware: replayed recordings and a rendered RGB-D camera."""

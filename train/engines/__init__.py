@@ -1,0 +1,1 @@
+"""Other ways to query a trained model."""

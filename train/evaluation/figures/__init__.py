@@ -1,0 +1,1 @@
+"""Outcomes to figures: metrics, confidence intervals, summaries and comparisons."""

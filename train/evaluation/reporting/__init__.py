@@ -1,0 +1,1 @@
+"""Figures for people: console tables and HTML reports."""

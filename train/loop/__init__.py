@@ -1,0 +1,1 @@
+"""Running a stage: recipe in, checkpoints and logs out."""

@@ -1,0 +1,1 @@
+"""Training losses: what is minimised, independent of who calls it."""

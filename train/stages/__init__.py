@@ -1,0 +1,1 @@
+"""Training stages: each is a module with its dataset, collator and preview."""

@@ -1,0 +1,1 @@
+"""Instructions about a scene: programs, their wordings and their answers."""

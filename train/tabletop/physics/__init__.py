@@ -1,0 +1,1 @@
+"""Physics of the tabletop world: a simulated parallel gripper."""

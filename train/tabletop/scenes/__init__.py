@@ -1,0 +1,1 @@
+"""Scenes of the tabletop world: layout, room, camera, rendering and sensor model."""

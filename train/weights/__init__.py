@@ -1,0 +1,1 @@
+"""Model folder in, model folder out."""
