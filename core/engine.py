@@ -175,7 +175,8 @@ class InstructSAM:
 
     def answer_for(self, phrases):
         """Token ids of the answer that names `phrases`, for `segment(answer=...)`: a caller that knows the phrase pays
-        no decoding. Special tokens in a phrase are plain text. Raises InstructionError for an unusable phrase."""
+        no decoding. Special tokens in a phrase are plain text. Raises InstructionError for an unusable phrase.
+        """
         return self.prompter.phrases_answer_ids(phrases)
 
     def _sequence(self, prefix):

@@ -132,7 +132,8 @@ def ious(masks, others):
 
 def _uncompressed(text):
     """Run lengths [runs] int64 of COCO's text: digits of base 32, the lowest first; from the fourth on, what is added
-    to the one two before. (pycocotools decodes a text that is cut short to whatever is in memory.)"""
+    to the one two before. (pycocotools decodes a text that is cut short to whatever is in memory.)
+    """
     digits = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
     if not digits.size:
         return digits

@@ -83,7 +83,8 @@ class Found:
 
 class Perception:
     """One perception node as a person talks to it. Has its own ROS context and thread: usable in any program, also
-    within callbacks of other nodes, and from several threads. Close it, or use it as a context manager."""
+    within callbacks of other nodes, and from several threads. Close it, or use it as a context manager.
+    """
 
     def __init__(self, node='perception', instruction_topic='instruction'):
         """`node` is the name of the perception node, with its namespace where it has one."""
@@ -252,7 +253,8 @@ class Perception:
 
     def _answer(self, ask, end_s):
         """What the future of `ask()` gives. Asked again, ever more patiently, where nothing comes: the first response
-        of a server to a new client is lost where the two ends have not matched yet."""
+        of a server to a new client is lost where the two ends have not matched yet.
+        """
         done, futures, patience_s = threading.Event(), [], ASK_AGAIN_S
         while not done.is_set() and time.monotonic() < end_s:
             futures.append(ask())

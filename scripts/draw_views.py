@@ -14,16 +14,16 @@ import matplotlib
 
 matplotlib.use('Agg')
 
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
+import matplotlib.pyplot as plt
+import numpy as np
 
-from instructsam.core import InstructSAM  # noqa: E402
-from instructsam.core.display.overlay import color, draw  # noqa: E402
-from instructsam.core.spatial.camera_model import CameraModel  # noqa: E402
-from instructsam.core.spatial.geometry import locate  # noqa: E402
-from instructsam.core.spatial.grasping import Gripper, grasp_candidates  # noqa: E402
-from instructsam.train.tabletop.generate import depth_mm  # noqa: E402
-from instructsam.train.tabletop.scenes.scene import scene  # noqa: E402
+from instructsam.core import InstructSAM
+from instructsam.core.display.overlay import color, draw
+from instructsam.core.spatial.camera_model import CameraModel
+from instructsam.core.spatial.geometry import locate
+from instructsam.core.spatial.grasping import Gripper, grasp_candidates
+from instructsam.train.tabletop.generate import depth_mm
+from instructsam.train.tabletop.scenes.scene import scene
 
 OUT = Path(__file__).parents[1] / 'docs' / 'views.png'
 SIZE = 640, 480

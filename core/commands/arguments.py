@@ -9,7 +9,7 @@ def text(value):
     try:
         value.encode('utf-8')
     except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError(f'not valid UTF-8: {ascii(value)}') from None
+        raise argparse.ArgumentTypeError(f'not valid UTF-8: {value!a}') from None
     return value
 
 
@@ -41,4 +41,4 @@ def _number(kind, value):
     try:
         return kind(value)
     except ValueError:
-        raise argparse.ArgumentTypeError(f'expected a number, got {ascii(value)}') from None
+        raise argparse.ArgumentTypeError(f'expected a number, got {value!a}') from None

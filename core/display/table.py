@@ -7,7 +7,7 @@ from rich.text import Text
 
 class _Console(Console):
     def on_broken_pipe(self):
-        raise  # noqa: PLE0704  (called while handling it) rich would end the process here, the command line decides
+        raise
 
 
 def print_result(result, to_stderr=False):

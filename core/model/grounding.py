@@ -16,7 +16,7 @@ from torch import nn
 
 
 def _import_sam3():
-    """transformers' SAM3 modules. Release 5.0 imports torchvision at the top, for box prompts only: not used here."""
+    """Transformers' SAM3 modules. Release 5.0 imports torchvision at the top, for box prompts only: not used here."""
     name = 'transformers.models.sam3.modeling_sam3'
     try:
         return importlib.import_module(name)

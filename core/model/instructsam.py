@@ -17,7 +17,8 @@ MAX_PHRASE_TOKENS = 32  # length of the phrase conditioning (paper, section 3.3)
 class _PatchEmbed(Qwen3VLVisionPatchEmbed):
     """Qwen's convolution, whose kernel is a whole patch, as the matrix product that it is: on CPUs ten times faster.
 
-    Never made, only put on: another one made would draw random numbers, and a seed would give other weights."""
+    Never made, only put on: another one made would draw random numbers, and a seed would give other weights.
+    """
 
     def forward(self, patches):
         weight = self.proj.weight

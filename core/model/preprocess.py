@@ -115,7 +115,7 @@ class QwenPreprocessor:
         return new_height, new_width
 
     def __call__(self, image, device, dtype):
-        """image [3, H, W] uint8 -> patches [P, 3 * t * p * p] in -1 to 1 and the grid (1, rows, columns) in patches.
+        """Image [3, H, W] uint8 -> patches [P, 3 * t * p * p] in -1 to 1 and the grid (1, rows, columns) in patches.
 
         Patches that merge into one token follow each other.
         """

@@ -60,7 +60,8 @@ class Layout:
 
     def start_branch(self):
         """What follows goes on from the trunk, everything before the first branch, and neither sees the other branches
-        nor is seen by them: each branch is as if it were alone with the trunk."""
+        nor is seen by them: each branch is as if it were alone with the trunk.
+        """
         trunk = self.branches.index(0) if self.branch >= 0 else len(self)
         self.fork = max(self.positions[trunk - 1]) + 1
         self.branch += 1

@@ -51,7 +51,8 @@ class Geometry:
     @property
     def points(self):
         """[N, 3] float32 m of every usable pixel of the mask, of a large one every n-th row and column; edges of depth
-        and what is as low as the support are none. Worked out when it is first asked for."""
+        and what is as low as the support are none. Worked out when it is first asked for.
+        """
         return self.surface.points
 
     @property
@@ -185,7 +186,8 @@ class Surface:
 
 def _one_thing(surface):
     """The Surface without bits that are neither large nor near its large pieces in space: of a mask that runs over the
-    object's edge, or has islands elsewhere, they lie on other things."""
+    object's edge, or has islands elsewhere, they lie on other things.
+    """
     outlines, nesting = cv2.findContours(surface.chosen.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     piece_of = np.array([index if outer < 0 else outer for index, (*_, outer) in enumerate(nesting[0])])  # of a hole
     areas = np.array([cv2.contourArea(outline) for outline in outlines])[piece_of]
@@ -242,7 +244,8 @@ def check_depth(depth, camera, size):
 
 def _window(rle):
     """Rows and columns of the mask with the ring around it, as slices, and the mask there; of a large one every n-th
-    row and column. GeometryError: empty."""
+    row and column. GeometryError: empty.
+    """
     ends = np.cumsum(rle.counts, dtype=np.int64)
     starts = (ends - rle.counts)[1::2]
     ends = ends[1::2]

@@ -50,7 +50,8 @@ class Gripper:
 @dataclass(frozen=True, eq=False)
 class Grasp:
     """position: [3] m, between the fingertips; rotation: [3, 3], whose columns are x, along which the fingers close, y,
-    and z, the direction of approach; both in the frame of the points."""
+    and z, the direction of approach; both in the frame of the points.
+    """
 
     position: np.ndarray
     rotation: np.ndarray

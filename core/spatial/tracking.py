@@ -70,7 +70,8 @@ class Tracker:
 
     def _carry(self, grey):
         """The tracks' masks to where they are now: of what was seen last time by its own motion, of the rest by that of
-        the whole picture."""
+        the whole picture.
+        """
         pan, _ = cv2.phaseCorrelate(np.float32(grey), np.float32(self._grey))  # where repeated objects mislead the flow
         start = np.full((*grey.shape, 2), pan, np.float32)
         flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(grey, self._grey, start)  # now to before

@@ -64,7 +64,8 @@ class BagFile:
 
     def messages(self, topics=None):
         """Yields (connection, ns of bag time, serialized message), of `topics` or of all. Raises RecordingError, also
-        at the end where messages are missing that the bag lists."""
+        at the end where messages are missing that the bag lists.
+        """
         read = Counter()
         with readable(self.path), Reader(self.path) as reader:
             wanted = [each for each in reader.connections if topics is None or each.topic in topics]

@@ -37,10 +37,9 @@ class Camera:
     """What the node's camera and worker are to live images: gives frames, and answers them one after the other."""
 
     def __init__(self, bag, topics, script, settings):
-        """
-        Args:
-            bag: a BagFile; topics: its bag_topics.Topics; script: a bag_script.Script.
-            settings: parameters.Settings.
+        """Args:
+        bag: a BagFile; topics: its bag_topics.Topics; script: a bag_script.Script.
+        settings: parameters.Settings.
         """
         self._bag, self._topics, self._script, self._settings = bag, topics, script, settings
         self._kind = CompressedImage if bag.types[topics.image] == COMPRESSED else Image

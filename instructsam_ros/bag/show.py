@@ -87,7 +87,8 @@ class Overlays:
 
     def draw(self, wanted=None):
         """Yields the overlay of each result, or of those whose numbers are in `wanted`; without those on images that
-        are not in the bag or cannot be read."""
+        are not in the bag or cannot be read.
+        """
         images, index = OrderedDict(), -1
         for connection, _, data in self._bag.messages({self.topic, self._image}):
             if connection.topic == self._image:

@@ -43,7 +43,8 @@ def to_msg(result, header, instruction, instruction_id, geometry_frame_id='', ge
 
 def error_msg(message, header, instruction, instruction_id, size=(0, 0)):
     """The InstanceArray that says why there is no answer; `message` is for a person, `size` the image's (height, width)
-    px where it is known."""
+    px where it is known.
+    """
     return InstanceArray(
         header=header,
         instruction=_utf8(instruction),

@@ -105,7 +105,8 @@ def _show_recordings(args):
 
 def _show(recording, instruction, model, timeout_s):
     """Asks the node about a recording and prints the answer; its overlay. Raises InstructSAMError: no recording,
-    and NoResultError."""
+    and NoResultError.
+    """
     try:
         topic, is_compressed = _image_topic(recording)
     except RecordingError as error:

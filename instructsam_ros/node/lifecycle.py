@@ -65,7 +65,8 @@ class PatientLifecycleMixin(LifecycleNodeMixin):
 
     async def _on_change_state(self, request, response):
         """In place of rclpy's own, which keeps the executor for as long as the transition takes, and whose exception
-        ends the process where a client asks for a transition that the state does not have."""
+        ends the process where a client asks for a transition that the state does not have.
+        """
         wanted = request.transition.label or request.transition.id
         possible = {key for transition in self._state_machine.available_transitions for key in transition[:2]}
         try:

@@ -53,8 +53,7 @@ class PerceptionNode(PatientLifecycleMixin, Node):
     """
 
     def __init__(self, engine_factory=load_engine, **kwargs):
-        """
-        Args:
+        """Args:
             engine_factory: called with model, device, dtype and mode (parameters) at each configure.
             kwargs: for rclpy's Node.
 

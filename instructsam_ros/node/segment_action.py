@@ -28,7 +28,8 @@ class SegmentAction:
 
     def __init__(self, node, worker, streams, statistics, clock):
         """`streams`: {name of the camera: Stream}, the first one is asked where a goal names none; clock: for time
-        limits, a steady one."""
+        limits, a steady one.
+        """
         self._node = node
         self._worker = worker
         self._streams = streams

@@ -39,7 +39,8 @@ class Locator:
 
     def answer(self, result, header, find, settings):
         """The Answer of `result` on the image of `header`. find: called with its stamp, gives (depth image, camera
-        info) or raises UnpairedError; settings: parameters.Settings."""
+        info) or raises UnpairedError; settings: parameters.Settings.
+        """
         start = time.perf_counter()
         if not result.instances:
             return Answer(result)

@@ -36,13 +36,12 @@ class Worker(threading.Thread):
     """
 
     def __init__(self, streams, locator, settings, statistics, latency_s, logger):
-        """
-        Args:
-            streams: a list of Stream, one a camera.
-            locator: measures results in 3D, see Locator.
-            settings: called without arguments, gives the Settings of that moment.
-            statistics: where results and times are counted.
-            latency_s: called with a header stamp, gives the seconds since.
+        """Args:
+        streams: a list of Stream, one a camera.
+        locator: measures results in 3D, see Locator.
+        settings: called without arguments, gives the Settings of that moment.
+        statistics: where results and times are counted.
+        latency_s: called with a header stamp, gives the seconds since.
         """
         super().__init__(name='model', daemon=True)
         self.engine = None  # set and dropped by jobs, that is in this thread

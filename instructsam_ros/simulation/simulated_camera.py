@@ -171,7 +171,8 @@ class SimulatedCamera(Node):
 
 def truth(shot, header):
     """What is known about a scene.Scene as plain types: tabletop.records.scene_facts, among them each object's mask
-    (COCO's run lengths) and `camera_m`, the middle of its box in the camera's frame, with `stamp` and `frame_id`."""
+    (COCO's run lengths) and `camera_m`, the middle of its box in the camera's frame, with `stamp` and `frame_id`.
+    """
     facts = scene_facts(shot)
     del facts['image'], facts['depth']  # names of files
     stamp = {'sec': header.stamp.sec, 'nanosec': header.stamp.nanosec}

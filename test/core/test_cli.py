@@ -108,7 +108,8 @@ def test_table(segment):
 def test_no_target_is_no_failure(segment, engine):
     engine.outcome = 'no_target'
     code, out, _ = segment('the elephant')
-    assert code == 0 and 'no target' in out
+    assert code == 0
+    assert 'no target' in out
 
 
 def test_options_reach_the_engine(segment, engine):
@@ -163,8 +164,10 @@ def test_a_model_with_limits_says_so(segment, engine):
 def test_json(segment, tmp_path):
     code, out, err = segment('the mug', '--json', '-')
     document = json.loads(out)
-    assert code == 0 and 'red [b]mug' in err
-    assert document['status'] == 'ok' and document['timings_ms']['generation'] == 30
+    assert code == 0
+    assert 'red [b]mug' in err
+    assert document['status'] == 'ok'
+    assert document['timings_ms']['generation'] == 30
     np.testing.assert_array_equal(coco.decode(document['instances'][0]['segmentation']), MUG)
     segment('the mug', '--json', tmp_path / 'a.json')
     assert json.loads((tmp_path / 'a.json').read_text()) == document
@@ -183,20 +186,28 @@ def depth_file(tmp_path):
 
 def test_depth_says_where_and_how_large(segment, depth_file, tmp_path):
     code, out, err = segment('mug', '--depth', depth_file, *CAMERA, '--json', tmp_path / 'a.json')
-    assert (code, err) == (0, '') and 'center (x y z) m' in out and 'size m' in out
+    assert (code, err) == (0, '')
+    assert 'center (x y z) m' in out
+    assert 'size m' in out
     (instance,) = json.loads((tmp_path / 'a.json').read_text())['instances']
     found = instance['geometry']
-    assert found['center_m'] == pytest.approx([-0.0475, -0.0475, 0.975], abs=0.006) and found['has_support']
-    assert found['size_m'] == pytest.approx([0.28, 0.28, 0.05], abs=0.02) and found['valid'] == 1
+    assert found['center_m'] == pytest.approx([-0.0475, -0.0475, 0.975], abs=0.006)
+    assert found['has_support']
+    assert found['size_m'] == pytest.approx([0.28, 0.28, 0.05], abs=0.02)
+    assert found['valid'] == 1
     np.save(tmp_path / 'depth.npy', np.where(MUG, 0.95, 1.0))
     code, again, _ = segment('mug', '--depth', tmp_path / 'depth.npy', *CAMERA)
-    assert code == 0 and out.splitlines()[3] == again.splitlines()[3]
+    assert code == 0
+    assert out.splitlines()[3] == again.splitlines()[3]
 
 
 def test_an_instance_without_depth_is_named(segment, depth_file, tmp_path):
     Image.fromarray(np.where(MUG, 0, 1000).astype(np.uint16)).save(depth_file)
     code, out, err = segment('mug', '--depth', depth_file, *CAMERA, '--json', tmp_path / 'a.json')
-    assert code == 0 and 'center' not in out and '0 % of the mask have a depth' in err and 'red [b]mug[/b]' in err
+    assert code == 0
+    assert 'center' not in out
+    assert '0 % of the mask have a depth' in err
+    assert 'red [b]mug[/b]' in err
     assert 'geometry' not in json.loads((tmp_path / 'a.json').read_text())['instances'][0]
 
 
@@ -214,7 +225,9 @@ def test_depth_that_cannot_be_used(segment, engine, depth_file, picture_file, tm
         (['--depth', depth_file, '--camera', 0, 0, 0, 0], 'focal lengths above 0'),
     ):
         code, out, err = segment('mug', *arguments)
-        assert (code, out) == (2, '') and said in err and is_one_error_line(err)
+        assert (code, out) == (2, '')
+        assert said in err
+        assert is_one_error_line(err)
     assert engine.asked is None
 
 
@@ -247,7 +260,9 @@ def test_overlay(segment, tmp_path):
 )
 def test_bad_arguments(segment, engine, arguments, said):
     code, out, err = segment(*arguments)
-    assert (code, out) == (2, '') and said in err and is_one_error_line(err)
+    assert (code, out) == (2, '')
+    assert said in err
+    assert is_one_error_line(err)
     assert engine.asked is None
 
 
@@ -259,7 +274,8 @@ def test_errors_of_the_engine(segment, engine):
 def test_unwritable_files(segment):
     for option, path in (('--json', '/proc/a.json'), ('--out', '/proc/a.png')):
         code, _, err = segment('x', option, path)
-        assert code == 2 and f'cannot write {path}' in err
+        assert code == 2
+        assert f'cannot write {path}' in err
 
 
 def test_unexpected_errors(segment, engine, monkeypatch):
@@ -269,7 +285,9 @@ def test_unexpected_errors(segment, engine, monkeypatch):
     assert err == 'instructsam: unexpected RuntimeError: two lines (INSTRUCTSAM_DEBUG=1 shows where)\n'
     monkeypatch.setenv('INSTRUCTSAM_DEBUG', '1')
     code, _, err = segment('x')
-    assert code == 1 and 'Traceback' in err and 'two\nlines' in err
+    assert code == 1
+    assert 'Traceback' in err
+    assert 'two\nlines' in err
 
 
 def test_demo_without_ros(monkeypatch, capsys):
@@ -277,7 +295,8 @@ def test_demo_without_ros(monkeypatch, capsys):
         monkeypatch.setitem(sys.modules, name, None)
     assert cli.main(['demo']) == 2
     err = capsys.readouterr().err
-    assert 'no ROS side' in err and is_one_error_line(err)
+    assert 'no ROS side' in err
+    assert is_one_error_line(err)
 
 
 @pytest.mark.parametrize(('extra', 'module'), [('tabletop', 'mujoco'), ('train', 'peft')])
@@ -290,7 +309,9 @@ def test_without_an_extra(monkeypatch, capsys, extra, module, when):
     monkeypatch.setattr(cli.importlib, 'import_module', fail if when == 'import' else lambda _: command)
     assert cli.main(['eval']) == 2
     err = capsys.readouterr().err
-    assert f'pip install "instructsam-ros[{extra}]"' in err and module in err and is_one_error_line(err)
+    assert f'pip install "instructsam-ros[{extra}]"' in err
+    assert module in err
+    assert is_one_error_line(err)
 
 
 def test_a_module_that_no_extra_brings(monkeypatch, capsys):
@@ -319,7 +340,8 @@ def test_help_is_quick(arguments):
 @pytest.mark.parametrize('arguments', [[], ['bogus'], ['--bogus']], ids=ascii)
 def test_unknown_command(arguments):
     done = run(*arguments)
-    assert done.returncode == 2 and is_one_error_line(done.stderr)
+    assert done.returncode == 2
+    assert is_one_error_line(done.stderr)
 
 
 def test_a_broken_picture_and_bytes_that_are_no_utf8(tmp_path, picture_file):
@@ -360,10 +382,13 @@ def test_the_built_in_model(tmp_path, picture):
     done = run('segment', 'a.png', 'the red box', *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert result['status'] == 'ok' and result['phrases'] == ['red box']
-    assert 'rendered tables only' in result['warning'] and result['warning'] in done.stderr
+    assert result['status'] == 'ok'
+    assert result['phrases'] == ['red box']
+    assert 'rendered tables only' in result['warning']
+    assert result['warning'] in done.stderr
     for instance in result['instances']:
         x0, y0, x1, y1 = instance['box']
         mask = coco.decode(instance['segmentation'])
-        assert mask.shape == picture.shape[:2] and mask[y0:y1, x0:x1].sum() == mask.sum() > 0
+        assert mask.shape == picture.shape[:2]
+        assert mask[y0:y1, x0:x1].sum() == mask.sum() > 0
     assert read_image(tmp_path / 'b.png').shape == picture.shape

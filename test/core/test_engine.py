@@ -52,7 +52,8 @@ def test_decoding_and_a_forced_answer_agree(either, picture, monkeypatch):
     one_hot = torch.eye(vocabulary)
     monkeypatch.setattr(either.model, 'token_logits', lambda hidden: one_hot[next(script)][None])
     decoded = either.segment(frame, 'red cup', **ALL)
-    assert decoded.finish_reason == 'stop' and forced.finish_reason == 'forced'
+    assert decoded.finish_reason == 'stop'
+    assert forced.finish_reason == 'forced'
     assert decoded.answer == forced.answer == 'red cup, the box'
     assert next(script, None) is None
     for one, other in zip(sorted(decoded.instances, key=slot_of), sorted(forced.instances, key=slot_of), strict=True):
@@ -109,7 +110,9 @@ def test_instances_are_sorted_and_above_the_threshold(engine, picture):
     some = engine.segment(frame, 'red cup', answer=TWO, score_threshold=threshold, suppress_duplicates=False).instances
     assert [i.score for i in some] == [score for score in scores if score > threshold]
     none = engine.segment(frame, 'red cup', answer=TWO, score_threshold=1)
-    assert none.status == 'no_target' and none.instances == () and none.phrases == ('red cup', 'the box')
+    assert none.status == 'no_target'
+    assert none.instances == ()
+    assert none.phrases == ('red cup', 'the box')
 
 
 def test_an_answer_without_a_phrase_is_no_target(engine, picture):
@@ -137,7 +140,8 @@ def test_the_published_notation_of_the_query_block_is_taken(engine, picture):
     without = '<|object_ref_start|>red cup<|object_ref_end|>'
     frame = engine.encode(picture)
     one, other = (content(engine.segment(frame, 'x', answer=a, **ALL)) for a in (with_block, without))
-    assert one == other and one['instances']
+    assert one == other
+    assert one['instances']
 
 
 def test_near_duplicates_go_and_the_best_stays():
@@ -279,7 +283,9 @@ def test_unknown_options(checkpoint, options, says):
 def test_the_built_in_model_says_what_it_has_seen(picture):
     engine = InstructSAM.from_pretrained('tabletop', device='cpu')
     result = engine.segment(engine.encode(picture), 'red mug', answer=engine.answer_for(['red mug']), score_threshold=0)
-    assert result.instances and 'tables only' in result.warning and 'tables only' in result.to_json()['warning']
+    assert result.instances
+    assert 'tables only' in result.warning
+    assert 'tables only' in result.to_json()['warning']
 
 
 def test_half_precision_runs(checkpoint, picture):

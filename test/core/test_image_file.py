@@ -27,7 +27,8 @@ RED = (200, 30, 40)
 def test_pixel_formats(tmp_path, mode, value, expected):
     Image.new(mode, (3, 2), value).save(tmp_path / 'a.png')
     image = read_image(tmp_path / 'a.png')
-    assert image.dtype == np.uint8 and image.shape == (2, 3, 3)
+    assert image.dtype == np.uint8
+    assert image.shape == (2, 3, 3)
     np.testing.assert_array_equal(image[0, 0], expected)
 
 

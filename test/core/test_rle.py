@@ -12,7 +12,8 @@ from instructsam.core.rle import Rle
 def test_round_trip(size, density):
     mask = np.random.default_rng(0).random(size) < density
     rle = Rle.encode(mask)
-    assert rle.counts.dtype == np.uint32 and int(rle.counts.sum()) == mask.size
+    assert rle.counts.dtype == np.uint32
+    assert int(rle.counts.sum()) == mask.size
     assert np.array_equal(rle.decode(), mask)
     theirs = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
     assert rle.to_coco() == {'size': list(size), 'counts': theirs['counts'].decode()}

@@ -125,7 +125,7 @@ def underlay(environment):
 
 @pytest.fixture(scope='session')
 def colcon(environment):
-    """colcon in an environment of its own: it needs an older setuptools than the rest."""
+    """Colcon in an environment of its own: it needs an older setuptools than the rest."""
     return environment(*COLCON)
 
 

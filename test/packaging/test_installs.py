@@ -56,7 +56,8 @@ def test_install_with_a_sourced_ros(fresh, underlay, tree, check):
     output = fresh.pip('install', '--no-deps', tree, variables=underlay.as_underlay)
     assert f'with a sourced ROS in {underlay.prefix}' in output
     fetched = re.findall(r'Processing \S*/(\w+)-', output)
-    assert 'catkin_pkg' in fetched and not [name for name in fetched if name.startswith('ros_')]
+    assert 'catkin_pkg' in fetched
+    assert not [name for name in fetched if name.startswith('ros_')]
     assert list(fresh.distributions()) == ['instructsam-ros']
     assert not of_ros(fresh.distributions()['instructsam-ros'].requires)
     fresh.borrow_torch()

@@ -56,6 +56,6 @@ def test_node_executables(script):
 
 
 def test_there_is_no_init_file_where_it_would_shadow():
-    """instructsam is a namespace, and test/ would shadow the standard library's."""
+    """Instructsam is a namespace, and test/ would shadow the standard library's."""
     assert not (ROOT / 'instructsam').exists()
     assert not list((ROOT / 'test').rglob('__init__.py'))

@@ -13,12 +13,12 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-from sensor_msgs.msg import CameraInfo  # noqa: E402
-from std_msgs.msg import Header  # noqa: E402
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
 
-from instructsam.core.spatial.grasping import grasp_candidates  # noqa: E402
-from instructsam_ros.client import Perception, PerceptionError  # noqa: E402
-from instructsam_ros.conversions.instances import image_msg  # noqa: E402
+from instructsam.core.spatial.grasping import grasp_candidates
+from instructsam_ros.client import Perception, PerceptionError
+from instructsam_ros.conversions.instances import image_msg
 
 EXAMPLES = Path(__file__).parents[2] / 'examples'
 INFO = CameraInfo(height=48, width=64, k=[60.0, 0.0, 31.5, 0.0, 60.0, 23.5, 0.0, 0.0, 1.0])
@@ -68,12 +68,19 @@ def perception(robot, monkeypatch):
 def test_find(robot, perception):
     stages = []
     found = perception.find('the mugs', timeout=20.0, on_stage=stages.append)
-    assert len(found) == 9 and found.stamp_s == robot.frames and found.message.instruction == 'the mugs'
+    assert len(found) == 9
+    assert found.stamp_s == robot.frames
+    assert found.message.instruction == 'the mugs'
     assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
-    assert found[0].mask.shape == (48, 64) and found[0].mask.dtype == bool and found[0].mask.any()
-    assert found[0].center is None and found[0].points is None and found.frame_id == ''  # nobody publishes depth
+    assert found[0].mask.shape == (48, 64)
+    assert found[0].mask.dtype == bool
+    assert found[0].mask.any()
+    assert found[0].center is None
+    assert found[0].points is None
+    assert found.frame_id == ''
     assert 'no depth' in found.message.geometry_message
-    assert stages[-1] == 'locating' and 'encoding' in stages
+    assert stages[-1] == 'locating'
+    assert 'encoding' in stages
     assert len(perception.find('the mugs', timeout=20.0, score_threshold=0.92)) == 1
     assert not perception.find('nothing', timeout=20.0)
 
@@ -85,8 +92,11 @@ def test_own_picture_with_depth(perception):
     picture = image_msg(np.zeros((48, 64, 3), np.uint8), header)
     found = perception.find('the mugs', timeout=20.0, image=picture, depth=depth, camera_info=INFO)
     best = found[0]
-    assert found.frame_id == 'hand' and best.why_not == ''
-    assert best.center.shape == (3,) and best.points.shape[1] == 3 and len(best.points) > 50
+    assert found.frame_id == 'hand'
+    assert best.why_not == ''
+    assert best.center.shape == (3,)
+    assert best.points.shape[1] == 3
+    assert len(best.points) > 50
     np.testing.assert_allclose(best.rotation @ best.rotation.T, np.eye(3), atol=1e-6)
     assert np.abs(best.points.mean(axis=0) - best.center).max() < 0.1
     candidates = grasp_candidates(best)  # an Instance is all that it needs
@@ -213,7 +223,6 @@ def test_closing_ends_questions_of_other_threads(robot, perception):
 def test_there_is_no_such_node(robot, monkeypatch):
     monkeypatch.setenv('ROS_DOMAIN_ID', str(robot.domain_id))
     start = time.monotonic()
-    with Perception(node='nobody') as perception:
-        with pytest.raises(PerceptionError, match='there is no node /nobody'):
-            perception.find('the mugs', timeout=0.5)
+    with Perception(node='nobody') as perception, pytest.raises(PerceptionError, match='there is no node /nobody'):
+        perception.find('the mugs', timeout=0.5)
     assert time.monotonic() - start < 10

@@ -108,7 +108,8 @@ def launch(processes, tmp_path):
 @pytest.fixture(scope='session')
 def start_model(tmp_path_factory):
     """start_model(**changes): a tiny model folder of the published form. dropout: of every layer that has some; other
-    changes are keys of config.json, and give random weights."""
+    changes are keys of config.json, and give random weights.
+    """
 
     def make(dropout=None, **changes):
         folder = tmp_path_factory.mktemp('start') / 'model'

@@ -17,7 +17,8 @@ class Collator:
 
     def __init__(self, dialogue, preprocessor, num_queries, image_size, merge, pad_id, branches=False):
         """preprocessor: core's QwenPreprocessor; num_queries: K; image_size: S, px, of SAM3's input; merge: patches of
-        a language-model token, each way; branches: the turns of a sample do not see each other."""
+        a language-model token, each way; branches: the turns of a sample do not see each other.
+        """
         self.dialogue = dialogue
         self.preprocessor = preprocessor
         self.num_queries = num_queries
@@ -29,7 +30,8 @@ class Collator:
     @classmethod
     def from_folder(cls, folder, config, branches=False, max_pixels=0, mode='consistent'):
         """For the model folder `folder` of core.config.ModelConfig `config`; max_pixels: of an image in Qwen's encoder,
-        where that is less than the folder's (0: the folder's); mode: see Dialogue. Raises ModelError."""
+        where that is less than the folder's (0: the folder's); mode: see Dialogue. Raises ModelError.
+        """
         preprocessor = QwenPreprocessor.from_folder(folder)
         if max_pixels:
             preprocessor = replace(preprocessor, max_pixels=min(max_pixels, preprocessor.max_pixels))

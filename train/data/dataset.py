@@ -163,7 +163,8 @@ class Mix(Dataset):
 
     def __init__(self, sources, num_queries, seed=0, max_broken_share=0.01, max_phrases=0):
         """num_queries: K; max_broken_share: of the distinct records read so far; max_phrases: of a sample that reach
-        the detector, 0: all. Raises DataError."""
+        the detector, 0: all. Raises DataError.
+        """
         self.sources = tuple(sources)
         self.num_queries = num_queries
         self.seed = seed

@@ -16,7 +16,8 @@ class Dialogue:
 
     def __init__(self, tokenizer, prompter, mode='consistent'):
         """tokenizer: transformers' fast tokenizer with a chat template; prompter: core's Prompter on the same; mode:
-        consistent, causal, or autoregressive: the answer itself has a `[SEG]` for each instance (ablation)."""
+        consistent, causal, or autoregressive: the answer itself has a `[SEG]` for each instance (ablation).
+        """
         self.prompter = prompter
         self.mode = mode
         ask, answer, again, end = _PARTS

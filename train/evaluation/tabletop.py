@@ -59,5 +59,5 @@ def kind(value):
     from instructsam.train.tabletop.language.instructions import KINDS
 
     if value not in (*KINDS, 'none'):
-        raise argparse.ArgumentTypeError(f'no kind {ascii(value)}. There are {", ".join(KINDS)}, none')
+        raise argparse.ArgumentTypeError(f'no kind {value!a}. There are {", ".join(KINDS)}, none')
     return value

@@ -138,7 +138,7 @@ def dataset_of(recipe, entries, config):
 
 
 def arguments_of(recipe):
-    """transformers' TrainingArguments. Raises RecipeError: not with these settings, or not on this machine."""
+    """Transformers' TrainingArguments. Raises RecipeError: not with these settings, or not on this machine."""
     try:
         arguments = _arguments(recipe)
     except (TypeError, ValueError, ImportError) as error:

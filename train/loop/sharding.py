@@ -6,7 +6,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 def gathered(value, keep):
     """`value`, a tensor or dictionaries and lists of some, with whole tensors on the CPU. All processes call it;
-    those that do not `keep` them get None in the place of a tensor that was spread, which bounds their memory."""
+    those that do not `keep` them get None in the place of a tensor that was spread, which bounds their memory.
+    """
     if isinstance(value, DTensor):
         whole = value.full_tensor()
         return whole.cpu() if keep else None

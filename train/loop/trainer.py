@@ -35,7 +35,8 @@ class StageTrainer(Trainer):
 
     def create_accelerator_and_postprocess(self):
         """Refuses kinds of FSDP whose checkpoints would hold no whole weights, and lets FSDP be on CPUs: accelerate
-        would replicate the model there without a word, while torch can shard it."""
+        would replicate the model there without a word, while torch can shard it.
+        """
         super().create_accelerator_and_postprocess()
         state, wanted = self.accelerator.state, self.args.fsdp_plugin_args
         if wanted is None:

@@ -33,7 +33,8 @@ class Watch(TrainerCallback):
 
     def __init__(self, trainer, dataset, collate, folder):
         """trainer: a StageTrainer; dataset, collate: as those of training, of held-out samples; folder: of the model
-        that training started from, for the tokenizer."""
+        that training started from, for the tokenizer.
+        """
         self.trainer, self.recipe = trainer, trainer.recipe
         self.dataset, self.collate, self.folder = dataset, collate, folder
         self.output = Path(trainer.args.output_dir)
@@ -68,7 +69,8 @@ class Watch(TrainerCallback):
     @torch.no_grad()
     def losses(self):
         """{term: mean} as a step of all samples would have it. Processes take batches in turn, all equally many: one
-        that has none left repeats the last, uncounted (FSDP wants all of them in every forward pass)."""
+        that has none left repeats the last, uncounted (FSDP wants all of them in every forward pass).
+        """
         size, rank, world = self.recipe.batch_size, self.trainer.args.process_index, self.trainer.args.world_size
         batches = [self.indices[i : i + size] for i in range(0, len(self.indices), size)]
         found = []  # (number of the batch, its sums, its counts)

@@ -161,7 +161,8 @@ def _box_losses(outputs, masks, weights):
 
 def _placing_losses(outputs, pairs, logits, is_present, weights):
     """The terms of boxes and presence: matched and true boxes ([N, 4], [N, 4]) of some phrases, logits and truth
-    [P, LGK]."""
+    [P, LGK].
+    """
     layers, _, groups, slots = outputs.logits.shape
     repeats = layers * groups
     nothing = outputs.boxes.flatten(0, -2)[:0]  # keeps the graph whole where nothing is matched

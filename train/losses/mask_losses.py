@@ -123,7 +123,8 @@ def dice_loss(probability, truth):
 
 def box_terms(mask_logits, logits, boxes, objective):
     """The Terms of a phrase whose truth is boxes [N, 4] xyxy in 0 to 1: each mask's projections onto both axes must be
-    the box's (BoxInst's projection loss). The slots are matched with the filled boxes."""
+    the box's (BoxInst's projection loss). The slots are matched with the filled boxes.
+    """
     height, width = mask_logits.shape[-2:]
     truth = _fill(boxes, height, width)
     assigned = match(mask_logits, logits, truth, objective)
@@ -165,7 +166,8 @@ def _fill(boxes, height, width):
 
 def _at_points(mask_logits, truth, objective):
     """Predictions and truth [N, points] at random points, most of them where the prediction is least certain
-    (PointRend; the same as Mask2Former's)."""
+    (PointRend; the same as Mask2Former's).
+    """
     count = objective.sample_points
     with torch.no_grad():
         candidates = torch.rand(len(mask_logits), OVERSAMPLE * count, 2, device=mask_logits.device)

@@ -74,7 +74,8 @@ class ScenePictures(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         """(image [H, W, 3] uint8, ids [H, W] int64 (0: none), objects [N + 1, 6]: category, color, box), half of the
-        time mirrored."""
+        time mirrored.
+        """
         folder, line = self.items[index]
         facts = json.loads(line)
         image = read_image(Path(folder) / facts['image'])
@@ -115,7 +116,8 @@ def _zoomed(image, ids, objects, rng):
 
 def read_objects(facts):
     """What a scene's line says of its pixels: ids [H, W] int64 (0: none) and objects [N + 1, 6]: category, color and
-    box xyxy, 0 to 1."""
+    box xyxy, 0 to 1.
+    """
     height, width = facts['height'], facts['width']
     ids = np.zeros((height, width), np.int64)
     objects = np.zeros((len(facts['objects']) + 1, 6), np.float32)
@@ -234,7 +236,8 @@ class PixelTraining(nn.Module):
 
 def _terms(outputs, labels):
     """Sums over images of the mean category, color and box loss; outputs [B, h, w, C] on the labels' grid or CELLS
-    coarser, where a cell's truth is the mix of its labels."""
+    coarser, where a cell's truth is the mix of its labels.
+    """
     cells = labels.category.shape[1] // outputs.shape[1]
     category, color, borders = outputs.split([len(CATEGORY) + 1, len(COLOR) + 1, 4], dim=-1)
     shown = (labels.category > 0).float()

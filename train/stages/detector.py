@@ -131,7 +131,8 @@ class BaseTraining(nn.Module):
 
     def _slots(self, masks):
         """Queries [P, G, K, d] and references [P, G, K, 4] for phrases with these masks: the learned groups, and those
-        of true boxes that are off, among others that show nothing (denoising, DN-DETR, arXiv 2203.01305)."""
+        of true boxes that are off, among others that show nothing (denoising, DN-DETR, arXiv 2203.01305).
+        """
         decoder, phrases = self.model.grounding.detr_decoder, len(masks)
         learned = torch.cat([decoder.reference_points.weight[None], self.references])
         count, width = self.queries.shape[1:]

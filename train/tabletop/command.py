@@ -40,7 +40,6 @@ def add_arguments(parser):
 
 def add_scene_arguments(parser, split, scenes):
     """--split, --scenes and --seed, with these defaults: which scenes."""
-
     add_seed_arguments(parser, split)
     parser.add_argument('--scenes', default=scenes, type=count, metavar='N', help='how many (default: %(default)s)')
 
@@ -145,7 +144,7 @@ def check_drawing():
 def seed(value):
     """A whole number from 0."""
     if not (value.isascii() and value.isdigit()):
-        raise argparse.ArgumentTypeError(f'expected a whole number from 0, got {ascii(value)}')
+        raise argparse.ArgumentTypeError(f'expected a whole number from 0, got {value!a}')
     return int(value)
 
 
@@ -153,5 +152,5 @@ def side(value):
     """Pixels of a picture's side."""
     low, high = SIDES_PX
     if not (value.isascii() and value.isdigit() and low <= int(value) <= high):
-        raise argparse.ArgumentTypeError(f'expected {low} to {high} px, got {ascii(value)}')
+        raise argparse.ArgumentTypeError(f'expected {low} to {high} px, got {value!a}')
     return int(value)

@@ -10,7 +10,7 @@ AHEAD = 4  # results a process that may wait to be taken: bounds memory
 
 
 def in_order(function, values, workers):
-    """function of each of `values`, in their order, from so many processes, worked out a little ahead.
+    """Function of each of `values`, in their order, from so many processes, worked out a little ahead.
 
     The processes are spawned, for OpenGL does not survive a fork; `function` is pickled. They leave Ctrl-C to this one.
     """

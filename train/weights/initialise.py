@@ -65,7 +65,8 @@ def prepare_detector(model, pixels):
 
 def _look_at_the_box(embed, axis, token):
     """embed: the bias MLP of an axis, from (place - low border, place - high border) to a bias for each head; token:
-    a token's width in these (SAM3's logarithmic) terms: the place of a token is its low border."""
+    a token's width in these (SAM3's logarithmic) terms: the place of a token is its low border.
+    """
     below, above = [0, 1], [[0, 2], [1, 3]]  # hidden units: outside the box; off its low, its high border
     embed.layer1.weight[:4] = torch.tensor([[-1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, -1.0]])
     embed.layer1.bias[:4] = torch.tensor([0.0, token, 0.0, -token])

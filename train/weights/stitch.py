@@ -54,7 +54,8 @@ def stitch(source, before, out, images):
 
 def _features(model, folder, images):
     """What the encoders say of all pictures, {name: [tokens, channels] float64}: SAM3's backbone and coarsest level,
-    Qwen's tokens and deepstack features."""
+    Qwen's tokens and deepstack features.
+    """
     sam, preprocessor = model.grounding, QwenPreprocessor.from_folder(folder)
     found = []
     for image in images:

@@ -52,7 +52,8 @@ def test_fill_outline_and_what_stays():
     image = grey(result)
     before = image.copy()
     drawn = draw(image, result)
-    assert drawn.dtype == np.uint8 and drawn.shape == image.shape
+    assert drawn.dtype == np.uint8
+    assert drawn.shape == image.shape
     np.testing.assert_array_equal(image, before)
     assert not np.shares_memory(image, drawn)
     fill = 128 + overlay.FILL * (np.array(color(0)) - 128)
@@ -88,7 +89,8 @@ def test_labels_stay_inside_and_apart(texts, boxes, size):
     labels = [text for text in texts if text[0].startswith('red mug')]
     assert len(labels) == len(boxes)
     for _, x0, y0, x1, y1 in texts:
-        assert 0 <= x0 < x1 <= size[1] and 0 <= y0 < y1 <= size[0]
+        assert 0 <= x0 < x1 <= size[1]
+        assert 0 <= y0 < y1 <= size[0]
     for (_, *a), (_, *b) in combinations(texts, 2):
         assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], (a, b)
 
@@ -97,7 +99,8 @@ def test_long_phrases_are_shortened_but_keep_their_score(texts):
     result = make_result([(0.4, 0.4, 0.6, 0.6)], phrase='the very long mug ' * 30)
     draw(grey(result), result)
     (label,) = [text for text in texts if text[0].startswith('the very long')]
-    assert label[0].endswith('… 0.95') and label[3] - label[1] <= 320
+    assert label[0].endswith('… 0.95')
+    assert label[3] - label[1] <= 320
 
 
 def test_banner_and_footer(texts):
@@ -153,7 +156,8 @@ def test_lettering_without_opencv_5(monkeypatch, text):
     monkeypatch.setattr(lettering, '_face', lambda: None)
     image = rendered(text)
     columns = np.flatnonzero(image.any(axis=(0, 2)))
-    assert 0 <= columns[0] - 4 <= 4 and abs(columns[-1] - 4 - lettering.text_width(text, 24)) <= 4
+    assert 0 <= columns[0] - 4 <= 4
+    assert abs(columns[-1] - 4 - lettering.text_width(text, 24)) <= 4
     assert lettering.text_width(lettering.fit(text * 9, 24, 100), 24) <= 100
     lettering.draw_text(image, text, 470, 2, 24, (255, 255, 255))  # cut off at the border
 
@@ -173,4 +177,5 @@ def test_lettering_from_several_threads():
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(wrong) == 4000 and not any(wrong)
+    assert len(wrong) == 4000
+    assert not any(wrong)

@@ -67,7 +67,8 @@ def test_channels_time_and_pixels_within_a_patch():
     patches, _ = QwenPreprocessor(min_pixels=1, max_pixels=10**6)(to_chw(image), 'cpu', torch.float32)
     first = patches[0].view(3, 2, 16, 16)
     expected = normalise(torch.from_numpy(image[:16, :16]).permute(2, 0, 1), torch.float32)
-    assert torch.equal(first[:, 0], expected) and torch.equal(first[:, 1], expected)
+    assert torch.equal(first[:, 0], expected)
+    assert torch.equal(first[:, 1], expected)
 
 
 def test_sam_input_is_square_and_stretched():
@@ -75,7 +76,8 @@ def test_sam_input_is_square_and_stretched():
     image[:, 100:] = 255
     pixels = sam_pixels(to_chw(image), 56, torch.device('cpu'), torch.float32)
     assert pixels.shape == (1, 3, 56, 56)
-    assert (pixels[..., :20] == -1).all() and (pixels[..., 36:] == 1).all()
+    assert (pixels[..., :20] == -1).all()
+    assert (pixels[..., 36:] == 1).all()
 
 
 @pytest.mark.parametrize('mode', ['bilinear', 'bicubic'])
@@ -92,7 +94,8 @@ def test_resizing_as_on_the_gpu_stays_close(picture, mode, side, most):
     image = to_chw(picture)
     floats = F.interpolate(image[None].float(), size=(side, side), mode=mode, antialias=True)[0]
     difference = (floats.round().clamp(0, 255).int() - resize(image, side, side, mode).int()).abs()
-    assert difference.max() <= most and (difference > 1).float().mean() < 0.01
+    assert difference.max() <= most
+    assert (difference > 1).float().mean() < 0.01
 
 
 def test_a_broken_preprocessor_config_is_named(tmp_path):

@@ -22,7 +22,8 @@ SIZE = 240, 320
 )
 def test_projected_again_they_are_the_pixels(model, lens):
     x, y = CameraModel(*SIZE, K, lens, model).rays
-    assert x.shape == y.shape == SIZE and x.dtype == y.dtype == np.float32
+    assert x.shape == y.shape == SIZE
+    assert x.dtype == y.dtype == np.float32
     points = np.stack([x, y, np.ones(SIZE)], axis=-1).reshape(-1, 1, 3).astype(np.float64)
     none = np.zeros(3)
     if model == 'equidistant':

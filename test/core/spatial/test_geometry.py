@@ -64,7 +64,9 @@ def test_a_box(pitch, turn):
     found = world.measure()
     assert distance(found, world) < 0.004
     np.testing.assert_allclose(found.size_m, BOX_M, atol=0.006)
-    assert found.has_support and found.valid == 1 and found.rotation[:, 2] @ world.up > 0.9999
+    assert found.has_support
+    assert found.valid == 1
+    assert found.rotation[:, 2] @ world.up > 0.9999
     np.testing.assert_allclose(found.rotation.T @ found.rotation, np.eye(3), atol=1e-9)
     assert np.linalg.det(found.rotation) == pytest.approx(1)
     corner = np.abs((found.points - found.center) @ found.rotation) - found.size_m / 2
@@ -87,7 +89,8 @@ def test_noise_holes_and_flying_pixels():
     rim = world.mask & ~np.roll(world.mask, 2, axis=1)
     depth[rim] += rng.uniform(0, 0.3, rim.sum()).astype(np.float32)
     found = world.measure(depth)
-    assert distance(found, world) < 0.01 and 0.6 < found.valid < 0.8
+    assert distance(found, world) < 0.01
+    assert 0.6 < found.valid < 0.8
     np.testing.assert_allclose(found.size_m, BOX_M, atol=0.02)
 
 
@@ -98,7 +101,8 @@ def test_a_mask_that_takes_some_of_the_table():
     rows, columns = np.nonzero(mask)
     mask[rows.max() - 4 : rows.max() + 5, columns.min() : columns.max()] = True
     found = world.measure(mask=mask)
-    assert distance(found, world) < 0.006 and np.allclose(found.size_m, BOX_M, atol=0.012)
+    assert distance(found, world) < 0.006
+    assert np.allclose(found.size_m, BOX_M, atol=0.012)
 
 
 def test_a_mask_with_islands_on_other_things():
@@ -107,7 +111,8 @@ def test_a_mask_with_islands_on_other_things():
     for rows, columns, away_m in ((slice(10, 22), slice(10, 22), 0.5), (slice(200, 204), slice(280, 310), 0.7)):
         mask[rows, columns], depth[rows, columns] = True, away_m
     found = world.measure(mask=mask, depth=depth)
-    assert distance(found, world) < 0.004 and np.allclose(found.size_m, BOX_M, atol=0.004)
+    assert distance(found, world) < 0.004
+    assert np.allclose(found.size_m, BOX_M, atol=0.004)
 
 
 def test_a_mask_that_something_before_it_cuts_in_two():
@@ -118,7 +123,8 @@ def test_a_mask_that_something_before_it_cuts_in_two():
     cut = slice(int(np.median(columns)) - 4, int(np.median(columns)) + 8)
     mask[:, cut], depth[:, cut] = False, 0.4
     found = world.measure(mask=mask, depth=depth)
-    assert distance(found, world) < 0.006 and np.allclose(found.size_m, BOX_M, atol=0.008)
+    assert distance(found, world) < 0.006
+    assert np.allclose(found.size_m, BOX_M, atol=0.008)
 
 
 def test_a_wall_behind_it_does_not_carry_it():
@@ -126,21 +132,26 @@ def test_a_wall_behind_it_does_not_carry_it():
     y = np.arange(HEIGHT)[:, None]
     depth = np.where(world.mask | (y > np.nonzero(world.mask)[0].max() - 6), world.depth, 2.5).astype(np.float32)
     found = world.measure(depth=depth)
-    assert found.has_support and distance(found, world) < 0.006
+    assert found.has_support
+    assert distance(found, world) < 0.006
 
 
 def test_nothing_flat_around_it():
     """Then the box is that of what is seen, and it says so."""
     world = World(table=False)
     found = world.measure()
-    assert not found.has_support and distance(found, world) < 0.04
-    assert np.linalg.det(found.rotation) == pytest.approx(1) and np.allclose(found.size_m, found.visible_m)
+    assert not found.has_support
+    assert distance(found, world) < 0.04
+    assert np.linalg.det(found.rotation) == pytest.approx(1)
+    assert np.allclose(found.size_m, found.visible_m)
 
 
 def test_the_same_twice_and_as_json():
     world = World()
     first, second = world.measure().to_json(), world.measure().to_json()
-    assert first == second and first['points'] > 1000 and len(first['rotation']) == 3
+    assert first == second
+    assert first['points'] > 1000
+    assert len(first['rotation']) == 3
 
 
 @pytest.mark.parametrize(
@@ -209,7 +220,9 @@ def test_every_instance_of_a_result():
     instances = tuple(Instance(Rle.encode(mask), 0.9, 'box', slot) for slot, mask in enumerate(masks))
     result = Result('the box', 'box', HEIGHT, WIDTH, instances)
     found = locate(result, world.depth, CameraModel(HEIGHT, WIDTH, K))
-    assert distance(found.instances[0].geometry, world) < 0.004 and not found.instances[0].geometry_message
-    assert found.instances[1].geometry is None and 'usable points' in found.instances[1].geometry_message
+    assert distance(found.instances[0].geometry, world) < 0.004
+    assert not found.instances[0].geometry_message
+    assert found.instances[1].geometry is None
+    assert 'usable points' in found.instances[1].geometry_message
     with pytest.raises(GeometryError, match='align'):
         locate(result, world.depth[:-1], CameraModel(HEIGHT, WIDTH, K))

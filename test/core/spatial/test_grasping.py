@@ -61,7 +61,8 @@ def test_box_is_grasped_across_its_narrow_side():
     np.testing.assert_allclose(best.rotation[:, 2], [0, 0, -1], atol=1e-9)
     np.testing.assert_allclose(np.linalg.det(best.rotation), 1)
     assert best.width_m < best.opening_m <= Gripper().opening_m
-    assert len(grasps) <= 5 and [each.quality for each in grasps] == sorted((g.quality for g in grasps), reverse=True)
+    assert len(grasps) <= 5
+    assert [each.quality for each in grasps] == sorted((g.quality for g in grasps), reverse=True)
 
 
 def test_cylinder_is_grasped_about_its_axis():
@@ -86,7 +87,8 @@ def test_too_wide_has_no_candidate(side):
 
 def test_flat_object_is_grasped_over_its_support():
     best = grasp_candidates(box(0.16, 0.012, 0.008))[0]
-    assert 0 <= best.position[2] < 0.004 and best.width_m < 0.016
+    assert 0 <= best.position[2] < 0.004
+    assert best.width_m < 0.016
 
 
 def test_frame_of_the_points_is_respected():
@@ -125,7 +127,8 @@ def test_what_is_hidden_is_not_taken_for_a_side(is_occluded):
     if is_occluded:
         assert not any(abs(grasp.rotation[0, 0]) > 0.9 for grasp in grasps)
     else:
-        assert abs(grasps[0].rotation[0, 0]) > 0.9 and grasps[0].width_m == pytest.approx(0.041, abs=0.006)
+        assert abs(grasps[0].rotation[0, 0]) > 0.9
+        assert grasps[0].width_m == pytest.approx(0.041, abs=0.006)
 
 
 def test_same_points_same_candidates():

@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-from bags import (  # noqa: E402
+from bags import (
     FRAMES,
     HEIGHT,
     STEREO,
@@ -22,13 +22,13 @@ from bags import (  # noqa: E402
     run,
     write,
 )
-from rclpy.serialization import deserialize_message  # noqa: E402
-from rosbags.rosbag2 import CompressionMode, Reader  # noqa: E402
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore  # noqa: E402
-from sensor_msgs.msg import Image  # noqa: E402
-from std_msgs.msg import String  # noqa: E402
+from rclpy.serialization import deserialize_message
+from rosbags.rosbag2 import CompressionMode, Reader
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
 
-from instructsam_ros.conversions.instances import rle_from_msg  # noqa: E402
+from instructsam_ros.conversions.instances import rle_from_msg
 
 STORAGES = ['mcap', 'sqlite3']
 pytest_plugins = ['bags']  # engines
@@ -44,7 +44,7 @@ COMPRESSIONS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize('storage, compression', COMPRESSIONS)
+@pytest.mark.parametrize(('storage', 'compression'), COMPRESSIONS)
 def test_what_was_recorded_is_not_touched(tmp_path, storage, compression):
     source = write(tmp_path / 'in', storage, recording(info(), *map(depth, range(FRAMES))), compression)
     assert run(source, tmp_path / 'out', '--instruction', 'red green', '--label-images') == 0
@@ -54,7 +54,8 @@ def test_what_was_recorded_is_not_touched(tmp_path, storage, compression):
         assert before.compression_mode == after.compression_mode
         old = {each.topic: (each.msgtype, each.msgdef, each.digest, each.ext) for each in before.connections}
         new = {each.topic: (each.msgtype, each.msgdef, each.digest, each.ext) for each in after.connections}
-        assert new.keys() - old.keys() == added and {topic: new[topic] for topic in old} == old
+        assert new.keys() - old.keys() == added
+        assert {topic: new[topic] for topic in old} == old
         assert old['/motor'][3].offered_qos_profiles == [STEREO]
         assert new['/perception/instances'][2].startswith('RIHS01_')
     endings = {'.mcap' if storage == 'mcap' else '.db3', '.yaml', '.zstd'}
@@ -80,7 +81,8 @@ def test_one_result_an_image_behind_it_at_its_time(tmp_path, storage):
         red, green = (rle_from_msg(each.mask).decode() for each in message.instances)
         assert np.array_equal(red, picture(index)[..., 0] > 200)
         label_image = deserialize_message(labels[index][2], Image)
-        assert labels[index][0] == ms and label_image.header == message.header
+        assert labels[index][0] == ms
+        assert label_image.header == message.header
         assert np.array_equal(np.frombuffer(label_image.data, np.uint16).reshape(HEIGHT, WIDTH), red + 2 * green)
 
 
@@ -94,7 +96,8 @@ def test_the_types_of_results_are_those_that_are_installed(tmp_path):
         assert store.hash_rihs01(connection.msgtype) == connection.digest
         _, _, data = next(reader.messages([connection]))
     message = store.deserialize_cdr(data, connection.msgtype)
-    assert message.instances[0].phrase == 'red thing' and message.instances[0].mask.counts.sum() == HEIGHT * WIDTH
+    assert message.instances[0].phrase == 'red thing'
+    assert message.instances[0].mask.counts.sum() == HEIGHT * WIDTH
 
 
 # Depth
@@ -139,7 +142,8 @@ def test_depth_that_cannot_be_used_is_told_in_the_result(tmp_path, capfd):
     wrong[1][2].height //= 2
     run(write(tmp_path / 'in', 'mcap', recording(info(), *wrong)), tmp_path / 'out', '--instruction', 'red')
     none, half, broken = only_results(tmp_path / 'out')[:3]
-    assert 'depth' in none.instances[0].geometry_message and not none.instances[0].has_geometry
+    assert 'depth' in none.instances[0].geometry_message
+    assert not none.instances[0].has_geometry
     assert 'Image 64 x 24 16UC1' in half.geometry_message
     assert 'no depth image with the stamp' in broken.geometry_message
     assert '1 messages of depth and camera info cannot be read' in capfd.readouterr().err
@@ -199,7 +203,7 @@ def test_instructions_that_were_recorded(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'text, expected',
+    ('text', 'expected'),
     [
         ('at: 0', 'is no timeline: expected a list'),
         ('[]', 'is no timeline'),
@@ -239,13 +243,17 @@ def test_images_that_cannot_be_read_are_errors(tmp_path, capfd):
     assert run(source, tmp_path / 'out', '--instruction', 'red', '--label-images') == 0
     made = only_results(tmp_path / 'out')
     assert [message.status for message in made] == [0, 2, 2, 2, 0]
-    assert 'data has 100 bytes' in made[1].message and (made[1].height, made[1].width) == (HEIGHT, WIDTH)
-    assert 'header stamp' in made[2].message and made[2].header.stamp.sec == -5
+    assert 'data has 100 bytes' in made[1].message
+    assert (made[1].height, made[1].width) == (HEIGHT, WIDTH)
+    assert 'header stamp' in made[2].message
+    assert made[2].header.stamp.sec == -5
     assert 'is no Image' in made[3].message
     assert [each[0] for each in read(tmp_path / 'out', '/perception/label_image')] == [0, 400]
     assert [message.instances[0].track_id for message in made if message.instances] == [0, 0]
     out, err = capfd.readouterr()
-    assert 'errors          3' in out and 'image 1: Image 64 x 48' in err and 'Traceback' not in err
+    assert 'errors          3' in out
+    assert 'image 1: Image 64 x 48' in err
+    assert 'Traceback' not in err
     assert run('show', tmp_path / 'out', tmp_path / 'strip.png') == 0
     assert '2 of 5 results' in capfd.readouterr().out
 
@@ -282,7 +290,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize('recorded, arguments, expected', BAD)
+@pytest.mark.parametrize(('recorded', 'arguments', 'expected'), BAD)
 def test_what_is_wrong_with_a_bag_or_with_arguments_is_told(tmp_path, capsys, recorded, arguments, expected):
     source = write(tmp_path / 'in', 'mcap', recorded)
     try:
@@ -290,7 +298,10 @@ def test_what_is_wrong_with_a_bag_or_with_arguments_is_told(tmp_path, capsys, re
     except SystemExit as exit:  # argparse
         code = exit.code
     err = capsys.readouterr().err
-    assert code == 2 and err.startswith('instructsam: error: ') and expected in err and err.count('\n') == 1
+    assert code == 2
+    assert err.startswith('instructsam: error: ')
+    assert expected in err
+    assert err.count('\n') == 1
     assert [file.name for file in tmp_path.iterdir()] == ['in']
 
 
@@ -301,7 +312,7 @@ def test_what_is_no_bag(tmp_path, capsys):
         assert expected in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('storage, name', [('mcap', 'in.mcap'), ('sqlite3', 'in.db3')])
+@pytest.mark.parametrize(('storage', 'name'), [('mcap', 'in.mcap'), ('sqlite3', 'in.db3')])
 @pytest.mark.parametrize('kept', [0.0, 0.3, 0.95])
 @pytest.mark.parametrize('alone', [True, False])
 def test_a_bag_that_was_cut_off(tmp_path, capsys, storage, name, kept, alone):
@@ -310,7 +321,9 @@ def test_a_bag_that_was_cut_off(tmp_path, capsys, storage, name, kept, alone):
     (source / name).write_bytes(whole[: int(kept * len(whole))])
     assert run(source / name if alone else source, tmp_path / 'out', '--instruction', 'red') == 2
     err = capsys.readouterr().err
-    assert 'cannot be read as a bag' in err and 'ros2 bag reindex' in err and 'mcap recover' in err
+    assert 'cannot be read as a bag' in err
+    assert 'ros2 bag reindex' in err
+    assert 'mcap recover' in err
     assert not (tmp_path / 'out').exists()
 
 

@@ -9,17 +9,17 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-from bags import only_results, run, without_times, write  # noqa: E402
-from rclpy.serialization import deserialize_message  # noqa: E402
-from rosbags.rosbag2 import Reader  # noqa: E402
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
-from std_msgs.msg import String  # noqa: E402
+from bags import only_results, run, without_times, write
+from rclpy.serialization import deserialize_message
+from rosbags.rosbag2 import Reader
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import String
 
-from instructsam_ros.bag.recordings import open_recording  # noqa: E402
-from instructsam_ros.conversions.depth import to_depth  # noqa: E402
-from instructsam_ros.conversions.images import to_rgb  # noqa: E402
-from instructsam_ros.conversions.instances import image_msg  # noqa: E402
-from instructsam_ros.simulation import replay_node  # noqa: E402
+from instructsam_ros.bag.recordings import open_recording
+from instructsam_ros.conversions.depth import to_depth
+from instructsam_ros.conversions.images import to_rgb
+from instructsam_ros.conversions.instances import image_msg
+from instructsam_ros.simulation import replay_node
 
 TABLE = Path(replay_node.__file__).parents[1] / 'data/tabletop_bag'
 LOADING_S = 120.0  # of the model, on a machine under load
@@ -27,7 +27,8 @@ LOADING_S = 120.0  # of the model, on a machine under load
 
 def small_table(frames):
     """The beginning of the bag of a rendered table at half its size, of which less is lost on its way through DDS; the
-    image behind what belongs to it, so that the player may wait before an image."""
+    image behind what belongs to it, so that the player may wait before an image.
+    """
     kinds = {'CompressedImage': CompressedImage, 'CameraInfo': CameraInfo, 'Image': Image}
     with Reader(TABLE) as reader:
         for connection, time_ns, data in reader.messages():
@@ -51,7 +52,8 @@ def small_table(frames):
 
 class UntilAnswered:
     """A stop event for replay_node.Player that waits, in place of the time between two messages, for the answer to
-    the image before: the node then sees every image. `expected`: the InstanceArrays that the bag has."""
+    the image before: the node then sees every image. `expected`: the InstanceArrays that the bag has.
+    """
 
     def __init__(self, robot, expected):
         self.sent = lambda: 0  # how many images were
@@ -86,7 +88,8 @@ def test_the_node_gives_the_same_results(tmp_path, robot):
     expected = only_results(tmp_path / 'out')
     assert [message.instruction_id for message in expected] == [1, 1, 2, 2]
     for message in expected:
-        assert message.instances and all(instance.has_geometry for instance in message.instances)
+        assert message.instances
+        assert all(instance.has_geometry for instance in message.instances)
 
     stop = UntilAnswered(robot, expected)
     command = (sys.executable, '-m', 'instructsam_ros.node.perception_node')

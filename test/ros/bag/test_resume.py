@@ -10,12 +10,12 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-from bags import FRAMES, Engine, depth, frame, header, info, picture, read, recording, results, run, write  # noqa: E402
-from std_msgs.msg import String  # noqa: E402
+from bags import FRAMES, Engine, depth, frame, header, info, picture, read, recording, results, run, write
+from std_msgs.msg import String
 
-from instructsam.core.errors import ModelError  # noqa: E402
-from instructsam_ros.bag import command as bag  # noqa: E402
-from instructsam_ros.conversions.instances import image_msg  # noqa: E402
+from instructsam.core.errors import ModelError
+from instructsam_ros.bag import command as bag
+from instructsam_ros.conversions.instances import image_msg
 
 pytest_plugins = ['bags']  # engines
 pytestmark = pytest.mark.usefixtures('engines')
@@ -66,10 +66,12 @@ def test_a_run_that_was_killed_goes_on(tmp_path, capfd, engines):
     assert not (tmp_path / 'out').exists()
     capfd.readouterr()
     assert run(*arguments) == 0
-    assert not engines and 'going on after 8 images' in capfd.readouterr().err
+    assert not engines
+    assert 'going on after 8 images' in capfd.readouterr().err
     assert results(tmp_path / 'out') == results(tmp_path / 'whole')
     for mine, other in zip(read(tmp_path / 'out'), read(tmp_path / 'whole'), strict=True):
-        assert mine[:2] == other[:2] and (mine == other or mine[1].startswith('/perception'))
+        assert mine[:2] == other[:2]
+        assert mine == other or mine[1].startswith('/perception')
     assert not (tmp_path / 'out.journal').exists()
 
 
@@ -91,10 +93,13 @@ def test_ids_go_on_where_a_run_was_killed(tmp_path, engines):
 def test_death_after_the_output_was_complete(tmp_path, engines, capfd):
     source = write(tmp_path / 'in', 'mcap', recording())
     die('remove', 0, source, tmp_path / 'out', '--instruction', 'red')
-    assert (tmp_path / 'out').exists() and (tmp_path / 'out.journal').exists()
+    assert (tmp_path / 'out').exists()
+    assert (tmp_path / 'out.journal').exists()
     assert run(source, tmp_path / 'out', '--instruction', 'red') == 0
-    assert 'answered        8' in capfd.readouterr().out and not engines
-    assert len(results(tmp_path / 'out')) == FRAMES and not (tmp_path / 'out.journal').exists()
+    assert 'answered        8' in capfd.readouterr().out
+    assert not engines
+    assert len(results(tmp_path / 'out')) == FRAMES
+    assert not (tmp_path / 'out.journal').exists()
 
 
 def test_a_journal_of_something_else_is_refused(tmp_path, capsys):

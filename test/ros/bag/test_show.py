@@ -7,10 +7,10 @@ from PIL import Image as PillowImage
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-from bags import FRAMES, HEIGHT, WIDTH, Engine, header, picture, recording, run, write  # noqa: E402
-from sensor_msgs.msg import CompressedImage  # noqa: E402
+from bags import FRAMES, HEIGHT, WIDTH, Engine, header, picture, recording, run, write
+from sensor_msgs.msg import CompressedImage
 
-from instructsam_ros.bag import command as bag  # noqa: E402
+from instructsam_ros.bag import command as bag
 
 
 @pytest.fixture(scope='module')
@@ -46,7 +46,8 @@ def test_a_video(answered, tmp_path, capsys):
     frames = []
     while (read := video.read())[0]:
         frames.append(read[1])
-    assert len(frames) == FRAMES and frames[0].shape == (46, 62, 3)
+    assert len(frames) == FRAMES
+    assert frames[0].shape == (46, 62, 3)
 
 
 def test_an_animation(answered, tmp_path):
@@ -66,7 +67,7 @@ def test_a_strip(answered, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'arguments, expected',
+    ('arguments', 'expected'),
     [
         (['v.avi'], 'FILE ends in .mp4, .gif, .png'),
         ([], 'FILE ends in .mp4, .gif, .png'),

@@ -5,11 +5,11 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image
 
-from instructsam.core.spatial.geometry import GeometryError  # noqa: E402
-from instructsam_ros.conversions.depth import camera_model, to_depth  # noqa: E402
-from instructsam_ros.conversions.images import ImageFormatError  # noqa: E402
+from instructsam.core.spatial.geometry import GeometryError
+from instructsam_ros.conversions.depth import camera_model, to_depth
+from instructsam_ros.conversions.images import ImageFormatError
 
 K = [500.0, 0.0, 31.5, 0.0, 510.0, 23.5, 0.0, 0.0, 1.0]
 
@@ -25,7 +25,8 @@ def image(values, encoding, padding=0, **fields):
 def test_millimetres_and_metres(padding):
     values = np.arange(12, dtype=np.uint16).reshape(3, 4) * 1000
     found = to_depth(image(values, '16UC1', padding))
-    assert found.dtype == np.uint16 and np.array_equal(found, values)
+    assert found.dtype == np.uint16
+    assert np.array_equal(found, values)
     found = to_depth(image(values.astype('>u2'), '16UC1', padding, is_bigendian=1))
     assert np.array_equal(found, values)
     metres = np.array([[0.5, np.nan], [np.inf, 2]], np.float32)

@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
+from sensor_msgs.msg import CompressedImage, Image
 
-from instructsam_ros.conversions import images  # noqa: E402
+from instructsam_ros.conversions import images
 
 HEIGHT, WIDTH = 24, 32
 COLOURS = np.array([[[200, 30, 60], [20, 180, 90]], [[40, 70, 220], [128, 128, 128]]], np.uint8)
@@ -107,7 +107,8 @@ def by_cv_bridge(msg):
 
 
 def check(rgb, expected, tolerance):
-    assert rgb.shape == (HEIGHT, WIDTH, 3) and rgb.dtype == np.uint8
+    assert rgb.shape == (HEIGHT, WIDTH, 3)
+    assert rgb.dtype == np.uint8
     difference = np.abs(rgb.astype(int) - expected.astype(int))
     assert difference[INSIDE].max() <= tolerance
 
@@ -143,7 +144,8 @@ def test_rgb8_is_not_copied_and_padded_rgb8_is_contiguous():
     msg = image('rgb8', PICTURE)
     assert np.shares_memory(images.to_rgb(msg), np.frombuffer(msg.data, np.uint8))
     padded = images.to_rgb(image('rgb8', PICTURE, padding=5))
-    assert padded.flags.c_contiguous and np.array_equal(padded, PICTURE)
+    assert padded.flags.c_contiguous
+    assert np.array_equal(padded, PICTURE)
 
 
 @pytest.mark.parametrize('size', [(1, 1), (4320, 7680)])
@@ -173,8 +175,11 @@ def depth():
 def test_16uc1_uses_the_range_that_the_picture_has(big_endian):
     rgb = images.to_rgb(image('16UC1', thermal(), padding=4, big_endian=big_endian))
     grey = rgb[..., 0].ravel().astype(int)
-    assert (rgb == rgb[..., :1]).all() and (np.diff(grey) >= 0).all()
-    assert grey[0] == 0 and grey[-1] == 255 and 120 < np.median(grey) < 136
+    assert (rgb == rgb[..., :1]).all()
+    assert (np.diff(grey) >= 0).all()
+    assert grey[0] == 0
+    assert grey[-1] == 255
+    assert 120 < np.median(grey) < 136
 
 
 @pytest.mark.parametrize('value', [0, 1, 500, 65535])
@@ -284,7 +289,7 @@ def changed(encoding, pixels, /, **fields):
 
 
 @pytest.mark.parametrize(
-    'msg, expected',
+    ('msg', 'expected'),
     [
         (changed('rgb8', PICTURE, encoding='rgb9'), "unknown encoding 'rgb9'.*expected one of.*rgb8"),
         (changed('rgb8', PICTURE, encoding=''), "unknown encoding ''"),
@@ -315,10 +320,11 @@ def changed(encoding, pixels, /, **fields):
 def test_faults(msg, expected):
     with pytest.raises(images.ImageFormatError, match=expected) as caught:
         images.to_rgb(msg)
-    assert '\n' not in str(caught.value) and len(str(caught.value)) < 700
+    assert '\n' not in str(caught.value)
+    assert len(str(caught.value)) < 700
 
 
-@pytest.mark.parametrize('sec, nanosec', [(0, 1_000_000_000), (-1, 0), (-(2**31), 2**31)])
+@pytest.mark.parametrize(('sec', 'nanosec'), [(0, 1_000_000_000), (-1, 0), (-(2**31), 2**31)])
 def test_stamps_that_are_no_time(sec, nanosec):
     for msg in (image('rgb8', PICTURE), CompressedImage(format='jpeg', data=JPEG)):
         msg.header.stamp.sec, msg.header.stamp.nanosec = sec, nanosec

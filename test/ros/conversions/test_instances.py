@@ -6,14 +6,14 @@ from pycocotools import mask as coco
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-from rclpy.serialization import deserialize_message, serialize_message  # noqa: E402
-from std_msgs.msg import Header  # noqa: E402
+from rclpy.serialization import deserialize_message, serialize_message
+from std_msgs.msg import Header
 
-from instructsam.core.result import STAGES, Instance, Result  # noqa: E402
-from instructsam.core.rle import Rle  # noqa: E402
-from instructsam_ros import msg  # noqa: E402
-from instructsam_ros.conversions import images  # noqa: E402
-from instructsam_ros.conversions import instances as messages  # noqa: E402
+from instructsam.core.result import STAGES, Instance, Result
+from instructsam.core.rle import Rle
+from instructsam_ros import msg
+from instructsam_ros.conversions import images
+from instructsam_ros.conversions import instances as messages
 
 HEADER = Header(frame_id='camera_color_optical_frame')
 HEADER.stamp.sec, HEADER.stamp.nanosec = 1700000000, 123456789
@@ -82,7 +82,10 @@ def test_result():
         inside = mask[y : y + instance.roi.height, x : x + instance.roi.width]
         assert inside.sum() == mask.sum()
         if inside.size:  # tight: something on each side
-            assert inside[0].any() and inside[-1].any() and inside[:, 0].any() and inside[:, -1].any()
+            assert inside[0].any()
+            assert inside[-1].any()
+            assert inside[:, 0].any()
+            assert inside[:, -1].any()
 
 
 def test_nothing_found_is_not_an_error():

@@ -5,19 +5,19 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-from geometry_msgs.msg import Point  # noqa: E402
-from sensor_msgs.msg import PointCloud2, PointField  # noqa: E402
-from std_msgs.msg import Header  # noqa: E402
-from visualization_msgs.msg import Marker  # noqa: E402
+from geometry_msgs.msg import Point
+from sensor_msgs.msg import PointCloud2, PointField
+from std_msgs.msg import Header
+from visualization_msgs.msg import Marker
 
-from instructsam.core.result import Instance, Result  # noqa: E402
-from instructsam.core.rle import Rle  # noqa: E402
-from instructsam.core.spatial.camera_model import CameraModel  # noqa: E402
-from instructsam.core.spatial.geometry import locate  # noqa: E402
-from instructsam.core.spatial.grasping import grasp_candidates  # noqa: E402
-from instructsam_ros.conversions.instances import pose  # noqa: E402
-from instructsam_ros.conversions.markers import grasp_poses, markers  # noqa: E402
-from instructsam_ros.conversions.point_clouds import cloud, read_cloud  # noqa: E402
+from instructsam.core.result import Instance, Result
+from instructsam.core.rle import Rle
+from instructsam.core.spatial.camera_model import CameraModel
+from instructsam.core.spatial.geometry import locate
+from instructsam.core.spatial.grasping import grasp_candidates
+from instructsam_ros.conversions.instances import pose
+from instructsam_ros.conversions.markers import grasp_poses, markers
+from instructsam_ros.conversions.point_clouds import cloud, read_cloud
 
 HEIGHT, WIDTH = 120, 160
 CAMERA = CameraModel(HEIGHT, WIDTH, np.array([[200.0, 0, 79.5], [0, 200, 59.5], [0, 0, 1]]))
@@ -47,7 +47,9 @@ def seen():
 def test_points_have_their_colour_and_their_instance(seen):
     result, image = seen
     message = cloud(result, image, HEADER)
-    assert message.header == HEADER and message.height == 1 and message.is_dense
+    assert message.header == HEADER
+    assert message.height == 1
+    assert message.is_dense
     assert [field.name for field in message.fields] == ['x', 'y', 'z', 'rgb', 'instance']
     assert message.fields[3].datatype == PointField.FLOAT32  # as PCL and RViz expect it
     assert len(message.data) == message.row_step == message.width * message.point_step
@@ -55,7 +57,8 @@ def test_points_have_their_colour_and_their_instance(seen):
     assert list(np.bincount(owners)) == [each.geometry.surface.count for each in result.instances[:2]]
     np.testing.assert_array_equal(points[owners == 1], result.instances[1].geometry.points)
     raw = np.frombuffer(message.data, np.uint32).reshape(-1, message.point_step // 4)[:, 3]
-    assert set(raw[owners == 0]) == {200 << 16 | 100 << 8 | 50} and set(raw[owners == 1]) == {1 << 16 | 2 << 8 | 3}
+    assert set(raw[owners == 0]) == {200 << 16 | 100 << 8 | 50}
+    assert set(raw[owners == 1]) == {1 << 16 | 2 << 8 | 3}
 
 
 def test_sensor_msgs_py_reads_them(seen):
@@ -69,16 +72,20 @@ def test_sensor_msgs_py_reads_them(seen):
 
 def test_nothing_located_is_an_empty_cloud():
     message = cloud(Result('', '', 4, 4, ()), np.zeros((4, 4, 3), np.uint8), HEADER)
-    assert isinstance(message, PointCloud2) and message.width == 0 and not len(message.data)
+    assert isinstance(message, PointCloud2)
+    assert message.width == 0
+    assert not len(message.data)
     assert len(read_cloud(message)[0]) == 0
 
 
 def test_markers_are_boxes_and_names_of_what_was_located(seen):
     result, _ = seen
     first, *rest = markers(result, HEADER).markers
-    assert first.action == Marker.DELETEALL and first.header == HEADER
+    assert first.action == Marker.DELETEALL
+    assert first.header == HEADER
     boxes, names = ([marker for marker in rest if marker.ns == kind] for kind in ('boxes', 'names'))
-    assert len(boxes) == len(names) == 2 and {marker.header.frame_id for marker in rest} == {HEADER.frame_id}
+    assert len(boxes) == len(names) == 2
+    assert {marker.header.frame_id for marker in rest} == {HEADER.frame_id}
     assert [marker.text for marker in names] == ['#4 box 0.90', 'tin 0.80']
     for box, name, instance in zip(boxes, names, result.instances, strict=False):
         geometry = instance.geometry
@@ -97,4 +104,6 @@ def test_grasps_are_the_candidates_of_each_instance_in_turn(seen):
         for grasp in grasp_candidates(instance.geometry)
     ]
     message = grasp_poses(result, HEADER)
-    assert message.header == HEADER and message.poses == expected and expected
+    assert message.header == HEADER
+    assert message.poses == expected
+    assert expected

@@ -7,11 +7,11 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-from sensor_msgs.msg import Image  # noqa: E402
-from std_msgs.msg import Header  # noqa: E402
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
-from instructsam_ros.conversions.instances import image_msg  # noqa: E402
-from instructsam_ros.msg import InstanceArray  # noqa: E402
+from instructsam_ros.conversions.instances import image_msg
+from instructsam_ros.msg import InstanceArray
 
 NAMES = ('left', 'right')
 

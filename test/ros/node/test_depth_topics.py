@@ -9,14 +9,14 @@ import scenery
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-from geometry_msgs.msg import PoseArray  # noqa: E402
-from sensor_msgs.msg import CameraInfo, PointCloud2  # noqa: E402
-from std_msgs.msg import Header  # noqa: E402
-from visualization_msgs.msg import MarkerArray  # noqa: E402
+from geometry_msgs.msg import PoseArray
+from sensor_msgs.msg import CameraInfo, PointCloud2
+from std_msgs.msg import Header
+from visualization_msgs.msg import MarkerArray
 
-from instructsam_ros.conversions.instances import image_msg  # noqa: E402
-from instructsam_ros.conversions.point_clouds import read_cloud  # noqa: E402
-from instructsam_ros.msg import InstanceArray  # noqa: E402
+from instructsam_ros.conversions.instances import image_msg
+from instructsam_ros.conversions.point_clouds import read_cloud
+from instructsam_ros.msg import InstanceArray
 
 OPTICAL = 'camera_color_optical_frame'
 K = [60.0, 0.0, 31.5, 0.0, 60.0, 23.5, 0.0, 0.0, 1.0]
@@ -63,8 +63,10 @@ def test_instances_are_located(robot, seeing):
     assert geometry.pose.position.z == pytest.approx(0.975, abs=0.01)  # half way up
     assert geometry.pose.position.x == pytest.approx((x0 + (x1 - 1) / 2 - 31.5) / 60 * 0.95, abs=0.02)
     assert geometry.pose.position.y == pytest.approx((y0 + (y1 - 1) / 2 - 23.5) / 60 * 0.95, abs=0.02)
-    assert geometry.size.z == pytest.approx(0.05, abs=0.005) and geometry.has_support
-    assert geometry.valid_depth == 1 and geometry.points > 100
+    assert geometry.size.z == pytest.approx(0.05, abs=0.005)
+    assert geometry.has_support
+    assert geometry.valid_depth == 1
+    assert geometry.points > 100
     assert [each.track_id for each in seeing().instances] == [each.track_id for each in result.instances]
     status = robot.status()
     assert int(status['results_with_depth']) >= 2
@@ -81,8 +83,10 @@ def test_no_depth_for_this_image_is_said_and_counted(robot, seeing):
     before = int(robot.status()['results_without_depth'])
     assert robot.set('depth_timeout_s', 0.05) == (True, '')
     result = robot.result_of(robot.see())
-    assert result.status == InstanceArray.STATUS_OK and result.instances  # masks there are
-    assert result.geometry_frame_id == '' and not any(each.has_geometry for each in result.instances)
+    assert result.status == InstanceArray.STATUS_OK
+    assert result.instances
+    assert result.geometry_frame_id == ''
+    assert not any(each.has_geometry for each in result.instances)
     assert 'no depth image with the stamp of the image' in result.geometry_message
     assert int(robot.status()['results_without_depth']) == before + 1
 
@@ -114,8 +118,10 @@ def test_depth_that_comes_later_is_waited_for(robot, seeing):
 )
 def test_bad_depth_is_named_and_masks_are_not_lost(seeing, depth, fields, says):
     result = seeing(depth, **fields)
-    assert result.status == InstanceArray.STATUS_OK and len(result.instances) == 9
-    assert result.geometry_frame_id == '' and says in result.geometry_message
+    assert result.status == InstanceArray.STATUS_OK
+    assert len(result.instances) == 9
+    assert result.geometry_frame_id == ''
+    assert says in result.geometry_message
     assert seeing().geometry_frame_id == OPTICAL
 
 
@@ -134,7 +140,8 @@ def test_points_markers_and_grasps_for_those_who_look(robot, seeing):
         result = seeing()
     cloud = next(message for message in robot.pictures if isinstance(message, PointCloud2))
     points, owners = read_cloud(cloud)
-    assert cloud.header.frame_id == OPTICAL and set(owners) == set(range(len(result.instances)))
+    assert cloud.header.frame_id == OPTICAL
+    assert set(owners) == set(range(len(result.instances)))
     assert len(points) == sum(each.geometry.points for each in result.instances)
     boxes = next(message for message in robot.pictures if isinstance(message, MarkerArray)).markers
     assert {marker.header.frame_id for marker in boxes} == {OPTICAL}
@@ -144,7 +151,8 @@ def test_goals_are_located_too(robot, seeing):
     seeing()
     goal = robot.ask('the cups', points=True)
     answer = goal.end()[1]
-    assert answer.geometry_frame_id == OPTICAL and answer.instances[0].has_geometry
+    assert answer.geometry_frame_id == OPTICAL
+    assert answer.instances[0].has_geometry
     points, _ = read_cloud(goal.response.result.points)
     assert len(points) == sum(each.geometry.points for each in answer.instances)
     header = Header(frame_id='elsewhere')
@@ -152,7 +160,8 @@ def test_goals_are_located_too(robot, seeing):
     depth.encoding = '16UC1'
     info = CameraInfo(header=header, height=48, width=64, k=K)
     answer = robot.ask('the cups', image=picture, depth=depth, camera_info=info).end()[1]
-    assert answer.geometry_frame_id == 'elsewhere' and answer.instances[0].has_geometry
+    assert answer.geometry_frame_id == 'elsewhere'
+    assert answer.instances[0].has_geometry
     answer = robot.ask('the cups', image=picture).end()[1]
     assert (answer.geometry_frame_id, answer.geometry_message) == ('', 'the goal has an image but no depth')
 

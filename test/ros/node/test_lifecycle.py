@@ -4,15 +4,16 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticStatus
 
-from instructsam_ros.msg import InstanceArray  # noqa: E402
+from instructsam_ros.msg import InstanceArray
 
 
 def test_through_every_state_to_another_model_and_back(robot):
     node = robot.start('autostart:=false', 'model:=first', 'trigger:=on_instruction')
     assert robot.state() == 'unconfigured'
-    assert not node.logged('first image') and not node.logged("model 'first'")
+    assert not node.logged('first image')
+    assert not node.logged("model 'first'")
     assert robot.change_state('configure')
     assert robot.state() == 'inactive'
     assert node.logged("model 'first'")
@@ -33,10 +34,12 @@ def test_through_every_state_to_another_model_and_back(robot):
         robot.see()
     assert robot.next_result().instruction == 'the cups'
 
-    assert robot.change_state('deactivate') and robot.change_state('cleanup')
+    assert robot.change_state('deactivate')
+    assert robot.change_state('cleanup')
     assert robot.status()['device'] == ''
     assert robot.set('model', 'second') == (True, '')
-    assert robot.change_state('configure') and robot.change_state('activate')
+    assert robot.change_state('configure')
+    assert robot.change_state('activate')
     status = robot.status()
     assert (status['state'], status['model'], status['device']) == ('active', 'second', 'auto')
     robot.connect(node)
@@ -57,7 +60,8 @@ def test_model_that_does_not_load_can_be_corrected(robot):
     assert 'there is no such model' in status['']
     assert not robot.change_state('configure')
     assert robot.set('model', 'right') == (True, '')
-    assert robot.change_state('configure') and robot.change_state('activate')
+    assert robot.change_state('configure')
+    assert robot.change_state('activate')
     assert robot.status()['level'] != DiagnosticStatus.ERROR
     robot.connect(node)
     robot.say('the mugs')
@@ -141,7 +145,8 @@ def test_silent_camera_is_told_of(robot):
     robot.wait(lambda: node.logged('no image on /image'))
     assert '(1 publishers)' in node.logged('no image on /image')[0]
     status = robot.status()
-    assert status['level'] == DiagnosticStatus.WARN and status[''].startswith('no image for')
+    assert status['level'] == DiagnosticStatus.WARN
+    assert status[''].startswith('no image for')
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-from instructsam_ros.msg import InstanceArray  # noqa: E402
+from instructsam_ros.msg import InstanceArray
 
 OK, NO_TARGET, ERROR = InstanceArray.STATUS_OK, InstanceArray.STATUS_NO_TARGET, InstanceArray.STATUS_ERROR
 
@@ -25,7 +25,9 @@ def test_result_says_what_it_answers(robot):
     assert (result.instruction, result.instruction_id, result.status) == ('the mugs', 1, OK)
     assert (result.height, result.width, len(result.instances)) == (48, 64, 9)  # the tenth scores 0.5
     assert result.message == 'a stand-in, not a model'
-    assert result.image_encoders_ms == 10 and result.prefill_ms == 6 and result.masks_ms == 1
+    assert result.image_encoders_ms == 10
+    assert result.prefill_ms == 6
+    assert result.masks_ms == 1
 
 
 def test_continuous_answers_every_newest_image(robot):
@@ -194,7 +196,8 @@ def test_compressed_images(robot):
     node = robot.start('image_transport:=compressed', 'instruction:=the mugs')
     robot.connect(node, lambda: robot.see_compressed(jpeg))
     result = robot.result_of(robot.see_compressed(jpeg[:-100]))
-    assert result.status == ERROR and 'cut off' in result.message
+    assert result.status == ERROR
+    assert 'cut off' in result.message
     result = robot.result_of(robot.see_compressed(jpeg))
     assert (result.height, result.width, result.status) == (48, 64, OK)
 

@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-import yaml  # noqa: E402
+import yaml
 
-from instructsam_ros.node.parameters import PARAMETERS  # noqa: E402
+from instructsam_ros.node.parameters import PARAMETERS
 
 ROOT = Path(__file__).parents[3]
 
@@ -38,7 +38,8 @@ def test_help_names_every_parameter():
     code, out, _ = run_node('--help')
     assert code == 0
     for parameter in PARAMETERS:
-        assert parameter.name in out and parameter.description in out
+        assert parameter.name in out
+        assert parameter.description in out
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,8 @@ def test_help_names_every_parameter():
 def test_bad_start_ends_with_one_line_and_code_2(arguments, why):
     code, _, err = run_node('--ros-args', *arguments)
     assert code == 2
-    assert err.startswith('instructsam-perception: ') and why in err
+    assert err.startswith('instructsam-perception: ')
+    assert why in err
     assert len(err.splitlines()) == 1
 
 

@@ -11,13 +11,13 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-from action_msgs.msg import GoalStatus  # noqa: E402
-from robot import Robot  # noqa: E402
-from std_msgs.msg import Header  # noqa: E402
+from action_msgs.msg import GoalStatus
+from robot import Robot
+from std_msgs.msg import Header
 
-from instructsam_ros.action import Segment  # noqa: E402
-from instructsam_ros.conversions.instances import image_msg  # noqa: E402
-from instructsam_ros.msg import InstanceArray  # noqa: E402
+from instructsam_ros.action import Segment
+from instructsam_ros.conversions.instances import image_msg
+from instructsam_ros.msg import InstanceArray
 
 SUCCEEDED, ABORTED, CANCELED = GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_ABORTED, GoalStatus.STATUS_CANCELED
 CANCELED_S = 0.2  # what is promised
@@ -81,7 +81,8 @@ def test_image_of_a_stamp_in_hand_to_come_or_gone_by(robot):
     assert to_come.end()[1].header.stamp.sec == newest + 2
     robot.see_several(12)
     status, answer = asked(newest).end()
-    assert status == ABORTED and 'no image with the stamp' in answer.message
+    assert status == ABORTED
+    assert 'no image with the stamp' in answer.message
 
 
 def test_own_image_is_asked_about(robot):
@@ -90,7 +91,8 @@ def test_own_image_is_asked_about(robot):
     assert (status, answer.height, answer.width, answer.header.frame_id) == (SUCCEEDED, 20, 30, 'elsewhere')
     image.encoding = 'rainbow'
     status, answer = robot.ask('the mugs', image=image).end()
-    assert (status, answer.status) == (ABORTED, InstanceArray.STATUS_ERROR) and 'rainbow' in answer.message
+    assert (status, answer.status) == (ABORTED, InstanceArray.STATUS_ERROR)
+    assert 'rainbow' in answer.message
 
 
 @pytest.mark.parametrize('work', ['waiting', 'queued', 'sleep 60', 'burn 60', 'stuck 2'])
@@ -122,7 +124,8 @@ def test_time_limit(robot, work):
     start = time.monotonic()
     status, answer = robot.ask(work, freshness=freshness, timeout_s=0.3).end()
     assert 0.3 < time.monotonic() - start < 1.5
-    assert status == ABORTED and answer.message == 'no result within the 0.3 s that the goal allows'
+    assert status == ABORTED
+    assert answer.message == 'no result within the 0.3 s that the goal allows'
     assert robot.ask('the mugs').end()[0] == SUCCEEDED
 
 
@@ -200,7 +203,8 @@ def test_deactivation_during_a_goal(robot):
         status, answer = goal.end()
         assert (status, answer.message) == (ABORTED, 'the node was deactivated')
     status, answer = robot.ask('the mugs').end()
-    assert status == ABORTED and 'not active' in answer.message
+    assert status == ABORTED
+    assert 'not active' in answer.message
     assert robot.change_state('activate')
     goal = robot.ask('the mugs', freshness=NEXT)
     while not robot.wait_or_time_out(lambda: goal.response, 0.05):

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-import yaml  # noqa: E402
+import yaml
 
 ROOT = Path(__file__).parents[3]
 DISPLAYS = {  # of RViz -> what it shows
@@ -35,7 +35,8 @@ def test_rviz(topics):
         for display in view['Displays']
         if 'Topic' in display
     }
-    assert len(shown) == 4 and shown.items() <= topics.items()
+    assert len(shown) == 4
+    assert shown.items() <= topics.items()
 
 
 def test_foxglove(topics):

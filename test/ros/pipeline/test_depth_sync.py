@@ -7,9 +7,9 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-from builtin_interfaces.msg import Time  # noqa: E402
+from builtin_interfaces.msg import Time
 
-from instructsam_ros.pipeline.depth_sync import Depths, UnpairedError  # noqa: E402
+from instructsam_ros.pipeline.depth_sync import Depths, UnpairedError
 
 
 def message(milliseconds, name='depth'):
@@ -58,7 +58,8 @@ def test_it_waits_for_what_may_still_come():
     finder.start()
     depths.put(message(133))
     finder.join(10)
-    assert found and found[0].name == 'depth 133'
+    assert found
+    assert found[0].name == 'depth 133'
 
 
 def test_it_does_not_wait_for_what_has_gone_by():

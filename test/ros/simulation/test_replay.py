@@ -165,7 +165,8 @@ def test_every_message_of_a_bag_arrives_as_it_was_recorded(listener, bags, path)
 
     code, out, err = listener.end(signal.SIGINT)
     assert (code, err) == (0, '')
-    assert out.count('robot_msgs/msg/Motor') == 1 and 'skipping 1 topics' in out
+    assert out.count('robot_msgs/msg/Motor') == 1
+    assert 'skipping 1 topics' in out
     assert all(topic in out for topic, _ in expected)
 
 
@@ -210,7 +211,8 @@ def test_pictures_come_in_order_with_the_current_time(listener, pictures):
     start = values.index(1)
     assert values[start : start + 6] == [1, 2, 10, 1, 2, 10]
     stamps_s = [message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec for message in heard]
-    assert stamps_s == sorted(stamps_s) and before_s <= stamps_s[0] <= time.time()
+    assert stamps_s == sorted(stamps_s)
+    assert before_s <= stamps_s[0] <= time.time()
     assert {message.header.frame_id for message in heard} == {'camera_optical_frame'}
 
 
@@ -229,7 +231,8 @@ def test_ctrl_c_ends_it_quietly(listener, pictures, signals):
     listener.start(pictures, '--loop', '--fps', '1000')
     listener.until(lambda: listener.node.count_publishers('/image'))
     code, out, err = listener.end(*signals)
-    assert (code, err) == (0, '') and out.startswith('sent ')
+    assert (code, err) == (0, '')
+    assert out.startswith('sent ')
 
 
 WAITING = """
@@ -275,7 +278,7 @@ def test_ctrl_c_while_it_waits_for_subscribers(listener, pictures):
 
 
 @pytest.mark.parametrize(
-    'arguments, expected',
+    ('arguments', 'expected'),
     [
         (['/no/such/bag'], '/no/such/bag does not exist'),
         ([b'/no/such/\xff'], 'does not exist'),
@@ -287,8 +290,10 @@ def test_ctrl_c_while_it_waits_for_subscribers(listener, pictures):
 )
 def test_errors_are_one_line_and_exit_code_2(arguments, expected):
     done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=PATIENCE_S)
-    assert done.returncode == 2 and 'Traceback' not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith('instructsam-replay: ') and expected in done.stderr
+    assert done.returncode == 2
+    assert 'Traceback' not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith('instructsam-replay: ')
+    assert expected in done.stderr
 
 
 def consume(path):

@@ -11,17 +11,17 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
 
-from geometry_msgs.msg import PoseStamped  # noqa: E402
-from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
-from robot import PATIENCE_S  # noqa: E402
-from scipy.spatial.transform import Rotation  # noqa: E402
-from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
-from std_msgs.msg import String  # noqa: E402
+from geometry_msgs.msg import PoseStamped
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from robot import PATIENCE_S
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import String
 
-from instructsam.core.rle import Rle  # noqa: E402
-from instructsam.core.spatial.geometry import CameraModel, measure  # noqa: E402
-from instructsam.train.tabletop.scenes import scene  # noqa: E402
-from instructsam_ros.srv import ResetScene  # noqa: E402
+from instructsam.core.rle import Rle
+from instructsam.core.spatial.geometry import CameraModel, measure
+from instructsam.train.tabletop.scenes import scene
+from instructsam_ros.srv import ResetScene
 
 COMMAND = (sys.executable, '-m', 'instructsam_ros.simulation.simulated_camera')
 OPTICAL = 'camera_color_optical_frame'
@@ -55,7 +55,8 @@ class Watcher:
 
     def shots(self, count, since=(0, 0), told=False):
         """`count` shots from the stamp `since` on, oldest first: {topic: message}, of one stamp each. told: those alone
-        of which the truth has come, too; it goes by its own way, and one may be lost to a listener that is new."""
+        of which the truth has come, too; it goes by its own way, and one may be lost to a listener that is new.
+        """
         found = {}
 
         def complete():
@@ -124,7 +125,8 @@ def test_a_still_scene_and_what_is_true_of_it(robot):
     shots = watcher.shots(3)
     for shot in shots:
         image, depth, info = (shot[name] for name in ('image', 'depth', 'camera_info'))
-        assert image.header == depth.header == info.header and image.header.frame_id == OPTICAL
+        assert image.header == depth.header == info.header
+        assert image.header.frame_id == OPTICAL
         sizes = {(each.height, each.width) for each in (image, depth, info)}
         assert sizes == {(HEIGHT, WIDTH)}
         assert (image.encoding, depth.encoding) == ('rgb8', '16UC1')
@@ -132,11 +134,13 @@ def test_a_still_scene_and_what_is_true_of_it(robot):
         assert same_bytes(shot, shots[0])
     assert pixels(shots[0]['image']).std() > 10
     truth = watcher.first_truth()
-    assert truth['name'] == 'test_4_000000' and truth['frame_id'] == OPTICAL
+    assert truth['name'] == 'test_4_000000'
+    assert truth['frame_id'] == OPTICAL
     np.testing.assert_allclose(np.reshape(shots[0]['camera_info'].k, (3, 3)), truth['intrinsics'], atol=1e-5)
     centers = located(shots[0], truth)
     apart_m = [np.linalg.norm(found - true) for found, true in centers.values()]
-    assert len(apart_m) >= 3 and np.median(apart_m) < NEAR_M
+    assert len(apart_m) >= 3
+    assert np.median(apart_m) < NEAR_M
     pose = shots[0]['simulated_camera/pose'].pose
     place, turn = pose.position, pose.orientation
     rotation = Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix()
@@ -160,12 +164,14 @@ def test_reset_puts_another_scene_there_and_the_same_one_back(robot):
         assert watcher.truth(stamp)['split'] == fields.get('split', 'test')
         shown[name] = watcher.shots(1, stamp)[0]
         assert _key(shown[name]['image'].header.stamp) == stamp
-    assert not same_bytes(shown['other'], before) and not same_bytes(shown['default split'], before)
+    assert not same_bytes(shown['other'], before)
+    assert not same_bytes(shown['default split'], before)
     assert same_bytes(shown['again'], before)
 
     refused = watcher.reset(split='tset', seed=1)
     assert not refused.success
-    assert "split 'tset' is not one of train, val, test, unseen" in refused.message and 'stays' in refused.message
+    assert "split 'tset' is not one of train, val, test, unseen" in refused.message
+    assert 'stays' in refused.message
     assert all(same_bytes(shot, before) for shot in watcher.shots(3, since=watcher.newest()))
 
 
@@ -180,7 +186,8 @@ def test_a_moving_camera_and_its_truth(robot):
     assert truths[0]['camera_to_world'] != truths[1]['camera_to_world']
     assert [each['id'] for each in truths[0]['objects']] == [each['id'] for each in truths[1]['objects']]
     apart_m = [np.linalg.norm(found - true) for found, true in located(last, truths[1]).values()]
-    assert apart_m and np.median(apart_m) < NEAR_M
+    assert apart_m
+    assert np.median(apart_m) < NEAR_M
 
 
 @pytest.mark.parametrize(
@@ -198,5 +205,6 @@ def test_bad_parameters_end_it_in_one_line(domain_id, parameter, says):
         [*COMMAND, '--ros-args', '-p', parameter], env=env, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 2
-    assert says in done.stderr and done.stderr.count('\n') == 1
+    assert says in done.stderr
+    assert done.stderr.count('\n') == 1
     assert done.stderr.startswith('instructsam-simulated-camera: ')

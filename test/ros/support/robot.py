@@ -169,7 +169,8 @@ class Robot:
 
     def measure(self, depth=None, stamp=None, k=None, **fields):
         """Publishes a depth image (a plane 1 m away by default) and the camera info that goes with it, of the latest
-        image unless a `stamp` is given."""
+        image unless a `stamp` is given.
+        """
         depth = np.full((48, 64), 1000, np.uint16) if depth is None else depth
         message = image_msg(depth, Header(frame_id='camera_color_optical_frame'))
         message.encoding = '16UC1' if depth.dtype == np.uint16 else '32FC1'
@@ -279,7 +280,8 @@ class Robot:
 
     def call(self, service_type, name, request, attempts=3):
         """The response of /perception/`name`. Asked again where none comes: the first response to a new client may be
-        lost on a machine under load, when the two ends have not matched yet."""
+        lost on a machine under load, when the two ends have not matched yet.
+        """
         if name not in self._clients:
             self._clients[name] = self.node.create_client(service_type, f'/perception/{name}')
             self.wait(self._clients[name].service_is_ready)

@@ -1,5 +1,6 @@
 """`instructsam train ablate`: from a plan to the table. Tiny models; the scenes are drawn by hand, which stands in for
-the benchmark's, so that figures mean nothing here; training runs in this process but for one."""
+the benchmark's, so that figures mean nothing here; training runs in this process but for one.
+"""
 
 import json
 from pathlib import Path
@@ -102,12 +103,15 @@ def test_a_whole_plan(plan, trained, capsys, tmp_path):
     assert list(document['rows']) == names
     for name in names:
         assert document['figures'][name]['3']['all']['queries'] == 2
-        assert f'`{name}`' in said and f'`{name}`' in (out / 'results.md').read_text()
+        assert f'`{name}`' in said
+        assert f'`{name}`' in (out / 'results.md').read_text()
     settings = {name: of['3']['settings'] for name, of in document['figures'].items() if of}
     full = settings['full'].pop('model')
     assert settings['k10'].pop('model') == settings['dummy_phrase'].pop('model') == full
-    assert settings['k10'] == settings['full'] and settings['dummy_phrase']['phrase'] == 'dummy'
-    assert settings['no_llm_queries']['own_queries'] and settings['no_bank']['mode'] == 'autoregressive'
+    assert settings['k10'] == settings['full']
+    assert settings['dummy_phrase']['phrase'] == 'dummy'
+    assert settings['no_llm_queries']['own_queries']
+    assert settings['no_bank']['mode'] == 'autoregressive'
     assert document['figures']['dummy_phrase']['3']['all']['answer_accuracy'] is None
     for name, slots in (('k4', 4), ('full', 10)):
         assert ModelConfig.from_folder(out / name / 'seed3' / 'stage2' / 'final').num_queries == slots
@@ -118,12 +122,14 @@ def test_a_whole_plan(plan, trained, capsys, tmp_path):
     }
     bank = {name: of['model.mask_queries'] for name, of in weights.items()}
     base = load_file(read_plan(path).base + '/model.safetensors')['model.mask_queries']
-    assert torch.equal(bank['no_bank'], base) and not torch.equal(bank['full'], base)
+    assert torch.equal(bank['no_bank'], base)
+    assert not torch.equal(bank['full'], base)
     assert not torch.equal(bank['no_stage1'], bank['full'])
 
     trained.clear()
     before = (out / 'results.json').read_text()
-    assert ablate(capsys, path)[:2] == (0, said[said.index('| variant') :]) and not trained
+    assert ablate(capsys, path)[:2] == (0, said[said.index('| variant') :])
+    assert not trained
     assert (out / 'results.json').read_text() == before
 
 
@@ -144,13 +150,16 @@ def test_stopped_it_goes_on(plan, trained, capsys, tmp_path, monkeypatch):
     trained.clear()
     monkeypatch.setattr(trainer.StageTrainer, 'training_step', stopped)
     code, _, err = ablate(capsys, cut, *only)
-    assert code == 2 and 'the lights went out' in err and not (tmp_path / 'cut' / 'results.json').exists()
+    assert code == 2
+    assert 'the lights went out' in err
+    assert not (tmp_path / 'cut' / 'results.json').exists()
     assert trained == ['no_bank/seed5/stage1.yaml', 'no_bank/seed5/stage2.yaml']
 
     trained.clear()
     monkeypatch.setattr(study, 'measure_variant', None)
     assert ablate(capsys, cut, *only)[0] == 1  # between training and figures
-    assert trained == ['no_bank/seed5/stage2.yaml'] and len(started) == 5
+    assert trained == ['no_bank/seed5/stage2.yaml']
+    assert len(started) == 5
     monkeypatch.undo()
     monkeypatch.setattr(study, 'draw_scenes', scenes_drawn_by_hand)
     monkeypatch.setattr(study, 'check_drawing', lambda: None)
@@ -161,14 +170,16 @@ def test_stopped_it_goes_on(plan, trained, capsys, tmp_path, monkeypatch):
     seen = [json.loads((tmp_path / name / 'no_bank/seed5/figures.json').read_text()) for name in ('whole', 'cut')]
     for each in seen:
         del each['settings']['model'], each['all']['latency_ms']
-    assert seen[0]['all'] == seen[1]['all'] and seen[0]['settings'] == seen[1]['settings']
+    assert seen[0]['all'] == seen[1]['all']
+    assert seen[0]['settings'] == seen[1]['settings']
 
 
 def test_equal_budgets(plan, recipe):
     wide = recipe('wide', batch_size=2, accumulation=2)
     found = read_plan(plan(stage2=str(wide), stage1_changes=['steps=12'], stage2_changes=['steps=5']))
     full, short = found.recipes('full', 7, 'base'), found.recipes('no_stage1', 7, 'base')
-    assert [r.steps for r in full.values()] == [12, 5] and [r.steps for r in short.values()] == [5 + 12 // 4]
+    assert [r.steps for r in full.values()] == [12, 5]
+    assert [r.steps for r in short.values()] == [5 + 12 // 4]
     assert full['stage1'].model == short['stage2'].model == 'base'
     assert full['stage2'].model == full['stage1'].output + '/final'
     for recipes in (full, short, found.recipes('causal', 7, 'base')):
@@ -194,13 +205,18 @@ def test_equal_budgets(plan, recipe):
 )
 def test_bad_plans(plan, trained, capsys, keys, argv, said):
     code, out, err = ablate(capsys, plan(**keys), *argv)
-    assert code == 2 and said in err and err.startswith('instructsam: error: ') and not trained
+    assert code == 2
+    assert said in err
+    assert err.startswith('instructsam: error: ')
+    assert not trained
 
 
 def test_k10_is_the_full_model(plan, trained, capsys, start_model):
     path = plan(base=str(start_model(max_seg_nums=5)))
     code, _, err = ablate(capsys, path, '--only', 'k10')
-    assert code == 2 and 'K = 5' in err and not trained
+    assert code == 2
+    assert 'K = 5' in err
+    assert not trained
 
 
 def test_a_changed_plan(plan, trained, capsys, tmp_path):
@@ -209,11 +225,14 @@ def test_a_changed_plan(plan, trained, capsys, tmp_path):
     assert ablate(capsys, path, '--only', 'no_stage1', '--seeds', 1)[0] == 0
     path = plan(questions={'scenes': 2, 'max_new_tokens': 2})
     assert results(read_plan(path), [1])['rows'] == {}
-    assert ablate(capsys, path, '--only', 'no_stage1', '--seeds', 1)[0] == 0 and len(trained) == 1
+    assert ablate(capsys, path, '--only', 'no_stage1', '--seeds', 1)[0] == 0
+    assert len(trained) == 1
     assert json.loads((tmp_path / 'ablation/results.json').read_text())['rows']['no_stage1']['seeds'] == [1]
     path = plan(stage2_changes=['steps=1'], questions={'scenes': 3})
     code, _, err = ablate(capsys, path, '--only', 'no_stage1', '--seeds', 1)
-    assert code == 2 and 'another recipe' in err and len(trained) == 1
+    assert code == 2
+    assert 'another recipe' in err
+    assert len(trained) == 1
 
 
 def test_training_is_a_command_of_its_own(plan):
@@ -264,13 +283,15 @@ def test_the_report(plan):
     document = results(found, found.seeds)
     rows = document['rows']
     assert list(rows) == ['full', 'causal', 'no_stage1', 'k50']
-    assert rows['full']['mAP'] == [42, 2] and rows['full']['difference'] == {}
+    assert rows['full']['mAP'] == [42, 2]
+    assert rows['full']['difference'] == {}
     assert rows['causal']['difference'] == {'mAP': [-3, 1], 'cIoU': [1, 2]}
     assert rows['causal']['sign'] == {'mAP': 'same', 'cIoU': 'mixed'}
     assert rows['no_stage1']['sign'] == {'mAP': 'opposite', 'cIoU': None}
     assert rows['k50']['seeds'] == [1]
     lines = table(document)
-    assert len({len(line) for line in lines}) == 1 and len(lines) == 6
+    assert len({len(line) for line in lines}) == 1
+    assert len(lines) == 6
     cells = [cell.strip() for cell in lines[3].strip('|').split('|')]
     assert cells == [
         '`causal`',
@@ -297,4 +318,5 @@ def test_modes_are_for_instructions(recipe):
 
 def test_the_real_plan():
     found = read_plan(Path(study.__file__).parents[1] / 'configs' / 'tabletop_ablate.yaml')
-    assert set(found.variants) == set(VARIANTS) and len(found.seeds) >= 2
+    assert set(found.variants) == set(VARIANTS)
+    assert len(found.seeds) >= 2

@@ -61,14 +61,18 @@ def test_every_kind_becomes_a_batch(collator, config, name):
     targets = [target for turn in sample.turns for target in turn.targets]
     assert len(targets) == len(batch.text.blocks) == len(batch.text.phrase_ids) == len(batch.masks) == len(batch.boxes)
     for target, masks, boxes in zip(targets, batch.masks, batch.boxes):
-        assert masks.dtype == torch.bool and masks.shape == (len(target.masks), sample.height, sample.width)
+        assert masks.dtype == torch.bool
+        assert masks.shape == (len(target.masks), sample.height, sample.width)
         assert [int(mask.sum()) for mask in masks] == [mask.area for mask in target.masks]
-        assert boxes.dtype == torch.float32 and boxes.shape == (len(target.boxes), 4)
+        assert boxes.dtype == torch.float32
+        assert boxes.shape == (len(target.boxes), 4)
         assert np.allclose(boxes, np.reshape(target.boxes, (-1, 4)))
     (time, rows, columns), patches = batch.grids[0], batch.patches
-    assert time == 1 and len(patches) == rows * columns == 4 * int(batch.text.is_image.sum())
+    assert time == 1
+    assert len(patches) == rows * columns == 4 * int(batch.text.is_image.sum())
     side = config.sam3.vision_config.backbone_config.image_size
-    assert batch.pixels.shape == (1, 3, side, side) and batch.pixels.abs().max() <= 1
+    assert batch.pixels.shape == (1, 3, side, side)
+    assert batch.pixels.abs().max() <= 1
     answer = ', '.join(sample.turns[0].phrases)
     tags = ('<|object_ref_start|>', '<|object_ref_end|>', '<|mask_start|>', '<|im_end|>')
     said = supervised(collator, batch).split('<|im_end|>')
@@ -153,5 +157,6 @@ def test_workers_prepare_batches(collator, tmp_path):
     batches = list(DataLoader(mix, 2, num_workers=2, collate_fn=collator))
     assert len(batches) == len(RECORDS)
     here = collator([mix[0], mix[1]])
-    assert torch.equal(batches[0].text.ids, here.text.ids) and torch.equal(batches[0].patches, here.patches)
+    assert torch.equal(batches[0].text.ids, here.text.ids)
+    assert torch.equal(batches[0].patches, here.patches)
     assert all(torch.equal(a, b) for a, b in zip(batches[0].masks, here.masks, strict=True))

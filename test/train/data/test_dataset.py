@@ -125,8 +125,10 @@ def questions(mix):
 def test_files_are_repeated(write):
     sources = [write('a.json', [record('a'), record('b')], 3), write('no.json', []), write('c.json', [record('c')], 2)]
     mix = Mix(sources, 10)
-    assert len(mix) == 8 and phrases(mix) == ['a', 'b'] * 3 + ['c'] * 2
-    assert mix[0].pixels.shape == (3, 12, 16) and mix[0].pixels[0, 0, 0] == 200
+    assert len(mix) == 8
+    assert phrases(mix) == ['a', 'b'] * 3 + ['c'] * 2
+    assert mix[0].pixels.shape == (3, 12, 16)
+    assert mix[0].pixels[0, 0, 0] == 200
     for index in (8, -1):
         with pytest.raises(IndexError):
             mix[index]
@@ -137,7 +139,8 @@ def test_questions_depend_on_seed_epoch_and_index(write):
     mix, same, other = Mix([source], 10, seed=1), Mix([source], 10, seed=1), Mix([source], 10, seed=2)
     first = questions(mix)
     assert questions(mix) == first == list(reversed([same[i].turns[0].question for i in reversed(range(16))]))
-    assert first != questions(other) and first[:8] != first[8:]
+    assert first != questions(other)
+    assert first[:8] != first[8:]
     mix.set_epoch(1)
     assert questions(mix) != first
     mix.set_epoch(0)
@@ -159,7 +162,8 @@ def test_the_next_takes_the_place_of_a_broken_record(write, caplog):
     assert mix.broken == len(BROKEN) == len(caplog.records)
     assert [f'record {number} of ' in caplog.text for number in range(7)] == [False] + [True] * 5 + [False]
     assert 'bad.json' in caplog.text
-    assert 'none.png: No such file' in caplog.text and 'good.json: not a picture' in caplog.text
+    assert 'none.png: No such file' in caplog.text
+    assert 'good.json: not a picture' in caplog.text
     assert '8 x 8 px, the record says width 16 and height 12' in caplog.text
 
 
@@ -181,8 +185,11 @@ def test_more_broken_records_than_allowed_stop(write):
     good, bad = [record('a')] * 50, [record('x', image=f'{number}.png') for number in range(11)]
     assert broken_at(Mix([write('a.json', good + bad[:10] + good)], 10)) == (110, '')
     index, why = broken_at(Mix([write('a.json', good + bad + good)], 10))
-    assert index == 50 and why.startswith('11 of 61 records are broken')
-    assert 'record 60 of' in why and '10.png: No such file' in why and '7.png' not in why
+    assert index == 50
+    assert why.startswith('11 of 61 records are broken')
+    assert 'record 60 of' in why
+    assert '10.png: No such file' in why
+    assert '7.png' not in why
     assert broken_at(Mix([write('a.json', good + bad + good)], 10, max_broken_share=0.2)) == (111, '')
 
 

@@ -71,7 +71,8 @@ def test_kinds():
     turns = parse(record(sentence, written, nothing, boxed), '.', 10, rng()).turns
     assert [turn.phrases for turn in turns] == [('mug',), ('STOP',), ('red car',), ('table',)]
     assert turns[0].question == 'What can I drink from?'
-    assert "'STOP'" in turns[1].question and "'red car'" in turns[2].question
+    assert "'STOP'" in turns[1].question
+    assert "'red car'" in turns[2].question
     assert [len(turn.targets[0]) for turn in turns] == [1, 1, 0, 1]
     assert turns[3].targets[0].boxes == (pytest.approx((0.1, 0.1, 0.3, 0.6)),)
 
@@ -80,7 +81,8 @@ def test_annotation_may_be_a_json_string():
     raw = record(phrase())
     text = {**raw, 'annotation': json.dumps(raw['annotation'])}
     one, other = (parse(form, '.', 10, rng()).turns[0] for form in (raw, text))
-    assert one.question == other.question and one.phrases == other.phrases
+    assert one.question == other.question
+    assert one.phrases == other.phrases
     assert one.targets[0].masks[0].to_coco() == other.targets[0].masks[0].to_coco()
 
 
@@ -125,7 +127,9 @@ def test_a_second_phrase_joins_the_first_unless_they_overlap():
         return {**phrase(text), 'ann': [json.dumps(rle(columns=slice(20, 25)))]}
 
     turns = parse(record(phrase('cup'), far('box'), far('pan')), '.', 10, rng()).turns
-    assert len(turns) == 3 and len(turns[0].phrases) == 2 and turns[0].phrases[0] == 'cup'
+    assert len(turns) == 3
+    assert len(turns[0].phrases) == 2
+    assert turns[0].phrases[0] == 'cup'
     overlapping = parse(record(phrase('cup'), phrase('b'), phrase('c')), '.', 10, rng()).turns
     assert [len(turn.phrases) for turn in overlapping] == [1, 1, 1]
     assert len(parse(record(phrase('cup'), far('box')), '.', 10, rng()).turns[0].phrases) == 1
@@ -152,7 +156,8 @@ SQUARE = [3.0, 2.0, 9.0, 2.0, 9.0, 8.0, 3.0, 8.0]
 )
 def test_a_record_with_a_mask_of_its_own(texts, question, phrase):
     (turn,) = parse(own(mask=rle(), **texts), '.', 10, rng()).turns
-    assert question in turn.question and turn.phrases == (phrase,)
+    assert question in turn.question
+    assert turn.phrases == (phrase,)
     assert np.array_equal(turn.targets[0].masks[0].decode(), read_mask(rle(), *SIZE).decode())
 
 
@@ -200,7 +205,9 @@ FIRST, SECOND = rle(columns=slice(0, 4)), rle(columns=slice(10, 14))
 )
 def test_phrases_of_a_conversation(answer):
     (turn,) = parse(talk('<image>\nWhat is here?', answer, mask=[FIRST, SECOND]), '.', 10, rng()).turns
-    assert turn.question == 'What is here?' and turn.phrases == ('a cup', 'the box') and not turn.text
+    assert turn.question == 'What is here?'
+    assert turn.phrases == ('a cup', 'the box')
+    assert not turn.text
     assert [target.masks[0].box[0] for target in turn.targets] == [0, 10]
 
 
@@ -217,7 +224,8 @@ def test_turns_of_a_conversation():
     hello, both, last = parse(raw, 'pictures', 10, rng()).turns
     assert hello == Turn('Hello', (), (), 'Good day.')
     assert [len(target) for turn in (both, last) for target in turn.targets] == [1, 0, 2]
-    assert last.question == 'Any [SEG]?' and last.phrases == ('boxes',)
+    assert last.question == 'Any [SEG]?'
+    assert last.phrases == ('boxes',)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,8 @@ def sample():
     two, one = (parse(RECORDS[name], FOLDER, 10, np.random.default_rng(0)) for name in ('multi_two', 'phrase'))
     masks = [mask for turn in two.turns for target in turn.targets for mask in target.masks][:2]
     targets = (Target(tuple(masks)), Target(), Target(tuple(masks[:1])))
-    assert len(masks) == 2 and one.turns
+    assert len(masks) == 2
+    assert one.turns
     return Sample(two.image, two.height, two.width, (Turn('what is there?', ('cups', 'cat', 'red box'), targets),))
 
 
@@ -70,7 +71,8 @@ def test_what_queries_see():
     assert plain == lower
     lower[4][5] = 1  # rows: two of text, the phrase's end, the block's start, two queries, its end, text
     assert hybrid == lower
-    assert consistent.ids == causal.ids and consistent.positions == causal.positions
+    assert consistent.ids == causal.ids
+    assert consistent.positions == causal.positions
 
 
 def queries_of(engine, sample, change=None):
@@ -112,7 +114,8 @@ def test_inference_is_what_training_reads(engines, sample, mode):
                 sequence.add_answer([token])
         hidden = read(engine.model, batch)
     length = len(sequence.layout)
-    assert sequence.layout.ids == batch.text.ids[0, :length].tolist() and end in engine.stop_ids
+    assert sequence.layout.ids == batch.text.ids[0, :length].tolist()
+    assert end in engine.stop_ids
     assert torch.equal(sequence.layout.attention_mask(), batch.text.mask[0, 0, :length, :length])
     assert torch.equal(sequence.layout.position_ids(), batch.text.positions[:, 0, :length])
     sizes = [2, 0, 1] if mode == 'autoregressive' else [engine.model.config.num_queries] * 3
@@ -156,8 +159,10 @@ def test_a_generated_answer(engines, sample, monkeypatch):
     options = {'score_threshold': 0.0, 'suppress_duplicates': False}
     image = sample.with_pixels().pixels.permute(1, 2, 0).numpy()
     result = engine.segment(engine.encode(image), sample.turns[0].question, **options)
-    assert result.finish_reason == 'stop' and result.phrases == sample.turns[0].phrases
-    assert {(one.group, one.slot) for one in result.instances} <= {(0, 0), (0, 1), (2, 0)} and result.instances
+    assert result.finish_reason == 'stop'
+    assert result.phrases == sample.turns[0].phrases
+    assert {(one.group, one.slot) for one in result.instances} <= {(0, 0), (0, 1), (2, 0)}
+    assert result.instances
     forced = engine.segment(engine.encode(image), 'what is there?', answer=answer_of(batch)[:-1], **options)
     assert [one.score for one in forced.instances] == pytest.approx([one.score for one in result.instances], abs=1e-4)
 
@@ -226,7 +231,8 @@ def test_presence_weighs_as_the_recipe_says(engines, sample, layers):
         found = [InstructTraining(engine.model, each, 5, layers)(batch) for each in objectives]
     one, twice, soft = ({name: value.item() for name, (value, _) in terms.items()} for terms in found)
     assert twice == pytest.approx({**one, 'presence': 2 * one['presence']})
-    assert soft == pytest.approx({**one, 'presence': soft['presence']}) and soft['presence'] != one['presence']
+    assert soft == pytest.approx({**one, 'presence': soft['presence']})
+    assert soft['presence'] != one['presence']
 
 
 def test_nothing_there(engines, sample):
@@ -234,10 +240,12 @@ def test_nothing_there(engines, sample):
     engine = engines['autoregressive']
     absent = Sample(sample.image, sample.height, sample.width, (Turn('a cat?', ('cat',), (Target(),)),))
     batch = collator(engine, 'autoregressive')([absent])
-    assert batch.chosen == [] and batch.counts()['phrases'] == 0
+    assert batch.chosen == []
+    assert batch.counts()['phrases'] == 0
     for layers in (False, True):
         terms = InstructTraining(engine.model, Objective(), 5, layers)(batch)
-        assert terms.pop('answer')[0].item() > 0 and len(terms) >= 3
+        assert terms.pop('answer')[0].item() > 0
+        assert len(terms) >= 3
         assert not any(value.item() for value, _ in terms.values())
 
 

@@ -33,7 +33,8 @@ def test_it_is_what_the_base_stage_trains(engine):
     features = engine.encode(IMAGE).features
     masks, scores = detections(engine, features)
     slots = engine.model.config.num_queries
-    assert masks.shape[:2] == scores.shape == (2, slots) and 0 <= scores.min() <= scores.max() <= 1
+    assert masks.shape[:2] == scores.shape == (2, slots)
+    assert 0 <= scores.min() <= scores.max() <= 1
     decoder = engine.model.grounding.detr_decoder
     with torch.no_grad():
         trained = detect_layers(
@@ -82,5 +83,6 @@ def test_the_benchmark_asks_it(engine, monkeypatch):
     scenes = [Scene('by hand', (query,), IMAGE)]
     (outcome,) = ask_all(engine, scenes, Asking(phrase='given', own_queries=True))
     assert asked == [[tuple(engine.prompter.plain_ids('red mug'))]]
-    assert outcome.scores == (0.75,) and np.isnan(outcome.right)
+    assert outcome.scores == (0.75,)
+    assert np.isnan(outcome.right)
     assert outcome.masks[0].iou(query.truth)[0] == pytest.approx(mask.mean())

@@ -58,7 +58,9 @@ def samples(tmp_path_factory):
         asked = [(text, [one['mask'] for one in objects if wanted.items() <= one.items()]) for text, wanted in TEXTS]
         made.append((path, asked))
     numbers = {len(masks) for _, asked in made for _, masks in asked}
-    assert 0 in numbers and 1 in numbers and max(numbers) > 1
+    assert 0 in numbers
+    assert 1 in numbers
+    assert max(numbers) > 1
     return made
 
 
@@ -374,14 +376,16 @@ def test_figures_by_definition(samples, tmp_path, capsys, name, layout):
     wanted = by_definition(lines, benchmark.threshold, benchmark.empty)
     for figure, value in wanted.items():
         assert document['all'][figure] == pytest.approx(value, abs=1e-6), figure
-    assert len(lines) == document['all']['queries'] >= 3 and document['failed']['queries'] == 0
+    assert len(lines) == document['all']['queries'] >= 3
+    assert document['failed']['queries'] == 0
     assert all(score > benchmark.threshold for line in lines for score in line['scores'])
     low, high = document['intervals']['gIoU']
     assert low <= document['all']['gIoU'] <= high
     prompts = {line['prompt'] for line in lines}
     if name == 'reasonseg':
         assert "Please segment the 'the blue scissors' in the image." in prompts
-        assert 'all the red apples Please output the segmentation mask.' in prompts and 'by_form' in document
+        assert 'all the red apples Please output the segmentation mask.' in prompts
+        assert 'by_form' in document
     if name == 'refcoco':
         assert "Can you segment 'the blue scissors' in the image?" in prompts
     if name == 'gseval':
@@ -419,19 +423,21 @@ def test_by_torchrun(samples, tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(out.read_text())['all']['queries'] == 9 and done.stdout.count('cIoU') == 1
+    assert json.loads(out.read_text())['all']['queries'] == 9
+    assert done.stdout.count('cIoU') == 1
 
 
 @pytest.mark.parametrize(('world', 'again'), [(1, 2), (2, 1), (3, 3)])
 def test_killed_it_goes_on(samples, tmp_path, launch, world, again):
-    """kill -9 of the first process as it writes (torchrun would end the others), then the same command."""
+    """Kill -9 of the first process as it writes (torchrun would end the others), then the same command."""
     inst2seg(tmp_path / 'data', samples)
     argv = ('eval', 'inst2seg', '--data', tmp_path / 'data')
     whole, cut = tmp_path / 'whole.json', tmp_path / 'cut.json'
     assert launch(*argv, '--results', tmp_path / 'whole', '--json', whole)[0] == [0]
     place = 'instructsam.train.evaluation.running.run_folder:Writer._append'
     codes, _ = launch(*argv, '--results', tmp_path / 'cut', '--json', cut, world=world, kill=(place, 3))
-    assert codes[0] == -9 and not cut.exists()
+    assert codes[0] == -9
+    assert not cut.exists()
     before = lines_of(tmp_path / 'cut')
     assert before
     with (tmp_path / 'cut' / 'results-00000.jsonl').open('ab') as file:
@@ -440,7 +446,8 @@ def test_killed_it_goes_on(samples, tmp_path, launch, world, again):
     assert codes == [0] * again, text
     assert 'results-00000.jsonl: the last line was cut off' in text
     lines = [json.dumps(line) for line in lines_of(tmp_path / 'cut')]
-    assert all(json.dumps(line) in lines for line in before) and len(lines) == 9  # none was asked twice
+    assert all(json.dumps(line) in lines for line in before)
+    assert len(lines) == 9
     assert without_times(json.loads(cut.read_text())) == without_times(json.loads(whole.read_text()))
 
 
@@ -450,7 +457,8 @@ def test_a_finished_run_needs_no_model(samples, tmp_path, capsys, monkeypatch):
     assert evaluate(*argv) == 0
     said = capsys.readouterr().out
     monkeypatch.setattr('instructsam.train.evaluation.command.load_engine', None)
-    assert evaluate(*argv) == 0 and capsys.readouterr().out == said
+    assert evaluate(*argv) == 0
+    assert capsys.readouterr().out == said
     assert len(lines_of(tmp_path / 'run')) == 2
 
 
@@ -466,7 +474,10 @@ def test_other_settings_are_another_run(samples, tmp_path, capsys):
     ):
         assert evaluate(*argv, *changed) == 2
         err = capsys.readouterr().err
-        assert said in err and 'of another run' in err and '--results' in err and err.count('\n') == 1
+        assert said in err
+        assert 'of another run' in err
+        assert '--results' in err
+        assert err.count('\n') == 1
 
 
 def test_what_fails_is_named_and_tried_again(samples, tmp_path, capsys):
@@ -481,12 +492,16 @@ def test_what_fails_is_named_and_tried_again(samples, tmp_path, capsys):
     argv = ('inst2seg', '--data', data, '--results', tmp_path / 'run', '--json', out)
     assert evaluate(*argv) == SOME_FAILED
     said, document = capsys.readouterr().out, json.loads(out.read_text())
-    assert document['failed']['queries'] == 4 and document['all']['queries'] == 5
-    assert '4 samples FAILED' in said and 'later.png' in said and '[4, 4]' in said
+    assert document['failed']['queries'] == 4
+    assert document['all']['queries'] == 5
+    assert '4 samples FAILED' in said
+    assert 'later.png' in said
+    assert '[4, 4]' in said
     (tmp_path / 'later.png').write_bytes(open(there, 'rb').read())
     assert evaluate(*argv) == SOME_FAILED
     document = json.loads(out.read_text())
-    assert document['failed']['queries'] == 1 and document['all']['queries'] == 8
+    assert document['failed']['queries'] == 1
+    assert document['all']['queries'] == 8
 
 
 def test_a_broken_line_is_named(samples, tmp_path, capsys):
@@ -498,7 +513,8 @@ def test_a_broken_line_is_named(samples, tmp_path, capsys):
     file.write_text('\n'.join([header, first[:-9], second]) + '\n')
     capsys.readouterr()
     assert evaluate(*argv) == 2
-    assert f'{file}, line 2' in capsys.readouterr().err and file.read_text().count('\n') == 3
+    assert f'{file}, line 2' in capsys.readouterr().err
+    assert file.read_text().count('\n') == 3
 
 
 @pytest.mark.parametrize(
@@ -519,7 +535,9 @@ def test_bad_arguments(tmp_path, monkeypatch, capsys, arguments, said):
     except SystemExit as end:  # argparse
         code = end.code
     err = capsys.readouterr().err
-    assert code == 2 and said in err and 'error' in err
+    assert code == 2
+    assert said in err
+    assert 'error' in err
 
 
 def test_every_value_of_the_table_can_be_changed(samples, tmp_path):
@@ -552,5 +570,7 @@ def test_a_bar_shows_the_figures_so_far(monkeypatch, capsys):
 
 def test_every_row_of_the_table_is_whole():
     for benchmark in BENCHMARKS.values():
-        assert benchmark.splits and all('{' in prompt for prompt in benchmark.prompts.values())
-        assert 0 < benchmark.threshold < 1 and benchmark.empty in (0, 1)
+        assert benchmark.splits
+        assert all('{' in prompt for prompt in benchmark.prompts.values())
+        assert 0 < benchmark.threshold < 1
+        assert benchmark.empty in (0, 1)

@@ -80,12 +80,14 @@ def test_differences_are_those_of_the_figures(compared, pair):
     found = compared(*pair, threshold=0.5)  # each run has its own
     for figure, values in found['all']['figures'].items():
         a, b = (summarise(some, threshold, 1.0)['all'][figure] for some, threshold in zip(pair, (0.3, 0.5)))
-        assert values['a'] == pytest.approx(a) and values['b'] == pytest.approx(b)
+        assert values['a'] == pytest.approx(a)
+        assert values['b'] == pytest.approx(b)
         assert values['difference'] == pytest.approx(b - a)
         low, high = values['interval']
         assert low < values['difference'] < high
     assert list(found['all']['figures']) == ['mAP', 'AP50', 'gIoU', 'cIoU', 'no_target_accuracy', 'target_accuracy']
-    assert found['samples'] == found['all']['samples'] == 90 and found['settings'] == {'threshold': [0.3, 0.5]}
+    assert found['samples'] == found['all']['samples'] == 90
+    assert found['settings'] == {'threshold': [0.3, 0.5]}
 
 
 def test_against_plain_numpy(compared, pair):
@@ -101,7 +103,8 @@ def test_against_plain_numpy(compared, pair):
     assert figures['no_target_accuracy']['difference'] == pytest.approx(silent[1] - silent[0])
     assert figures['target_accuracy']['difference'] == pytest.approx(heard[0] - heard[1])
     gains = b - a
-    assert found['all']['wins'] == (gains > 1e-9).sum() > 0 and found['all']['losses'] == (gains < -1e-9).sum() > 0
+    assert found['all']['wins'] == (gains > 1e-9).sum() > 0
+    assert found['all']['losses'] == (gains < -1e-9).sum() > 0
     assert found['all']['ties'] == (abs(gains) <= 1e-9).sum() > 0
     for what, sign in (('gains', -1), ('losses', 1)):
         order = np.argsort(sign * gains, kind='stable')[:10]
@@ -154,7 +157,8 @@ def test_what_both_have_in_common_is_no_chance(compared, pair):
     near = [*first[:-1], compare(replace(pair[0][-1], masks=(), scores=()), 0.3)]
     (low, high), (least, most) = intervals(first, images)['gIoU'], paired_intervals(first, near, images)['gIoU']
     assert most - least < (high - low) / 2
-    assert paired_intervals(first, first, images)['mAP'] == (0, 0) and paired_intervals([], [], []) == {}
+    assert paired_intervals(first, first, images)['mAP'] == (0, 0)
+    assert paired_intervals([], [], []) == {}
 
 
 def test_samples_that_are_not_in_both(compared, pair):
@@ -169,7 +173,9 @@ def test_samples_that_are_not_in_both(compared, pair):
 
 def test_the_same_run(compared, pair):
     found = compared(pair[0], pair[0])
-    assert found['all']['ties'] == 90 and found['gains'] == found['losses'] == [] and found['settings'] == {}
+    assert found['all']['ties'] == 90
+    assert found['gains'] == found['losses'] == []
+    assert found['settings'] == {}
     assert all(one['difference'] == 0 and one['interval'] == [0, 0] for one in found['all']['figures'].values())
 
 
@@ -183,7 +189,8 @@ def test_table_and_json(run, pair, tmp_path, capsys):
     out, err = capsys.readouterr()
     document = json.loads((tmp_path / 'c.json').read_text())
     all_of, won = document['all']['figures']['mAP'], document['all']['wins']
-    assert err == '' and '\x1b' not in out
+    assert err == ''
+    assert '\x1b' not in out
     low, high = all_of['interval']
     sure = '' if low <= 0 <= high else '*'
     for shown in (
@@ -204,7 +211,8 @@ def test_table_and_json(run, pair, tmp_path, capsys):
     assert all(len(line) <= 80 for line in tables.splitlines() if not line.startswith(('A:', 'B:')))
     assert cli.main(['eval', 'compare', *folders, '--json', '-']) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out) == document and 'targets 2+' in err
+    assert json.loads(out) == document
+    assert 'targets 2+' in err
 
 
 def changed(outcomes, **changes):
@@ -230,7 +238,10 @@ def test_what_cannot_be_compared(run, pair, change, header, said, capsys):
     folders = [str(run('a', pair[0][:6])), str(run('b', change(pair[0][:6]), **header))]
     assert cli.main(['eval', 'compare', *folders]) == 2
     out, err = capsys.readouterr()
-    assert out == '' and said in err and err.startswith('instructsam: error: ') and err.count('\n') == 1
+    assert out == ''
+    assert said in err
+    assert err.startswith('instructsam: error: ')
+    assert err.count('\n') == 1
 
 
 @pytest.mark.parametrize(
@@ -250,4 +261,6 @@ def test_bad_arguments(run, pair, tmp_path, monkeypatch, capsys, arguments, said
     except SystemExit as end:  # argparse
         code = end.code
     out, err = capsys.readouterr()
-    assert (code, out) == (2, '') and said in err and err.count('\n') == 1
+    assert (code, out) == (2, '')
+    assert said in err
+    assert err.count('\n') == 1

@@ -93,7 +93,8 @@ def test_unions_as_recorded(compared, expected):
     for query, record in zip(queries, expected['per_record']['inst2seg'], strict=True):
         assert (query.intersection, query.union) == (record['inter'], record['union'])
         assert metrics.giou([query]) == pytest.approx(record['iou'], abs=1e-6)
-        assert query.targets == record['gt_num_objects'] and query.found == len(record['pred_rles'])
+        assert query.targets == record['gt_num_objects']
+        assert query.found == len(record['pred_rles'])
     for benchmark in ('inst2seg', 'refcoco_ap'):
         check_unions(queries, expected['metrics'][benchmark])
 
@@ -110,7 +111,8 @@ def test_by_number_of_targets_as_recorded(compared, expected):
         assert len(group) == recorded['num_samples']
         check_unions(group, recorded)
         if number == '0':  # the authors say 0, we say that there is nothing to find
-            assert recorded['mAP'] == 0 and np.isnan(metrics.figures(group)['mAP'])
+            assert recorded['mAP'] == 0
+            assert np.isnan(metrics.figures(group)['mAP'])
         else:
             check_average_precision(group, recorded)
 

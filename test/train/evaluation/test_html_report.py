@@ -108,7 +108,8 @@ def report(tmp_path, capsys):
         out = tmp_path / 'report.html'
         assert cli.main(['eval', 'report', *map(str, folders), '--out', str(out)]) == 0
         printed, err = capsys.readouterr()
-        assert printed.startswith(f'{out}: {len(folders)} run') and err == ''
+        assert printed.startswith(f'{out}: {len(folders)} run')
+        assert err == ''
         return Read(out.read_text(encoding='utf-8'))
 
     return make
@@ -159,7 +160,8 @@ def test_figures_intervals_and_the_paper(run, report, outcomes):
     found, document = report(run(outcomes)), summarise(outcomes, 0.3, 1.0)
     row, paper = found.row('run'), BENCHMARKS['inst2seg'].paper
     low, high = document['intervals']['gIoU']
-    assert row[1] == '59' and f'{document["all"]["gIoU"]:.1f} {low:.1f} – {high:.1f}' in row
+    assert row[1] == '59'
+    assert f'{document["all"]["gIoU"]:.1f} {low:.1f} – {high:.1f}' in row
     for figure in ('mAP', 'AP50', 'AP75', 'cIoU', 'no_target_accuracy', 'target_accuracy'):
         assert any(cell.startswith(f'{document["all"][figure]:.1f} ') for cell in row)
     assert {'31.5', '60.4'} < set(found.row('paper, InstructSAM-2B'))
@@ -169,14 +171,16 @@ def test_figures_intervals_and_the_paper(run, report, outcomes):
             reported = paper.get(f'test/{group} {name}', {}).get('gIoU')
             assert row[1] == str(figures['queries'])
             assert f'{figures["gIoU"]:.1f}' + (f' paper {reported}' if reported else '') in row
-    assert found.row('model')[1] == 'a/model' and found.row('threshold')[1] == '0.3'
+    assert found.row('model')[1] == 'a/model'
+    assert found.row('threshold')[1] == '0.3'
     assert found.row('coco_AP')[1] == f'{document["all"]["coco_AP"]:.1f}'
 
 
 def test_one_file_for_phones_that_loads_nothing(run, report, outcomes):
     found = report(run(outcomes))
     loaded = [value for _, attributes in found.tags for key, value in attributes.items() if key in ('src', 'href')]
-    assert loaded and all(value.startswith(('data:image/jpeg;base64,', '#')) for value in loaded)
+    assert loaded
+    assert all(value.startswith(('data:image/jpeg;base64,', '#')) for value in loaded)
     assert not re.search(r'url\(|@import|https?:|fetch\(', found.text)
     meta = {one.get('name', one.get('http-equiv')): one.get('content') for tag, one in found.tags if tag == 'meta'}
     assert meta['viewport'] == 'width=device-width, initial-scale=1'
@@ -198,7 +202,8 @@ def test_the_cases(run, report, outcomes):
         return [one.query.id for one in (firsts + rest)[:count]]
 
     twelve = worst(asked, 12)
-    assert found.ids()[:12] == twelve and len({name.split('-')[0] for name in twelve}) == 12
+    assert found.ids()[:12] == twelve
+    assert len({name.split('-')[0] for name in twelve}) == 12
     filled = [one for one in asked if measured[one.query.id].union and one.query.id not in twelve]
     best = sorted(filled, key=lambda one: -measured[one.query.id].iou(1.0))[:12]
     assert found.ids()[12:24] == [one.query.id for one in best]
@@ -225,7 +230,8 @@ def test_what_a_card_says(run, report, outcomes):
     by_id = {one.query.id: one for one in outcomes}
     for name, card in zip(found.ids(), found.cards):
         one, measured = by_id[name], compare(by_id[name], 0.3)
-        assert one.query.text in card['text'] and one.answer in card['text']
+        assert one.query.text in card['text']
+        assert one.answer in card['text']
         assert ('expected thing' in card['text']) == (one.answer == 'a stone')
         shown = f'{measured.iou(1.0):.2f}' if measured.union else '–'
         meant, seen = measured.targets or 'nothing', measured.found or 'nothing'
@@ -243,7 +249,8 @@ def test_what_a_card_says(run, report, outcomes):
 
 def test_failed_samples_are_named(run, report, outcomes):
     found = report(run(outcomes))
-    assert '1 samples failed' in found.text and '<li><b>2-2</b>: too long</li>' in found.text
+    assert '1 samples failed' in found.text
+    assert '<li><b>2-2</b>: too long</li>' in found.text
 
 
 def test_nothing_from_data_is_markup(run, report, outcomes):
@@ -262,8 +269,10 @@ def test_nothing_from_data_is_markup(run, report, outcomes):
         Outcome((0, 1, 2), 'b', Query('0-1', 'b'), error=SCRIPT),
     ]
     clean, found = report(run(outcomes)), report(run(bad, SCRIPT[:7], model=SCRIPT, seed={'<b>': SCRIPT}))
-    assert found.scripts == clean.scripts == 1 and '<script>document' not in found.text
-    assert found.cards[0]['text'].count(SCRIPT) >= 3 and found.cards[0]['members'][1] == f'kind:\'{SCRIPT}"'
+    assert found.scripts == clean.scripts == 1
+    assert '<script>document' not in found.text
+    assert found.cards[0]['text'].count(SCRIPT) >= 3
+    assert found.cards[0]['members'][1] == f'kind:\'{SCRIPT}"'
     assert {tag for tag, _ in found.tags} <= {tag for tag, _ in clean.tags} | {'p', 'ul', 'li'}
     assert not {key for _, attributes in found.tags for key in attributes if key.startswith('on')}
 
@@ -288,7 +297,8 @@ def test_runs_of_nothing(run, report, outcomes):
     of_nothing = [Outcome((0, 0, 1), 'a', query, masks=(square(1, 1),), scores=(0.5,), timings_ms=times)]
     found = report(run(failed, 'failed'), run(silent, 'silent'), run(of_nothing, 'of_nothing'), run([], 'empty'))
     assert [found.row(name)[1] for name in ('failed', 'silent', 'of_nothing', 'empty')] == ['0', '60', '1', '0']
-    assert '60 samples failed' in found.text and found.text.count('<svg') == 1
+    assert '60 samples failed' in found.text
+    assert found.text.count('<svg') == 1
 
 
 def test_the_built_in_model_is_told(run, report, outcomes):
@@ -331,14 +341,18 @@ def test_pictures():
         mask[y : y + height, x : x + width] = True
         masks[name] = Rle.encode(mask)
     drawn = page.draw(image, (masks['truth'], masks['thin']), (masks['found'],), masks['ignore'])
-    assert drawn.shape == (150, 320, 3) and (image == 100).all()
-    assert tuple(drawn[40, 20]) == page.TRUTH == tuple(drawn[120, 20]) and tuple(drawn[40, 120]) == page.FOUND
+    assert drawn.shape == (150, 320, 3)
+    assert (image == 100).all()
+    assert tuple(drawn[40, 20]) == page.TRUTH == tuple(drawn[120, 20])
+    assert tuple(drawn[40, 120]) == page.FOUND
     assert (drawn[40, 40] == 100).all()  # truth is not filled, what was found is
     expected = (1 - page.FILL) * 100 + page.FILL * np.array(page.FOUND)
     assert np.allclose(drawn[40, 140], expected, atol=1)
-    assert (drawn[120, 220] < 60).all() and (drawn[75, 300] == 100).all()
+    assert (drawn[120, 220] < 60).all()
+    assert (drawn[75, 300] == 100).all()
     small = page.draw(image[:30, :40], (), (Rle.encode(np.zeros((30, 40), bool)),))
-    assert small.shape == (240, 320, 3) and (small == 100).all()
+    assert small.shape == (240, 320, 3)
+    assert (small == 100).all()
 
 
 def made_up_comparisons(rng, count=40):
@@ -358,22 +372,27 @@ def test_calibration():
         last = one.high == 1
         those = [(score, right) for score, right in pairs if one.low <= score < one.high or (last and score == 1)]
         total += len(those)
-        assert one.count == len(those) > 0 and one.high - one.low == pytest.approx(0.1)
+        assert one.count == len(those) > 0
+        assert one.high - one.low == pytest.approx(0.1)
         assert one.score == pytest.approx(np.mean([score for score, _ in those]))
         assert one.right == pytest.approx(np.mean([right for _, right in those]))
         error += len(those) / len(pairs) * abs(one.score - one.right)
-    assert total == len(pairs) and plots.calibration_error(bins) == pytest.approx(error)
+    assert total == len(pairs)
+    assert plots.calibration_error(bins) == pytest.approx(error)
     drawn = plots.calibration_svg(bins)
-    assert drawn.count('<circle') == drawn.count('class="bar"') == len(bins) and f'>{bins[-1].count}<' in drawn
+    assert drawn.count('<circle') == drawn.count('class="bar"') == len(bins)
+    assert f'>{bins[-1].count}<' in drawn
 
 
 @pytest.mark.parametrize('iou', [0.5, 0.75])
 def test_the_area_under_a_curve_is_ap(iou):
     queries = made_up_comparisons(np.random.default_rng(1))
     recall, precision = Pooled(queries).curve(iou)
-    assert (np.diff(precision) <= 0).all() and (np.diff(recall) > 0).all()
+    assert (np.diff(precision) <= 0).all()
+    assert (np.diff(recall) > 0).all()
     area = (np.diff(np.append(0, recall)) * precision).sum()
-    assert area == pytest.approx(average_precision(queries, iou)) and iou in IOUS
+    assert area == pytest.approx(average_precision(queries, iou))
+    assert iou in IOUS
     path = re.search('d="M[^"]*"', plots.precision_recall_svg({'a < b': (recall, precision)}))[0]
     assert path.count('H') == len(recall)
 
@@ -381,9 +400,12 @@ def test_the_area_under_a_curve_is_ap(iou):
 def test_plots_of_long_runs_and_of_nothing_right():
     many = np.linspace(0, 1, 10_000)
     drawn = plots.precision_recall_svg({'a < b': (many, 1 - many), 'none': (np.zeros(0), np.zeros(0))})
-    assert len(drawn) < 20_000 and 'a &lt; b' in drawn and 'nan' not in drawn
+    assert len(drawn) < 20_000
+    assert 'a &lt; b' in drawn
+    assert 'nan' not in drawn
     drawn = plots.calibration_svg([plots.Bin(0, 0.1, 2_000_000, 0, 1), plots.Bin(0.9, 1.0, 12_345, 1.0, 0.5)])
-    assert '>2M<' in drawn and '>12k<' in drawn
+    assert '>2M<' in drawn
+    assert '>12k<' in drawn
 
 
 @pytest.mark.parametrize(
@@ -411,7 +433,9 @@ def test_bad_arguments(run, outcomes, arguments, said, tmp_path, monkeypatch, ca
     except SystemExit as end:  # argparse
         code = end.code
     out, err = capsys.readouterr()
-    assert (code, out) == (2, '') and said in err and err.count('\n') == 1
+    assert (code, out) == (2, '')
+    assert said in err
+    assert err.count('\n') == 1
 
 
 @pytest.fixture
@@ -443,9 +467,11 @@ def test_in_a_browser(run, report, outcomes, browse, tmp_path):
     assert hidden == ['kind:relation' not in json.loads(one['data-members']) for one in cards]
     assert {*hidden} == {True, False}
     rows = {one['data-member']: one.get('class') for _, one in seen.tags if 'data-member' in one}
-    assert rows.pop('kind:relation') == 'chosen' and not any(rows.values())
+    assert rows.pop('kind:relation') == 'chosen'
+    assert not any(rows.values())
     root = dict(seen.tags)['html']
-    assert root['data-filter'] == 'kind:relation' and 'data-broken' not in root
+    assert root['data-filter'] == 'kind:relation'
+    assert 'data-broken' not in root
 
     # headless Chromium has no window below 500 px, but frames of any width
     frame = tmp_path / 'frame.html'
@@ -459,4 +485,6 @@ def test_in_a_browser(run, report, outcomes, browse, tmp_path):
 
     browse(url, f'--screenshot={tmp_path / "shown.png"}')
     shown = np.asarray(Image.open(tmp_path / 'shown.png').convert('L'))
-    assert shown.shape == (740, 360) and shown.std() > 10 and Path(tmp_path / 'shown.png').stat().st_size > 10_000
+    assert shown.shape == (740, 360)
+    assert shown.std() > 10
+    assert Path(tmp_path / 'shown.png').stat().st_size > 10_000

@@ -41,16 +41,22 @@ def test_a_missed_target_costs_recall():
 
 def test_ap_ranks_what_the_threshold_leaves_out():
     low = query([(square(0), 0.2)], [square(0)])
-    assert metrics.average_precision([low], 0.5) == 1 and metrics.giou([low]) == 0
-    assert low.found == 0 and (low.intersection, low.union) == (0, 100)
+    assert metrics.average_precision([low], 0.5) == 1
+    assert metrics.giou([low]) == 0
+    assert low.found == 0
+    assert (low.intersection, low.union) == (0, 100)
 
 
 def test_no_target_accuracy_and_the_rule_for_nothing():
     silent, talks, other = query([(square(0), 0.4)], []), query([(square(0), 0.9)], []), query([], [square(0)])
     assert metrics.no_target_accuracy([silent, talks, other]) == 0.5
-    assert metrics.giou([silent, talks]) == 0.5 and metrics.giou([silent, talks], empty=0) == 0
-    assert metrics.ciou([silent]) == 1 and metrics.ciou([silent], empty=0) == 0
-    assert np.isnan(metrics.no_target_accuracy([other])) and np.isnan(metrics.giou([])) and np.isnan(metrics.ciou([]))
+    assert metrics.giou([silent, talks]) == 0.5
+    assert metrics.giou([silent, talks], empty=0) == 0
+    assert metrics.ciou([silent]) == 1
+    assert metrics.ciou([silent], empty=0) == 0
+    assert np.isnan(metrics.no_target_accuracy([other]))
+    assert np.isnan(metrics.giou([]))
+    assert np.isnan(metrics.ciou([]))
 
 
 def test_what_is_ignored_counts_neither_way():

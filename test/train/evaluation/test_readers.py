@@ -180,7 +180,7 @@ def test_roborefit_of_a_real_frame(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'changes, message',
+    ('changes', 'message'),
     [
         ({'text': ' '}, "a text under 'text'"),
         ({'text': 5}, "a text under 'text'"),
@@ -265,7 +265,7 @@ def test_inst2seg(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'mask, message',
+    ('mask', 'message'),
     [
         (rle(CUP[:10]), 'of size [10, 30] on an image of [20, 30]'),
         ({'size': list(SIZE), 'counts': rle(CUP)['counts'][:-1] + 'o'}, 'cut short'),
@@ -390,7 +390,7 @@ def test_refcoco(tmp_path, folder, place):
 
 
 @pytest.mark.parametrize(
-    'broken, message',
+    ('broken', 'message'),
     [
         (ref(99, 'x'), 'no annotation 99 of the image 7'),
         (ref(4, 'x'), 'no annotation 4 of the image 7'),
@@ -460,7 +460,7 @@ def test_pickles_of_any_protocol(tmp_path, protocol):
 
 
 @pytest.mark.parametrize(
-    'text, expected',
+    ('text', 'expected'),
     [
         (b"S'caf\\xc3\\xa9'\n", 'café'),  # str of Python 2: UTF-8, else Latin-1
         (b"S'caf\\xe9'\n", 'café'),
@@ -606,7 +606,7 @@ def test_reasonseg(reasonseg, folder):
 
 
 @pytest.mark.parametrize('order', [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
-@pytest.mark.parametrize('outer, inner', [('target', 'ignore'), ('ignore', 'target')])
+@pytest.mark.parametrize(('outer', 'inner'), [('target', 'ignore'), ('ignore', 'target')])
 def test_reasonseg_smaller_outlines_win(reasonseg, order, outer, inner):
     shapes = [outline(outer, *LARGE), outline(inner, *SMALL), outline(outer, *TINY)]
     record = {'text': ['x'], 'is_sentence': True, 'shapes': [shapes[i] for i in order]}
@@ -624,7 +624,8 @@ def test_reasonseg_images_upright(reasonseg):
     picture(data / 'val' / 'a.jpg', SIZE, exif=exif)
     [mask] = masks(queries(read('reasonseg', data, 'val'))['a'])
     assert mask.shape == (WIDTH, HEIGHT)
-    assert mask[22:28, 3:9].all() and mask.sum() == 36
+    assert mask[22:28, 3:9].all()
+    assert mask.sum() == 36
 
 
 def test_reasonseg_files_of_windows(reasonseg):
@@ -636,7 +637,7 @@ def test_reasonseg_files_of_windows(reasonseg):
 
 
 @pytest.mark.parametrize(
-    'changes, size, message',
+    ('changes', 'size', 'message'),
     [
         ({}, None, 'a.jpg'),
         ({'shapes': []}, SIZE, 'list of shapes'),
@@ -830,7 +831,7 @@ def test_files_to_choose_from(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'content, message',
+    ('content', 'message'),
     [
         ('[]', 'test.json is empty'),
         ('{}', 'test.json holds a dict, expected a list'),

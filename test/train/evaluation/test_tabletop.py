@@ -11,12 +11,12 @@ from instructsam.core import cli
 from instructsam.core.result import Instance, Result
 
 pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
-from instructsam.train.evaluation import command as eval_command  # noqa: E402
-from instructsam.train.evaluation.figures.summary import summarise  # noqa: E402
-from instructsam.train.evaluation.running.prompting import Asking, ask_all  # noqa: E402
-from instructsam.train.evaluation.running.sources import TabletopSource  # noqa: E402
-from instructsam.train.evaluation.tabletop import draw  # noqa: E402
-from instructsam.train.tabletop.language.instructions import KINDS  # noqa: E402
+from instructsam.train.evaluation import command as eval_command
+from instructsam.train.evaluation.figures.summary import summarise
+from instructsam.train.evaluation.running.prompting import Asking, ask_all
+from instructsam.train.evaluation.running.sources import TabletopSource
+from instructsam.train.evaluation.tabletop import draw
+from instructsam.train.tabletop.language.instructions import KINDS
 
 SEED, SCENES = 11, 5
 pytestmark = pytest.mark.usefixtures('opengl')
@@ -91,14 +91,17 @@ def test_the_truth_scores_100_everywhere(scenes, split):
         assert {group[name] for name in (*FOUND, 'no_target_accuracy', 'answer_accuracy')} <= {100, None}
         assert group['gIoU'] == group['cIoU'] == group['answer_accuracy'] == 100
     assert found['all']['mAP'] == 100
-    assert found['by_targets']['0']['mAP'] is None and found['by_targets']['0']['no_target_accuracy'] == 100
-    assert found['by_targets']['2+']['mAP'] == 100 and found['by_targets']['2+']['no_target_accuracy'] is None
+    assert found['by_targets']['0']['mAP'] is None
+    assert found['by_targets']['0']['no_target_accuracy'] == 100
+    assert found['by_targets']['2+']['mAP'] == 100
+    assert found['by_targets']['2+']['no_target_accuracy'] is None
 
 
 def test_everything_is_no_good_answer(scenes):
     found = figures(Everything, scenes['test'])
     assert found['all']['no_target_accuracy'] == 0 == found['by_targets']['0']['gIoU']
-    assert 0 < found['by_targets']['1']['mAP'] < 60 and 0 < found['all']['gIoU'] < 60
+    assert 0 < found['by_targets']['1']['mAP'] < 60
+    assert 0 < found['all']['gIoU'] < 60
     assert found['by_targets']['2+']['mAP'] < 100
 
 
@@ -110,7 +113,8 @@ def test_nothing_is_no_good_answer_either(scenes):
 
 def test_what_is_below_the_threshold_counts_in_ap_alone(scenes):
     found = figures(Unsure, scenes['test'])
-    assert found['all']['mAP'] == 100 and found['by_targets']['1']['gIoU'] == 0
+    assert found['all']['mAP'] == 100
+    assert found['by_targets']['1']['gIoU'] == 0
     assert figures(Unsure, scenes['test'], threshold=0.2)['by_targets']['1']['gIoU'] == 100
 
 
@@ -121,7 +125,8 @@ def test_groups_add_up(scenes):
     for group in ('by_targets', 'by_kind'):
         assert sum(one['queries'] for one in found[group].values()) == asked
     assert set(found['by_kind']) <= {*KINDS, 'none'}
-    assert set(found['by_novelty']) <= {'pair', 'combination', 'wording'} and found['by_novelty']
+    assert set(found['by_novelty']) <= {'pair', 'combination', 'wording'}
+    assert found['by_novelty']
     assert 'by_novelty' not in figures(Oracle, scenes['test'])
 
 
@@ -129,7 +134,8 @@ def test_how_the_engine_is_asked(scenes):
     drawn = scenes['test']
     oracle = Oracle(drawn)
     outcomes = list(ask_all(oracle, drawn, Asking(max_new_tokens=7)))
-    assert oracle.encoded == SCENES and len(oracle.asked) == len(outcomes)
+    assert oracle.encoded == SCENES
+    assert len(oracle.asked) == len(outcomes)
     wanted = {'score_threshold': 0.05, 'answer': None, 'max_new_tokens': 7, 'suppress_duplicates': True}
     assert all(options == wanted for _, options in oracle.asked)
     assert all(one.timings_ms['segment'] > 0 for one in outcomes)
@@ -155,14 +161,16 @@ def test_an_answer_is_right_if_its_phrases_are(scenes):
             return replace(super().segment(*args, **options), phrases=('thing',))
 
     found = figures(Mumbler, scenes['test'])['all']
-    assert found['answer_accuracy'] == 0 and found['mAP'] == 100
+    assert found['answer_accuracy'] == 0
+    assert found['mAP'] == 100
 
 
 def test_one_kind(scenes):
     kinds = ['category', 'none']
     drawn = [scene for _, scene in TabletopSource('test', SEED, SCENES, kinds).open(range(SCENES))]
     wanted = [[one.text for one in scene.queries if one.groups['kind'] in kinds] for scene in scenes['test']]
-    assert [[one.text for one in scene.queries] for scene in drawn] == wanted and any(wanted)
+    assert [[one.text for one in scene.queries] for scene in drawn] == wanted
+    assert any(wanted)
 
 
 def test_a_limit(scenes):
@@ -174,7 +182,8 @@ def test_a_limit(scenes):
     drawn = [scene for _, scene in source.open(range(2))]
     assert [one.text for scene in drawn for one in scene.queries] == [one.text for one in wanted]
     ((position, last),) = source.open([1])
-    assert position == 1 and len(last.queries) == 2
+    assert position == 1
+    assert len(last.queries) == 2
 
 
 @pytest.fixture
@@ -215,9 +224,11 @@ def test_table_and_json(command, tmp_path):
         'model': 'tabletop',
         'device': 'cpu',
     }
-    assert settings.items() <= document.items() and document['all']['gIoU'] == 100
+    assert settings.items() <= document.items()
+    assert document['all']['gIoU'] == 100
     code, out, err = command('tabletop', '--scenes', '2', '--json', '-')
-    assert code == 0 and 'targets 2+' in err
+    assert code == 0
+    assert 'targets 2+' in err
     assert json.loads(out)['by_kind'].keys() == document['by_kind'].keys()
 
 
@@ -241,8 +252,10 @@ def test_table_and_json(command, tmp_path):
 )
 def test_bad_arguments(command, arguments, said):
     code, out, err = command(*arguments)
-    assert (code, out) == (2, '') and said in err
-    assert err.startswith('instructsam: error: ') and err.count('\n') == 1
+    assert (code, out) == (2, '')
+    assert said in err
+    assert err.startswith('instructsam: error: ')
+    assert err.count('\n') == 1
 
 
 def test_no_instruction_of_a_kind(command, scenes, monkeypatch):
@@ -251,7 +264,8 @@ def test_no_instruction_of_a_kind(command, scenes, monkeypatch):
         lambda function, values, workers: (replace(scenes['test'][0], queries=()) for _ in values),
     )
     code, _, err = command('tabletop', '--kinds', 'none', '--scenes', '1')
-    assert code == 2 and 'nothing to ask' in err
+    assert code == 2
+    assert 'nothing to ask' in err
 
 
 def test_the_built_in_model(tmp_path, capfd):
@@ -260,11 +274,15 @@ def test_the_built_in_model(tmp_path, capfd):
     assert cli.main(['eval', 'tabletop', *chosen, '--results', str(tmp_path / 'run')]) == 0
     out, err = capfd.readouterr()
     document = json.loads(path.read_text())
-    assert document['warning'] in out and 'rendered tables only' in out and 'scenes' not in err
+    assert document['warning'] in out
+    assert 'rendered tables only' in out
+    assert 'scenes' not in err
     drawn = [draw(index, 'unseen', 5) for index in range(2)]  # in this process, with the same outcome
     assert document['all']['queries'] == sum(len(scene.queries) for scene in drawn)
-    assert document['all']['latency_ms'] > 1 and 10 < document['all']['mAP'] < 100  # it has learned something
-    assert document['all']['answer_accuracy'] is None and 'by_novelty' in document
+    assert document['all']['latency_ms'] > 1
+    assert 10 < document['all']['mAP'] < 100
+    assert document['all']['answer_accuracy'] is None
+    assert 'by_novelty' in document
     assert 'torch' in sys.modules
 
 

@@ -84,7 +84,8 @@ def test_kept_beside_the_plain_weights_and_merged(model, tmp_path, capsys):
     training = kept(adapted(model), tmp_path / 'run')
     expected = answer(model)
     stored = load_file(tmp_path / 'run' / 'model.safetensors')
-    assert stored.keys() == plain.keys() and all(torch.equal(stored[name], plain[name]) for name in plain)
+    assert stored.keys() == plain.keys()
+    assert all(torch.equal(stored[name], plain[name]) for name in plain)
     assert json.loads((tmp_path / 'run' / 'adapter_config.json').read_text())['peft_type'] == 'LORA'
     again = read_stage(training, tmp_path / 'run')
     assert all(torch.equal(tensor, again[name]) for name, tensor in training.state_dict().items())
@@ -106,7 +107,8 @@ def test_kept_beside_the_plain_weights_and_merged(model, tmp_path, capsys):
     ):
         assert main(['train', 'merge', str(tmp_path / source), str(tmp_path / out)]) == 2
         printed = capsys.readouterr().err
-        assert message in printed and len(printed.splitlines()) == 1
+        assert message in printed
+        assert len(printed.splitlines()) == 1
     assert main(['train', 'merge', str(tmp_path / 'run'), str(tmp_path / 'new')]) == 0
 
 

@@ -14,7 +14,8 @@ def test_singular_values_are_about_one(shape):
     torch.manual_seed(0)
     matrix = torch.randn(shape, dtype=torch.float64) * 1e-3
     values = torch.linalg.svdvals(orthogonalise(matrix))
-    assert values.min() > 0.6 and values.max() < 1.3
+    assert values.min() > 0.6
+    assert values.max() < 1.3
     # the directions are kept: U and V of the matrix turn it into the diagonal
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
     inner = u.T @ orthogonalise(matrix) @ v.T
@@ -73,7 +74,8 @@ def test_what_is_not_orthogonal_learns_by_adamw(model):
     for each, optimiser in ((model, ours), (reference, torch.optim.AdamW(groups, betas=(0.9, 0.98)))):
         each(x).square().mean().backward()
         optimiser.step()
-    assert torch.equal(model[2].weight, reference[2].weight) and torch.equal(model[2].bias, reference[2].bias)
+    assert torch.equal(model[2].weight, reference[2].weight)
+    assert torch.equal(model[2].bias, reference[2].bias)
 
 
 def test_goes_on_from_its_state_to_the_bit(model):

@@ -26,10 +26,14 @@ def test_the_published_stages():
     assert (two.rates.language, two.rates.decoder, two.batch_size * two.accumulation) == (2e-6, 5e-6, 1)
     for recipe in (one, two):
         assert recipe.rates.vision == recipe.rates.projector == recipe.rates.language
-        assert recipe.rates.image_encoder == 0 and recipe.betas == (0.9, 0.999) and recipe.epochs == 1
+        assert recipe.rates.image_encoder == 0
+        assert recipe.betas == (0.9, 0.999)
+        assert recipe.epochs == 1
         assert (recipe.lora.rank, recipe.lora.alpha, recipe.lora.dropout) == (64, 16, 0.05)
-        assert recipe.max_pixels == 8192 * 32 * 32 and recipe.objective.sample_points == 12544
-    assert two.model == f'{one.output}/final' and one.lora.merge
+        assert recipe.max_pixels == 8192 * 32 * 32
+        assert recipe.objective.sample_points == 12544
+    assert two.model == f'{one.output}/final'
+    assert one.lora.merge
     assert [entry['repeat'] for entry in one.data] == [10] * 6 + [1] * 9
     assert [entry['repeat'] for entry in two.data] == [10] + [2] * 6 + [1] * 2
     assert json.loads((CONFIGS / 'deepspeed_zero1.json').read_text())['zero_optimization']['stage'] == 1
@@ -42,7 +46,8 @@ def test_max_pixels_caps_what_the_model_folder_says(mix):
     config = ModelConfig.from_folder(folder)
     own = Collator.from_folder(folder, config).preprocessor
     capped = Collator.from_folder(folder, config, max_pixels=own.max_pixels // 2).preprocessor
-    assert capped.max_pixels == own.max_pixels // 2 and capped.min_pixels == own.min_pixels
+    assert capped.max_pixels == own.max_pixels // 2
+    assert capped.min_pixels == own.min_pixels
     assert Collator.from_folder(folder, config, max_pixels=2 * own.max_pixels).preprocessor == own
 
 
@@ -83,7 +88,7 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize('change, message', CHANGES, ids=[change for change, _ in CHANGES])
+@pytest.mark.parametrize(('change', 'message'), CHANGES, ids=[change for change, _ in CHANGES])
 def test_one_line_says_what_is_wrong(recipe, capsys, change, message):
     assert main(['train', str(recipe('run')), change]) == 2
     printed = capsys.readouterr().err
@@ -102,7 +107,8 @@ def test_files_that_are_no_recipe(tmp_path, capsys):
         (tmp_path / name).write_bytes(content)
         assert main(['train', str(tmp_path / name)]) == 2
         printed = capsys.readouterr().err
-        assert len(printed.splitlines()) == 1 and message in printed
+        assert len(printed.splitlines()) == 1
+        assert message in printed
     assert main(['train', str(tmp_path / 'absent')]) == 2
     assert 'cannot be read: No such file' in capsys.readouterr().err
 

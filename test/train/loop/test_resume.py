@@ -33,7 +33,8 @@ def outcome(output):
 
 def assert_same(one, other):
     (one, rows), (other, other_rows) = one, other
-    assert rows == other_rows and [row['step'] for row in rows] == [str(step) for step in range(1, STEPS + 1)]
+    assert rows == other_rows
+    assert [row['step'] for row in rows] == [str(step) for step in range(1, STEPS + 1)]
     assert one.keys() == other.keys()
     for key, tensors in one.items():
         assert tensors.keys() == other[key].keys()
@@ -63,7 +64,8 @@ def test_killed_in_one_process(launch, recipe, tmp_path, few):
     for place in places:
         codes, text = launch('train', killed, kill=place)
         assert codes == [-signal.SIGKILL], text
-    assert last_checkpoint(output).name == f'checkpoint-{STEPS}' and not (output / 'final').exists()
+    assert last_checkpoint(output).name == f'checkpoint-{STEPS}'
+    assert not (output / 'final').exists()
     codes, text = launch('train', killed)
     assert codes == [0], text
     assert_same(outcome(tmp_path / 'whole'), outcome(output))
@@ -114,7 +116,7 @@ def kill_torchrun_at(line_start, path):
 
 
 def kill_group(leader):
-    """kill -9 of a process with its session: torchrun's workers have groups of their own."""
+    """Kill -9 of a process with its session: torchrun's workers have groups of their own."""
     for pid in filter(str.isdecimal, os.listdir('/proc')):
         try:
             if os.getsid(int(pid)) == leader:

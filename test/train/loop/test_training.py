@@ -40,7 +40,7 @@ def test_two_samples_are_a_step_however_they_are_spread(launch, recipe, tmp_path
     """As one batch, one after the other, or in two processes: the same losses, gradients and parameters."""
     keys = {'model': str(start_model(dropout=0.0)), 'lora': {'rank': 2, 'dropout': 0.0}, 'steps': 3, 'save_every': 9}
     # AdamW takes a step of about the rate whatever a gradient's size, also where it is nothing but rounding
-    keys['rates'] = {name: 2e-5 for name in ('language', 'vision', 'projector', 'decoder')}
+    keys['rates'] = dict.fromkeys(('language', 'vision', 'projector', 'decoder'), 2e-05)
     codes, text = launch('train', recipe('batch', batch_size=2, **keys))
     assert codes == [0], text
     expected = load_file(tmp_path / 'batch' / 'final' / 'model.safetensors')
@@ -123,7 +123,8 @@ def test_broken_records_are_skipped_until_they_are_too_many(launch, recipe, tmp_
     codes, text = launch('train', recipe('many', data=many, batch_size=17, steps=1, workers=workers))
     lines = [line for line in text.splitlines() if line.startswith('instructsam')]
     assert codes == [2] and len(lines) == 1 and 'Traceback' not in text, text
-    assert lines[0].startswith('instructsam: error: 11 of ') and 'records are broken' in lines[0]
+    assert lines[0].startswith('instructsam: error: 11 of ')
+    assert 'records are broken' in lines[0]
 
 
 def test_another_configuration_is_not_gone_on_with(recipe, tmp_path, start_model, capsys):

@@ -96,14 +96,18 @@ def test_a_run_goes_on_as_if_it_had_not_been_watched(recipes, tmp_path, stage, t
     weights, states = train(replace(recipe, validation=()), tmp_path / 'alone')
     watched, after = train(recipe, tmp_path / 'watched')
     assert [name for name in weights if not torch.equal(weights[name], watched[name])] == []
-    assert states[0] == after[0] and torch.equal(states[2], after[2])
+    assert states[0] == after[0]
+    assert torch.equal(states[2], after[2])
     assert all(np.array_equal(a, b) for a, b in zip(states[1], after[1]))
     alone, seen = (rows_of(tmp_path / name / 'log.csv') for name in ('alone', 'watched'))
-    assert [row['loss'] for row in alone] == [row['loss'] for row in seen] and len(seen) == 4
+    assert [row['loss'] for row in alone] == [row['loss'] for row in seen]
+    assert len(seen) == 4
 
     rows = rows_of(tmp_path / 'watched' / 'validation.csv')
-    assert [row['step'] for row in rows] == ['2', '4'] and not (tmp_path / 'alone' / 'validation.csv').exists()
-    assert {f'val_{term}' for term in terms} <= rows[0].keys() and rows[0] != rows[1]
+    assert [row['step'] for row in rows] == ['2', '4']
+    assert not (tmp_path / 'alone' / 'validation.csv').exists()
+    assert {f'val_{term}' for term in terms} <= rows[0].keys()
+    assert rows[0] != rows[1]
     for row in rows:
         values = {name: float(value) for name, value in row.items() if name != 'step'}
         assert values.pop('val_loss') == pytest.approx(sum(values.values()), rel=1e-3)
@@ -112,7 +116,8 @@ def test_a_run_goes_on_as_if_it_had_not_been_watched(recipes, tmp_path, stage, t
     for path in strips:
         image = np.asarray(Image.open(path))
         width = sheet.GAP_PX + pictures.COLUMNS * (pictures.SIDE_PX + sheet.GAP_PX)
-        assert image.shape == (height + sheet.GAP_PX, width, 3) and image.std() > 10
+        assert image.shape == (height + sheet.GAP_PX, width, 3)
+        assert image.std() > 10
 
 
 def test_tensorboard(recipes, tmp_path):
@@ -152,7 +157,8 @@ def test_only_so_many_samples(recipes, tmp_path, monkeypatch):
     train(replace(alone, validation=()), tmp_path / 'a')
     first = len(read)
     train(alone, tmp_path / 'b')
-    assert set(read[2 * first :]) == {0, 2} and len(read) == 2 * first + 4  # losses, pictures
+    assert set(read[2 * first :]) == {0, 2}
+    assert len(read) == 2 * first + 4
 
 
 def test_rows_past_a_checkpoint_go(tmp_path):
@@ -164,7 +170,9 @@ def test_rows_past_a_checkpoint_go(tmp_path):
 
 
 def test_evenly():
-    assert evenly(range(10), 5) == [0, 2, 4, 6, 8] and evenly([7, 8], 5) == [7, 8] and evenly([], 5) == []
+    assert evenly(range(10), 5) == [0, 2, 4, 6, 8]
+    assert evenly([7, 8], 5) == [7, 8]
+    assert evenly([], 5) == []
 
 
 def test_the_live_line_stays_on_one_line(tmp_path, monkeypatch):
@@ -184,8 +192,11 @@ def test_the_live_line_stays_on_one_line(tmp_path, monkeypatch):
     progress.on_log(args, state, None, logs={'eval_loss': 2.5, 'eval_runtime': 100.0})
     progress.on_train_end(args, state, None)
     first, second, evaluated = screen.getvalue().split('\r\033[K')[1:]
-    assert first.startswith('step 1/9 loss 1.5 ') and second.startswith('step 2/9') and '\n' not in first + second
-    assert max(len(first), len(second)) == 59 and evaluated == 'step 2/9 validation loss 2.5\n\n'
+    assert first.startswith('step 1/9 loss 1.5 ')
+    assert second.startswith('step 2/9')
+    assert '\n' not in first + second
+    assert max(len(first), len(second)) == 59
+    assert evaluated == 'step 2/9 validation loss 2.5\n\n'
     assert len(rows_of(tmp_path / 'log.csv')) == 2
     now, peak = memory_gib()
     assert 0.05 < now <= peak * 1.01

@@ -80,7 +80,8 @@ def test_fused_features_tell_the_places_of_their_phrase(scene):
     encoded = torch.zeros(4, CELLS, CELLS, WIDTH)
     encoded[..., 0] = 2 * torch.nn.functional.avg_pool2d(unions, SIDE // CELLS)[:, 0] - 1
     value, count = alignment.of_fused(encoded, batch.masks)['align_fused']
-    assert value.item() == pytest.approx(0, abs=1e-3) and count == 'phrases'
+    assert value.item() == pytest.approx(0, abs=1e-3)
+    assert count == 'phrases'
     assert alignment.of_fused(-encoded, batch.masks)['align_fused'][0] > 100
 
 

@@ -63,7 +63,9 @@ def test_nothing_there_teaches_absence():
     logits = torch.zeros(4, requires_grad=True)
     terms, found = phrase_terms(masks, logits, truth[:0], PAPER)
     terms.presence.backward()
-    assert found.tolist() == [-1] * 4 and terms.masks == 0 and float(terms.bce) == 0
+    assert found.tolist() == [-1] * 4
+    assert terms.masks == 0
+    assert float(terms.bce) == 0
     assert (logits.grad > 0).all()
 
 
@@ -73,25 +75,32 @@ def test_points_estimate_the_dense_loss_in_sign_and_gradient():
     torch.manual_seed(0)
     terms, _ = phrase_terms(masks, torch.zeros(4), truth, Objective(sample_points=500))
     (terms.bce + terms.dice).backward()
-    assert terms.masks == 2 and masks.grad[0].any() and masks.grad[2].any() and not masks.grad[1].any()
+    assert terms.masks == 2
+    assert masks.grad[0].any()
+    assert masks.grad[2].any()
+    assert not masks.grad[1].any()
 
 
 def test_box_projections():
     """A mask that just fills its box has next to no loss; the same mask in another place has much. Shape inside the box
-    is free."""
+    is free.
+    """
     box = torch.tensor([[0.25, 0.25, 0.75, 0.75]])
     inside, cross, elsewhere = (torch.full((1, 16, 16), -20.0) for _ in range(3))
     inside[0, 4:12, 4:12] = 20
     cross[0, 4:12, 7:9], cross[0, 7:9, 4:12] = 20, 20
     elsewhere[0, :8, :8] = 20
     losses = [float(box_terms(m, torch.zeros(1), box, PAPER)[0].dice) for m in (inside, cross, elsewhere)]
-    assert losses[0] == pytest.approx(0, abs=1e-3) and losses[1] == pytest.approx(0, abs=1e-3)
+    assert losses[0] == pytest.approx(0, abs=1e-3)
+    assert losses[1] == pytest.approx(0, abs=1e-3)
     assert losses[2] > 0.3
 
 
 def test_a_box_thinner_than_a_pixel_still_fills_one():
     terms, found = box_terms(torch.zeros(2, 8, 8), torch.zeros(2), torch.tensor([[0.5, 0.5, 0.501, 0.501]]), PAPER)
-    assert terms.masks == 1 and (found >= 0).sum() == 1 and torch.isfinite(terms.dice)
+    assert terms.masks == 1
+    assert (found >= 0).sum() == 1
+    assert torch.isfinite(terms.dice)
 
 
 def test_terms_add_up_over_batches():
@@ -100,7 +109,8 @@ def test_terms_add_up_over_batches():
     one, _ = phrase_terms(masks, torch.zeros(4), truth, PAPER)
     other, _ = phrase_terms(masks, torch.zeros(4), truth[:1], PAPER)
     both = one + other
-    assert isinstance(both, Terms) and (both.masks, both.phrases) == (3, 2)
+    assert isinstance(both, Terms)
+    assert (both.masks, both.phrases) == (3, 2)
     assert float(both.losses(PAPER)['mask_bce']) == pytest.approx(2 * float(one.bce + other.bce) / 3)
 
 

@@ -73,7 +73,9 @@ def test_a_slot_that_points_elsewhere_costs_and_learns(masks):
     with torch.no_grad():
         hidden[0, ROWS * COLUMNS, 1] = -SURE  # points at everything but the second object, and says that it is absent
     losses = pointing(hidden, batch_of(masks))
-    assert losses['point_mask'][0] > 1 and losses['point_box'][0] > 0.1 and losses['point_presence'][0] > 1
+    assert losses['point_mask'][0] > 1
+    assert losses['point_box'][0] > 0.1
+    assert losses['point_presence'][0] > 1
     sum(value for value, _ in losses.values()).backward()
     assert hidden.grad[0, ROWS * COLUMNS :][:3, 1].min() < -1e-3  # one of the slots is led to the second object
     assert hidden.grad[0, -3:].abs().max() < 1e-5  # nothing is wrong with the other phrase

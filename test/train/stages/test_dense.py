@@ -93,8 +93,10 @@ def test_labels():
     mug, book = CATEGORY['mug'], CATEGORY['book']
     assert labels.category[0, :4, :4].unique().tolist() == [mug]
     assert labels.category[0, 2:6, 5:7].unique().tolist() == [book]
-    assert (labels.category[0] == book).sum() == 8 and (labels.category[0] == 0).sum() == 40
-    assert labels.color[0, 0, 0] == COLOR['red'] and labels.color[0, 3, 5] == COLOR['blue']
+    assert (labels.category[0] == book).sum() == 8
+    assert (labels.category[0] == 0).sum() == 40
+    assert labels.color[0, 0, 0] == COLOR['red']
+    assert labels.color[0, 3, 5] == COLOR['blue']
     # the cell in row 3, column 5 has its middle at (5.5 / 8, 3.5 / 8); the book reaches from 5/8 to 7/8, 2/8 to 6/8
     assert labels.borders[0, :, 3, 5].mul(16).tolist() == [1, 3, 3, 5]
 
@@ -124,7 +126,8 @@ def test_a_coarse_cell_is_a_mix():
         logits[..., 2, 0] = np.log(1 - share)
         return _terms(logits, labels)['category']
 
-    assert cost(0.5) < cost(0.4) and cost(0.5) < cost(0.6)
+    assert cost(0.5) < cost(0.4)
+    assert cost(0.5) < cost(0.6)
 
 
 def test_pictures_are_mirrored_with_their_labels(folder):
@@ -134,7 +137,8 @@ def test_pictures_are_mirrored_with_their_labels(folder):
         dataset.set_epoch(epoch)
         image, ids, objects = dataset[0]
         again = dataset[0]
-        assert np.array_equal(image, again[0]) and np.array_equal(ids, again[1])
+        assert np.array_equal(image, again[0])
+        assert np.array_equal(ids, again[1])
         is_mirrored = bool(ids[0, 0] == 0)
         seen.add(is_mirrored)
         assert ids[0, -1 if is_mirrored else 0] == 1
@@ -153,7 +157,9 @@ def test_a_part_of_a_picture_keeps_its_labels(folder):
     for epoch in range(20):
         dataset.set_epoch(epoch)
         image, ids, objects = dataset[0]
-        assert image.shape == (SIDE, SIDE, 3) and ids.shape == (SIDE, SIDE) and (ids > 0).any()
+        assert image.shape == (SIDE, SIDE, 3)
+        assert ids.shape == (SIDE, SIDE)
+        assert (ids > 0).any()
         assert ((image[..., 0] > 100) == (ids > 0)).mean() > 0.97  # but for the borders, which are drawn smoothly
         for row in np.unique(ids[ids > 0]):
             x, y = np.nonzero((ids == row).any(0))[0], np.nonzero((ids == row).any(1))[0]
@@ -166,7 +172,8 @@ def test_pixel_training_learns(folder, model):
     training = PixelTraining(model)
     batch = PixelCollator(model, QwenPreprocessor.from_folder(FOLDER / 'tabletop'))([pictures(folder)[0]])
     assert batch.counts() == {'images': 1}
-    assert batch.sam.category.shape[1] == CELLS * 16 and batch.qwen.category.shape[1] == CELLS * 14
+    assert batch.sam.category.shape[1] == CELLS * 16
+    assert batch.qwen.category.shape[1] == CELLS * 14
     optimizer = torch.optim.AdamW(training.parameters(), 1e-3)
     totals = []
     for _ in range(4):
@@ -176,7 +183,8 @@ def test_pixel_training_learns(folder, model):
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
-    assert len(losses) == 10 and totals[-1] < totals[0]
+    assert len(losses) == 10
+    assert totals[-1] < totals[0]
     model.grounding.requires_grad_(False)
     assert {name.partition('_')[0] for name in training(batch)} == {'tokens'}
     model.requires_grad_(True)
@@ -286,4 +294,5 @@ def test_boxes_to_put_right_stay_near_the_truth():
     centre, side = boxes[:, 0, :2], boxes[:, 0, 2:]
     assert ((centre - torch.tensor([0.4, 0.3])).abs() <= torch.tensor([0.4, 0.2]) * 0.4 + 1e-5).all()
     assert (side / torch.tensor([0.4, 0.2]) - 1).abs().max() <= 0.4 + 1e-5
-    assert centre.std() > 0.02 and boxes[:, 1:, :2].std() > 0.2
+    assert centre.std() > 0.02
+    assert boxes[:, 1:, :2].std() > 0.2

@@ -13,8 +13,8 @@ from PIL import Image
 from instructsam.core import cli
 
 pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
-from instructsam.train.tabletop.scenes import render  # noqa: E402
-from instructsam.train.tabletop.workers import in_order  # noqa: E402
+from instructsam.train.tabletop.scenes import render
+from instructsam.train.tabletop.workers import in_order
 
 
 @pytest.fixture
@@ -36,7 +36,8 @@ def tabletop(tmp_path, monkeypatch, capsys):
 def test_page(tabletop, tmp_path):
     assert tabletop('page', 'a.png', '--scenes', '7', '--split', 'test') == (0, '')
     page = Image.open(tmp_path / 'a.png')
-    assert page.width > 6 * 224 and page.height > 2 * 224
+    assert page.width > 6 * 224
+    assert page.height > 2 * 224
     assert len(page.convert('RGB').getcolors(256)) > 100
 
 
@@ -61,7 +62,9 @@ def test_page(tabletop, tmp_path):
 )
 def test_bad_arguments(tabletop, tmp_path, arguments, said):
     code, err = tabletop(*arguments)
-    assert code == 2 and said in err and is_one_error_line(err)
+    assert code == 2
+    assert said in err
+    assert is_one_error_line(err)
     assert not list(tmp_path.iterdir())
 
 
@@ -69,7 +72,9 @@ def test_bad_arguments(tabletop, tmp_path, arguments, said):
 def test_a_folder_that_cannot_be_written(tabletop, tmp_path):
     (tmp_path / 'out').write_text('')
     code, err = tabletop('generate', 'out', '--scenes', '1')
-    assert code == 2 and 'cannot write out' in err and is_one_error_line(err)
+    assert code == 2
+    assert 'cannot write out' in err
+    assert is_one_error_line(err)
 
 
 @pytest.mark.parametrize(
@@ -80,11 +85,14 @@ def test_without_what_draws(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(render, 'import_module', no_library)
     assert cli.main(arguments) == 2
     err = capsys.readouterr().err
-    assert 'no OpenGL through' in err and 'libosmesa6' in err and is_one_error_line(err)
+    assert 'no OpenGL through' in err
+    assert 'libosmesa6' in err
+    assert is_one_error_line(err)
     monkeypatch.setitem(sys.modules, 'mujoco', None)
     assert cli.main(arguments) == 2
     err = capsys.readouterr().err
-    assert 'pip install "instructsam-ros[tabletop]"' in err and is_one_error_line(err)
+    assert 'pip install "instructsam-ros[tabletop]"' in err
+    assert is_one_error_line(err)
     assert not list(tmp_path.iterdir())
 
 
@@ -129,9 +137,12 @@ def test_goes_on_where_it_was_killed(tabletop, tmp_path, cut):
     first = sorted((tmp_path / 'out/images').iterdir())[0]
     written = first.stat().st_mtime_ns
     code, err = tabletop('generate', 'out', *call, '--workers', '1', '--seed', '6')
-    assert code == 2 and 'train.part is from an interrupted call with other settings' in err and is_one_error_line(err)
+    assert code == 2
+    assert 'train.part is from an interrupted call with other settings' in err
+    assert is_one_error_line(err)
     assert tabletop('generate', 'out', *call, '--workers', '1') == (0, '')
-    assert first.stat().st_mtime_ns == written and not part.exists()
+    assert first.stat().st_mtime_ns == written
+    assert not part.exists()
     for path in (tmp_path / 'whole').rglob('*.*'):
         assert (tmp_path / 'out' / path.relative_to(tmp_path / 'whole')).read_bytes() == path.read_bytes(), path
 

@@ -10,14 +10,14 @@ import pytest
 from pycocotools import mask as coco
 
 pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
-from instructsam.core import cli  # noqa: E402
-from instructsam.train.tabletop.generate import generate  # noqa: E402
-from instructsam.train.tabletop.language import program as p  # noqa: E402
-from instructsam.train.tabletop.language import words  # noqa: E402
-from instructsam.train.tabletop.language.instructions import KINDS, concepts, instructions  # noqa: E402
-from instructsam.train.tabletop.records import records  # noqa: E402
-from instructsam.train.tabletop.scenes import scene as scenes  # noqa: E402
-from instructsam.train.tabletop.world.splits import HELD_OUT_COMBINATIONS, HELD_OUT_PAIRS  # noqa: E402
+from instructsam.core import cli
+from instructsam.train.tabletop.generate import generate
+from instructsam.train.tabletop.language import program as p
+from instructsam.train.tabletop.language import words
+from instructsam.train.tabletop.language.instructions import KINDS, concepts, instructions
+from instructsam.train.tabletop.records import records
+from instructsam.train.tabletop.scenes import scene as scenes
+from instructsam.train.tabletop.world.splits import HELD_OUT_COMBINATIONS, HELD_OUT_PAIRS
 
 SCENES, SEED = 40, 4
 pytestmark = pytest.mark.usefixtures('opengl')
@@ -45,7 +45,8 @@ def folder(tmp_path_factory):
 def test_kinds_are_balanced_and_an_eighth_has_no_target(train):
     counts = Counter(one.kind for _, said, _ in train for one in said)
     total = sum(counts.values())
-    assert total > 7.5 * SCENES and set(counts) == {*KINDS, 'none'}
+    assert total > 7.5 * SCENES
+    assert set(counts) == {*KINDS, 'none'}
     assert 0.10 <= counts['none'] / total <= 0.15
     assert all(counts[kind] / total > 0.06 for kind in KINDS)
     bare = Counter(one.kind for _, _, phrases in train for one in phrases)
@@ -56,9 +57,8 @@ def test_targets_are_clear_and_as_many_as_said(train):
     for scene, said, phrases in train:
         for one in [*said, *phrases]:
             assert (one.kind == 'none') == (not any(one.targets))
-            assert len(one.phrases) == len(one.targets) == len(one.program) and (len(one.phrases) > 1) == (
-                one.kind == 'union'
-            )
+            assert len(one.phrases) == len(one.targets) == len(one.program)
+            assert (len(one.phrases) > 1) == (one.kind == 'union')
             together = [i for targets in one.targets for i in targets]
             assert len(together) == len(set(together))
             assert all(p.is_clear(scene.objects[i], scene) for i in together)
@@ -171,26 +171,28 @@ def test_records_follow_the_schema(folder):
             assert all(record[key] == facts[key] for key in ('split', 'seed', 'index'))
             is_union = record['type'] == 'instseg'
             assert is_union or record['type'] == 'seg'
-            assert is_union == ('instruction' in record) and (len(record['annotation']) > 1 or not is_union)
+            assert is_union == ('instruction' in record)
+            assert len(record['annotation']) > 1 or not is_union
             assert not is_union or (name == 'train_sentences.json' and record['instruction'])
             for annotation in record['annotation']:
                 kinds[annotation['kind']] += 1
                 assert is_union == (annotation['kind'] == 'union')
                 assert annotation['type'] == ('phrase' if name == 'train_phrases.json' or is_union else 'sentence')
-                assert (
-                    annotation['text']
-                    and annotation['ann_type'] == 'mask'
-                    and ('category' in annotation) == (annotation['type'] == 'sentence')
-                )
-                assert annotation['program'] and annotation['novel'] == []
+                assert annotation['text']
+                assert annotation['ann_type'] == 'mask'
+                assert ('category' in annotation) == (annotation['type'] == 'sentence')
+                assert annotation['program']
+                assert annotation['novel'] == []
                 targets = annotation['targets']
                 assert (annotation['ann'] is None) == (not targets)
                 assert len(annotation['ann'] or []) == len(targets)
                 for text, target in zip(annotation['ann'] or [], targets):
                     mask = coco.decode(json.loads(text))
-                    assert mask.shape == image.shape[:2] and mask.any()
+                    assert mask.shape == image.shape[:2]
+                    assert mask.any()
                     assert np.array_equal(mask, coco.decode(facts['objects'][target]['mask']))
-    assert 'union' in kinds and 'none' in kinds
+    assert 'union' in kinds
+    assert 'none' in kinds
 
 
 def test_records_hold_every_instruction(train, unseen):
@@ -224,7 +226,8 @@ def test_depth_files_hold_millimetres(folder):
     facts = json.loads((folder / 'train_scenes.jsonl').open().readline())
     depth = cv2.imread(str(folder / facts['depth']), cv2.IMREAD_UNCHANGED)
     scene = scenes.scene('train', facts['index'], facts['seed'])
-    assert depth.dtype == np.uint16 and np.abs(depth / 1000 - scene.depth).max() < 0.00051
+    assert depth.dtype == np.uint16
+    assert np.abs(depth / 1000 - scene.depth).max() < 0.00051
     assert np.allclose(facts['intrinsics'], scene.camera.intrinsics, atol=1e-5)
 
 

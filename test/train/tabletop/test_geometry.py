@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
-from instructsam.core.spatial.geometry import CameraModel, measure  # noqa: E402
-from instructsam.train.tabletop.scenes.scene import scene  # noqa: E402
+from instructsam.core.spatial.geometry import CameraModel, measure
+from instructsam.train.tabletop.scenes.scene import scene
 
 
 @pytest.mark.usefixtures('opengl')
@@ -22,4 +22,5 @@ def test_centers_and_sizes():
                 centers_m.append(np.linalg.norm(found.center - item.camera_m))
                 sizes.append(np.mean(np.abs(np.sort(found.size_m) - true) / true))
     assert len(sizes) > 40
-    assert np.median(centers_m) < 0.01 and np.median(sizes) < 0.15
+    assert np.median(centers_m) < 0.01
+    assert np.median(sizes) < 0.15

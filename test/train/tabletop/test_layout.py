@@ -24,7 +24,8 @@ def layouts():
 
 
 def test_the_catalog_is_as_rich_as_promised():
-    assert len(CATEGORIES) >= 14 and len(COLORS) >= 8
+    assert len(CATEGORIES) >= 14
+    assert len(COLORS) >= 8
     for category in CATEGORIES.values():
         assert all(color in COLORS for look in category.looks for color in look.colors), category.name
         assert set(category.holds) <= set(CATEGORIES)
@@ -116,7 +117,8 @@ def test_held_out_categories_and_colors_are_both_trained_on(layouts):
     categories = {thing.category for things, _, _ in layouts for thing in things}
     colors = {thing.color for things, _, _ in layouts for thing in things}
     for category, color in HELD_OUT_PAIRS:
-        assert category in categories and color in colors
+        assert category in categories
+        assert color in colors
         assert color in {c for look in CATEGORIES[category].looks for c in look.colors}
 
 

@@ -5,8 +5,8 @@ from itertools import groupby
 import pytest
 
 pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
-from instructsam.train.tabletop.language.instructions import KINDS  # noqa: E402
-from instructsam.train.tabletop.language.picks import picks  # noqa: E402
+from instructsam.train.tabletop.language.instructions import KINDS
+from instructsam.train.tabletop.language.picks import picks
 
 pytestmark = pytest.mark.usefixtures('opengl')
 SIZE = (224, 168)
@@ -25,7 +25,8 @@ def test_each_means_one_object_that_is_seen(made):
     assert len(made) == 20
     for one in made:
         assert one.instruction.kind in KINDS
-        assert one.instruction.targets == ((one.target.id,),) and len(one.instruction.phrases) == 1
+        assert one.instruction.targets == ((one.target.id,),)
+        assert len(one.instruction.phrases) == 1
         assert one.scene.objects[one.target.id] is one.target
         assert one.target.seen_px == one.scene.mask([one.target.id]).sum() > 0
         assert one.scene.rgb.shape == (*SIZE[::-1], 3)
@@ -33,7 +34,8 @@ def test_each_means_one_object_that_is_seen(made):
 
 def test_scene_by_scene_each_of_another_kind(made):
     indices = [one.index for one in made]
-    assert indices == sorted(indices) and len(set(indices)) > 2
+    assert indices == sorted(indices)
+    assert len(set(indices)) > 2
     for index, group in groupby(made, key=lambda one: one.index):
         group = list(group)
         assert len({one.instruction.kind for one in group}) == len(group) <= 8

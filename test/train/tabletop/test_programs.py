@@ -106,7 +106,7 @@ def test_sizes_need_a_small_and_a_large_one(lay):
 
 
 @pytest.mark.parametrize(
-    'relation, expected', [('left', (0,)), ('right', (1,)), ('front', (2,)), ('behind', (3,)), ('near', ())]
+    ('relation', 'expected'), [('left', (0,)), ('right', (1,)), ('front', (2,)), ('behind', (3,)), ('near', ())]
 )
 def test_directions_are_those_of_the_picture(lay, relation, expected):
     around = (('red', -0.3, 0), ('blue', 0.3, 0), ('white', 0, -0.3), ('black', 0, 0.3))
@@ -179,7 +179,8 @@ def test_containment_and_support(kitchen):
 
 def test_what_lies_in_something_is_not_left_of_it(kitchen):
     relations = Relations(kitchen)
-    assert relations.holds('left', 1, 0) is False and relations.holds('near', 1, 0) is False
+    assert relations.holds('left', 1, 0) is False
+    assert relations.holds('near', 1, 0) is False
 
 
 def test_superlatives(lay):

@@ -12,7 +12,7 @@ from instructsam.train.tabletop.scenes.render import Camera
 from instructsam.train.tabletop.scenes.room import sample_room
 
 pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
-from instructsam.train.tabletop.scenes import scene as scenes  # noqa: E402
+from instructsam.train.tabletop.scenes import scene as scenes
 
 pytestmark = pytest.mark.usefixtures('opengl')
 
@@ -81,34 +81,42 @@ def test_centres_reproject_into_their_masks(camera):
 
 def test_ids_agree_with_the_objects(made):
     for scene in made:
-        assert scene.ids.min() == -1 and scene.ids.max() < len(scene.objects)
+        assert scene.ids.min() == -1
+        assert scene.ids.max() < len(scene.objects)
         for item in scene.objects:
             assert (scene.ids == item.id).sum() == item.seen_px <= item.whole_px
             if item.seen_px:
                 rows, columns = np.nonzero(scene.ids == item.id)
                 x0, y0, x1, y1 = item.box
-                assert x0 <= columns.min() and columns.max() < x1 and y0 <= rows.min() and rows.max() < y1
+                assert x0 <= columns.min()
+                assert columns.max() < x1
+                assert y0 <= rows.min()
+                assert rows.max() < y1
 
 
 def test_visible_share_of_a_half_hidden_object(camera):
     ball = thing('ball', 'ball.0.0', (0, 0.12, 0))
     wall = thing('box', 'box.1.1', (0.08, 0.0, 0))
     alone, behind = shoot([ball], camera).objects[0], shoot([ball, wall], camera).objects[0]
-    assert alone.visible == 1.0 and alone.whole_px == behind.whole_px
+    assert alone.visible == 1.0
+    assert alone.whole_px == behind.whole_px
     assert 0.2 < behind.visible < 0.8
 
 
 def test_what_the_picture_cuts_off_counts_as_unseen(camera):
     x = camera.on_table((camera.width - 1, 120))[0]
     item = shoot([thing('ball', 'ball.0.0', (x, 0, 0))], camera).objects[0]
-    assert 0.25 < item.visible < 0.75 and item.box[2] > camera.width
+    assert 0.25 < item.visible < 0.75
+    assert item.box[2] > camera.width
 
 
 def test_pictures_are_neither_black_nor_flat(made):
     for scene in made:
-        assert scene.rgb.shape == (224, 224, 3) and scene.rgb.std() > 10
+        assert scene.rgb.shape == (224, 224, 3)
+        assert scene.rgb.std() > 10
         assert (scene.rgb.max(axis=2) < 8).mean() < 0.02 or scene.rgb.mean() > 60
-        assert 0.3 < scene.depth.min() and scene.depth.max() < 11.9  # nothing open to the void
+        assert scene.depth.min() > 0.3
+        assert scene.depth.max() < 11.9
 
 
 def test_the_jpeg_is_the_picture(made):
@@ -119,7 +127,8 @@ def test_the_jpeg_is_the_picture(made):
 def test_a_scene_does_not_depend_on_those_before(made):
     again = scenes.scene('train', 5, 2)
     assert again.jpeg == made[5].jpeg
-    assert np.array_equal(again.depth, made[5].depth) and np.array_equal(again.ids, made[5].ids)
+    assert np.array_equal(again.depth, made[5].depth)
+    assert np.array_equal(again.ids, made[5].ids)
 
 
 def test_other_sizes_show_the_same_table():
@@ -147,7 +156,8 @@ def test_a_forked_process_says_why_it_cannot_draw(made):
     here, there = context.Pipe()
     child = context.Process(target=_draw_in_a_fork, args=(there,))
     child.start()
-    assert here.poll(30) and 'spawn' in here.recv()
+    assert here.poll(30)
+    assert 'spawn' in here.recv()
     child.join(30)
     assert child.exitcode == 0
 

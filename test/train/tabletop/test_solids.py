@@ -25,7 +25,8 @@ def inside(point, corners):
 @pytest.mark.parametrize('key', SOME)
 def test_pieces_fill_the_shape(key):
     hulls = [ConvexHull(corners) for corners in solid(key)]
-    assert len(hulls) < 100 and all(hull.volume > 0 for hull in hulls)
+    assert len(hulls) < 100
+    assert all(hull.volume > 0 for hull in hulls)
     assert 0.99 < sum(hull.volume for hull in hulls) / volume(key) < 1.35
 
     vertices = np.concatenate([part.mesh.vertices for part in all_shapes()[key].parts])
@@ -46,7 +47,8 @@ def test_convex_meshes_stay_whole_and_open_ones_become_their_hull():
     assert len(pieces(cube)) == 1
     tube = meshes.lathe([(0.03, 0.0), (0.03, 0.1)])
     found = pieces(tube)
-    assert len(found) == 1 and ConvexHull(found[0]).volume == pytest.approx(np.pi * 0.03**2 * 0.1, rel=0.02)
+    assert len(found) == 1
+    assert ConvexHull(found[0]).volume == pytest.approx(np.pi * 0.03**2 * 0.1, rel=0.02)
     assert pieces(meshes.sheet(1)) == []
 
 

@@ -32,17 +32,20 @@ def test_rows(source, tmp_path, count):
             continue
         slots = len(tensor)
         kept = min(count, slots)
-        assert resized[name].shape == (count, tensor.shape[1]) and torch.equal(resized[name][:kept], tensor[:kept])
+        assert resized[name].shape == (count, tensor.shape[1])
+        assert torch.equal(resized[name][:kept], tensor[:kept])
         copies = resized[name] - tensor[torch.arange(count) % slots]
         if count > slots:
-            assert 0.05 < copies[slots:].std() / tensor.std() < 0.2 and copies[slots:].abs().min() > 0
+            assert 0.05 < copies[slots:].std() / tensor.std() < 0.2
+            assert copies[slots:].abs().min() > 0
 
 
 def test_a_seed_decides(tmp_path):
     for name, seed in (('a', 1), ('b', 1), ('c', 2)):
         resize_bank(FOLDER, tmp_path / name, 12, seed)
     a, b, c = (load_file(tmp_path / name / 'model.safetensors')[ROWS[0]] for name in 'abc')
-    assert torch.equal(a, b) and not torch.equal(a, c)
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
 
 
 def test_the_first_slots_find_what_they_found(tmp_path):
@@ -52,7 +55,8 @@ def test_the_first_slots_find_what_they_found(tmp_path):
     for count in (4, 10, 15):
         resize_bank(FOLDER, tmp_path / str(count), count)
         found[count] = _found(tmp_path / str(count), image)
-        assert {slot for _, slot in found[count]} <= set(range(count)) and found[count]
+        assert {slot for _, slot in found[count]} <= set(range(count))
+        assert found[count]
     assert found[10] == _found(FOLDER, image)
     assert max(slot for _, slot in found[15]) >= 10
 

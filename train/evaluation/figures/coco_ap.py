@@ -30,7 +30,7 @@ def coco_average_precision(queries):
 
 
 def _coco(images, annotations):
-    """pycocotools' data set of one class; areas do not count here."""
+    """Pycocotools' data set of one class; areas do not count here."""
     made = COCO()
     made.dataset = {
         'images': [{'id': index} for index in range(images)],

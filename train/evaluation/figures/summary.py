@@ -54,7 +54,7 @@ def members(outcome, compared):
 
 
 def figures(outcomes, compared, empty=1.0):
-    """name -> value of some Outcomes and their metrics.Compared."""
+    """Name -> value of some Outcomes and their metrics.Compared."""
     shares = metrics.figures(compared, empty)
     rights = [one.right for one in outcomes if one.right == one.right]
     if any(one.query.phrases for one in outcomes):
@@ -68,7 +68,7 @@ def figures(outcomes, compared, empty=1.0):
 
 
 def percent(shares):
-    """name -> share from 0 to 1 as name -> percent, None for nan."""
+    """Name -> share from 0 to 1 as name -> percent, None for nan."""
     return {name: None if share != share else 100 * share for name, share in shares.items()}
 
 

@@ -115,14 +115,14 @@ def _report(run, anchor, name, tell):
 
 
 def _columns(documents):
-    """name -> header of the figures that any of `documents` (with 'all') has."""
+    """Name -> header of the figures that any of `documents` (with 'all') has."""
     from instructsam.train.evaluation.reporting.console_table import HEADERS
 
     return {name: header for name, header in HEADERS.items() if any(name in one['all'] for one in documents)}
 
 
 def _cells(figures, columns, intervals, paper={}):
-    """name -> (figure, its interval, the paper's figure), as text; empty where there is none."""
+    """Name -> (figure, its interval, the paper's figure), as text; empty where there is none."""
     return {
         name: (
             _shown(figures[name]),

@@ -57,7 +57,7 @@ def answer(load_engine, source, asking, folder, header, process=Process(), track
 
 
 def _done(outcomes):
-    """position -> (numbers of the queries that are answered, of how many)."""
+    """Position -> (numbers of the queries that are answered, of how many)."""
     done = {}
     for outcome in outcomes:
         position, number, of = outcome.order

@@ -37,7 +37,8 @@ LEFT, RIGHT, PALM, TABLE = 'left', 'right', 'palm', 'table'
 @dataclass(frozen=True)
 class Lift:
     """How a grasp went. reason: 'lifted'; or 'not from above', 'hits the table', 'hits a neighbour', 'hits the object'
-    (the hand could not come down), 'nothing between the fingers', 'another object', 'slipped'."""
+    (the hand could not come down), 'nothing between the fingers', 'another object', 'slipped'.
+    """
 
     reason: str
 

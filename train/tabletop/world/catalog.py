@@ -1,7 +1,7 @@
 """The categories of household objects: their shapes, plausible colours, and what may rest on or in them."""
 
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 
 import numpy as np
 
@@ -259,7 +259,7 @@ def _grounded(shape):
     return Shape(parts, shape.surface)
 
 
-@lru_cache(maxsize=None)
+@cache
 def corners(key):
     """The vertices of a shape that stick out furthest in some direction, [C, 3] m: its convex hull to under 1 mm."""
     k = np.arange(240) + 0.5  # evenly over the sphere, by the golden angle
@@ -268,7 +268,7 @@ def corners(key):
     return outline(key)[np.unique((outline(key) @ directions.T).argmax(axis=0))]
 
 
-@lru_cache(maxsize=None)
+@cache
 def outline(key):
     """All vertices of a shape, [V, 3] m, unscaled."""
     return np.concatenate([part.mesh.vertices for part in all_shapes()[key].parts])

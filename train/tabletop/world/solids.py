@@ -6,7 +6,7 @@ convex stays one piece, and a surface that encloses nothing counts as its hull. 
 so each shape is cut once.
 """
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from manifold3d import Error, Manifold, Mesh
@@ -23,7 +23,7 @@ SAVES = 0.06, 0.02  # what a cut saves at least, of the piece's hull and of the 
 LEAST_M3 = 1e-10  # what is smaller is no piece
 
 
-@lru_cache(maxsize=None)
+@cache
 def solid(key):
     """The convex pieces of a shape of the catalog, unscaled: a tuple of the corners [N, 3] m of each."""
     return tuple(piece for part in all_shapes()[key].parts for piece in pieces(part.mesh))
