@@ -5,11 +5,11 @@
 
 import os
 
-from instructsam.core.errors import Cancelled, ImageError, InstructionError, InstructSAMError, ModelError
+from instructsam.core.errors import CancelledError, ImageError, InstructionError, InstructSAMError, ModelError
 
 __all__ = [
     'DEFAULT_MODEL',
-    'Cancelled',
+    'CancelledError',
     'ImageError',
     'InstructSAM',
     'InstructSAMError',

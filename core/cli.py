@@ -2,13 +2,13 @@
 
 import argparse
 import importlib
-import importlib.metadata
 import os
 import sys
 import traceback
 from contextlib import contextmanager
 
 from instructsam.core.errors import InstructSAMError
+from instructsam.core.version import version
 
 COMMANDS = {  # name -> module with add_arguments(parser) and run(args), and its line in --help
     'segment': ('instructsam.core.commands.segment', 'find what an instruction names in an image file'),
@@ -87,23 +87,15 @@ def _telling_what_is_missing(name, ros=False):
         if error.name in EXTRAS:
             raise InstructSAMError(
                 f'{name!r} needs {error.name}, which is not installed: '
-                f'pip install "instructsam-ros[{EXTRAS[error.name]}]".'
+                f'pip install "instructsam-ros[{EXTRAS[error.name]}]"'
             ) from error
         if ros:
             raise InstructSAMError(
                 f'{name!r} needs ROS 2, and this installation has no ROS side (no module {error.name!r}). Source a '
                 'ROS 2 workspace with instructsam_ros in it, or install it with pip on x86-64 Linux, which brings ROS '
-                'along.'
+                'along'
             ) from error
         raise
-
-
-def version():
-    """Of the installed package."""
-    try:
-        return importlib.metadata.version('instructsam-ros')
-    except importlib.metadata.PackageNotFoundError:  # a colcon workspace keeps no Python metadata
-        return '(version unknown: not installed by pip)'
 
 
 def _show_traceback():

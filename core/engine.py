@@ -11,13 +11,13 @@ import torch
 from transformers import AutoTokenizer, GenerationConfig
 
 from instructsam.core import builtin
-from instructsam.core.errors import Cancelled, ImageError, InstructionError, ModelError
+from instructsam.core.errors import CancelledError, ImageError, InstructionError, ModelError
 from instructsam.core.model import checkpoint
 from instructsam.core.model.grounding import ImageFeatures, resize_masks
 from instructsam.core.model.preprocess import QwenPreprocessor, sam_pixels, to_chw
 from instructsam.core.model.prompt import Prompter, check_instruction
 from instructsam.core.model.sequence import Prefix, Sequence, encode_prefix
-from instructsam.core.model.token_layout import MODES
+from instructsam.core.modes import MODES
 from instructsam.core.result import Instance, Result
 from instructsam.core.rle import Rle
 
@@ -30,7 +30,7 @@ DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
+class EncodedImage:
     """An encoded image. Immutable: any number of instructions may use it, in any order, from any thread."""
 
     height: int  # px
@@ -55,7 +55,7 @@ class InstructSAM:
 
     def __init__(self, model, prompter, preprocessor, stop_ids, *, name='', mode='consistent', folder=None, warning=''):
         if mode not in MODES:
-            raise ModelError(f'mode is one of {", ".join(MODES)}, got {mode!r}.')
+            raise ModelError(f'mode is one of {", ".join(MODES)}, got {mode!r}')
         self.model = model
         self.prompter = prompter
         self.preprocessor = preprocessor
@@ -75,13 +75,13 @@ class InstructSAM:
         a person.
         """
         if mode not in MODES:
-            raise ModelError(f'mode is one of {", ".join(MODES)}, got {mode!r}.')
+            raise ModelError(f'mode is one of {", ".join(MODES)}, got {mode!r}')
         device = _device(device)
         dtype = _dtype(dtype, device)
         folder = builtin.folder(name)
         model = checkpoint.load(folder, device, dtype)
         warning = builtin.WARNING if name in builtin.MODELS else ''
-        prompter, stop_ids = read_text_side(folder, model.config)
+        prompter, stop_ids = load_prompter(folder, model.config)
         preprocessor = QwenPreprocessor.from_folder(folder)
         return cls(model, prompter, preprocessor, stop_ids, name=str(name), mode=mode, folder=folder, warning=warning)
 
@@ -97,10 +97,11 @@ class InstructSAM:
     def encode(self, image, *, cancelled=None):
         """Runs both image encoders and the image's part of the language model, once for all instructions.
 
-        image: [H, W, 3] uint8 RGB, numpy or torch. Returns a Frame. Raises ImageError, or Cancelled where `cancelled()`
+        image: [H, W, 3] uint8 RGB, numpy or torch. Returns a EncodedImage. Raises ImageError, or
+        CancelledError where `cancelled()`
         turned true on the way.
         """
-        clock = _Clock(self.device, cancelled)
+        clock = _StageTimer(self.device, cancelled)
         chw = to_chw(image)
         target = {'device': self.device, 'dtype': self.model.dtype}
         with clock('image_encoders'):
@@ -110,7 +111,7 @@ class InstructSAM:
             visual = self.model.encode_image(patches, grid)
         with clock('prefill'):
             prefix, _ = encode_prefix(self.model, self.prompter, self.mode, visual, grid)
-        return Frame(chw.shape[1], chw.shape[2], features, prefix, clock.timings_ms, self)
+        return EncodedImage(chw.shape[1], chw.shape[2], features, prefix, clock.timings_ms, self)
 
     @torch.inference_mode()
     def segment(
@@ -131,18 +132,18 @@ class InstructSAM:
         model's notation (`<|object_ref_start|>phrase<|object_ref_end|>, ...`) or token ids (see `answer_for`).
         max_new_tokens, time_budget_s: where the decoding of an answer ends at the latest; the phrases complete by then
         count. suppress_duplicates: of masks that overlap by more than 0.8 IoU only the best scored stays.
-        cancelled: asked between steps; where it returns true, Cancelled is raised.
+        cancelled: asked between steps; where it returns true, CancelledError is raised.
 
-        Returns a Result. Raises InstructionError, ImageError (a frame of another engine), Cancelled.
+        Returns a Result. Raises InstructionError, ImageError (a frame of another engine), CancelledError.
         """
-        if not isinstance(frame, Frame):
-            raise ImageError(f'segment takes a Frame from encode(), got {type(frame).__name__}.')
+        if not isinstance(frame, EncodedImage):
+            raise ImageError(f'segment takes a EncodedImage from encode(), got {type(frame).__name__}')
         if frame.engine is not self:
-            raise ImageError('the frame was encoded by another engine. Encode it again with this one.')
+            raise ImageError('the frame was encoded by another engine. Encode it again with this one')
         if not 0 <= score_threshold <= 1:
-            raise ValueError(f'score_threshold is a probability from 0 to 1, got {score_threshold}.')
+            raise ValueError(f'score_threshold is a probability from 0 to 1, got {score_threshold}')
         text = check_instruction(instruction)
-        clock = _Clock(self.device, cancelled, frame.timings_ms)
+        clock = _StageTimer(self.device, cancelled, frame.timings_ms)
         deadline = None if time_budget_s is None else time.monotonic() + time_budget_s
 
         sequence = self._sequence(frame.prefix)
@@ -160,7 +161,7 @@ class InstructSAM:
             phrases = tuple(self.prompter.text(group.text_ids) for group in sequence.groups)
             instances = self._instances(detected, phrases, frame, score_threshold, clock)
             if suppress_duplicates:
-                instances = without_duplicates(instances)
+                instances = mask_nms(instances)
         return Result(
             instruction=instruction,
             answer=self.prompter.text(sequence.answer_ids),
@@ -187,7 +188,7 @@ class InstructSAM:
         vocabulary = self.model.config.qwen.text_config.vocab_size
         if not ids or len(ids) > MAX_ANSWER_TOKENS or not all(0 <= token < vocabulary for token in ids):
             raise InstructionError(
-                f'a forced answer has 1 to {MAX_ANSWER_TOKENS} tokens of the vocabulary, got {len(ids)} tokens.'
+                f'a forced answer has 1 to {MAX_ANSWER_TOKENS} tokens of the vocabulary, got {len(ids)} tokens'
             )
         return ids
 
@@ -231,7 +232,7 @@ class InstructSAM:
         return sorted(instances, key=lambda instance: -instance.score)
 
 
-def without_duplicates(instances, iou=DUPLICATE_IOU):
+def mask_nms(instances, iou=DUPLICATE_IOU):
     """Of `instances`, best first, those that overlap no better one by more than `iou` (mask IoU)."""
     kept = []
     for instance in instances:
@@ -240,7 +241,7 @@ def without_duplicates(instances, iou=DUPLICATE_IOU):
     return kept
 
 
-class _Clock:
+class _StageTimer:
     """Times stages in ms (waiting for the device) and asks between them whether the caller still wants the result."""
 
     def __init__(self, device, cancelled, timings_ms=None):
@@ -250,7 +251,7 @@ class _Clock:
 
     def check(self):
         if self._cancelled is not None and self._cancelled():
-            raise Cancelled('the caller no longer wants this result.')
+            raise CancelledError('the caller no longer wants this result')
 
     @contextmanager
     def __call__(self, stage):
@@ -280,15 +281,15 @@ def _dtype(dtype, device):
             return torch.float32
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
     if dtype not in DTYPES:
-        raise ModelError(f'dtype is auto, {", ".join(DTYPES)}, got {dtype!r}.')
+        raise ModelError(f'dtype is auto, {", ".join(DTYPES)}, got {dtype!r}')
     return DTYPES[dtype]
 
 
-def read_text_side(folder, config):
+def load_prompter(folder, config):
     """The Prompter and the ids that end an answer."""
     folder = Path(folder)
     if not any((folder / name).is_file() for name in ('tokenizer.json', 'vocab.json')):
-        raise ModelError(f'{folder} holds no tokenizer (tokenizer.json).')
+        raise ModelError(f'{folder} holds no tokenizer (tokenizer.json)')
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers raises many kinds here
@@ -299,5 +300,5 @@ def read_text_side(folder, config):
         stop.update(ends if isinstance(ends, list) else [ends])
     stop.discard(None)
     if not stop:
-        raise ModelError(f'{folder} does not say which token ends an answer (eos_token_id).')
+        raise ModelError(f'{folder} does not say which token ends an answer (eos_token_id)')
     return Prompter(tokenizer, config.tokens), stop

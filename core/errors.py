@@ -17,5 +17,9 @@ class InstructionError(InstructSAMError, ValueError):
     """The instruction or the forced answer cannot be used (empty, far too long, control characters)."""
 
 
-class Cancelled(InstructSAMError):
+class GeometryError(InstructSAMError, ValueError):
+    """The object cannot be located (sizes that contradict each other, an empty mask, too little depth)."""
+
+
+class CancelledError(InstructSAMError):
     """The caller's `cancelled()` turned true before the result was ready."""

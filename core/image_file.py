@@ -22,7 +22,7 @@ def read_image(path):
             with Image.open(path) as file:
                 image = ImageOps.exif_transpose(file)
     except UnidentifiedImageError:
-        raise ImageError(f'cannot read {path}: not a picture in a format that Pillow knows.') from None
+        raise ImageError(f'cannot read {path}: not a picture in a format that Pillow knows') from None
     except OSError as error:
         raise ImageError(f'cannot read {path}: {error.strerror or error}') from error
     except Exception as error:  # on broken files Pillow's decoders raise SyntaxError, ValueError, struct.error, ...
@@ -30,7 +30,7 @@ def read_image(path):
     if image.mode.startswith('I;16'):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ('I', 'F'):
-        raise ImageError(f'cannot use {path}: its pixels are 32-bit numbers. Convert it to 8 or 16 bits.')
+        raise ImageError(f'cannot use {path}: its pixels are 32-bit numbers. Convert it to 8 or 16 bits')
     return np.array(image.convert('RGB'))
 
 
@@ -50,16 +50,16 @@ def read_depth(path):
     if depth.ndim != 2 or depth.dtype.kind not in 'uif' or depth.dtype == np.uint8:
         raise ImageError(
             f'{path} is no depth image: one channel of 16-bit mm or of floating-point m, got {depth.dtype} '
-            f'{list(depth.shape)}.'
+            f'{list(depth.shape)}'
         )
     return depth.astype(np.float32) / (1 if depth.dtype.kind == 'f' else 1000)
 
 
-def check_picture_path(path):
+def check_image_path(path):
     """Raises InstructSAMError if `write_image` could not write `path`; cheap, for asking before the work is done."""
     Image.init()
     if Image.registered_extensions().get(Path(path).suffix.lower()) not in Image.SAVE:
-        raise InstructSAMError(f'cannot write {path}: no known picture format ends like that. Use .png or .jpg.')
+        raise InstructSAMError(f'cannot write {path}: no known picture format ends like that. Use .png or .jpg')
     check_path(path)
 
 
@@ -67,9 +67,9 @@ def check_path(path):
     """Raises InstructSAMError if no file can be written at `path`."""
     folder = Path(path).parent
     if not folder.is_dir():
-        raise InstructSAMError(f'cannot write {path}: there is no folder {folder}.')
+        raise InstructSAMError(f'cannot write {path}: there is no folder {folder}')
     if Path(path).is_dir():
-        raise InstructSAMError(f'cannot write {path}: it is a folder.')
+        raise InstructSAMError(f'cannot write {path}: it is a folder')
 
 
 def write_image(path, image):

@@ -51,10 +51,10 @@ def run(args):
     """Returns exit code 0 where the model has answered, also with 'no target'. Raises InstructSAMError."""
     # imported here, so that --help does not wait for them; torch comes last, after the cheap checks
     from instructsam.core.errors import InstructSAMError
-    from instructsam.core.image_file import check_path, check_picture_path, read_depth, read_image, write_image
+    from instructsam.core.image_file import check_image_path, check_path, read_depth, read_image, write_image
 
     if (args.depth is None) != (args.camera is None):
-        raise InstructSAMError('--depth and --camera go together: one says how far away, the other in which direction.')
+        raise InstructSAMError('--depth and --camera go together: one says how far away, the other in which direction')
     image = read_image(args.image)
     depth = camera = None
     if args.depth is not None:
@@ -64,7 +64,7 @@ def run(args):
         depth, camera = read_depth(args.depth), CameraModel(*image.shape[:2], [[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
         check_depth(depth, camera, image.shape[:2])
     if args.out is not None:
-        check_picture_path(args.out)
+        check_image_path(args.out)
     if args.json not in (None, '-'):
         check_path(args.json)
 

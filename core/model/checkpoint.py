@@ -35,11 +35,11 @@ def resolve(name):
     if path.is_dir():
         return path
     if path.exists():
-        raise ModelError(f'{name} is a file. Give the folder that holds config.json and {SINGLE}.')
+        raise ModelError(f'{name} is a file. Give the folder that holds config.json and {SINGLE}')
     text = str(name)
     if text.count('/') != 1 or text.startswith(('.', '/', '~')) or text.endswith('/'):
         raise ModelError(
-            f'there is no model folder {name}. Give an existing folder, a hub id (owner/name) or a built-in model.'
+            f'there is no model folder {name}. Give an existing folder, a hub id (owner/name) or a built-in model'
         )
     try:
         return Path(snapshot_download(text, allow_patterns=['*.safetensors', *_SMALL_FILES, 'sam3/*.json', INDEX]))
@@ -48,12 +48,12 @@ def resolve(name):
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 'no'
         raise ModelError(
-            f'the hub refused {name!r} ({status} status): check the id, and log in if it is private.'
+            f'the hub refused {name!r} ({status} status): check the id, and log in if it is private'
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise ModelError(
             f'there is no folder {name!r}, and the hub cannot be reached to fetch the model of that id. '
-            'Check the path or the network, or give the folder of a copy.'
+            'Check the path or the network, or give the folder of a copy'
         ) from error
 
 
@@ -66,7 +66,7 @@ def load(folder, device, dtype, base_only=False):
     """
     folder = Path(folder)
     if (folder / ADAPTER).exists() and not base_only:
-        raise ModelError(f'{folder} holds unmerged LoRA matrices: run `instructsam train merge {folder} OUT`.')
+        raise ModelError(f'{folder} holds unmerged LoRA matrices: run `instructsam train merge {folder} OUT`')
     config = ModelConfig.from_folder(folder)
     files = _weight_files(folder)
     with init_empty_weights(include_buffers=False):  # the file brings the parameters, but not the tables
@@ -129,7 +129,7 @@ def _weight_files(folder):
             raise ModelError(f'{index} cannot be read: {error!r}') from error
         missing = sorted(shard for shard in shards if not (folder / shard).is_file())
         if missing:
-            raise ModelError(f'{index} names shards that are not there: {", ".join(missing)}. Copy them, too.')
+            raise ModelError(f'{index} names shards that are not there: {", ".join(missing)}. Copy them, too')
         return [folder / shard for shard in sorted(shards)]
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
@@ -137,9 +137,9 @@ def _weight_files(folder):
     if pickles:
         raise ModelError(
             f'{folder} holds weights as pickles only ({", ".join(pickles)}), which can run code and are never read. '
-            'Convert them to safetensors on a machine that you can lose.'
+            'Convert them to safetensors on a machine that you can lose'
         )
-    raise ModelError(f'{folder} holds no weights: {SINGLE} (or {INDEX} with its shards) is missing.')
+    raise ModelError(f'{folder} holds no weights: {SINGLE} (or {INDEX} with its shards) is missing')
 
 
 @contextmanager
@@ -148,7 +148,7 @@ def _opened(file):
         with safe_open(file, framework='pt') as tensors:
             yield tensors
     except (SafetensorError, OSError) as error:
-        raise ModelError(f'{file} is not a whole safetensors file ({error}). Copy or download it again.') from error
+        raise ModelError(f'{file} is not a whole safetensors file ({error}). Copy or download it again') from error
 
 
 def _shapes(files):

@@ -64,7 +64,7 @@ class ModelConfig:
             kind = raw.get('architectures') or raw.get('model_type') or 'an unknown architecture'
             raise ModelError(
                 f'config.json is not that of an InstructSAM model: it describes {kind} and lacks {", ".join(missing)}. '
-                'Give the folder of an InstructSAM checkpoint.'
+                'Give the folder of an InstructSAM checkpoint'
             )
         sam3 = sam3 or Sam3Config()
         num_queries = int(raw['max_seg_nums'])
@@ -73,7 +73,7 @@ class ModelConfig:
         if bridge_dim != sam3.detr_encoder_config.hidden_size:
             raise ModelError(
                 f'out_dim is {bridge_dim}, but SAM3 works at a width of {sam3.detr_encoder_config.hidden_size}: '
-                'config.json and the SAM3 configuration do not belong together.'
+                'config.json and the SAM3 configuration do not belong together'
             )
         tokens = Tokens(image=raw['image_token_id'], **{name: raw[key] for name, key in TOKEN_KEYS.items()})
         try:
@@ -101,9 +101,9 @@ def _read_json(path):
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
     except FileNotFoundError as error:
-        raise ModelError(f'{path.parent} holds no {path.name}: it is not a model folder.') from error
+        raise ModelError(f'{path.parent} holds no {path.name}: it is not a model folder') from error
     except (OSError, ValueError) as error:
         raise ModelError(f'{path} cannot be read: {error}') from error
     if not isinstance(content, dict):
-        raise ModelError(f'{path} holds no JSON object.')
+        raise ModelError(f'{path} holds no JSON object')
     return content

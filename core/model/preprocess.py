@@ -32,20 +32,20 @@ def to_chw(image):
         try:
             image = torch.from_numpy(image)
         except TypeError as error:
-            raise ImageError(f'an image is uint8, got an array of {image.dtype}.') from error
+            raise ImageError(f'an image is uint8, got an array of {image.dtype}') from error
     if not isinstance(image, torch.Tensor):
-        raise ImageError(f'an image is a numpy array or torch tensor [H, W, 3] uint8 RGB, got {type(image).__name__}.')
+        raise ImageError(f'an image is a numpy array or torch tensor [H, W, 3] uint8 RGB, got {type(image).__name__}')
     if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[-1] != 3:
         raise ImageError(
-            f'an image is [H, W, 3] uint8 RGB, got {list(image.shape)} of {str(image.dtype).removeprefix("torch.")}.'
+            f'an image is [H, W, 3] uint8 RGB, got {list(image.shape)} of {str(image.dtype).removeprefix("torch.")}'
         )
     height, width = image.shape[:2]
     if not height or not width:
-        raise ImageError(f'the image is empty: {width} x {height} px.')
+        raise ImageError(f'the image is empty: {width} x {height} px')
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
         raise ImageError(
             f'the image is {width} x {height} px: sides may differ by a factor of at most {MAX_ASPECT_RATIO}. '
-            'Crop or pad it.'
+            'Crop or pad it'
         )
     return image.permute(2, 0, 1)
 
@@ -95,7 +95,7 @@ class QwenPreprocessor:
                 temporal_patch_size=int(raw['temporal_patch_size']),
             )
         except FileNotFoundError as error:
-            raise ModelError(f'{path.parent} holds no {path.name}.') from error
+            raise ModelError(f'{path.parent} holds no {path.name}') from error
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ModelError(f'{path} is not an image preprocessor of Qwen: {error!r}') from error
 

@@ -20,20 +20,20 @@ def check_instruction(text):
     Raises InstructionError if it is empty, over 2,000 characters, or holds control characters or broken Unicode.
     """
     if not isinstance(text, str):
-        raise InstructionError(f'an instruction is text, got {type(text).__name__}.')
+        raise InstructionError(f'an instruction is text, got {type(text).__name__}')
     if len(text) > MAX_INSTRUCTION_CHARS:
         raise InstructionError(
-            f'the instruction has {len(text):,} characters, at most {MAX_INSTRUCTION_CHARS:,} are taken. Shorten it.'
+            f'the instruction has {len(text):,} characters, at most {MAX_INSTRUCTION_CHARS:,} are taken. Shorten it'
         )
     text = ' '.join(text.split())
     if not text:
-        raise InstructionError('the instruction is empty. Say what to look for, e.g. "the red mug".')
+        raise InstructionError('the instruction is empty. Say what to look for, e.g. "the red mug"')
     for character in text:
         kind = unicodedata.category(character)
         if kind == 'Cs':
-            raise InstructionError('the instruction is not valid Unicode (a broken UTF-8 sequence?). Send UTF-8 text.')
+            raise InstructionError('the instruction is not valid Unicode (a broken UTF-8 sequence?). Send UTF-8 text')
         if kind == 'Cc':
-            raise InstructionError(f'the instruction holds the control character U+{ord(character):04X}. Remove it.')
+            raise InstructionError(f'the instruction holds the control character U+{ord(character):04X}. Remove it')
     return text
 
 
@@ -46,9 +46,9 @@ class Prompter:
         self._tokenizer = tokenizer.backend_tokenizer
         for name, token in vars(tokens).items():
             if self._tokenizer.id_to_token(token) is None:
-                raise ModelError(f'config.json puts "{name}" at token id {token}, which the tokenizer does not have.')
+                raise ModelError(f'config.json puts "{name}" at token id {token}, which the tokenizer does not have')
         if not tokenizer.chat_template:
-            raise ModelError('the tokenizer has no chat template: chat_template.jinja is missing in the model folder.')
+            raise ModelError('the tokenizer has no chat template: chat_template.jinja is missing in the model folder')
         plain = json.loads(self._tokenizer.to_str())
         plain['added_tokens'] = []
         plain['post_processor'] = None
@@ -61,7 +61,7 @@ class Prompter:
         before, found, after = turn.partition(_USER_TEXT)
         head = self.special_ids(before)
         if not found or head.count(tokens.image) != 1:
-            raise ModelError('the chat template does not put one image before the text: not that of Qwen3-VL.')
+            raise ModelError('the chat template does not put one image before the text: not that of Qwen3-VL')
         image = head.index(tokens.image)
         self.before_image = head[:image]  # ... <|vision_start|>
         self.after_image = head[image + 1 :]  # <|vision_end|>

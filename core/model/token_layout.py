@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 
 import torch
 
-MODES = ('consistent', 'reference', 'causal')
-
 
 @dataclass
 class Layout:

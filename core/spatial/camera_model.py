@@ -5,13 +5,9 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from instructsam.core.errors import InstructSAMError
+from instructsam.core.errors import GeometryError
 
 LENSES = {'plumb_bob': (4, 5), 'rational_polynomial': (8, 12, 14), 'equidistant': (4,)}  # model -> coefficients
-
-
-class GeometryError(InstructSAMError, ValueError):
-    """Depth or intrinsics that say nothing about the object; the message says why."""
 
 
 class CameraModel:
@@ -23,12 +19,12 @@ class CameraModel:
     def __init__(self, height, width, intrinsics, distortion=(), model='plumb_bob'):
         k = np.asarray(intrinsics, np.float64)
         if k.shape != (3, 3) or not np.isfinite(k).all() or min(k[0, 0], k[1, 1]) <= 0:
-            raise GeometryError(f'intrinsics are K [3, 3] with focal lengths above 0, got {k.tolist()}.')
+            raise GeometryError(f'intrinsics are K [3, 3] with focal lengths above 0, got {k.tolist()}')
         lens = np.asarray(distortion, np.float64)
         is_straight = not lens.any()
         if not is_straight and (len(lens) not in LENSES.get(model, ()) or not np.isfinite(lens).all()):
             known = ', '.join(f'{name} with {" or ".join(map(str, counts))}' for name, counts in LENSES.items())
-            raise GeometryError(f'the lens is one of {known} coefficients, got {model!r} with {lens.tolist()}.')
+            raise GeometryError(f'the lens is one of {known} coefficients, got {model!r} with {lens.tolist()}')
         self.height, self.width, self.intrinsics = height, width, k
         self._lens, self._model, self._is_straight = lens, model, is_straight
 

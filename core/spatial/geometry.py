@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
+from instructsam.core.errors import GeometryError
 from instructsam.core.rle import Rle
-from instructsam.core.spatial.camera_model import CameraModel, GeometryError
+from instructsam.core.spatial.camera_model import CameraModel
 
 __all__ = ['CameraModel', 'Geometry', 'GeometryError', 'check_depth', 'locate', 'measure']
 
@@ -117,7 +118,7 @@ def measure(mask, depth, camera):
     rays = [axis[rows, columns] for axis in camera.rays]
     surface = Surface(seen, chosen, rays, rows, columns, rle.width)
     if surface.count < LEAST_POINTS:
-        raise GeometryError(f'{100 * valid:.0f} % of the mask have a depth, {surface.count} usable points: too little.')
+        raise GeometryError(f'{100 * valid:.0f} % of the mask have a depth, {surface.count} usable points: too little')
     far, near = _range(seen[surface.spread])
     plane = _support(seen, part, (max(0, near - AROUND_M), far + AROUND_M), rays, rows.step)
     if plane is not None:
@@ -234,11 +235,11 @@ def _some(chosen, count):
 def check_depth(depth, camera, size):
     """Raises GeometryError where depth [H, W] or camera are not those of an image of `size` (height, width)."""
     if depth.shape != size:
-        raise GeometryError(f'depth is {depth.shape}, the image {size} (height, width): align depth to colour.')
+        raise GeometryError(f'depth is {depth.shape}, the image {size} (height, width): align depth to colour')
     if (camera.height, camera.width) != size:
         raise GeometryError(
             f'the camera info is of {(camera.height, camera.width)}, the image {size} (height, width): give the one '
-            'that belongs to the image.'
+            'that belongs to the image'
         )
 
 
@@ -251,7 +252,7 @@ def _window(rle):
     ends = ends[1::2]
     starts, ends = starts[ends > starts], ends[ends > starts]
     if not starts.size:
-        raise GeometryError('the mask is empty.')
+        raise GeometryError('the mask is empty')
     first, last = starts // rle.height, (ends - 1) // rle.height
     is_tall = last > first  # on to the next column: through the lowest row and the highest
     top = 0 if is_tall.any() else int((starts % rle.height).min())

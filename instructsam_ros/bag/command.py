@@ -19,9 +19,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from instructsam.core import DEFAULT_MODEL
-from instructsam.core.cli import version
 from instructsam.core.commands.arguments import count, probability, seconds, text
 from instructsam.core.errors import InstructSAMError
+from instructsam.core.version import version
 from instructsam_ros.bag import show as bag_show
 from instructsam_ros.bag import timeline as bag_script
 from instructsam_ros.bag import topics as bag_topics
@@ -113,16 +113,16 @@ def run(args):
             return bag_show.run(args)
         return _process(args)
     except RecordingError as error:
-        raise InstructSAMError(f'{error}.') from error
+        raise InstructSAMError(f'{error}') from error
     except OSError as error:  # such as a full disk
         where = error.filename or args.output
-        raise InstructSAMError(f'{where}: {error.strerror}; mend that and run the same again.') from error
+        raise InstructSAMError(f'{where}: {error.strerror}; mend that and run the same again') from error
 
 
 def _process(args):
     out = Path(args.output)
     if args.file is not None:
-        raise InstructSAMError(f'there is a third name, {args.file}: that is for `instructsam bag show OUT FILE`.')
+        raise InstructSAMError(f'there is a third name, {args.file}: that is for `instructsam bag show OUT FILE`')
     bag = BagFile(args.input)
     topics = bag_topics.choose(bag, args.topic, args.depth, args.camera_info)
     script = _script(bag, args)
@@ -171,13 +171,13 @@ def _settings(args):
 def _journal(out, asked):
     journal = out.with_name(f'{out.name}.journal')
     if out.exists() and not journal.exists():
-        raise InstructSAMError(f'{out} exists already: delete it or give another name.')
+        raise InstructSAMError(f'{out} exists already: delete it or give another name')
     if not out.absolute().parent.is_dir():
-        raise InstructSAMError(f'cannot write {out}: there is no folder {out.absolute().parent}.')
+        raise InstructSAMError(f'cannot write {out}: there is no folder {out.absolute().parent}')
     opened = Journal(out, asked)
     if out.exists() and not opened.is_merged:
         opened.close()
-        raise InstructSAMError(f'{out} exists already, and {journal} has results for it: delete or rename one of them.')
+        raise InstructSAMError(f'{out} exists already, and {journal} has results for it: delete or rename one of them')
     return opened
 
 
@@ -235,7 +235,7 @@ class _Made:
 
     def __init__(self, name, label_images):
         if not NAME.fullmatch(name):
-            raise InstructSAMError(f'--name is a ROS name such as {PREFIX}, got {name!r}.')
+            raise InstructSAMError(f'--name is a ROS name such as {PREFIX}, got {name!r}')
         name = f'/{name.strip("/")}'
         self.instances, self.labels = f'{name}/instances', f'{name}/label_image'
         self.types = {self.instances: bag_topics.INSTANCES}

@@ -40,13 +40,13 @@ class Journal:
                 row = None
             self._execute('COMMIT')
         except OSError as error:
-            raise InstructSAMError(f'cannot write {self.folder}: {error.strerror}.') from error
+            raise InstructSAMError(f'cannot write {self.folder}: {error.strerror}') from error
         except sqlite3.OperationalError as error:
             if 'locked' in str(error):
-                raise InstructSAMError(f'another run works on {out} (it has {self.folder} open).') from error
-            raise InstructSAMError(f'cannot write {self.folder}: {error}.') from error
+                raise InstructSAMError(f'another run works on {out} (it has {self.folder} open)') from error
+            raise InstructSAMError(f'cannot write {self.folder}: {error}') from error
         except sqlite3.DatabaseError as error:
-            raise InstructSAMError(f'{self.folder} is damaged ({error}): delete it to begin anew.') from error
+            raise InstructSAMError(f'{self.folder} is damaged ({error}): delete it to begin anew') from error
         if row:
             self._check(json.loads(row[0]), json.loads(json.dumps(asked)))
 
@@ -56,7 +56,7 @@ class Journal:
             self.close()
             raise InstructSAMError(
                 f'{self.folder} holds results of another run ({"; ".join(others)}): give what was given then to go '
-                'on with it, or delete it to begin anew.'
+                'on with it, or delete it to begin anew'
             )
 
     @property
@@ -94,7 +94,7 @@ class Journal:
         try:
             folder.rename(self._out)
         except OSError as error:
-            raise InstructSAMError(f'cannot write {self._out}: {error.strerror}; run the same again.') from error
+            raise InstructSAMError(f'cannot write {self._out}: {error.strerror}; run the same again') from error
 
     def remove(self):
         self._database.close()

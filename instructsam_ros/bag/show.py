@@ -53,7 +53,7 @@ def run(args):
     """Writes what the command names; returns exit code 0. Raises InstructSAMError and RecordingError."""
     path = Path(args.file or '')
     if path.suffix.lower() not in ENDINGS:
-        raise InstructSAMError(f'FILE ends in {", ".join(ENDINGS)}: instructsam bag show OUT FILE.')
+        raise InstructSAMError(f'FILE ends in {", ".join(ENDINGS)}: instructsam bag show OUT FILE')
     check_path(path)
     shown = Overlays(BagFile(args.output), args.topic, args.name)
     fps = args.fps or shown.fps
@@ -144,7 +144,7 @@ def write_video(path, shown, fps):
                 size = overlay.shape[1] // 2 * 2, overlay.shape[0] // 2 * 2  # video has no odd sizes
                 writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), fps, size)
                 if not writer.isOpened():
-                    raise InstructSAMError(f'cannot write {path}: OpenCV has no MP4 here; write a .gif instead.')
+                    raise InstructSAMError(f'cannot write {path}: OpenCV has no MP4 here; write a .gif instead')
             writer.write(cv2.cvtColor(_fit(overlay, size), cv2.COLOR_RGB2BGR))
             number += 1
     finally:
@@ -163,7 +163,7 @@ def write_animation(path, shown, fps, width):
     try:
         pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0)
     except OSError as error:
-        raise InstructSAMError(f'cannot write {path}: {error.strerror or error}.') from error
+        raise InstructSAMError(f'cannot write {path}: {error.strerror or error}') from error
     return len(pictures)
 
 

@@ -51,11 +51,11 @@ def timeline(bag, path):
     try:
         entries = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
     except OSError as error:
-        raise InstructSAMError(f'cannot read {path}: {error.strerror}.') from error
+        raise InstructSAMError(f'cannot read {path}: {error.strerror}') from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InstructSAMError(f'{path} is no YAML: {" ".join(str(error).split())}.') from error
+        raise InstructSAMError(f'{path} is no YAML: {" ".join(str(error).split())}') from error
     if not isinstance(entries, list) or not entries:
-        raise InstructSAMError(f'{path} is no timeline: expected a list such as {EXAMPLE}.')
+        raise InstructSAMError(f'{path} is no timeline: expected a list such as {EXAMPLE}')
     said, before = [], -math.inf
     for number, entry in enumerate(entries, 1):
         try:
@@ -65,7 +65,7 @@ def timeline(bag, path):
             if at >= bag.duration_s:
                 raise ValueError(f'it is at {at:g} s, and the bag ends after {bag.duration_s:.3f} s')
         except (ValueError, InstructionError) as error:
-            raise InstructSAMError(f'{path}, entry {number} cannot be used: {error}'.rstrip('.') + '.') from error
+            raise InstructSAMError(f'{path}, entry {number} cannot be used: {error}') from error
         said.append((bag.start_ns + round(at * 1e9), text))
         before = at
     return Script(said)
@@ -95,7 +95,7 @@ def recorded(bag, topic):
         try:
             said.append((time_ns, deserialize_message(data, String).data))
         except Exception as error:  # what rclpy raises for bytes that are no message depends on the middleware
-            raise InstructSAMError(f'{bag.path} has a message on {topic} that is no text: {error}.') from error
+            raise InstructSAMError(f'{bag.path} has a message on {topic} that is no text: {error}') from error
     if not said:
-        raise InstructSAMError(f'{bag.path} has no message on {topic}; give --instruction or --instructions.')
+        raise InstructSAMError(f'{bag.path} has no message on {topic}; give --instruction or --instructions')
     return Script(said)

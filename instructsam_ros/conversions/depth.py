@@ -8,7 +8,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from instructsam.core.spatial.geometry import CameraModel, GeometryError
+from instructsam.core.errors import GeometryError
+from instructsam.core.spatial.geometry import CameraModel
 from instructsam_ros.conversions.images import ImageFormatError, Layout, check_stamp, pixel_rows
 
 MILLIMETRES, METRES = Layout(np.uint16, 1, None), Layout(np.float32, 1, None)

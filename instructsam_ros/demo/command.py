@@ -21,7 +21,7 @@ from instructsam.core import DEFAULT_MODEL
 from instructsam.core.commands.arguments import seconds, text
 from instructsam.core.display.table import print_result
 from instructsam.core.errors import InstructSAMError
-from instructsam.core.image_file import check_picture_path, write_image
+from instructsam.core.image_file import check_image_path, write_image
 from instructsam_ros.bag.recordings import RecordingError, open_recording
 from instructsam_ros.conversions.images import to_rgb
 from instructsam_ros.conversions.results import result_of
@@ -67,13 +67,13 @@ def add_arguments(parser):
 
 def run(args):
     """Returns 0 where results came (also 'no target'), else 1. Raises InstructSAMError for useless arguments."""
-    check_picture_path(args.out)
+    check_image_path(args.out)
     if args.live and args.recording:
-        raise InstructSAMError('give --recording or --live, not both.')
+        raise InstructSAMError('give --recording or --live, not both')
     if args.seed is not None and not args.live:
-        raise InstructSAMError('--seed chooses the table of --live: give that, too.')
+        raise InstructSAMError('--seed chooses the table of --live: give that, too')
     if args.recording and not args.instruction:
-        raise InstructSAMError('give an --instruction for your recording.')
+        raise InstructSAMError('give an --instruction for your recording')
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the children are ended, too
     os.environ.update(isolation())
     try:
@@ -110,7 +110,7 @@ def _show(recording, instruction, model, timeout_s):
     try:
         topic, is_compressed = _image_topic(recording)
     except RecordingError as error:
-        raise InstructSAMError(f'{error}.') from error
+        raise InstructSAMError(f'{error}') from error
     with running(_commands(model, recording, topic, is_compressed)) as check:
         domain = os.environ['ROS_DOMAIN_ID']
         print(f'ROS domain {domain}: replay of {recording.name} on {IMAGE_TOPIC}, node /{NODE} with model {model}')

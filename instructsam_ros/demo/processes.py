@@ -68,7 +68,7 @@ class _Process:
         """Raises NoResultError if the process has ended."""
         code = self._process.poll()
         if code is not None:
-            raise NoResultError(f'the {self.name} ended with exit code {code}.')
+            raise NoResultError(f'the {self.name} ended with exit code {code}')
 
     def output(self):
         return self._log.read_text(errors='replace').strip() or '(nothing)'

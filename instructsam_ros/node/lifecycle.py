@@ -11,7 +11,7 @@ from rclpy.task import Future
 AT_ONCE = (Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE, 'activate', 'deactivate')
 
 
-class PatientLifecycleMixin(LifecycleNodeMixin):
+class AsyncLifecycleMixin(LifecycleNodeMixin):
     """Use with rclpy.node.Node, as LifecycleNodeMixin.
 
     on_activate and on_deactivate run in the executor and return at once. on_configure, on_cleanup and on_shutdown run

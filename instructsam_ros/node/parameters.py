@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 
 from instructsam.core import DEFAULT_MODEL
-from instructsam_ros.node.transforms import FrameError, tf2_ros
+from instructsam_ros.node.transforms import TransformError, tf2_ros
 
 CONTINUOUS = 'continuous'
 ON_INSTRUCTION = 'on_instruction'
@@ -65,7 +65,7 @@ class Parameter:
         if self.name == 'target_frame' and value:
             try:
                 tf2_ros()
-            except FrameError as error:
+            except TransformError as error:
                 return str(error)
         if self.name == 'device' and not DEVICE.fullmatch(value):
             return f"device is auto, cpu, mps, cuda or cuda:N, got '{value}'"

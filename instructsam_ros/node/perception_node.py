@@ -23,7 +23,7 @@ from std_msgs.msg import String
 
 from instructsam_ros.node import diagnostics, parameters, signals
 from instructsam_ros.node.camera_subscriber import Camera
-from instructsam_ros.node.lifecycle import PatientLifecycleMixin
+from instructsam_ros.node.lifecycle import AsyncLifecycleMixin
 from instructsam_ros.node.result_publisher import Outputs
 from instructsam_ros.node.segment_action import SegmentAction
 from instructsam_ros.node.transforms import Frames
@@ -45,7 +45,7 @@ def load_engine(model, device, dtype, mode):
     return InstructSAM.from_pretrained(model, device=device, dtype=dtype, mode=mode)
 
 
-class PerceptionNode(PatientLifecycleMixin, Node):
+class PerceptionNode(AsyncLifecycleMixin, Node):
     """Lifecycle node `perception`.
 
     Everything here runs in the executor's one thread and returns at once, except on_configure, on_cleanup and
@@ -61,7 +61,7 @@ class PerceptionNode(PatientLifecycleMixin, Node):
             ParameterException: a parameter's initial value cannot be used; the message says why.
         """
         Node.__init__(self, 'perception', **kwargs)
-        PatientLifecycleMixin.__init__(self, lambda job: self._worker.submit(job))
+        AsyncLifecycleMixin.__init__(self, lambda job: self._worker.submit(job))
         parameters.declare(self, lambda: self.state)
 
         self._engine_factory = engine_factory

@@ -13,16 +13,16 @@ MISSING = (
 )
 
 
-class FrameError(Exception):
+class TransformError(Exception):
     """There is no transform; the message says from where to where and why."""
 
 
 def tf2_ros():
-    """The module. Raises FrameError where it is not installed."""
+    """The module. Raises TransformError where it is not installed."""
     try:
         return importlib.import_module('tf2_ros')
     except ImportError as error:
-        raise FrameError(MISSING) from error
+        raise TransformError(MISSING) from error
 
 
 class Frames:
@@ -33,7 +33,7 @@ class Frames:
         self._buffer = None
 
     def listen(self):
-        """Begins to collect transforms. Raises FrameError where there is no tf2_ros."""
+        """Begins to collect transforms. Raises TransformError where there is no tf2_ros."""
         if self._buffer is None:
             tf2 = tf2_ros()
             self._buffer = tf2.Buffer()
@@ -42,7 +42,8 @@ class Frames:
     def between(self, target, source, stamp, timeout_s):
         """(rotation [3, 3], translation [3] m) that take a point of frame `source` to `target`, at `stamp`.
 
-        Never that of another time. Waits up to timeout_s for it, so not in the executor's thread. Raises FrameError.
+        Never that of another time. Waits up to timeout_s for it, so not in the executor's thread.
+        Raises TransformError.
         """
         self.listen()
         try:
@@ -50,7 +51,7 @@ class Frames:
                 target, source, Time.from_msg(stamp), timeout=Duration(seconds=timeout_s)
             ).transform
         except Exception as error:  # tf2's own, which are four
-            raise FrameError(f"no transform from {source!r} to {target!r} at the image's stamp: {error}") from error
+            raise TransformError(f"no transform from {source!r} to {target!r} at the image's stamp: {error}") from error
         turn, move = found.rotation, found.translation
         rotation = Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix()
         return rotation, np.array([move.x, move.y, move.z])

@@ -4,11 +4,11 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from instructsam.core import Cancelled, InstructSAMError
+from instructsam.core import CancelledError, InstructSAMError
 from instructsam_ros.action import Segment
 from instructsam_ros.conversions.images import ImageFormatError
 from instructsam_ros.node.diagnostics import one_line
-from instructsam_ros.pipeline.depth_sync import UnpairedError
+from instructsam_ros.pipeline.depth_sync import NoDepthError
 
 Stage = Segment.Feedback
 
@@ -17,7 +17,7 @@ Stage = Segment.Feedback
 class Question:
     """What is asked of a Shot.
 
-    find_depth: called with a stamp, gives (depth image, camera info), raises UnpairedError; track: called with a
+    find_depth: called with a stamp, gives (depth image, camera info), raises NoDepthError; track: called with a
     Result and its picture [H, W, 3], gives it with ids; series: whose ids these are; stage: is told what begins.
     """
 
@@ -33,7 +33,7 @@ def work_out(engine, shot, question, locator, is_void, is_encoding_void, times_m
     """The Answer of `question` on `shot`; the same question on the same shot is worked out once.
 
     is_void, is_encoding_void: asked on the way, whether nobody wants the answer or even the encoded image any more.
-    times_ms: gets the time of each stage, where it was worked out now. Raises Cancelled and what the stages raise.
+    times_ms: gets the time of each stage, where it was worked out now. Raises CancelledError and what the stages raise.
     """
     asked = (question.series, question.settings.asks(question.text))
     if asked in shot.answers:
@@ -43,14 +43,14 @@ def work_out(engine, shot, question, locator, is_void, is_encoding_void, times_m
     question.stage(Stage.ENCODING)
     shot.encode(engine, is_encoding_void)
     if is_void():
-        raise Cancelled('nobody wants this result any more.')
+        raise CancelledError('nobody wants this result any more')
     question.stage(Stage.SEGMENTING)
     result = shot.segment(engine, question.text, question.settings, is_void)
     question.stage(Stage.LOCATING)
     answer = locator.answer(result, shot.header, question.find_depth, question.settings)
     times_ms |= answer.result.timings_ms
     if is_void():  # the depth may have been waited for; ids are not kept of what nobody sees
-        raise Cancelled('nobody wants this result any more.')
+        raise CancelledError('nobody wants this result any more')
     with timed(times_ms, 'tracking'):
         answer = replace(answer, result=question.track(answer.result, shot.image))
     shot.answers[asked] = answer
@@ -62,7 +62,7 @@ def depth_of(goal):
 
     def find(stamp):
         if not goal.depth.data:
-            raise UnpairedError('the goal has an image but no depth')
+            raise NoDepthError('the goal has an image but no depth')
         return goal.depth, goal.camera_info
 
     return find

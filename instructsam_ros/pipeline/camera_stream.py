@@ -4,7 +4,7 @@ from collections import OrderedDict, deque
 
 from instructsam.core.spatial.tracking import Tracker
 from instructsam_ros.node.parameters import CONTINUOUS
-from instructsam_ros.pipeline.depth_sync import Depths, UnpairedError, nanoseconds
+from instructsam_ros.pipeline.depth_sync import Depths, NoDepthError, nanoseconds
 from instructsam_ros.pipeline.mailbox import Mailbox
 
 KEPT_IMAGES = 10  # that a goal may ask for by their stamp
@@ -94,7 +94,7 @@ class Stream:
         def find(stamp):
             try:
                 found = self.depths.find(stamp, settings.depth_tolerance_s, settings.depth_timeout_s, cancelled)
-            except UnpairedError:
+            except NoDepthError:
                 self._statistics.unpaired += self.depths.received > 0 and not cancelled()
                 raise
             self._statistics.paired += 1

@@ -11,7 +11,7 @@ ANEW = 1_000_000_000  # ns by which stamps go back where a recording begins agai
 LATER = 1_000_000  # ns by which a stamp must be later to say that what came before it is complete
 
 
-class UnpairedError(Exception):
+class NoDepthError(Exception):
     """A picture has no depth or no camera info; the message says why."""
 
 
@@ -56,7 +56,7 @@ class Depths:
         """(depth image, camera info) for a picture of `stamp`: the nearest within the tolerance.
 
         Waits up to timeout_s for a depth image that may still come, in short steps between which `cancelled` is asked.
-        Of camera infos, which do not change from image to image, the newest will do. Raises UnpairedError.
+        Of camera infos, which do not change from image to image, the newest will do. Raises NoDepthError.
         """
         wanted, tolerance = nanoseconds(stamp), round(tolerance_s * 1e9)
 
@@ -65,7 +65,7 @@ class Depths:
 
         with self._came:
             if not self._depths:
-                raise UnpairedError('no depth image has come')
+                raise NoDepthError('no depth image has come')
             left_s = timeout_s
             while not (is_decided() and self._newest_info) and left_s > 0 and not cancelled():
                 self._came.wait(min(left_s, 0.05))
@@ -73,13 +73,13 @@ class Depths:
             nearest = min(self._depths, key=lambda other: abs(other - wanted), default=None)
             off = abs(nearest - wanted)
             if off > tolerance:
-                raise UnpairedError(
+                raise NoDepthError(
                     f'no depth image with the stamp of the image, the nearest is {off * 1e-9:.3f} s off (see the '
                     'parameter depth_tolerance_s)'
                 )
             info = self._infos.get(wanted, self._newest_info)
             if info is None:
-                raise UnpairedError('a depth image has come, but no camera info')
+                raise NoDepthError('a depth image has come, but no camera info')
             return self._depths[nearest], info
 
 

@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 
 from std_msgs.msg import Header
 
+from instructsam.core.errors import GeometryError
 from instructsam.core.result import Result
-from instructsam.core.spatial.geometry import GeometryError, locate
+from instructsam.core.spatial.geometry import locate
 from instructsam_ros.conversions.depth import camera_model, to_depth
 from instructsam_ros.conversions.images import ImageFormatError
 from instructsam_ros.conversions.instances import to_msg
-from instructsam_ros.node.transforms import FrameError
-from instructsam_ros.pipeline.depth_sync import UnpairedError
+from instructsam_ros.node.transforms import TransformError
+from instructsam_ros.pipeline.depth_sync import NoDepthError
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,7 @@ class Locator:
 
     def answer(self, result, header, find, settings):
         """The Answer of `result` on the image of `header`. find: called with its stamp, gives (depth image, camera
-        info) or raises UnpairedError; settings: parameters.Settings.
+        info) or raises NoDepthError; settings: parameters.Settings.
         """
         start = time.perf_counter()
         if not result.instances:
@@ -52,7 +53,7 @@ class Locator:
                 frame_id = settings.target_frame
                 turn = self._frames.between(frame_id, header.frame_id, header.stamp, settings.depth_timeout_s)
                 result = _moved(result, *turn)
-        except (UnpairedError, ImageFormatError, GeometryError, FrameError) as error:
+        except (NoDepthError, ImageFormatError, GeometryError, TransformError) as error:
             return Answer(_without_geometry(result), message=str(error))
         times_ms = result.timings_ms | {'geometry': (time.perf_counter() - start) * 1e3}
         return Answer(replace(result, timings_ms=times_ms), frame_id)

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from functools import partial
 
-from instructsam.core import Cancelled, InstructionError
+from instructsam.core import CancelledError, InstructionError
 from instructsam_ros.action import Segment
 from instructsam_ros.conversions.point_clouds import cloud
 from instructsam_ros.node.parameters import CONTINUOUS, ON_INSTRUCTION
@@ -233,7 +233,7 @@ class Worker(threading.Thread):
                 points = cloud(answer.result, shot.image, answer.header(shot.header))
             for request in requests:
                 request.succeed(made, points if request.goal.points else None)
-        except Cancelled:
+        except CancelledError:
             pass  # each has been told already
         except Exception as error:
             message = self._explain(error)
@@ -271,7 +271,7 @@ class Worker(threading.Thread):
             answer = work_out(self.engine, shot, question, self._locator, is_overtaken, is_encoding_void, times_ms)
             with timed(times_ms, 'messages'):
                 made = stream.outputs.answer(shot, instruction, answer)
-        except Cancelled:
+        except CancelledError:
             made = []
         except Exception as exception:
             if self._is_closed:  # the node may be gone already

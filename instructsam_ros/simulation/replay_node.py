@@ -133,7 +133,7 @@ def run(args, stop):
             print(f'{count:8d}  {topic}', flush=True)
 
 
-def make_room_for_images():
+def use_large_image_dds_profile():
     """Before rclpy starts: with Fast DDS's defaults most raw images are lost on their way, see the file."""
     profiles = Path(__file__).parents[1] / 'data' / 'fastdds_images.xml'
     os.environ.setdefault('FASTRTPS_DEFAULT_PROFILES_FILE', str(profiles))
@@ -146,7 +146,7 @@ def main():
     ros_args_at = sys.argv.index('--ros-args') if '--ros-args' in sys.argv else len(sys.argv)
     args = parse(sys.argv[1:ros_args_at])
     try:
-        make_room_for_images()
+        use_large_image_dds_profile()
         rclpy.init(args=sys.argv[ros_args_at:], signal_handler_options=SignalHandlerOptions.NO)
         run(args, stop)
     except (RecordingError, OSError, RCLError, UnicodeEncodeError) as error:

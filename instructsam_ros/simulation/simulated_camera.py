@@ -39,7 +39,7 @@ from instructsam.train.tabletop.world.splits import generator
 from instructsam_ros.conversions.instances import image_msg, pose
 from instructsam_ros.node import signals
 from instructsam_ros.node.parameters import AT_START, Parameter, help_text
-from instructsam_ros.simulation.replay_node import make_room_for_images
+from instructsam_ros.simulation.replay_node import use_large_image_dds_profile
 from instructsam_ros.srv import ResetScene
 
 WORLD = 'world'
@@ -220,7 +220,7 @@ def main(args=None):
     caught = signals.catch()
     try:
         _parser().parse_args(remove_ros_args(args if args is not None else sys.argv)[1:])
-        make_room_for_images()
+        use_large_image_dds_profile()
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = SimulatedCamera()
     except ImportError as error:

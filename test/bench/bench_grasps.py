@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from instructsam.core.engine import InstructSAM
-from instructsam.core.spatial.geometry import CameraModel, GeometryError, measure
+from instructsam.core.errors import GeometryError
+from instructsam.core.spatial.geometry import CameraModel, measure
 from instructsam.core.spatial.grasping import grasp_candidates
 from instructsam.train.tabletop.generate import depth_mm
 from instructsam.train.tabletop.language.picks import picks

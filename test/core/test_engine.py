@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from instructsam.core import Cancelled, ImageError, InstructionError, InstructSAM, ModelError
-from instructsam.core.engine import without_duplicates
+from instructsam.core import CancelledError, ImageError, InstructionError, InstructSAM, ModelError
+from instructsam.core.engine import mask_nms
 from instructsam.core.result import STAGES, Instance
 from instructsam.core.rle import Rle
 
@@ -154,7 +154,7 @@ def test_near_duplicates_go_and_the_best_stays():
         Instance(Rle.encode(m), score, 'x', slot)
         for slot, (m, score) in enumerate([(nearly, 0.9), (mask, 0.8), (apart, 0.7), (apart, 0.6)])
     ]
-    assert [instance.slot for instance in without_duplicates(instances)] == [0, 2]
+    assert [instance.slot for instance in mask_nms(instances)] == [0, 2]
 
 
 def test_budgets_end_the_decoding(engine, picture):
@@ -166,7 +166,7 @@ def test_budgets_end_the_decoding(engine, picture):
 
 
 def test_cancelling_stops_at_the_next_step(engine, picture):
-    with pytest.raises(Cancelled):
+    with pytest.raises(CancelledError):
         engine.encode(picture, cancelled=lambda: True)
     frame = engine.encode(picture)
     asked = []
@@ -175,7 +175,7 @@ def test_cancelling_stops_at_the_next_step(engine, picture):
         asked.append(1)
         return len(asked) > 4
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(CancelledError):
         engine.segment(frame, 'red cup', max_new_tokens=500, cancelled=after_four)
     assert len(asked) == 5
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from instructsam.core.errors import ImageError, InstructSAMError
-from instructsam.core.image_file import check_picture_path, read_image, write_image
+from instructsam.core.image_file import check_image_path, read_image, write_image
 
 RED = (200, 30, 40)
 
@@ -96,7 +96,7 @@ def test_broken_files(tmp_path, format, recwarn):
 
 @pytest.mark.parametrize('name', ['a.png', 'a.JPG', 'a.webp'])
 def test_write(tmp_path, name):
-    check_picture_path(tmp_path / name)
+    check_image_path(tmp_path / name)
     write_image(tmp_path / name, np.full((8, 8, 3), RED, np.uint8))
     np.testing.assert_allclose(read_image(tmp_path / name)[0, 0], RED, atol=3)
 
@@ -105,6 +105,6 @@ def test_where_nothing_can_be_written(tmp_path):
     (tmp_path / 'folder.png').mkdir()
     for name, reason in [('a.xyz', 'format'), ('absent/a.png', 'no folder'), ('folder.png', 'a folder')]:
         with pytest.raises(InstructSAMError, match=reason):
-            check_picture_path(tmp_path / name)
+            check_image_path(tmp_path / name)
     with pytest.raises(InstructSAMError, match='cannot write .* Is a directory'):
         write_image(tmp_path / 'folder.png', np.zeros((8, 8, 3), np.uint8))

@@ -43,9 +43,9 @@ class Plan:
     def __post_init__(self):
         unknown = [name for name in self.variants if name not in VARIANTS]
         if unknown:
-            raise RecipeError(f'no variant {", ".join(unknown)}. There are {", ".join(VARIANTS)}.')
+            raise RecipeError(f'no variant {", ".join(unknown)}. There are {", ".join(VARIANTS)}')
         if not self.seeds or self.processes < 1:
-            raise RecipeError('seeds are one or more, and so are processes.')
+            raise RecipeError('seeds are one or more, and so are processes')
 
     def recipes(self, name, seed, start):
         """{stage: Recipe} of the variant `name`, which starts from the folder `start`. Raises RecipeError."""
@@ -54,7 +54,7 @@ class Plan:
         for stage in STAGES:
             recipe = read_recipe(getattr(self, stage), getattr(self, f'{stage}_changes'))
             if recipe.stage != 'instruct' or recipe.steps < 1:
-                raise RecipeError(f'{getattr(self, stage)}: an ablation wants stage instruct and a number of steps.')
+                raise RecipeError(f'{getattr(self, stage)}: an ablation wants stage instruct and a number of steps')
             found[stage] = replace(
                 recipe,
                 model=str(start),
@@ -79,7 +79,7 @@ class Plan:
         """Raises an InstructSAMError for what would stop the variants `names` later on."""
         slots = ModelConfig.from_folder(self.base).num_queries
         if 'k10' in names and slots != 10:
-            raise RecipeError(f'variant k10 is the full model, and {self.base} has K = {slots}.')
+            raise RecipeError(f'variant k10 is the full model, and {self.base} has K = {slots}')
         for name in trained(names):
             self.recipes(name, self.seeds[0], self.base)
 
@@ -93,7 +93,7 @@ def write_recipe(recipe, path):
     """Writes a Recipe as YAML. Raises RecipeError where another one is there already."""
     text = yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False)
     if path.is_file() and path.read_text(encoding='utf-8') != text:
-        raise RecipeError(f'{path} is another recipe, by which a run was made. Give the plan another output.')
+        raise RecipeError(f'{path} is another recipe, by which a run was made. Give the plan another output')
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding='utf-8')
 

@@ -74,7 +74,7 @@ def train(file, processes):
     command = [sys.executable, *launcher, '-m', 'instructsam.core.cli', 'train', str(file)]
     code = subprocess.run(command).returncode
     if code:
-        raise InstructSAMError(f'training by {file} ended with exit code {code}. Started again, it goes on from there.')
+        raise InstructSAMError(f'training by {file} ended with exit code {code}. Started again, it goes on from there')
 
 
 def measure_variant(plan, name, seed, scenes):

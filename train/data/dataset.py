@@ -51,27 +51,27 @@ def mixing_list(entries, folder):
     Raises DataError.
     """
     if not isinstance(entries, (list, tuple)) or not entries:
-        raise DataError(f'a mixing list has entries of annotations, images and repeat, got {entries!r}.')
+        raise DataError(f'a mixing list has entries of annotations, images and repeat, got {entries!r}')
     return [_source(entry, Path(folder), f'entry {number} of the mixing list') for number, entry in enumerate(entries)]
 
 
 def _source(entry, folder, where):
     if not isinstance(entry, dict):
-        raise DataError(f'{where} has the keys annotations, images and repeat, got {entry!r}.')
+        raise DataError(f'{where} has the keys annotations, images and repeat, got {entry!r}')
     unknown = [str(key) for key in entry if key not in ('annotations', 'images', 'repeat')]
     if unknown:
-        raise DataError(f'{where} has unknown keys: {", ".join(unknown)}. Known: annotations, images, repeat.')
+        raise DataError(f'{where} has unknown keys: {", ".join(unknown)}. Known: annotations, images, repeat')
     for key in ('annotations', 'images'):
         if not isinstance(entry.get(key), (str, Path)):
-            raise DataError(f'{where} has a path under {key}, got {entry.get(key)!r}.')
+            raise DataError(f'{where} has a path under {key}, got {entry.get(key)!r}')
     repeat = entry.get('repeat', 1)
     if type(repeat) is not int or repeat < 1:
-        raise DataError(f'{where}: repeat is a whole number from 1 on, got {repeat!r}.')
+        raise DataError(f'{where}: repeat is a whole number from 1 on, got {repeat!r}')
     source = Source(folder / entry['annotations'], folder / entry['images'], repeat)
     if not source.annotations.is_file():
-        raise DataError(f'{where}: there is no file {source.annotations}.')
+        raise DataError(f'{where}: there is no file {source.annotations}')
     if not source.images.is_dir():
-        raise DataError(f'{where}: there is no folder {source.images}.')
+        raise DataError(f'{where}: there is no folder {source.images}')
     return source
 
 
@@ -107,7 +107,7 @@ class RecordFile:
                 with open(self.path, 'rb') as file:
                     self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             except (OSError, ValueError) as error:  # ValueError: an empty file
-                raise DataError(f'{self.path} cannot be read: {getattr(error, "strerror", None) or error}.') from error
+                raise DataError(f'{self.path} cannot be read: {getattr(error, "strerror", None) or error}') from error
         return self._bytes
 
 
@@ -119,20 +119,20 @@ def _scan(path, data):
     opening = _OPENING.match(data)
     at, is_array = opening.end(), opening[1] is not None
     if not is_array and data[at : at + 1] != b'{':
-        raise DataError(f'{path} is no JSON array of records, nor JSON lines: it starts with {data[at : at + 20]!r}.')
+        raise DataError(f'{path} is no JSON array of records, nor JSON lines: it starts with {data[at : at + 20]!r}')
     more = True
     while more:
         end = _element_end(data, at)
         separator = end and (_SEPARATOR if is_array else _SPACE).match(data, end)
         if not separator:
-            raise DataError(f'{path} is cut short or no JSON: see record {len(bounds) // 2}, from byte {at:,} on.')
+            raise DataError(f'{path} is cut short or no JSON: see record {len(bounds) // 2}, from byte {at:,} on')
         bounds.extend((at, end))
         at = separator.end()
         more = separator[1] == b',' if is_array else at < len(data)
     if at < len(data):
-        raise DataError(f'{path} goes on behind its array: {data[at : at + 20]!r}.')
+        raise DataError(f'{path} goes on behind its array: {data[at : at + 20]!r}')
     if not is_array and len(bounds) == 2 and path.suffix != '.jsonl':
-        raise DataError(f'{path} holds one JSON object, not an array of records.')
+        raise DataError(f'{path} holds one JSON object, not an array of records')
     return bounds
 
 
@@ -175,7 +175,7 @@ class Mix(Dataset):
         self._firsts = np.cumsum(sizes) - sizes  # of each file's records among all of them
         self._ends = np.cumsum(sizes * [source.repeat for source in self.sources])  # index behind each source
         if not len(self):
-            raise DataError(f'no records in {", ".join(str(s.annotations) for s in self.sources) or "no sources"}.')
+            raise DataError(f'no records in {", ".join(str(s.annotations) for s in self.sources) or "no sources"}')
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._state = torch.zeros(int(sizes.sum()), dtype=torch.uint8).share_memory_()  # a record: 1 fine, 2 broken
         self._reasons = deque(maxlen=REASONS)

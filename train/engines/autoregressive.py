@@ -63,7 +63,7 @@ class AutoregressiveEngine(InstructSAM):
 
     def answer_for(self, phrases):
         """Raises InstructionError: how many mask tokens follow a phrase is for the model to say."""
-        raise InstructionError('a model without query bank takes no given phrases: it writes phrase and masks as one.')
+        raise InstructionError('a model without query bank takes no given phrases: it writes phrase and masks as one')
 
     def _sequence(self, prefix):
         return AutoregressiveSequence(self.model, prefix)

@@ -134,7 +134,7 @@ def asking_of(benchmark, args):
     from instructsam.train.evaluation.running.prompting import Asking
 
     if args.prompt is not None and '{text}' not in args.prompt and '{lowered}' not in args.prompt:
-        raise InstructSAMError(f'--prompt {args.prompt!r} has no place for the text: put {{text}} into it.')
+        raise InstructSAMError(f'--prompt {args.prompt!r} has no place for the text: put {{text}} into it')
     lowest = args.lowest if args.lowest is not None else benchmark.lowest
     return Asking(
         threshold=args.threshold,
@@ -155,7 +155,7 @@ def header_of(args, asking, source, model_folder):
 
     import instructsam.core
     import instructsam.train
-    from instructsam.core.cli import version
+    from instructsam.core.version import version
     from instructsam.train.evaluation.running.run_folder import fingerprint
 
     device = args.device if args.device != 'auto' else 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -213,7 +213,7 @@ def report(args, found, benchmark):
     from instructsam.train.evaluation.reporting.console_table import print_table
 
     if not found.outcomes:
-        raise InstructSAMError('there was nothing to ask: no sample of this kind. Ask for more, or for other kinds.')
+        raise InstructSAMError('there was nothing to ask: no sample of this kind. Ask for more, or for other kinds')
     document = {
         **found.header,
         'run': str(found.folder),

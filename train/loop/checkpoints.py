@@ -68,7 +68,7 @@ def read_stage(training, folder):
         more = f' (and {len(differences) - _SHOWN} more)' if len(differences) > _SHOWN else ''
         raise RecipeError(
             f'{folder} was written by another configuration: {"; ".join(differences[:_SHOWN])}{more}. '
-            'Give this run another output, or go on with the recipe that the run was started with.'
+            'Give this run another output, or go on with the recipe that the run was started with'
         )
     return {name: stored[place] for place, name in places.items()}
 
@@ -149,7 +149,7 @@ def finish(output, merged):
     """Makes the final model, `output`/final, of the last checkpoint; merged: LoRA matrices are added to the weights."""
     last, partial = last_checkpoint(output), Path(output) / PARTIAL
     if last is None:
-        raise RecipeError(f'{output} holds no checkpoint to make the final model of: do not turn saving off.')
+        raise RecipeError(f'{output} holds no checkpoint to make the final model of: do not turn saving off')
     shutil.rmtree(partial, ignore_errors=True)
     if merged:
         merge(last, partial / FINAL)

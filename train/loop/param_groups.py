@@ -55,7 +55,7 @@ def parameter_groups(training, rates, weight_decay, muon=0.0):
         )
         group['params'].append(parameter)
     if not groups:
-        raise RecipeError('nothing is trained: every rate is 0.')
+        raise RecipeError('nothing is trained: every rate is 0')
     return list(groups.values())
 
 

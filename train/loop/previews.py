@@ -12,7 +12,7 @@ import torch
 
 from instructsam.core.display.lettering import printable
 from instructsam.core.display.overlay import color
-from instructsam.core.engine import without_duplicates
+from instructsam.core.engine import mask_nms
 from instructsam.core.errors import InstructionError
 from instructsam.train.drawing import FAINT, INK, PAPER, cell, outline, sheet, tint, wrap
 from instructsam.train.stages.dense import CATEGORY
@@ -60,7 +60,7 @@ def _draw_found(picture, found):
     texts = []
     for group in range(len(found.phrases)):
         instances = [each for each in found.instances if each.group == group]
-        above = without_duplicates([each for each in instances if each.score > THRESHOLD])
+        above = mask_nms([each for each in instances if each.score > THRESHOLD])
         for instance in above or instances[:1]:
             mask = _fitted(instance.mask.decode().astype(np.uint8), 0) > 0
             tint(picture, mask, color(group), FILL if above else FAINT_FILL)

@@ -100,32 +100,32 @@ class Recipe:
 
     def __post_init__(self):
         if self.stage not in STAGES:
-            raise RecipeError(f'stage is one of {", ".join(STAGES)}, got {self.stage!r}.')
+            raise RecipeError(f'stage is one of {", ".join(STAGES)}, got {self.stage!r}')
         if not self.data:
-            raise RecipeError('data is empty: give a mixing list of annotations, images and repeat.')
+            raise RecipeError('data is empty: give a mixing list of annotations, images and repeat')
         for name in ('batch_size', 'accumulation', 'phrases_per_call', 'log_every', 'save_every', 'keep'):
             if getattr(self, name) < 1:
-                raise RecipeError(f'{name} is 1 or more, got {getattr(self, name)}.')
+                raise RecipeError(f'{name} is 1 or more, got {getattr(self, name)}')
         if self.dtype not in DTYPES:
-            raise RecipeError(f'dtype is one of {", ".join(DTYPES)}, got {self.dtype!r}.')
+            raise RecipeError(f'dtype is one of {", ".join(DTYPES)}, got {self.dtype!r}')
         if self.objective.presence_target not in PRESENCE:
             known = ', '.join(PRESENCE)
-            raise RecipeError(f'objective.presence_target is one of {known}, got {self.objective.presence_target!r}.')
+            raise RecipeError(f'objective.presence_target is one of {known}, got {self.objective.presence_target!r}')
         counted = replace(self.objective, presence_loss=1.0, presence_target='one')
         if self.layers and counted != Objective():
-            raise RecipeError('with layers, of objective only presence_loss and presence_target count: drop the rest.')
+            raise RecipeError('with layers, of objective only presence_loss and presence_target count: drop the rest')
         if self.mode not in MODES:
-            raise RecipeError(f'mode is one of {", ".join(MODES)}, got {self.mode!r}.')
+            raise RecipeError(f'mode is one of {", ".join(MODES)}, got {self.mode!r}')
         if self.mode != 'consistent' and self.stage != 'instruct':
-            raise RecipeError(f'mode {self.mode} is for stage instruct, not for {self.stage}.')
+            raise RecipeError(f'mode {self.mode} is for stage instruct, not for {self.stage}')
         if self.pointing and not (self.stage == 'base' or self.layers):
-            raise RecipeError('pointing is for stage base, or for stage instruct with layers.')
+            raise RecipeError('pointing is for stage base, or for stage instruct with layers')
         if self.prepare and self.stage != 'base':
-            raise RecipeError('prepare is for stage base.')
+            raise RecipeError('prepare is for stage base')
         if not self.masks and self.stage != 'base':
-            raise RecipeError('masks is for stage base: without it the detector learns boxes alone.')
+            raise RecipeError('masks is for stage base: without it the detector learns boxes alone')
         if self.lora is not None and (self.lora.rank < 1 or not self.rates.language):
-            raise RecipeError('lora wants a rank of 1 or more and a rate under rates.language.')
+            raise RecipeError('lora wants a rank of 1 or more and a rate under rates.language')
 
 
 def read_recipe(path, overrides=()):
@@ -134,7 +134,7 @@ def read_recipe(path, overrides=()):
     for override in overrides:
         key, found, value = override.partition('=')
         if not found:
-            raise RecipeError(f'{override!r} is not of the form key=value.')
+            raise RecipeError(f'{override!r} is not of the form key=value')
         try:
             _put(raw, key.split('.'), yaml.safe_load(value), key)
         except yaml.YAMLError as error:
@@ -147,13 +147,13 @@ def read_yaml(path):
     try:
         raw = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
     except OSError as error:
-        raise RecipeError(f'{path} cannot be read: {error.strerror}.') from error
+        raise RecipeError(f'{path} cannot be read: {error.strerror}') from error
     except yaml.YAMLError as error:
         raise RecipeError(f'{path} is no YAML: {" ".join(str(error).split())}') from error
     except UnicodeDecodeError as error:
         raise RecipeError(f'{path} is no text: {error}') from error
     if not isinstance(raw, dict):
-        raise RecipeError(f'{path} holds no keys.')
+        raise RecipeError(f'{path} holds no keys')
     return raw
 
 
@@ -161,7 +161,7 @@ def _put(raw, keys, value, name):
     for key in keys[:-1]:
         raw = raw.setdefault(key, {})
         if not isinstance(raw, dict):
-            raise RecipeError(f'{name}: {key} holds no keys.')
+            raise RecipeError(f'{name}: {key} holds no keys')
     raw[keys[-1]] = value
 
 
@@ -170,7 +170,7 @@ def build(kind, raw, where):
     known = {each.name: each for each in fields(kind)}
     unknown = sorted(str(name) for name in raw if name not in known)
     if unknown:
-        raise RecipeError(f'{where} has unknown keys: {", ".join(unknown)}. Known: {", ".join(known)}.')
+        raise RecipeError(f'{where} has unknown keys: {", ".join(unknown)}. Known: {", ".join(known)}')
     values = {}
     for name, value in raw.items():
         values[name] = _value(known[name], value, f'{where}: {name}')
@@ -187,13 +187,13 @@ def _value(spec, value, where):
     kind = kinds[0]
     if is_dataclass(kind):
         if not isinstance(value, dict):
-            raise RecipeError(f'{where} holds keys, got {value!r}.')
+            raise RecipeError(f'{where} holds keys, got {value!r}')
         return build(kind, value, where)
     if get_origin(kind) is tuple:
         of, *more = get_args(kind)
         if not isinstance(value, list) or (more != [Ellipsis] and len(value) != 1 + len(more)):
             count = '' if more == [Ellipsis] else f' of {1 + len(more)}'
-            raise RecipeError(f'{where} is a list{count}, got {value!r}.')
+            raise RecipeError(f'{where} is a list{count}, got {value!r}')
         return tuple(_scalar(of, each, f'{where}[{number}]') for number, each in enumerate(value))
     return _scalar(kind, value, where)
 
@@ -206,4 +206,4 @@ def _scalar(kind, value, where):
             pass
     elif type(value) is kind:
         return value
-    raise RecipeError(f'{where} is {"a number" if kind is float else f"of type {kind.__name__}"}, got {value!r}.')
+    raise RecipeError(f'{where} is {"a number" if kind is float else f"of type {kind.__name__}"}, got {value!r}')

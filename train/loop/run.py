@@ -125,7 +125,7 @@ def take_heads(training, recipe, folder):
     load_heads(training, folder)
     if recipe.heads is not None:
         if not (Path(recipe.heads.folder) / HEADS).is_file():
-            raise RecipeError(f'heads.folder: there is no {HEADS} in {recipe.heads.folder}.')
+            raise RecipeError(f'heads.folder: there is no {HEADS} in {recipe.heads.folder}')
         load_heads(training, recipe.heads.folder, recipe.heads.names)
 
 
@@ -144,7 +144,7 @@ def arguments_of(recipe):
     except (TypeError, ValueError, ImportError) as error:
         raise RecipeError(f'trainer: {" ".join(str(error).split())}') from error
     if arguments.fsdp and arguments.parallel_mode is not ParallelMode.DISTRIBUTED:
-        raise RecipeError('trainer.fsdp shards the model over processes: start them with torchrun.')
+        raise RecipeError('trainer.fsdp shards the model over processes: start them with torchrun')
     arguments._n_gpu = min(arguments.n_gpu, 1)  # a process takes one GPU; torchrun starts one for each
     return arguments
 

@@ -46,7 +46,7 @@ class StageTrainer(Trainer):
             state.fsdp_plugin = FullyShardedDataParallelPlugin(**wanted)
             self.is_fsdp_enabled = True
         if state.fsdp_plugin.fsdp_version != 2 or 'FULL_STATE_DICT' not in str(state.fsdp_plugin.state_dict_type):
-            raise RecipeError('trainer.fsdp_config: version is 2 and state_dict_type FULL_STATE_DICT here.')
+            raise RecipeError('trainer.fsdp_config: version is 2 and state_dict_type FULL_STATE_DICT here')
 
     def create_optimizer(self, model=None):
         if self.optimizer is None:
@@ -157,7 +157,7 @@ class StageTrainer(Trainer):
         except (ValueError, IndexError) as error:
             raise RecipeError(
                 f'{checkpoint} was written by a run that trains other parts of the model ({error}). Give this run '
-                'another output, or the rates that the run was started with.'
+                'another output, or the rates that the run was started with'
             ) from error
 
 

@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 from PIL import Image
 from transformers import TrainerCallback
 
-from instructsam.core.engine import read_text_side
+from instructsam.core.engine import load_prompter
 from instructsam.core.model.preprocess import QwenPreprocessor
 from instructsam.train.engines.autoregressive import engine_class
 from instructsam.train.engines.concept import ConceptEngine
@@ -103,7 +103,7 @@ class Watch(TrainerCallback):
             if not samples:
                 return
             is_base = self.recipe.stage == 'base'
-            prompter, stop_ids = read_text_side(self.folder, training.model.config)
+            prompter, stop_ids = load_prompter(self.folder, training.model.config)
             preprocessor = QwenPreprocessor.from_folder(self.folder)
             kind, mode = (ConceptEngine, 'consistent') if is_base else engine_class(self.recipe.mode)
             engine = kind(training.model, prompter, preprocessor, stop_ids, mode=mode)

@@ -54,7 +54,7 @@ class BaseCollator:
     def __call__(self, samples):
         missing = [str(sample.image) for sample in samples if sample.image not in self.lines]
         if missing:
-            raise DataError(f'{missing[0]} is in none of the files that `scenes` names.')
+            raise DataError(f'{missing[0]} is in none of the files that `scenes` names')
         batch = self.collator(samples)
         scenes = [read_objects(json.loads(self.lines[sample.image])) for sample in samples]
         return BaseBatch(

@@ -33,7 +33,7 @@ class InstructTraining(nn.Module):
 
     def _layered(self, batch):
         if any(len(boxes) for boxes in batch.boxes):
-            raise ValueError('losses on every layer want masks, and a sample has boxes only: set layers to false.')
+            raise ValueError('losses on every layer want masks, and a sample has boxes only: set layers to false')
         model = self.model
         hidden = read(model, batch)
         zero = hidden.sum() * 0.0  # every batch has all terms: processes add up theirs

@@ -99,7 +99,7 @@ def _page(args):
 
     check_path(args.out)
     if Path(args.out).suffix.lower() != '.png':
-        raise InstructSAMError(f'cannot write {args.out}: a page is a PNG file. Give a name that ends in .png.')
+        raise InstructSAMError(f'cannot write {args.out}: a page is a PNG file. Give a name that ends in .png')
     check_drawing()
     from instructsam.train.tabletop.page import write_page
 
@@ -112,7 +112,7 @@ def _bag(args):
     from instructsam.train.tabletop.bag import write_bag
 
     if args.out.exists():
-        raise InstructSAMError(f'{args.out} exists already: give the name of a folder to be made.')
+        raise InstructSAMError(f'{args.out} exists already: give the name of a folder to be made')
     check_drawing()
     with _writing(args.out):
         frames = write_bag(args.out, args.split, args.seed, args.scene, args.size, args.seconds, args.fps)
@@ -138,7 +138,7 @@ def check_drawing():
     try:
         Renderer({}, {}, 16, 16).close()
     except RuntimeError as error:
-        raise InstructSAMError(f'no scene can be drawn: {error}.') from error
+        raise InstructSAMError(f'no scene can be drawn: {error}') from error
 
 
 def seed(value):

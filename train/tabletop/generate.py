@@ -79,7 +79,7 @@ def _resume(part, settings):
         found = file.readline().decode().strip()
         if found != settings:
             raise InstructSAMError(
-                f'{part} is from an interrupted call with other settings: {found}. Finish that one, or delete the file.'
+                f'{part} is from an interrupted call with other settings: {found}. Finish that one, or delete the file'
             )
         whole, count = file.tell(), 0
         for line in file:

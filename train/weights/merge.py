@@ -28,7 +28,7 @@ def merge(source, out):
 
     source = Path(source)
     if not (source / checkpoint.ADAPTER).is_file():
-        raise ModelError(f'{source} holds no LoRA matrices ({checkpoint.ADAPTER}): there is nothing to merge.')
+        raise ModelError(f'{source} holds no LoRA matrices ({checkpoint.ADAPTER}): there is nothing to merge')
     out = new_folder(out)
     model = checkpoint.load(source, torch.device('cpu'), None, base_only=True)
     merged = PeftModel.from_pretrained(model, source, torch_device='cpu').merge_and_unload(safe_merge=True)
@@ -39,5 +39,5 @@ def new_folder(path):
     """`path` as a Path. Raises ModelError where something is there already."""
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ModelError(f'{path} is there already: give a new folder.')
+        raise ModelError(f'{path} is there already: give a new folder')
     return path

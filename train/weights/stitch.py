@@ -28,7 +28,7 @@ def add_arguments(parser):
 def run(args):
     images = sorted(Path(args.images).glob('*.jpg'))[:PICTURES]
     if not images:
-        raise InstructSAMError(f'there are no *.jpg in {args.images}.')
+        raise InstructSAMError(f'there are no *.jpg in {args.images}')
     stitch(args.model, args.before, args.out, images)
     print(f'the stitched model is in {args.out}')
     return 0

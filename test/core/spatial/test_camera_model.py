@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from instructsam.core.spatial.camera_model import CameraModel, GeometryError
+from instructsam.core.errors import GeometryError
+from instructsam.core.spatial.camera_model import CameraModel
 
 K = np.array([[300.0, 0, 150], [0, 310.0, 120], [0, 0, 1]])
 SIZE = 240, 320

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from instructsam.core.errors import GeometryError
 from instructsam.core.result import Instance, Result
 from instructsam.core.rle import Rle
-from instructsam.core.spatial.geometry import CameraModel, GeometryError, locate, measure
+from instructsam.core.spatial.geometry import CameraModel, locate, measure
 
 HEIGHT, WIDTH = 240, 320
 K = np.array([[300.0, 0, 159.5], [0, 300.0, 119.5], [0, 0, 1]])

@@ -7,7 +7,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
 from sensor_msgs.msg import CameraInfo, Image
 
-from instructsam.core.spatial.geometry import GeometryError
+from instructsam.core.errors import GeometryError
 from instructsam_ros.conversions.depth import camera_model, to_depth
 from instructsam_ros.conversions.images import ImageFormatError
 

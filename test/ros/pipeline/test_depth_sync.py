@@ -9,7 +9,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
 from builtin_interfaces.msg import Time
 
-from instructsam_ros.pipeline.depth_sync import Depths, UnpairedError
+from instructsam_ros.pipeline.depth_sync import Depths, NoDepthError
 
 
 def message(milliseconds, name='depth'):
@@ -41,14 +41,14 @@ def test_equal_stamps():
 
 
 def test_another_stamp_is_no_pair_without_a_tolerance():
-    with pytest.raises(UnpairedError, match='nearest is 0.003 s off'):
+    with pytest.raises(NoDepthError, match='nearest is 0.003 s off'):
         filled(100, 130, 166).find(time(133))
 
 
 def test_the_nearest_within_the_tolerance():
     depths = filled(100, 130, 135, 200)
     assert names(depths.find(time(133), tolerance_s=0.02))[0] == 'depth 135'
-    with pytest.raises(UnpairedError, match='0.032 s off'):
+    with pytest.raises(NoDepthError, match='0.032 s off'):
         depths.find(time(167), tolerance_s=0.02)
 
 
@@ -64,28 +64,28 @@ def test_it_waits_for_what_may_still_come():
 
 def test_it_does_not_wait_for_what_has_gone_by():
     depths = filled(100, 166)
-    with pytest.raises(UnpairedError, match='0.033 s off'):
+    with pytest.raises(NoDepthError, match='0.033 s off'):
         depths.find(time(133), timeout_s=1e6)
 
 
 def test_it_stops_waiting_when_nobody_wants_it():
-    with pytest.raises(UnpairedError):
+    with pytest.raises(NoDepthError):
         filled(100).find(time(133), timeout_s=1e6, cancelled=lambda: True)
 
 
 def test_it_does_not_wait_where_nothing_ever_came():
-    with pytest.raises(UnpairedError, match='no depth image has come'):
+    with pytest.raises(NoDepthError, match='no depth image has come'):
         filled().find(time(100), timeout_s=1e6)
 
 
 def test_depth_without_camera_info():
-    with pytest.raises(UnpairedError, match='no camera info'):
+    with pytest.raises(NoDepthError, match='no camera info'):
         filled(100, infos=()).find(time(100), timeout_s=0.01)
 
 
 def test_memory_is_bounded_and_stamps_may_go_backwards():
     depths = filled(*range(1000, 2000, 10), kept=5)
-    with pytest.raises(UnpairedError):
+    with pytest.raises(NoDepthError):
         depths.find(time(1900))
     depths.put(message(50))  # a recording begins anew
     assert names(depths.find(time(50)))[0] == 'depth 50'
@@ -98,5 +98,5 @@ def test_memory_is_bounded_and_stamps_may_go_backwards():
     finder.join(10)
     assert names(found)[0] == 'depth 60'
     depths.clear()
-    with pytest.raises(UnpairedError, match='no depth image has come'):
+    with pytest.raises(NoDepthError, match='no depth image has come'):
         depths.find(time(50))

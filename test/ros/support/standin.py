@@ -20,7 +20,7 @@ from types import SimpleNamespace
 
 from scenery import ellipses
 
-from instructsam.core import Cancelled, InstructionError, ModelError
+from instructsam.core import CancelledError, InstructionError, ModelError
 from instructsam.core.result import STAGES, Instance, Result
 from instructsam.core.rle import Rle
 from instructsam_ros.node import perception_node
@@ -65,7 +65,7 @@ class StandInEngine:
         try:
             if verb in ('sleep', 'burn', 'stuck'):
                 _work(float(argument), None if verb == 'stuck' else cancelled, burn=verb == 'burn')
-        except Cancelled:
+        except CancelledError:
             self.done['cancelled'] += 1
             raise
         masks = () if verb == 'nothing' else self._prepared(frame.height, frame.width)
@@ -91,7 +91,7 @@ def _work(seconds, cancelled, burn=False):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if cancelled is not None and cancelled():
-            raise Cancelled
+            raise CancelledError
         if burn:
             step_end = time.monotonic() + STEP_S
             while time.monotonic() < step_end:

@@ -94,14 +94,14 @@ def test_attributes(lay):
 
 def test_colors_that_look_alike_are_never_told_apart(lay):
     scene = lay(('bowl', 'silver', 0, 0), ('bowl', 'red', 0.2, 0))
-    with pytest.raises(p.Borderline):
+    with pytest.raises(p.BorderlineError):
         asked(p.Color(BOWL, 'gray'), scene)
     assert asked(p.Color(BOWL, 'red'), scene) == (1,)
 
 
 def test_sizes_need_a_small_and_a_large_one(lay):
     scene = lay(('mug', 'red', 0, 0, {'size': 'medium'}), ('mug', 'blue', 0.2, 0, {'size': 'large'}))
-    with pytest.raises(p.Borderline):
+    with pytest.raises(p.BorderlineError):
         asked(p.Size(MUG, 'large'), scene)
 
 
@@ -120,21 +120,21 @@ def test_directions_are_those_of_the_picture(lay, relation, expected):
 
 def test_a_mug_that_is_hardly_left_is_not_asked_for(lay):
     scene = lay(('mug', 'red', -0.03, 0.15), ('bowl', 'red', 0, 0))
-    with pytest.raises(p.Borderline):
+    with pytest.raises(p.BorderlineError):
         asked(p.Relate(MUG, 'left', BOWL), scene)
 
 
 def test_next_to_goes_by_the_gap(lay):
     scene = lay(('mug', 'red', 0.10, 0), ('mug', 'blue', 0.4, 0), ('bowl', 'red', 0, 0))
     assert asked(p.Relate(MUG, 'near', BOWL), scene) == (0,)
-    with pytest.raises(p.Borderline):
+    with pytest.raises(p.BorderlineError):
         asked(p.Relate(MUG, 'near', BOWL), lay(('mug', 'red', 0.15, 0), ('bowl', 'red', 0, 0)))
 
 
 def test_between(lay):
     scene = lay(('mug', 'red', 0, 0), ('mug', 'blue', 0.45, 0.1), ('bowl', 'red', -0.25, 0), ('ball', 'red', 0.25, 0))
     assert asked(p.Between(MUG, BOWL, BALL), scene) == (0,)
-    with pytest.raises(p.Borderline):
+    with pytest.raises(p.BorderlineError):
         asked(
             p.Between(MUG, BOWL, BALL),
             lay(('mug', 'red', 0.18, 0), ('bowl', 'red', -0.25, 0), ('ball', 'red', 0.25, 0)),
@@ -145,13 +145,13 @@ def test_closest_and_farthest(lay):
     scene = lay(('mug', 'red', 0.12, 0), ('mug', 'blue', 0.25, 0), ('mug', 'white', -0.4, 0), ('bowl', 'red', 0, 0))
     assert asked(p.Closest(MUG, BOWL), scene) == (0,)
     assert asked(p.Closest(MUG, BOWL, farthest=True), scene) == (2,)
-    with pytest.raises(p.Borderline):
+    with pytest.raises(p.BorderlineError):
         asked(p.Closest(MUG, BOWL), lay(('mug', 'red', 0.2, 0), ('mug', 'blue', -0.21, 0), ('bowl', 'red', 0, 0)))
 
 
 def test_an_anchor_must_be_unique(lay):
     scene = lay(('mug', 'red', -0.3, 0), ('bowl', 'red', 0, 0), ('bowl', 'blue', 0.2, 0))
-    with pytest.raises(p.Borderline):
+    with pytest.raises(p.BorderlineError):
         asked(p.Relate(MUG, 'left', BOWL), scene)
     assert asked(p.Relate(MUG, 'left', p.Color(BOWL, 'red')), scene) == (0,)
 
@@ -192,16 +192,16 @@ def test_superlatives(lay):
     expected = {'leftmost': 0, 'rightmost': 2, 'nearest': 1, 'farthest': 2, 'largest': 2, 'smallest': 0}
     for order, item in expected.items():
         assert asked(p.Extreme(MUG, order), scene) == (item,), order
-    with pytest.raises(p.Borderline):
+    with pytest.raises(p.BorderlineError):
         asked(p.Extreme(MUG, 'leftmost'), lay(('mug', 'red', 0, 0), ('mug', 'blue', 0.03, 0.2)))
-    with pytest.raises(p.Borderline):
+    with pytest.raises(p.BorderlineError):
         asked(p.Extreme(BOWL, 'leftmost'), lay(('bowl', 'red', 0, 0)))
 
 
 def test_a_near_small_thing_is_not_called_the_largest(lay):
     scene = lay(('mug', 'red', 0, -0.45, {'side': 0.08}), ('mug', 'blue', 0.2, 0.45, {'side': 0.10}))
     assert scene.objects[0].whole_px > scene.objects[1].whole_px  # the picture misleads, so it is not asked
-    with pytest.raises(p.Borderline):
+    with pytest.raises(p.BorderlineError):
         asked(p.Extreme(MUG, 'largest'), scene)
 
 
@@ -210,7 +210,7 @@ def test_counting(lay):
     assert asked(p.Exactly(MUG, 3), scene) == (0, 1, 2)
     assert asked(p.Exactly(p.Color(MUG, 'red'), 2), scene) == (0, 2)
     assert asked(p.Extreme(MUG, 'leftmost', 2), scene) == (0, 1)
-    with pytest.raises(p.Borderline):
+    with pytest.raises(p.BorderlineError):
         asked(p.Exactly(MUG, 2), scene)
 
 
@@ -220,7 +220,7 @@ def test_exclusion(lay):
     assert asked(p.Except(THING, BALL), scene) == (0, 1, 2)
     assert asked(p.Except(THING, MUG, several=True), scene) == (3,)
     for wrong in (p.Except(THING, MUG), p.Except(BALL, BALL), p.Except(THING, BOWL)):
-        with pytest.raises(p.Borderline):
+        with pytest.raises(p.BorderlineError):
             asked(wrong, scene)
 
 
@@ -229,16 +229,16 @@ def test_intent(lay):
     assert asked(p.Use('drink'), scene) == (0, 1)
     assert asked(p.Use('cut'), scene) == (2,)
     assert asked(p.Use('read'), scene) == ()
-    with pytest.raises(p.Borderline):  # one may drink from a bottle
+    with pytest.raises(p.BorderlineError):  # one may drink from a bottle
         asked(p.Use('drink'), lay(('mug', 'red', 0, 0), ('bottle', 'green', 0.2, 0)))
 
 
 def test_what_is_barely_seen_must_not_matter(lay):
     hidden = {'seen_px': 100, 'whole_px': 1000}
     scene = lay(('mug', 'red', -0.3, 0), ('mug', 'blue', 0.3, 0, hidden), ('ball', 'red', 0, 0))
-    with pytest.raises(p.Borderline):
+    with pytest.raises(p.BorderlineError):
         asked(MUG, scene)
-    with pytest.raises(p.Borderline):
+    with pytest.raises(p.BorderlineError):
         asked(p.Except(THING, BALL), scene)
     assert asked(BALL, scene) == (2,)
     assert asked(p.Color(MUG, 'red'), scene) == (0,)  # the hidden one is blue in any case

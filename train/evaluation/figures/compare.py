@@ -86,10 +86,10 @@ def benchmark_of(run):
 
     missing = {'benchmark', 'split', 'threshold', 'empty'} - run.header.keys()
     if missing:
-        raise RunError(f'{run.folder}: its header lacks {", ".join(sorted(missing))}. `instructsam eval` writes them.')
+        raise RunError(f'{run.folder}: its header lacks {", ".join(sorted(missing))}. `instructsam eval` writes them')
     if run.header['benchmark'] not in BENCHMARKS:
         raise RunError(
-            f'{run.folder} is of the benchmark {run.header["benchmark"]!r}, expected one of {", ".join(BENCHMARKS)}.'
+            f'{run.folder} is of the benchmark {run.header["benchmark"]!r}, expected one of {", ".join(BENCHMARKS)}'
         )
     return BENCHMARKS[run.header['benchmark']]
 
@@ -102,22 +102,22 @@ def _paired(first, second):
         if first.header[key] != second.header[key]:
             raise RunError(
                 f'{first.folder} is of {key} {first.header[key]!r}, {second.folder} of {second.header[key]!r}: only '
-                'runs of the same samples can be compared.'
+                'runs of the same samples can be compared'
             )
     others = {one.query.id: one for one in second.outcomes}
     both = [(one, others[one.query.id]) for one in first.outcomes if one.query.id in others]
     if not both:
-        raise RunError(f'{first.folder} and {second.folder} have no sample in common.')
+        raise RunError(f'{first.folder} and {second.folder} have no sample in common')
     for one, other in both:
         what = next((name for name, of in _CONTENT.items() if of(one.query) != of(other.query)), None)
         if what:
             raise RunError(
                 f'sample {one.query.id} has another {what} in {first.folder} than in {second.folder}: they are of '
-                'different data, and cannot be compared.'
+                'different data, and cannot be compared'
             )
     pairs = [(one, other) for one, other in both if not one.error and not other.error]
     if not pairs:
-        raise RunError(f'all samples that {first.folder} and {second.folder} have in common failed in one of them.')
+        raise RunError(f'all samples that {first.folder} and {second.folder} have in common failed in one of them')
     return pairs, {
         'only_a': len(first.outcomes) - len(both),
         'only_b': len(second.outcomes) - len(both),

@@ -35,11 +35,11 @@ def read(benchmark, data, split, images=None, split_by=None):
     """
     data, images = Path(data), None if images is None else Path(images)
     if not data.exists():
-        raise DataError(f'there is no {data}. --data is the folder of {benchmark}, or its annotation file.')
+        raise DataError(f'there is no {data}. --data is the folder of {benchmark}, or its annotation file')
     if images is not None and not images.is_dir():
-        raise DataError(f'there is no folder {images}. --images is the folder of the images of {benchmark}.')
+        raise DataError(f'there is no folder {images}. --images is the folder of the images of {benchmark}')
     request = Request(benchmark, data, split, READERS[benchmark].LAYOUTS, images, split_by)
     if split not in request.splits:
-        raise DataError(f'{benchmark} has no split {split!r}; its splits are {", ".join(request.splits)}.')
+        raise DataError(f'{benchmark} has no split {split!r}; its splits are {", ".join(request.splits)}')
     with no_collection():
         return READERS[benchmark].read(request)

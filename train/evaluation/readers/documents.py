@@ -21,9 +21,9 @@ def read_records(path):
     else:
         records = read_json(path)
     if not isinstance(records, list):
-        raise DataError(f'{path} holds a {type(records).__name__}, expected a list of records.')
+        raise DataError(f'{path} holds a {type(records).__name__}, expected a list of records')
     if not records:
-        raise DataError(f'{path} is empty: it has no record.')
+        raise DataError(f'{path} is empty: it has no record')
     return [record if isinstance(record, dict) else {} for record in records]
 
 
@@ -36,11 +36,11 @@ def _read(path):
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(f'cannot read {path}: {error.strerror or error}.') from error
+        raise DataError(f'cannot read {path}: {error.strerror or error}') from error
 
 
 def _loads(content, where):
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise DataError(f'{where} is no JSON: {error}. Is it cut short? Download or make it again.') from error
+        raise DataError(f'{where} is no JSON: {error}. Is it cut short? Download or make it again') from error

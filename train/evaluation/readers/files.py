@@ -51,7 +51,7 @@ class Request:
     def _only(self, found):
         if len(found) > 1:
             names = ', '.join(str(path.relative_to(self.data)) for path in found)
-            raise DataError(f'{self.data} has {names}, expected one of them. Point --data at the one to read.')
+            raise DataError(f'{self.data} has {names}, expected one of them. Point --data at the one to read')
         return found[0]
 
     def _checked(self, path):
@@ -63,7 +63,7 @@ class Request:
     def no_split(self, there):
         """The DataError for a split that is not among those `there`."""
         has = ', '.join(there) or 'none'
-        return DataError(f'{self.data} has no split {self.split!r} of {self.benchmark}; it has {has}. See --split.')
+        return DataError(f'{self.data} has no split {self.split!r} of {self.benchmark}; it has {has}. See --split')
 
     def unknown(self, path=None, records=()):
         """The DataError for a folder, or a file with `records`, that has none of the layouts."""

@@ -25,7 +25,7 @@ def read_pickle(path):
     except Exception as error:  # a broken pickle raises nearly anything
         raise DataError(
             f'cannot read {path}: {error or type(error).__name__}. Expected is a whole pickle of plain lists, dicts, '
-            'texts and numbers, and nothing else is loaded from one. Download it again.'
+            'texts and numbers, and nothing else is loaded from one. Download it again'
         ) from error
 
 

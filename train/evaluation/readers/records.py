@@ -37,10 +37,10 @@ def scenes(request, annotations, asked):
         grouped.setdefault(image, []).append(query)
         ids[query.id] += 1
     if not ids:
-        raise DataError(f'{annotations} is empty: it has no record of the split {request.split!r}.')
+        raise DataError(f'{annotations} is empty: it has no record of the split {request.split!r}')
     if twice := [id for id, times in ids.items() if times > 1]:
         shown = ', '.join(twice[:8]) + (' ...' if len(twice) > 8 else '')
-        raise DataError(f'{annotations} has ids more than once, expected one a query: {shown}. Number them anew.')
+        raise DataError(f'{annotations} has ids more than once, expected one a query: {shown}. Number them anew')
     return [Scene(image, tuple(queries)) for image, queries in grouped.items()]
 
 

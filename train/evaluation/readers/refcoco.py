@@ -42,18 +42,18 @@ def _refs(request):
     folders = list(dict.fromkeys(path.parent for path in found))
     if len(folders) > 1:
         names = ', '.join(folder.name for folder in folders)
-        raise DataError(f'{request.data} has {names}. Point --data at one of them.')
+        raise DataError(f'{request.data} has {names}. Point --data at one of them')
     chosen = [path for path in found if request.split_by in (None, path.stem[len('refs(') : -len(')')])]
     if len(chosen) != 1:
         names, asked = ', '.join(path.name for path in found), request.split_by or 'one of them'
-        raise DataError(f'{folders[0]} has {names}, expected {asked}. Choose whose splits to read with --split-by.')
+        raise DataError(f'{folders[0]} has {names}, expected {asked}. Choose whose splits to read with --split-by')
     return chosen[0]
 
 
 def _read_refs(path):
     refs = read_pickle(path)
     if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
-        raise DataError(f'{path} holds a {type(refs).__name__}, expected a list of refs, which are dicts.')
+        raise DataError(f'{path} holds a {type(refs).__name__}, expected a list of refs, which are dicts')
     return refs
 
 

@@ -61,12 +61,12 @@ def of_refs(request, path, refs, identify):
 def _instances(path):
     """Images and annotations of a COCO file by their ids."""
     if not path.is_file():
-        raise DataError(f'there is no {path}, which has the masks. Put it there: it comes with the expressions.')
+        raise DataError(f'there is no {path}, which has the masks. Put it there: it comes with the expressions')
     content = read_json(path)
     try:
         return tuple({entry['id']: entry for entry in content[name]} for name in ('images', 'annotations'))
     except (KeyError, TypeError) as error:
-        raise DataError(f'{path} has no images and annotations with ids, as COCO has them: {error!r}.') from error
+        raise DataError(f'{path} has no images and annotations with ids, as COCO has them: {error!r}') from error
 
 
 def _entry(entries, id):

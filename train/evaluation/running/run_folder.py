@@ -37,7 +37,7 @@ def read_run(folder, expected=None):
     folder, header, found = Path(folder), expected, {}
     files = sorted(folder.glob(PATTERN))
     if not files and expected is None:
-        raise RunError(f'{folder} holds no run, no {PATTERN}: `instructsam eval ... --results DIR` makes one.')
+        raise RunError(f'{folder} holds no run, no {PATTERN}: `instructsam eval ... --results DIR` makes one')
     for file in files:
         lines = enumerate(_whole_lines(file), start=1)
         for _, line in itertools.islice(lines, 1):
@@ -49,7 +49,7 @@ def read_run(folder, expected=None):
                 if known is None or known.error:
                     found[outcome.query.id] = outcome
     if header is None:
-        raise RunError(f'{folder} holds no run: {files[0].name} begins with no header.')
+        raise RunError(f'{folder} holds no run: {files[0].name} begins with no header')
     return Run(folder, header, tuple(sorted(found.values(), key=lambda one: one.order)))
 
 
@@ -58,7 +58,7 @@ def _parsed(parse, line, file, number):
         return parse(line)
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(
-            f'{file}, line {number}: no line of a run ({error}). Without it, its sample is asked again.'
+            f'{file}, line {number}: no line of a run ({error}). Without it, its sample is asked again'
         ) from error
 
 
@@ -74,7 +74,7 @@ def _same(header, expected, file):
         return header
     keys = [key for key in {**header, **expected} if header.get(key) != expected.get(key)]
     differences = '; '.join(f'{key} was {header.get(key)!r} and is {expected.get(key)!r}' for key in keys)
-    raise RunError(f'{file} is of another run: {differences}. Give this one another folder with --results.')
+    raise RunError(f'{file} is of another run: {differences}. Give this one another folder with --results')
 
 
 class Writer:
@@ -91,7 +91,7 @@ class Writer:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise RunError(f'{self.path} is being written by another run: wait, or give --results.') from error
+            raise RunError(f'{self.path} is being written by another run: wait, or give --results') from error
         whole = sum(map(len, _whole_lines(self.path)))
         if self.path.stat().st_size > whole:
             print(f'{self.path}: the last line was cut off, its sample is asked again', file=sys.stderr)

@@ -81,5 +81,5 @@ def open_source(benchmark, args):
     from instructsam.train.evaluation.readers import read
 
     if args.data is None:
-        raise DataError(f'{benchmark} is read from files: give their folder with --data.')
+        raise DataError(f'{benchmark} is read from files: give their folder with --data')
     return FileSource(read(benchmark, args.data, args.split, args.images, args.split_by), args.limit)

@@ -70,7 +70,7 @@ class Drafts:
     def _finds(self, program):
         try:
             return program(self.view)
-        except p.Borderline:
+        except p.BorderlineError:
             return None
 
     def anchor(self, but=None):

@@ -77,7 +77,7 @@ def _instruction(kind, drafts, scene, relations, rng):
     programs = draft if kind == 'union' else (draft,)
     try:
         targets = tuple(p.truth(program, scene, relations) for program in programs)
-    except p.Borderline:
+    except p.BorderlineError:
         return None
     if not _acceptable(kind, targets):
         return None
@@ -172,7 +172,7 @@ def _concept(kind, program, scene, relations, rng):
         return None
     try:
         targets = p.truth(program, scene, relations)
-    except p.Borderline:
+    except p.BorderlineError:
         return None
     novel = novelty((program,), (targets,), scene, Voice())
     if bool(targets) == (kind == 'none') or len(targets) > MOST_TARGETS or bool(novel) != (scene.split == 'unseen'):

@@ -1,8 +1,8 @@
 """The meaning of an instruction: a small program that picks objects of a scene.
 
 Programs are trees of the classes below; called with a `View` they return the ids that they pick. Where the answer
-would rest on something hard to tell they raise `Borderline`: such instructions are never asked. `truth` runs a program
-twice, with and without the objects that are barely seen, and trusts it only if both agree.
+would rest on something hard to tell they raise `BorderlineError`: such instructions are never asked. `truth` runs a
+program twice, with and without the objects that are barely seen, and trusts it only if both agree.
 """
 
 from dataclasses import dataclass, fields
@@ -18,7 +18,7 @@ SEEN = 0.0011  # and of the picture that it must cover: 55 of 224 x 224 pixels
 TRACE = 0.0001  # an object of fewer pixels is not there for anybody
 
 
-class Borderline(Exception):
+class BorderlineError(Exception):
     """The scene does not decide the question: two readings, or two people, might differ."""
 
 
@@ -62,7 +62,7 @@ class Use:
     def __call__(self, view):
         intent = INTENTS[self.intent]
         if any(item.category in intent.maybe for item in view.objects.values()):
-            raise Borderline(f'something might serve to {self.intent}')
+            raise BorderlineError(f'something might serve to {self.intent}')
         return {i for i, item in view.objects.items() if item.category in intent.serves}
 
 
@@ -76,7 +76,7 @@ class Color:
     def __call__(self, view):
         found = self.of(view)
         if any(confusable(view.objects[i].color, self.color) for i in found):
-            raise Borderline(f'something may pass for {self.color}')
+            raise BorderlineError(f'something may pass for {self.color}')
         return {i for i in found if view.objects[i].color == self.color}
 
 
@@ -92,7 +92,7 @@ class Material:
         usual = {'metal': 'silver', 'wood': 'brown'}.get(self.material)
         for item in (view.objects[i] for i in found):
             if item.material != self.material and usual and (item.color == usual or confusable(item.color, usual)):
-                raise Borderline(f'something may pass for {self.material}')
+                raise BorderlineError(f'something may pass for {self.material}')
         return {i for i in found if view.objects[i].material == self.material}
 
 
@@ -107,7 +107,7 @@ class Size:
         found = self.of(view)
         sizes = {view.objects[i].size for i in found}
         if sizes != {'small', 'large'} or len({view.objects[i].category for i in found}) > 1:
-            raise Borderline('sizes are told apart only between small and large ones of a kind')
+            raise BorderlineError('sizes are told apart only between small and large ones of a kind')
         picked = {i for i in found if view.objects[i].size == self.size}
         _ordered(view, found, lambda i: view.relations.bulk(i), len(picked), self.size == 'large', ratio=1.25)
         return picked
@@ -137,7 +137,7 @@ class Between:
     def __call__(self, view):
         first, second = one(self.first, view), one(self.second, view)
         if first == second:
-            raise Borderline('nothing lies between an object and itself')
+            raise BorderlineError('nothing lies between an object and itself')
         return _certain(self.of(view) - {first, second}, lambda i: view.relations.between(i, first, second))
 
 
@@ -203,7 +203,7 @@ class Closest:
         anchor = one(self.anchor, view)
         found = self.of(view) - {anchor}
         if any(view.objects[i].parent == anchor or view.objects[anchor].parent == i for i in found):
-            raise Borderline('what lies in or on the anchor is neither near nor far')
+            raise BorderlineError('what lies in or on the anchor is neither near nor far')
         by_middle = _ordered(
             view, found, lambda i: view.relations.distance(i, anchor), 1, self.farthest, gap=0.03, ratio=1.25
         )
@@ -221,7 +221,7 @@ class Exactly:
     def __call__(self, view):
         found = self.of(view)
         if len(found) != self.count:
-            raise Borderline(f'there are {len(found)}, not {self.count}')
+            raise BorderlineError(f'there are {len(found)}, not {self.count}')
         return found
 
 
@@ -236,7 +236,7 @@ class Except:
     def __call__(self, view):
         found, left_out = self.of(view), self.but(view)
         if not left_out < found or (len(left_out) > 1) != self.several or not left_out:
-            raise Borderline('an exception takes away one, or several where it says so, but never all')
+            raise BorderlineError('an exception takes away one, or several where it says so, but never all')
         return found - left_out
 
 
@@ -244,42 +244,42 @@ def _certain(found, answer):
     """Those of `found` for which the three-valued `answer` is yes; any that is unsure makes the whole borderline."""
     answers = {i: answer(i) for i in found}
     if None in answers.values():
-        raise Borderline('a relation is hard to tell')
+        raise BorderlineError('a relation is hard to tell')
     return {i for i, yes in answers.items() if yes}
 
 
 def one(program, view):
-    """The id of the only object that `program` picks; raises Borderline if it is none or several."""
+    """The id of the only object that `program` picks; raises BorderlineError if it is none or several."""
     found = program(view)
     if len(found) != 1:
-        raise Borderline(f'{len(found)} objects where one is meant')
+        raise BorderlineError(f'{len(found)} objects where one is meant')
     return next(iter(found))
 
 
 def _ordered(view, found, measure, count, most, gap=0.0, ratio=1.0):
     """The `count` of `found` with the least (or `most`) of a measure, clearly apart from the next."""
     if len(found) <= count:
-        raise Borderline('a superlative needs others to compare')
+        raise BorderlineError('a superlative needs others to compare')
     ranked = sorted(found, key=lambda i: (measure(i), i), reverse=most)
     inside, outside = measure(ranked[count - 1]), measure(ranked[count])
     low, high = min(inside, outside), max(inside, outside)
     if high - low < gap or high < ratio * low:
-        raise Borderline('a close race')
+        raise BorderlineError('a close race')
     return set(ranked[:count])
 
 
 def _agree(first, second):
     if first != second:
-        raise Borderline('two measures of the same superlative differ')
+        raise BorderlineError('two measures of the same superlative differ')
     return first
 
 
 def truth(program, scene, relations=None):
-    """The ids that `program` picks in `scene`, sorted; raises Borderline if what is barely seen would change them."""
+    """The ids that `program` picks in `scene`, sorted. Raises BorderlineError if barely seen objects would change it."""
     relations = relations or Relations(scene)
     clear = program(View(scene, relations))
     if clear != program(View(scene, relations, barely=True)):
-        raise Borderline('a barely visible object would change the answer')
+        raise BorderlineError('a barely visible object would change the answer')
     return tuple(sorted(clear))
 
 

@@ -1,0 +1,14 @@
+"""Names of the arithmetic modes and weight precisions, importable without torch."""
+
+MODES = ('consistent', 'reference', 'causal')
+"""Arithmetic of the query blocks.
+
+consistent: as the model was trained. reference: bit-faithful to the authors' inference code. causal: the ablation
+without the hybrid attention mask.
+"""
+
+INFERENCE_MODES = MODES[:2]
+"""The modes that are offered outside ablations."""
+
+DTYPES = ('auto', 'float32', 'bfloat16', 'float16')
+"""Precisions of the weights; auto is bfloat16 on CUDA, float16 where the GPU lacks it, float32 on CPU."""
