@@ -152,7 +152,7 @@ def _commands(model, recording, topic, is_compressed):
     replay = [sys.executable, '-m', 'instructsam_ros.simulation.replay_node', str(recording), '--loop', '--ros-args']
     heard = f'{IMAGE_TOPIC}/compressed' if is_compressed else IMAGE_TOPIC
     return {
-        'perception node': node_command('perception_node', parameters, f'image:={IMAGE_TOPIC}', f'__node:={NODE}'),
+        'perception node': node_command('node.perception_node', parameters, f'image:={IMAGE_TOPIC}', f'__node:={NODE}'),
         'replay': [*replay, '-r', f'{topic}:={heard}'],
     }
 

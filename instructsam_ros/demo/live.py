@@ -31,7 +31,7 @@ from instructsam_ros.demo.command import NODE
 from instructsam_ros.demo.listener import Listener, keep
 from instructsam_ros.demo.processes import NoResultError, node_command, running
 
-CAMERA = 'simulated_camera'
+CAMERA = 'simulation.simulated_camera'
 RATE_HZ = 5.0
 WHOLE = 0.95  # of an object, seen
 SAME_IOU = 0.5  # of an instance and an object that it is then taken for
@@ -46,7 +46,7 @@ def show(seed, instruction, model, timeout_s):
     """
     commands = {
         'simulated camera': node_command(CAMERA, {'seed': seed, 'rate_hz': RATE_HZ}),
-        'perception node': node_command('perception_node', {'model': model}, f'__node:={NODE}'),
+        'perception node': node_command('node.perception_node', {'model': model}, f'__node:={NODE}'),
     }
     deadline = time.monotonic() + timeout_s
     with running(commands) as check, _Observer(check, deadline) as observer, Perception(NODE) as perception:

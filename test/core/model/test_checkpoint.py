@@ -225,5 +225,5 @@ sys.exit(str([process.exitcode for process in first]) if any(process.exitcode fo
 
 def test_every_module_can_be_imported_first():
     """Found the hard way: transformers' look for torchvision failed where grounding came first."""
-    modules = ['grounding', 'checkpoint', 'engine', 'model', 'cli']
+    modules = ['model.grounding', 'model.checkpoint', 'engine', 'model.instructsam', 'cli']
     subprocess.run([sys.executable, '-c', IMPORT_FIRST, *modules], check=True)
