@@ -31,7 +31,7 @@ from instructsam_ros.demo.command import NODE
 from instructsam_ros.demo.listener import Listener, keep
 from instructsam_ros.demo.processes import NoResultError, node_command, running
 
-CAMERA = 'simulation.simulated_camera'
+CAMERA = 'simulated_camera'
 RATE_HZ = 5.0
 WHOLE = 0.95  # of an object, seen
 SAME_IOU = 0.5  # of an instance and an object that it is then taken for
@@ -45,7 +45,7 @@ def show(seed, instruction, model, timeout_s):
     instruction: None names an object of which there is one. Raises NoResultError.
     """
     commands = {
-        'simulated camera': node_command(CAMERA, {'seed': seed, 'rate_hz': RATE_HZ}),
+        'simulated camera': node_command(f'simulation.{CAMERA}', {'seed': seed, 'rate_hz': RATE_HZ}),
         'perception node': node_command('node.perception_node', {'model': model}, f'__node:={NODE}'),
     }
     deadline = time.monotonic() + timeout_s

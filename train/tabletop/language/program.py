@@ -275,7 +275,7 @@ def _agree(first, second):
 
 
 def truth(program, scene, relations=None):
-    """The ids that `program` picks in `scene`, sorted. Raises BorderlineError if barely seen objects would change it."""
+    """The ids that `program` picks in `scene`, sorted; BorderlineError if barely seen objects would change it."""
     relations = relations or Relations(scene)
     clear = program(View(scene, relations))
     if clear != program(View(scene, relations, barely=True)):
