@@ -11,7 +11,7 @@ from setuptools.command.build import build
 from setuptools.dist import Distribution
 
 ROOT = Path(__file__).resolve().parent
-sys.path.insert(0, str(ROOT / 'scripts'))
+sys.path.insert(0, str(ROOT / 'scripts/backend'))
 
 from ros_source import NONE, RUN_WHEELS, SOURCED, WHEELS, build_environment, ros_source  # noqa: E402
 

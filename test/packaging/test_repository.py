@@ -43,16 +43,17 @@ def test_package_xml_leaves_the_deep_learning_runtime_to_the_user():
     assert not [name for name in DEPENDS if 'torch' in name or 'transformers' in name]
 
 
-@pytest.mark.parametrize('script', ['scripts/demo', 'scripts/setup', 'scripts/test', '.ci/run'])
+@pytest.mark.parametrize('script', ['scripts/demo', 'scripts/setup', 'scripts/test', 'scripts/types', '.ci/run'])
 def test_shell_scripts(script):
     assert os.access(ROOT / script, os.X_OK)
     subprocess.run(['bash', '-n', ROOT / script], check=True)
 
 
-@pytest.mark.parametrize('script', ['scripts/instructsam', 'scripts/perception_node', 'scripts/replay'])
-def test_node_executables(script):
-    assert os.access(ROOT / script, os.X_OK)
-    assert (ROOT / script).read_text().startswith('#!/usr/bin/env python3\n')
+@pytest.mark.parametrize('script', sorted((ROOT / 'scripts/ros').iterdir()), ids=lambda script: script.name)
+def test_ros_executables(script):
+    assert os.access(script, os.X_OK)
+    assert script.read_text().startswith('#!/usr/bin/env python3\n')
+    assert f'scripts/ros/{script.name}' in CMAKE
 
 
 def test_there_is_no_init_file_where_it_would_shadow():

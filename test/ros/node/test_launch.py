@@ -57,7 +57,7 @@ def test_it_starts_what_is_installed():
     nodes = calls('Node')
     assert set(nodes) == {'perception_node', 'replay'}
     for executable in nodes:
-        assert (ROOT / 'scripts' / executable).is_file()
+        assert (ROOT / 'scripts/ros' / executable).is_file()
     assert (ROOT / 'config' / 'perception.yaml').is_file()  # the default of params_file
 
 
