@@ -12,7 +12,8 @@ from instructsam_ros.bag.topics import COMPRESSED
 from instructsam_ros.conversions import instances as messages
 from instructsam_ros.conversions.images import ImageFormatError
 from instructsam_ros.conversions.results import result_of
-from instructsam_ros.node.diagnostics import Statistics, one_line
+from instructsam_ros.conversions.text import one_line
+from instructsam_ros.node.diagnostics import Statistics
 from instructsam_ros.pipeline.answer import Question, explain, work_out
 from instructsam_ros.pipeline.camera_frame import Shot
 from instructsam_ros.pipeline.camera_stream import Stream

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import Image, RegionOfInterest
 
 from instructsam.core import rle
+from instructsam_ros.conversions.text import valid_utf8
 from instructsam_ros.msg import Geometry, Instance, InstanceArray, Rle
 
 _STATUS = {'ok': InstanceArray.STATUS_OK, 'no_target': InstanceArray.STATUS_NO_TARGET}
@@ -25,16 +26,16 @@ def to_msg(result, header, instruction, instruction_id, geometry_frame_id='', ge
     """
     msg = InstanceArray(
         header=header,
-        instruction=_utf8(instruction),
+        instruction=valid_utf8(instruction),
         instruction_id=instruction_id,
         status=_STATUS[result.status],
-        message=_utf8(result.warning),
-        answer=_utf8(result.answer),
+        message=valid_utf8(result.warning),
+        answer=valid_utf8(result.answer),
         height=result.height,
         width=result.width,
         instances=[_instance_to_msg(instance) for instance in result.instances],
         geometry_frame_id=geometry_frame_id,
-        geometry_message=_utf8(geometry_message),
+        geometry_message=valid_utf8(geometry_message),
     )
     for stage, ms in result.timings_ms.items():
         setattr(msg, f'{stage}_ms', float(ms))
@@ -47,10 +48,10 @@ def error_msg(message, header, instruction, instruction_id, size=(0, 0)):
     """
     return InstanceArray(
         header=header,
-        instruction=_utf8(instruction),
+        instruction=valid_utf8(instruction),
         instruction_id=instruction_id,
         status=InstanceArray.STATUS_ERROR,
-        message=_utf8(message),
+        message=valid_utf8(message),
         height=size[0],
         width=size[1],
     )
@@ -103,12 +104,12 @@ def _instance_to_msg(instance):
     measured = instance.geometry is not None
     return Instance(
         track_id=instance.track_id,
-        phrase=_utf8(instance.phrase),
+        phrase=valid_utf8(instance.phrase),
         score=float(instance.score),
         roi=RegionOfInterest(x_offset=x0, y_offset=y0, width=x1 - x0, height=y1 - y0),
         mask=rle_to_msg(instance.mask),
         has_geometry=measured,
-        geometry_message=_utf8(instance.geometry_message),
+        geometry_message=valid_utf8(instance.geometry_message),
         geometry=geometry_to_msg(instance.geometry) if measured else Geometry(),
     )
 
@@ -142,8 +143,3 @@ def byte_array(typecode, values):
     copy = array.array(typecode)
     copy.frombytes(memoryview(values).cast('B'))
     return copy
-
-
-def _utf8(text):
-    """`text` without lone surrogates, which rclpy cannot send."""
-    return text.encode('utf-8', 'replace').decode('utf-8')

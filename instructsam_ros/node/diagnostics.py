@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from instructsam_ros.conversions.text import shorten
+
 WINDOW = 500  # the latest samples of a stage that its percentiles are taken over
-SHOWN_CHARACTERS = 200  # of an instruction or an error
 SILENCE_S = 3.0  # without an image for this long, somebody should look at the camera
 
 
@@ -127,14 +128,3 @@ def _memory(device):
 
         shown['device_memory_mb'] = torch.cuda.memory_allocated(device) >> 20
     return shown
-
-
-def one_line(text):
-    """str(text) with every run of blanks and line ends as one space."""
-    return ' '.join(str(text).split())
-
-
-def shorten(text):
-    """One line of at most SHOWN_CHARACTERS."""
-    text = one_line(text)
-    return text if len(text) <= SHOWN_CHARACTERS else f'{text[:SHOWN_CHARACTERS]}...'

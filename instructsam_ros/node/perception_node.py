@@ -21,6 +21,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from std_msgs.msg import String
 
+from instructsam_ros.conversions.text import shorten
 from instructsam_ros.node import diagnostics, parameters, signals
 from instructsam_ros.node.camera_subscriber import Camera
 from instructsam_ros.node.lifecycle import AsyncLifecycleMixin
@@ -171,7 +172,7 @@ class PerceptionNode(AsyncLifecycleMixin, Node):
     def _instruct(self, text):
         before, now = self._worker.instruction, self._worker.instruct(text)
         if now is not before:
-            shown = f"instruction {now.id}: '{diagnostics.shorten(now.text)}'" if now else 'stopped'
+            shown = f"instruction {now.id}: '{shorten(now.text)}'" if now else 'stopped'
             self.get_logger().info(shown)
 
     def _seconds_since(self, stamp):
@@ -202,7 +203,7 @@ class PerceptionNode(AsyncLifecycleMixin, Node):
             'state': state,
             'model': self.get_parameter('model').value,
             'device': device,
-            'instruction': diagnostics.shorten(instruction.text) if instruction else '',
+            'instruction': shorten(instruction.text) if instruction else '',
             'instruction_id': instruction.id if instruction else 0,
         } | diagnostics.values(self._statistics, self._frames(), device)
         name = self.get_fully_qualified_name().strip('/')

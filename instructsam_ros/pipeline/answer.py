@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from instructsam.core import CancelledError, InstructSAMError
 from instructsam_ros.action import Segment
 from instructsam_ros.conversions.images import ImageFormatError
-from instructsam_ros.node.diagnostics import one_line
+from instructsam_ros.conversions.text import one_line
 from instructsam_ros.pipeline.depth_sync import NoDepthError
 
 Stage = Segment.Feedback

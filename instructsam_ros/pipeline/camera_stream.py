@@ -1,11 +1,12 @@
 """One camera: its newest image and those before it, its depth, and what has been answered on it."""
 
-from collections import OrderedDict, deque
+from collections import deque
 
 from instructsam.core.spatial.tracking import Tracker
 from instructsam_ros.node.parameters import CONTINUOUS
 from instructsam_ros.pipeline.depth_sync import Depths, NoDepthError, nanoseconds
 from instructsam_ros.pipeline.mailbox import Mailbox
+from instructsam_ros.pipeline.newest import NewestDict
 
 KEPT_IMAGES = 10  # that a goal may ask for by their stamp
 KEPT_TRACKERS = 8  # series of results whose ids go on
@@ -25,7 +26,9 @@ class Stream:
         self.owes = False  # an answer on `shot`: work on it was given up, or a goal took it out of the mailbox
         self._statistics = statistics
         self._recent = deque(maxlen=KEPT_IMAGES)
-        self._trackers = OrderedDict()  # series -> (Tracker, when its latest image came); in the worker's thread alone
+        self._trackers = NewestDict(
+            KEPT_TRACKERS
+        )  # series -> (Tracker, when its latest image came); in the worker's thread alone
 
     def offer(self, shot, is_used):
         """An image has come; it is only stored. is_used: a goal has it."""
@@ -109,12 +112,10 @@ class Stream:
         """
 
         def track(result, image):
-            tracker, latest_s = self._trackers.pop(series, None) or (Tracker(), float('-inf'))
+            tracker, latest_s = self._trackers.get(series) or (Tracker(), float('-inf'))
             if is_next := received_s > latest_s:
                 result = tracker.update(result, image)
             self._trackers[series] = tracker, received_s if is_next else latest_s
-            while len(self._trackers) > KEPT_TRACKERS:
-                self._trackers.popitem(last=False)
             return result
 
         return track

@@ -4,7 +4,8 @@ Nothing is guessed: a picture whose depth did not come has none, and the reason 
 """
 
 import threading
-from collections import OrderedDict
+
+from instructsam_ros.pipeline.newest import NewestDict
 
 KEPT = 30  # depth images: a second of a camera at 30 Hz
 ANEW = 1_000_000_000  # ns by which stamps go back where a recording begins again, and what came before is over
@@ -25,24 +26,23 @@ class Depths:
 
     def __init__(self, kept=KEPT):
         self.received = 0  # depth images since the start
-        self._kept = kept
         self._came = threading.Condition()  # guards the three below
-        self._depths = OrderedDict()  # ns -> message, in the order in which they came
-        self._infos = OrderedDict()
+        self._depths = NewestDict(kept)  # ns -> message, in the order in which they came
+        self._infos = NewestDict(kept)
         self._newest_info = None
 
     def put(self, message):
         """A depth image has come."""
         with self._came:
             self.received += 1
-            _keep(self._depths, message, self._kept)
+            _keep(self._depths, message)
             self._came.notify_all()
 
     def put_info(self, message):
         """A camera info has come."""
         with self._came:
             self._newest_info = message
-            _keep(self._infos, message, self._kept)
+            _keep(self._infos, message)
             self._came.notify_all()
 
     def clear(self):
@@ -83,11 +83,8 @@ class Depths:
             return self._depths[nearest], info
 
 
-def _keep(messages, message, kept):
+def _keep(messages, message):
     stamp = nanoseconds(message.header.stamp)
     if messages and stamp < next(reversed(messages)) - ANEW:
         messages.clear()
-    messages.pop(stamp, None)
     messages[stamp] = message
-    while len(messages) > kept:
-        messages.popitem(last=False)
