@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import torch
 from transformers import DynamicCache
 
-from instructsam.core.model.token_layout import Layout
+from instructsam.core.model.token_layout import TokenLayout
 
 
 @dataclass(frozen=True)
 class Prefix:
     """The part of a sequence that only depends on the image. Immutable: sequences copy it when they grow."""
 
-    layout: Layout
+    layout: TokenLayout
     keys_values: tuple[tuple[torch.Tensor, torch.Tensor], ...]  # a layer each, [1, heads, n, head size]
 
 
@@ -43,7 +43,7 @@ def encode_prefix(model, prompter, mode, visual_features, grid):
     """
     merge = model.config.qwen.vision_config.spatial_merge_size
     image, deepstack = visual_features
-    layout = Layout(model.config.tokens, model.config.num_queries, mode)
+    layout = TokenLayout(model.config.tokens, model.config.num_queries, mode)
     layout.add_text(prompter.before_image)
     first = len(layout)
     layout.add_image(grid[1] // merge, grid[2] // merge)

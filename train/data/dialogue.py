@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
-from instructsam.core.model.token_layout import Layout
+from instructsam.core.model.token_layout import TokenLayout
 
 IGNORED = -100  # label of a token that is not supervised
-AUTOREGRESSIVE = 'autoregressive'  # a mode without query bank, beside those of core.layout
+AUTOREGRESSIVE = 'autoregressive'  # a mode without query bank, beside those of core.modes
 _PARTS = tuple(f'\u2063part {index}\u2063' for index in range(4))
 
 
@@ -39,14 +39,14 @@ class Dialogue:
         self.end = prompter.special_ids(rendered)  # <|im_end|> and what follows it
 
     def write(self, sample, num_queries, rows, columns, branches=False):
-        """The Layout of a sample with an image of rows x columns tokens, its labels and its query blocks.
+        """The TokenLayout of a sample with an image of rows x columns tokens, its labels and its query blocks.
 
         Supervised: the answers, `<|mask_start|>` and what ends an answer; queries and `<|mask_end|>` only where the
         model writes them itself (autoregressive). With `branches`, each turn is a first turn: it sees the image and
         itself alone. Returns a Script.
         """
         has_bank = self.mode != AUTOREGRESSIVE
-        layout = Layout(self.prompter.tokens, num_queries, self.mode if has_bank else 'consistent')
+        layout = TokenLayout(self.prompter.tokens, num_queries, self.mode if has_bank else 'consistent')
         script = Script(layout, [], [], [], has_bank)
         script.add(self.prompter.before_image)
         layout.add_image(rows, columns)
@@ -83,7 +83,7 @@ class Dialogue:
 class Script:
     """One sample as it goes into the language model."""
 
-    layout: Layout
+    layout: TokenLayout
     labels: list[int]  # a row each; IGNORED where nothing is supervised
     blocks: list[slice]  # rows of the queries of every phrase
     phrase_ids: list[list[int]]  # what conditions SAM3, without tags

@@ -82,7 +82,7 @@ class AutoregressiveEngine(InstructSAM):
 
 
 def engine_class(mode):
-    """The class of engine for a recipe's `mode`, and its core.layout mode."""
+    """The class of engine for a recipe's `mode`, and its core.modes mode."""
     return (AutoregressiveEngine, 'consistent') if mode == AUTOREGRESSIVE else (InstructSAM, mode)
 
 

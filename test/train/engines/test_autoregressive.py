@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from instructsam.core.model.token_layout import Layout
+from instructsam.core.model.token_layout import TokenLayout
 from instructsam.train.data.collate import Collator
 from instructsam.train.data.dialogue import IGNORED
 from instructsam.train.data.records import Sample, Target, Turn, parse
@@ -52,7 +52,7 @@ def answer_of(batch):
 
 
 def mask_of(mode, num_queries=2):
-    layout = Layout(load_tokens(), num_queries, mode)
+    layout = TokenLayout(load_tokens(), num_queries, mode)
     layout.add_text([1, 2])
     layout.add_query_block()
     layout.add_text([3])

@@ -10,7 +10,7 @@ from instructsam.core.builtin import FOLDER
 from instructsam.core.model.config import ModelConfig
 from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.core.model.prompt import Prompter
-from instructsam.core.model.token_layout import Layout
+from instructsam.core.model.token_layout import TokenLayout
 from instructsam.train.data.dialogue import IGNORED, Dialogue, batch_scripts
 from instructsam.train.data.records import Sample, Target, Turn
 from instructsam.train.weights.initialise import initialise
@@ -69,7 +69,7 @@ def test_turns_of_a_dialogue_do_see_each_other(model, dialogue):
 
 
 def test_a_copy_goes_on_like_its_original(model):
-    layout = Layout(model.config.tokens, 2, 'consistent')
+    layout = TokenLayout(model.config.tokens, 2, 'consistent')
     layout.add_text([1, 2])
     layout.start_branch()
     copy = layout.copy()
