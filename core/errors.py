@@ -23,3 +23,7 @@ class GeometryError(InstructSAMError, ValueError):
 
 class CancelledError(InstructSAMError):
     """The caller's `cancelled()` turned true before the result was ready."""
+
+
+class DataError(InstructSAMError, ValueError):
+    """A data set that cannot be used (missing, truncated or unknown files); the message names the file."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from instructsam.core.errors import InstructSAMError
+from instructsam.core.errors import DataError
 from instructsam.train.data.record_fields import RecordError
 from instructsam.train.data.records import parse
 
@@ -30,10 +30,6 @@ _SCALAR = re.compile(rb'[^\s"\[\]{},:]+')
 _TOKEN = re.compile(  # the next text or bracket; the last is a text without an end
     rb'[^"\[\]{}]*(?:"[^"\\]*(?:\\.[^"\\]*)*"|([\[{])|([\]}])|("))', re.DOTALL
 )
-
-
-class DataError(InstructSAMError, ValueError):
-    """A mixing list or an annotation file that cannot be used; the message names it and says why."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from instructsam.core.errors import InstructSAMError
 from instructsam.core.image_file import read_image
 from instructsam.core.rle import Rle
 
@@ -117,7 +116,3 @@ class Outcome:
             timings_ms=raw['timings_ms'],
             error=raw['error'],
         )
-
-
-class DataError(InstructSAMError, ValueError):
-    """A data set that cannot be read; the message names the file and says what was expected."""

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from instructsam.core.errors import DataError
 from instructsam.core.model.grounding import sam3
-from instructsam.train.data.dataset import DataError
 from instructsam.train.loop.param_groups import learns
 from instructsam.train.losses.alignment import Alignment
 from instructsam.train.losses.deep_supervision import add, detect_layers, layer_losses, tight_boxes

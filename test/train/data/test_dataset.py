@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from instructsam.train.data.dataset import DataError, Mix, RecordFile, Source, mixing_list
+from instructsam.core.errors import DataError
+from instructsam.train.data.dataset import Mix, RecordFile, Source, mixing_list
 from instructsam.train.data.record_fields import RecordError
 
 NASTY = [

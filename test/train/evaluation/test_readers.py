@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from instructsam.core.errors import DataError
 from instructsam.core.rle import Rle
-from instructsam.train.evaluation.query import DataError
 from instructsam.train.evaluation.readers import READERS, read
 
 FRAME = Path(__file__).parents[3] / 'instructsam_ros' / 'data' / 'roborefit_frame' / 'rgb.png'

@@ -11,12 +11,13 @@ import torch
 from safetensors.torch import save_file
 
 from instructsam.core.builtin import FOLDER
+from instructsam.core.errors import DataError
 from instructsam.core.model.config import ModelConfig
 from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.core.model.preprocess import QwenPreprocessor
 from instructsam.core.rle import Rle
 from instructsam.train.data.collate import Collator
-from instructsam.train.data.dataset import DataError, Mix, Source
+from instructsam.train.data.dataset import Mix, Source
 from instructsam.train.loop.checkpoints import HEADS
 from instructsam.train.loop.recipe import Heads
 from instructsam.train.loop.run import take_heads

@@ -15,7 +15,7 @@ Query with an `error`; what concerns the whole set is a DataError.
 
 from pathlib import Path
 
-from instructsam.train.evaluation.query import DataError
+from instructsam.core.errors import DataError
 from instructsam.train.evaluation.readers import grefcoco, gseval, inst2seg, reasonseg, refcoco, roborefit
 from instructsam.train.evaluation.readers.files import Request
 from instructsam.train.evaluation.running.gc_pause import no_collection

@@ -2,7 +2,7 @@
 
 import json
 
-from instructsam.train.evaluation.query import DataError
+from instructsam.core.errors import DataError
 
 
 def read_json(path):

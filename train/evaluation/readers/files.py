@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from instructsam.core.errors import DataError
 from instructsam.train.evaluation.benchmarks import BENCHMARKS
-from instructsam.train.evaluation.query import DataError
 from instructsam.train.evaluation.readers.images import PLACES, Pictures
 
 CONVERTED = ('{split}.json', '{benchmark}*_{split}.json')  # names of what the authors of InstructSAM convert

@@ -2,7 +2,7 @@
 
 import pickle
 
-from instructsam.train.evaluation.query import DataError
+from instructsam.core.errors import DataError
 
 
 class _PlainUnpickler(pickle.Unpickler):

@@ -3,9 +3,10 @@
 import os
 from collections import Counter
 
+from instructsam.core.errors import DataError
 from instructsam.core.rle import Rle
 from instructsam.train.data.record_fields import RecordError, listed, read_mask, read_text
-from instructsam.train.evaluation.query import DataError, Query, Scene
+from instructsam.train.evaluation.query import Query, Scene
 from instructsam.train.evaluation.readers.images import picture_size
 
 

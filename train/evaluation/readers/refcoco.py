@@ -1,6 +1,6 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: referring expressions for one object, pickled as REFER ships them or converted."""
 
-from instructsam.train.evaluation.query import DataError
+from instructsam.core.errors import DataError
 from instructsam.train.evaluation.readers.documents import have, read_records
 from instructsam.train.evaluation.readers.files import CONVERTED
 from instructsam.train.evaluation.readers.pickles import read_pickle

@@ -2,8 +2,8 @@
 
 from functools import cache
 
+from instructsam.core.errors import DataError
 from instructsam.train.data.record_fields import RecordError, read_mask
-from instructsam.train.evaluation.query import DataError
 from instructsam.train.evaluation.readers.documents import read_json
 from instructsam.train.evaluation.readers.records import (
     ask,

@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
-from instructsam.train.evaluation.query import DataError
+from instructsam.core.errors import DataError
 
 
 class FileSource:
