@@ -1,12 +1,11 @@
 """The `instructsam` command: imports only the subcommand that is called, and ends every error in one line."""
 
-import argparse
-import importlib
 import os
 import sys
 import traceback
 from contextlib import contextmanager
 
+from instructsam.core.commands.options import USAGE_ERROR, CommandParser, add_commands
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.version import version
 
@@ -21,14 +20,14 @@ COMMANDS = {  # name -> module with add_arguments(parser) and run(args), and its
         'answer instructions on every image of a ROS 2 bag, into a bag with the results',
     ),
     'tabletop': ('instructsam.train.tabletop.command', 'draw tables of household objects and instructions about them'),
-    'train': ('instructsam.train.command', 'train a model, one stage after a recipe'),
+    'train': ('instructsam.train.command', 'train a model; merge, export or change its weights'),
     'eval': ('instructsam.train.evaluation.command', 'measure a model on a benchmark'),
 }
 EXTRAS = {  # module that may be missing -> the extra that brings it
     **dict.fromkeys(('manifold3d', 'mujoco', 'rosbags'), 'tabletop'),
     **dict.fromkeys(('peft', 'tensorboard', 'yaml'), 'train'),
 }
-USAGE_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # the last two as a shell reports SIGINT and SIGPIPE
+INTERRUPTED, BROKEN_PIPE = 130, 141  # as a shell reports SIGINT and SIGPIPE
 
 
 def main(argv=None):
@@ -55,27 +54,16 @@ def main(argv=None):
         return 1
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        self.exit(USAGE_ERROR, f'instructsam: error: {message} (see {self.prog} --help)\n')
-
-
 def _run(argv):
-    parser = _Parser(prog='instructsam', description='Finds the objects that an instruction names.')
+    parser = CommandParser(prog='instructsam', description='Finds the objects that an instruction names.')
     parser.add_argument('--version', action='version', version=f'instructsam {version()}')
-    subparsers = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
-    called = next((argument for argument in argv if not argument.startswith('-')), None)
-    run = None
-    for name, (module, summary) in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + '.')
-        if name == called:
-            with _telling_what_is_missing(name, ros=module.startswith('instructsam_ros')):
-                command = importlib.import_module(module)
-            command.add_arguments(subparser)
-            run = command.run
-    args = parser.parse_args(argv)
-    with _telling_what_is_missing(args.command):
-        return run(args)
+    add_commands(parser, COMMANDS, dest='command')
+    called = next((argument for argument in argv if not argument.startswith('-')), '')
+    module, _ = COMMANDS.get(called, ('', ''))
+    with _telling_what_is_missing(called, ros=module.startswith('instructsam_ros')):
+        args = parser.parse_args(argv)
+    with _telling_what_is_missing(called):
+        return args.run_command(args)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The `instructsam` command: what it prints where, and that every error is one line and an exit code."""
 
+import importlib
 import json
 import os
 import signal
@@ -306,7 +307,7 @@ def test_without_an_extra(monkeypatch, capsys, extra, module, when):
         raise ModuleNotFoundError(f'No module named {module!r}', name=module)
 
     command = SimpleNamespace(add_arguments=lambda parser: None, run=fail)
-    monkeypatch.setattr(cli.importlib, 'import_module', fail if when == 'import' else lambda _: command)
+    monkeypatch.setattr(importlib, 'import_module', fail if when == 'import' else lambda _: command)
     assert cli.main(['eval']) == 2
     err = capsys.readouterr().err
     assert f'pip install "instructsam-ros[{extra}]"' in err
@@ -318,14 +319,23 @@ def test_a_module_that_no_extra_brings(monkeypatch, capsys):
     def fail(*_):
         raise ModuleNotFoundError("No module named 'numpy'", name='numpy')
 
-    monkeypatch.setattr(cli.importlib, 'import_module', fail)
+    monkeypatch.setattr(importlib, 'import_module', fail)
     assert cli.main(['segment']) == 1
     assert capsys.readouterr().err.startswith("instructsam: unexpected ModuleNotFoundError: No module named 'numpy'")
 
 
 @pytest.mark.parametrize(
     'arguments',
-    [['--help'], ['--version'], ['segment', '--help'], ['tabletop', 'generate', '--help'], ['eval', 'tabletop', '-h']],
+    [
+        ['--help'],
+        ['--version'],
+        ['segment', '--help'],
+        ['tabletop', 'generate', '--help'],
+        ['eval', 'tabletop', '-h'],
+        ['train', '--help'],
+        ['train', 'run', '--help'],
+        ['train', 'ablate', '--help'],
+    ],
     ids=' '.join,
 )
 def test_help_is_quick(arguments):
@@ -335,6 +345,13 @@ def test_help_is_quick(arguments):
         'assert not {"torch", "transformers", "cv2", "rclpy"} & set(sys.modules)'
     )
     subprocess.run([sys.executable, '-c', code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_training_without_its_subcommand():
+    done = run('train', 'train/configs/stage1.yaml', 'steps=3')
+    assert done.returncode == 2
+    assert 'instructsam train run RECIPE' in done.stderr
+    assert is_one_error_line(done.stderr)
 
 
 @pytest.mark.parametrize('arguments', [[], ['bogus'], ['--bogus']], ids=ascii)
@@ -364,10 +381,10 @@ def test_control_c(tmp_path):
 def test_nobody_reads_on(picture_file):
     """As in `instructsam ... | head -0`, with an output longer than any buffer."""
     code = (
-        'import sys\nimport instructsam.core\nfrom instructsam.core import cli\n'
+        'import importlib\nimport sys\nimport instructsam.core\nfrom instructsam.core import cli\n'
         'class Command:\n    add_arguments = staticmethod(lambda parser: None)\n'
         '    run = staticmethod(lambda args: print("x" * 1_000_000))\n'
-        'cli.importlib.import_module = lambda module: Command\n'
+        'importlib.import_module = lambda module: Command\n'
         'sys.exit(cli.main(["segment"]))'
     )
     process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -10,9 +10,9 @@ from instructsam.core.errors import InstructSAMError
 from instructsam.core.model import checkpoint
 from instructsam.train.ablation.plan import STAGES, write_recipe
 from instructsam.train.ablation.variants import VARIANTS
-from instructsam.train.data.dialogue import AUTOREGRESSIVE
 from instructsam.train.engines.autoregressive import load_engine, teach_first_query
 from instructsam.train.loop.checkpoints import FINAL
+from instructsam.train.modes import AUTOREGRESSIVE
 from instructsam.train.weights.resize_bank import resize_bank
 
 FIGURES = 'figures.json'
@@ -69,9 +69,9 @@ def start_folder(plan, name, seed):
 
 
 def train(file, processes):
-    """`instructsam train FILE` in processes of its own. Raises InstructSAMError."""
+    """`instructsam train run FILE` in processes of its own. Raises InstructSAMError."""
     launcher = ['-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}'] if processes > 1 else []
-    command = [sys.executable, *launcher, '-m', 'instructsam.core.cli', 'train', str(file)]
+    command = [sys.executable, *launcher, '-m', 'instructsam.core.cli', 'train', 'run', str(file)]
     code = subprocess.run(command).returncode
     if code:
         raise InstructSAMError(f'training by {file} ended with exit code {code}. Started again, it goes on from there')

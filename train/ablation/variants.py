@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from instructsam.train.data.dialogue import AUTOREGRESSIVE
+from instructsam.train.modes import AUTOREGRESSIVE
 
 
 @dataclass(frozen=True)

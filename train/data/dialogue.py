@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from instructsam.core.model.token_layout import TokenLayout
+from instructsam.train.modes import AUTOREGRESSIVE
 
 IGNORED = -100  # label of a token that is not supervised
-AUTOREGRESSIVE = 'autoregressive'  # a mode without query bank, beside those of core.modes
 _PARTS = tuple(f'\u2063part {index}\u2063' for index in range(4))
 
 

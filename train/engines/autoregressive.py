@@ -13,7 +13,7 @@ from instructsam.core.engine import InstructSAM
 from instructsam.core.errors import InstructionError
 from instructsam.core.model import checkpoint
 from instructsam.core.model.sequence import Group, Sequence
-from instructsam.train.data.dialogue import AUTOREGRESSIVE
+from instructsam.train.modes import AUTOREGRESSIVE
 
 
 class AutoregressiveSequence(Sequence):

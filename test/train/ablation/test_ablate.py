@@ -256,6 +256,7 @@ def test_several_processes(monkeypatch):
         '-m',
         'instructsam.core.cli',
         'train',
+        'run',
         'a.yaml',
     ]
     with pytest.raises(InstructSAMError, match='exit code 2'):

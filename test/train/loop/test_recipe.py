@@ -90,7 +90,7 @@ CHANGES = [
 
 @pytest.mark.parametrize(('change', 'message'), CHANGES, ids=[change for change, _ in CHANGES])
 def test_one_line_says_what_is_wrong(recipe, capsys, change, message):
-    assert main(['train', str(recipe('run')), change]) == 2
+    assert main(['train', 'run', str(recipe('run')), change]) == 2
     printed = capsys.readouterr().err
     lines = [line for line in printed.splitlines() if not line.startswith('[transformers]')]
     assert len(lines) == 1 and lines[0].startswith('instructsam: error: ') and message in lines[0], printed
@@ -105,11 +105,11 @@ def test_files_that_are_no_recipe(tmp_path, capsys):
     )
     for name, content, message in contents:
         (tmp_path / name).write_bytes(content)
-        assert main(['train', str(tmp_path / name)]) == 2
+        assert main(['train', 'run', str(tmp_path / name)]) == 2
         printed = capsys.readouterr().err
         assert len(printed.splitlines()) == 1
         assert message in printed
-    assert main(['train', str(tmp_path / 'absent')]) == 2
+    assert main(['train', 'run', str(tmp_path / 'absent')]) == 2
     assert 'cannot be read: No such file' in capsys.readouterr().err
 
 

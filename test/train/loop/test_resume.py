@@ -49,7 +49,7 @@ def few(mix):
 
 
 def test_killed_in_one_process(launch, recipe, tmp_path, few):
-    codes, text = launch('train', recipe('whole', data=few, batch_size=2, **KEYS))
+    codes, text = launch('train', 'run', recipe('whole', data=few, batch_size=2, **KEYS))
     assert codes == [0], text
     killed = recipe('killed', data=few, batch_size=2, **KEYS)
     output = tmp_path / 'killed'
@@ -62,23 +62,23 @@ def test_killed_in_one_process(launch, recipe, tmp_path, few):
         ('instructsam.train.loop.checkpoints:publish', 1),
     ]
     for place in places:
-        codes, text = launch('train', killed, kill=place)
+        codes, text = launch('train', 'run', killed, kill=place)
         assert codes == [-signal.SIGKILL], text
     assert last_checkpoint(output).name == f'checkpoint-{STEPS}'
     assert not (output / 'final').exists()
-    codes, text = launch('train', killed)
+    codes, text = launch('train', 'run', killed)
     assert codes == [0], text
     assert_same(outcome(tmp_path / 'whole'), outcome(output))
 
 
 def test_killed_in_two_processes(launch, recipe, tmp_path, few):
-    codes, text = launch('train', recipe('whole', data=few, **KEYS), world=2)
+    codes, text = launch('train', 'run', recipe('whole', data=few, **KEYS), world=2)
     assert codes == [0, 0], text
     killed = recipe('killed', data=few, workers=2, **KEYS)
     kill_torchrun_at(f'step {random.Random(1).randint(2, 3)}/', killed)
-    codes, text = launch('train', killed, world=2, kill=('torch:save', 2))
+    codes, text = launch('train', 'run', killed, world=2, kill=('torch:save', 2))
     assert -signal.SIGKILL in codes, text
-    codes, text = launch('train', killed, world=2)
+    codes, text = launch('train', 'run', killed, world=2)
     assert codes == [0, 0], text
     assert_same(outcome(tmp_path / 'whole'), outcome(tmp_path / 'killed'))
 
@@ -95,6 +95,7 @@ def kill_torchrun_at(line_start, path):
         '-m',
         'instructsam.core.cli',
         'train',
+        'run',
         str(path),
     ]
     env = {**os.environ, 'OMP_NUM_THREADS': '1'}
@@ -129,7 +130,7 @@ def test_a_cut_checkpoint_is_not_gone_on_from(launch, recipe, tmp_path, few):
     """Neither is it in the way, nor does it count among those that are kept."""
     path = recipe('run', data=few, keep=1, **{**KEYS, 'steps': 2})
     output = tmp_path / 'run'
-    assert launch('train', path)[0] == [0]
+    assert launch('train', 'run', path)[0] == [0]
     cut = {'checkpoint-70': 'model.safetensors', 'checkpoint-71': 'optimizer.pt', 'checkpoint-72': 'trainer_state.json'}
     for name, file in cut.items():
         shutil.copytree(output / 'checkpoint-2', output / name)
@@ -138,6 +139,6 @@ def test_a_cut_checkpoint_is_not_gone_on_from(launch, recipe, tmp_path, few):
     (output / 'partial' / 'checkpoint-3').mkdir(parents=True)
     (output / 'partial' / 'checkpoint-3' / 'model.safetensors.part').write_bytes(b'cut')
     assert last_checkpoint(output).name == 'checkpoint-2'
-    codes, text = launch('train', path, 'steps=3')
+    codes, text = launch('train', 'run', path, 'steps=3')
     assert codes == [0] and 'step 3/3' in text and 'step 2/3' not in text, text
     assert [path.name for path in checkpoints(output)] == ['checkpoint-3']

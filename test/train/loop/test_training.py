@@ -41,14 +41,14 @@ def test_two_samples_are_a_step_however_they_are_spread(launch, recipe, tmp_path
     keys = {'model': str(start_model(dropout=0.0)), 'lora': {'rank': 2, 'dropout': 0.0}, 'steps': 3, 'save_every': 9}
     # AdamW takes a step of about the rate whatever a gradient's size, also where it is nothing but rounding
     keys['rates'] = dict.fromkeys(('language', 'vision', 'projector', 'decoder'), 2e-05)
-    codes, text = launch('train', recipe('batch', batch_size=2, **keys))
+    codes, text = launch('train', 'run', recipe('batch', batch_size=2, **keys))
     assert codes == [0], text
     expected = load_file(tmp_path / 'batch' / 'final' / 'model.safetensors')
     start = load_file(Path(keys['model']) / 'model.safetensors')
     assert sum(float((expected[name] - start[name]).abs().max()) > 2.5e-5 for name in start) > 100  # so far it went
     gradients = moments(tmp_path / 'batch')
     for name, changes, world in WAYS:
-        codes, text = launch('train', recipe(name, **keys, **changes), world=world)
+        codes, text = launch('train', 'run', recipe(name, **keys, **changes), world=world)
         assert codes == [0] * world, text
         output = tmp_path / name
         for term in ('loss', 'answer', 'mask_bce', 'mask_dice', 'presence', 'grad_norm'):
@@ -69,12 +69,16 @@ def test_stage_1_then_stage_2(launch, tmp_path, mix):
     start = Path(mix[1]['images']) / 'checkpoint'
     one, merged, two = tmp_path / 'one', tmp_path / 'merged', tmp_path / 'two'
     by_hand = [*quick, 'lora.merge=false']
-    codes, text = launch('train', CONFIGS / 'stage1.yaml', f'model={start}', f'output={one}', data, *by_hand, world=2)
+    codes, text = launch(
+        'train', 'run', CONFIGS / 'stage1.yaml', f'model={start}', f'output={one}', data, *by_hand, world=2
+    )
     assert codes == [0, 0] and text.count('the trained model is in') == 1, text
-    assert launch('train', CONFIGS / 'stage2.yaml', f'model={one}/final', f'output={two}', data, *quick)[0] == [2]
+    assert launch('train', 'run', CONFIGS / 'stage2.yaml', f'model={one}/final', f'output={two}', data, *quick)[0] == [
+        2
+    ]
     codes, text = launch('train', 'merge', one / 'final', merged)
     assert codes == [0], text
-    codes, text = launch('train', CONFIGS / 'stage2.yaml', f'model={merged}', f'output={two}', data, *quick)
+    codes, text = launch('train', 'run', CONFIGS / 'stage2.yaml', f'model={merged}', f'output={two}', data, *quick)
     assert codes == [0], text
     trained = checkpoint.load(two / 'final', 'cpu', torch.float32).state_dict()  # merged, as the recipe says
     before = load_file(start / 'model.safetensors')
@@ -108,7 +112,7 @@ def broken(folder, count):
 def test_broken_records_are_skipped_until_they_are_too_many(launch, recipe, tmp_path, mix, workers):
     images = {'images': mix[0]['images']}
     few = [{**broken(tmp_path, 0)[0], **images}]
-    codes, text = launch('train', recipe('few', data=few, batch_size=9, steps=1, workers=workers))
+    codes, text = launch('train', 'run', recipe('few', data=few, batch_size=9, steps=1, workers=workers))
     assert codes == [0] and text.count('skipped record') == 6, text
     for reason in (
         'absent.png',
@@ -120,7 +124,7 @@ def test_broken_records_are_skipped_until_they_are_too_many(launch, recipe, tmp_
     ):
         assert reason in text, text
     many = [{**broken(tmp_path, 8)[0], **images}]
-    codes, text = launch('train', recipe('many', data=many, batch_size=17, steps=1, workers=workers))
+    codes, text = launch('train', 'run', recipe('many', data=many, batch_size=17, steps=1, workers=workers))
     lines = [line for line in text.splitlines() if line.startswith('instructsam')]
     assert codes == [2] and len(lines) == 1 and 'Traceback' not in text, text
     assert lines[0].startswith('instructsam: error: 11 of ')
@@ -129,7 +133,7 @@ def test_broken_records_are_skipped_until_they_are_too_many(launch, recipe, tmp_
 
 def test_another_configuration_is_not_gone_on_with(recipe, tmp_path, start_model, capsys):
     """Another K, other LoRA, other parts that train: what differs is said, and the run is left as it was."""
-    assert main(['train', str(recipe('run', steps=1, lora={'rank': 2}))]) == 0
+    assert main(['train', 'run', str(recipe('run', steps=1, lora={'rank': 2}))]) == 0
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / 'run').rglob('*')}
     other = {
         f'model={start_model(max_seg_nums=4)}': 'mask_queries is [10, 64] there, [4, 64] here',
@@ -138,7 +142,7 @@ def test_another_configuration_is_not_gone_on_with(recipe, tmp_path, start_model
     }
     for change, message in other.items():
         capsys.readouterr()
-        assert main(['train', str(recipe('run', steps=2, lora={'rank': 2})), change]) == 2
+        assert main(['train', 'run', str(recipe('run', steps=2, lora={'rank': 2})), change]) == 2
         lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith('instructsam')]
         assert len(lines) == 1 and message in lines[0] and 'checkpoint-1' in lines[0], lines
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / 'run').rglob('*') if path in before} == before
