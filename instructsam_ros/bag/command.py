@@ -30,7 +30,7 @@ from instructsam_ros.bag.journal import Journal
 from instructsam_ros.bag.offline_camera import Camera
 from instructsam_ros.bag.recordings import RecordingError
 from instructsam_ros.conversions import instances as messages
-from instructsam_ros.conversions.results import result_of
+from instructsam_ros.conversions.instances import result_from_msg
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.node.parameters import BY_NAME, GENERATE, Settings
 
@@ -253,7 +253,7 @@ class _Made:
         written = [(self.instances, data)]
         message = _read(data)
         if self.labels in self.types and message.status != InstanceArray.STATUS_ERROR:
-            instances = result_of(message).instances
+            instances = result_from_msg(message).instances
             label_image = messages.label_image(instances, message.height, message.width, message.header)
             written.append((self.labels, serialize_message(label_image)))
         return written

@@ -11,7 +11,7 @@ from std_msgs.msg import Header
 from instructsam_ros.bag.topics import COMPRESSED
 from instructsam_ros.conversions import instances as messages
 from instructsam_ros.conversions.images import ImageFormatError
-from instructsam_ros.conversions.results import result_of
+from instructsam_ros.conversions.instances import result_from_msg
 from instructsam_ros.conversions.text import one_line
 from instructsam_ros.node.diagnostics import Statistics
 from instructsam_ros.pipeline.answer import Question, explain, work_out
@@ -123,7 +123,7 @@ class Camera:
         if made.status != made.STATUS_ERROR:
             shot = Shot(deserialize_message(frame.data, self._kind), frame.index)
             shot.convert()
-            self._stream.tracking(frame.instruction, frame.index)(result_of(made), shot.image)
+            self._stream.tracking(frame.instruction, frame.index)(result_from_msg(made), shot.image)
 
 
 def stamp_ns(data):

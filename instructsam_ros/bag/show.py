@@ -21,7 +21,7 @@ from instructsam_ros.bag.bag_file import BagFile
 from instructsam_ros.bag.offline_camera import stamp_ns
 from instructsam_ros.bag.recordings import RecordingError
 from instructsam_ros.conversions.images import to_rgb
-from instructsam_ros.conversions.results import result_of
+from instructsam_ros.conversions.instances import result_from_msg
 from instructsam_ros.msg import InstanceArray
 
 KEPT_IMAGES = 32  # that wait for their result; one, in a bag that `instructsam bag` wrote
@@ -111,7 +111,7 @@ class Overlays:
             if message.status != message.STATUS_ERROR:
                 raise
             return None
-        result = result_of(message)
+        result = result_from_msg(message)
         if message.status == message.STATUS_ERROR:
             result = replace(result, height=len(picture), width=picture.shape[1], warning=f'ERROR: {message.message}')
         if picture.shape[:2] != (result.height, result.width):

@@ -1,24 +1,29 @@
-"""Depth images and camera infos from messages to what core.geometry works with.
+"""Depth images and camera infos to the arrays and the CameraModel that instructsam.core.spatial works with.
 
-REP 118: 16UC1 is millimetres and 0 no measurement, 32FC1 metres and NaN or infinite none. Depth is aligned to colour:
-pixel for pixel the same view, so that one camera info tells of both.
+REP 118: 16UC1 holds millimetres (0 = invalid), 32FC1 metres (NaN or inf = invalid). Depth must be aligned to colour,
+pixel by pixel the same view, so that one camera info describes both.
 """
 
 from functools import lru_cache
 
 import numpy as np
+from sensor_msgs.msg import CameraInfo, Image
 
 from instructsam.core.errors import GeometryError
-from instructsam.core.spatial.geometry import CameraModel
-from instructsam_ros.conversions.images import ImageFormatError, Layout, check_stamp, pixel_rows
+from instructsam.core.spatial.camera_model import CameraModel
+from instructsam_ros.conversions.images import ImageFormatError, PixelLayout, check_stamp, pixel_rows
 
-MILLIMETRES, METRES = Layout(np.uint16, 1, None), Layout(np.float32, 1, None)
+MILLIMETRES = PixelLayout(np.uint16, 1, None)
+METRES = PixelLayout(np.float32, 1, None)
 LAYOUTS = {'16UC1': MILLIMETRES, 'mono16': MILLIMETRES, '32FC1': METRES}
-EMPTY = 'camera_info of 0 x 0 pixels: it was not filled in; check what publishes it'
 
 
-def to_depth(msg):
-    """The depth of an Image, [H, W]: uint16 mm, or float32 m. Raises ImageFormatError."""
+def to_depth(msg: Image) -> np.ndarray:
+    """Return the depth of an Image along the optical axis, [H, W], as uint16 mm or float32 m.
+
+    Raises:
+        ImageFormatError: it is not a depth image, or its size, step and data contradict each other.
+    """
     check_stamp(msg.header.stamp)
     if msg.encoding not in LAYOUTS:
         raise ImageFormatError(
@@ -27,14 +32,23 @@ def to_depth(msg):
     return np.ascontiguousarray(pixel_rows(msg, LAYOUTS[msg.encoding]))
 
 
-def camera_model(info):
-    """The CameraModel of a CameraInfo. Raises GeometryError: empty, intrinsics of zeros, an unknown lens model."""
+def camera_model(info: CameraInfo) -> CameraModel:
+    """Return the CameraModel of a CameraInfo.
+
+    Raises:
+        GeometryError: the message is empty, its intrinsics are zero or its lens model is unknown.
+    """
     if not info.height or not info.width:
-        raise GeometryError(EMPTY)
-    lens = tuple(float(value) for value in info.d)
-    return _model(info.height, info.width, tuple(float(value) for value in info.k), lens, info.distortion_model)
+        raise GeometryError('camera_info of 0 x 0 pixels: it was not filled in; check its publisher')
+    intrinsics = tuple(float(value) for value in info.k)
+    distortion = tuple(float(value) for value in info.d)
+    return _camera_model(info.height, info.width, intrinsics, distortion, info.distortion_model or 'plumb_bob')
 
 
-@lru_cache(maxsize=8)  # a camera sends the same again and again, and the rays of its pixels are work
-def _model(height, width, k, lens, name):
-    return CameraModel(height, width, np.reshape(k, (3, 3)), lens, name or 'plumb_bob')
+@lru_cache(
+    maxsize=8
+)  # a camera repeats the same info with every image, and a model computes the rays of all its pixels
+def _camera_model(
+    height: int, width: int, intrinsics: tuple[float, ...], distortion: tuple[float, ...], lens: str
+) -> CameraModel:
+    return CameraModel(height, width, np.reshape(intrinsics, (3, 3)), distortion, lens)

@@ -1,73 +1,85 @@
-"""sensor_msgs/Image and CompressedImage to [H, W, 3] uint8 RGB; every fault is one ImageFormatError.
+"""sensor_msgs/Image and CompressedImage to [H, W, 3] uint8 RGB; every fault is an ImageFormatError.
 
-The converter here comes first, so that a frame looks the same on every machine. cv_bridge, where it is installed and
-passes a self-check, adds the encodings that are missing here; those released so far for ROS 2 do not pass it.
+Why not cv_bridge alone: the converter here comes first, so that an image looks the same on every machine. cv_bridge
+adds the encodings that are missing here if it is installed and passes a self-check, which the releases for ROS 2
+(Humble to Rolling) do not.
 
-16 bits become 8 in two ways. mono16, rgb16, bayer_*16 name colour or grey at full range: 65535 becomes 255
-(what cv_bridge does). 16UC1 names no meaning: thermal and infrared cameras use it, with values in a small part
-of the range, so its 1st to 99th percentile becomes 0 to 255. REP 118 uses it for depth in mm too, which is not a
-picture: an image with holes (0, "no measurement") and nothing nearer than 100 mm is refused. Floats are depth.
+16-bit images become 8-bit in two ways. mono16, rgb16 and bayer_*16 are colour or grey at full range: 65535 becomes 255,
+as in cv_bridge. 16UC1 says nothing about the meaning of its values: thermal and infrared cameras use it with values in
+a small part of the range, so its 1st to 99th percentile becomes 0 to 255. REP 118 also uses it for depth in mm, which
+cannot be shown as grey: an image with holes (0, "no measurement") and no other value below 100 mm is refused. Floating
+point encodings are depth.
 """
 
 import functools
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
+from builtin_interfaces.msg import Time
+from sensor_msgs.msg import CompressedImage, Image
 
-from instructsam.core import ImageError
+from instructsam.core.errors import ImageError
 
-DEPTH_HOLES = 0.01  # a depth image has at least this fraction of pixels without a measurement
-NEAREST_DEPTH_MM = 100  # no depth camera in use measures nearer
+if TYPE_CHECKING:
+    from cv_bridge import CvBridge  # pyright: ignore[reportMissingImports]  # optional, part of a ROS installation
+
+MIN_HOLES = 0.01  # smallest share of pixels without a measurement in a depth image
+NEAREST_DEPTH_MM = 100  # no depth camera in use measures closer than this
+
+JPEG_START, JPEG_END = b'\xff\xd8', b'\xff\xd9'
+PNG_START, PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xae\x42\x60\x82'
 
 
 class ImageFormatError(ImageError):
-    """The message does not hold a colour or grey image that can be read."""
+    """The message does not hold a readable colour or grey image."""
 
 
-class Layout(NamedTuple):
-    """How one encoding lies in memory, and the cv2 code that makes RGB of it (None: it is RGB)."""
+class PixelLayout(NamedTuple):
+    """Memory layout of one encoding, and the cv2 code that converts it to RGB (None: it is RGB already)."""
 
-    dtype: type
+    dtype: type[np.generic]
     channels: int
     code: int | None
 
 
 LAYOUTS = {
-    'mono8': Layout(np.uint8, 1, cv2.COLOR_GRAY2RGB),
-    'mono16': Layout(np.uint16, 1, cv2.COLOR_GRAY2RGB),
-    '16UC1': Layout(np.uint16, 1, cv2.COLOR_GRAY2RGB),
-    'yuv422': Layout(np.uint8, 2, cv2.COLOR_YUV2RGB_UYVY),
-    'uyvy': Layout(np.uint8, 2, cv2.COLOR_YUV2RGB_UYVY),
-    'yuv422_yuy2': Layout(np.uint8, 2, cv2.COLOR_YUV2RGB_YUY2),
-    'yuyv': Layout(np.uint8, 2, cv2.COLOR_YUV2RGB_YUY2),
-    'nv12': Layout(np.uint8, 1, cv2.COLOR_YUV2RGB_NV12),
-    'nv21': Layout(np.uint8, 1, cv2.COLOR_YUV2RGB_NV21),
-    # what cv_bridge's cv2_to_imgmsg() writes when its caller names no encoding: OpenCV's channel order
-    '8UC1': Layout(np.uint8, 1, cv2.COLOR_GRAY2RGB),
-    '8UC3': Layout(np.uint8, 3, cv2.COLOR_BGR2RGB),
-    '8UC4': Layout(np.uint8, 4, cv2.COLOR_BGRA2RGB),
+    'mono8': PixelLayout(np.uint8, 1, cv2.COLOR_GRAY2RGB),
+    'mono16': PixelLayout(np.uint16, 1, cv2.COLOR_GRAY2RGB),
+    '16UC1': PixelLayout(np.uint16, 1, cv2.COLOR_GRAY2RGB),
+    'yuv422': PixelLayout(np.uint8, 2, cv2.COLOR_YUV2RGB_UYVY),
+    'uyvy': PixelLayout(np.uint8, 2, cv2.COLOR_YUV2RGB_UYVY),
+    'yuv422_yuy2': PixelLayout(np.uint8, 2, cv2.COLOR_YUV2RGB_YUY2),
+    'yuyv': PixelLayout(np.uint8, 2, cv2.COLOR_YUV2RGB_YUY2),
+    'nv12': PixelLayout(np.uint8, 1, cv2.COLOR_YUV2RGB_NV12),
+    'nv21': PixelLayout(np.uint8, 1, cv2.COLOR_YUV2RGB_NV21),
+    # cv_bridge's cv2_to_imgmsg() writes these, in OpenCV's channel order, if its caller names no encoding.
+    '8UC1': PixelLayout(np.uint8, 1, cv2.COLOR_GRAY2RGB),
+    '8UC3': PixelLayout(np.uint8, 3, cv2.COLOR_BGR2RGB),
+    '8UC4': PixelLayout(np.uint8, 4, cv2.COLOR_BGRA2RGB),
 }
 for _bits, _dtype in ((8, np.uint8), (16, np.uint16)):
     LAYOUTS |= {
-        f'rgb{_bits}': Layout(_dtype, 3, None),
-        f'bgr{_bits}': Layout(_dtype, 3, cv2.COLOR_BGR2RGB),
-        f'rgba{_bits}': Layout(_dtype, 4, cv2.COLOR_RGBA2RGB),
-        f'bgra{_bits}': Layout(_dtype, 4, cv2.COLOR_BGRA2RGB),
-        # ROS names a mosaic by the first two rows' first two pixels, OpenCV by those one to the right and below
-        f'bayer_rggb{_bits}': Layout(_dtype, 1, cv2.COLOR_BayerBG2RGB),
-        f'bayer_bggr{_bits}': Layout(_dtype, 1, cv2.COLOR_BayerRG2RGB),
-        f'bayer_gbrg{_bits}': Layout(_dtype, 1, cv2.COLOR_BayerGR2RGB),
-        f'bayer_grbg{_bits}': Layout(_dtype, 1, cv2.COLOR_BayerGB2RGB),
+        f'rgb{_bits}': PixelLayout(_dtype, 3, None),
+        f'bgr{_bits}': PixelLayout(_dtype, 3, cv2.COLOR_BGR2RGB),
+        f'rgba{_bits}': PixelLayout(_dtype, 4, cv2.COLOR_RGBA2RGB),
+        f'bgra{_bits}': PixelLayout(_dtype, 4, cv2.COLOR_BGRA2RGB),
+        # ROS names a Bayer pattern by pixels (0, 0) to (1, 1), OpenCV by pixels (1, 1) to (2, 2).
+        f'bayer_rggb{_bits}': PixelLayout(_dtype, 1, cv2.COLOR_BayerBG2RGB),
+        f'bayer_bggr{_bits}': PixelLayout(_dtype, 1, cv2.COLOR_BayerRG2RGB),
+        f'bayer_gbrg{_bits}': PixelLayout(_dtype, 1, cv2.COLOR_BayerGR2RGB),
+        f'bayer_grbg{_bits}': PixelLayout(_dtype, 1, cv2.COLOR_BayerGB2RGB),
     }
 
 
-def to_rgb(msg):
-    """The picture of a sensor_msgs Image or CompressedImage: [H, W, 3] uint8 RGB, C-contiguous.
+def to_rgb(msg: Image | CompressedImage) -> np.ndarray:
+    """Convert an image message to RGB, [H, W, 3] uint8, C-contiguous.
 
-    An rgb8 image without padded rows is returned as a view of `msg.data`, everything else is new memory.
-    Raises ImageFormatError, whose text says what was wrong, what was expected and what to do.
+    An rgb8 image without row padding is returned as a view of `msg.data`; every other result is new memory.
+
+    Raises:
+        ImageFormatError: the message cannot be read; the text says what was wrong, what was expected and what to do.
     """
     check_stamp(msg.header.stamp)
     if hasattr(msg, 'format'):
@@ -77,8 +89,8 @@ def to_rgb(msg):
     return _convert_by_cv_bridge(msg)
 
 
-def check_stamp(stamp):
-    """Raises ImageFormatError for a time that was NaN or negative when a driver made integers of it."""
+def check_stamp(stamp: Time) -> None:
+    """Raise ImageFormatError if a driver made this stamp from a time that was NaN or negative."""
     if stamp.sec < 0 or stamp.nanosec >= 1_000_000_000:
         raise ImageFormatError(
             f'the header stamp is {stamp.sec} s {stamp.nanosec} ns, expected seconds >= 0 and nanoseconds < 1e9; '
@@ -89,7 +101,7 @@ def check_stamp(stamp):
 # Raw images
 
 
-def _convert(msg):
+def _convert(msg: Image) -> np.ndarray:
     layout = LAYOUTS[msg.encoding]
     rows = pixel_rows(msg, layout)
     if layout.code is None:
@@ -99,21 +111,25 @@ def _convert(msg):
     return _to_8_bit(cv2.cvtColor(np.ascontiguousarray(rows), layout.code))
 
 
-def pixel_rows(msg, layout):
-    """The pixels of an Image as [rows, W] or [rows, W, channels], native byte order, still strided by `step`.
+def pixel_rows(msg: Image, layout: PixelLayout) -> np.ndarray:
+    """Return the pixels of an Image in native byte order, with rows still `step` bytes apart.
 
-    Raises ImageFormatError where size, step and data do not fit each other.
+    Returns:
+        [rows, W] for one channel, else [rows, W, channels]; nv12 and nv21 have H * 3 / 2 rows.
+
+    Raises:
+        ImageFormatError: size, step and data contradict each other.
     """
     encoding, height, width = msg.encoding, msg.height, msg.width
     _check_size(encoding, height, width)
-    planes = encoding in ('nv12', 'nv21')  # `height` is the picture's; H / 2 rows of chroma follow
-    row_count = height * 3 // 2 if planes else height
+    # NV12 and NV21: `height` rows of luma are followed by height / 2 rows of chroma.
+    row_count = height * 3 // 2 if encoding in ('nv12', 'nv21') else height
     row_bytes = width * layout.channels * np.dtype(layout.dtype).itemsize
     name = f'Image {width} x {height} {encoding}'
     if msg.step < row_bytes:
         raise ImageFormatError(
             f'{name}: step is {msg.step} bytes, expected at least {row_bytes}; '
-            'the encoding is not that of the data, or the driver leaves step unset'
+            'the encoding does not match the data, or the driver leaves step unset'
         )
     data = np.frombuffer(msg.data, np.uint8)
     if data.size != row_count * msg.step:
@@ -127,34 +143,35 @@ def pixel_rows(msg, layout):
     return np.ndarray(shape, dtype, data, strides=strides).astype(layout.dtype, copy=False)
 
 
-def _check_size(encoding, height, width):
+def _check_size(encoding: str, height: int, width: int) -> None:
+    name = f'Image {width} x {height} {encoding}'
     if not height or not width:
         raise ImageFormatError(f'Image of {width} x {height} pixels: it is empty; check the camera driver')
     if encoding in ('yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv') and width % 2:
-        raise ImageFormatError(
-            f'Image {width} x {height} {encoding}: two pixels share their colour, width must be even'
-        )
+        raise ImageFormatError(f'{name}: two pixels share their colour, width must be even')
     if encoding in ('nv12', 'nv21') and (width % 2 or height % 2):
-        raise ImageFormatError(
-            f'Image {width} x {height} {encoding}: four pixels share their colour, width and height must be even'
-        )
+        raise ImageFormatError(f'{name}: four pixels share their colour, width and height must be even')
     if encoding.startswith('bayer_') and min(height, width) < 3:
-        raise ImageFormatError(f'Image {width} x {height} {encoding}: a mosaic needs at least 3 x 3 pixels')
+        raise ImageFormatError(f'{name}: a Bayer image needs at least 3 x 3 pixels')
 
 
-def _to_8_bit(image):
-    """uint8 as it is; uint16 from its full range."""
+def _to_8_bit(image: np.ndarray) -> np.ndarray:
+    """Scale uint16 from its full range to uint8; return uint8 unchanged."""
     return image if image.dtype == np.uint8 else cv2.convertScaleAbs(image, alpha=255 / 65535)
 
 
-def _stretch(grey, name):
-    """[H, W] uint16 of unknown meaning to uint8: the 1st to 99th percentile becomes 0 to 255. Refuses depth."""
+def _stretch(grey: np.ndarray, name: str) -> np.ndarray:
+    """Scale [H, W] uint16 of unknown meaning to uint8, so that the 1st to 99th percentile becomes 0 to 255.
+
+    Raises:
+        ImageFormatError: the values look like depth; the message begins with `name`.
+    """
     histogram = np.bincount(grey.ravel(), minlength=65536)
     near = histogram[1:NEAREST_DEPTH_MM].sum()
-    if near == 0 and DEPTH_HOLES * grey.size <= histogram[0] < grey.size:
+    if near == 0 and MIN_HOLES * grey.size <= histogram[0] < grey.size:
         raise ImageFormatError(
             f'{name}: this is depth in mm (values of 0, no others below {NEAREST_DEPTH_MM}), expected a colour or '
-            'grey picture; give the topic of the colour image, or publish a grey image as mono16'
+            'grey image; give the topic of the colour image, or publish a grey image as mono16'
         )
     low, high = np.searchsorted(np.cumsum(histogram), [0.01 * grey.size, 0.99 * grey.size])
     scaled = (np.arange(65536) - low) * (255 / max(high - low, 1))
@@ -165,28 +182,30 @@ def _stretch(grey, name):
 
 
 @functools.cache
-def cv_bridge():
-    """A CvBridge that converts a padded image rightly. Raises ImportError where there is none.
+def cv_bridge() -> 'CvBridge':
+    """Return a CvBridge that converts images with padded rows correctly.
 
-    Not every module of this name does: ROS 2's (Humble to Rolling) reads another picture where the padding is not a
-    whole number of pixels, PyPI's is ROS 1's, and one built for NumPy 1 fails with NumPy 2.
+    Some modules of this name do not: ROS 2's (Humble to Rolling) reads wrong pixels if the padding is not a whole
+    number of pixels, PyPI's is ROS 1's, and one built for NumPy 1 fails with NumPy 2.
+
+    Raises:
+        ImportError: cv_bridge is missing or failed the self-check.
     """
     try:
-        from cv_bridge import CvBridge
-        from sensor_msgs.msg import Image
+        from cv_bridge import CvBridge  # noqa: PLC0415  # optional
 
         probe = Image(height=2, width=1, encoding='bgr8', step=4, data=bytes([1, 2, 3, 0, 4, 5, 6, 0]))
         bridge = CvBridge()
         image = bridge.imgmsg_to_cv2(probe, 'rgb8')
-    except Exception as error:  # what a broken installation raises is anybody's guess
+    except Exception as error:  # a broken installation can raise anything
         raise ImportError(f'cv_bridge does not work: {error}') from error
     if not np.array_equal(image, [[[3, 2, 1]], [[6, 5, 4]]]):
         raise ImportError('cv_bridge reads padded rows wrongly')
     return bridge
 
 
-def _convert_by_cv_bridge(msg):
-    """Encodings that LAYOUTS does not have."""
+def _convert_by_cv_bridge(msg: Image) -> np.ndarray:
+    """Convert an Image whose encoding is not in LAYOUTS."""
     name = repr(msg.encoding[:40])
     known = f'expected one of {", ".join(LAYOUTS)}'
     if re.match(r'32F|64F|TYPE_32F', msg.encoding):
@@ -201,42 +220,27 @@ def _convert_by_cv_bridge(msg):
     _check_size(msg.encoding, msg.height, msg.width)
     try:
         return np.ascontiguousarray(bridge.imgmsg_to_cv2(msg, 'rgb8'))
-    except Exception as error:  # CvBridgeError, and what its binding lets through
+    except Exception as error:  # CvBridgeError, and anything that its C++ binding raises
         raise ImageFormatError(f'Image of encoding {name}: cv_bridge refuses it ({error}), {known}') from error
 
 
 # Compressed images
 
 
-def _decode(msg):
+def _decode(msg: CompressedImage) -> np.ndarray:
     data = np.frombuffer(msg.data, np.uint8)
     name = f'CompressedImage of format {msg.format[:60]!r}'
     if 'compressedDepth' in msg.format:
         raise ImageFormatError(
             f'{name}: this is depth, expected a jpeg or png of colour; give the topic of the colour image'
         )
-    content = data.tobytes()
-    if content.startswith(b'\xff\xd8'):
-        complete = _jpeg_is_complete(content)
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION  # masks are on the sensor's own pixels
-    elif content.startswith(b'\x89PNG\r\n\x1a\n'):
-        complete = b'IEND\xae\x42\x60\x82' in content[-64:]
-        flags = cv2.IMREAD_UNCHANGED
-    else:
-        raise ImageFormatError(
-            f'{name}: {data.size} bytes that are neither jpeg nor png; publish one of these, or a raw Image'
-        )
-    if not complete:
-        raise ImageFormatError(
-            f'{name}: the picture is cut off after {data.size} bytes (its end marker is missing), expected a whole '
-            'file; check the buffer size of the camera driver'
-        )
+    flags = _decode_flags(data.tobytes(), name)
     try:
         image = cv2.imdecode(data, flags)
-    except cv2.error as error:  # e.g. more pixels than OpenCV's limit
+    except cv2.error as error:  # for example more pixels than OpenCV's limit
         raise ImageFormatError(f'{name}: OpenCV cannot decode it ({" ".join(str(error).split())})') from error
     if image is None:
-        raise ImageFormatError(f'{name}: the picture is damaged, OpenCV cannot decode its {data.size} bytes')
+        raise ImageFormatError(f'{name}: the image is damaged, OpenCV cannot decode its {data.size} bytes')
     if image.ndim == 3:
         code = cv2.COLOR_BGRA2RGB if image.shape[2] == 4 else cv2.COLOR_BGR2RGB
         return _to_8_bit(cv2.cvtColor(image, code))
@@ -245,18 +249,39 @@ def _decode(msg):
     return cv2.cvtColor(_to_8_bit(image), cv2.COLOR_GRAY2RGB)
 
 
-def _jpeg_is_complete(content):
-    """Whether the end marker follows the picture's own data; decoders fill what is missing with grey, silently.
+def _decode_flags(content: bytes, name: str) -> int:
+    """Return cv2.imdecode's flags for a complete JPEG or PNG; raise ImageFormatError for anything else."""
+    if content.startswith(JPEG_START):
+        is_complete = _is_complete_jpeg(content)
+        # The Exif orientation is ignored, because masks refer to the sensor's own pixels.
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    elif content.startswith(PNG_START):
+        is_complete = PNG_END in content[-64:]
+        flags = cv2.IMREAD_UNCHANGED
+    else:
+        raise ImageFormatError(
+            f'{name}: {len(content)} bytes that are neither jpeg nor png; publish one of these, or a raw Image'
+        )
+    if not is_complete:
+        raise ImageFormatError(
+            f'{name}: the image is truncated after {len(content)} bytes (its end marker is missing), expected a whole '
+            'file; check the buffer size of the camera driver'
+        )
+    return flags
 
-    The segments before it are stepped over, since a thumbnail in them ends with the same marker.
+
+def _is_complete_jpeg(content: bytes) -> bool:
+    """Return whether the end marker follows the image data; decoders silently fill missing data with grey.
+
+    The segments before the image data are skipped, since a thumbnail inside them ends with the same marker.
     """
-    at = 2
+    at = len(JPEG_START)
     while at + 4 <= len(content) and content[at] == 0xFF:
         marker = content[at + 1]
         if marker == 0xFF:  # fill byte
             at += 1
             continue
         at += 2 + int.from_bytes(content[at + 2 : at + 4], 'big')
-        if marker == 0xDA:  # start of scan: in what follows, FF D9 is the end marker and nothing else
-            return content.rfind(b'\xff\xd9', at) >= 0
+        if marker == 0xDA:  # start of scan: in the entropy-coded data, FF D9 can only be the end marker
+            return content.rfind(JPEG_END, at) >= 0
     return False

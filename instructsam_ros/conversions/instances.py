@@ -1,34 +1,47 @@
-"""Results of the engine as ROS messages, and masks back from them.
+"""Results of the engine to and from InstanceArray messages, and masks and images to messages.
 
-Array fields are given to rclpy as array.array: any other sequence is checked element by element and copied.
+Array fields are passed to rclpy as array.array: it checks any other sequence element by element and copies it.
 """
 
 import array
 import sys
 
 import numpy as np
-from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
-from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import Image, RegionOfInterest
+from std_msgs.msg import Header
 
+from instructsam.core import result as core_result
 from instructsam.core import rle
+from instructsam_ros.conversions.poses import geometry_to_msg
 from instructsam_ros.conversions.text import valid_utf8
 from instructsam_ros.msg import Geometry, Instance, InstanceArray, Rle
 
-_STATUS = {'ok': InstanceArray.STATUS_OK, 'no_target': InstanceArray.STATUS_NO_TARGET}
+STATUS = {'ok': InstanceArray.STATUS_OK, 'no_target': InstanceArray.STATUS_NO_TARGET}
 
 
-def to_msg(result, header, instruction, instruction_id, geometry_frame_id='', geometry_message=''):
-    """The InstanceArray of an instructsam.core.result.Result.
+def to_msg(
+    result: core_result.Result,
+    header: Header,
+    instruction: str,
+    instruction_id: int,
+    geometry_frame_id: str = '',
+    geometry_message: str = '',
+) -> InstanceArray:
+    """Return the InstanceArray of a Result.
 
-    `header` is the source image's, `instruction` the text as it was received, `instruction_id` its number;
-    geometry_frame_id: of the instances' geometry, geometry_message: why there is none at all.
+    Args:
+        result: the engine's answer.
+        header: header of the source image.
+        instruction: the instruction as it was received.
+        instruction_id: its number, see InstanceArray.msg.
+        geometry_frame_id: frame of the instances' geometry.
+        geometry_message: why no instance has a geometry.
     """
     msg = InstanceArray(
         header=header,
         instruction=valid_utf8(instruction),
         instruction_id=instruction_id,
-        status=_STATUS[result.status],
+        status=STATUS[result.status],
         message=valid_utf8(result.warning),
         answer=valid_utf8(result.answer),
         height=result.height,
@@ -42,9 +55,17 @@ def to_msg(result, header, instruction, instruction_id, geometry_frame_id='', ge
     return msg
 
 
-def error_msg(message, header, instruction, instruction_id, size=(0, 0)):
-    """The InstanceArray that says why there is no answer; `message` is for a person, `size` the image's (height, width)
-    px where it is known.
+def error_msg(
+    message: str, header: Header, instruction: str, instruction_id: int, size: tuple[int, int] = (0, 0)
+) -> InstanceArray:
+    """Return an InstanceArray that reports why there is no answer.
+
+    Args:
+        message: human-readable reason.
+        header: header of the source image.
+        instruction: the instruction as it was received.
+        instruction_id: its number, see InstanceArray.msg.
+        size: (height, width) of the image in px, if it is known.
     """
     return InstanceArray(
         header=header,
@@ -57,22 +78,47 @@ def error_msg(message, header, instruction, instruction_id, size=(0, 0)):
     )
 
 
-def rle_to_msg(mask):
-    """The Rle message of an instructsam.core.rle.Rle."""
+def result_from_msg(msg: InstanceArray) -> core_result.Result:
+    """Return the Result that `msg` was made from, for overlays, tables and tracking.
+
+    Geometry is left out, and the instances have no slots, which are not part of the message.
+    """
+    return core_result.Result(
+        instruction=msg.instruction,
+        answer=msg.answer,
+        height=msg.height,
+        width=msg.width,
+        instances=tuple(
+            core_result.Instance(
+                rle_from_msg(instance.mask), instance.score, instance.phrase, slot=None, track_id=instance.track_id
+            )
+            for instance in msg.instances
+        ),
+        warning=msg.message,
+        timings_ms={stage: getattr(msg, f'{stage}_ms') for stage in core_result.STAGES},
+    )
+
+
+def rle_to_msg(mask: rle.Rle) -> Rle:
+    """Return the Rle message of a mask."""
     return Rle(height=mask.height, width=mask.width, counts=byte_array('I', mask.counts))
 
 
-def rle_from_msg(msg):
-    """The instructsam.core.rle.Rle of an Rle message. ValueError where the counts do not fill height x width."""
+def rle_from_msg(msg: Rle) -> rle.Rle:
+    """Return the mask of an Rle message; raise ValueError if its counts do not add up to height x width."""
     return rle.Rle(msg.height, msg.width, np.frombuffer(msg.counts, np.uint32))
 
 
-def label_image(instances, height, width, header):
-    """Image 16UC1: 0 is background, i + 1 the i-th of `instances`; where masks overlap, the earlier one is seen.
+def label_image(instances: tuple[core_result.Instance, ...], height: int, width: int, header: Header) -> Image:
+    """Return a 16UC1 Image with 0 for background and i + 1 for the pixels of `instances[i]`.
 
-    `instances` are the engine's, sorted by score, highest first; `height` and `width` in px of the source image.
+    Args:
+        instances: sorted by score, highest first; where masks overlap, the earlier instance is on top.
+        height: of the source image, px.
+        width: of the source image, px.
+        header: header of the source image.
     """
-    labels = np.zeros((width, height), np.uint16)  # column by column, as the run lengths are
+    labels = np.zeros((width, height), np.uint16)  # column by column, like the run lengths
     flat = labels.reshape(-1)
     for index in reversed(range(len(instances))):
         counts = instances[index].mask.counts
@@ -81,12 +127,24 @@ def label_image(instances, height, width, header):
     return _image(labels.T, '16UC1', header)
 
 
-def image_msg(rgb, header):
-    """Image rgb8 of `rgb` [H, W, 3] uint8."""
+def image_msg(rgb: np.ndarray, header: Header) -> Image:
+    """Return `rgb`, [H, W, 3] uint8, as an rgb8 Image."""
     return _image(rgb, 'rgb8', header)
 
 
-def _image(pixels, encoding, header):
+def depth_msg(depth_mm: np.ndarray, header: Header) -> Image:
+    """Return `depth_mm`, [H, W] uint16 mm (0 = invalid), as a 16UC1 Image (REP 118)."""
+    return _image(depth_mm, '16UC1', header)
+
+
+def byte_array(typecode: str, values: np.ndarray) -> array.array:
+    """Copy `values`, C-contiguous and of the type that `typecode` names, into an array.array."""
+    copy = array.array(typecode)
+    copy.frombytes(memoryview(values).cast('B'))
+    return copy
+
+
+def _image(pixels: np.ndarray, encoding: str, header: Header) -> Image:
     pixels = np.ascontiguousarray(pixels)
     return Image(
         header=header,
@@ -99,47 +157,15 @@ def _image(pixels, encoding, header):
     )
 
 
-def _instance_to_msg(instance):
+def _instance_to_msg(instance: core_result.Instance) -> Instance:
     x0, y0, x1, y1 = instance.box
-    measured = instance.geometry is not None
     return Instance(
         track_id=instance.track_id,
         phrase=valid_utf8(instance.phrase),
         score=float(instance.score),
         roi=RegionOfInterest(x_offset=x0, y_offset=y0, width=x1 - x0, height=y1 - y0),
         mask=rle_to_msg(instance.mask),
-        has_geometry=measured,
+        has_geometry=instance.geometry is not None,
         geometry_message=valid_utf8(instance.geometry_message),
-        geometry=geometry_to_msg(instance.geometry) if measured else Geometry(),
+        geometry=Geometry() if instance.geometry is None else geometry_to_msg(instance.geometry),
     )
-
-
-def geometry_to_msg(geometry):
-    """The Geometry message of an instructsam.core.spatial.geometry.Geometry."""
-    return Geometry(
-        pose=pose(geometry.center, geometry.rotation),
-        size=_xyz(Vector3, geometry.size_m),
-        visible=_xyz(Vector3, geometry.visible_m),
-        centroid=_xyz(Point, geometry.centroid),
-        points=geometry.surface.count,
-        valid_depth=geometry.valid,
-        has_support=geometry.has_support,
-    )
-
-
-def pose(position, rotation):
-    """The Pose of `position` [3] m and `rotation` [3, 3], whose columns are the axes."""
-    x, y, z, w = Rotation.from_matrix(rotation).as_quat().tolist()
-    return Pose(position=_xyz(Point, position), orientation=Quaternion(x=x, y=y, z=z, w=w))
-
-
-def _xyz(kind, values):
-    x, y, z = (float(value) for value in values)
-    return kind(x=x, y=y, z=z)
-
-
-def byte_array(typecode, values):
-    """A copy of `values` (C-contiguous numpy of that type) as array.array."""
-    copy = array.array(typecode)
-    copy.frombytes(memoryview(values).cast('B'))
-    return copy

@@ -1,71 +1,66 @@
-"""The topics `~/markers`, boxes and names for people, and `~/grasp_candidates`, where a gripper might close."""
+"""The topic `~/markers`: a box and a label for each located object, for RViz and Foxglove."""
 
-from geometry_msgs.msg import PoseArray, Vector3
-from std_msgs.msg import ColorRGBA
+from geometry_msgs.msg import Vector3
+from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from instructsam.core.display.overlay import color
-from instructsam.core.result import UNTRACKED
-from instructsam.core.spatial.grasping import grasp_candidates
-from instructsam_ros.conversions.instances import geometry_to_msg, pose
+from instructsam.core.result import UNTRACKED, Instance, Result
+from instructsam.core.spatial.geometry import Geometry
+from instructsam_ros.conversions.poses import geometry_to_msg, pose
 
-OPACITY = 0.35  # of a box
-TEXT_M = 0.025  # height of a letter
-ABOVE_M = 0.03  # from the box's top to the text
+BOX_OPACITY = 0.35
+LETTER_HEIGHT_M = 0.025
+LABEL_GAP_M = 0.03  # distance from the top of the box to its label
 
 
-def markers(result, header):
-    """The MarkerArray of all located instances: for each a box (namespace `boxes`) and its name (`names`).
+def markers(result: Result, header: Header) -> MarkerArray:
+    """Return a box (namespace `boxes`) and a label (namespace `names`) for each located instance.
 
-    The first marker deletes those of the result before. Colours go with the track id, where there is one.
+    The first marker deletes those of the previous result. The colour follows the track id, if there is one.
+
+    Args:
+        result: instances with their geometry.
+        header: has the frame of the geometry.
     """
-    made = [Marker(header=header, action=Marker.DELETEALL)]
+    array = [Marker(header=header, action=Marker.DELETEALL)]
     for index, instance in enumerate(result.instances):
-        if instance.geometry is None:
-            continue
-        number = index if instance.track_id == UNTRACKED else instance.track_id
-        red, green, blue = (value / 255 for value in color(number))
-        common = {'header': header, 'id': index, 'action': Marker.ADD}
-        measured = geometry_to_msg(instance.geometry)
-        made.append(
-            Marker(
-                **common,
-                ns='boxes',
-                type=Marker.CUBE,
-                pose=measured.pose,
-                scale=measured.size,
-                color=ColorRGBA(r=red, g=green, b=blue, a=OPACITY),
-            )
-        )
-        geometry = instance.geometry
-        top = geometry.center + geometry.rotation[:, 2] * (geometry.size_m[2] / 2 + ABOVE_M)
-        name = f'{instance.phrase} {instance.score:.2f}'
-        made.append(
-            Marker(
-                **common,
-                ns='names',
-                type=Marker.TEXT_VIEW_FACING,
-                pose=pose(top, geometry.rotation),
-                scale=Vector3(z=TEXT_M),
-                color=ColorRGBA(r=red, g=green, b=blue, a=1.0),
-                text=name if instance.track_id == UNTRACKED else f'#{instance.track_id} {name}',
-            )
-        )
-    return MarkerArray(markers=made)
+        if instance.geometry is not None:
+            array.append(_box(index, instance, instance.geometry, header))
+            array.append(_label(index, instance, instance.geometry, header))
+    return MarkerArray(markers=array)
 
 
-def grasp_poses(result, header):
-    """The PoseArray of all candidates: those of the first instance, best first, then those of the next.
-
-    See core.grasping for what they are: the position lies between the fingertips, z is the direction of approach and x
-    that in which the fingers close.
-    """
-    return PoseArray(
+def _box(index: int, instance: Instance, geometry: Geometry, header: Header) -> Marker:
+    msg = geometry_to_msg(geometry)
+    return Marker(
         header=header,
-        poses=[
-            pose(grasp.position, grasp.rotation)
-            for instance in result.instances
-            if instance.geometry is not None
-            for grasp in grasp_candidates(instance.geometry)
-        ],
+        id=index,
+        action=Marker.ADD,
+        ns='boxes',
+        type=Marker.CUBE,
+        pose=msg.pose,
+        scale=msg.size,
+        color=_color(index, instance, BOX_OPACITY),
     )
+
+
+def _label(index: int, instance: Instance, geometry: Geometry, header: Header) -> Marker:
+    top = geometry.center + geometry.rotation[:, 2] * (geometry.size_m[2] / 2 + LABEL_GAP_M)
+    track = '' if instance.track_id == UNTRACKED else f'#{instance.track_id} '
+    return Marker(
+        header=header,
+        id=index,
+        action=Marker.ADD,
+        ns='names',
+        type=Marker.TEXT_VIEW_FACING,
+        pose=pose(top, geometry.rotation),
+        scale=Vector3(z=LETTER_HEIGHT_M),
+        color=_color(index, instance, opacity=1.0),
+        text=f'{track}{instance.phrase} {instance.score:.2f}',
+    )
+
+
+def _color(index: int, instance: Instance, opacity: float) -> ColorRGBA:
+    red, green, blue = color(index if instance.track_id == UNTRACKED else instance.track_id)
+    return ColorRGBA(r=red / 255, g=green / 255, b=blue / 255, a=opacity)

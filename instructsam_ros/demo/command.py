@@ -24,7 +24,7 @@ from instructsam.core.errors import InstructSAMError
 from instructsam.core.image_file import check_image_path, write_image
 from instructsam_ros.bag.recordings import RecordingError, open_recording
 from instructsam_ros.conversions.images import to_rgb
-from instructsam_ros.conversions.results import result_of
+from instructsam_ros.conversions.instances import result_from_msg
 from instructsam_ros.demo.listener import Listener, keep
 from instructsam_ros.demo.processes import NoResultError, isolation, node_command, running
 from instructsam_ros.msg import InstanceArray
@@ -119,7 +119,7 @@ def _show(recording, instruction, model, timeout_s):
             print(f'instruction sent: {instruction}', flush=True)
             answer, overlay = user.ask(instruction, timeout_s, check)
     print(f'result received on /{NODE}/instances after {time.monotonic() - start:.1f} s, loading the model included\n')
-    print_result(result_of(answer))
+    print_result(result_from_msg(answer))
     return overlay
 
 

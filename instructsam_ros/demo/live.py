@@ -26,7 +26,7 @@ from instructsam.core.rle import Rle, ious
 from instructsam.core.spatial.grasping import grasp_candidates
 from instructsam_ros.client import Perception, PerceptionError
 from instructsam_ros.conversions.images import to_rgb
-from instructsam_ros.conversions.results import result_of
+from instructsam_ros.conversions.instances import result_from_msg
 from instructsam_ros.demo.command import NODE
 from instructsam_ros.demo.listener import Listener, keep
 from instructsam_ros.demo.processes import NoResultError, node_command, running
@@ -69,7 +69,7 @@ def show(seed, instruction, model, timeout_s):
         image, k = observer.images[stamp.sec, stamp.nanosec], np.array(observer.truth['intrinsics'])
     grasps = [next(iter(grasp_candidates(each)), None) if each.center is not None else None for each in found]
     _print(instruction, found, grasps, objects)
-    picture = draw(image, result_of(found.message))
+    picture = draw(image, result_from_msg(found.message))
     for grasp in filter(None, grasps):
         _draw_grasp(picture, grasp, k)
     return picture

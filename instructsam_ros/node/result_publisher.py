@@ -6,7 +6,8 @@ from visualization_msgs.msg import MarkerArray
 
 from instructsam.core.display.overlay import draw
 from instructsam_ros.conversions import instances as messages
-from instructsam_ros.conversions.markers import grasp_poses, markers
+from instructsam_ros.conversions.grasps import grasp_poses
+from instructsam_ros.conversions.markers import markers
 from instructsam_ros.conversions.point_clouds import cloud
 from instructsam_ros.msg import InstanceArray
 

@@ -36,7 +36,8 @@ from instructsam.train.tabletop.records import scene_facts
 from instructsam.train.tabletop.scenes.motion import Motion
 from instructsam.train.tabletop.scenes.scene import photograph_things, staged
 from instructsam.train.tabletop.world.splits import generator
-from instructsam_ros.conversions.instances import image_msg, pose
+from instructsam_ros.conversions.instances import depth_msg, image_msg
+from instructsam_ros.conversions.poses import pose
 from instructsam_ros.node import signals
 from instructsam_ros.node.parameters import AT_START, Parameter, help_text
 from instructsam_ros.simulation.replay_node import use_large_image_dds_profile
@@ -181,9 +182,7 @@ def truth(shot, header):
 
 def _images(shot, header):
     """Colour and depth of a shot."""
-    depth = image_msg(depth_mm(shot.depth), header)
-    depth.encoding = '16UC1'
-    return image_msg(shot.rgb, header), depth
+    return image_msg(shot.rgb, header), depth_msg(depth_mm(shot.depth), header)
 
 
 def _info(camera, header):

@@ -1,4 +1,4 @@
-"""Depth images and camera infos from messages to arrays."""
+"""Depth images to arrays and camera infos to camera models."""
 
 import numpy as np
 import pytest
@@ -41,9 +41,9 @@ def test_millimetres_and_metres(padding):
         ({'step': 1}, 'step is 1'),
         ({'height': 0, 'width': 0, 'data': b''}, 'empty'),
     ],
-    ids=['another encoding', 'cut off', 'rows too short', 'empty'],
+    ids=['another encoding', 'truncated', 'rows too short', 'empty'],
 )
-def test_what_is_no_depth_is_refused(fields, says):
+def test_messages_without_depth_are_refused(fields, says):
     with pytest.raises(ImageFormatError, match=says):
         to_depth(image(np.ones((3, 4), np.uint16), **{'encoding': '16UC1', **fields}))
 
@@ -52,7 +52,7 @@ def test_camera_info():
     model = camera_model(CameraInfo(height=48, width=64, k=K))
     assert (model.height, model.width) == (48, 64)
     np.testing.assert_allclose([axis[0, 0] for axis in model.rays], [-31.5 / 500, -23.5 / 510], rtol=1e-6)
-    assert camera_model(CameraInfo(height=48, width=64, k=K)) is model  # not worked out for every image
+    assert camera_model(CameraInfo(height=48, width=64, k=K)) is model  # cached: not computed again for every image
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,6 @@ def test_camera_info():
     ],
     ids=['zeros', 'nan', 'empty', 'unknown lens'],
 )
-def test_camera_info_that_says_nothing_is_refused(fields, says):
+def test_unusable_camera_info_is_refused(fields, says):
     with pytest.raises(GeometryError, match=says):
         camera_model(CameraInfo(**{'height': 48, 'width': 64, 'k': K, **fields}))

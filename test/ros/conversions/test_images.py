@@ -1,4 +1,4 @@
-"""Every encoding against pictures laid out by hand in NumPy, and every fault against its one message."""
+"""Every encoding against images laid out by hand in NumPy, and every fault against its error message."""
 
 import itertools
 import sys
@@ -16,22 +16,22 @@ from instructsam_ros.conversions import images
 
 HEIGHT, WIDTH = 24, 32
 COLOURS = np.array([[[200, 30, 60], [20, 180, 90]], [[40, 70, 220], [128, 128, 128]]], np.uint8)
-PICTURE = COLOURS.repeat(HEIGHT // 2, axis=0).repeat(WIDTH // 2, axis=1)  # four fields of one colour
-GREY = PICTURE[..., 1]
-# away from the borders between fields, where chroma and mosaics mix neighbours
+RGB = COLOURS.repeat(HEIGHT // 2, axis=0).repeat(WIDTH // 2, axis=1)  # four areas of one colour each
+GREY = RGB[..., 1]
+# Pixels away from the borders between the areas, where chroma subsampling and Bayer patterns mix neighbours.
 INSIDE = np.ix_([4, 5, 6, 7, 17, 18, 19], [5, 6, 7, 8, 22, 23, 24])
 
 
-def mosaic(pattern):
+def bayer(pattern):
     out = np.empty((HEIGHT, WIDTH), np.uint8)
     for (y, x), colour in zip(itertools.product((0, 1), (0, 1)), pattern, strict=True):
-        out[y::2, x::2] = PICTURE[y::2, x::2, 'rgb'.index(colour)]
+        out[y::2, x::2] = RGB[y::2, x::2, 'rgb'.index(colour)]
     return out
 
 
 def yuv():
-    """ITU-R BT.601, studio range: Y 16..235, U and V 16..240."""
-    r, g, b = np.moveaxis(PICTURE.astype(float), 2, 0)
+    """Return Y, U and V of ITU-R BT.601 in studio range: Y 16..235, U and V 16..240."""
+    r, g, b = np.moveaxis(RGB.astype(float), 2, 0)
     y = 16 + 0.257 * r + 0.504 * g + 0.098 * b
     u = 128 - 0.148 * r - 0.291 * g + 0.439 * b
     v = 128 + 0.439 * r - 0.368 * g - 0.071 * b
@@ -50,27 +50,27 @@ def planes_420(order):
     return np.vstack([y, chroma.reshape(HEIGHT // 2, WIDTH)])
 
 
-def alpha(picture):
-    return np.dstack([picture, np.full((HEIGHT, WIDTH), 77, np.uint8)])
+def with_alpha(rgb):
+    return np.dstack([rgb, np.full((HEIGHT, WIDTH), 77, np.uint8)])
 
 
-def full_range(picture):
-    return picture.astype(np.uint16) * 257
+def full_range(image):
+    return image.astype(np.uint16) * 257
 
 
 COLOUR = {
-    'rgb8': PICTURE,
-    'bgr8': PICTURE[..., ::-1],
-    'rgba8': alpha(PICTURE),
-    'bgra8': alpha(PICTURE[..., ::-1]),
-    'bayer_rggb8': mosaic('rggb'),
-    'bayer_bggr8': mosaic('bggr'),
-    'bayer_gbrg8': mosaic('gbrg'),
-    'bayer_grbg8': mosaic('grbg'),
+    'rgb8': RGB,
+    'bgr8': RGB[..., ::-1],
+    'rgba8': with_alpha(RGB),
+    'bgra8': with_alpha(RGB[..., ::-1]),
+    'bayer_rggb8': bayer('rggb'),
+    'bayer_bggr8': bayer('bggr'),
+    'bayer_gbrg8': bayer('gbrg'),
+    'bayer_grbg8': bayer('grbg'),
     'yuv422': packed_422(luma_first=False),
     'yuv422_yuy2': packed_422(luma_first=True),
-    '8UC3': PICTURE[..., ::-1],
-    '8UC4': alpha(PICTURE[..., ::-1]),
+    '8UC3': RGB[..., ::-1],
+    '8UC4': with_alpha(RGB[..., ::-1]),
 }
 COLOUR |= {f'{name[:-1]}16': full_range(COLOUR[name]) for name in COLOUR if name[0] in 'rb'}
 NOT_IN_CV_BRIDGE = {
@@ -80,11 +80,11 @@ NOT_IN_CV_BRIDGE = {
     'nv21': planes_420('vu'),
 }
 MONO = {'mono8': GREY, '8UC1': GREY, 'mono16': full_range(GREY)}
-WORDS = sorted(name for name in COLOUR | MONO if name.endswith('16'))
+SIXTEEN_BIT = sorted(name for name in COLOUR | MONO if name.endswith('16'))
 
 
 def image(encoding, pixels, padding=0, big_endian=False):
-    """The message of `pixels` [rows, W(, channels)], with `padding` bytes of rubbish after each row."""
+    """Return the message of `pixels` [rows, W(, channels)], with `padding` arbitrary bytes after each row."""
     pixels = pixels.astype(pixels.dtype.newbyteorder('>' if big_endian else '<'))
     rows = np.ascontiguousarray(pixels).view(np.uint8).reshape(len(pixels), -1)
     padded = np.pad(rows, ((0, 0), (0, padding)), constant_values=99)
@@ -120,32 +120,32 @@ def test_colours_and_padding(convert, encoding, padding):
     if convert is by_cv_bridge and encoding in NOT_IN_CV_BRIDGE:
         pytest.skip('cv_bridge does not know this encoding')
     pixels = (COLOUR | NOT_IN_CV_BRIDGE | MONO)[encoding]
-    expected = GREY[..., None] if encoding in MONO else PICTURE
+    expected = GREY[..., None] if encoding in MONO else RGB
     is_yuv = encoding in NOT_IN_CV_BRIDGE or encoding.startswith('yuv')
     check(convert(image(encoding, pixels, padding)), expected, tolerance=3 if is_yuv else 0)
 
 
 @pytest.mark.parametrize('padding', [0, 3])
-@pytest.mark.parametrize('encoding', WORDS)
+@pytest.mark.parametrize('encoding', SIXTEEN_BIT)
 @pytest.mark.parametrize('convert', [images.to_rgb, by_cv_bridge])
 def test_big_endian(convert, encoding, padding):
-    pixels = (COLOUR | MONO)[encoding] + np.uint16(5)  # the low byte matters to the rounding only
-    expected = GREY[..., None] if encoding in MONO else PICTURE
+    pixels = (COLOUR | MONO)[encoding] + np.uint16(5)  # the low byte affects the rounding only
+    expected = GREY[..., None] if encoding in MONO else RGB
     check(convert(image(encoding, pixels, padding, big_endian=True)), expected, tolerance=0)
 
 
-def test_the_issue_s_encodings_are_known():
+def test_common_encodings_are_known():
     assert {'rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8', 'mono16', '16UC1', 'yuv422', 'yuv422_yuy2', 'nv12'} < set(
         images.LAYOUTS
     )
 
 
 def test_rgb8_is_not_copied_and_padded_rgb8_is_contiguous():
-    msg = image('rgb8', PICTURE)
+    msg = image('rgb8', RGB)
     assert np.shares_memory(images.to_rgb(msg), np.frombuffer(msg.data, np.uint8))
-    padded = images.to_rgb(image('rgb8', PICTURE, padding=5))
+    padded = images.to_rgb(image('rgb8', RGB, padding=5))
     assert padded.flags.c_contiguous
-    assert np.array_equal(padded, PICTURE)
+    assert np.array_equal(padded, RGB)
 
 
 @pytest.mark.parametrize('size', [(1, 1), (4320, 7680)])
@@ -156,23 +156,23 @@ def test_smallest_and_8k(size):
     assert images.to_rgb(msg).shape == (*size, 3)
 
 
-# 16UC1: a thermal picture is shown, depth is refused
+# 16UC1: a thermal image is accepted, depth is refused
 
 
 def thermal():
-    """Centikelvin, as FLIR's cameras publish: 20 to 40 degrees Celsius, no zeros."""
+    """Return centikelvin as FLIR cameras publish them: 20 to 40 degrees Celsius, no zeros."""
     return np.linspace(29315, 31315, HEIGHT * WIDTH).astype(np.uint16).reshape(HEIGHT, WIDTH)
 
 
 def depth():
-    """Millimetres, a tenth of the pixels without a measurement (REP 118)."""
+    """Return millimetres; a tenth of the pixels has no measurement (REP 118)."""
     millimetres = np.linspace(380, 4000, HEIGHT * WIDTH).astype(np.uint16).reshape(HEIGHT, WIDTH)
     millimetres[:, ::10] = 0
     return millimetres
 
 
 @pytest.mark.parametrize('big_endian', [False, True])
-def test_16uc1_uses_the_range_that_the_picture_has(big_endian):
+def test_16uc1_uses_the_range_of_the_image(big_endian):
     rgb = images.to_rgb(image('16UC1', thermal(), padding=4, big_endian=big_endian))
     grey = rgb[..., 0].ravel().astype(int)
     assert (rgb == rgb[..., :1]).all()
@@ -183,17 +183,17 @@ def test_16uc1_uses_the_range_that_the_picture_has(big_endian):
 
 
 @pytest.mark.parametrize('value', [0, 1, 500, 65535])
-def test_16uc1_of_one_value_is_a_picture(value):
+def test_16uc1_of_one_value_is_an_image(value):
     assert np.ptp(images.to_rgb(image('16UC1', np.full((HEIGHT, WIDTH), value, np.uint16)))) == 0
 
 
-def test_16uc1_with_dark_pixels_is_a_picture():
+def test_16uc1_with_dark_pixels_is_an_image():
     infrared = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH) // 4  # 0 0 0 0 1 1 1 1 ...
     assert images.to_rgb(image('16UC1', infrared)).max() == 255
 
 
-def test_depth_is_refused_as_colour_but_taken_when_named_grey():
-    with pytest.raises(images.ImageFormatError, match='depth in mm.*topic of the colour image'):
+def test_depth_is_refused_as_colour_but_accepted_as_mono16():
+    with pytest.raises(images.ImageFormatError, match=r'depth in mm.*topic of the colour image'):
         images.to_rgb(image('16UC1', depth()))
     assert images.to_rgb(image('mono16', depth())).shape == (HEIGHT, WIDTH, 3)
 
@@ -208,20 +208,20 @@ def compressed(format_, suffix, pixels, *options):
 @pytest.mark.parametrize('format_', ['jpeg', 'rgb8; jpeg compressed bgr8', 'bgr8; jpeg compressed bgr8', ''])
 @pytest.mark.parametrize('progressive', [0, 1])
 def test_jpeg(format_, progressive):
-    msg = compressed(format_, '.jpg', PICTURE[..., ::-1], cv2.IMWRITE_JPEG_PROGRESSIVE, progressive)
-    check(images.to_rgb(msg), PICTURE, tolerance=4)
+    msg = compressed(format_, '.jpg', RGB[..., ::-1], cv2.IMWRITE_JPEG_PROGRESSIVE, progressive)
+    check(images.to_rgb(msg), RGB, tolerance=4)
 
 
-@pytest.mark.parametrize('pixels', [PICTURE, full_range(PICTURE)])
+@pytest.mark.parametrize('pixels', [RGB, full_range(RGB)])
 @pytest.mark.parametrize('format_', ['png', 'rgb8; png compressed bgr8'])
 def test_colour_png(format_, pixels):
-    check(images.to_rgb(compressed(format_, '.png', pixels[..., ::-1])), PICTURE, tolerance=0)
+    check(images.to_rgb(compressed(format_, '.png', pixels[..., ::-1])), RGB, tolerance=0)
 
 
 def test_grey_and_transparent_files():
     check(images.to_rgb(compressed('mono8; jpeg compressed ', '.jpg', GREY)), GREY[..., None], tolerance=4)
     check(images.to_rgb(compressed('png', '.png', GREY)), GREY[..., None], tolerance=0)
-    check(images.to_rgb(compressed('png', '.png', alpha(PICTURE[..., ::-1]))), PICTURE, tolerance=0)
+    check(images.to_rgb(compressed('png', '.png', with_alpha(RGB[..., ::-1]))), RGB, tolerance=0)
 
 
 def test_16_bit_png():
@@ -234,40 +234,40 @@ def test_16_bit_png():
 
 
 def test_bytes_after_the_end_of_a_jpeg_are_ignored():
-    msg = compressed('jpeg', '.jpg', PICTURE[..., ::-1])
-    msg.data.frombytes(bytes(100))  # cameras fill their buffers up
-    check(images.to_rgb(msg), PICTURE, tolerance=4)
+    msg = compressed('jpeg', '.jpg', RGB[..., ::-1])
+    msg.data.frombytes(bytes(100))  # some drivers send their whole buffer
+    check(images.to_rgb(msg), RGB, tolerance=4)
 
 
 def with_thumbnail(jpeg):
-    """`jpeg` with an APP1 segment that holds a whole small JPEG, as EXIF does."""
-    thumbnail = b'Exif\0\0' + cv2.imencode('.jpg', PICTURE[:8, :8])[1].tobytes()
+    """Return `jpeg` with an APP1 segment that holds a complete small JPEG, as Exif does."""
+    thumbnail = b'Exif\0\0' + cv2.imencode('.jpg', RGB[:8, :8])[1].tobytes()
     return jpeg[:2] + b'\xff\xe1' + (len(thumbnail) + 2).to_bytes(2, 'big') + thumbnail + jpeg[2:]
 
 
-def test_camera_orientation_in_a_jpeg_does_not_turn_the_picture():
-    exif = b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0'  # orientation 6: a quarter turn
-    jpeg = cv2.imencode('.jpg', PICTURE[..., ::-1])[1].tobytes()
-    turned = jpeg[:2] + b'\xff\xe1' + (len(exif) + 2).to_bytes(2, 'big') + exif + jpeg[2:]
-    check(images.to_rgb(CompressedImage(format='jpeg', data=turned)), PICTURE, tolerance=4)
+def test_exif_orientation_does_not_rotate_the_image():
+    exif = b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0'  # orientation 6: by 90 degrees
+    jpeg = cv2.imencode('.jpg', RGB[..., ::-1])[1].tobytes()
+    rotated = jpeg[:2] + b'\xff\xe1' + (len(exif) + 2).to_bytes(2, 'big') + exif + jpeg[2:]
+    check(images.to_rgb(CompressedImage(format='jpeg', data=rotated)), RGB, tolerance=4)
 
 
-JPEG = cv2.imencode('.jpg', PICTURE)[1].tobytes()
-PNG = cv2.imencode('.png', PICTURE)[1].tobytes()
+JPEG = cv2.imencode('.jpg', RGB)[1].tobytes()
+PNG = cv2.imencode('.png', RGB)[1].tobytes()
 
 
 @pytest.mark.parametrize('kept', [4, 30, len(JPEG) // 2, len(JPEG) - 200, len(JPEG) - 2, len(JPEG) - 1])
-def test_cut_jpeg(kept):
+def test_truncated_jpeg(kept):
     for whole in (JPEG, with_thumbnail(JPEG)):
         cut = whole[: kept + len(whole) - len(JPEG)]
-        with pytest.raises(images.ImageFormatError, match='cut off'):
+        with pytest.raises(images.ImageFormatError, match='truncated'):
             images.to_rgb(CompressedImage(format='jpeg', data=cut))
-    assert images.to_rgb(CompressedImage(format='jpeg', data=with_thumbnail(JPEG))).shape == PICTURE.shape
+    assert images.to_rgb(CompressedImage(format='jpeg', data=with_thumbnail(JPEG))).shape == RGB.shape
 
 
 @pytest.mark.parametrize('kept', [8, 60, len(PNG) - 12, len(PNG) - 1])
-def test_cut_png(kept):
-    with pytest.raises(images.ImageFormatError, match='cut off'):
+def test_truncated_png(kept):
+    with pytest.raises(images.ImageFormatError, match='truncated'):
         images.to_rgb(CompressedImage(format='png', data=PNG[:kept]))
 
 
@@ -291,26 +291,26 @@ def changed(encoding, pixels, /, **fields):
 @pytest.mark.parametrize(
     ('msg', 'expected'),
     [
-        (changed('rgb8', PICTURE, encoding='rgb9'), "unknown encoding 'rgb9'.*expected one of.*rgb8"),
-        (changed('rgb8', PICTURE, encoding=''), "unknown encoding ''"),
-        (changed('rgb8', PICTURE, encoding='x' * 100_000), "unknown encoding 'xxx"),
-        (changed('rgb8', PICTURE, encoding='32FC1'), "'32FC1'.*depth.*topic of the colour image"),
-        (changed('rgb8', PICTURE, encoding='TYPE_32FC1'), 'depth'),
-        (changed('rgb8', PICTURE, height=0), '32 x 0 pixels: it is empty'),
-        (changed('rgb8', PICTURE, width=0), '0 x 24 pixels: it is empty'),
-        (changed('rgb8', PICTURE, step=0), 'step is 0 bytes, expected at least 96'),
-        (changed('rgb8', PICTURE, step=95), 'step is 95 bytes, expected at least 96'),
+        (changed('rgb8', RGB, encoding='rgb9'), "unknown encoding 'rgb9'.*expected one of.*rgb8"),
+        (changed('rgb8', RGB, encoding=''), "unknown encoding ''"),
+        (changed('rgb8', RGB, encoding='x' * 100_000), "unknown encoding 'xxx"),
+        (changed('rgb8', RGB, encoding='32FC1'), "'32FC1'.*depth.*topic of the colour image"),
+        (changed('rgb8', RGB, encoding='TYPE_32FC1'), 'depth'),
+        (changed('rgb8', RGB, height=0), '32 x 0 pixels: it is empty'),
+        (changed('rgb8', RGB, width=0), '0 x 24 pixels: it is empty'),
+        (changed('rgb8', RGB, step=0), 'step is 0 bytes, expected at least 96'),
+        (changed('rgb8', RGB, step=95), 'step is 95 bytes, expected at least 96'),
         (changed('mono16', full_range(GREY), step=63), 'step is 63 bytes, expected at least 64'),
         (changed('mono16', depth(), encoding='rgb8'), 'step is 64 bytes, expected at least 96'),
-        (changed('rgb8', PICTURE, data=bytes(96 * 24 - 1)), 'data has 2303 bytes, expected 24 rows x step 96 = 2304'),
-        (changed('rgb8', PICTURE, data=bytes(96 * 25)), 'data has 2400 bytes'),
-        (changed('rgb8', PICTURE, data=b''), 'data has 0 bytes'),
-        (changed('rgb8', PICTURE, height=2**32 - 1), 'data has 2304 bytes'),
+        (changed('rgb8', RGB, data=bytes(96 * 24 - 1)), 'data has 2303 bytes, expected 24 rows x step 96 = 2304'),
+        (changed('rgb8', RGB, data=bytes(96 * 25)), 'data has 2400 bytes'),
+        (changed('rgb8', RGB, data=b''), 'data has 0 bytes'),
+        (changed('rgb8', RGB, height=2**32 - 1), 'data has 2304 bytes'),
         (changed('yuv422', COLOUR['yuv422'], width=31), 'width must be even'),
         (changed('nv12', planes_420('uv'), height=23), 'width and height must be even'),
         (changed('nv12', planes_420('uv'), width=31), 'width and height must be even'),
         (changed('nv12', planes_420('uv')[:HEIGHT]), 'data has 768 bytes, expected 36 rows'),
-        (changed('bayer_rggb8', mosaic('rggb')[:2], height=2), 'at least 3 x 3 pixels'),
+        (changed('bayer_rggb8', bayer('rggb')[:2], height=2), 'at least 3 x 3 pixels'),
         (CompressedImage(format='16UC1; compressedDepth png', data=PNG), 'this is depth'),
         (CompressedImage(format='jpeg', data=b''), '0 bytes that are neither jpeg nor png'),
         (CompressedImage(format='h264', data=b'\0\0\0\1gB'), "format 'h264'.*neither jpeg nor png"),
@@ -325,48 +325,48 @@ def test_faults(msg, expected):
 
 
 @pytest.mark.parametrize(('sec', 'nanosec'), [(0, 1_000_000_000), (-1, 0), (-(2**31), 2**31)])
-def test_stamps_that_are_no_time(sec, nanosec):
-    for msg in (image('rgb8', PICTURE), CompressedImage(format='jpeg', data=JPEG)):
+def test_invalid_stamps(sec, nanosec):
+    for msg in (image('rgb8', RGB), CompressedImage(format='jpeg', data=JPEG)):
         msg.header.stamp.sec, msg.header.stamp.nanosec = sec, nanosec
-        with pytest.raises(images.ImageFormatError, match='header stamp.*not a number'):
+        with pytest.raises(images.ImageFormatError, match=r'header stamp.*not a number'):
             images.to_rgb(msg)
 
 
-# cv_bridge as a stand-in, since most machines that run this have none
+# A stand-in for cv_bridge, which most machines that run these tests do not have
 
 
 @pytest.fixture
-def stand_in(monkeypatch):
-    """Calls given(conversion) makes `cv_bridge` a module whose imgmsg_to_cv2 is that function."""
+def install_cv_bridge(monkeypatch):
+    """Return a function that installs a module `cv_bridge` with the given imgmsg_to_cv2."""
 
-    def given(imgmsg_to_cv2):
+    def install(imgmsg_to_cv2):
         module = types.ModuleType('cv_bridge')
         module.CvBridge = lambda: types.SimpleNamespace(imgmsg_to_cv2=imgmsg_to_cv2)
         monkeypatch.setitem(sys.modules, 'cv_bridge', module)
         images.cv_bridge.cache_clear()
 
-    yield given
+    yield install
     images.cv_bridge.cache_clear()
 
 
-def test_a_wrong_cv_bridge_is_not_used(stand_in):
-    """The one on PyPI is ROS 1's and knows no padded rows."""
-    stand_in(lambda msg, _: np.frombuffer(msg.data, np.uint8)[: msg.height * msg.width * 3].reshape(2, 1, 3))
+def test_a_faulty_cv_bridge_is_not_used(install_cv_bridge):
+    """The cv_bridge on PyPI is ROS 1's and ignores row padding."""
+    install_cv_bridge(lambda msg, _: np.frombuffer(msg.data, np.uint8)[: msg.height * msg.width * 3].reshape(2, 1, 3))
     with pytest.raises(ImportError, match='padded rows'):
         images.cv_bridge()
     with pytest.raises(images.ImageFormatError, match='unknown encoding'):
-        images.to_rgb(changed('rgb8', PICTURE, encoding='nv24'))
+        images.to_rgb(changed('rgb8', RGB, encoding='nv24'))
 
 
-def test_a_right_cv_bridge_adds_its_encodings(stand_in):
+def test_a_correct_cv_bridge_adds_its_encodings(install_cv_bridge):
     def imgmsg_to_cv2(msg, encoding):
         if msg.encoding == 'bad':
             raise RuntimeError('no such conversion')
         same = Image(height=msg.height, width=msg.width, encoding='bgr8', step=msg.step, data=msg.data)
         return images.to_rgb(same)
 
-    stand_in(imgmsg_to_cv2)
-    msg = changed('bgr8', PICTURE[..., ::-1], encoding='nv24')
-    assert np.array_equal(images.to_rgb(msg), PICTURE)
-    with pytest.raises(images.ImageFormatError, match='cv_bridge refuses it .no such conversion.'):
-        images.to_rgb(changed('bgr8', PICTURE, encoding='bad'))
+    install_cv_bridge(imgmsg_to_cv2)
+    msg = changed('bgr8', RGB[..., ::-1], encoding='nv24')
+    assert np.array_equal(images.to_rgb(msg), RGB)
+    with pytest.raises(images.ImageFormatError, match=r'cv_bridge refuses it \(no such conversion\)'):
+        images.to_rgb(changed('bgr8', RGB, encoding='bad'))

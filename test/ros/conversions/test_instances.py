@@ -1,4 +1,4 @@
-"""Results to messages and back: COCO's own tool reads the masks, and the wire keeps every byte."""
+"""Results to messages and back: pycocotools reads the masks, and serialization keeps every byte."""
 
 import numpy as np
 import pytest
@@ -14,13 +14,14 @@ from instructsam.core.rle import Rle
 from instructsam_ros import msg
 from instructsam_ros.conversions import images
 from instructsam_ros.conversions import instances as messages
+from instructsam_ros.conversions.depth import to_depth
 
 HEADER = Header(frame_id='camera_color_optical_frame')
 HEADER.stamp.sec, HEADER.stamp.nanosec = 1700000000, 123456789
 
 
 def some_masks():
-    """[5, 33, 47] bool: random, full, empty, one pixel first, one pixel last."""
+    """Return masks [5, 33, 47] bool: random, full, empty, first pixel only, last pixel only."""
     masks = np.zeros((5, 33, 47), bool)
     masks[0] = np.random.default_rng(0).random((33, 47)) < 0.3
     masks[1] = True
@@ -37,25 +38,25 @@ def result_of(masks, **fields):
     return Result('the mugs', 'answer', height, width, instances, **fields)
 
 
-def over_the_wire(message):
+def serialized_and_back(message):
     return deserialize_message(serialize_message(message), type(message))
 
 
 @pytest.mark.parametrize('mask', some_masks())
-def test_masks_round_trip_and_are_coco_s(mask):
-    received = over_the_wire(messages.rle_to_msg(Rle.encode(mask)))
+def test_masks_round_trip_and_are_coco_masks(mask):
+    received = serialized_and_back(messages.rle_to_msg(Rle.encode(mask)))
     assert np.array_equal(messages.rle_from_msg(received).decode(), mask)
 
     size = [received.height, received.width]
-    by_coco = coco.frPyObjects({'size': size, 'counts': list(received.counts)}, *size)
-    assert np.array_equal(coco.decode(by_coco).astype(bool), mask)
-    assert by_coco == coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    coco_rle = coco.frPyObjects({'size': size, 'counts': list(received.counts)}, *size)
+    assert np.array_equal(coco.decode(coco_rle).astype(bool), mask)
+    assert coco_rle == coco.encode(np.asfortranarray(mask.astype(np.uint8)))
 
 
-def test_coco_s_masks_can_be_sent():
+def test_coco_masks_can_be_sent():
     mask = some_masks()[0]
     sent = Rle.from_coco(coco.encode(np.asfortranarray(mask.astype(np.uint8))))
-    assert np.array_equal(messages.rle_from_msg(over_the_wire(messages.rle_to_msg(sent))).decode(), mask)
+    assert np.array_equal(messages.rle_from_msg(serialized_and_back(messages.rle_to_msg(sent))).decode(), mask)
 
 
 def test_counts_that_do_not_fill_the_image_are_refused():
@@ -67,7 +68,7 @@ def test_result():
     masks = some_masks()
     result = result_of(masks, warning='only for tables', timings_ms={stage: 1.5 + i for i, stage in enumerate(STAGES)})
     sent = messages.to_msg(result, HEADER, ' the mugs ', 2**63)
-    received = over_the_wire(sent)
+    received = serialized_and_back(sent)
     assert received == sent
     assert received.header == HEADER
     assert (received.instruction, received.instruction_id) == (' the mugs ', 2**63)
@@ -81,7 +82,7 @@ def test_result():
         x, y = instance.roi.x_offset, instance.roi.y_offset
         inside = mask[y : y + instance.roi.height, x : x + instance.roi.width]
         assert inside.sum() == mask.sum()
-        if inside.size:  # tight: something on each side
+        if inside.size:  # tight: each side touches a foreground pixel
             assert inside[0].any()
             assert inside[-1].any()
             assert inside[:, 0].any()
@@ -95,7 +96,7 @@ def test_nothing_found_is_not_an_error():
 
 
 def test_error():
-    received = over_the_wire(messages.error_msg('no such thing', HEADER, 'the mugs \udc80', 4))
+    received = serialized_and_back(messages.error_msg('no such thing', HEADER, 'the mugs \udc80', 4))
     assert received.status == msg.InstanceArray.STATUS_ERROR
     assert (received.message, received.instruction_id, received.header) == ('no such thing', 4, HEADER)
     assert received.instruction == 'the mugs ?'  # a lone surrogate cannot be sent
@@ -122,6 +123,23 @@ def test_label_image_without_instances_is_background():
 def test_image_msg_reads_back():
     rgb = np.random.default_rng(0).integers(0, 256, (5, 8, 3), np.uint8)
     for pixels in (rgb, rgb[:, ::-1]):  # the second is not contiguous
-        received = over_the_wire(messages.image_msg(pixels, HEADER))
+        received = serialized_and_back(messages.image_msg(pixels, HEADER))
         assert received.header == HEADER
         assert np.array_equal(images.to_rgb(received), pixels)
+
+
+def test_result_from_msg_returns_all_that_the_message_has():
+    result = result_of(some_masks(), warning='only for tables', timings_ms=dict.fromkeys(STAGES, 1.5))
+    received = messages.result_from_msg(serialized_and_back(messages.to_msg(result, HEADER, 'the mugs', 1)))
+    assert (received.instruction, received.answer, received.warning) == ('the mugs', 'answer', 'only for tables')
+    assert (received.height, received.width, received.timings_ms) == (33, 47, result.timings_ms)
+    for instance, source in zip(received.instances, result.instances, strict=True):
+        assert np.array_equal(instance.mask.decode(), source.mask.decode())
+        assert (instance.score, instance.phrase, instance.slot) == (pytest.approx(source.score), source.phrase, None)
+
+
+def test_depth_msg_reads_back():
+    depth_mm = np.arange(40, dtype=np.uint16).reshape(5, 8) * 1000
+    received = serialized_and_back(messages.depth_msg(depth_mm, HEADER))
+    assert received.header == HEADER
+    assert np.array_equal(to_depth(received), depth_mm)

@@ -1,4 +1,4 @@
-"""Points, markers and grasp candidates as messages: fields, frames and what belongs to which instance."""
+"""Point clouds, markers and grasp candidates as messages: fields, frames and the instance that each belongs to."""
 
 import numpy as np
 import pytest
@@ -15,9 +15,10 @@ from instructsam.core.rle import Rle
 from instructsam.core.spatial.camera_model import CameraModel
 from instructsam.core.spatial.geometry import locate
 from instructsam.core.spatial.grasping import grasp_candidates
-from instructsam_ros.conversions.instances import pose
-from instructsam_ros.conversions.markers import grasp_poses, markers
+from instructsam_ros.conversions.grasps import grasp_poses
+from instructsam_ros.conversions.markers import markers
 from instructsam_ros.conversions.point_clouds import cloud, read_cloud
+from instructsam_ros.conversions.poses import pose
 
 HEIGHT, WIDTH = 120, 160
 CAMERA = CameraModel(HEIGHT, WIDTH, np.array([[200.0, 0, 79.5], [0, 200, 59.5], [0, 0, 1]]))
@@ -27,7 +28,7 @@ HEADER.stamp.sec = 7
 
 @pytest.fixture(scope='module')
 def seen():
-    """(Result, image): two boxes 5 cm high on a table 0.8 m below the camera, and an instance without depth."""
+    """Return (Result, image): two boxes 5 cm high on a table 0.8 m below the camera, and an instance without depth."""
     depth = np.full((HEIGHT, WIDTH), 0.8, np.float32)
     masks = np.zeros((3, HEIGHT, WIDTH), bool)
     masks[0, 30:50, 30:42] = masks[1, 70:80, 100:118] = masks[2, 100:110, 10:30] = True
@@ -62,7 +63,7 @@ def test_points_have_their_colour_and_their_instance(seen):
 
 
 def test_sensor_msgs_py_reads_them(seen):
-    point_cloud2 = pytest.importorskip('sensor_msgs_py.point_cloud2', reason='comes with ROS')
+    point_cloud2 = pytest.importorskip('sensor_msgs_py.point_cloud2', reason='part of a ROS installation')
     message = cloud(*seen, HEADER)
     read = point_cloud2.read_points(message, field_names=['x', 'y', 'z', 'instance'])
     points, owners = read_cloud(message)
@@ -78,7 +79,7 @@ def test_nothing_located_is_an_empty_cloud():
     assert len(read_cloud(message)[0]) == 0
 
 
-def test_markers_are_boxes_and_names_of_what_was_located(seen):
+def test_markers_are_boxes_and_names_of_located_instances(seen):
     result, _ = seen
     first, *rest = markers(result, HEADER).markers
     assert first.action == Marker.DELETEALL
