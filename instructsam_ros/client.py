@@ -17,7 +17,6 @@ import rclpy
 from action_msgs.msg import GoalStatus
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from scipy.spatial.transform import Rotation
 from std_msgs.msg import String
@@ -26,12 +25,10 @@ from instructsam_ros.action import Segment
 from instructsam_ros.conversions.instances import rle_from_msg
 from instructsam_ros.conversions.point_clouds import read_cloud
 from instructsam_ros.msg import InstanceArray
+from instructsam_ros.node import qos
 
 GRACE_S = 2.0  # beyond a time limit, for the node to say itself that it is over
 ASK_AGAIN_S = 1.0
-# Each client of a service receives the answers to all of them and picks its own: with the usual depth of 10, those to
-# twenty who ask at once push some out unread.
-ROOM = QoSProfile(depth=100)
 STEP_S = 0.2  # waits are cut so, for Ctrl-C
 
 
@@ -99,13 +96,12 @@ class Perception:
             self._node,
             Segment,
             f'/{self._name}/segment',
-            goal_service_qos_profile=ROOM,
-            result_service_qos_profile=ROOM,
-            cancel_service_qos_profile=ROOM,
-            feedback_sub_qos_profile=ROOM,
+            goal_service_qos_profile=qos.ACTION,
+            result_service_qos_profile=qos.ACTION,
+            cancel_service_qos_profile=qos.ACTION,
+            feedback_sub_qos_profile=qos.ACTION,
         )
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._instruction = self._node.create_publisher(String, instruction_topic, latched)
+        self._instruction = self._node.create_publisher(String, instruction_topic, qos.LATCHED)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
         self._thread = threading.Thread(target=self._spin, daemon=True)

@@ -21,6 +21,7 @@ from rich.text import Text
 from instructsam.core import DEFAULT_MODEL
 from instructsam.core.commands.arguments import count, probability, seconds, text
 from instructsam.core.errors import InstructSAMError
+from instructsam.core.modes import DTYPES, INFERENCE_MODES
 from instructsam.core.version import version
 from instructsam_ros.bag import show as bag_show
 from instructsam_ros.bag import timeline as bag_script
@@ -32,7 +33,7 @@ from instructsam_ros.bag.recordings import RecordingError
 from instructsam_ros.conversions import instances as messages
 from instructsam_ros.conversions.instances import result_from_msg
 from instructsam_ros.msg import InstanceArray
-from instructsam_ros.node.parameters import BY_NAME, GENERATE, Settings
+from instructsam_ros.pipeline.settings import ANSWERS, GENERATE, Settings
 
 SHOW = 'show'
 NAME = re.compile(r'/?[a-z_]\w*(/[a-z_]\w*)*', re.ASCII | re.IGNORECASE)
@@ -84,18 +85,18 @@ def add_arguments(parser):
         '--mode',
         "consistent: as trained; reference: bit-faithful to the authors' inference",
         'consistent',
-        choices=BY_NAME['mode'].choices,
+        choices=INFERENCE_MODES,
     )
     option('--device', 'auto, cpu, cuda, cuda:1, ...', 'auto')
-    option('--dtype', 'precision of the weights', 'auto', choices=BY_NAME['dtype'].choices)
+    option('--dtype', 'precision of the weights', 'auto', choices=DTYPES)
     option(
         '--answer',
         'generate: the language model writes its answer; instruction: that is the instruction itself',
         GENERATE,
-        choices=BY_NAME['answer'].choices,
+        choices=ANSWERS,
     )
-    option('--threshold', 'lowest score, 0 to 1', BY_NAME['score_threshold'].default, type=probability)
-    option('--max-new-tokens', 'limit of an answer', BY_NAME['max_new_tokens'].default, type=count, metavar='N')
+    option('--threshold', 'lowest score, 0 to 1', Settings.score_threshold, type=probability)
+    option('--max-new-tokens', 'limit of an answer', Settings.max_new_tokens, type=count, metavar='N')
     option(
         '--depth-tolerance',
         "how far a depth image's stamp may be off (default: they are equal)",
@@ -154,17 +155,13 @@ def _script(bag, args):
 
 def _settings(args):
     """As the node's parameters would have it."""
-    values = {name: BY_NAME[name].default for name in Settings.__dataclass_fields__}
     return Settings(
-        **values
-        | {
-            'answer': args.answer,
-            'score_threshold': args.threshold,
-            'max_new_tokens': args.max_new_tokens,
-            'suppress_duplicates': not args.keep_duplicates,
-            'depth_tolerance_s': args.depth_tolerance or 0.0,
-            'depth_timeout_s': 0.0,  # what comes is read before the image is answered
-        }
+        answer=args.answer,
+        score_threshold=args.threshold,
+        max_new_tokens=args.max_new_tokens,
+        suppress_duplicates=not args.keep_duplicates,
+        depth_tolerance_s=args.depth_tolerance or 0.0,
+        depth_timeout_s=0.0,  # what comes is read before the image is answered
     )
 
 

@@ -13,12 +13,12 @@ from instructsam_ros.conversions import instances as messages
 from instructsam_ros.conversions.images import ImageFormatError
 from instructsam_ros.conversions.instances import result_from_msg
 from instructsam_ros.conversions.text import one_line
-from instructsam_ros.node.diagnostics import Statistics
 from instructsam_ros.pipeline.answer import Question, explain, work_out
 from instructsam_ros.pipeline.camera_frame import Shot
 from instructsam_ros.pipeline.camera_stream import Stream
 from instructsam_ros.pipeline.depth_sync import KEPT, LATER, nanoseconds
 from instructsam_ros.pipeline.localization import Locator
+from instructsam_ros.pipeline.statistics import Statistics
 
 LOOK_AHEAD_NS = 1_000_000_000  # of bag time that an image waits for its depth at most
 

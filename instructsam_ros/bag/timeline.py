@@ -10,7 +10,7 @@ from std_msgs.msg import String
 
 from instructsam.core.errors import InstructionError, InstructSAMError
 from instructsam.core.model.prompt import check_instruction
-from instructsam_ros.pipeline.worker import Instruction
+from instructsam_ros.pipeline.instruction import Instruction
 
 EXAMPLE = '"- {at: 0, instruction: the red mug}"'
 

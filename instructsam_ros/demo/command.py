@@ -13,7 +13,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
@@ -28,6 +27,7 @@ from instructsam_ros.conversions.instances import result_from_msg
 from instructsam_ros.demo.listener import Listener, keep
 from instructsam_ros.demo.processes import NoResultError, isolation, node_command, running
 from instructsam_ros.msg import InstanceArray
+from instructsam_ros.node import qos
 
 DATA = Path(__file__).parents[1] / 'data'
 TABLE = DATA / 'tabletop_bag'  # a bag, see the README.md beside it
@@ -165,8 +165,7 @@ class _User(Listener):
         self._answers, self._overlays = {}, {}  # by the image's stamp
         self._node.create_subscription(InstanceArray, f'/{NODE}/instances', self._on_answer, 10)
         self._node.create_subscription(Image, f'/{NODE}/overlay', self._on_overlay, 10)
-        late_joiners_too = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._instruction = self._node.create_publisher(String, 'instruction', late_joiners_too)
+        self._instruction = self._node.create_publisher(String, 'instruction', qos.LATCHED)
 
     def ask(self, instruction, timeout_s, check):
         """Sends `instruction`; returns (InstanceArray, overlay [H, W, 3] uint8) of one image.

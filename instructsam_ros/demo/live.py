@@ -13,7 +13,6 @@ from concurrent.futures import Future
 
 import cv2
 import numpy as np
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -30,6 +29,7 @@ from instructsam_ros.conversions.instances import result_from_msg
 from instructsam_ros.demo.command import NODE
 from instructsam_ros.demo.listener import Listener, keep
 from instructsam_ros.demo.processes import NoResultError, node_command, running
+from instructsam_ros.node import qos
 
 CAMERA = 'simulated_camera'
 RATE_HZ = 5.0
@@ -164,8 +164,7 @@ class _Observer(Listener):
         self.images = {}  # stamp -> [H, W, 3] uint8
         self.is_ready = False  # the node is active and receives images
         self._check, self._deadline_s = check, deadline_s
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._node.create_subscription(String, f'/{CAMERA}/truth', self._on_truth, latched)
+        self._node.create_subscription(String, f'/{CAMERA}/truth', self._on_truth, qos.LATCHED)
         self._node.create_subscription(Image, '/image', self._on_image, 5)
 
     def wait(self, condition, otherwise, grace_s=0.0):

@@ -2,7 +2,6 @@
 
 import time
 
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 try:
@@ -10,11 +9,9 @@ try:
 except ImportError:  # ROS 2 Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
+from instructsam_ros.node import qos
 from instructsam_ros.node.diagnostics import SILENCE_S
 
-# Sensor data, but deeper than the usual 5: images that come in a burst, or while this process is not let run, would be
-# replaced in the middleware, where nobody counts them (seen: 1 of 17,940 at 30 Hz on a busy machine).
-SENSOR_QOS = QoSProfile(depth=15, reliability=ReliabilityPolicy.BEST_EFFORT)
 MUCH_LOST = 0.1  # images, against those that came
 REMIND_S = 30.0  # of what goes on being wrong
 
@@ -42,14 +39,14 @@ class Camera:
             kind,
             topic,
             self._on_image,
-            SENSOR_QOS,
+            qos.CAMERA_INPUT,
             event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_message_lost),
         )
         depths = self._stream.depths
         self._subscriptions = [
             image,
-            self._node.create_subscription(Image, f'{prefix}depth', depths.put, SENSOR_QOS),
-            self._node.create_subscription(CameraInfo, f'{prefix}camera_info', depths.put_info, SENSOR_QOS),
+            self._node.create_subscription(Image, f'{prefix}depth', depths.put, qos.CAMERA_INPUT),
+            self._node.create_subscription(CameraInfo, f'{prefix}camera_info', depths.put_info, qos.CAMERA_INPUT),
         ]
 
     def close(self):

@@ -1,57 +1,13 @@
 """What the node tells about itself once a second: state, counters, how long stages take, how old results are."""
 
-import threading
 import time
-from collections import deque
 from pathlib import Path
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from instructsam_ros.conversions.text import shorten
 
-WINDOW = 500  # the latest samples of a stage that its percentiles are taken over
 SILENCE_S = 3.0  # without an image for this long, somebody should look at the camera
-
-
-class Statistics:
-    """Totals since the node's start; each number is written by one thread only and may be read by any."""
-
-    def __init__(self):
-        self.results = 0  # published, errors included
-        self.errors = 0  # published with STATUS_ERROR
-        self.superseded = 0  # begun, then given up because another instruction or a stop came
-        self.lost = 0  # images that the middleware could not deliver
-        self.paired = self.unpaired = 0  # results that found the depth of their image, and that did not
-        self.goals = {'succeeded': 0, 'aborted': 0, 'canceled': 0}  # of the action, that have ended
-        self.last_error = ''  # '' where the latest result is not an error
-        self.last_latency_s = None  # of the latest result: image stamp to publish; None before the first one
-        self.last_result_s = None  # time.monotonic() of the latest result
-        self._samples = {}
-        self._lock = threading.Lock()
-
-    def count_result(self, error, latency_s):
-        """One result was published; `error` is '' for a result that is none."""
-        self.results += 1
-        self.errors += bool(error)
-        self.last_error = error
-        self.last_latency_s = latency_s
-        self.last_result_s = time.monotonic()
-
-    def count_goal(self, state):
-        """A goal has ended: succeeded, aborted or canceled."""
-        self.goals[state] += 1
-
-    def add(self, stage, ms):
-        """One more sample of how long `stage` took."""
-        with self._lock:
-            self._samples.setdefault(stage, deque(maxlen=WINDOW)).append(ms)
-
-    def percentiles(self):
-        """{stage: (p50, p95)} in ms over the latest WINDOW samples."""
-        with self._lock:
-            samples = {stage: list(values) for stage, values in self._samples.items()}
-        return {stage: tuple(np.percentile(values, (50, 95))) for stage, values in samples.items()}
 
 
 def array(name, hardware_id, stamp, level, summary, values):

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 
 from instructsam.core import DEFAULT_MODEL
+from instructsam.core.modes import DTYPES, INFERENCE_MODES
 from instructsam_ros.node.transforms import TransformError, tf2_ros
+from instructsam_ros.pipeline.settings import ANSWERS, TRIGGERS, Settings
 
-CONTINUOUS = 'continuous'
-ON_INSTRUCTION = 'on_instruction'
-GENERATE = 'generate'
-INSTRUCTION = 'instruction'
 RAW = 'raw'
 COMPRESSED = 'compressed'
 
@@ -79,10 +77,10 @@ PARAMETERS = (
               'Where the model runs: auto (CUDA where there is one, else CPU), cpu, cuda, cuda:N.'),
     Parameter('dtype', 'auto', UNCONFIGURED,
               'Precision of the weights; auto is bfloat16 on CUDA (float16 where the GPU has none), else float32.',
-              choices=('auto', 'float32', 'bfloat16', 'float16')),
+              choices=DTYPES),
     Parameter('mode', 'consistent', UNCONFIGURED,
               'Arithmetic: consistent (as the model was trained) or reference (as the published inference code).',
-              choices=('consistent', 'reference')),
+              choices=INFERENCE_MODES),
     Parameter('image_transport', RAW, UNCONFIGURED,
               'raw subscribes to `image`, compressed to `image/compressed` (JPEG or PNG).',
               choices=(RAW, COMPRESSED)),
@@ -93,55 +91,29 @@ PARAMETERS = (
               'Configure and activate without being asked by a lifecycle manager.'),
     Parameter('instruction', '', AT_START,
               'First instruction; later ones come over the topic `instruction`. Empty: wait for the topic.'),
-    Parameter('trigger', CONTINUOUS, ANY_TIME,
+    Parameter('trigger', Settings.trigger, ANY_TIME,
               'continuous: every newest image is answered; on_instruction: one result per instruction, on the newest.',
-              choices=(CONTINUOUS, ON_INSTRUCTION)),
-    Parameter('answer', GENERATE, ANY_TIME,
+              choices=TRIGGERS),
+    Parameter('answer', Settings.answer, ANY_TIME,
               'generate: the language model writes its answer; instruction: the instruction itself is the noun phrase, '
               'nothing is generated (fast; for callers that know it).',
-              choices=(GENERATE, INSTRUCTION)),
-    Parameter('score_threshold', 0.5, ANY_TIME,
+              choices=ANSWERS),
+    Parameter('score_threshold', Settings.score_threshold, ANY_TIME,
               'Objects that score lower are left out.', range=(0.0, 1.0)),
-    Parameter('max_new_tokens', 256, ANY_TIME,
+    Parameter('max_new_tokens', Settings.max_new_tokens, ANY_TIME,
               'The most tokens that an answer may have.', range=(1, 4096)),
-    Parameter('time_budget_s', 0.0, ANY_TIME,
+    Parameter('time_budget_s', Settings.time_budget_s, ANY_TIME,
               'The most seconds that writing an answer may take; 0 is no limit.', range=(0.0, 3600.0)),
-    Parameter('suppress_duplicates', True, ANY_TIME,
+    Parameter('suppress_duplicates', Settings.suppress_duplicates, ANY_TIME,
               'Leave out the lower-scored of two masks that overlap almost entirely (IoU above 0.8).'),
-    Parameter('depth_tolerance_s', 0.0, ANY_TIME,
+    Parameter('depth_tolerance_s', Settings.depth_tolerance_s, ANY_TIME,
               'How far the stamp of a depth image may be from that of the image; 0: they are equal.', range=(0.0, 1.0)),
-    Parameter('depth_timeout_s', 0.2, ANY_TIME,
+    Parameter('depth_timeout_s', Settings.depth_timeout_s, ANY_TIME,
               'How long a result may wait for the depth image and the transform of its image.', range=(0.0, 10.0)),
-    Parameter('target_frame', '', ANY_TIME,
+    Parameter('target_frame', Settings.target_frame, ANY_TIME,
               "Frame of all geometry, by TF at the image's stamp (needs tf2_ros); empty: the camera's optical frame."),
 )  # fmt: skip
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What one image is answered with; see the parameters of the same names."""
-
-    trigger: str
-    answer: str
-    score_threshold: float
-    max_new_tokens: int
-    time_budget_s: float
-    suppress_duplicates: bool
-    depth_tolerance_s: float
-    depth_timeout_s: float
-    target_frame: str
-
-    def asks(self, text):
-        """What decides the engine's result on an image: two that are equal have the same."""
-        return (
-            text,
-            self.answer,
-            self.score_threshold,
-            self.max_new_tokens,
-            self.time_budget_s,
-            self.suppress_duplicates,
-        )
 
 
 def declare(node, state_label):

@@ -16,13 +16,12 @@ from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from std_msgs.msg import String
 
 from instructsam_ros.conversions.text import shorten
-from instructsam_ros.node import diagnostics, parameters, signals
+from instructsam_ros.node import diagnostics, parameters, qos, signals
 from instructsam_ros.node.camera_subscriber import Camera
 from instructsam_ros.node.lifecycle import AsyncLifecycleMixin
 from instructsam_ros.node.result_publisher import Outputs
@@ -31,9 +30,9 @@ from instructsam_ros.node.transforms import Frames
 from instructsam_ros.pipeline.answer import explain
 from instructsam_ros.pipeline.camera_stream import Stream
 from instructsam_ros.pipeline.localization import Locator
+from instructsam_ros.pipeline.statistics import Statistics
 from instructsam_ros.pipeline.worker import Worker
 
-COMMAND_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 WAIT_FOR_CLIENTS_S = 0.3  # to be sent the end of their goals
 WAIT_FOR_MODEL_S = 0.5  # at the end of the process
 DIAGNOSTICS_PERIOD_S = 1.0
@@ -67,7 +66,7 @@ class PerceptionNode(AsyncLifecycleMixin, Node):
 
         self._engine_factory = engine_factory
         self._load_error = ''
-        self._statistics = diagnostics.Statistics()
+        self._statistics = Statistics()
         names = self.get_parameter('cameras').value
         self._streams = {name: Stream(name, Outputs(self, name), self._statistics) for name in names}
         frames = Frames(self)
@@ -82,7 +81,7 @@ class PerceptionNode(AsyncLifecycleMixin, Node):
         self._cameras = [Camera(self, stream, self._worker, self._statistics) for stream in self._streams.values()]
         self._worker.start()
         self._instruct(self.get_parameter('instruction').value)
-        self.create_subscription(String, 'instruction', lambda message: self._instruct(message.data), COMMAND_QOS)
+        self.create_subscription(String, 'instruction', lambda message: self._instruct(message.data), qos.LATCHED)
 
         # steady: both must work while simulated time stands still
         steady = Clock(clock_type=ClockType.STEADY_TIME)

@@ -8,19 +8,15 @@ import math
 
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.qos import QoSProfile
 from rclpy.task import Future
 from sensor_msgs.msg import PointCloud2
 
 from instructsam_ros.action import Segment
-from instructsam_ros.node import parameters
+from instructsam_ros.node import parameters, qos
 from instructsam_ros.pipeline.camera_frame import Shot
 from instructsam_ros.pipeline.goal import ABORTED, CANCELED, SUCCEEDED, Request
-from instructsam_ros.pipeline.worker import MOST_REQUESTS
 
 KEPT_S = 60  # for a client to fetch a result
-# With the usual depth of 10, of twenty goals that come at once some are replaced in the middleware, unanswered.
-ROOM = QoSProfile(depth=MOST_REQUESTS)
 
 
 class SegmentAction:
@@ -46,9 +42,9 @@ class SegmentAction:
             handle_accepted_callback=self._accept,
             cancel_callback=self._cancel,
             result_timeout=KEPT_S,
-            goal_service_qos_profile=ROOM,
-            result_service_qos_profile=ROOM,
-            cancel_service_qos_profile=ROOM,
+            goal_service_qos_profile=qos.ACTION,
+            result_service_qos_profile=qos.ACTION,
+            cancel_service_qos_profile=qos.ACTION,
         )
 
     def destroy(self):

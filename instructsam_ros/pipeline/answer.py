@@ -35,7 +35,7 @@ def work_out(engine, shot, question, locator, is_void, is_encoding_void, times_m
     is_void, is_encoding_void: asked on the way, whether nobody wants the answer or even the encoded image any more.
     times_ms: gets the time of each stage, where it was worked out now. Raises CancelledError and what the stages raise.
     """
-    asked = (question.series, question.settings.asks(question.text))
+    asked = (question.series, question.settings.engine_key(question.text))
     if asked in shot.answers:
         return shot.answers[asked]
     with timed(times_ms, 'conversion'):

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from instructsam_ros.conversions.images import to_rgb
-from instructsam_ros.node.parameters import INSTRUCTION
+from instructsam_ros.pipeline.settings import INSTRUCTION
 
 
 class Shot:

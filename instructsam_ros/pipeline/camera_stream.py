@@ -3,10 +3,10 @@
 from collections import deque
 
 from instructsam.core.spatial.tracking import Tracker
-from instructsam_ros.node.parameters import CONTINUOUS
 from instructsam_ros.pipeline.depth_sync import Depths, NoDepthError, nanoseconds
 from instructsam_ros.pipeline.mailbox import Mailbox
 from instructsam_ros.pipeline.newest import NewestDict
+from instructsam_ros.pipeline.settings import CONTINUOUS
 
 KEPT_IMAGES = 10  # that a goal may ask for by their stamp
 KEPT_TRACKERS = 8  # series of results whose ids go on

@@ -30,7 +30,7 @@ class Request:
         self.shot = shot
         self.has_own_image = shot is not None
         self.settings = replace(settings, score_threshold=goal.score_threshold) if goal.score_threshold else settings
-        self._asks = self.settings.asks(goal.instruction)
+        self._asks = self.settings.engine_key(goal.instruction)
         self._on_end = on_end
         self._on_stage = on_stage
         self._lock = threading.Lock()

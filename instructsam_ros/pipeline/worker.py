@@ -4,27 +4,19 @@ import threading
 import time
 import traceback
 from collections import deque
-from dataclasses import dataclass
 from functools import partial
 
 from instructsam.core import CancelledError, InstructionError
 from instructsam_ros.action import Segment
 from instructsam_ros.conversions.point_clouds import cloud
-from instructsam_ros.node.parameters import CONTINUOUS, ON_INSTRUCTION
 from instructsam_ros.pipeline.answer import Question, depth_of, explain, timed, work_out
 from instructsam_ros.pipeline.camera_frame import Shot
+from instructsam_ros.pipeline.instruction import Instruction
+from instructsam_ros.pipeline.settings import CONTINUOUS, ON_INSTRUCTION
 
 REPEAT_S = 30.0  # the same kind of error is logged this often
 MOST_REQUESTS = 100  # that wait
 Stage = Segment.Feedback
-
-
-@dataclass(frozen=True, eq=False)
-class Instruction:
-    """Compared by identity: the same words said twice are two instructions."""
-
-    text: str
-    id: int  # from 1
 
 
 class Worker(threading.Thread):
@@ -306,7 +298,7 @@ class Worker(threading.Thread):
         else:
             times_ms = {stage: ms for stage, ms in times_ms.items() if stage not in ('conversion', 'image_encoders')}
         for stage, ms in times_ms.items():
-            self._statistics.add(stage, ms)
+            self._statistics.add_time(stage, ms)
 
     def _explain(self, error):
         """One line for the result. The log gets it too, with the traceback where the cause is not the input."""

@@ -7,21 +7,20 @@ current time. Topics are renamed as in any node: `--ros-args -r /camera/color/im
 import argparse
 import collections
 import importlib
-import os
 import sys
 import time
-from pathlib import Path
 
 import rclpy
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidTopicNameException, NoTypeSupportImportedException
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos import ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import try_shutdown
 
 from instructsam_ros.bag.recordings import RecordingError, open_recording
-from instructsam_ros.node import signals
+from instructsam_ros.node import qos, signals
+from instructsam_ros.node.dds import use_large_image_dds_profile
 
 SETTLE_S = 0.5  # between seeing a subscriber and being seen by it; what is sent earlier may be lost
 CAMERA_TYPES = {f'sensor_msgs/msg/{name}' for name in ('Image', 'CompressedImage', 'CameraInfo')}
@@ -30,12 +29,12 @@ CAMERA_TYPES = {f'sensor_msgs/msg/{name}' for name in ('Image', 'CompressedImage
 def qos_of(topic, type_name):
     """As a camera sends images, and so that whoever starts late still gets instructions and fixed transforms."""
     if type_name in CAMERA_TYPES:
-        return qos_profile_sensor_data
+        return qos.REPLAY_CAMERA
     if type_name == 'std_msgs/msg/String':
-        return QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        return qos.LATCHED
     if topic.endswith('tf_static'):
-        return QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    return QoSProfile(depth=100)
+        return qos.REPLAY_STATIC_TRANSFORMS
+    return qos.REPLAY
 
 
 def message_class(type_name):
@@ -131,12 +130,6 @@ def run(args, stop):
         print(f'sent {player.sent.total()} messages')
         for topic, count in sorted(player.sent.items()):
             print(f'{count:8d}  {topic}', flush=True)
-
-
-def use_large_image_dds_profile():
-    """Before rclpy starts: with Fast DDS's defaults most raw images are lost on their way, see the file."""
-    profiles = Path(__file__).parents[1] / 'data' / 'fastdds_images.xml'
-    os.environ.setdefault('FASTRTPS_DEFAULT_PROFILES_FILE', str(profiles))
 
 
 def main():

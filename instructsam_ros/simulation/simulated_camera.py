@@ -25,7 +25,6 @@ from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, Image
@@ -38,14 +37,12 @@ from instructsam.train.tabletop.scenes.scene import photograph_things, staged
 from instructsam.train.tabletop.world.splits import generator
 from instructsam_ros.conversions.instances import depth_msg, image_msg
 from instructsam_ros.conversions.poses import pose
-from instructsam_ros.node import signals
+from instructsam_ros.node import qos, signals
+from instructsam_ros.node.dds import use_large_image_dds_profile
 from instructsam_ros.node.parameters import AT_START, Parameter, help_text
-from instructsam_ros.simulation.replay_node import use_large_image_dds_profile
 from instructsam_ros.srv import ResetScene
 
 WORLD = 'world'
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-CAMERA_QOS = QoSProfile(depth=5)  # reliable: those who ask for less get it as well, and RViz asks for that
 REPORT_S = 10.0  # over which the rate is looked at
 SLOW = 0.9  # of the rate that was asked for
 # all are fixed at the start, a scene can be replaced by ~/reset
@@ -98,11 +95,11 @@ class SimulatedCamera(Node):
             raise ValueError("frame_id is empty: give the camera's optical frame a name")
         table = Table(self._value('split'), self._value('seed'), self._value('index'), self._size, self._moving)
         self._cameras = [
-            self.create_publisher(kind, topic, CAMERA_QOS)
+            self.create_publisher(kind, topic, qos.CAMERA_OUTPUT)
             for kind, topic in ((Image, 'image'), (Image, 'depth'), (CameraInfo, 'camera_info'))
         ]
         self._pose = self.create_publisher(PoseStamped, '~/pose', 10)
-        self._truth = self.create_publisher(String, '~/truth', LATCHED)
+        self._truth = self.create_publisher(String, '~/truth', qos.LATCHED)
         self._tf_message, self._tf = self._make_tf()
         self._seen, self._seen_since_s = 0, time.monotonic()
         self._show(table)

@@ -17,14 +17,13 @@ from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header, String
 
 from instructsam_ros.action import Segment
-from instructsam_ros.client import ROOM
 from instructsam_ros.conversions.instances import image_msg
 from instructsam_ros.msg import InstanceArray
+from instructsam_ros.node import qos
 
 STANDIN = Path(__file__).parent / 'standin.py'
 PATIENCE_S = 30.0  # how long a machine under load may take; nothing waits this long when all is well
@@ -95,10 +94,9 @@ class Robot:
         self._context = rclpy.Context()
         rclpy.init(context=self._context, domain_id=domain_id)
         self.node = node = rclpy.create_node(name, context=self._context)
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._image = node.create_publisher(Image, 'image', 10)
         self._compressed = node.create_publisher(CompressedImage, 'image/compressed', 10)
-        self._instruction = node.create_publisher(String, 'instruction', latched)
+        self._instruction = node.create_publisher(String, 'instruction', qos.LATCHED)
         self._depth = node.create_publisher(Image, 'depth', 10)
         self._info = node.create_publisher(CameraInfo, 'camera_info', 10)
         self._action = None
@@ -196,10 +194,10 @@ class Robot:
                 self.node,
                 Segment,
                 '/perception/segment',
-                goal_service_qos_profile=ROOM,
-                result_service_qos_profile=ROOM,
-                cancel_service_qos_profile=ROOM,
-                feedback_sub_qos_profile=ROOM,
+                goal_service_qos_profile=qos.ACTION,
+                result_service_qos_profile=qos.ACTION,
+                cancel_service_qos_profile=qos.ACTION,
+                feedback_sub_qos_profile=qos.ACTION,
             )
             self.wait(self._action.server_is_ready)
             deadline = time.monotonic() + PATIENCE_S

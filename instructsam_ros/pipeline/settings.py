@@ -1,0 +1,43 @@
+"""Settings of the pipeline: their defaults, and the choices of those that have names."""
+
+from dataclasses import dataclass
+
+CONTINUOUS = 'continuous'
+ON_INSTRUCTION = 'on_instruction'
+TRIGGERS = (CONTINUOUS, ON_INSTRUCTION)
+
+GENERATE = 'generate'
+INSTRUCTION = 'instruction'
+ANSWERS = (GENERATE, INSTRUCTION)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings that one image is answered with.
+
+    The node declares a parameter of the same name for each; node/parameters.py documents them.
+    """
+
+    trigger: str = CONTINUOUS
+    answer: str = GENERATE
+    score_threshold: float = 0.5
+    max_new_tokens: int = 256
+    time_budget_s: float = 0.0
+    suppress_duplicates: bool = True
+    depth_tolerance_s: float = 0.0
+    depth_timeout_s: float = 0.2
+    target_frame: str = ''
+
+    def engine_key(self, text: str) -> tuple[object, ...]:
+        """Return everything that decides the engine's result for the instruction `text` on a given image.
+
+        Two queries with equal keys have the same result.
+        """
+        return (
+            text,
+            self.answer,
+            self.score_threshold,
+            self.max_new_tokens,
+            self.time_budget_s,
+            self.suppress_duplicates,
+        )

@@ -1,0 +1,58 @@
+"""Counters and step times of the pipeline, for the node's diagnostics."""
+
+import threading
+import time
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+
+WINDOW = 500  # latest samples of a step that its percentiles are computed from
+
+
+class Percentiles(NamedTuple):
+    """Median and 95th percentile of a step's time, ms."""
+
+    p50: float
+    p95: float
+
+
+class Statistics:
+    """Totals since the start of the node. Each number is written by one thread only and may be read by any."""
+
+    def __init__(self) -> None:
+        self.results = 0  # published results, errors included
+        self.errors = 0  # published results with STATUS_ERROR
+        self.superseded = 0  # answers begun and then cancelled by a new instruction or a stop
+        self.lost = 0  # images that the middleware could not deliver
+        self.paired = 0  # results whose image had a depth image
+        self.unpaired = 0  # results whose image had none although the camera publishes depth
+        self.goals = {'succeeded': 0, 'aborted': 0, 'canceled': 0}  # ended goals of the action
+        self.last_error = ''  # of the latest result; '' if it is not an error
+        self.last_latency_s: float | None = None  # of the latest result: image stamp to publication
+        self.last_result_s: float | None = None  # time.monotonic() of the latest result
+        self._samples_ms: dict[str, deque[float]] = {}
+        self._lock = threading.Lock()
+
+    def count_result(self, error: str, latency_s: float) -> None:
+        """Count one published result; `error` is '' if it is not an error."""
+        self.results += 1
+        self.errors += bool(error)
+        self.last_error = error
+        self.last_latency_s = latency_s
+        self.last_result_s = time.monotonic()
+
+    def count_goal(self, state: str) -> None:
+        """Count one ended goal; `state` is succeeded, aborted or canceled."""
+        self.goals[state] += 1
+
+    def add_time(self, step: str, ms: float) -> None:
+        """Add one sample of the time that `step` took."""
+        with self._lock:
+            self._samples_ms.setdefault(step, deque(maxlen=WINDOW)).append(ms)
+
+    def percentiles(self) -> dict[str, Percentiles]:
+        """Return the percentiles of every step over its latest WINDOW samples."""
+        with self._lock:
+            samples_ms = {step: list(values) for step, values in self._samples_ms.items()}
+        return {step: Percentiles(*np.percentile(values, (50, 95))) for step, values in samples_ms.items()}
