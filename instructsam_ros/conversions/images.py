@@ -12,8 +12,9 @@ point encodings are depth.
 """
 
 import functools
+import importlib
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -21,9 +22,6 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CompressedImage, Image
 
 from instructsam.core.errors import ImageError
-
-if TYPE_CHECKING:
-    from cv_bridge import CvBridge  # pyright: ignore[reportMissingImports]  # optional, part of a ROS installation
 
 MIN_HOLES = 0.01  # smallest share of pixels without a measurement in a depth image
 NEAREST_DEPTH_MM = 100  # no depth camera in use measures closer than this
@@ -82,7 +80,7 @@ def to_rgb(msg: Image | CompressedImage) -> np.ndarray:
         ImageFormatError: the message cannot be read; the text says what was wrong, what was expected and what to do.
     """
     check_stamp(msg.header.stamp)
-    if hasattr(msg, 'format'):
+    if isinstance(msg, CompressedImage):
         return _decode(msg)
     if msg.encoding in LAYOUTS:
         return _convert(msg)
@@ -182,7 +180,7 @@ def _stretch(grey: np.ndarray, name: str) -> np.ndarray:
 
 
 @functools.cache
-def cv_bridge() -> 'CvBridge':
+def cv_bridge() -> Any:
     """Return a CvBridge that converts images with padded rows correctly.
 
     Some modules of this name do not: ROS 2's (Humble to Rolling) reads wrong pixels if the padding is not a whole
@@ -192,10 +190,8 @@ def cv_bridge() -> 'CvBridge':
         ImportError: cv_bridge is missing or failed the self-check.
     """
     try:
-        from cv_bridge import CvBridge  # noqa: PLC0415  # optional
-
+        bridge = importlib.import_module('cv_bridge').CvBridge()
         probe = Image(height=2, width=1, encoding='bgr8', step=4, data=bytes([1, 2, 3, 0, 4, 5, 6, 0]))
-        bridge = CvBridge()
         image = bridge.imgmsg_to_cv2(probe, 'rgb8')
     except Exception as error:  # a broken installation can raise anything
         raise ImportError(f'cv_bridge does not work: {error}') from error

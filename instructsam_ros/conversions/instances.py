@@ -140,7 +140,7 @@ def depth_msg(depth_mm: np.ndarray, header: Header) -> Image:
 def byte_array(typecode: str, values: np.ndarray) -> array.array:
     """Copy `values`, C-contiguous and of the type that `typecode` names, into an array.array."""
     copy = array.array(typecode)
-    copy.frombytes(memoryview(values).cast('B'))
+    copy.frombytes(values.data.cast('B'))
     return copy
 
 
