@@ -1,10 +1,11 @@
-"""Builds the ROS messages with CMake (rosidl), and lays what that installs into the wheel."""
+"""Builds the wheel: the Python packages and the ROS messages, which CMake (rosidl) generates and compiles."""
 
 import logging
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 from setuptools import Command, find_packages, setup
 from setuptools.command.build import build
@@ -16,42 +17,47 @@ sys.path.insert(0, str(ROOT / 'scripts/backend'))
 from ros_source import NONE, RUN_WHEELS, SOURCED, WHEELS, build_environment, ros_source  # noqa: E402
 
 NAME = 'instructsam_ros'
-INTERFACES = ('msg', 'srv', 'action')  # folders, and the endings of the files in them
+INTERFACES = ('msg', 'srv', 'action')  # both folder names and file extensions
 ROS, WHY = ros_source()
-LEFT_OUT = {'include', 'parent_prefix_path', 'environment'}  # headers, and files that name the build's own folders
+LEFT_OUT = {'include', 'parent_prefix_path', 'environment'}  # headers, and files that contain the build's own paths
 
 
 class BuildRos(Command):
-    """Generates and compiles its interfaces with the CMakeLists.txt that colcon uses too."""
+    """Generates and compiles the ROS interfaces with the same CMakeLists.txt as colcon."""
 
     description = 'generate and compile the ROS interfaces'
-    user_options = []
-    editable_mode = False  # set by setuptools: generate into the source tree
+    user_options: ClassVar = []
+    editable_mode = False  # Set by setuptools; the interfaces are then generated into the source tree.
     build_lib = None
 
     def initialize_options(self):
-        pass
+        """Do nothing; setuptools requires the method."""
 
     def finalize_options(self):
+        """Take the build folder from the command `build`."""
         self.set_undefined_options('build', ('build_lib', 'build_lib'))
 
     def get_source_files(self):
+        """Return the files that a source distribution needs for this command."""
         return ['package.xml', 'CMakeLists.txt', *(str(p) for kind in INTERFACES for p in Path(kind).glob(f'*.{kind}'))]
 
     def get_outputs(self):
+        """Return no files: `run` adds the outputs to the package itself."""
         return []
 
     def get_output_mapping(self):
+        """Return no links: the outputs do not mirror source files."""
         return {}
 
     def run(self):
+        """Build the interfaces, and add them and the other installed files to the distribution."""
         if ROS == NONE:
             self.warn(f'{NAME} is built WITHOUT ROS messages and nodes: {WHY}')
             return
         self.announce(f'building the ROS messages with {WHY}', logging.INFO)
         build_tree = ROOT / 'build' / f'ros-{sys.implementation.cache_tag}'
         stage = build_tree / 'stage'
-        shutil.rmtree(build_tree, ignore_errors=True)  # another ROS may have been found last time
+        shutil.rmtree(build_tree, ignore_errors=True)  # an earlier build may have used another ROS
         self.compile(build_tree, stage)
         site = next(stage.glob('**/*-packages'))
         package = ROOT / NAME if self.editable_mode else Path(self.build_lib) / NAME
@@ -59,17 +65,17 @@ class BuildRos(Command):
         for kind in INTERFACES:
             shutil.copytree(site / NAME / kind, package / kind, dirs_exist_ok=True, ignore=not_python)
         for library in (site / NAME).glob('*.so'):
-            (package / library.name).unlink(missing_ok=True)  # writing into it would crash a process that has it loaded
+            (package / library.name).unlink(missing_ok=True)  # overwriting it would crash a process that has it loaded
             shutil.copy2(library, package)
-        # the rest (lib/*.so, lib/instructsam_ros/*, share/**) goes to the environment's own prefix
+        # The rest (lib/*.so, lib/instructsam_ros/*, share/**) is installed into the environment's prefix.
         for path in sorted(stage.rglob('*')):
             inside = path.relative_to(stage)
             if path.is_file() and site not in path.parents and not LEFT_OUT & set(inside.parts):
                 self.distribution.data_files.append((str(inside.parent), [str(path.relative_to(ROOT))]))
 
     def compile(self, build_tree, stage):
-        """Configures in `build_tree`, builds, and installs to `stage`."""
-        rpath = ['$ORIGIN', '$ORIGIN/../../..']  # lib/, seen from itself and from the package's folder
+        """Configure in `build_tree`, build, and install to `stage`."""
+        rpath = ['$ORIGIN', '$ORIGIN/../../..']  # lib/, relative to itself and to the package's folder
         if self.editable_mode:
             rpath.append(f'{sys.prefix}/lib')
         env = build_environment(ROS)
@@ -87,23 +93,30 @@ class BuildRos(Command):
 
 
 class Build(build):
-    sub_commands = [*build.sub_commands, ('build_ros', None)]
+    """The command `build`, which also builds the ROS interfaces."""
+
+    sub_commands: ClassVar = [*build.sub_commands, ('build_ros', None)]
 
     def run(self):
-        shutil.rmtree(self.build_lib, ignore_errors=True)  # or modules deleted since the last build would be packed
+        """Build into an empty folder, so that modules deleted since the last build are not packed."""
+        shutil.rmtree(self.build_lib, ignore_errors=True)
         super().run()
 
 
 class RosDistribution(Distribution):
-    def has_ext_modules(self):  # the wheel holds compiled code
+    """A distribution with compiled code and data files."""
+
+    def has_ext_modules(self):
+        """Return whether the wheel contains compiled code."""
         return ROS != NONE
 
-    def has_data(self):  # setuptools' editable_wheel asks this one, and skips data_files without it
+    def has_data(self):
+        """Return whether there are data files; without this, setuptools' editable_wheel omits them."""
         return bool(self.data_files)
 
 
 def package_folders():
-    """Import name -> folder, for every package and subpackage."""
+    """Return the folder of every package and subpackage, by import name."""
     tops = {'instructsam.core': 'core', 'instructsam.train': 'train'}
     subs = {
         f'{name}.{sub}': f'{folder}/{sub.replace(".", "/")}'
@@ -112,7 +125,7 @@ def package_folders():
     }
     if ROS == NONE:
         return {**tops, **subs}
-    # an editable build generates the interfaces into the source tree; build_ros adds them
+    # The interfaces, which an editable build generates into the source tree, are added by build_ros.
     rooms = find_packages(NAME, exclude=[pattern for kind in INTERFACES for pattern in (kind, f'{kind}.*')])
     nodes = {f'{NAME}.{room}': f'{NAME}/{room.replace(".", "/")}' for room in rooms}
     return {**tops, **subs, NAME: NAME, **nodes}
@@ -123,8 +136,8 @@ requirements = [
     'huggingface-hub',
     'jinja2',
     'numpy',
-    # headless: no window is opened, and a robot may lack the X libraries of opencv-python. From 4.12 on it wants
-    # NumPy 2, with which the messages of an apt ROS, built for NumPy 1, cannot be imported.
+    # Headless, because no window is opened and a robot may lack the X libraries that opencv-python needs. OpenCV 4.12
+    # and later need NumPy 2, with which the messages of an apt ROS, built for NumPy 1, cannot be imported.
     'opencv-python-headless' + ('<4.12' if ROS == SOURCED else ''),
     'pillow',
     'pycocotools',
@@ -148,7 +161,7 @@ if ROS == WHEELS:
 setup(
     packages=list(package_folders()),
     package_dir=package_folders(),
-    # data: the built-in model, training configurations, the template of evaluation reports, the demo's frame
+    # The built-in model, training configurations, the template of evaluation reports, and the demo's data.
     package_data={
         'instructsam.core': ['pretrained/**/*'],
         'instructsam.train': ['configs/**/*', 'evaluation/reporting/*.jinja'],

@@ -1,4 +1,4 @@
-"""Starts the perception node and, with replay:=PATH, a recording in place of a camera."""
+"""Starts the perception node and, with replay:=PATH, a recording instead of a camera."""
 
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument
@@ -10,6 +10,7 @@ from launch_ros.substitutions import FindPackageShare
 
 
 def generate_launch_description():
+    """Return the launch description with its arguments and nodes."""
     image = LaunchConfiguration('image')
     topics = [('image', image), ('image/compressed', [image, '/compressed'])]
     topics += [(name, LaunchConfiguration(name)) for name in ('depth', 'camera_info')]
@@ -18,42 +19,42 @@ def generate_launch_description():
             DeclareLaunchArgument(
                 'model',
                 default_value='tabletop',
-                description="model folder or hub id; 'tabletop' is small, built in, and knows rendered tables only",
+                description="model folder or hub id; 'tabletop' is small, built in and trained on rendered tables only",
             ),
             DeclareLaunchArgument(
                 'device',
                 default_value='auto',
-                description='where the model runs: auto (a GPU if there is one), cuda, cuda:N or cpu',
+                description='device of the model: auto (a GPU if available), cuda, cuda:N or cpu',
             ),
             DeclareLaunchArgument(
                 'image',
                 default_value='image',
-                description='topic of the camera images; for compressed ones without the /compressed at its end',
+                description='topic of the camera images; for compressed images, without /compressed at the end',
             ),
             DeclareLaunchArgument(
                 'depth',
                 default_value='depth',
-                description='topic of depth images aligned to the color images, where objects are to be located',
+                description='topic of depth images that are aligned to the color images; locates objects in 3D',
             ),
             DeclareLaunchArgument(
-                'camera_info', default_value='camera_info', description='topic of what belongs to them'
+                'camera_info', default_value='camera_info', description='topic of the calibration of the camera'
             ),
             DeclareLaunchArgument(
                 'instruction',
                 default_value='',
-                description='what to look for from the start, e.g. "the mugs left of the kettle"; '
-                'empty waits for the topic `instruction`',
+                description='first instruction, e.g. "the mugs left of the kettle"; '
+                'empty: wait for the topic `instruction`',
             ),
             DeclareLaunchArgument(
                 'params_file',
                 default_value=PathJoinSubstitution([FindPackageShare('instructsam_ros'), 'config', 'perception.yaml']),
-                description='file of all other parameters; model, device and instruction come from the arguments here',
+                description='file with all other parameters; model, device and instruction are set by these arguments',
             ),
             DeclareLaunchArgument(
                 'replay',
                 default_value='',
-                description='bag, picture or folder of pictures, played over and over as soon as the node listens; '
-                'pictures come on the topic `image`, what a bag holds on its own topics',
+                description='bag, image or folder of images that is played in a loop once the node has subscribed; '
+                'images are published on the topic `image`, messages of a bag on their own topics',
             ),
             Node(
                 package='instructsam_ros',

@@ -1,9 +1,9 @@
-"""Draws what Foxglove and RViz show of a result, without either and without a screen: the README's docs/views.png.
+"""Draws a result as Foxglove and RViz show it, without either and without a screen: docs/views.png.
 
-    python docs/draw_views.py [OUT.png] [--split test] [--seed 7] [--index 2] [--instruction "the apples"]
+    python scripts/draw_views.py [OUT.png] [--split test] [--seed 7] [--index 2] [--instruction "the apples"]
 
-Left `~/overlay`, right what is in 3D: the table, `~/points`, the boxes and names of `~/markers`, and the best of
-`~/grasp_candidates` of each object. Needs the extras tabletop and docs.
+On the left `~/overlay`; on the right, in 3D, the table, `~/points`, the boxes and names of `~/markers`, and the best
+candidate of `~/grasp_candidates` for each object. Needs the extras tabletop and docs.
 """
 
 import argparse
@@ -27,28 +27,29 @@ from instructsam.train.tabletop.scenes.scene import scene
 
 OUT = Path(__file__).parents[1] / 'docs' / 'views.png'
 SIZE = 640, 480
-EVERY, MOST_POINTS = 2, 1500  # pixels of the picture, and points of an object that are drawn
-NEARER_M = 0.25  # than this behind the farthest object
-EDGES = [[a, b] for a, b in product(range(8), repeat=2) if a < b and (a ^ b) in (1, 2, 4)]  # of a box
+PIXEL_STEP = 2  # Every second pixel of the image is drawn as a point.
+MAX_OBJECT_POINTS = 1500
+BACKGROUND_MARGIN_M = 0.25  # The background is drawn up to this distance beyond the farthest object.
+BOX_EDGES = [[a, b] for a, b in product(range(8), repeat=2) if a < b and (a ^ b) in (1, 2, 4)]  # pairs of corners
 
 
 def draw_scene(axes, made, result):
-    """In the world's frame, as with the node's target_frame."""
-    turn, place = made.camera.rotation, made.camera.position
+    """Draw a scene and its result in the world frame, as with the node's parameter target_frame."""
+    rotation, translation = made.camera.rotation, made.camera.position
     camera = CameraModel(*made.depth.shape, made.camera.intrinsics)
     located = [each for each in locate(result, depth_mm(made.depth), camera).instances if each.geometry is not None]
-    x, y = (ray[::EVERY, ::EVERY] for ray in camera.rays)
-    z = made.depth[::EVERY, ::EVERY]
-    near = (z > 0) & (z < NEARER_M + max(each.geometry.center[2] for each in located))
-    points = np.stack([x * z, y * z, z], axis=-1)[near] @ turn.T + place
-    axes.scatter(*points.T, s=1.5, c=made.rgb[::EVERY, ::EVERY][near] / 255, alpha=0.8, linewidths=0)
+    x, y = (ray[::PIXEL_STEP, ::PIXEL_STEP] for ray in camera.rays)
+    z = made.depth[::PIXEL_STEP, ::PIXEL_STEP]
+    near = (z > 0) & (z < BACKGROUND_MARGIN_M + max(each.geometry.center[2] for each in located))
+    points = np.stack([x * z, y * z, z], axis=-1)[near] @ rotation.T + translation
+    axes.scatter(*points.T, s=1.5, c=made.rgb[::PIXEL_STEP, ::PIXEL_STEP][near] / 255, alpha=0.8, linewidths=0)
     for index, instance in enumerate(located):
-        geometry, ink = instance.geometry.moved(turn, place), np.array(color(index)) / 255
-        points = geometry.points[:: 1 + len(geometry.points) // MOST_POINTS]
+        geometry, ink = instance.geometry.moved(rotation, translation), np.array(color(index)) / 255
+        points = geometry.points[:: 1 + len(geometry.points) // MAX_OBJECT_POINTS]
         axes.scatter(*points.T, s=1.5, color=ink, linewidths=0)
         signs = np.array(list(product((-0.5, 0.5), repeat=3)))
         corners = geometry.center + signs * geometry.size_m @ geometry.rotation.T
-        for edge in EDGES:
+        for edge in BOX_EDGES:
             axes.plot(*corners[edge].T, color=ink, linewidth=1.5)
         above = geometry.center + geometry.rotation[:, 2] * (geometry.size_m[2] / 2 + 0.12)
         axes.text(*above, f'{instance.phrase} {instance.score:.2f}', fontsize=9, ha='center')
@@ -57,7 +58,7 @@ def draw_scene(axes, made, result):
 
 
 def draw_grasp(axes, grasp, finger_m=0.05):
-    """A fork: two fingers, the palm and the approach."""
+    """Draw a grasp as a fork: two fingers, the palm and the approach direction."""
     x, z = grasp.rotation[:, 0] * Gripper().opening_m / 2, grasp.rotation[:, 2] * finger_m
     tips = [grasp.position - x, grasp.position + x]
     fork = np.stack(
@@ -67,6 +68,7 @@ def draw_grasp(axes, grasp, finger_m=0.05):
 
 
 def main():
+    """Render a scene, answer the instruction and save the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('out', nargs='?', type=Path, default=OUT)
     parser.add_argument('--split', default='test')
@@ -88,7 +90,7 @@ def main():
     behind = np.degrees(np.arctan2(*made.camera.position[1::-1]))
     right.view_init(elev=35, azim=behind + 20)
     ends = np.array([right.get_xlim(), right.get_ylim(), right.get_zlim()])
-    right.set_box_aspect(np.ptp(ends, axis=1), zoom=1.35)  # as long a metre along each axis
+    right.set_box_aspect(np.ptp(ends, axis=1), zoom=1.35)  # the same scale along all axes
     right.axis('off')
     figure.savefig(args.out)
     print(f'{len(result.instances)} instances: {args.out}')

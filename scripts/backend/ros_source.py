@@ -1,6 +1,6 @@
-"""Where a build of this package gets ROS 2 from, and what pip has to fetch for it.
+"""Selects the ROS 2 installation that a build of this package uses, and the packages that pip installs for it.
 
-Asked by build_backend.py (what to build with) and setup.py (what to build, and what it needs at run time).
+build_backend.py takes the build requirements from here; setup.py takes the choice and the run-time requirements.
 """
 
 import os
@@ -9,12 +9,12 @@ import sys
 import sysconfig
 from pathlib import Path
 
-SOURCED = 'sourced'  # a ROS that the shell has set up, from apt or from source: nothing of ROS is fetched
-WHEELS = 'wheels'  # ROS 2 Jazzy from PyPI's wheels
-NONE = 'none'  # neither can be had: no messages, no nodes
+SOURCED = 'sourced'  # The shell has set up a ROS, from apt or from source; no ROS packages are installed.
+WHEELS = 'wheels'  # ROS 2 Jazzy is installed from PyPI's wheels.
+NONE = 'none'  # Neither is available: the package is built without messages and nodes.
 
 RCLPY = 'ros-rclpy[fastrtps]==7.1.6'
-# rosidl and its CMake side; the wheels' metadata leaves out several of each other, so all are named
+# rosidl and its CMake packages. The wheels' metadata omits several dependencies, so all of them are listed.
 BUILD_WHEELS = [
     RCLPY,
     'ros-jazzy-action-msgs',
@@ -49,11 +49,19 @@ WHEELS_FOR = {('linux-x86_64', f'cpython-3{minor}') for minor in range(10, 14)}
 
 
 def ros_source(environ=None, prefix=sys.prefix, platform=None, cache_tag=sys.implementation.cache_tag):
-    """One of SOURCED, WHEELS, NONE, and why, as a sentence for a person.
+    """Select the ROS 2 that a build uses.
 
-    environ: the environment, `prefix`: of the Python that installs (the ROS wheels lie there, not a sourced ROS),
-    platform: as `sysconfig.get_platform()`, cache_tag: as `sys.implementation.cache_tag`.
-    Raises RuntimeError where the sourced ROS belongs to another Python.
+    Args:
+        environ: The environment variables; default: those of this process.
+        prefix: Prefix of the Python that installs. It may hold the ROS wheels, which are not a sourced ROS.
+        platform: Platform as in `sysconfig.get_platform()`; default: this one.
+        cache_tag: Python version as in `sys.implementation.cache_tag`.
+
+    Returns:
+        One of SOURCED, WHEELS and NONE, and the reason in words.
+
+    Raises:
+        RuntimeError: The sourced ROS belongs to another Python.
     """
     environ = os.environ if environ is None else environ
     platform = platform or sysconfig.get_platform()
@@ -74,22 +82,22 @@ def ros_source(environ=None, prefix=sys.prefix, platform=None, cache_tag=sys.imp
 
 
 def build_requirements(source):
-    """What generating the messages needs from pip, for one of SOURCED, WHEELS, NONE."""
+    """Return the pip requirements for generating the messages with `source`, one of SOURCED, WHEELS and NONE."""
     if source == NONE:
         return []
     tools = [] if shutil.which('cmake') and source == SOURCED else ['cmake>=3.21', 'ninja']
-    # a sourced ROS keeps these with the system's Python, where an isolated build does not look
+    # With a sourced ROS these belong to the system's Python, which an isolated build does not see.
     ros = BUILD_WHEELS if source == WHEELS else ['empy<4', 'lark']
     return [*ros, *tools, 'catkin-pkg', 'numpy>=2']
 
 
 def sourced_prefixes(environ):
-    """The folders of AMENT_PREFIX_PATH, resolved."""
+    """Return the folders of AMENT_PREFIX_PATH, resolved."""
     return [Path(entry).resolve() for entry in environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if entry]
 
 
 def python_folders(prefixes, cache_tag=sys.implementation.cache_tag):
-    """The folders below `prefixes` that hold modules for the Python with this cache tag ('cpython-312')."""
+    """Return the folders below `prefixes` with modules for the Python with this cache tag ('cpython-312')."""
     digits = cache_tag.rpartition('-')[2]
     version = f'python{digits[:1]}.{digits[1:]}'
     below = (f'lib/{version}/site-packages', f'local/lib/{version}/dist-packages')
@@ -97,13 +105,13 @@ def python_folders(prefixes, cache_tag=sys.implementation.cache_tag):
 
 
 def build_environment(source):
-    """The environment for CMake: every prefix that holds ROS packages, its libraries and its Python modules."""
+    """Return the environment for CMake: every prefix with ROS packages, its libraries and its Python modules."""
     env = dict(os.environ)
     if source == SOURCED:
         prefixes = sourced_prefixes(env)
-        # pip's isolated build has put its own PYTHONPATH in the place of the sourced one; its own stays first
+        # pip's isolated build has replaced the sourced PYTHONPATH by its own, which stays first.
         env['PYTHONPATH'] = joined([env.get('PYTHONPATH'), *python_folders(prefixes)])
-    else:  # the wheels lie in the Python environment, or in pip's temporary one, which is on sys.path
+    else:  # The wheels are in the Python environment, or in pip's temporary one, which is on sys.path.
         candidates = [Path(entry).resolve().parents[2] for entry in sys.path if entry.endswith('site-packages')]
         prefixes = [p for p in dict.fromkeys(candidates) if (p / 'share/ament_index').is_dir()]
     env['AMENT_PREFIX_PATH'] = env['CMAKE_PREFIX_PATH'] = joined(prefixes)
@@ -112,5 +120,5 @@ def build_environment(source):
 
 
 def joined(folders):
-    """As a search path, without those that are empty or None."""
+    """Join folders to a search path, without those that are empty or None."""
     return os.pathsep.join(str(folder) for folder in folders if folder)

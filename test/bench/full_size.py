@@ -1,10 +1,10 @@
-"""The published size on this machine: build with random weights, save, load, answer one instruction.
+"""Measures a model of the published size on this machine: build with random weights, save, load, answer an instruction.
 
     python test/bench/full_size.py [--folder DIR] [--device cpu] [--dtype float32]
 
-Each phase runs in a process of its own, so that its peak memory is its own. The weights are random: the figures are
-time and memory, the masks mean nothing. The folder is removed afterwards unless --keep is given. Needs about 25 GB of
-disk and 16 GB of memory at float32.
+Each phase runs in a separate process, so that its peak memory is measured separately. The weights are random: times and
+memory are meaningful, masks are not. The folder is removed afterwards unless --keep is given. Needs about 25 GB of disk
+space and 16 GB of memory in float32.
 """
 
 import argparse
@@ -34,14 +34,14 @@ def build_and_save(folder, dtype):
     model = checkpoint.random_model(builtin.published_config(), seed=0, dtype=getattr(torch, dtype))
     built_s, built_gb = time.perf_counter() - start, peak_gb()
     start = time.perf_counter()
-    # the small model's tokenizer: its ids are within the large vocabulary, and weights are random anyway
+    # The small model's tokenizer suffices: its ids are within the large vocabulary, and the weights are random.
     checkpoint.save(model, folder, source=builtin.MODELS['tabletop'])
     small = json.loads((builtin.MODELS['tabletop'] / 'config.json').read_text())
     raw = json.loads((folder / 'config.json').read_text())
     raw.update({key: value for key, value in small.items() if key.endswith(('_token_id', '_token_index'))})
     (folder / 'config.json').write_text(json.dumps(raw))
     preprocessor = json.loads((folder / 'preprocessor_config.json').read_text())
-    # the published model's
+    # The sizes of the published model.
     preprocessor.update(size={'shortest_edge': 65536, 'longest_edge': 16777216}, merge_size=2)
     (folder / 'preprocessor_config.json').write_text(json.dumps(preprocessor))
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -81,7 +81,7 @@ def load_and_answer(folder, device, dtype, repeats):
         start = time.perf_counter()
         ask(frame, answer=named)
         cached.append(time.perf_counter() - start)
-    ask(frame, max_new_tokens=2)  # kernels that a GPU has not loaded yet
+    ask(frame, max_new_tokens=2)  # Warm-up: a GPU loads kernels on their first use.
     decoded = ask(frame, max_new_tokens=8)
     return {
         'weights_gb': weights_gb,
@@ -106,46 +106,35 @@ def gpu_figures(torch, device):
     return {'gpu': torch.cuda.get_device_name(device), 'gpu_peak_gb': torch.cuda.max_memory_allocated(device) / 1e9}
 
 
-def in_a_process(phase, folder, arguments):
-    command = [
-        sys.executable,
-        __file__,
-        '--phase',
-        phase,
-        '--folder',
-        str(folder),
-        '--device',
-        arguments.device,
-        '--dtype',
-        arguments.dtype,
-        '--repeats',
-        str(arguments.repeats),
-    ]
+def run_phase(phase, folder, arguments):
+    command = [sys.executable, __file__, '--phase', phase, '--folder', str(folder)]
+    command += ['--device', arguments.device, '--dtype', arguments.dtype, '--repeats', str(arguments.repeats)]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--folder', type=Path, help='where the model is written (default: a temporary folder)')
-    parser.add_argument('--device', default='cpu', help='cpu, or cuda to answer there (default: cpu)')
+    parser.add_argument('--folder', type=Path, help='folder of the model (default: a temporary one)')
+    parser.add_argument('--device', default='cpu', help='device of the answer: cpu or cuda (default: cpu)')
     parser.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'))
-    parser.add_argument('--repeats', type=int, default=2, help='fresh and cached runs; the fastest counts')
-    parser.add_argument('--keep', action='store_true', help='leave the model folder for another run')
+    parser.add_argument(
+        '--repeats', type=int, default=2, help='number of fresh and cached runs; the fastest is reported'
+    )
+    parser.add_argument('--keep', action='store_true', help='keep the model folder for another run')
     parser.add_argument('--phase', choices=('save', 'load'), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.phase:
-        phase = (
-            build_and_save(arguments.folder, arguments.dtype)
-            if arguments.phase == 'save'
-            else (load_and_answer(arguments.folder, arguments.device, arguments.dtype, arguments.repeats))
-        )
-        print(json.dumps(phase))
+        if arguments.phase == 'save':
+            figures = build_and_save(arguments.folder, arguments.dtype)
+        else:
+            figures = load_and_answer(arguments.folder, arguments.device, arguments.dtype, arguments.repeats)
+        print(json.dumps(figures))
         return
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix='instructsam_full_size_'))
     try:
-        figures = {} if (folder / 'model.safetensors').exists() else in_a_process('save', folder, arguments)
+        figures = {} if (folder / 'model.safetensors').exists() else run_phase('save', folder, arguments)
         print(json.dumps(figures, indent=1), flush=True)
-        print(json.dumps(in_a_process('load', folder, arguments), indent=1))
+        print(json.dumps(run_phase('load', folder, arguments), indent=1))
     finally:
         if not arguments.keep:
             shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""Fresh environments to install into: ROS wheels from a folder that is filled once, torch from the running one."""
+"""Fresh environments to install into: ROS wheels from a folder that is filled once, torch from the running Python."""
 
 import hashlib
 import importlib.metadata
@@ -18,19 +18,25 @@ sys.path.insert(0, str(ROOT / 'scripts/backend'))
 import ros_source  # noqa: E402
 
 COLCON = ['colcon-core', 'colcon-bash', 'colcon-cmake', 'colcon-library-path', 'colcon-recursive-crawl', 'colcon-ros']
-BUILT = shutil.ignore_patterns('.*', 'build', 'dist', 'install', 'log', 'test', '__pycache__', '*.so')
-TRAINED = {'data', 'runs'}  # beside the sources
+GENERATED = shutil.ignore_patterns('.*', '__pycache__', '*.so')
+GENERATED_IN_ROOT = {'build', 'data', 'dist', 'install', 'log', 'runs'}
 
 
-def not_sources(folder, names):
-    """Which of the files `names` in `folder` are not of the sources, as shutil.copytree asks."""
-    return BUILT(folder, names) | (TRAINED if Path(folder) == ROOT else set())
+def _not_sources(folder, names):
+    """Return the names in `folder` that do not belong to the sources; an `ignore` function for shutil.copytree."""
+    return GENERATED(folder, names) | (GENERATED_IN_ROOT if Path(folder) == ROOT else set())
 
 
 def run(*command, variables=None, cwd=None):
-    """Runs in an environment where nothing of ROS or of this Python is set up; returns stdout and stderr together.
+    """Run a command without the settings of ROS or of this Python; return stdout and stderr together.
 
-    variables: set on top of that environment. A command that fails shows what it printed.
+    Args:
+        *command: The program and its arguments.
+        variables: Environment variables added to the cleaned environment.
+        cwd: Working directory.
+
+    Returns:
+        The output as text. A command that fails raises an AssertionError with its output.
     """
     ours = ('AMENT_', 'CMAKE_PREFIX', 'COLCON_', 'INSTRUCTSAM_', 'LD_LIBRARY_PATH', 'PYTHON', 'ROS_', '_ROS_')
     env = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
@@ -50,7 +56,7 @@ def run(*command, variables=None, cwd=None):
 
 
 class Environment:
-    """A virtual environment in `prefix` that takes packages from the folder `wheelhouse` only."""
+    """A virtual environment in `prefix` that installs packages only from the folder `wheelhouse`."""
 
     def __init__(self, prefix, wheelhouse, requirements):
         venv.create(prefix, symlinks=True)
@@ -60,23 +66,23 @@ class Environment:
         if requirements:
             self.pip('install', *requirements)
 
-    def run(self, program, *arguments, **how):
-        """Runs a program of this environment's bin folder, see `run` above."""
-        return run(self.prefix / 'bin' / program, *arguments, **how)
+    def run(self, program, *arguments, **options):
+        """Run a program of this environment's bin folder; see `run` above."""
+        return run(self.prefix / 'bin' / program, *arguments, **options)
 
-    def pip(self, *arguments, **how):
-        """Runs pip on this environment, without an index; returns what it prints."""
+    def pip(self, *arguments, **options):
+        """Run pip on this environment, without an index; return its output."""
         offline = ['--no-index', '--find-links', self.wheelhouse, '--disable-pip-version-check']
-        return run(sys.executable, '-m', 'pip', '-v', '--python', self.prefix, *arguments, *offline, **how)
+        return run(sys.executable, '-m', 'pip', '-v', '--python', self.prefix, *arguments, *offline, **options)
 
     def borrow_torch(self):
-        """Makes the packages of the running environment importable, behind those installed here."""
+        """Make the packages of the running environment importable, after those installed here."""
         (self.site / 'borrowed.pth').write_text(sysconfig.get_paths()['purelib'])
 
     def distributions(self):
-        """What pip has installed here, by lower-case name."""
-        found = importlib.metadata.distributions(path=[str(self.site)])
-        return {distribution.metadata['Name'].lower(): distribution for distribution in found}
+        """Return the distributions that pip has installed here, by lower-case name."""
+        distributions = importlib.metadata.distributions(path=[str(self.site)])
+        return {distribution.metadata['Name'].lower(): distribution for distribution in distributions}
 
     @property
     def as_underlay(self):
@@ -92,7 +98,7 @@ class Environment:
 
 @pytest.fixture(scope='session')
 def wheelhouse(pytestconfig):
-    """A folder of wheels: all that is installed below except torch and what comes with it. Filled once."""
+    """A folder with the wheels of everything installed below except torch and its dependencies; filled once."""
     if ros_source.ros_source(environ={})[0] != ros_source.WHEELS:
         pytest.skip('there are no ROS wheels for this platform')
     groups = [
@@ -111,13 +117,13 @@ def wheelhouse(pytestconfig):
 
 @pytest.fixture(scope='session')
 def environment(wheelhouse, tmp_path_factory):
-    """Makes fresh environments: `environment('ros-rclpy', ...)`."""
+    """A function that creates a fresh environment with packages: `environment('ros-rclpy', ...)`."""
     return lambda *requirements: Environment(tmp_path_factory.mktemp('env'), wheelhouse, requirements)
 
 
 @pytest.fixture(scope='session')
 def underlay(environment):
-    """A ROS to source, made of the wheels."""
+    """A ROS installation to source, made of the wheels."""
     made = environment(*ros_source.build_requirements(ros_source.WHEELS), *ros_source.RUN_WHEELS, 'setuptools')
     made.borrow_torch()
     return made
@@ -136,9 +142,9 @@ def run_fixture():
 
 @pytest.fixture
 def tree(tmp_path):
-    """A copy of the checkout without anything built."""
+    """A copy of the sources without generated files."""
     folder = tmp_path / 'src/instructsam_ros'
-    shutil.copytree(ROOT, folder, ignore=not_sources)
+    shutil.copytree(ROOT, folder, ignore=_not_sources)
     for kind in ('action', 'msg', 'srv'):
         shutil.rmtree(folder / 'instructsam_ros' / kind, ignore_errors=True)
     return folder
@@ -146,7 +152,7 @@ def tree(tmp_path):
 
 @pytest.fixture
 def check(tree, domain_id):
-    """Runs check_install.py against the copy of the checkout: `check(environment.run, 'python', variables=...)`."""
+    """Runs check_install.py against the copied sources: `check(environment.run, 'python', variables=...)`."""
     script = Path(__file__).with_name('check_install.py')
     domain = {'ROS_DOMAIN_ID': str(domain_id), 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
 

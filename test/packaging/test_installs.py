@@ -1,11 +1,12 @@
-"""Installs with pip (with PyPI's ROS wheels, with a sourced ROS, and without ROS) and builds with colcon.
+"""Installation with pip (with PyPI's ROS wheels, with a sourced ROS, and without ROS), and build and test with colcon.
 
-All in one file, so that one process has them: they share a folder of wheels.
+All of it is in one file, so that pytest-xdist runs it in one process: the tests share a folder of wheels.
 """
 
 import os
 import re
 import shutil
+from xml.etree import ElementTree
 
 import pytest
 import ros_source
@@ -15,30 +16,30 @@ pytestmark = pytest.mark.slow_build
 
 @pytest.fixture
 def fresh(environment):
-    """An environment that holds nothing but itself."""
+    """An empty environment."""
     return environment()
 
 
 @pytest.fixture
 def fresh_with_wheels(environment):
-    """An environment that holds the ROS wheels that are needed to run."""
+    """An environment with the ROS wheels that are needed at run time."""
     return environment(*ros_source.RUN_WHEELS)
 
 
-def of_ros(requirements):
-    """Those that name a ROS package of PyPI."""
+def ros_packages(requirements):
+    """Return the requirements that name a ROS package of PyPI."""
     return [name for name in requirements if name.startswith('ros-')]
 
 
 def test_install(fresh_with_wheels, tree, check):
     env = fresh_with_wheels
     env.pip('install', '--no-deps', tree)
-    assert of_ros(env.distributions()['instructsam-ros'].requires)
+    assert ros_packages(env.distributions()['instructsam-ros'].requires)
     env.borrow_torch()
     check(env.run, 'python')
     for command in ('instructsam', 'instructsam-perception', 'instructsam-replay', 'instructsam-simulated-camera'):
         assert 'usage: ' in env.run(command, '--help')
-    for node in ('perception_node', 'replay', 'simulated_camera'):  # where ros2 run and launch look
+    for node in ('perception_node', 'replay', 'simulated_camera'):  # where `ros2 run` and launch files find them
         assert 'usage: ' in env.run('python', env.prefix / 'lib/instructsam_ros' / node, '--help')
 
 
@@ -52,14 +53,14 @@ def test_editable_install(fresh_with_wheels, tree, check):
 
 
 def test_install_with_a_sourced_ros(fresh, underlay, tree, check):
-    """Neither the build nor the package asks for the wheels, and what was built runs with the sourced ROS."""
+    """Neither the build nor the package requires the wheels, and the result runs with the sourced ROS."""
     output = fresh.pip('install', '--no-deps', tree, variables=underlay.as_underlay)
     assert f'with a sourced ROS in {underlay.prefix}' in output
     fetched = re.findall(r'Processing \S*/(\w+)-', output)
     assert 'catkin_pkg' in fetched
     assert not [name for name in fetched if name.startswith('ros_')]
     assert list(fresh.distributions()) == ['instructsam-ros']
-    assert not of_ros(fresh.distributions()['instructsam-ros'].requires)
+    assert not ros_packages(fresh.distributions()['instructsam-ros'].requires)
     fresh.borrow_torch()
     check(fresh.run, 'python', variables=underlay.as_underlay)
 
@@ -71,12 +72,12 @@ def test_editable_install_with_a_sourced_ros(fresh, underlay, tree, check):
 
 
 def test_install_without_ros(fresh, tree):
-    """The core, training and the command line; the build says that the rest is missing, and why."""
+    """The core, training and the command line are installed; the build reports that the rest is missing, and why."""
     output = fresh.pip('install', '--no-deps', tree, variables={'INSTRUCTSAM_NO_ROS': '1'})
     assert 'WITHOUT ROS messages and nodes: INSTRUCTSAM_NO_ROS is set' in output
     assert 'Installing backend dependencies' not in output
     package = fresh.distributions()['instructsam-ros']
-    assert not of_ros(package.requires)
+    assert not ros_packages(package.requires)
     assert {entry.name for entry in package.entry_points} == {'instructsam'}
     assert not [path for path in package.files if 'instructsam_ros' in path.parts]
     fresh.borrow_torch()
@@ -84,12 +85,22 @@ def test_install_without_ros(fresh, tree):
     assert 'usage: ' in fresh.run('instructsam', 'segment', '--help')
 
 
+def passed_tests(results):
+    """Return the number of tests that passed, from the xunit files below `results`; assert that none failed."""
+    suites = [
+        suite for path in results.rglob('*.xunit.xml') for suite in ElementTree.parse(path).getroot().iter('testsuite')
+    ]
+    failed = sum(int(suite.get(kind)) for suite in suites for kind in ('errors', 'failures'))
+    assert not failed, [path.read_text()[-6000:] for path in results.rglob('*.xunit.xml')]
+    return sum(int(suite.get('tests')) - int(suite.get('skipped')) for suite in suites)
+
+
 def test_colcon(colcon, underlay, tree, check, run):
-    """Against a sourced ROS, once with copies and once with links; each time the overlay in a fresh process."""
+    """Builds against a sourced ROS, once with copies and once with links; each overlay is used in a fresh process."""
     workspace = tree.parents[1]
     installed = workspace / 'install/instructsam_ros'
     modules = installed / underlay.site.relative_to(underlay.prefix)
-    # the ROS's own Python comes first, as /usr/bin does with apt's ROS
+    # The underlay's own Python comes first, as /usr/bin does with apt's ROS.
     sourced = {**underlay.as_underlay, 'PATH': f'{underlay.prefix}/bin{os.pathsep}{os.environ["PATH"]}'}
     building = {name: value for name, value in sourced.items() if name != 'PYTHONPATH'}  # colcon's setuptools is older
 
@@ -98,10 +109,17 @@ def test_colcon(colcon, underlay, tree, check, run):
         return run('bash', '-c', script, 'bash', *command, variables={**sourced, **(variables or {})}, cwd=cwd)
 
     for layout in ([], ['--symlink-install']):
-        for made in ('install', 'build/instructsam_ros/ament_cmake_python'):  # what was compiled serves both layouts
+        for made in ('install', 'build/instructsam_ros/ament_cmake_python'):  # both layouts use the same compiled files
             shutil.rmtree(workspace / made, ignore_errors=True)
         colcon.run('colcon', 'build', *layout, '--event-handlers', 'console_direct+', cwd=workspace, variables=building)
         assert (modules / 'instructsam/core/rle.py').is_symlink() == bool(layout)
         check(in_overlay, 'python3')
         for node in ('perception_node', 'replay', 'simulated_camera'):
             assert 'usage: ' in in_overlay(installed / 'lib/instructsam_ros' / node, '--help')
+        if not layout:
+            source = (tree / 'core/rle.py').read_text()
+            (tree / 'core/rle.py').write_text('raise ImportError("the tests must import the installed packages")')
+            test = ['test', '--return-code-on-test-failure', '--ctest-args', '--tests-regex', '^ros_conversions$']
+            colcon.run('colcon', *test, cwd=workspace, variables=building)
+            assert passed_tests(workspace / 'build/instructsam_ros/test_results') > 50
+            (tree / 'core/rle.py').write_text(source)

@@ -1,19 +1,42 @@
-"""Facts that several files of the repository state, and that have to agree."""
+"""Consistency of the repository: facts that several files state, the layout, and the documentation."""
 
+import importlib
 import importlib.metadata
 import os
 import re
 import subprocess
-import xml.etree.ElementTree as xml
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTALLED = importlib.metadata.metadata('instructsam-ros')
-PACKAGE = xml.parse(ROOT / 'package.xml').getroot()
+PACKAGE = ElementTree.parse(ROOT / 'package.xml').getroot()
 DEPENDS = {element.text for element in PACKAGE if element.tag.endswith('depend')}
 CMAKE = (ROOT / 'CMakeLists.txt').read_text()
+INTERFACES = ('msg', 'srv', 'action')
+
+PACKAGES = ('core', 'train', 'instructsam_ros')
+GENERATED = [ROOT / 'instructsam_ros' / kind for kind in INTERFACES]
+MODULES = [path for name in PACKAGES for path in (ROOT / name).rglob('*.py') if not set(GENERATED) & set(path.parents)]
+ROOMS = [path.parent for path in MODULES if path.name == '__init__.py' and path.parent.parent != ROOT]
+MOST_MODULES = 12
+LARGER_ROOMS = {'train/evaluation/readers': 14}  # one module per benchmark
+
+DOCUMENTS = [
+    *ROOT.glob('*.md'),
+    *(ROOT / 'docs').rglob('*.md'),
+    *(path for name in PACKAGES for path in (ROOT / name).rglob('*.md')),
+]
+DIAGRAM = re.compile(r'```mermaid\n(.*?)```', re.DOTALL)
+
+
+def relative(path):
+    return str(path.relative_to(ROOT))
+
+
+# Facts that several files state
 
 
 def test_version_and_licence():
@@ -27,20 +50,33 @@ def test_description_and_name():
     assert PACKAGE.findtext('name') == INSTALLED['Name'].replace('-', '_')
 
 
-def test_every_message_is_generated():
-    assert set(re.findall(r'msg/\w+\.msg', CMAKE)) == {f'msg/{path.name}' for path in (ROOT / 'msg').iterdir()}
+@pytest.mark.parametrize('kind', INTERFACES)
+def test_every_interface_is_generated(kind):
+    assert set(re.findall(rf'{kind}/\w+\.{kind}', CMAKE)) == {f'{kind}/{path.name}' for path in (ROOT / kind).iterdir()}
 
 
 def test_package_xml_names_every_ros_package_that_is_imported():
-    sources = [*(ROOT / 'instructsam_ros').rglob('*.py'), *(ROOT / 'launch').iterdir()]
+    sources = [*MODULES, *(ROOT / 'launch').iterdir()]
     pattern = re.compile(r'^\s*(?:from|import) (rcl\w+|launch\w*|\w+_msgs)\b', re.MULTILINE)
-    imported = {name for path in sources for name in pattern.findall(path.read_text())}
+    imported = {name for path in sources if path.is_file() for name in pattern.findall(path.read_text())}
     assert imported <= DEPENDS
 
 
 def test_package_xml_leaves_the_deep_learning_runtime_to_the_user():
     """A pip torch that rosdep installs would replace NVIDIA's wheel on a Jetson."""
     assert not [name for name in DEPENDS if 'torch' in name or 'transformers' in name]
+
+
+def test_colcon_tests_every_suite_of_the_core_and_the_node():
+    (suites,) = re.findall(r'foreach\(suite (.*?)\)', CMAKE)
+    expected = {'core'}
+    for path in (ROOT / 'test/ros').iterdir():
+        if path.name.startswith('test_') or list(path.glob('test_*.py')):
+            expected.add(f'ros/{path.name}')
+    assert set(suites.split()) == expected
+
+
+# Layout
 
 
 @pytest.mark.parametrize('script', ['scripts/demo', 'scripts/setup', 'scripts/test', 'scripts/types', '.ci/run'])
@@ -57,6 +93,10 @@ def test_ros_executables(script):
 
 
 def test_there_is_no_init_file_where_it_would_shadow():
-    """Instructsam is a namespace, and test/ would shadow the standard library's."""
+    """Instructsam is a namespace package, and a package `test` would shadow the standard library's."""
     assert not (ROOT / 'instructsam').exists()
     assert not list((ROOT / 'test').rglob('__init__.py'))
+
+
+def test_no_module_is_a_collection_of_utilities():
+    assert not [path for path in MODULES if re.search(r'util|helper|misc', path.stem)]

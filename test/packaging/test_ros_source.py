@@ -1,4 +1,4 @@
-"""The decision where ROS comes from, on made-up machines."""
+"""The choice of the ROS installation, on simulated machines."""
 
 import pytest
 import ros_source
@@ -7,7 +7,7 @@ from ros_source import NONE, SOURCED, WHEELS
 
 @pytest.fixture
 def sourced_ros(tmp_path):
-    """A prefix that looks like apt's ROS for Python 3.12."""
+    """A prefix that resembles apt's ROS for Python 3.12."""
     for folder in ('share/rclpy', 'lib/python3.12/site-packages/rclpy'):
         (tmp_path / 'ros' / folder).mkdir(parents=True)
     return tmp_path / 'ros'
@@ -38,7 +38,7 @@ def test_a_sourced_ros_comes_first(sourced_ros, platform):
 
 
 def test_a_sourced_ros_for_another_python_is_an_error(sourced_ros):
-    with pytest.raises(RuntimeError, match='not for this Python.*cpython-311.*INSTRUCTSAM_NO_ROS'):
+    with pytest.raises(RuntimeError, match=r'not for this Python.*cpython-311.*INSTRUCTSAM_NO_ROS'):
         decide({'AMENT_PREFIX_PATH': str(sourced_ros)}, cache_tag='cpython-311')
 
 
