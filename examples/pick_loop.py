@@ -1,47 +1,53 @@
 #!/usr/bin/env python3
-"""A pick loop: ask, choose a grasp, move, ask again, until nothing that was asked for is left.
+"""Pick all objects of one kind: find them, choose a grasp, move, and find again until none is left.
 
     python examples/pick_loop.py "the spoons"
 
-The arm is simulated: it says where it would go. For a real one, replace SimulatedArm, give the node its target_frame
-(the arm's base), and check each grasp for reach and collision before it is carried out.
+The arm is simulated: it prints where it would move. For a real arm, replace SimulatedArm, set the node's parameter
+target_frame to the arm's base frame, and check each grasp for reach and collisions before the arm executes it.
 """
 
 import sys
 
-from instructsam.core.spatial.grasping import grasp_candidates
-from instructsam_ros.client import Perception
+from instructsam.core.spatial.grasping import Grasp, grasp_candidates
+from instructsam_ros.client import Detections, Instance, Perception
 
 
 class SimulatedArm:
-    """Stands in for a driver: picks and puts away."""
+    """Stand-in for an arm driver."""
 
-    def pick(self, grasp, frame_id):
-        """Whether the object was lifted. `grasp` is a core.grasping.Grasp in `frame_id`."""
-        place = ', '.join(f'{value:.3f}' for value in grasp.position)
-        print(f'  open to {grasp.opening_m * 1e3:.0f} mm, go to ({place}) m in {frame_id}, close, lift')
+    def pick(self, grasp: Grasp, frame_id: str) -> bool:
+        """Pick the object at `grasp`, a pose in `frame_id`, and put it away; return whether it was lifted."""
+        position = ', '.join(f'{value:.3f}' for value in grasp.position)
+        print(f'  open to {grasp.opening_m * 1e3:.0f} mm, go to ({position}) m in {frame_id}, close, lift')
         return True
 
 
-def grasps(instance):
-    """Candidates for an Instance of the client, best first; none where it was not measured."""
-    return grasp_candidates(instance) if instance.center is not None else []
+def choose(detections: Detections, picked: set[int]) -> tuple[Instance, Grasp] | None:
+    """Return the best object that was not picked yet, with its best grasp; None if no object can be grasped."""
+    for instance in detections:
+        if instance.track_id in picked or instance.center is None:
+            continue
+        for grasp in grasp_candidates(instance, limit=1):
+            return instance, grasp
+    return None
 
 
-def main(instruction):
-    arm, done = SimulatedArm(), set()
+def main(instruction: str) -> None:
+    """Pick all objects that `instruction` names."""
+    arm, picked = SimulatedArm(), set()
     with Perception() as perception:
         while True:
-            found = perception.find(instruction, timeout=20.0, fresh='next')
-            left = [each for each in found if each.track_id not in done]
-            choice = next(((each, options[0]) for each in left if (options := grasps(each))), None)
+            detections = perception.find(instruction, timeout=20.0, freshness='next')
+            choice = choose(detections, picked)
             if choice is None:
-                print(f'{len(done)} picked; {len(left)} left that cannot be grasped')
+                left = sum(each.track_id not in picked for each in detections)
+                print(f'{len(picked)} picked; {left} left that cannot be grasped')
                 return
             target, grasp = choice
             print(f'#{target.track_id} {target.phrase}, score {target.score:.2f}')
-            if arm.pick(grasp, found.frame_id):
-                done.add(target.track_id)
+            if arm.pick(grasp, detections.frame_id):
+                picked.add(target.track_id)
 
 
 if __name__ == '__main__':

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Watch a stream: every result of an instruction, with ids that stay while objects move.
+"""Print every result of one instruction, with track ids that stay the same while objects move.
 
 python examples/watch_stream.py "the mugs" [results]
 """
@@ -7,18 +7,24 @@ python examples/watch_stream.py "the mugs" [results]
 import sys
 from itertools import islice
 
-from instructsam_ros.client import Perception
+from instructsam_ros.client import Instance, Perception
 
 
-def main(instruction, results='20'):
+def describe(instance: Instance) -> str:
+    """Return the id, phrase, score and, if it was measured, position of one object."""
+    text = f'#{instance.track_id} {instance.phrase} {instance.score:.2f}'
+    if instance.center is not None:
+        x, y, z = instance.center
+        text += f' at ({x:.2f}, {y:.2f}, {z:.2f}) m'
+    return text
+
+
+def main(instruction: str, results: str = '20') -> None:
+    """Print as many results as `results` says, then end the instruction."""
     with Perception() as perception:
-        for found in islice(perception.watch(instruction, timeout=30.0), int(results)):
-            objects = [
-                f'#{each.track_id} {each.phrase} {each.score:.2f}'
-                + ('' if each.center is None else ' at ({:.2f}, {:.2f}, {:.2f}) m'.format(*each.center))
-                for each in found
-            ]
-            print(f'{found.stamp_s:.3f} s: {", ".join(objects) or "nothing"}', flush=True)
+        for detections in islice(perception.watch(instruction, timeout=30.0), int(results)):
+            objects = ', '.join(map(describe, detections)) or 'nothing'
+            print(f'{detections.stamp_s:.3f} s: {objects}', flush=True)
         perception.stop()
 
 

@@ -1,98 +1,112 @@
-"""Asking the perception node from Python, without a thought about ROS: `Perception().find('the mug by the sink')`.
+"""Python client of the perception node, for programs that need no other knowledge of ROS.
 
 with Perception() as perception:
-    for mug in perception.find('the mugs', timeout=5.0):     # best score first
-        mug.mask, mug.score, mug.center                      # [H, W] bool, 0 to 1, [3] m
+    for mug in perception.find('the mugs', timeout=5.0):  # best score first
+        print(mug.mask.shape, mug.score, mug.center)  # (height, width), 0 to 1, [3] m
+
 """
+
+# pyright: reportMissingTypeStubs=false
+# ROS message packages have no stubs.
 
 import queue
 import threading
 import time
 import uuid
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import rclpy
 from action_msgs.msg import GoalStatus
-from rclpy.action import ActionClient
-from rclpy.executors import SingleThreadedExecutor
+from builtin_interfaces.msg import Time
+from rclpy.action.client import ActionClient
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
-from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 
+from instructsam.core.errors import InstructSAMError
 from instructsam_ros.action import Segment
 from instructsam_ros.conversions.instances import rle_from_msg
 from instructsam_ros.conversions.point_clouds import read_cloud
+from instructsam_ros.conversions.poses import position_of, rotation_of
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.node import qos
 
-GRACE_S = 2.0  # beyond a time limit, for the node to say itself that it is over
-ASK_AGAIN_S = 1.0
-STEP_S = 0.2  # waits are cut so, for Ctrl-C
+GRACE_S = 2.0  # added to a time limit, so that the node can report itself that the limit has passed
+RETRY_S = 1.0  # time until the first repetition of a request that got no response
+STEP_S = 0.2  # longest uninterrupted wait; Ctrl-C and close() take effect between two waits
 
 
-class PerceptionError(RuntimeError):
-    """There is no answer; the message says why. 'Nothing matches' is none: that is an empty Found."""
+class PerceptionError(InstructSAMError, RuntimeError):
+    """There is no answer; the message says why.
+
+    An answer in which nothing matches is not an error but an empty Detections.
+    """
 
 
 @dataclass(frozen=True, eq=False)
 class Instance:
-    """One object. What is in 3D is in the frame `Found.frame_id`, and None where it was not measured."""
+    """One object.
 
-    mask: np.ndarray  # [H, W] bool, of the image
+    Everything in 3D is in the frame `Detections.frame_id`; it is None if the object was not measured.
+    """
+
+    mask: np.ndarray  # [H, W] bool, at the size of the image
     score: float  # 0 to 1
-    phrase: str  # the noun phrase that it was found by
-    track_id: int  # the same for the same object over time; -1: ids are not kept
-    center: np.ndarray | None = None  # [3] m, of its box
-    rotation: np.ndarray | None = None  # [3, 3], columns: length, width, height away from the support
-    size_m: np.ndarray | None = None  # [3], of its box along these
-    points: np.ndarray | None = None  # [N, 3] m, on its visible surface; only from find()
-    why_not: str = ''  # there is nothing in 3D
+    phrase: str  # the noun phrase that the object was found by
+    track_id: int  # constant for the same object over time; -1 if it is not tracked
+    center: np.ndarray | None = None  # [3] m, of the box
+    rotation: np.ndarray | None = None  # [3, 3], columns are the box's length, width and height away from the support
+    size_m: np.ndarray | None = None  # [3], length, width and height of the box
+    points: np.ndarray | None = None  # [N, 3] m, on the visible surface; only from find()
+    geometry_message: str = ''  # why the object was not measured
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """The answer about one image: a sequence of Instance, best score first, empty where nothing matches."""
+class Detections:
+    """The answer about one image: a sequence of Instance, best score first, empty if nothing matches."""
 
     instances: tuple[Instance, ...]
-    message: InstanceArray  # as it came: header, answer, times
+    frame_id: str  # frame of everything in 3D; '' if nothing was measured, see message.geometry_message
+    stamp_s: float  # time at which the image was taken, s
+    message: InstanceArray  # as received: header, answer, times
 
-    @property
-    def frame_id(self):
-        """Frame of what is in 3D; '' where nothing was measured, see message.geometry_message."""
-        return self.message.geometry_frame_id
-
-    @property
-    def stamp_s(self):
-        """When the image was taken, s."""
-        return self.message.header.stamp.sec + self.message.header.stamp.nanosec * 1e-9
-
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.instances)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Instance]:
         return iter(self.instances)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Instance:
         return self.instances[index]
 
 
 class Perception:
-    """One perception node as a person talks to it. Has its own ROS context and thread: usable in any program, also
-    within callbacks of other nodes, and from several threads. Close it, or use it as a context manager.
+    """Client of one perception node.
+
+    It has its own ROS context and thread, so that it can be used in any program, also in callbacks of other nodes and
+    from several threads. Close it, or use it as a context manager.
+
+    Args:
+        node: Name of the perception node, including its namespace.
+        instruction_topic: Topic on which the node receives instructions; only watch() and stop() publish there.
     """
 
-    def __init__(self, node='perception', instruction_topic='instruction'):
-        """`node` is the name of the perception node, with its namespace where it has one."""
-        self._context = rclpy.Context()
+    def __init__(self, node: str = 'perception', instruction_topic: str = 'instruction') -> None:
+        self._context = Context()
         rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        self._node = rclpy.create_node(f'perception_client_{uuid.uuid4().hex[:8]}', context=self._context)
+        # Any: most methods of rclpy's Node and ActionClient are not annotated.
+        self._node: Any = rclpy.create_node(f'perception_client_{uuid.uuid4().hex[:8]}', context=self._context)
         self._name = node.strip('/')
         self._is_closed = False
-        self._changed = threading.Condition()  # guards the next
-        self._questions = 0  # that wait for their answer
-        self._action = ActionClient(
+        self._changed = threading.Condition()  # guards _open_goals
+        self._open_goals = 0  # goals of find() that wait for their answer
+        self._action: Any = ActionClient(
             self._node,
             Segment,
             f'/{self._name}/segment',
@@ -101,7 +115,7 @@ class Perception:
             cancel_service_qos_profile=qos.ACTION,
             feedback_sub_qos_profile=qos.ACTION,
         )
-        self._instruction = self._node.create_publisher(String, instruction_topic, qos.LATCHED)
+        self._instruction: Any = self._node.create_publisher(String, instruction_topic, qos.LATCHED)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
         self._thread = threading.Thread(target=self._spin, daemon=True)
@@ -109,183 +123,226 @@ class Perception:
 
     def find(
         self,
-        instruction,
-        timeout=5.0,
+        instruction: str,
+        timeout: float = 5.0,
         *,
-        fresh='newest',
-        score_threshold=0.0,
-        camera='',
-        image=None,
-        depth=None,
-        camera_info=None,
-        on_stage=None,
-    ):
-        """What `instruction` names, a Found.
+        freshness: Literal['newest', 'next'] | Time = 'newest',
+        score_threshold: float = 0.0,
+        camera: str = '',
+        image: Image | None = None,
+        depth: Image | None = None,
+        camera_info: CameraInfo | None = None,
+        on_stage: Callable[[str], object] | None = None,
+    ) -> Detections:
+        """Find the objects that `instruction` names in one image.
 
-        timeout: s, from now to the answer. fresh: 'newest' (the newest image), 'next' (the first that comes after the
-        question), or the stamp of an image (builtin_interfaces/Time). score_threshold: 0 is the node's own. camera: its
-        name, where the node has several. image, depth, camera_info: sensor_msgs to ask about in place of a camera's.
-        on_stage: called with the stage's name whenever a new one begins, in another thread.
+        Args:
+            instruction: A phrase or sentence that names the objects.
+            timeout: Time from now to the answer, s.
+            freshness: 'newest' for the newest image, 'next' for the first one that arrives after this call, or the
+                stamp of an image.
+            score_threshold: Lowest score of an object, 0 to 1; 0 uses the node's parameter.
+            camera: Name of the camera, if the node has several; '' is the first.
+            image: An image to use instead of the camera's.
+            depth: The depth of `image`: 16UC1 mm or 32FC1 m, aligned to it and of the same size.
+            camera_info: The intrinsics of `image` and `depth`.
+            on_stage: Called with the name of each stage when it begins, in another thread.
 
-        Raises PerceptionError: there is no such node, the time is over, the node says why it cannot answer.
+        Returns:
+            The objects, best score first; empty if nothing matches.
+
+        Raises:
+            PerceptionError: There is no such node, the time is over, or the node reports why it cannot answer.
         """
         end_s = time.monotonic() + timeout
         if not self._wait(self._action.wait_for_server, timeout):
             raise PerceptionError(f'there is no node /{self._name} with an action segment: start it, or check its name')
-        goal = Segment.Goal(
+        goal: Any = Segment.Goal(
             instruction=instruction,
             camera=camera,
             score_threshold=float(score_threshold),
             points=True,
             timeout_s=max(0.001, end_s - time.monotonic()),
         )
-        if isinstance(fresh, str):
-            if fresh not in ('newest', 'next'):
-                raise ValueError(f"fresh is 'newest', 'next' or a stamp, got {fresh!r}")
-            goal.freshness = Segment.Goal.NEXT if fresh == 'next' else Segment.Goal.NEWEST
-        else:
-            goal.freshness, goal.stamp = Segment.Goal.STAMP, fresh
+        _set_freshness(goal, freshness)
         for name, value in (('image', image), ('depth', depth), ('camera_info', camera_info)):
             if value is not None:
                 setattr(goal, name, value)
-        told = (lambda feedback: on_stage(feedback.feedback.stage)) if on_stage else None
-        with self._question():
-            handle = self._answer(lambda: self._action.send_goal_async(goal, told), end_s + GRACE_S)
-            try:
-                response = self._answer(handle.get_result_async, end_s + GRACE_S)
-            except BaseException:  # nobody will fetch the answer, so the node need not work on it
-                handle.cancel_goal_async()
-                raise
+        response = self._send_goal(goal, on_stage, end_s + GRACE_S)
         if response.status != GoalStatus.STATUS_SUCCEEDED:
-            raise PerceptionError(response.result.answer.message or 'the goal was not served')
-        return _found(response.result.answer, response.result.points)
+            raise PerceptionError(response.result.answer.message or 'the goal was aborted without a reason')
+        return _detections(response.result.answer, response.result.points)
 
-    def watch(self, instruction, timeout=None):
-        """Yields a Found for every image that the node answers, from now on.
+    def watch(self, instruction: str, timeout: float | None = None) -> Iterator[Detections]:
+        """Make `instruction` the node's instruction and yield a Detections for every image that it answers.
 
-        The node is told `instruction` over its topic, which stays after the loop; `stop()` ends it. Results that are
-        not looked at in time are left out: the next one is always the newest. timeout: s without a result until
-        PerceptionError; None: waits for ever. Results that are errors raise PerceptionError, too.
+        The instruction stays in force when the loop ends; stop() ends it. Results that arrive while the caller is busy
+        are dropped: the next one is always the newest.
+
+        Args:
+            instruction: A phrase or sentence that names the objects.
+            timeout: Longest time without a result, s; None waits forever.
+
+        Raises:
+            PerceptionError: There was no result in time, or the result is an error.
         """
-        newest = queue.Queue(maxsize=1)
+        newest: queue.Queue[Any] = queue.Queue(maxsize=1)
 
-        def keep(message):
+        def replace_newest(message: Any) -> None:
             if message.instruction == instruction:
                 with suppress(queue.Empty):
                     newest.get_nowait()
                 newest.put_nowait(message)
 
-        subscription = self._node.create_subscription(InstanceArray, f'/{self._name}/instances', keep, 10)
+        subscription = self._node.create_subscription(InstanceArray, f'/{self._name}/instances', replace_newest, 10)
         try:
             self._instruction.publish(String(data=instruction))
             while True:
-                message = self._newest(newest, timeout)
+                message = self._next_message(newest, timeout)
                 if message.status == InstanceArray.STATUS_ERROR:
                     raise PerceptionError(message.message)
-                yield _found(message)
+                yield _detections(message)
         finally:
             self._node.destroy_subscription(subscription)
 
-    def stop(self):
-        """Takes back the instruction of `watch`."""
+    def stop(self) -> None:
+        """End the instruction of watch()."""
         self._instruction.publish(String(data=''))
 
-    def close(self):
-        """Ends the thread and leaves ROS; questions of other threads end in PerceptionError."""
+    def close(self) -> None:
+        """Stop the thread and leave ROS; calls of find() in other threads end with a PerceptionError."""
         if self._is_closed:
             return
         self._is_closed = True
-        with self._changed:  # they cancel their goals first
-            self._changed.wait_for(lambda: not self._questions, GRACE_S)
+        with self._changed:  # the other threads cancel their goals first
+            self._changed.wait_for(lambda: not self._open_goals, GRACE_S)
         self._executor.shutdown()
         self._thread.join()
         self._action.destroy()
         self._node.destroy_node()
         self._context.try_shutdown()
 
-    def __enter__(self):
+    def __enter__(self) -> 'Perception':
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _spin(self):
-        with suppress(rclpy.executors.ExternalShutdownException, rclpy.executors.ShutdownException):
+    def _spin(self) -> None:
+        with suppress(ExternalShutdownException, ShutdownException):
             self._executor.spin()
 
-    def _newest(self, messages, timeout):
-        end_s = time.monotonic() + timeout if timeout is not None else float('inf')
-        while True:
+    def _send_goal(self, goal: Any, on_stage: Callable[[str], object] | None, end_s: float) -> Any:
+        """Send a goal and return the action's response; cancel the goal if there is none by `end_s`."""
+
+        def on_feedback(message: Any) -> None:
+            if on_stage is not None:
+                on_stage(message.feedback.stage)
+
+        with self._open_goal():
+            handle = self._response(lambda: self._action.send_goal_async(goal, on_feedback), end_s)
             try:
-                return messages.get(timeout=STEP_S)
-            except queue.Empty:
-                self._check()
-                if time.monotonic() > end_s:
-                    raise PerceptionError(f'no result of /{self._name} for {timeout:g} s') from None
+                return self._response(handle.get_result_async, end_s)
+            except BaseException:  # nothing will fetch the answer, so the node need not compute it
+                handle.cancel_goal_async()
+                raise
 
     @contextmanager
-    def _question(self):
+    def _open_goal(self) -> Generator[None, None, None]:
         with self._changed:
-            self._questions += 1
+            self._open_goals += 1
         try:
             yield
         finally:
             with self._changed:
-                self._questions -= 1
+                self._open_goals -= 1
                 self._changed.notify_all()
 
-    def _check(self):
-        if self._is_closed:
-            raise PerceptionError('the client was closed')
+    def _response(self, request: Callable[[], Any], end_s: float) -> Any:
+        """Return the result of the future that `request()` returns.
 
-    def _wait(self, waits, timeout):
-        """Whether `waits(timeout)` came true in time; in steps."""
+        The request is repeated at growing intervals until there is a response: the first response of a server to a new
+        client is lost if their endpoints have not discovered each other yet.
+        """
+        done, retry_s = threading.Event(), RETRY_S
+        futures: list[Any] = []
+
+        def on_done(_: object) -> None:
+            done.set()
+
+        while not done.is_set() and time.monotonic() < end_s:
+            futures.append(request())
+            futures[-1].add_done_callback(on_done)
+            self._wait(done.wait, min(retry_s, end_s - time.monotonic()))
+            retry_s *= 2
+        for future in futures:
+            if future.done():
+                return future.result()
+        raise PerceptionError(f'/{self._name} does not answer: it may have ended')
+
+    def _next_message(self, messages: 'queue.Queue[Any]', timeout: float | None) -> Any:
+        end_s = float('inf') if timeout is None else time.monotonic() + timeout
+        while True:
+            try:
+                return messages.get(timeout=STEP_S)
+            except queue.Empty:
+                self._raise_if_closed()
+                if time.monotonic() > end_s:
+                    raise PerceptionError(f'no result of /{self._name} for {timeout:g} s') from None
+
+    def _wait(self, wait: Callable[[float], bool], timeout: float) -> bool:
+        """Call `wait(seconds)` in short steps until it returns true; return whether it did within `timeout`."""
         end_s = time.monotonic() + timeout
-        while not waits(max(0.0, min(STEP_S, end_s - time.monotonic()))):
-            self._check()
+        while not wait(max(0.0, min(STEP_S, end_s - time.monotonic()))):
+            self._raise_if_closed()
             if time.monotonic() >= end_s:
                 return False
         return True
 
-    def _answer(self, ask, end_s):
-        """What the future of `ask()` gives. Asked again, ever more patiently, where nothing comes: the first response
-        of a server to a new client is lost where the two ends have not matched yet.
-        """
-        done, futures, patience_s = threading.Event(), [], ASK_AGAIN_S
-        while not done.is_set() and time.monotonic() < end_s:
-            futures.append(ask())
-            futures[-1].add_done_callback(lambda _: done.set())
-            self._wait(done.wait, min(patience_s, end_s - time.monotonic()))
-            patience_s *= 2
-        answered = next((future for future in futures if future.done()), None)
-        if answered is None:
-            raise PerceptionError(f'/{self._name} does not answer: it may have ended')
-        return answered.result()
+    def _raise_if_closed(self) -> None:
+        if self._is_closed:
+            raise PerceptionError('the client was closed')
 
 
-def _found(message, cloud=None):
-    """`cloud` as in the result of the action."""
+def _set_freshness(goal: Any, freshness: str | Time) -> None:
+    if freshness == 'newest':
+        goal.freshness = Segment.Goal.NEWEST
+    elif freshness == 'next':
+        goal.freshness = Segment.Goal.NEXT
+    elif isinstance(freshness, Time):
+        goal.freshness, goal.stamp = Segment.Goal.STAMP, freshness
+    else:
+        raise ValueError(f"freshness is 'newest', 'next' or a stamp (builtin_interfaces/Time), got {freshness!r}")
+
+
+# Generated message classes are not annotated, so the functions below take Any.
+
+
+def _detections(message: Any, cloud: Any = None) -> Detections:
+    """Return the Detections of an InstanceArray and, from the action, its PointCloud2."""
     points, owners = read_cloud(cloud) if cloud is not None and len(cloud.data) else (None, None)
-    return Found(
-        tuple(
-            _instance(each, None if points is None else points[owners == index])
-            for index, each in enumerate(message.instances)
-        ),
-        message,
+    instances = (
+        _instance(each, None if points is None else points[owners == index])
+        for index, each in enumerate(message.instances)
     )
+    stamp = message.header.stamp
+    return Detections(tuple(instances), message.geometry_frame_id, stamp.sec + stamp.nanosec * 1e-9, message)
 
 
-def _instance(message, points):
-    mask = rle_from_msg(message.mask).decode()
-    common = {'mask': mask, 'score': message.score, 'phrase': message.phrase, 'track_id': message.track_id}
+def _instance(message: Any, points: np.ndarray | None) -> Instance:
+    """Return the Instance of a message with its points [N, 3] m."""
+    mask: np.ndarray = rle_from_msg(message.mask).decode()
+    score, phrase, track_id = message.score, message.phrase, message.track_id
     if not message.has_geometry:
-        return Instance(**common, why_not=message.geometry_message)
-    pose, size = message.geometry.pose, message.geometry.size
-    turn = pose.orientation
+        return Instance(mask, score, phrase, track_id, geometry_message=message.geometry_message)
+    pose = message.geometry.pose
     return Instance(
-        **common,
-        center=np.array([pose.position.x, pose.position.y, pose.position.z]),
-        rotation=Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix(),
-        size_m=np.array([size.x, size.y, size.z]),
+        mask,
+        score,
+        phrase,
+        track_id,
+        center=position_of(pose.position),
+        rotation=rotation_of(pose.orientation),
+        size_m=position_of(message.geometry.size),
         points=points,
     )

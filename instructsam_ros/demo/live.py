@@ -57,7 +57,7 @@ def show(seed, instruction, model, timeout_s):
         instruction = instruction or f'the {_name(_singled_out(objects))}'
         print(f'instruction sent: {instruction}', flush=True)
         start = time.monotonic()
-        asked = _in_background(perception.find, instruction, max(0.1, deadline - start), fresh='next')
+        asked = _in_background(perception.find, instruction, max(0.1, deadline - start), freshness='next')
         observer.wait(asked.done, 'no answer', grace_s=10)  # the node's own refusal says more, and comes first
         try:
             found = asked.result()
@@ -110,7 +110,9 @@ def _print(instruction, found, grasps, objects):
         console.print(_table(instruction, found, grasps, objects))
     else:
         console.print(Text(f'no target: nothing matches {instruction!r}'), soft_wrap=True)
-    for why in dict.fromkeys(filter(None, (found.message.geometry_message, *(each.why_not for each in found)))):
+    for why in dict.fromkeys(
+        filter(None, (found.message.geometry_message, *(each.geometry_message for each in found)))
+    ):
         console.print(Text(f'not measured: {why}'), soft_wrap=True)
     if found.message.message:
         console.print(Text(f'WARNING: {found.message.message}', style='bold yellow'))

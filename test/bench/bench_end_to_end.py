@@ -71,7 +71,7 @@ class Table:
 
 
 def outcome(found, target, kind):
-    """The Outcome of a client's Found; target: an object of the truth."""
+    """The Outcome of a client's Detections; target: an object of the truth."""
     if not found:
         return Outcome(kind, 0.0, float('inf'), float('inf'))
     iou = float(ious([Rle.encode(found[0].mask)], [Rle.from_coco(target['mask'])])[0, 0])
@@ -93,7 +93,7 @@ def run(count, split, seed, size):
         with Perception() as perception:
             for pick in picks(split, seed, count, size):
                 since_s, truth = table.show(split, seed, pick.index)
-                found = perception.find(pick.instruction.text, timeout=TIMEOUT_S, fresh='next')
+                found = perception.find(pick.instruction.text, timeout=TIMEOUT_S, freshness='next')
                 assert found.stamp_s >= since_s - 1e-6, 'an image of the scene before'
                 yield pick, outcome(found, truth['objects'][pick.target.id], pick.instruction.kind)
         for each in robot.nodes:

@@ -1,4 +1,4 @@
-"""The client in Python, and the examples that use it, against a node in another process."""
+"""The Python client, and the examples that use it, with a node in another process."""
 
 import os
 import subprocess
@@ -18,26 +18,26 @@ from std_msgs.msg import Header
 
 from instructsam.core.spatial.grasping import grasp_candidates
 from instructsam_ros.client import Perception, PerceptionError
-from instructsam_ros.conversions.instances import image_msg
+from instructsam_ros.conversions.instances import depth_msg, image_msg
 
 EXAMPLES = Path(__file__).parents[2] / 'examples'
 INFO = CameraInfo(height=48, width=64, k=[60.0, 0.0, 31.5, 0.0, 60.0, 23.5, 0.0, 0.0, 1.0])
 
 
 def depth_image():
-    """[48, 64] uint16 mm: a table 40 cm away, and a thing 5 cm high about where the stand-in's first ellipse is."""
+    """Return [48, 64] uint16 mm: a table 40 cm away, and an object 5 cm high near the stand-in's first ellipse."""
     depth = np.full((48, 64), 400, np.uint16)
     depth[8:21, 2:11] = 350
     return depth
 
 
 @contextmanager
-def a_stream(robot, depth=None):
-    """Images, and depth images where one is given, while the block runs."""
-    is_over = threading.Event()
+def stream(robot, depth=None):
+    """Publish images, and `depth` with each if it is given, while the block runs."""
+    is_done = threading.Event()
 
     def publish():
-        while not is_over.wait(0.05):
+        while not is_done.wait(0.05):
             if depth is not None:
                 robot.measure(depth, stamp=robot.frames + 1)
             robot.see()
@@ -47,7 +47,7 @@ def a_stream(robot, depth=None):
     try:
         yield
     finally:
-        is_over.set()
+        is_done.set()
         thread.join()
 
 
@@ -67,45 +67,46 @@ def perception(robot, monkeypatch):
 
 def test_find(robot, perception):
     stages = []
-    found = perception.find('the mugs', timeout=20.0, on_stage=stages.append)
-    assert len(found) == 9
-    assert found.stamp_s == robot.frames
-    assert found.message.instruction == 'the mugs'
-    assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
-    assert found[0].mask.shape == (48, 64)
-    assert found[0].mask.dtype == bool
-    assert found[0].mask.any()
-    assert found[0].center is None
-    assert found[0].points is None
-    assert found.frame_id == ''
-    assert 'no depth' in found.message.geometry_message
+    detections = perception.find('the mugs', timeout=20.0, on_stage=stages.append)
+    assert len(detections) == 9
+    assert detections.stamp_s == robot.frames
+    assert detections.message.instruction == 'the mugs'
+    assert [each.score for each in detections] == sorted((each.score for each in detections), reverse=True)
+    assert detections[0].mask.shape == (48, 64)
+    assert detections[0].mask.dtype == bool
+    assert detections[0].mask.any()
+    assert detections[0].center is None
+    assert detections[0].points is None
+    assert detections.frame_id == ''
+    assert 'no depth' in detections.message.geometry_message
     assert stages[-1] == 'locating'
     assert 'encoding' in stages
     assert len(perception.find('the mugs', timeout=20.0, score_threshold=0.92)) == 1
     assert not perception.find('nothing', timeout=20.0)
 
 
-def test_own_picture_with_depth(perception):
+def test_own_image_with_depth(perception):
     header = Header(frame_id='hand')
-    depth = image_msg(depth_image(), header)
-    depth.encoding = '16UC1'
-    picture = image_msg(np.zeros((48, 64, 3), np.uint8), header)
-    found = perception.find('the mugs', timeout=20.0, image=picture, depth=depth, camera_info=INFO)
-    best = found[0]
-    assert found.frame_id == 'hand'
-    assert best.why_not == ''
+    depth = depth_msg(depth_image(), header)
+    image = image_msg(np.zeros((48, 64, 3), np.uint8), header)
+    detections = perception.find('the mugs', timeout=20.0, image=image, depth=depth, camera_info=INFO)
+    best = detections[0]
+    assert detections.frame_id == 'hand'
+    assert best.geometry_message == ''
     assert best.center.shape == (3,)
     assert best.points.shape[1] == 3
     assert len(best.points) > 50
     np.testing.assert_allclose(best.rotation @ best.rotation.T, np.eye(3), atol=1e-6)
     assert np.abs(best.points.mean(axis=0) - best.center).max() < 0.1
-    candidates = grasp_candidates(best)  # an Instance is all that it needs
+    candidates = grasp_candidates(best)  # works on the client's Instance
     assert all(np.linalg.norm(each.position - best.center) < 0.2 for each in candidates)
 
 
 def test_next_image_and_one_with_a_stamp(robot, perception):
     answers = []
-    asking = threading.Thread(target=lambda: answers.append(perception.find('the mugs', timeout=20.0, fresh='next')))
+    asking = threading.Thread(
+        target=lambda: answers.append(perception.find('the mugs', timeout=20.0, freshness='next'))
+    )
     before = robot.frames
     asking.start()
     while asking.is_alive():
@@ -114,8 +115,8 @@ def test_next_image_and_one_with_a_stamp(robot, perception):
     assert answers[0].stamp_s > before
     stamp = answers[0].message.header.stamp
     newest = robot.see_several()
-    found = perception.find('the mugs', timeout=20.0, fresh=type(stamp)(sec=newest - 1))
-    assert found.stamp_s == newest - 1
+    detections = perception.find('the mugs', timeout=20.0, freshness=type(stamp)(sec=newest - 1))
+    assert detections.stamp_s == newest - 1
 
 
 @pytest.mark.parametrize(
@@ -127,30 +128,30 @@ def test_next_image_and_one_with_a_stamp(robot, perception):
         ({'instruction': 'sleep 60', 'timeout': 0.5}, 'no result within'),
     ],
 )
-def test_a_clear_no(perception, fields, says):
-    perception.find('the mugs', timeout=20.0)  # so that the node has been found
+def test_the_reason_why_there_is_no_answer(perception, fields, says):
+    perception.find('the mugs', timeout=20.0)  # waits until the node has been discovered
     with pytest.raises(PerceptionError, match=says):
         perception.find(**{'instruction': 'the mugs', 'timeout': 20.0, **fields})
 
 
 def test_freshness_is_checked_before_anything_is_sent(perception):
     with pytest.raises(ValueError, match="'newest', 'next' or a stamp"):
-        perception.find('the mugs', timeout=20.0, fresh='newer')
+        perception.find('the mugs', timeout=20.0, freshness='newer')
 
 
 def test_watch(robot, perception):
     results = perception.watch('the mugs', timeout=20.0)
-    with a_stream(robot):
+    with stream(robot):
         seen = [next(results) for _ in range(3)]
     results.close()
-    assert [found.stamp_s for found in seen] == sorted({found.stamp_s for found in seen})
-    assert {tuple(each.track_id for each in found) for found in seen} == {tuple(range(9))}
+    assert [detections.stamp_s for detections in seen] == sorted({detections.stamp_s for detections in seen})
+    assert {tuple(each.track_id for each in detections) for detections in seen} == {tuple(range(9))}
     perception.stop()
     while robot.status()['instruction']:
         pass
 
 
-def test_watch_says_what_goes_wrong(robot, perception):
+def test_watch_raises_errors_and_timeouts(robot, perception):
     robot.nodes[0].expected = 'Traceback'
     results = perception.watch('fail on purpose', timeout=20.0)
     with pytest.raises(PerceptionError, match='RuntimeError: on purpose'):
@@ -171,7 +172,7 @@ def test_watch_says_what_goes_wrong(robot, perception):
     ids=['find one', 'watch a stream', 'pick loop'],
 )
 def test_examples(robot, arguments, says):
-    with a_stream(robot, depth_image()):
+    with stream(robot, depth_image()):
         done = subprocess.run(
             [sys.executable, EXAMPLES / arguments[0], *arguments[1:]],
             capture_output=True,
@@ -183,7 +184,7 @@ def test_examples(robot, arguments, says):
 
 
 def test_twenty_clients_at_once(robot, perception, capfd):
-    """Each gets the answer to its own question."""
+    """Each receives the answer to its own goal."""
     answers = {}
     clients = [Perception() for _ in range(20)]
 
@@ -201,7 +202,7 @@ def test_twenty_clients_at_once(robot, perception, capfd):
     assert 'WARN' not in capfd.readouterr().err
 
 
-def test_closing_ends_questions_of_other_threads(robot, perception):
+def test_closing_ends_calls_in_other_threads(robot, perception):
     refused = []
 
     def ask():
@@ -217,10 +218,10 @@ def test_closing_ends_questions_of_other_threads(robot, perception):
     perception.close()
     asking.join(10)
     assert refused == ['the client was closed']
-    robot.wait(lambda: int(robot.status()['goals_canceled']) == before + 1)  # the node does not work on in vain
+    robot.wait(lambda: int(robot.status()['goals_canceled']) == before + 1)  # the node stops computing the answer
 
 
-def test_there_is_no_such_node(robot, monkeypatch):
+def test_missing_node(robot, monkeypatch):
     monkeypatch.setenv('ROS_DOMAIN_ID', str(robot.domain_id))
     start = time.monotonic()
     with Perception(node='nobody') as perception, pytest.raises(PerceptionError, match='there is no node /nobody'):
