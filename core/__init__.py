@@ -1,11 +1,16 @@
 """InstructSAM in PyTorch: the model, its checkpoints and the engine. Knows nothing of ROS.
 
-`InstructSAM` and the errors are reachable from here; torch is imported with the first of them that needs it.
+`InstructSAM` and the errors can be imported from here. Importing `InstructSAM` imports torch, which takes seconds;
+importing anything else from here does not.
 """
 
-import os
+from typing import TYPE_CHECKING, Any
 
 from instructsam.core.errors import CancelledError, ImageError, InstructionError, InstructSAMError, ModelError
+from instructsam.core.threads import configure_threads
+
+if TYPE_CHECKING:
+    from instructsam.core.engine import InstructSAM
 
 __all__ = [
     'DEFAULT_MODEL',
@@ -20,14 +25,11 @@ __all__ = [
 DEFAULT_MODEL = 'tabletop'
 
 
-def __getattr__(name):
-    if name == 'InstructSAM':
-        # Read when torch loads its thread pool: threads that wait for each other shall soon sleep. By default they spin
-        # for milliseconds, and where other processes want the cores, as on any robot, they spin against the one that
-        # they wait for, which makes answers several times slower (test/bench/bench_busy_cores.py).
-        if 'OMP_WAIT_POLICY' not in os.environ:
-            os.environ.setdefault('GOMP_SPINCOUNT', '10000')
-        from instructsam.core.engine import InstructSAM
+def __getattr__(name: str) -> Any:
+    """Import `InstructSAM` on first use (PEP 562)."""
+    if name != 'InstructSAM':
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    configure_threads()  # has an effect only before torch is imported, which the next line does
+    from instructsam.core.engine import InstructSAM  # noqa: PLC0415
 
-        return InstructSAM
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return InstructSAM

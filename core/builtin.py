@@ -1,20 +1,26 @@
-"""What ships inside: a small trained model that can be named without a folder, and the published configuration."""
+"""Models shipped with the package: a small trained one that can be loaded by name."""
+
+from __future__ import annotations
 
 from pathlib import Path
 
 from instructsam.core.model import checkpoint
-from instructsam.core.model.config import ModelConfig
 
 FOLDER = Path(__file__).parent / 'pretrained'
 MODELS = {'tabletop': FOLDER / 'tabletop'}
 WARNING = 'built-in model: it has seen rendered tables only'
 
 
-def folder(name):
-    """The folder of a built-in model, a local folder, or a hub id. Raises ModelError."""
-    return MODELS[name] if name in MODELS else checkpoint.resolve(name)
+def folder(name: str | Path) -> Path:
+    """Return the folder of a built-in model, of a local model folder or of a hub id.
+
+    Raises ModelError if `name` is none of these, or if the hub cannot be reached.
+    """
+    if isinstance(name, str) and name in MODELS:
+        return MODELS[name]
+    return checkpoint.resolve(name)
 
 
-def published_config():
-    """The configuration of the published InstructSAM-2B (2.62 B parameters)."""
-    return ModelConfig.from_folder(FOLDER / 'instructsam_2b')
+def warning(name: object) -> str:
+    """Return the human-readable warning about the limits of a built-in model; empty for any other model."""
+    return WARNING if name in MODELS else ''

@@ -1,32 +1,33 @@
-"""The engine: `encode` an image once, `segment` it with any number of instructions."""
+"""The engine: `encode` an image once, then `segment` it with any number of instructions."""
 
-import logging
+from __future__ import annotations
+
 import time
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from transformers import AutoTokenizer, GenerationConfig
 
 from instructsam.core import builtin
-from instructsam.core.errors import CancelledError, ImageError, InstructionError, ModelError
+from instructsam.core.errors import ImageError, InstructionError, ModelError
 from instructsam.core.model import checkpoint
-from instructsam.core.model.grounding import ImageFeatures, resize_masks
-from instructsam.core.model.preprocess import QwenPreprocessor, sam_pixels, to_chw
+from instructsam.core.model.device import resolve_device, resolve_dtype
+from instructsam.core.model.grounding import Detections, ImageFeatures, resize_masks
+from instructsam.core.model.instructsam import InstructSAMModel, VisualFeatures
+from instructsam.core.model.preprocess import Grid, QwenPreprocessor, sam_pixels, to_chw
 from instructsam.core.model.prompt import Prompter, check_instruction
-from instructsam.core.model.sequence import Prefix, Sequence, encode_prefix
-from instructsam.core.modes import MODES
+from instructsam.core.model.sequence import ForwardPass, Group, Prefix, TokenSequence, encode_prefix
+from instructsam.core.model.tokenizer import load_prompter
+from instructsam.core.modes import DUPLICATE_IOU, MODES
 from instructsam.core.result import Instance, Result
 from instructsam.core.rle import Rle
+from instructsam.core.step_timer import StepTimer
 
-logger = logging.getLogger(__name__)
-
-GROUPS_PER_CALL = 4  # phrases that share one detector call; bounds its memory
-MAX_ANSWER_TOKENS = 4096  # of a forced answer
-DUPLICATE_IOU = 0.8
-DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
+GROUPS_PER_CALL = 4  # number of phrases that share one detector call; bounds its memory
+MAX_ANSWER_TOKENS = 4096  # longest forced answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,25 +38,55 @@ class EncodedImage:
     width: int  # px
     features: ImageFeatures  # for SAM3
     prefix: Prefix  # for the language model
-    timings_ms: dict[str, float]  # image_encoders, prefill
-    engine: object  # the engine that encoded it
+    timings_ms: dict[str, float]  # steps image_encoders and prefill
+    engine: InstructSAM  # the engine that encoded it
+
+
+class SlotMasks(NamedTuple):
+    """The detector's output for the K slots of one phrase."""
+
+    logits: torch.Tensor  # [K, h, w] mask logits
+    scores: torch.Tensor  # [K], 0 to 1
 
 
 class InstructSAM:
-    """Instruction-driven instance segmentation on one model.
+    """Instruction-driven instance segmentation with one model.
 
-    Re-entrant: no call leaves anything on the model, so several threads may use one engine.
+    Re-entrant: no call leaves state on the model, so several threads may share one engine.
 
         engine = InstructSAM.from_pretrained('path/to/checkpoint')
-        frame = engine.encode(image)                    # [H, W, 3] uint8 RGB
-        result = engine.segment(frame, 'the mugs left of the kettle')
+        encoded = engine.encode(image)                  # [H, W, 3] uint8 RGB
+        result = engine.segment(encoded, 'the mugs left of the kettle')
         for instance in result.instances:
             instance.mask.decode(), instance.score      # [H, W] bool, 0 to 1
     """
 
-    def __init__(self, model, prompter, preprocessor, stop_ids, *, name='', mode='consistent', folder=None, warning=''):
+    def __init__(
+        self,
+        model: InstructSAMModel,
+        prompter: Prompter,
+        preprocessor: QwenPreprocessor,
+        stop_ids: Iterable[int],
+        *,
+        name: str = '',
+        mode: str = 'consistent',
+        folder: Path | None = None,
+        warning: str = '',
+    ):
+        """Assemble an engine from its parts; see `from_pretrained`.
+
+        Args:
+            model: The network.
+            prompter: Its tokenizer and chat template.
+            preprocessor: Qwen's image preprocessing.
+            stop_ids: Ids of the tokens that end an answer.
+            name: Name of the model, for display.
+            mode: One of `core.modes.MODES`.
+            folder: The model folder, whose small files `save_pretrained` copies.
+            warning: Human-readable limits of the model; part of every result.
+        """
         if mode not in MODES:
-            raise ModelError(f'mode is one of {", ".join(MODES)}, got {mode!r}')
+            raise ModelError(f'mode must be one of {", ".join(MODES)}, got {mode!r}')
         self.model = model
         self.prompter = prompter
         self.preprocessor = preprocessor
@@ -63,242 +94,239 @@ class InstructSAM:
         self.name = name
         self.mode = mode
         self.folder = folder
-        self.warning = warning  # for a person; goes with every result
+        self.warning = warning
 
     @classmethod
-    def from_pretrained(cls, name, device='auto', dtype='auto', mode='consistent'):
-        """Loads a built-in model, a model folder or a hub id.
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        device: str | torch.device = 'auto',
+        dtype: str | torch.dtype = 'auto',
+        mode: str = 'consistent',
+    ) -> InstructSAM:
+        """Load a built-in model, a model folder or a hub id.
 
-        device: auto (CUDA where there is one, else CPU) or a torch device; dtype: auto (bfloat16 on CUDA, float16 where
-        the GPU lacks it, float32 on CPU), float32, bfloat16 or float16; mode: consistent (as trained), reference (as
-        the authors' inference code runs it) or causal (for ablation), see README. Raises ModelError with a message for
-        a person.
+        Args:
+            name: 'tabletop', the path of a folder, or a hub id (owner/name).
+            device: auto (CUDA if there is one, else CPU) or a torch device.
+            dtype: auto (bfloat16 on CUDA, float16 if the GPU lacks it, float32 on CPU), float32, bfloat16 or float16.
+            mode: consistent (as trained), reference (as in the authors' inference code) or causal (for ablation);
+                see README.
+
+        Raises:
+            ModelError: The model cannot be loaded; the message is human-readable.
         """
         if mode not in MODES:
-            raise ModelError(f'mode is one of {", ".join(MODES)}, got {mode!r}')
-        device = _device(device)
-        dtype = _dtype(dtype, device)
+            raise ModelError(f'mode must be one of {", ".join(MODES)}, got {mode!r}')
+        device = resolve_device(device)
         folder = builtin.folder(name)
-        model = checkpoint.load(folder, device, dtype)
-        warning = builtin.WARNING if name in builtin.MODELS else ''
+        model = checkpoint.load(folder, device, resolve_dtype(dtype, device))
         prompter, stop_ids = load_prompter(folder, model.config)
         preprocessor = QwenPreprocessor.from_folder(folder)
+        warning = builtin.warning(name)
         return cls(model, prompter, preprocessor, stop_ids, name=str(name), mode=mode, folder=folder, warning=warning)
 
-    def save_pretrained(self, folder):
-        """Writes a model folder that `from_pretrained` reads back bit for bit."""
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a model folder that `from_pretrained` reads back bit for bit."""
         checkpoint.save(self.model, folder, source=self.folder)
 
     @property
-    def device(self):
+    def device(self) -> torch.device:
+        """Device of the weights."""
         return self.model.device
 
     @torch.inference_mode()
-    def encode(self, image, *, cancelled=None):
-        """Runs both image encoders and the image's part of the language model, once for all instructions.
+    def encode(
+        self, image: np.ndarray[Any, Any] | torch.Tensor, *, cancelled: Callable[[], bool] | None = None
+    ) -> EncodedImage:
+        """Run both image encoders and the language model up to the end of the image, once for all instructions.
 
-        image: [H, W, 3] uint8 RGB, numpy or torch. Returns a EncodedImage. Raises ImageError, or
-        CancelledError where `cancelled()`
-        turned true on the way.
+        Args:
+            image: [H, W, 3] uint8 RGB, numpy or torch.
+            cancelled: Checked between steps.
+
+        Raises:
+            ImageError: The image cannot be used.
+            CancelledError: `cancelled` returned true.
         """
-        clock = _StageTimer(self.device, cancelled)
+        timer = StepTimer(self.device, cancelled)
         chw = to_chw(image)
-        target = {'device': self.device, 'dtype': self.model.dtype}
-        with clock('image_encoders'):
-            features = self.model.grounding.encode(sam_pixels(chw, self.model.grounding.image_size, **target))
-            clock.check()
-            patches, grid = self.preprocessor(chw, **target)
-            visual = self.model.encode_image(patches, grid)
-        with clock('prefill'):
+        with timer.step('image_encoders'):
+            features = self._encode_for_sam3(chw)
+            timer.check()
+            visual, grid = self._encode_for_qwen(chw)
+        with timer.step('prefill'):
             prefix, _ = encode_prefix(self.model, self.prompter, self.mode, visual, grid)
-        return EncodedImage(chw.shape[1], chw.shape[2], features, prefix, clock.timings_ms, self)
+        return EncodedImage(chw.shape[1], chw.shape[2], features, prefix, timer.timings_ms, self)
 
     @torch.inference_mode()
     def segment(
         self,
-        frame,
-        instruction,
+        encoded: EncodedImage,
+        instruction: str,
         *,
-        score_threshold=0.5,
-        answer=None,
-        max_new_tokens=256,
-        time_budget_s=None,
-        suppress_duplicates=True,
-        cancelled=None,
-    ):
-        """Finds what `instruction` names in `frame`.
+        score_threshold: float = 0.5,
+        answer: str | Sequence[int] | None = None,
+        max_new_tokens: int = 256,
+        time_budget_s: float | None = None,
+        suppress_duplicates: bool = True,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Result:
+        """Find the objects that `instruction` names.
 
-        score_threshold: instances score above it. answer: skips decoding and takes this answer instead, text in the
-        model's notation (`<|object_ref_start|>phrase<|object_ref_end|>, ...`) or token ids (see `answer_for`).
-        max_new_tokens, time_budget_s: where the decoding of an answer ends at the latest; the phrases complete by then
-        count. suppress_duplicates: of masks that overlap by more than 0.8 IoU only the best scored stays.
-        cancelled: asked between steps; where it returns true, CancelledError is raised.
+        Args:
+            encoded: The image, from this engine's `encode`.
+            instruction: What to look for.
+            score_threshold: Instances must score above it, 0 to 1.
+            answer: Skip decoding and use this answer instead: text in the model's notation
+                (`<|object_ref_start|>phrase<|object_ref_end|>, ...`) or token ids (see `answer_for`).
+            max_new_tokens: Limit of the decoded answer. Phrases that are complete by then count.
+            time_budget_s: Time after which decoding ends. Phrases that are complete by then count.
+            suppress_duplicates: Of masks that overlap by more than DUPLICATE_IOU keep only the best scored.
+            cancelled: Checked between steps.
 
-        Returns a Result. Raises InstructionError, ImageError (a frame of another engine), CancelledError.
+        Raises:
+            InstructionError: The instruction or the forced answer cannot be used.
+            ImageError: The image was encoded by another engine.
+            CancelledError: `cancelled` returned true.
         """
-        if not isinstance(frame, EncodedImage):
-            raise ImageError(f'segment takes a EncodedImage from encode(), got {type(frame).__name__}')
-        if frame.engine is not self:
-            raise ImageError('the frame was encoded by another engine. Encode it again with this one')
+        self._check_encoded(encoded)
         if not 0 <= score_threshold <= 1:
             raise ValueError(f'score_threshold is a probability from 0 to 1, got {score_threshold}')
         text = check_instruction(instruction)
-        clock = _StageTimer(self.device, cancelled, frame.timings_ms)
-        deadline = None if time_budget_s is None else time.monotonic() + time_budget_s
+        timer = StepTimer(self.device, cancelled, encoded.timings_ms)
+        deadline_s = None if time_budget_s is None else time.monotonic() + time_budget_s
 
-        sequence = self._sequence(frame.prefix)
-        with clock('prefill'):
-            step = sequence.add_text(self.prompter.instruction_ids(text))
-        with clock('generation'):
+        sequence = self._new_sequence(encoded.prefix)
+        with timer.step('prefill'):
+            output = sequence.add_text(self.prompter.instruction_ids(text))
+        with timer.step('generation'):
             if answer is None:
-                reason = self._generate(sequence, step, max_new_tokens, deadline, clock)
+                finish_reason = self._generate(sequence, output, max_new_tokens, deadline_s, timer)
             else:
-                reason = 'forced'
+                finish_reason = 'forced'
                 sequence.add_answer(self._forced_ids(answer))
-        with clock('detector'):
-            detected = self._detect(frame.features, sequence.groups, clock)
-        with clock('masks'):
+        with timer.step('detector'):
+            detected = self._detect(encoded.features, sequence.groups, timer)
+        with timer.step('masks'):
             phrases = tuple(self.prompter.text(group.text_ids) for group in sequence.groups)
-            instances = self._instances(detected, phrases, frame, score_threshold, clock)
+            instances = self._instances(detected, phrases, encoded, score_threshold, timer)
             if suppress_duplicates:
                 instances = mask_nms(instances)
         return Result(
             instruction=instruction,
             answer=self.prompter.text(sequence.answer_ids),
-            height=frame.height,
-            width=frame.width,
+            height=encoded.height,
+            width=encoded.width,
             instances=tuple(instances),
             phrases=phrases,
-            finish_reason=reason,
+            finish_reason=finish_reason,
             warning=self.warning,
-            timings_ms=clock.timings_ms,
+            timings_ms=timer.timings_ms,
         )
 
-    def answer_for(self, phrases):
-        """Token ids of the answer that names `phrases`, for `segment(answer=...)`: a caller that knows the phrase pays
-        no decoding. Special tokens in a phrase are plain text. Raises InstructionError for an unusable phrase.
+    def answer_for(self, phrases: Iterable[str]) -> list[int]:
+        """Return the token ids of the answer that names `phrases`, for `segment(answer=...)`.
+
+        A caller that knows the phrases saves the decoding. Special tokens in a phrase are plain text. Raises
+        InstructionError for an unusable phrase.
         """
         return self.prompter.phrases_answer_ids(phrases)
 
-    def _sequence(self, prefix):
-        return Sequence(self.model, prefix)
+    def _encode_for_sam3(self, chw: torch.Tensor) -> ImageFeatures:
+        grounding = self.model.grounding
+        return grounding.encode(sam_pixels(chw, grounding.image_size, self.device, self.model.dtype))
 
-    def _forced_ids(self, answer):
+    def _encode_for_qwen(self, chw: torch.Tensor) -> tuple[VisualFeatures, Grid]:
+        patches, grid = self.preprocessor(chw, self.device, self.model.dtype)
+        return self.model.encode_image(patches, grid), grid
+
+    def _check_encoded(self, encoded: object) -> None:
+        if not isinstance(encoded, EncodedImage):
+            raise ImageError(f'segment takes an EncodedImage from encode(), got {type(encoded).__name__}')
+        if encoded.engine is not self:
+            raise ImageError('the image was encoded by another engine. Encode it again with this one')
+
+    def _new_sequence(self, prefix: Prefix) -> TokenSequence:
+        return TokenSequence(self.model, prefix)
+
+    def _forced_ids(self, answer: str | Sequence[int]) -> list[int]:
+        """Return the token ids of a forced answer. Raises InstructionError if they are too many or unknown."""
         ids = self.prompter.answer_ids(answer) if isinstance(answer, str) else list(answer)
-        vocabulary = self.model.config.qwen.text_config.vocab_size
+        vocabulary: int = self.model.config.qwen.text_config.vocab_size
         if not ids or len(ids) > MAX_ANSWER_TOKENS or not all(0 <= token < vocabulary for token in ids):
             raise InstructionError(
                 f'a forced answer has 1 to {MAX_ANSWER_TOKENS} tokens of the vocabulary, got {len(ids)} tokens'
             )
         return ids
 
-    def _generate(self, sequence, step, max_new_tokens, deadline, clock):
-        """Greedy decoding until the answer ends or a budget does; returns which. The last token is not fed back."""
+    def _generate(
+        self,
+        sequence: TokenSequence,
+        output: ForwardPass,
+        max_new_tokens: int,
+        deadline_s: float | None,
+        timer: StepTimer,
+    ) -> str:
+        """Decode greedily until the answer or a budget ends; return the finish reason.
+
+        The last token is not fed back.
+        """
         for _ in range(max_new_tokens):
-            clock.check()
-            if deadline is not None and time.monotonic() > deadline:
+            timer.check()
+            if deadline_s is not None and time.monotonic() > deadline_s:
                 return 'time_budget'
-            token = int(self.model.token_logits(step.hidden[:, -1]).argmax())
+            token = int(self.model.token_logits(output.hidden[:, -1]).argmax())
             if token in self.stop_ids:
                 return 'stop'
-            step = sequence.add_answer([token])
+            output = sequence.add_answer([token])
         return 'token_budget'
 
-    def _detect(self, features, groups, clock):
-        """Mask logits [K, h, w] and scores [K] of every group."""
-        detected = []
+    def _detect(self, features: ImageFeatures, groups: Sequence[Group], timer: StepTimer) -> list[SlotMasks]:
+        """Run the detector on every group, a few groups at a time."""
+        detected: list[SlotMasks] = []
         for start in range(0, len(groups), GROUPS_PER_CALL):
-            clock.check()
-            detected += zip(*self._find(features, groups[start : start + GROUPS_PER_CALL]), strict=True)
+            timer.check()
+            detected += self._detect_groups(features, groups[start : start + GROUPS_PER_CALL])
         return detected
 
-    def _find(self, features, groups):
-        """One detector call: mask logits [G, K, h, w] and scores [G, K]."""
+    def _detect_groups(self, features: ImageFeatures, groups: Sequence[Group]) -> list[SlotMasks]:
+        """Run the detector once on all of `groups`."""
         queries = self.model.slot_queries(torch.stack([group.hidden for group in groups]))
         text, text_mask = self.model.phrase_conditioning([group.phrase_ids for group in groups], self.mode)
-        output = self.model.grounding(features, queries, text, text_mask)
-        return output.mask_logits, output.logits.float().sigmoid()
+        output: Detections = self.model.grounding(features, queries, text, text_mask)
+        return [SlotMasks(*slots) for slots in zip(output.mask_logits, output.logits.float().sigmoid(), strict=True)]
 
-    def _instances(self, detected, phrases, frame, threshold, clock):
-        """Instances above the threshold whose mask has a pixel, best first; one full-size mask at a time."""
-        instances = []
-        for group, (masks, scores) in enumerate(detected):
-            for slot in (scores > threshold).nonzero().flatten().tolist():
-                clock.check()
-                mask = resize_masks(masks[slot][None], frame.height, frame.width)[0] > 0
+    def _instances(
+        self,
+        detected: Sequence[SlotMasks],
+        phrases: Sequence[str],
+        encoded: EncodedImage,
+        threshold: float,
+        timer: StepTimer,
+    ) -> list[Instance]:
+        """Return the instances above the threshold whose mask is not empty, best first.
+
+        Only one full-size mask is in memory at a time.
+        """
+        instances: list[Instance] = []
+        for group, (logits, scores) in enumerate(detected):
+            for slot in torch.nonzero(scores > threshold).flatten().tolist():
+                timer.check()
+                mask = resize_masks(logits[slot][None], encoded.height, encoded.width)[0] > 0
                 rle = Rle.encode(mask.cpu().numpy())
                 if rle.area:
                     instances.append(Instance(rle, float(scores[slot]), phrases[group], slot, group))
         return sorted(instances, key=lambda instance: -instance.score)
 
 
-def mask_nms(instances, iou=DUPLICATE_IOU):
-    """Of `instances`, best first, those that overlap no better one by more than `iou` (mask IoU)."""
-    kept = []
+def mask_nms(instances: Iterable[Instance], iou: float = DUPLICATE_IOU) -> list[Instance]:
+    """Greedy non-maximum suppression by mask IoU.
+
+    `instances` are sorted, best first; one is dropped if its mask overlaps a kept one by more than `iou`.
+    """
+    kept: list[Instance] = []
     for instance in instances:
         if not (instance.mask.iou([other.mask for other in kept]) > iou).any():
             kept.append(instance)
     return kept
-
-
-class _StageTimer:
-    """Times stages in ms (waiting for the device) and asks between them whether the caller still wants the result."""
-
-    def __init__(self, device, cancelled, timings_ms=None):
-        self._wait = partial(torch.cuda.synchronize, device) if device.type == 'cuda' else lambda: None
-        self._cancelled = cancelled
-        self.timings_ms = dict(timings_ms or {})
-
-    def check(self):
-        if self._cancelled is not None and self._cancelled():
-            raise CancelledError('the caller no longer wants this result')
-
-    @contextmanager
-    def __call__(self, stage):
-        self.check()
-        start = time.perf_counter()
-        yield
-        self._wait()
-        self.timings_ms[stage] = self.timings_ms.get(stage, 0.0) + (time.perf_counter() - start) * 1e3
-
-
-def _device(device):
-    if str(device) == 'auto':
-        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
-        raise ModelError(f'the device {str(device)!r} cannot be used: {error}'.splitlines()[0]) from error
-    return found
-
-
-def _dtype(dtype, device):
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype == 'auto':
-        if device.type != 'cuda':
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
-    if dtype not in DTYPES:
-        raise ModelError(f'dtype is auto, {", ".join(DTYPES)}, got {dtype!r}')
-    return DTYPES[dtype]
-
-
-def load_prompter(folder, config):
-    """The Prompter and the ids that end an answer."""
-    folder = Path(folder)
-    if not any((folder / name).is_file() for name in ('tokenizer.json', 'vocab.json')):
-        raise ModelError(f'{folder} holds no tokenizer (tokenizer.json)')
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # transformers raises many kinds here
-        raise ModelError(f'{folder} holds a tokenizer that cannot be read: {error}') from error
-    stop = {tokenizer.eos_token_id}
-    if (folder / 'generation_config.json').is_file():
-        ends = GenerationConfig.from_pretrained(folder).eos_token_id
-        stop.update(ends if isinstance(ends, list) else [ends])
-    stop.discard(None)
-    if not stop:
-        raise ModelError(f'{folder} does not say which token ends an answer (eos_token_id)')
-    return Prompter(tokenizer, config.tokens), stop

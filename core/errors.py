@@ -1,16 +1,29 @@
-"""The errors that a caller can do something about; each message says what was wrong and what to do."""
+"""Exceptions of the packages that a caller can act on.
+
+Every exception class of instructsam.core, instructsam.train and instructsam_ros derives from `InstructSAMError`. A
+message says what is wrong, what was expected and what to do; it does not end with a full stop, so that callers can
+embed it.
+
+    InstructSAMError
+    ├── ModelError          loading a model
+    ├── ImageError          InstructSAM.encode, reading image files
+    ├── InstructionError    InstructSAM.segment
+    ├── GeometryError       locating an object in a depth image
+    ├── CancelledError      `cancelled` returned true
+    └── DataError           reading data sets
+"""
 
 
 class InstructSAMError(Exception):
-    """Base of every error below, for callers that treat them alike."""
+    """Base class, for callers that handle all of them alike."""
 
 
 class ModelError(InstructSAMError):
-    """The model could not be found, read or built (missing files, wrong tensors, another architecture)."""
+    """The model cannot be found, read or built (missing files, wrong tensors, another architecture)."""
 
 
 class ImageError(InstructSAMError, ValueError):
-    """The image cannot be used (wrong type, shape or an extreme aspect ratio)."""
+    """The image cannot be used (wrong type or shape, or an extreme aspect ratio)."""
 
 
 class InstructionError(InstructSAMError, ValueError):
@@ -22,8 +35,8 @@ class GeometryError(InstructSAMError, ValueError):
 
 
 class CancelledError(InstructSAMError):
-    """The caller's `cancelled()` turned true before the result was ready."""
+    """The caller's `cancelled()` returned true before the result was ready."""
 
 
 class DataError(InstructSAMError, ValueError):
-    """A data set that cannot be used (missing, truncated or unknown files); the message names the file."""
+    """The data set cannot be used (missing, truncated or unknown files); the message names the file."""

@@ -1,30 +1,51 @@
-"""What a caller gets back: a `Result` with its instances, and the same as JSON."""
+"""Result of one instruction on one image: instances with masks, and the same as JSON."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from instructsam.core.rle import Rle
 
+if TYPE_CHECKING:
+    from instructsam.core.spatial.geometry import Geometry
+
 UNTRACKED = -1
-STAGES = ('image_encoders', 'prefill', 'generation', 'detector', 'masks')
+STEPS = ('image_encoders', 'prefill', 'generation', 'detector', 'masks')
+"""Keys of `Result.timings_ms`, in the order in which the engine runs them."""
 
 
 @dataclass(frozen=True)
 class Instance:
     """One object. Immutable; the full-resolution mask is kept as run lengths only."""
 
-    mask: Rle  # at the source image's size; mask.decode() gives [H, W] bool
+    mask: Rle  # at the source image's size; mask.decode() returns [H, W] bool
     score: float  # sigmoid of SAM3's dot-product scoring logit, 0 to 1
-    phrase: str  # the noun phrase of the answer that this object belongs to
+    phrase: str  # noun phrase of the answer that the object belongs to
     slot: int  # index of the query in the bank, 0 to K - 1
     group: int = 0  # index of the phrase in the answer
-    geometry: object = None  # a geometry.Geometry where depth was measured
-    geometry_message: str = ''  # for a person: why it could not be, though there was a depth image
-    track_id: int = UNTRACKED  # the same for the same object over time, see tracking.Tracker
+    geometry: Geometry | None = None  # position and size, if the object was located in a depth image
+    geometry_message: str = ''  # human-readable reason why it could not be located, if there was a depth image
+    track_id: int = UNTRACKED  # stays the same for one object over time, see spatial.tracking.Tracker
 
     @property
-    def box(self):
+    def box(self) -> tuple[int, int, int, int]:
         """Tight box of the mask, (x0, y0, x1, y1) px of the source image, x1 and y1 exclusive."""
         return self.mask.box
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a dict of plain types; the mask as COCO's compressed RLE, the box as [x0, y0, x1, y1] px."""
+        document: dict[str, Any] = {
+            'score': round(self.score, 6),
+            'box': list(self.box),
+            'phrase': self.phrase,
+            'slot': self.slot,
+            'group': self.group,
+            'segmentation': self.mask.to_coco(),
+        }
+        if self.geometry is not None:
+            document['geometry'] = self.geometry.to_json()
+        return document
 
 
 @dataclass(frozen=True)
@@ -32,22 +53,22 @@ class Result:
     """The answer to one instruction on one image."""
 
     instruction: str
-    answer: str  # the language model's text, tags removed
+    answer: str  # the language model's text without tags
     height: int  # source image, px
     width: int  # source image, px
     instances: tuple[Instance, ...]  # highest score first
-    phrases: tuple[str, ...] = ()  # one a group, in the order of the answer
+    phrases: tuple[str, ...] = ()  # one per group, in the order of the answer
     finish_reason: str = 'stop'  # stop | token_budget | time_budget | forced
-    warning: str = ''  # for a person; what the model is not made for
-    timings_ms: dict[str, float] = field(default_factory=dict)  # keys: STAGES
+    warning: str = ''  # human-readable limits of the model
+    timings_ms: dict[str, float] = field(default_factory=dict[str, float])  # keys: STEPS
 
     @property
-    def status(self):
-        """'ok' where an object was found, 'no_target' where nothing matches."""
+    def status(self) -> str:
+        """'ok' if an object was found, 'no_target' if nothing matches."""
         return 'ok' if self.instances else 'no_target'
 
-    def to_json(self):
-        """A dict of plain types; masks as COCO's compressed RLE, boxes as [x0, y0, x1, y1] px."""
+    def to_json(self) -> dict[str, Any]:
+        """Return a dict of plain types; see `Instance.to_json`."""
         return {
             'status': self.status,
             'instruction': self.instruction,
@@ -57,17 +78,6 @@ class Result:
             'warning': self.warning,
             'height': self.height,
             'width': self.width,
-            'instances': [
-                {
-                    'score': round(instance.score, 6),
-                    'box': list(instance.box),
-                    'phrase': instance.phrase,
-                    'slot': instance.slot,
-                    'group': instance.group,
-                    'segmentation': instance.mask.to_coco(),
-                    **({'geometry': instance.geometry.to_json()} if instance.geometry is not None else {}),
-                }
-                for instance in self.instances
-            ],
-            'timings_ms': {stage: round(ms, 3) for stage, ms in self.timings_ms.items()},
+            'instances': [instance.to_json() for instance in self.instances],
+            'timings_ms': {step: round(ms, 3) for step, ms in self.timings_ms.items()},
         }

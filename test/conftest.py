@@ -1,23 +1,33 @@
-"""For every test."""
+"""Fixtures of all tests."""
+
+from __future__ import annotations
 
 import os
 import random
 import signal
 import socket
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-# A shell that starts the tests in the background lets them ignore SIGINT, and what they start would inherit that.
+if TYPE_CHECKING:
+    from instructsam.core import InstructSAM
+
+sys.path.insert(0, str(Path(__file__).parent / 'support'))
+
+# A shell that starts the tests in the background makes them ignore SIGINT, and child processes would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _free_domain():
-    """A random ROS_DOMAIN_ID that no other test of this machine has meanwhile, whichever process it runs in."""
+def _free_domain() -> Iterator[int]:
+    """Yield a random ROS_DOMAIN_ID that is reserved until the test ends, against all test processes of this machine."""
     while True:
         number = random.randrange(1, 102)
-        with socket.socket() as reservation:  # TCP has no use for the port that DDS listens on by UDP
+        with socket.socket() as reservation:  # TCP, because DDS listens on the port of this number by UDP
             try:
                 reservation.bind(('127.0.0.1', 7400 + 250 * number))
             except OSError:
@@ -33,25 +43,25 @@ DATA = Path(__file__).parent / 'data'
 
 
 @pytest.fixture(scope='session')
-def reference():
-    """Folder of the recordings: $INSTRUCTSAM_REFERENCE, or the copy in the repository (see its README)."""
+def reference() -> Path:
+    """Folder of the reference recordings: $INSTRUCTSAM_REFERENCE, or the copy in the repository (see its README)."""
     return Path(os.environ.get('INSTRUCTSAM_REFERENCE', DATA / 'reference'))
 
 
 @pytest.fixture(scope='session')
-def checkpoint(reference):
-    """A tiny checkpoint of the published form with random weights."""
+def checkpoint(reference: Path) -> Path:
+    """Folder of a tiny checkpoint in the published format, with random weights."""
     return reference / 'checkpoint'
 
 
 @pytest.fixture(scope='session')
-def load_engine(checkpoint):
-    """load_engine(mode): an engine on the tiny checkpoint, loaded once a mode."""
+def load_engine(checkpoint: Path) -> Callable[..., InstructSAM]:
+    """load_engine(mode): an engine on the tiny checkpoint; each mode is loaded once."""
     from instructsam.core import InstructSAM
 
-    engines = {}
+    engines: dict[str, InstructSAM] = {}
 
-    def load(mode='consistent'):
+    def load(mode: str = 'consistent') -> InstructSAM:
         if mode not in engines:
             engines[mode] = InstructSAM.from_pretrained(checkpoint, device='cpu', dtype='float32', mode=mode)
         return engines[mode]
@@ -60,13 +70,14 @@ def load_engine(checkpoint):
 
 
 @pytest.fixture(scope='session')
-def engine(load_engine):
+def engine(load_engine: Callable[..., InstructSAM]) -> InstructSAM:
+    """An engine on the tiny checkpoint in mode consistent."""
     return load_engine('consistent')
 
 
 @pytest.fixture(scope='session')
-def picture():
-    """[120, 160, 3] uint8 RGB: smooth colours with a few shapes, the same every time."""
+def picture() -> np.ndarray:
+    """[120, 160, 3] uint8 RGB: smooth colours with a few shapes, always the same."""
     y, x = np.mgrid[:120, :160]
     image = np.stack([x * 255 // 159, y * 255 // 119, (x + y) % 256], axis=-1).astype(np.uint8)
     image[30:70, 40:90] = (200, 30, 40)

@@ -1,10 +1,14 @@
-"""Model folders: finding them, reading their tensors (safetensors only), writing them back."""
+"""Model folders: locating them, reading their tensors (safetensors only) and writing them."""
+
+from __future__ import annotations
 
 import json
 import os
 import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -19,15 +23,17 @@ from instructsam.core.model.config import ModelConfig
 from instructsam.core.model.instructsam import InstructSAMModel
 
 SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
-ADAPTER, ADAPTER_CONFIG = 'adapter_model.safetensors', 'adapter_config.json'  # peft's, of LoRA matrices
-LISTED = 20  # tensor names that an error lists per kind
-REOPEN_BYTES = 256 << 20
+ADAPTER, ADAPTER_CONFIG = 'adapter_model.safetensors', 'adapter_config.json'  # peft's names for LoRA matrices
+MAX_LISTED = 20  # tensor names per problem in an error message
+REOPEN_BYTES = 256 << 20  # bytes read from a memory-mapped file before it is reopened
 _SMALL_FILES = ('*.json', '*.jinja', '*.txt', '*.model')
-_OF_WEIGHTS = (INDEX, ADAPTER_CONFIG, 'trainer_state.json')  # small files that tell of the weights beside them
+_ABOUT_WEIGHTS = (INDEX, ADAPTER_CONFIG, 'trainer_state.json')  # small files that describe the weights next to them
+
+Shapes = dict[str, tuple[int, ...]]
 
 
-def resolve(name):
-    """The folder of `name`: a local folder, or a hub id whose files are fetched (and cached) first.
+def resolve(name: str | Path) -> Path:
+    """Return the folder of `name`: a local folder, or a hub id whose files are downloaded (and cached) first.
 
     Raises ModelError if it is neither, or if the hub cannot be reached.
     """
@@ -52,75 +58,83 @@ def resolve(name):
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise ModelError(
-            f'there is no folder {name!r}, and the hub cannot be reached to fetch the model of that id. '
+            f'there is no folder {name!r}, and the hub cannot be reached to download the model of that id. '
             'Check the path or the network, or give the folder of a copy'
         ) from error
 
 
-def load(folder, device, dtype, base_only=False):
-    """The model in `folder` with its weights on `device`, in `dtype` (None: as stored). Returns InstructSAMModel.
+def load(
+    folder: str | Path, device: torch.device | str, dtype: torch.dtype | None, *, base_only: bool = False
+) -> InstructSAMModel:
+    """Load the model in `folder`, with frozen weights.
 
-    Weights are read a few tensors at a time, so that memory peaks little above their own size. base_only: without the
-    LoRA matrices beside them, which are an error otherwise. Raises ModelError: no weights, only pickles, an unreadable
-    file, unmerged LoRA matrices, or tensors that are missing, unexpected or of another shape.
+    Weights are read a few tensors at a time, so that memory peaks little above their own size.
+
+    Args:
+        folder: A model folder, with one file of weights or shards.
+        device: Device of the weights.
+        dtype: Precision of the weights; None: as stored.
+        base_only: Ignore LoRA matrices in the folder, which are an error otherwise.
+
+    Raises:
+        ModelError: There are no weights or only pickles, a file cannot be read, there are unmerged LoRA matrices, or
+            tensors are missing, unexpected or of another shape.
     """
     folder = Path(folder)
     if (folder / ADAPTER).exists() and not base_only:
         raise ModelError(f'{folder} holds unmerged LoRA matrices: run `instructsam train merge {folder} OUT`')
     config = ModelConfig.from_folder(folder)
     files = _weight_files(folder)
-    with init_empty_weights(include_buffers=False):  # the file brings the parameters, but not the tables
+    with init_empty_weights(include_buffers=False):  # parameters are in the file, buffers are not
         model = InstructSAMModel(config)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     _check(expected, _shapes(files), folder)
     for file in files:
         _read_into(model, file, device, dtype)
-    for name, buffer in model.named_buffers():  # small tables, never in the file
+    for name, buffer in model.named_buffers():
         _set(model, name, buffer.to(device))
     return model.requires_grad_(False)
 
 
-def save(model, folder, source=None):
-    """Writes a folder that `load` reads back bit for bit. See `save_tensors`."""
+def save(model: InstructSAMModel, folder: str | Path, source: str | Path | None = None) -> None:
+    """Write a folder that `load` reads back bit for bit. See `save_tensors`."""
     save_tensors(model.config, model.state_dict(), folder, source)
 
 
-def save_tensors(config, tensors, folder, source=None):
-    """Writes a model folder in the published layout.
+def save_tensors(
+    config: ModelConfig,
+    tensors: Mapping[str, torch.Tensor],
+    folder: str | Path,
+    source: str | Path | None = None,
+) -> None:
+    """Write a model folder in the published layout.
 
-    config: ModelConfig; tensors: the model's state_dict();
-    source: a model folder whose tokenizer, processor and template files are copied. SAM3's configuration is written to
-    sam3/, where config.json's mask_decoder_model then points. Each file appears whole or not at all.
+    SAM3's configuration is written to sam3/, and config.json's mask_decoder_model points there. Each file appears
+    complete or not at all.
+
+    Args:
+        config: The model's configuration.
+        tensors: The model's state_dict().
+        folder: Folder to write to; created if necessary.
+        source: A model folder whose tokenizer, processor and template files are copied.
     """
     folder = Path(folder)
     (folder / 'sam3').mkdir(parents=True, exist_ok=True)
     if source is not None and Path(source).resolve() != folder.resolve():
         for pattern in (*_SMALL_FILES, 'sam3/*.json'):
             for file in Path(source).glob(pattern):
-                if file.name not in _OF_WEIGHTS:
+                if file.name not in _ABOUT_WEIGHTS:
                     shutil.copyfile(file, folder / file.relative_to(source))
     raw = {**config.raw, 'mask_decoder_model': 'sam3', 'mm_mask_decoder': 'sam3'}
     sam3 = {'model_type': 'sam3_video', 'detector_config': config.sam3.to_dict()}
     _write(folder / 'config.json', lambda path: path.write_text(json.dumps(raw, indent=1)))
     _write(folder / 'sam3' / 'config.json', lambda path: path.write_text(json.dumps(sam3, indent=1)))
-    tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    _write(folder / SINGLE, lambda path: save_file(tensors, path, metadata={'format': 'pt'}))
+    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    _write(folder / SINGLE, lambda path: save_file(contiguous, path, metadata={'format': 'pt'}))
 
 
-def random_model(config, seed=0, dtype=torch.float32):
-    """A model with random weights: transformers' initialisation, the same for the same seed on every machine."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        default = torch.get_default_dtype()
-        torch.set_default_dtype(dtype)
-        try:
-            return InstructSAMModel(config).requires_grad_(False)
-        finally:
-            torch.set_default_dtype(default)
-
-
-def _weight_files(folder):
-    """The safetensors files of `folder`. Raises ModelError where there is nothing safe to read."""
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of `folder`. Raises ModelError if there is nothing safe to read."""
     index = folder / INDEX
     if index.is_file():
         try:
@@ -129,7 +143,7 @@ def _weight_files(folder):
             raise ModelError(f'{index} cannot be read: {error!r}') from error
         missing = sorted(shard for shard in shards if not (folder / shard).is_file())
         if missing:
-            raise ModelError(f'{index} names shards that are not there: {", ".join(missing)}. Copy them, too')
+            raise ModelError(f'{index} names shards that do not exist: {", ".join(missing)}. Copy them, too')
         return [folder / shard for shard in sorted(shards)]
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
@@ -137,47 +151,56 @@ def _weight_files(folder):
     if pickles:
         raise ModelError(
             f'{folder} holds weights as pickles only ({", ".join(pickles)}), which can run code and are never read. '
-            'Convert them to safetensors on a machine that you can lose'
+            'Convert them to safetensors on a machine that you can afford to lose'
         )
     raise ModelError(f'{folder} holds no weights: {SINGLE} (or {INDEX} with its shards) is missing')
 
 
 @contextmanager
-def _opened(file):
+def _opened(file: Path) -> Iterator[Any]:
     try:
         with safe_open(file, framework='pt') as tensors:
             yield tensors
     except (SafetensorError, OSError) as error:
-        raise ModelError(f'{file} is not a whole safetensors file ({error}). Copy or download it again') from error
+        raise ModelError(f'{file} is not a complete safetensors file ({error}). Copy or download it again') from error
 
 
-def _shapes(files):
-    shapes = {}
+def _shapes(files: Iterable[Path]) -> Shapes:
+    """Return the shape of every tensor in `files`, without reading the tensors."""
+    shapes: Shapes = {}
     for file in files:
         with _opened(file) as tensors:
-            shapes.update({name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()})
+            names = tensors.keys()
+            shapes.update({name: tuple(tensors.get_slice(name).get_shape()) for name in names})
     return shapes
 
 
-def _check(expected, found, folder):
-    missing = sorted(expected.keys() - found.keys())
-    unexpected = sorted(found.keys() - expected.keys())
-    shapes = [
-        f'{name} is {list(found[name])}, expected {list(shape)}'
-        for name, shape in sorted(expected.items())
-        if name in found and found[name] != shape
-    ]
-    lines = [
-        f'{len(names)} {kind}:\n  ' + '\n  '.join([*names[:LISTED], *(['...'] if len(names) > LISTED else [])])
-        for kind, names in (('missing', missing), ('unexpected', unexpected), ('of another shape', shapes))
-        if names
-    ]
+def _check(expected: Shapes, found: Shapes, folder: Path) -> None:
+    """Raise ModelError with a list of the tensors that are missing, unexpected or of another shape."""
+    problems = {
+        'missing': sorted(expected.keys() - found.keys()),
+        'unexpected': sorted(found.keys() - expected.keys()),
+        'of another shape': [
+            f'{name} is {list(found[name])}, expected {list(shape)}'
+            for name, shape in sorted(expected.items())
+            if name in found and found[name] != shape
+        ],
+    }
+    lines: list[str] = []
+    for problem, names in problems.items():
+        if names:
+            lines += [f'{len(names)} {problem}:', *(f'  {name}' for name in names[:MAX_LISTED])]
+        if len(names) > MAX_LISTED:
+            lines.append('  ...')
     if lines:
         raise ModelError(f'the tensors in {folder} do not fit its config.json.\n' + '\n'.join(lines))
 
 
-def _read_into(model, file, device, dtype):
-    """Copies tensors out of the memory-mapped file, reopening it now and then so that its pages are let go."""
+def _read_into(model: nn.Module, file: Path, device: torch.device | str, dtype: torch.dtype | None) -> None:
+    """Copy the tensors of a memory-mapped file into the model.
+
+    The file is reopened every REOPEN_BYTES so that the pages read so far are released.
+    """
     with _opened(file) as tensors:
         names = sorted(tensors.keys(), reverse=True)
     while names:
@@ -190,7 +213,8 @@ def _read_into(model, file, device, dtype):
                 _set(model, name, tensor.to(device=device, dtype=dtype or tensor.dtype, copy=True))
 
 
-def _set(model, name, tensor):
+def _set(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
+    """Replace the parameter or buffer `name` by `tensor`."""
     path, _, leaf = name.rpartition('.')
     module = model.get_submodule(path)
     if leaf in module._parameters:
@@ -199,7 +223,8 @@ def _set(model, name, tensor):
         module._buffers[leaf] = tensor
 
 
-def _write(path, write):
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    """Write under a temporary name, then rename, so that an interrupted write leaves the old file."""
     part = path.with_name(path.name + '.part')
     write(part)
     os.replace(part, path)

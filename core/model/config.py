@@ -1,10 +1,13 @@
-"""Reads a checkpoint's configuration: Qwen3-VL's config.json plus the keys that InstructSAM adds to it."""
+"""Configuration of a checkpoint: Qwen3-VL's config.json plus the keys that InstructSAM adds to it."""
+
+from __future__ import annotations
 
 import copy
 import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLConfig
 from transformers.models.sam3.configuration_sam3 import Sam3Config
@@ -13,7 +16,7 @@ from instructsam.core.errors import ModelError
 
 logger = logging.getLogger(__name__)
 
-TOKEN_KEYS = {
+TOKEN_KEYS = {  # field of Tokens -> key in config.json
     'phrase_start': 'ref_start_token_index',
     'phrase_end': 'ref_end_token_index',
     'query': 'seg_token_index',
@@ -29,7 +32,7 @@ class Tokens:
 
     phrase_start: int  # <|object_ref_start|>
     phrase_end: int  # <|object_ref_end|>
-    query: int  # [SEG], the place of one query of the bank
+    query: int  # [SEG], placeholder of one query of the bank
     mask_start: int  # <|mask_start|>
     mask_end: int  # <|mask_end|>
     image: int  # <|image_pad|>
@@ -37,18 +40,18 @@ class Tokens:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that decides the model's shapes, and the file contents it came from."""
+    """All settings that determine the model's shapes, and the file contents that they come from."""
 
     qwen: Qwen3VLConfig
     sam3: Sam3Config
     tokens: Tokens
     num_queries: int  # K, size of the query bank
-    bridge_dim: int  # width of the bridge's outputs, SAM3's model width
-    raw: dict  # config.json as read
+    bridge_dim: int  # d, width of the bridge's outputs and of SAM3
+    raw: dict[str, Any]  # config.json as read
 
     @classmethod
-    def from_folder(cls, folder):
-        """Reads `folder`/config.json and the SAM3 configuration that it names.
+    def from_folder(cls, folder: str | Path) -> ModelConfig:
+        """Read `folder`/config.json and the SAM3 configuration that it names.
 
         Raises ModelError if a file is missing or unreadable, or describes another architecture.
         """
@@ -57,14 +60,17 @@ class ModelConfig:
         return cls.from_dict(raw, _sam3_config(raw, folder))
 
     @classmethod
-    def from_dict(cls, raw, sam3=None):
-        """From the contents of config.json and SAM3's configuration (None: SAM3's defaults)."""
+    def from_dict(cls, raw: dict[str, Any], sam3: Sam3Config | None = None) -> ModelConfig:
+        """Create a configuration from the contents of config.json and SAM3's configuration (None: SAM3's defaults).
+
+        Raises ModelError if it is not that of an InstructSAM model.
+        """
         missing = [key for key in REQUIRED if key not in raw]
         if missing:
-            kind = raw.get('architectures') or raw.get('model_type') or 'an unknown architecture'
+            architecture = raw.get('architectures') or raw.get('model_type') or 'an unknown architecture'
             raise ModelError(
-                f'config.json is not that of an InstructSAM model: it describes {kind} and lacks {", ".join(missing)}. '
-                'Give the folder of an InstructSAM checkpoint'
+                f'config.json is not that of an InstructSAM model: it describes {architecture} and lacks '
+                f'{", ".join(missing)}. Give the folder of an InstructSAM checkpoint'
             )
         sam3 = sam3 or Sam3Config()
         num_queries = int(raw['max_seg_nums'])
@@ -77,14 +83,14 @@ class ModelConfig:
             )
         tokens = Tokens(image=raw['image_token_id'], **{name: raw[key] for name, key in TOKEN_KEYS.items()})
         try:
-            qwen = Qwen3VLConfig.from_dict(copy.deepcopy(raw))  # it changes what it is given
+            qwen = Qwen3VLConfig.from_dict(copy.deepcopy(raw))  # from_dict modifies its argument
         except (TypeError, ValueError, KeyError) as error:
             raise ModelError(f'config.json does not describe a Qwen3-VL model: {error}') from error
         return cls(qwen, sam3, tokens, num_queries, bridge_dim, raw)
 
 
-def _sam3_config(raw, folder):
-    """SAM3's configuration, from the path that config.json names: in the checkpoint, or else as the shell sees it."""
+def _sam3_config(raw: dict[str, Any], folder: Path) -> Sam3Config:
+    """Read SAM3's configuration from the path in config.json, relative to the checkpoint or the working directory."""
     name = raw.get('mask_decoder_model') or raw.get('mm_mask_decoder') or ''
     for path in (folder / name / 'config.json', Path(name) / 'config.json'):
         if name and path.is_file():
@@ -93,11 +99,11 @@ def _sam3_config(raw, folder):
                 return Sam3Config(**config.get('detector_config', config))
             except (TypeError, ValueError) as error:
                 raise ModelError(f'{path} does not describe a SAM3 model: {error}') from error
-    logger.info('mask_decoder_model %r is not there: taking SAM3 at its default configuration', name)
+    logger.info('mask_decoder_model %r does not exist: using the default configuration of SAM3', name)
     return Sam3Config()
 
 
-def _read_json(path):
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
     except FileNotFoundError as error:
@@ -105,5 +111,5 @@ def _read_json(path):
     except (OSError, ValueError) as error:
         raise ModelError(f'{path} cannot be read: {error}') from error
     if not isinstance(content, dict):
-        raise ModelError(f'{path} holds no JSON object')
+        raise ModelError(f'{path} does not hold a JSON object')
     return content

@@ -1,22 +1,34 @@
-"""SAM3 as InstructSAM uses it: no text encoder, no presence token, its queries come from the language model.
+"""SAM3 as InstructSAM uses it: image features, then masks, scores and boxes for the language model's queries.
 
-Built from transformers' own SAM3 modules, so that parameters have the published names. What differs from
-`Sam3Model`: the detector starts from given queries, the 0.5x level of the feature pyramid is not computed, and the
-feature maps of one image serve any number of phrases without being copied.
+It is built from transformers' own SAM3 modules, so that parameters have the published names. Differences to
+`Sam3Model`:
+- There is no text encoder and no presence token (one logit per image and phrase that scales all scores; not to be
+  confused with the presence of each slot, paper, eq. 7).
+- The detector starts from given queries.
+- The 0.5x level of the feature pyramid is not computed.
+- The feature maps of one image serve any number of phrases without being copied.
 """
+
+from __future__ import annotations
 
 import importlib
 import sys
 import types
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers.models.sam3.configuration_sam3 import Sam3Config, Sam3DETRDecoderConfig
 
 
-def _import_sam3():
-    """Transformers' SAM3 modules. Release 5.0 imports torchvision at the top, for box prompts only: not used here."""
+def _import_sam3() -> types.ModuleType:
+    """Import transformers' SAM3 modules without torchvision.
+
+    Release 5.0 of transformers imports torchvision at the top of the module, for box prompts only, which are not used
+    here.
+    """
     name = 'transformers.models.sam3.modeling_sam3'
     try:
         return importlib.import_module(name)
@@ -30,62 +42,93 @@ def _import_sam3():
         del sys.modules['torchvision']
 
 
-sam3 = _import_sam3()
+if TYPE_CHECKING:
+    from transformers.models.sam3 import modeling_sam3 as sam3
+else:
+    sam3 = _import_sam3()
 
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What the detector needs of one image (or a batch of B images)."""
+    """Image features for the detector, of one image or a batch of B images."""
 
     pyramid: tuple[torch.Tensor, ...]  # [B, d, h, w] each, fine to coarse: 4x, 2x and 1x the patch grid
-    position: torch.Tensor  # [B, d, h, w] sine encoding of the coarsest level
+    position: torch.Tensor  # [B, d, h, w] sine position encoding of the coarsest level
 
 
 @dataclass(frozen=True)
 class Detections:
     """Raw outputs for G groups (phrases) of K slots."""
 
-    mask_logits: torch.Tensor  # [G, K, H/4, W/4] of SAM3's square input
-    logits: torch.Tensor  # [G, K], clamped to +-12; the score is their sigmoid
+    mask_logits: torch.Tensor  # [G, K, 4h, 4w], h x w the patch grid of SAM3's square input
+    logits: torch.Tensor  # [G, K], clamped to +-12; their sigmoid is the score
     boxes: torch.Tensor  # [G, K, 4] xyxy, 0 to 1
-    encoded: torch.Tensor  # [G, N, d] fusion encoder's output
+    encoded: torch.Tensor  # [G, N, d] output of the fusion encoder, N = h * w
     hidden: torch.Tensor  # [layers, G, K, d] slots after every detector layer
-    reference_boxes: torch.Tensor  # [layers, G, K, 4] cxcywh, 0 to 1: the input of every layer
+    reference_boxes: torch.Tensor  # [layers, G, K, 4] cxcywh, 0 to 1, input of every detector layer
 
 
 class DetrDecoder(sam3.Sam3DetrDecoder):
-    """SAM3's detector without its presence token, driven by queries from outside."""
+    """SAM3's detector without its presence token, driven by given queries."""
 
-    def __init__(self, config):
+    def __init__(self, config: Sam3DETRDecoderConfig):
         super().__init__(config)
         for name in ('presence_token', 'presence_head', 'presence_layer_norm'):
             delattr(self, name)
 
-    def forward(self, queries, encoded, position, text, text_mask, size, references=None):
-        """Refines slots and boxes layer by layer.
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # another interface than SAM3's, on purpose
+        self,
+        queries: torch.Tensor,
+        encoded: torch.Tensor,
+        position: torch.Tensor,
+        text: torch.Tensor,
+        text_mask: torch.Tensor,
+        size: tuple[int, int],
+        references: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Refine slots and boxes layer by layer.
 
-        queries [G, K, d]; encoded, position [G, N, d]; text [G, T, d]; text_mask [G, T] bool; size (h, w), h * w = N;
-        references [G, K, 4] cxcywh before the sigmoid, None: the model's own for each slot (for the first ones, where
-        there are fewer queries than it has slots). Returns hidden [layers, G, K, d] and reference_boxes
-        [layers, G, K, 4] (the input of every layer).
+        Args:
+            queries: [G, K, d] initial slots.
+            encoded: [G, N, d] output of the fusion encoder.
+            position: [G, N, d] position encoding of `encoded`.
+            text: [G, T, d] phrase conditioning.
+            text_mask: [G, T] bool, true at real tokens.
+            size: (h, w) of the grid, h * w = N.
+            references: [G, K, 4] reference boxes cxcywh before the sigmoid; None: the model's own, one per slot (the
+                first K, if it has more).
+
+        Returns:
+            Slots [layers, G, K, d] after every layer, and reference boxes [layers, G, K, 4] cxcywh, the input of every
+            layer.
         """
         start = self.reference_points.weight[: queries.shape[1]] if references is None else references
         boxes = start.sigmoid().expand(len(queries), -1, -1)
         attend = text_mask[:, None, None, :]
-        hidden, references = [], []
+        hidden, layer_boxes = [], []
         for layer in self.layers:
-            references.append(boxes)
+            layer_boxes.append(boxes)
             queries = self._layer(layer, queries, boxes, encoded, position, text, attend, size)
             normed = self.output_layer_norm(queries)
             hidden.append(normed)
             boxes = (sam3.inverse_sigmoid(boxes) + self.box_head(normed)).sigmoid().detach()
-        return torch.stack(hidden), torch.stack(references)
+        return torch.stack(hidden), torch.stack(layer_boxes)
 
-    def _layer(self, layer, queries, boxes, encoded, position, text, attend, size):
-        """One detector layer: self-attention, text, image (biased towards the box), MLP; each post-normed."""
+    def _layer(
+        self,
+        layer: Any,  # Sam3DetrDecoderLayer, whose modules torch types as Tensor | Module
+        queries: torch.Tensor,
+        boxes: torch.Tensor,
+        encoded: torch.Tensor,
+        position: torch.Tensor,
+        text: torch.Tensor,
+        attend: torch.Tensor,
+        size: tuple[int, int],
+    ) -> torch.Tensor:
+        """Run one layer: self-attention, text, image (biased towards the box), MLP; each is post-normed."""
         query_position = self.ref_point_head(self.position_encoding.encode_boxes(boxes))
-        placed = queries + query_position
-        attended, _ = layer.self_attn(query=placed, key=placed, value=queries)
+        positioned = queries + query_position
+        attended, _ = layer.self_attn(query=positioned, key=positioned, value=queries)
         queries = layer.self_attn_layer_norm(queries + layer.self_attn_dropout(attended))
 
         attended, _ = layer.text_cross_attn(query=queries + query_position, key=text, value=text, attention_mask=attend)
@@ -104,7 +147,7 @@ class DetrDecoder(sam3.Sam3DetrDecoder):
 class Grounding(nn.Module):
     """Image features, then masks, scores and boxes for queries and phrases (paper, section 3.3)."""
 
-    def __init__(self, config):
+    def __init__(self, config: Sam3Config):
         super().__init__()
         parts = (
             config.vision_config,
@@ -117,64 +160,86 @@ class Grounding(nn.Module):
         for part in parts:
             part._attn_implementation = 'sdpa'
         self.vision_encoder = sam3.Sam3VisionModel(config.vision_config)
-        # Not used, but in the published file:
+        # The next two are not used, but are in the published file.
         self.text_projection = nn.Linear(config.text_config.hidden_size, config.detr_encoder_config.hidden_size)
         self.geometry_encoder = sam3.Sam3GeometryEncoder(config.geometry_encoder_config)
-        self.detr_encoder = sam3.Sam3DetrEncoder(config.detr_encoder_config)
-        self.detr_decoder = DetrDecoder(config.detr_decoder_config)
+        self.detr_encoder = sam3.Sam3DetrEncoder(config.detr_encoder_config)  # the fusion encoder
+        self.detr_decoder = DetrDecoder(config.detr_decoder_config)  # the detector
         self.mask_decoder = sam3.Sam3MaskDecoder(config.mask_decoder_config)
         self.dot_product_scoring = sam3.Sam3DotProductScoring(config)
-        self.image_size = config.vision_config.backbone_config.image_size
-        self.patch_size = config.vision_config.backbone_config.patch_size
+        self.image_size: int = config.vision_config.backbone_config.image_size
+        self.patch_size: int = config.vision_config.backbone_config.patch_size
 
-    def encode(self, pixels, fine=True):
-        """Image features of `pixels` [B, 3, S, S], S = image_size, values in -1 to 1.
+    def encode(self, pixels: torch.Tensor, *, fine: bool = True) -> ImageFeatures:
+        """Compute the image features of `pixels` [B, 3, S, S], S = image_size, values in -1 to 1.
 
-        fine: False leaves all but the coarsest level out, which boxes do without.
+        Without `fine`, the pyramid has its coarsest level only, which is all that boxes need.
         """
         grid = self.backbone_grid(pixels)
         neck = self.vision_encoder.neck
-        levels = neck.fpn_layers[:-1]  # nothing reads the 0.5x level
+        levels = neck.fpn_layers[:-1]  # the last is the 0.5x level, which is not used
         pyramid = tuple(level(grid) for level in (levels if fine else levels[-1:]))
         coarse = pyramid[-1]
         return ImageFeatures(pyramid, neck.position_encoding(coarse.shape, coarse.device, coarse.dtype))
 
-    def backbone_grid(self, pixels):
-        """What the backbone makes of `pixels` [B, 3, S, S], before the feature pyramid: [B, C, h, w], a patch each."""
+    def backbone_grid(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Run the backbone on `pixels` [B, 3, S, S]; return its features before the pyramid, [B, C, h, w].
+
+        One grid cell is one patch.
+        """
         tokens = self.vision_encoder.backbone(pixels).last_hidden_state
         side = pixels.shape[-1] // self.patch_size
         return tokens.view(len(tokens), side, side, -1).permute(0, 3, 1, 2)
 
-    def forward(self, features, queries, text, text_mask):
-        """Detects with G groups on one image, or one group on each of G images.
+    def forward(
+        self, features: ImageFeatures, queries: torch.Tensor, text: torch.Tensor, text_mask: torch.Tensor
+    ) -> Detections:
+        """Detect with G groups on one image, or with one group on each of G images.
 
-        features: of 1 or G images; queries [G, K, d] from the language model; text [G, T, d] phrase conditioning;
-        text_mask [G, T] bool, true at real tokens. Returns Detections.
+        Args:
+            features: Features of 1 or G images.
+            queries: [G, K, d] from the language model.
+            text: [G, T, d] phrase conditioning.
+            text_mask: [G, T] bool, true at real tokens.
         """
         encoded, position, size = self.fuse(features, text, text_mask)
         hidden, references = self.detr_decoder(queries, encoded, position, text, text_mask, size)
-        final = hidden[-1]
+        slots = hidden[-1]
         logits = self.dot_product_scoring(hidden[-1:], text, text_mask)[-1].squeeze(-1)
         pixels = self.pixel_embeddings(features.pyramid, encoded, text, text_mask)
-        masks = self.masks(final, self.mask_decoder.instance_projection(pixels))
-        return Detections(masks, logits, self.boxes(final, references[-1]), encoded, hidden, references)
+        masks = self.masks(slots, self.mask_decoder.instance_projection(pixels))
+        return Detections(masks, logits, self.boxes(slots, references[-1]), encoded, hidden, references)
 
-    def fuse(self, features, text, text_mask):
-        """The fusion encoder: encoded and position [G, N, d] of every group, and the grid's size (h, w)."""
+    def fuse(
+        self, features: ImageFeatures, text: torch.Tensor, text_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int]]:
+        """Run the fusion encoder.
+
+        Returns encoded features and their position encoding, [G, N, d] each, and the size (h, w) of the grid.
+        """
         coarse = features.pyramid[-1].expand(len(text), -1, -1, -1)
         position = features.position.expand(len(text), -1, -1, -1)
         fused = self.detr_encoder(
             vision_features=[coarse], text_features=text, vision_pos_embeds=[position], text_mask=text_mask
         )
-        return fused.last_hidden_state, fused.pos_embeds_flattened, tuple(coarse.shape[-2:])
+        height, width = coarse.shape[-2:]
+        return fused.last_hidden_state, fused.pos_embeds_flattened, (height, width)
 
-    def boxes(self, hidden, references):
-        """Boxes [..., K, 4] xyxy, 0 to 1, of slots [..., K, d] after a layer that started from `references`."""
+    def boxes(self, hidden: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+        """Return boxes [..., K, 4] xyxy, 0 to 1, of slots [..., K, d] after a layer.
+
+        `references` [..., K, 4] cxcywh are the reference boxes that the layer started from.
+        """
         boxes = (sam3.inverse_sigmoid(references) + self.detr_decoder.box_head(hidden)).sigmoid()
         return sam3.box_cxcywh_to_xyxy(boxes)
 
-    def pixel_embeddings(self, pyramid, encoded, text, text_mask):
-        """[G, d, 4h, 4w] of every group: the pyramid with its coarsest level encoded, conditioned on the phrase."""
+    def pixel_embeddings(
+        self, pyramid: tuple[torch.Tensor, ...], encoded: torch.Tensor, text: torch.Tensor, text_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Return pixel embeddings [G, d, 4h, 4w], conditioned on the phrase of each group.
+
+        The pixel decoder gets the pyramid with the fusion encoder's output [G, N, d] as its coarsest level.
+        """
         decoder = self.mask_decoder
         attended, _ = decoder.prompt_cross_attn(
             query=decoder.prompt_cross_attn_norm(encoded), key=text, value=text, attention_mask=text_mask[:, None, None]
@@ -182,14 +247,14 @@ class Grounding(nn.Module):
         encoded = encoded + decoder.prompt_cross_attn_dropout(attended)
         height, width = pyramid[-1].shape[-2:]
         coarse = encoded.transpose(1, 2).reshape(len(encoded), -1, height, width)
-        # the pyramid's finer levels are those of the image and broadcast over the groups
+        # The finer levels do not depend on the phrase: they broadcast over the groups.
         return decoder.pixel_decoder([*pyramid[:-1], coarse])
 
-    def masks(self, slots, pixels):
-        """Mask logits [G, K, 4h, 4w]: slots [G, K, d] dotted with projected pixel embeddings [G, d, 4h, 4w]."""
+    def masks(self, slots: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+        """Return mask logits [G, K, 4h, 4w]: dot products of slots [G, K, d] and pixel embeddings [G, d, 4h, 4w]."""
         return torch.einsum('gkc,gchw->gkhw', self.mask_decoder.mask_embedder(slots), pixels)
 
 
-def resize_masks(logits, height, width):
-    """Mask logits [N, h, w] to the source size, [N, height, width] float32 (bilinear, corners not aligned)."""
+def resize_masks(logits: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Resize mask logits [N, h, w] to [N, height, width] float32 (bilinear, corners not aligned)."""
     return F.interpolate(logits[:, None].float(), size=(height, width), mode='bilinear', align_corners=False)[:, 0]

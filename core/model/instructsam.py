@@ -1,117 +1,176 @@
-"""InstructSAM: Qwen3-VL, the query bank and the bridge, SAM3. Parameters carry the published names."""
+"""The InstructSAM network: Qwen3-VL, the query bank, the bridge and SAM3. Parameters carry the published names.
+
+image ── Qwen's vision tower ─┐
+                              ├─ Qwen's language model ─ hidden states at the K queries after each phrase
+instruction, answer, queries ─┘                                      │ bridge: mask_hidden_fcs
+                                                                     ▼
+phrase's input embeddings ── bridge: text_hidden_fcs ──────► SAM3's detector ─ K masks and scores per phrase
+image ── SAM3's vision encoder ────────────────────────────────────▲
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import Cache
 from transformers.models.qwen3_vl.modeling_qwen3_vl import (
     Qwen3VLTextModel,
     Qwen3VLVisionModel,
     Qwen3VLVisionPatchEmbed,
 )
+from transformers.models.sam3.configuration_sam3 import Sam3Config
 
+from instructsam.core.model.config import ModelConfig
 from instructsam.core.model.grounding import Grounding
+from instructsam.core.model.preprocess import Grid
 
 MAX_PHRASE_TOKENS = 32  # length of the phrase conditioning (paper, section 3.3)
 
 
-class _PatchEmbed(Qwen3VLVisionPatchEmbed):
-    """Qwen's convolution, whose kernel is a whole patch, as the matrix product that it is: on CPUs ten times faster.
+class VisualFeatures(NamedTuple):
+    """Output of Qwen's vision tower for one or more images with T language-model tokens in all."""
 
-    Never made, only put on: another one made would draw random numbers, and a seed would give other weights.
+    embeddings: torch.Tensor  # [T, h]
+    deepstack: list[torch.Tensor]  # [T, h] each, added to the hidden states after the first layers
+
+
+class _PatchEmbed(nn.Module):
+    """Qwen's patch embedding as a matrix product, which is ten times faster on CPUs.
+
+    Its convolution has a kernel and a stride of one whole patch, so both compute the same. The convolution's parameters
+    are kept under their names.
     """
 
-    def forward(self, patches):
+    def __init__(self, original: Qwen3VLVisionPatchEmbed):
+        super().__init__()
+        self.proj = original.proj
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
         weight = self.proj.weight
         return F.linear(patches.to(weight.dtype), weight.flatten(1), self.proj.bias)
+
+
+class _GroundingModel(nn.Module):
+    """SAM3 under the name that it has in the published file."""
+
+    def __init__(self, config: Sam3Config):
+        super().__init__()
+        self.model = Grounding(config)
 
 
 class _Body(nn.Module):
     """The modules, laid out as in the published file (everything under `model.`)."""
 
-    def __init__(self, config):
+    def __init__(self, config: ModelConfig):
         super().__init__()
         text, vision = config.qwen.text_config, config.qwen.vision_config
         text._attn_implementation = vision._attn_implementation = 'sdpa'
         self.visual = Qwen3VLVisionModel(vision)
-        self.visual.patch_embed.__class__ = _PatchEmbed
+        self.visual.patch_embed = _PatchEmbed(self.visual.patch_embed)
         self.language_model = Qwen3VLTextModel(text)
-        self.grounding_model = nn.Module()
-        self.grounding_model.model = Grounding(config.sam3)
-        self.mask_queries = nn.Parameter(torch.empty(config.num_queries, text.hidden_size))
+        self.grounding_model = _GroundingModel(config.sam3)
+        self.mask_queries = nn.Parameter(torch.empty(config.num_queries, text.hidden_size))  # the query bank
         nn.init.normal_(self.mask_queries, std=text.initializer_range)
         self.mask_hidden_fcs = nn.ModuleList([_bridge(text.hidden_size, config.bridge_dim)])
         self.text_hidden_fcs = nn.ModuleList([_bridge(text.hidden_size, config.bridge_dim)])
 
 
-def _bridge(width, out_width):
+def _bridge(width: int, out_width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, out_width))
 
 
 class InstructSAMModel(nn.Module):
-    """The arithmetic of InstructSAM (arXiv 2605.26102). It keeps no state between calls.
+    """The network of InstructSAM (arXiv 2605.26102). It keeps no state between calls.
 
     `state_dict()` has exactly the published checkpoint's names and shapes (lm_head is tied to the embeddings and
     therefore absent).
     """
 
-    def __init__(self, config):
+    def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
         self.model = _Body(config)
         self.eval()
 
     @property
-    def grounding(self):
+    def grounding(self) -> Grounding:
+        """SAM3."""
         return self.model.grounding_model.model
 
     @property
-    def device(self):
+    def device(self) -> torch.device:
+        """Device of the weights."""
         return self.model.mask_queries.device
 
     @property
-    def dtype(self):
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
         return self.model.mask_queries.dtype
 
-    def embed(self, ids):
-        """Input embeddings [..., h] of token `ids` [...]."""
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return the input embeddings [..., h] of token `ids` [...]."""
         return self.model.language_model.embed_tokens(ids)
 
-    def encode_image(self, patches, *grids):
-        """Qwen's vision tower on images: patches [P, 3 * 2 * 16 * 16] of all of them, a grid (t, h, w) in patches each.
+    def encode_image(self, patches: torch.Tensor, *grids: Grid) -> VisualFeatures:
+        """Run Qwen's vision tower on one or more images.
 
-        Returns embeddings [P / 4, h] and the list of deepstack features, each of that shape.
+        Args:
+            patches: [P, 3 * 2 * 16 * 16], the patches of all images one after another.
+            grids: Size (t, h, w) in patches of each image.
         """
         output = self.model.visual(patches, grid_thw=torch.tensor(grids, device=patches.device))
-        return output.pooler_output, output.deepstack_features
+        return VisualFeatures(output.pooler_output, output.deepstack_features)
 
-    def decode(self, embeds, positions, mask, cache=None, visual=None, deepstack=None):
-        """The language model on a stretch of the sequence.
+    def decode(
+        self,
+        embeds: torch.Tensor,
+        positions: torch.Tensor,
+        mask: torch.Tensor,
+        cache: Cache | None = None,
+        is_image: torch.Tensor | None = None,
+        deepstack: list[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Run the language model on n rows of a sequence.
 
-        embeds [B, n, h]; positions [3, B, n] (M-RoPE: time, height, width); mask [B, 1, n, past + n] bool, true where
-        a row may look; cache: a transformers Cache holding `past` tokens, extended in place; visual [B, n] bool:
-        which rows are image tokens, with their deepstack features. Returns normed hidden states [B, n, h].
+        Args:
+            embeds: [B, n, h] input embeddings.
+            positions: [3, B, n] M-RoPE positions (time, height, width).
+            mask: [B, 1, n, past + n] bool, true where a row may attend.
+            cache: Keys and values of the `past` rows before these; extended in place.
+            is_image: [B, n] bool, true at image tokens.
+            deepstack: VisualFeatures.deepstack of the image tokens.
+
+        Returns:
+            Hidden states [B, n, h] after the final norm.
         """
         return self.model.language_model(
             None,
             mask,
             positions,
-            cache,  # by place, for its name is another from transformers 5.24 on
+            cache,  # positional, because transformers 5.24 renames the parameter
             inputs_embeds=embeds,
             use_cache=cache is not None,
-            visual_pos_masks=visual,
+            visual_pos_masks=is_image,
             deepstack_visual_embeds=deepstack,
         ).last_hidden_state
 
-    def token_logits(self, hidden):
-        """Next-token logits [..., vocabulary] of hidden states [..., h]; the head is tied to the embeddings."""
+    def token_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return next-token logits [..., vocabulary] of hidden states [..., h]; the head is tied to the embeddings."""
         return F.linear(hidden, self.model.language_model.embed_tokens.weight)
 
-    def slot_queries(self, hidden):
-        """Hidden states at the query positions [..., K, h] -> the detector's queries [..., K, d]."""
+    def slot_queries(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Map hidden states at the query positions [..., K, h] to the detector's queries [..., K, d]."""
         return self.model.mask_hidden_fcs[0](hidden)
 
-    def padded(self, phrases):
-        """Lists of token ids -> ids [G, 32], zeros behind a phrase, and mask [G, 32] bool, true at its tokens."""
+    def pad_phrases(self, phrases: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pad or truncate the token ids of G phrases to 32.
+
+        Returns ids [G, 32], zero after a phrase, and a mask [G, 32] bool, true at its tokens.
+        """
         ids = torch.zeros(len(phrases), MAX_PHRASE_TOKENS, dtype=torch.int64)
         mask = torch.zeros(len(phrases), MAX_PHRASE_TOKENS, dtype=torch.bool)
         for row, phrase in enumerate(phrases):
@@ -120,12 +179,14 @@ class InstructSAMModel(nn.Module):
             mask[row, : len(kept)] = True
         return ids.to(self.device), mask.to(self.device)
 
-    def phrase_conditioning(self, phrases, mode):
-        """Lists of token ids -> text [G, 32, d] and mask [G, 32] bool, true at a phrase's tokens.
+    def phrase_conditioning(self, phrases: Sequence[Sequence[int]], mode: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map the token ids of G phrases to SAM3's text conditioning.
 
-        The phrases' *input embeddings* condition SAM3, not their hidden states; tokens past the 32nd are dropped.
-        Behind a phrase stand zeros (consistent) or the bridge's output for token 0 (reference); masked either way.
+        The phrases' *input embeddings* condition SAM3, not their hidden states. Rows after a phrase hold zeros
+        (consistent) or the bridge's output for token 0 (reference); they are masked either way.
+
+        Returns text [G, 32, d] and a mask [G, 32] bool, true at a phrase's tokens.
         """
-        ids, mask = self.padded(phrases)
+        ids, mask = self.pad_phrases(phrases)
         text = self.model.text_hidden_fcs[0](self.embed(ids))
         return (text if mode == 'reference' else text * mask[..., None]), mask

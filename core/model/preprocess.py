@@ -1,14 +1,18 @@
-"""From a uint8 RGB image to the two encoders' inputs, in torch alone.
+"""Image preprocessing for the two encoders: a uint8 RGB image to their input tensors, with torch alone.
 
-Both resizes happen on uint8, as in the published pipeline, which the CPU reproduces exactly. An image that is already
-on the GPU is resized there, where torch has no antialiased resize of uint8: as floats, rounded once at the end instead
-of after each direction. That is at most 1/255 off (bilinear); bicubic, which overshoots, a few steps at sharp edges.
+Both resizes run on uint8, as in the published pipeline, which the CPU reproduces exactly. torch has no antialiased
+resize of uint8 on a GPU: an image that is on the GPU is resized there as floats and rounded once at the end instead of
+after each direction. That differs by at most 1/255 for bilinear; bicubic, which overshoots, by a few steps at sharp
+edges.
 """
+
+from __future__ import annotations
 
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +22,12 @@ from instructsam.core.errors import ImageError, ModelError
 
 MAX_ASPECT_RATIO = 200  # Qwen's limit
 
+Grid = tuple[int, int, int]
+"""Size of an image in Qwen's patches: (time, rows, columns); time is 1."""
 
-def to_chw(image):
-    """Checks `image` [H, W, 3] uint8 RGB (numpy or torch) and returns it as a torch [3, H, W] uint8 view.
+
+def to_chw(image: np.ndarray[Any, Any] | torch.Tensor) -> torch.Tensor:
+    """Check `image` [H, W, 3] uint8 RGB (numpy or torch) and return it as a torch view [3, H, W] uint8.
 
     Raises ImageError for anything else.
     """
@@ -44,45 +51,48 @@ def to_chw(image):
         raise ImageError(f'the image is empty: {width} x {height} px')
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
         raise ImageError(
-            f'the image is {width} x {height} px: sides may differ by a factor of at most {MAX_ASPECT_RATIO}. '
+            f'the image is {width} x {height} px: its sides may differ by a factor of at most {MAX_ASPECT_RATIO}. '
             'Crop or pad it'
         )
     return image.permute(2, 0, 1)
 
 
-def resize(image, height, width, mode):
-    """[3, H, W] uint8 -> [3, height, width] uint8, antialiased; mode 'bilinear' or 'bicubic'."""
+def resize(image: torch.Tensor, height: int, width: int, mode: str) -> torch.Tensor:
+    """Resize [3, H, W] uint8 to [3, height, width] uint8, antialiased; mode 'bilinear' or 'bicubic'."""
     batch = image[None]
     if image.device.type == 'cpu':
-        # a contiguous NCHW copy: the kernel for channels-last memory rounds differently
+        # A contiguous NCHW copy, because the kernel for channels-last memory rounds differently.
         return F.interpolate(batch.contiguous(), size=(height, width), mode=mode, antialias=True)[0]
     resized = F.interpolate(batch.float(), size=(height, width), mode=mode, antialias=True)
     return resized.round().clamp(0, 255).to(torch.uint8)[0]
 
 
-def normalise(image, dtype):
-    """uint8 0 to 255 -> -1 to 1 (mean and standard deviation 0.5)."""
+def normalise(image: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Map uint8 0 to 255 to -1 to 1 (mean and standard deviation 0.5)."""
     return ((image.float() / 255 - 0.5) / 0.5).to(dtype)
 
 
-def sam_pixels(image, size, device, dtype):
-    """SAM3's input [1, 3, size, size] in -1 to 1; the aspect ratio is not kept. image: [3, H, W] uint8."""
+def sam_pixels(image: torch.Tensor, size: int, device: torch.device | str, dtype: torch.dtype) -> torch.Tensor:
+    """Return SAM3's input [1, 3, size, size] in -1 to 1 for `image` [3, H, W] uint8.
+
+    The image is stretched to a square: its aspect ratio is not kept.
+    """
     return normalise(resize(image, size, size, 'bilinear').to(device), dtype)[None]
 
 
 @dataclass(frozen=True)
 class QwenPreprocessor:
-    """Qwen's image input: a multiple of 32 px within a budget of pixels, cut into patches."""
+    """Qwen's image input: resized to multiples of 32 px within a pixel budget, then cut into patches."""
 
     min_pixels: int
     max_pixels: int
     patch_size: int = 16  # px
-    merge_size: int = 2  # patches per language-model token, each way
-    temporal_patch_size: int = 2  # the image is repeated
+    merge_size: int = 2  # patches per language-model token, in each direction
+    temporal_patch_size: int = 2  # number of times the image is repeated
 
     @classmethod
-    def from_folder(cls, folder):
-        """From preprocessor_config.json; raises ModelError where it cannot be used."""
+    def from_folder(cls, folder: str | Path) -> QwenPreprocessor:
+        """Read `folder`/preprocessor_config.json. Raises ModelError if it is missing or unusable."""
         path = Path(folder) / 'preprocessor_config.json'
         try:
             raw = json.loads(path.read_text(encoding='utf-8'))
@@ -99,8 +109,8 @@ class QwenPreprocessor:
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ModelError(f'{path} is not an image preprocessor of Qwen: {error!r}') from error
 
-    def target_size(self, height, width):
-        """(height, width) px after Qwen's smart resize: multiples of patch x merge within the pixel budget."""
+    def target_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return (height, width) px after Qwen's smart resize: multiples of patch x merge within the pixel budget."""
         unit = self.patch_size * self.merge_size
         new_height = round(height / unit) * unit
         new_width = round(width / unit) * unit
@@ -114,16 +124,19 @@ class QwenPreprocessor:
             new_width = math.ceil(width * scale / unit) * unit
         return new_height, new_width
 
-    def __call__(self, image, device, dtype):
-        """Image [3, H, W] uint8 -> patches [P, 3 * t * p * p] in -1 to 1 and the grid (1, rows, columns) in patches.
+    def __call__(
+        self, image: torch.Tensor, device: torch.device | str, dtype: torch.dtype
+    ) -> tuple[torch.Tensor, Grid]:
+        """Cut `image` [3, H, W] uint8 into patches [P, 3 * t * p * p] in -1 to 1.
 
-        Patches that merge into one token follow each other.
+        Patches that are merged into one token are adjacent. Returns the patches and their grid.
         """
         height, width = self.target_size(*image.shape[1:])
         pixels = normalise(resize(image, height, width, 'bicubic').to(device), dtype)
         patch, merge = self.patch_size, self.merge_size
         rows, columns = height // patch, width // patch
-        cut = pixels.reshape(3, rows // merge, merge, patch, columns // merge, merge, patch)
-        cut = cut.permute(1, 4, 2, 5, 0, 3, 6)  # rows, columns, merged rows, merged columns, 3, patch, patch
-        cut = cut.reshape(rows * columns, 3, 1, patch, patch).expand(-1, -1, self.temporal_patch_size, -1, -1)
-        return cut.reshape(rows * columns, -1), (1, rows, columns)
+        patches = pixels.reshape(3, rows // merge, merge, patch, columns // merge, merge, patch)
+        patches = patches.permute(1, 4, 2, 5, 0, 3, 6)  # rows, columns, merged rows, merged columns, 3, patch, patch
+        patches = patches.reshape(rows * columns, 3, 1, patch, patch)
+        patches = patches.expand(-1, -1, self.temporal_patch_size, -1, -1)
+        return patches.reshape(rows * columns, -1), (1, rows, columns)

@@ -1,49 +1,73 @@
-"""Text to token ids and back: the chat turn around an instruction, answers with their phrases.
+"""Text to token ids and back: the chat message around an instruction, and answers with their phrases.
 
-What a user types is tokenised by a tokenizer that knows no special tokens, so that it can never become one.
+Text from a user is tokenized by a tokenizer that knows no special tokens, so that it can never produce one.
 """
+
+from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
 from instructsam.core.errors import InstructionError, ModelError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from instructsam.core.model.config import Tokens
+
 MAX_INSTRUCTION_CHARS = 2000
-_USER_TEXT = '\u2063user text\u2063'  # stands for the instruction while the chat template is rendered
+_USER_TEXT = '\u2063user text\u2063'  # placeholder for the instruction while the chat template is rendered
 
 
-def check_instruction(text):
-    """Returns `text` stripped, with line breaks and tabs as spaces.
+def check_instruction(text: object) -> str:
+    """Return `text` stripped, with line breaks and tabs replaced by spaces.
 
-    Raises InstructionError if it is empty, over 2,000 characters, or holds control characters or broken Unicode.
+    Raises InstructionError if it is empty, longer than 2,000 characters, or holds control characters or broken
+    Unicode.
     """
     if not isinstance(text, str):
         raise InstructionError(f'an instruction is text, got {type(text).__name__}')
     if len(text) > MAX_INSTRUCTION_CHARS:
         raise InstructionError(
-            f'the instruction has {len(text):,} characters, at most {MAX_INSTRUCTION_CHARS:,} are taken. Shorten it'
+            f'the instruction has {len(text):,} characters, at most {MAX_INSTRUCTION_CHARS:,} are allowed. Shorten it'
         )
     text = ' '.join(text.split())
     if not text:
         raise InstructionError('the instruction is empty. Say what to look for, e.g. "the red mug"')
     for character in text:
-        kind = unicodedata.category(character)
-        if kind == 'Cs':
+        category = unicodedata.category(character)
+        if category == 'Cs':
             raise InstructionError('the instruction is not valid Unicode (a broken UTF-8 sequence?). Send UTF-8 text')
-        if kind == 'Cc':
+        if category == 'Cc':
             raise InstructionError(f'the instruction holds the control character U+{ord(character):04X}. Remove it')
     return text
 
 
 class Prompter:
-    """Holds a checkpoint's tokenizer and chat template; immutable and shared between threads."""
+    """Tokenizer and chat template of a checkpoint. Immutable; threads may share it.
 
-    def __init__(self, tokenizer, tokens):
-        """tokenizer: transformers' fast tokenizer with a chat template; tokens: config.Tokens."""
+    Attributes:
+        tokens: Ids of the tokens that structure an answer.
+        before_image: Ids of the prompt before the image tokens; the last is `<|vision_start|>`.
+        after_image: Ids between the image tokens and the instruction: `<|vision_end|>`.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, tokens: Tokens):
+        """Check the tokenizer and split the chat template around the image and the instruction.
+
+        Args:
+            tokenizer: A fast tokenizer of transformers with a chat template.
+            tokens: Ids from the checkpoint's configuration.
+
+        Raises:
+            ModelError: The tokenizer does not know the tokens, or its chat template is not that of Qwen3-VL.
+        """
         self.tokens = tokens
-        self._tokenizer = tokenizer.backend_tokenizer
+        self._tokenizer: Tokenizer = tokenizer.backend_tokenizer
         for name, token in vars(tokens).items():
             if self._tokenizer.id_to_token(token) is None:
                 raise ModelError(f'config.json puts "{name}" at token id {token}, which the tokenizer does not have')
@@ -55,49 +79,52 @@ class Prompter:
         self._plain_tokenizer = Tokenizer.from_str(json.dumps(plain))
 
         content = [{'type': 'image'}, {'type': 'text', 'text': _USER_TEXT}]
-        turn = tokenizer.apply_chat_template(
+        prompt = tokenizer.apply_chat_template(
             [{'role': 'user', 'content': content}], tokenize=False, add_generation_prompt=True
         )
-        before, found, after = turn.partition(_USER_TEXT)
+        before, found, after = str(prompt).partition(_USER_TEXT)
         head = self.special_ids(before)
         if not found or head.count(tokens.image) != 1:
-            raise ModelError('the chat template does not put one image before the text: not that of Qwen3-VL')
+            raise ModelError('the chat template does not put one image before the text: it is not that of Qwen3-VL')
         image = head.index(tokens.image)
-        self.before_image = head[:image]  # ... <|vision_start|>
-        self.after_image = head[image + 1 :]  # <|vision_end|>
-        self._after_text = self.special_ids(after)  # <|im_end|>, the assistant's turn
+        self.before_image = head[:image]
+        self.after_image = head[image + 1 :]
+        self._after_text = self.special_ids(after)  # <|im_end|> and the start of the assistant's message
 
-    def special_ids(self, text):
-        """Ids of text that we wrote: special tokens in it are special."""
+    def special_ids(self, text: str) -> list[int]:
+        """Return the token ids of trusted text, in which special tokens are special."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
-    def plain_ids(self, text):
-        """Ids of anybody's text: whatever it holds, no special token."""
+    def plain_ids(self, text: str) -> list[int]:
+        """Return the token ids of untrusted text; it can never produce a special token."""
         return self._plain_tokenizer.encode(text, add_special_tokens=False).ids
 
-    def instruction_ids(self, instruction):
-        """Ids of the user's plain text and of all that follows it up to the answer."""
+    def instruction_ids(self, instruction: str) -> list[int]:
+        """Return the token ids of the user's plain text and of everything between it and the answer."""
         return self.plain_ids(instruction) + self._after_text
 
-    def answer_ids(self, answer):
-        """Ids of an answer in the model's own notation, `<|object_ref_start|>phrase<|object_ref_end|>...`.
+    def answer_ids(self, answer: str) -> list[int]:
+        """Return the token ids of an answer in the model's notation, `<|object_ref_start|>phrase<|object_ref_end|>...`.
 
-        The block `<|mask_start|>[SEG]...<|mask_end|>` behind a phrase may be there or not: it is the query bank's
-        place and always put in by the decoder.
+        The block `<|mask_start|>[SEG]...<|mask_end|>` after a phrase is optional in `answer` and is dropped here,
+        because `TokenSequence.add_answer` inserts the query block itself.
         """
         block = (self.tokens.mask_start, self.tokens.query, self.tokens.mask_end)
         return [token for token in self.special_ids(answer) if token not in block]
 
-    def phrases_answer_ids(self, phrases):
-        """Ids of an answer that names `phrases`, each of them plain text whatever it holds."""
-        ids = []
+    def phrases_answer_ids(self, phrases: Iterable[str]) -> list[int]:
+        """Return the token ids of an answer that names `phrases`; special tokens in a phrase are plain text.
+
+        Raises InstructionError for an unusable phrase, see `check_instruction`.
+        """
+        ids: list[int] = []
         for phrase in phrases:
             if ids:
                 ids += self.plain_ids(', ')
             ids += [self.tokens.phrase_start, *self.plain_ids(check_instruction(phrase)), self.tokens.phrase_end]
         return ids
 
-    def text(self, ids):
-        """Plain text of `ids`; all special tokens left out."""
+    def text(self, ids: Iterable[int]) -> str:
+        """Return the text of `ids` without special tokens."""
         special = set(vars(self.tokens).values())
         return self._tokenizer.decode([i for i in ids if i not in special], skip_special_tokens=True).strip()

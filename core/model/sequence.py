@@ -1,91 +1,113 @@
-"""The language model's side of one instruction: a sequence on a key-value cache, query blocks behind its phrases."""
+"""The language model's side of one instruction: a token sequence with a key-value cache, one query block per phrase."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from transformers import DynamicCache
 
+from instructsam.core.model.instructsam import InstructSAMModel, VisualFeatures
+from instructsam.core.model.preprocess import Grid
+from instructsam.core.model.prompt import Prompter
 from instructsam.core.model.token_layout import TokenLayout
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """The part of a sequence that only depends on the image. Immutable: sequences copy it when they grow."""
+    """The part of a sequence that depends on the image only. Immutable: a sequence that continues it copies it."""
 
     layout: TokenLayout
-    keys_values: tuple[tuple[torch.Tensor, torch.Tensor], ...]  # a layer each, [1, heads, n, head size]
+    keys_values: tuple[tuple[torch.Tensor, torch.Tensor], ...]  # one pair per layer, [1, heads, n, head size] each
+
+
+class PhraseIds(NamedTuple):
+    """Token ids of one phrase."""
+
+    conditioning: tuple[int, ...]  # condition SAM3: without tags (consistent) or with them (reference)
+    text: tuple[int, ...]  # without tags
 
 
 @dataclass(frozen=True)
 class Group:
     """One phrase of the answer and its filled instance slots."""
 
-    phrase_ids: tuple[int, ...]  # what conditions SAM3: without tags (consistent) or with them (reference)
-    text_ids: tuple[int, ...]  # the phrase itself
+    phrase_ids: tuple[int, ...]  # PhraseIds.conditioning
+    text_ids: tuple[int, ...]  # PhraseIds.text
     hidden: torch.Tensor  # [K, h] last hidden states at the query positions
 
 
 @dataclass(frozen=True)
-class Step:
-    """One forward pass of the language model."""
+class ForwardPass:
+    """Inputs and output of one forward pass of the language model over n rows."""
 
-    start: int  # rows before this pass
+    start: int  # number of rows before this pass
     positions: torch.Tensor  # [3, n]
     mask: torch.Tensor  # [n, start + n] bool
     hidden: torch.Tensor  # [1, n, h] after the final norm
 
 
-def encode_prefix(model, prompter, mode, visual_features, grid):
-    """Runs the language model up to the end of the image.
+def encode_prefix(
+    model: InstructSAMModel, prompter: Prompter, mode: str, visual: VisualFeatures, grid: Grid
+) -> tuple[Prefix, ForwardPass]:
+    """Run the language model up to the end of the image.
 
-    visual_features: what `model.encode_image` returns; grid (t, rows, columns) in patches. Returns the Prefix and its
-    Step.
+    Args:
+        model: The network.
+        prompter: Its tokenizer and chat template.
+        mode: One of `core.modes.MODES`.
+        visual: The image's features from `model.encode_image`.
+        grid: The image's size (1, rows, columns) in patches.
+
+    Returns:
+        The prefix, and the forward pass that computed it.
     """
     merge = model.config.qwen.vision_config.spatial_merge_size
-    image, deepstack = visual_features
     layout = TokenLayout(model.config.tokens, model.config.num_queries, mode)
     layout.add_text(prompter.before_image)
     first = len(layout)
     layout.add_image(grid[1] // merge, grid[2] // merge)
-    visual = slice(first, len(layout))
+    image_rows = slice(first, len(layout))
     layout.add_text(prompter.after_image)
 
     embeds = model.embed(torch.tensor([layout.ids], device=model.device))
-    embeds[:, visual] = image.to(embeds.dtype)
-    is_visual = torch.zeros(1, len(layout), dtype=torch.bool, device=model.device)
-    is_visual[:, visual] = True
+    embeds[:, image_rows] = visual.embeddings.to(embeds.dtype)
+    is_image = torch.zeros(1, len(layout), dtype=torch.bool, device=model.device)
+    is_image[:, image_rows] = True
     cache = DynamicCache(config=model.config.qwen.text_config)
-    step = _forward(model, layout, 0, embeds, cache, is_visual, deepstack)
-    return Prefix(layout, tuple((layer.keys, layer.values) for layer in cache.layers)), step
+    output = _forward(model, layout, 0, embeds, cache, is_image, visual.deepstack)
+    return Prefix(layout, tuple((layer.keys, layer.values) for layer in cache.layers)), output
 
 
-class Sequence:
-    """Grows token by token, or many tokens at once; remembers the groups that its query blocks filled."""
+class TokenSequence:
+    """A sequence that grows token by token or by many tokens at once, and collects the groups of its query blocks."""
 
-    def __init__(self, model, prefix):
+    def __init__(self, model: InstructSAMModel, prefix: Prefix):
         self.model = model
-        self.groups = []
-        self.answer_ids = []
+        self.groups: list[Group] = []
+        self.answer_ids: list[int] = []
         self.layout = prefix.layout.copy()
-        self._phrase = None  # tokens since the last <|object_ref_start|>
+        self._open_phrase: list[int] | None = None  # tokens since the last <|object_ref_start|>; None outside a phrase
         self._cache = DynamicCache(config=model.config.qwen.text_config)
         for layer, (keys, values) in enumerate(prefix.keys_values):
-            self._cache.update(keys, values, layer)  # copied: a cache grows by concatenation
+            self._cache.update(keys, values, layer)  # a cache grows by concatenation, so the prefix stays unchanged
 
-    def add_text(self, ids):
-        """Reads plain tokens. Returns the Step."""
+    def add_text(self, ids: Sequence[int]) -> ForwardPass:
+        """Read plain tokens."""
         start = len(self.layout)
         self.layout.add_text(ids)
-        return self._run(start, [])
+        return self._run(start)
 
-    def add_answer(self, ids):
-        """Writes answer tokens; after each `<|object_ref_end|>` that ends a phrase come the query bank's rows.
+    def add_answer(self, ids: Sequence[int]) -> ForwardPass:
+        """Write answer tokens; each `<|object_ref_end|>` that ends a phrase is followed by a query block.
 
-        They ride on the same forward pass as the token itself, whether one token is written or many. Returns the Step.
+        The block is computed in the same forward pass as the token, whether one token is written or many.
         """
         tokens = self.model.config.tokens
         start = len(self.layout)
-        blocks = []
+        blocks: list[tuple[PhraseIds, slice]] = []
         for token in ids:
             phrase = self._close_phrase() if token == tokens.phrase_end else None
             if phrase is not None:
@@ -93,36 +115,47 @@ class Sequence:
                 continue
             self.layout.add_text([token])
             if token == tokens.phrase_start:
-                self._phrase = []
-            elif self._phrase is not None:
-                self._phrase.append(token)
+                self._open_phrase = []
+            elif self._open_phrase is not None:
+                self._open_phrase.append(token)
         self.answer_ids += ids
         return self._run(start, blocks)
 
-    def _close_phrase(self):
-        """(what conditions SAM3, the phrase) where the open phrase ends; None where there is none to end."""
-        phrase, self._phrase = self._phrase, None
-        if not phrase:
+    def _close_phrase(self) -> PhraseIds | None:
+        """End the open phrase and return it; None if no phrase is open or it is empty."""
+        ids, self._open_phrase = self._open_phrase, None
+        if not ids:
             return None
+        text = tuple(ids)
         if self.layout.mode == 'reference':
             tokens = self.model.config.tokens
-            return (tokens.phrase_start, *phrase, tokens.phrase_end), tuple(phrase)
-        return tuple(phrase), tuple(phrase)
+            return PhraseIds((tokens.phrase_start, *text, tokens.phrase_end), text)
+        return PhraseIds(text, text)
 
-    def _run(self, start, blocks):
+    def _run(self, start: int, blocks: Sequence[tuple[PhraseIds, slice]] = ()) -> ForwardPass:
+        """Run the rows from `start` on, with the query bank's embeddings at the rows of `blocks`."""
         model, layout = self.model, self.layout
         embeds = model.embed(torch.tensor([layout.ids[start:]], device=model.device))
         for _, rows in blocks:
             embeds[0, rows.start - start : rows.stop - start] = model.model.mask_queries
-        step = _forward(model, layout, start, embeds, self._cache)
-        for (phrase_ids, text_ids), rows in blocks:
-            hidden = step.hidden[0, rows.start - start : rows.stop - start]
-            self.groups.append(Group(phrase_ids, text_ids, hidden))
-        return step
+        output = _forward(model, layout, start, embeds, self._cache)
+        for phrase, rows in blocks:
+            hidden = output.hidden[0, rows.start - start : rows.stop - start]
+            self.groups.append(Group(phrase.conditioning, phrase.text, hidden))
+        return output
 
 
-def _forward(model, layout, start, embeds, cache, visual=None, deepstack=None):
+def _forward(
+    model: InstructSAMModel,
+    layout: TokenLayout,
+    start: int,
+    embeds: torch.Tensor,
+    cache: DynamicCache,
+    is_image: torch.Tensor | None = None,
+    deepstack: list[torch.Tensor] | None = None,
+) -> ForwardPass:
+    """Run the rows of `layout` from `start` on, whose embeddings are `embeds` [1, n, h]."""
     positions = layout.position_ids(start, model.device)
     mask = layout.attention_mask(start, model.device)
-    hidden = model.decode(embeds, positions[:, None], mask[None, None], cache, visual, deepstack)
-    return Step(start, positions, mask, hidden)
+    hidden = model.decode(embeds, positions[:, None], mask[None, None], cache, is_image, deepstack)
+    return ForwardPass(start, positions, mask, hidden)

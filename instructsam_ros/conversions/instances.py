@@ -95,7 +95,7 @@ def result_from_msg(msg: InstanceArray) -> core_result.Result:
             for instance in msg.instances
         ),
         warning=msg.message,
-        timings_ms={stage: getattr(msg, f'{stage}_ms') for stage in core_result.STAGES},
+        timings_ms={step: getattr(msg, f'{step}_ms') for step in core_result.STEPS},
     )
 
 

@@ -10,6 +10,7 @@ the cores, believe the ratio of processor times rather than that of durations.
 
 import argparse
 import statistics
+import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,7 +23,6 @@ from rich.console import Console
 from rich.table import Table
 
 from instructsam.core import builtin
-from instructsam.core.model import checkpoint
 from instructsam.core.model.config import ModelConfig
 from instructsam.core.rle import Rle
 from instructsam.train.data.collate import Collator
@@ -32,6 +32,10 @@ from instructsam.train.data.records import Sample, Turn
 from instructsam.train.losses.mask_losses import Objective
 from instructsam.train.stages import forward
 from instructsam.train.stages.instruct import InstructTraining
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'support'))
+
+from sample_models import random_model  # noqa: E402
 
 SIDE_PX = 224
 THINGS = ('red mug', 'spoon', 'blue bowl', 'book', 'green bottle', 'plate', 'scissors', 'banana')
@@ -66,7 +70,7 @@ def build(args):
     config = ModelConfig.from_folder(folder)
     if args.vocabulary:
         config.qwen.text_config.vocab_size = args.vocabulary
-    model = checkpoint.random_model(config).requires_grad_(True).train()
+    model = random_model(config).requires_grad_(True).train()
     model.grounding.to(memory_format=torch.channels_last)
     samples = made_up(args.batch_size, args.phrases, np.random.default_rng(0))
     return model, Collator.from_folder(folder, config)(samples)

@@ -17,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'support'))
+
 FRAME_SIZE = (480, 640)
 
 
@@ -26,12 +28,13 @@ def peak_gb():
 
 def build_and_save(folder, dtype):
     import torch
+    from sample_models import published_config, random_model
 
     from instructsam.core import builtin
     from instructsam.core.model import checkpoint
 
     start = time.perf_counter()
-    model = checkpoint.random_model(builtin.published_config(), seed=0, dtype=getattr(torch, dtype))
+    model = random_model(published_config(), seed=0, dtype=getattr(torch, dtype))
     built_s, built_gb = time.perf_counter() - start, peak_gb()
     start = time.perf_counter()
     # The small model's tokenizer suffices: its ids are within the large vocabulary, and the weights are random.
@@ -68,21 +71,21 @@ def load_and_answer(folder, device, dtype, repeats):
     image = np.random.default_rng(0).integers(0, 256, (*FRAME_SIZE, 3), dtype=np.uint8)
     instruction = 'the red mug left of the kettle'
 
-    def ask(frame, **options):
-        return engine.segment(frame, instruction, score_threshold=0, suppress_duplicates=False, **options)
+    def ask(encoded, **options):
+        return engine.segment(encoded, instruction, score_threshold=0, suppress_duplicates=False, **options)
 
     named = engine.answer_for([instruction])
     fresh, cached = [], []
     for _ in range(repeats):
         start = time.perf_counter()
-        frame = engine.encode(image)
-        result = ask(frame, answer=named)
+        encoded = engine.encode(image)
+        result = ask(encoded, answer=named)
         fresh.append(time.perf_counter() - start)
         start = time.perf_counter()
-        ask(frame, answer=named)
+        ask(encoded, answer=named)
         cached.append(time.perf_counter() - start)
-    ask(frame, max_new_tokens=2)  # Warm-up: a GPU loads kernels on their first use.
-    decoded = ask(frame, max_new_tokens=8)
+    ask(encoded, max_new_tokens=2)  # Warm-up: a GPU loads kernels on their first use.
+    decoded = ask(encoded, max_new_tokens=8)
     return {
         'weights_gb': weights_gb,
         'imports_gb': before_gb,

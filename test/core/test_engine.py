@@ -8,7 +8,7 @@ import torch
 
 from instructsam.core import CancelledError, ImageError, InstructionError, InstructSAM, ModelError
 from instructsam.core.engine import mask_nms
-from instructsam.core.result import STAGES, Instance
+from instructsam.core.result import STEPS, Instance
 from instructsam.core.rle import Rle
 
 ALL = {'score_threshold': 0, 'suppress_duplicates': False}
@@ -182,7 +182,7 @@ def test_cancelling_stops_at_the_next_step(engine, picture):
 
 def test_times_of_every_stage(engine, picture):
     result = engine.segment(engine.encode(picture), 'red cup', answer=TWO, **ALL)
-    assert tuple(sorted(result.timings_ms)) == tuple(sorted(STAGES))
+    assert tuple(sorted(result.timings_ms)) == tuple(sorted(STEPS))
     assert all(ms > 0 for ms in result.timings_ms.values())
 
 

@@ -98,9 +98,9 @@ def test_merged_and_inverse(size):
     assert np.array_equal(Rle.merge(rles, intersect=True).decode(), masks.all(0))
     for mask in (*masks, np.ones(size, bool), np.zeros(size, bool)):
         assert np.array_equal(Rle.encode(mask).inverse().decode(), ~mask)
-    assert rles[0].common(rles[1]) == (masks[0] & masks[1]).sum()
+    assert rles[0].intersection_area(rles[1]) == (masks[0] & masks[1]).sum()
     with pytest.raises(ValueError, match='of one size'):
-        rles[0].common(Rle.encode(np.ones((2, 2), bool)))
+        rles[0].intersection_area(Rle.encode(np.ones((2, 2), bool)))
     for wrong in ([], [rles[0], Rle.encode(np.ones((2, 2), bool))]):
         with pytest.raises(ValueError, match='of one size'):
             Rle.merge(wrong)

@@ -126,12 +126,14 @@ def start_model(tmp_path_factory):
                 config['detector_config'].setdefault(f'{part}_config', {})['dropout'] = dropout
             file.write_text(json.dumps(config))
         if changes:
+            from sample_models import random_model
+
             from instructsam.core.model import checkpoint
             from instructsam.core.model.config import ModelConfig
 
             file = folder / 'config.json'
             file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
-            checkpoint.save(checkpoint.random_model(ModelConfig.from_folder(folder)), folder)
+            checkpoint.save(random_model(ModelConfig.from_folder(folder)), folder)
         return folder
 
     return make

@@ -9,14 +9,14 @@ from dataclasses import replace
 
 import torch
 
-from instructsam.core.engine import InstructSAM
+from instructsam.core.engine import InstructSAM, SlotMasks
 from instructsam.core.errors import InstructionError
 from instructsam.core.model import checkpoint
-from instructsam.core.model.sequence import Group, Sequence
+from instructsam.core.model.sequence import Group, TokenSequence
 from instructsam.train.modes import AUTOREGRESSIVE
 
 
-class AutoregressiveSequence(Sequence):
+class AutoregressiveSequence(TokenSequence):
     """A sequence whose groups grow with every mask token, to at most K slots."""
 
     def __init__(self, model, prefix):
@@ -38,12 +38,12 @@ class AutoregressiveSequence(Sequence):
                 self._open_group()
             elif token in (tokens.phrase_start, tokens.mask_end):
                 self._room = 0
-                self._phrase = [] if token == tokens.phrase_start else None
-            elif self._phrase is not None:
-                self._phrase.append(token)
+                self._open_phrase = [] if token == tokens.phrase_start else None
+            elif self._open_phrase is not None:
+                self._open_phrase.append(token)
             self.layout.add_text([token])
             self.answer_ids.append(token)
-        step = self._run(start, [])
+        step = self._run(start)
         for group, row in found:
             grown = torch.cat([self.groups[group].hidden, step.hidden[0, row][None]])
             self.groups[group] = replace(self.groups[group], hidden=grown)
@@ -65,20 +65,18 @@ class AutoregressiveEngine(InstructSAM):
         """Raises InstructionError: how many mask tokens follow a phrase is for the model to say."""
         raise InstructionError('a model without query bank takes no given phrases: it writes phrase and masks as one')
 
-    def _sequence(self, prefix):
+    def _new_sequence(self, prefix):
         return AutoregressiveSequence(self.model, prefix)
 
-    def _find(self, features, groups):
-        """Mask logits [N, h, w] and scores [N] of each group, N its mask tokens: one detector call a group."""
-        masks, scores = [], []
-        for group in groups:
-            if len(group.hidden):
-                (found,), (score,) = super()._find(features, [group])
-            else:
-                found, score = torch.zeros(0, 1, 1, device=self.device), torch.zeros(0, device=self.device)
-            masks.append(found)
-            scores.append(score)
-        return masks, scores
+    def _detect_groups(self, features, groups):
+        """Return the SlotMasks of each group; the groups differ in size, so each is a detector call of its own."""
+        return [self._detect_group(features, group) for group in groups]
+
+    def _detect_group(self, features, group):
+        if not len(group.hidden):
+            return SlotMasks(torch.zeros(0, 1, 1, device=self.device), torch.zeros(0, device=self.device))
+        (masks,) = super()._detect_groups(features, [group])
+        return masks
 
 
 def engine_class(mode):

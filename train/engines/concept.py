@@ -3,7 +3,7 @@
 This is what the base stage teaches, and what stage 1 is measured against.
 """
 
-from instructsam.core.engine import InstructSAM
+from instructsam.core.engine import InstructSAM, SlotMasks
 
 
 def concept_detections(model, features, phrase_ids):
@@ -35,5 +35,6 @@ class ConceptEngine(InstructSAM):
             warning=engine.warning,
         )
 
-    def _find(self, features, groups):
-        return concept_detections(self.model, features, [group.text_ids for group in groups])
+    def _detect_groups(self, features, groups):
+        masks, scores = concept_detections(self.model, features, [group.text_ids for group in groups])
+        return [SlotMasks(*slots) for slots in zip(masks, scores, strict=True)]

@@ -217,7 +217,7 @@ def report(args, found, benchmark):
     document = {
         **found.header,
         'run': str(found.folder),
-        'warning': builtin.WARNING if args.model in builtin.MODELS else '',
+        'warning': builtin.warning(args.model),
         **summarise(found.outcomes, args.threshold, args.empty),
     }
     if args.json is not None:

@@ -14,8 +14,8 @@ from accelerate.utils import gather_object
 from PIL import Image
 from transformers import TrainerCallback
 
-from instructsam.core.engine import load_prompter
 from instructsam.core.model.preprocess import QwenPreprocessor
+from instructsam.core.model.tokenizer import load_prompter
 from instructsam.train.engines.autoregressive import engine_class
 from instructsam.train.engines.concept import ConceptEngine
 from instructsam.train.loop.param_groups import to

@@ -34,7 +34,7 @@ class Alignment(nn.Module):
         do not learn.
         """
         phrases = batch.text.phrase_ids
-        ids, mask = model.padded(phrases)
+        ids, mask = model.pad_phrases(phrases)
         places, words = {}, {}
         if tokens is not None:
             places['tokens'], words['tokens'] = _grid(tokens, batch), _mean(model.embed(ids), mask)

@@ -4,19 +4,21 @@ from pathlib import Path
 
 import torch
 
-from instructsam.core.engine import DTYPES
 from instructsam.core.model import checkpoint
+from instructsam.core.model.device import TORCH_DTYPES
 from instructsam.train.weights.merge import new_folder
 
 
 def add_arguments(parser):
     parser.add_argument('model', metavar='MODEL', help='a final folder or checkpoint, without unmerged LoRA matrices')
     parser.add_argument('out', metavar='OUT', help='the folder to write')
-    parser.add_argument('--dtype', choices=DTYPES, default='float16', help='of the weights (default: %(default)s)')
+    parser.add_argument(
+        '--dtype', choices=TORCH_DTYPES, default='float16', help='of the weights (default: %(default)s)'
+    )
 
 
 def run(args):
-    export(args.model, args.out, DTYPES[args.dtype])
+    export(args.model, args.out, TORCH_DTYPES[args.dtype])
     print(f'the model is in {args.out}')
     return 0
 

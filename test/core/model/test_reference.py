@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from instructsam.core.model.config import ModelConfig
 from instructsam.core.model.instructsam import MAX_PHRASE_TOKENS
 from instructsam.core.model.preprocess import sam_pixels, to_chw
-from instructsam.core.model.sequence import Sequence, encode_prefix
+from instructsam.core.model.sequence import TokenSequence, encode_prefix
 from instructsam.core.rle import Rle
 
 OWN = Path(__file__).parents[2] / 'data' / 'reference'
@@ -102,7 +102,8 @@ def test_state_dict_is_the_published_one(load_engine):
 
 def test_state_dict_at_published_sizes():
     """2.62 B parameters on the meta device: names and shapes of the published file."""
-    from instructsam.core.builtin import published_config
+    from sample_models import published_config
+
     from instructsam.core.model.instructsam import InstructSAMModel
 
     published = json.loads((OWN / 'published_state_dict.json').read_text())
@@ -138,7 +139,7 @@ def test_reference_mode(load_engine, case):
 
     # prefill: our two passes are the recording's one
     prefix, image_step = encode_prefix(model, engine.prompter, 'reference', visual, grid)
-    sequence = Sequence(model, prefix)
+    sequence = TokenSequence(model, prefix)
     text_ids = engine.prompter.instruction_ids(case['question'])
     step = sequence.add_text(text_ids)
     ids = torch.tensor([prefix.layout.ids + text_ids])
@@ -217,7 +218,7 @@ def test_consistent_mode(load_engine, case):
     model = engine.model
     patches, grid, pixels = inputs_of(engine, picture(case))
     prefix, image_step = encode_prefix(model, engine.prompter, 'consistent', model.encode_image(patches, grid), grid)
-    sequence = Sequence(model, prefix)
+    sequence = TokenSequence(model, prefix)
     text_step = sequence.add_text(engine.prompter.instruction_ids(case['question']))
     answer_step = sequence.add_answer(engine.prompter.answer_ids(case['forced_text']))
     steps = (image_step, text_step, answer_step)

@@ -9,7 +9,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import Header
 
-from instructsam.core.result import STAGES, Instance, Result
+from instructsam.core.result import STEPS, Instance, Result
 from instructsam.core.rle import Rle
 from instructsam_ros import msg
 from instructsam_ros.conversions import images
@@ -66,7 +66,7 @@ def test_counts_that_do_not_fill_the_image_are_refused():
 
 def test_result():
     masks = some_masks()
-    result = result_of(masks, warning='only for tables', timings_ms={stage: 1.5 + i for i, stage in enumerate(STAGES)})
+    result = result_of(masks, warning='only for tables', timings_ms={step: 1.5 + i for i, step in enumerate(STEPS)})
     sent = messages.to_msg(result, HEADER, ' the mugs ', 2**63)
     received = serialized_and_back(sent)
     assert received == sent
@@ -74,7 +74,7 @@ def test_result():
     assert (received.instruction, received.instruction_id) == (' the mugs ', 2**63)
     assert (received.status, received.message, received.answer) == (0, 'only for tables', 'answer')
     assert (received.height, received.width) == (33, 47)
-    assert [getattr(received, f'{stage}_ms') for stage in STAGES] == [1.5, 2.5, 3.5, 4.5, 5.5]
+    assert [getattr(received, f'{step}_ms') for step in STEPS] == [1.5, 2.5, 3.5, 4.5, 5.5]
     for instance, source, mask in zip(received.instances, result.instances, masks, strict=True):
         assert instance.track_id == msg.Instance.UNTRACKED
         assert (instance.phrase, instance.score) == (source.phrase, pytest.approx(source.score))
@@ -129,7 +129,7 @@ def test_image_msg_reads_back():
 
 
 def test_result_from_msg_returns_all_that_the_message_has():
-    result = result_of(some_masks(), warning='only for tables', timings_ms=dict.fromkeys(STAGES, 1.5))
+    result = result_of(some_masks(), warning='only for tables', timings_ms=dict.fromkeys(STEPS, 1.5))
     received = messages.result_from_msg(serialized_and_back(messages.to_msg(result, HEADER, 'the mugs', 1)))
     assert (received.instruction, received.answer, received.warning) == ('the mugs', 'answer', 'only for tables')
     assert (received.height, received.width, received.timings_ms) == (33, 47, result.timings_ms)

@@ -15,7 +15,7 @@ from std_msgs.msg import Header
 
 from instructsam.core import cli
 from instructsam.core.errors import InstructionError
-from instructsam.core.result import STAGES, Instance, Result
+from instructsam.core.result import STEPS, Instance, Result
 from instructsam.core.rle import Rle
 from instructsam_ros.bag import command as bag
 from instructsam_ros.conversions.instances import image_msg
@@ -57,7 +57,7 @@ class Engine:
             ', '.join(instance.phrase for instance in found),
             *frame.image.shape[:2],
             tuple(each for each in found if each.score > score_threshold),
-            timings_ms=dict.fromkeys(STAGES, 1.0),
+            timings_ms=dict.fromkeys(STEPS, 1.0),
         )
 
 

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 from scenery import ellipses
 
 from instructsam.core import CancelledError, InstructionError, ModelError
-from instructsam.core.result import STAGES, Instance, Result
+from instructsam.core.result import STEPS, Instance, Result
 from instructsam.core.rle import Rle
 from instructsam_ros.node import perception_node
 
@@ -77,7 +77,7 @@ class StandInEngine:
             width=frame.width,
             instances=tuple(i for i in instances if i.score > score_threshold),
             warning=self.warning,
-            timings_ms=dict.fromkeys(STAGES, 1.0) | {'image_encoders': 10.0, 'prefill': 6.0},
+            timings_ms=dict.fromkeys(STEPS, 1.0) | {'image_encoders': 10.0, 'prefill': 6.0},
         )
 
     def _prepared(self, height, width):

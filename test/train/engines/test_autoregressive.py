@@ -83,7 +83,7 @@ def queries_of(engine, sample, change=None):
         if change is not None:
             bank[change] += 1.0
         frame = engine.encode(sample.with_pixels().pixels.permute(1, 2, 0).numpy())
-        sequence = engine._sequence(frame.prefix)
+        sequence = engine._new_sequence(frame.prefix)
         sequence.add_text(engine.prompter.instruction_ids(sample.turns[0].question))
         sequence.add_answer(engine.answer_for(sample.turns[0].phrases[:1]))
         bank.copy_(kept)
@@ -104,7 +104,7 @@ def test_inference_is_what_training_reads(engines, sample, mode):
     batch = collator(engine, mode)([sample])
     *answer, end = answer_of(batch)
     frame = engine.encode(sample.with_pixels().pixels.permute(1, 2, 0).numpy())
-    sequence = engine._sequence(frame.prefix)
+    sequence = engine._new_sequence(frame.prefix)
     with torch.no_grad():
         sequence.add_text(engine.prompter.instruction_ids(sample.turns[0].question))
         tokens = engine.model.config.tokens
@@ -170,7 +170,7 @@ def test_a_generated_answer(engines, sample, monkeypatch):
 def test_at_most_k_mask_tokens(engines, sample, monkeypatch):
     engine = engines['autoregressive']
     tokens, slots = engine.model.config.tokens, engine.model.config.num_queries
-    sequence = engine._sequence(engine.encode(np.zeros((60, 80, 3), np.uint8)).prefix)
+    sequence = engine._new_sequence(engine.encode(np.zeros((60, 80, 3), np.uint8)).prefix)
     with torch.no_grad():
         sequence.add_answer([tokens.query])  # behind no phrase
         block = [tokens.phrase_start, 5, tokens.phrase_end, tokens.mask_start, *[tokens.query] * (slots + 3)]

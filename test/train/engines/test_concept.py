@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from instructsam.core import InstructSAM
+from instructsam.core.engine import SlotMasks
 from instructsam.core.model.grounding import resize_masks
 from instructsam.core.rle import Rle
 from instructsam.train.engines.concept import ConceptEngine, concept_detections
@@ -75,9 +76,9 @@ def test_the_benchmark_asks_it(engine, monkeypatch):
     asked = []
     monkeypatch.setattr(
         ConceptEngine,
-        '_find',
+        '_detect_groups',
         lambda self, features, groups: (
-            asked.append([group.text_ids for group in groups]) or (torch.ones(1, 1, 8, 8), torch.tensor([[0.75]]))
+            asked.append([group.text_ids for group in groups]) or [SlotMasks(torch.ones(1, 8, 8), torch.tensor([0.75]))]
         ),
     )
     scenes = [Scene('by hand', (query,), IMAGE)]

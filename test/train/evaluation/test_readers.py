@@ -268,7 +268,7 @@ def test_inst2seg(tmp_path):
     ('mask', 'message'),
     [
         (rle(CUP[:10]), 'of size [10, 30] on an image of [20, 30]'),
-        ({'size': list(SIZE), 'counts': rle(CUP)['counts'][:-1] + 'o'}, 'cut short'),
+        ({'size': list(SIZE), 'counts': rle(CUP)['counts'][:-1] + 'o'}, 'truncated'),
         ({'size': list(SIZE), 'counts': [5, 5]}, 'add up to 10'),
         ({'size': list(SIZE)}, 'counts'),
         ('{"size":', 'no JSON'),

@@ -21,14 +21,14 @@ class Model:
     def embed(self, ids):
         return self.table[ids]
 
-    def padded(self, phrases):
+    def pad_phrases(self, phrases):
         ids = torch.zeros(len(phrases), 8, dtype=torch.int64)
         for row, phrase in enumerate(phrases):
             ids[row, : len(phrase)] = torch.tensor(phrase)
         return ids, ids > 0
 
     def phrase_conditioning(self, phrases, mode):
-        ids, mask = self.padded(phrases)
+        ids, mask = self.pad_phrases(phrases)
         return self.embed(ids), mask
 
 

@@ -2,6 +2,7 @@
 
 import torch
 from safetensors.torch import load_file
+from sample_models import random_model
 
 from instructsam.core.builtin import FOLDER
 from instructsam.core.cli import main
@@ -10,7 +11,7 @@ from instructsam.core.model.config import ModelConfig
 
 
 def test_half_the_size_and_the_same_model(tmp_path, capsys):
-    model = checkpoint.random_model(ModelConfig.from_folder(FOLDER / 'tabletop'))
+    model = random_model(ModelConfig.from_folder(FOLDER / 'tabletop'))
     checkpoint.save(model, tmp_path / 'model', FOLDER / 'tabletop')
     assert main(['train', 'export', str(tmp_path / 'model'), str(tmp_path / 'small')]) == 0
     sizes = [(tmp_path / name / 'model.safetensors').stat().st_size for name in ('model', 'small')]

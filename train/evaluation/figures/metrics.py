@@ -68,7 +68,7 @@ def compare(masks, scores, truth, threshold, ignore=None):
     predicted, true = (
         [Rle.merge([Rle.merge(some), *counted], intersect=True)] if some else [] for some in (above, truth)
     )
-    intersection = predicted[0].common(true[0]) if predicted and true else 0
+    intersection = predicted[0].intersection_area(true[0]) if predicted and true else 0
     return Compared(
         scores=np.asarray(scores, dtype=np.float64),
         ious=ious(masks, truth),

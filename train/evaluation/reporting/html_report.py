@@ -94,7 +94,7 @@ def _report(run, anchor, name, tell):
         'folder': str(run.folder),
         'header': run.header,
         'settings': {key: value if isinstance(value, str) else json.dumps(value) for key, value in run.header.items()},
-        'warning': builtin.WARNING if run.header.get('model') in builtin.MODELS else '',
+        'warning': builtin.warning(run.header.get('model')),
         'headline': benchmark.headline,
         'columns': columns,
         'paper': benchmark.paper.get(split, {}),

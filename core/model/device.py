@@ -1,0 +1,42 @@
+"""Choice of the device and the precision of the weights."""
+
+from __future__ import annotations
+
+import torch
+
+from instructsam.core.errors import ModelError
+from instructsam.core.modes import DTYPES
+
+TORCH_DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Return the torch device for `device`; 'auto' is CUDA if there is one, else the CPU.
+
+    Raises ModelError if the device cannot be used.
+    """
+    if str(device) == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f'the device {str(device)!r} cannot be used: {error}'.splitlines()[0]) from error
+    return resolved
+
+
+def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """Return the torch dtype for one of `modes.DTYPES`; 'auto' depends on the device.
+
+    Raises ModelError for any other name.
+    """
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == 'auto':
+        if device.type != 'cuda':
+            return torch.float32
+        # bfloat16 needs compute capability 8.0 (Ampere)
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    if dtype not in TORCH_DTYPES:
+        raise ModelError(f'dtype must be one of {", ".join(DTYPES)}, got {dtype!r}')
+    return TORCH_DTYPES[dtype]
