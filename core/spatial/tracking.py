@@ -1,23 +1,37 @@
-"""Ids that stay with objects from image to image: masks carried along by the motion, then assigned by overlap.
+"""Multi-object tracking: warps masks by optical flow and matches them with the Hungarian algorithm.
 
-The earlier masks are warped by dense optical flow, which follows a moving camera and moving objects alike, and matched
-to the new ones by linear assignment (Hungarian method). An object that is not seen for a while is carried along by the
-motion of the whole picture and found again near there, by place, size and colour.
+Masks of earlier results are warped by dense optical flow, which follows a moving camera and moving objects alike, and
+assigned to the new ones by overlap, distance and color. An object that is not seen for a while is warped by the median
+motion of the image, and recognised near there by its size and color.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-GRID_PX = 160  # the longer side of the picture that tracking works on, about
-PATIENCE = 20  # results without an object after which its id is given up
-LEAST_IOU = 0.1  # of a carried mask with a new one
-NEAR = 1.0  # of an object's size, between centers, where masks do not overlap (fast motion, or seen again)
-SAME_SIZE = 0.4  # of two areas, the smaller by the larger
-ALIKE = 60.0  # distance of mean colours in YCrCb up to which it may be the same
-NEAR_WEIGHT, ALIKE_WEIGHT = 0.3, 0.3  # against an IoU of 1
+from instructsam.core.result import Result
+from instructsam.core.rle import Rle
+
+
+@dataclass(frozen=True)
+class TrackingParams:
+    """Parameters of the matching."""
+
+    grid_px: int = 160  # approximate longer side of the downsampled image that tracking works on
+    patience: int = 20  # results without an object after which its id is dropped
+    min_iou: float = 0.1  # a warped mask and a new one with a higher IoU may be the same object
+    max_distance: float = (
+        1.0  # so may disjoint masks (fast motion, reappearance) with nearer centroids, in object sizes,
+    )
+    min_area_ratio: float = 0.4  # if the smaller one has more than this share of the larger one's area
+    max_color_distance: float = 60.0  # objects whose mean YCrCb colors differ by more are never the same
+    distance_weight: float = 0.3  # of the centroids' proximity, relative to the IoU
+    color_weight: float = 0.3  # of the colors' similarity, relative to the IoU
 
 
 @dataclass
@@ -25,102 +39,83 @@ class _Track:
     id: int
     mask: np.ndarray  # [h, w] uint8 on the grid, 0 or 1
     color: np.ndarray  # [3] YCrCb
-    missed: int = 0  # results without it
+    missed: int = 0  # consecutive results without it
 
 
 class Tracker:
-    """Keeps ids over the results of one instruction on one camera. Not thread-safe."""
+    """Assigns stable ids to the objects in the results of one instruction on one camera. Not thread-safe."""
 
-    def __init__(self):
+    def __init__(self, params: TrackingParams = TrackingParams()) -> None:
+        self._params = params
         self._next_id = 0
         self.reset()
 
-    def reset(self):
-        """Forgets all objects; ids go on counting."""
-        self._tracks = []
-        self._grey = None
-        self._grid = None
+    def reset(self) -> None:
+        """Forget all objects; their ids are not used again."""
+        self._tracks: list[_Track] = []
+        self._grey: np.ndarray | None = None  # the last image, [h, w] uint8 on the grid
+        self._grid: _Grid | None = None
 
-    def update(self, result, image):
-        """`result` with the track_id of each instance. image: [H, W, 3] uint8 RGB, what the result is about.
+    def update(self, result: Result, image: np.ndarray) -> Result:
+        """Return the result with the track_id of each instance.
 
-        A picture of another size begins anew, with new ids.
+        An image of another size than the last one resets the tracker.
+
+        Args:
+            result: Result for `image`.
+            image: [H, W, 3] uint8 RGB.
         """
-        if self._grid is None or self._grid.size != image.shape[:2]:
+        height, width = image.shape[:2]
+        if self._grid is None or self._grid.size != (height, width):
             self.reset()
-            self._grid = _Grid(*image.shape[:2])
+            self._grid = _Grid(height, width, self._params.grid_px)
         colors = cv2.cvtColor(self._grid.shrink(image), cv2.COLOR_RGB2YCrCb)
-        seen = [self._observe(instance.mask, colors) for instance in result.instances]
+        detections = [_detection(self._grid.sample(instance.mask), colors) for instance in result.instances]
         grey = np.ascontiguousarray(colors[..., 0])
-        if self._tracks:
-            self._carry(grey)
+        if self._tracks and self._grey is not None:
+            _warp(self._tracks, self._grey, grey, self._grid.coordinates)
         self._grey = grey
-        ids = self._assign(seen)
-        return replace(
-            result,
-            instances=tuple(
-                replace(instance, track_id=track) for instance, track in zip(result.instances, ids, strict=True)
-            ),
-        )
+        ids = self._assign(detections, self._grid.coordinates)
+        instances = [replace(instance, track_id=id_) for instance, id_ in zip(result.instances, ids, strict=True)]
+        return replace(result, instances=tuple(instances))
 
-    def _observe(self, rle, colors):
-        """What is seen now, as a track without an id."""
-        mask = self._grid.sample(rle)
-        return _Track(-1, mask, np.array(cv2.mean(colors, mask)[:3]))
-
-    def _carry(self, grey):
-        """The tracks' masks to where they are now: of what was seen last time by its own motion, of the rest by that of
-        the whole picture.
-        """
-        pan, _ = cv2.phaseCorrelate(np.float32(grey), np.float32(self._grey))  # where repeated objects mislead the flow
-        start = np.full((*grey.shape, 2), pan, np.float32)
-        flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(grey, self._grey, start)  # now to before
-        x, y = self._grid.places
-
-        def there(across, down):
-            return cv2.convertMaps(x + across, y + down, cv2.CV_16SC2, nninterpolation=True)
-
-        own, whole = there(*cv2.split(flow)), None
-        if any(track.missed for track in self._tracks):
-            whole = there(*np.median(flow[::2, ::2].reshape(-1, 2), axis=0))
-        for track in self._tracks:
-            track.mask = cv2.remap(track.mask, *(whole if track.missed else own), cv2.INTER_NEAREST)
-
-    def _assign(self, seen):
-        """The id of each of `seen`; the tracks are brought up to date."""
-        if self._tracks and seen:
-            affinity = _affinity(self._tracks, seen, self._grid.places)
+    def _assign(self, detections: list[_Track], coordinates: np.ndarray) -> list[int]:
+        """Give every detection an id, update the tracks and return the ids."""
+        if self._tracks and detections:
+            affinity = _affinity(self._tracks, detections, coordinates, self._params)
             for row, column in zip(*linear_sum_assignment(affinity, maximize=True), strict=True):
                 if affinity[row, column] > 0:
-                    seen[column].id = self._tracks[row].id
-        for each in seen:
-            if each.id < 0:
-                each.id, self._next_id = self._next_id, self._next_id + 1
-        found = {each.id for each in seen}
+                    detections[column].id = self._tracks[row].id
+        for detection in detections:
+            if detection.id < 0:
+                detection.id, self._next_id = self._next_id, self._next_id + 1
+        found = {detection.id for detection in detections}
         lost = [track for track in self._tracks if track.id not in found]
         for track in lost:
             track.missed += 1
-        self._tracks = seen + [track for track in lost if track.missed <= PATIENCE]
-        return [each.id for each in seen]
+        self._tracks = detections + [track for track in lost if track.missed <= self._params.patience]
+        return [detection.id for detection in detections]
 
 
 class _Grid:
-    """Every n-th pixel of a picture of one size."""
+    """The pixels of an image of one size that tracking works on: every n-th row and column."""
 
-    def __init__(self, height, width):
+    def __init__(self, height: int, width: int, longer_side_px: int) -> None:
         self.size = height, width
-        step = max(1, round(max(height, width) / GRID_PX))
+        step = max(1, round(max(height, width) / longer_side_px))
         rows, columns = np.arange(step // 2, height, step), np.arange(step // 2, width, step)
         self._shape = len(rows), len(columns)
-        self._pixels = (columns[:, None] * height + rows).ravel()  # as run lengths count them
-        self.places = np.float32(np.meshgrid(np.arange(len(columns)), np.arange(len(rows))))  # x and y, [2, h, w]
-        self._every = max(1, step // 2)  # rows of the picture that are looked at
+        self._pixels = (columns[:, None] * height + rows).ravel()  # in the order of run lengths
+        self.coordinates = np.stack(np.meshgrid(np.arange(len(columns)), np.arange(len(rows)))).astype(np.float32)
+        """x and y of every pixel, [2, h, w] float32."""
+        self._row_step = max(1, step // 2)  # averaging over half of the rows is enough
 
-    def shrink(self, image):
-        return cv2.resize(image[:: self._every], self._shape[::-1], interpolation=cv2.INTER_AREA)
+    def shrink(self, image: np.ndarray) -> np.ndarray:
+        """Return image [H, W, 3] on the grid, [h, w, 3]."""
+        return cv2.resize(image[:: self._row_step], self._shape[::-1], interpolation=cv2.INTER_AREA)
 
-    def sample(self, rle):
-        """[h, w] uint8 0 or 1; of a mask that lies between the grid's pixels, the one next to it."""
+    def sample(self, rle: Rle) -> np.ndarray:
+        """Return a mask on the grid, [h, w] uint8, 0 or 1. One between the grid's pixels sets the next of them."""
         ends = np.searchsorted(self._pixels, np.cumsum(rle.counts, dtype=np.int64))
         inside = np.repeat(np.uint8(np.arange(len(ends)) & 1), np.diff(ends, prepend=0))
         if len(ends) > 1 and not inside.any():
@@ -128,19 +123,62 @@ class _Grid:
         return np.ascontiguousarray(inside.reshape(self._shape[::-1]).T)
 
 
-def _affinity(tracks, seen, places):
-    """How well carried tracks and what is seen now go together, [tracks, seen]; 0: not at all."""
-    before, now = (np.float32([each.mask.ravel() for each in group]) for group in (tracks, seen))
+def _detection(mask: np.ndarray, colors: np.ndarray) -> _Track:
+    """Return a track without an id, of a mask [h, w] in an image [h, w, 3] YCrCb."""
+    return _Track(-1, mask, np.array(cv2.mean(colors, mask)[:3]))
+
+
+def _warp(tracks: Sequence[_Track], before: np.ndarray, now: np.ndarray, coordinates: np.ndarray) -> None:
+    """Warp the masks of the tracks from the last image to the current one, in place.
+
+    A mask of the last result moves by the dense flow, an older one by the median flow, the camera's motion.
+
+    Args:
+        tracks: The tracks whose masks are warped.
+        before: The last image, [h, w] uint8.
+        now: The current image, [h, w] uint8.
+        coordinates: x and y of every pixel, [2, h, w].
+    """
+    # The flow starts from the global shift, because repeated objects would mislead it.
+    shift, _ = cv2.phaseCorrelate(now.astype(np.float32), before.astype(np.float32))
+    start = np.full((*now.shape, 2), shift, np.float32)
+    optical_flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    flow = optical_flow.calc(now, before, start)  # of the current image's pixels, to the last one
+    x, y = coordinates
+    dense = cv2.convertMaps(x + flow[..., 0], y + flow[..., 1], cv2.CV_16SC2, nninterpolation=True)
+    median = dense
+    if any(track.missed for track in tracks):
+        across, down = np.median(flow[::2, ::2].reshape(-1, 2), axis=0)
+        median = cv2.convertMaps(x + across, y + down, cv2.CV_16SC2, nninterpolation=True)
+    for track in tracks:
+        map1, map2 = median if track.missed else dense
+        track.mask = cv2.remap(track.mask, map1, map2, cv2.INTER_NEAREST)
+
+
+def _affinity(
+    tracks: Sequence[_Track],
+    detections: Sequence[_Track],
+    coordinates: np.ndarray,
+    params: TrackingParams,
+) -> np.ndarray:
+    """Return how likely each track and detection are the same object, [tracks, detections]; 0: they cannot be."""
+    before, now = _flat_masks(tracks), _flat_masks(detections)
     areas, new_areas = before.sum(axis=1)[:, None], now.sum(axis=1)[None]
-    common = before @ now.T
-    iou = common / np.maximum(areas + new_areas - common, 1e-6)
+    intersection = before @ now.T
+    iou = intersection / np.maximum(areas + new_areas - intersection, 1e-6)
     larger, smaller = np.maximum(areas, new_areas), np.minimum(areas, new_areas)
-    places = places.reshape(2, -1).T
-    with np.errstate(invalid='ignore'):  # a mask that has left the picture has no middle: NaN is near nothing
-        apart = (before @ places / areas)[:, None] - (now @ places / new_areas.T)[None]
-    far = np.linalg.norm(apart, axis=2) / np.sqrt(np.maximum(larger, 1))
-    colors, new_colors = (np.stack([each.color for each in group]) for group in (tracks, seen))
-    color = np.linalg.norm(colors[:, None] - new_colors[None], axis=2) / ALIKE
-    possible = (iou > LEAST_IOU) | ((far < NEAR) & (smaller > SAME_SIZE * larger))
-    affinity = iou + NEAR_WEIGHT / (1 + np.nan_to_num(far, nan=1e6)) + ALIKE_WEIGHT * (1 - color)
-    return np.where(possible & (color < 1), affinity, 0)
+    coordinates = coordinates.reshape(2, -1).T
+    with np.errstate(invalid='ignore'):  # a mask that has left the image has no centroid: NaN, which is near nothing
+        offset = (before @ coordinates / areas)[:, None] - (now @ coordinates / new_areas.T)[None]
+    distance = np.linalg.norm(offset, axis=2) / np.sqrt(np.maximum(larger, 1))
+    colors, new_colors = (np.stack([each.color for each in group]) for group in (tracks, detections))
+    color = np.linalg.norm(colors[:, None] - new_colors[None], axis=2) / params.max_color_distance
+    is_near = (distance < params.max_distance) & (smaller > params.min_area_ratio * larger)
+    proximity = params.distance_weight / (1 + np.nan_to_num(distance, nan=1e6))
+    affinity = iou + proximity + params.color_weight * (1 - color)
+    return np.where(((iou > params.min_iou) | is_near) & (color < 1), affinity, 0)
+
+
+def _flat_masks(tracks: Sequence[_Track]) -> np.ndarray:
+    """Return the masks as [tracks, h * w] float32."""
+    return np.stack([track.mask.ravel() for track in tracks]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Rays of pixels: back through OpenCV's own lens models they give the pixels again."""
+"""Rays of a camera model: projecting them with OpenCV's lens models gives the pixels again."""
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ SIZE = 240, 320
         ('equidistant', (0.05, -0.01, 0.002, -0.001)),
     ],
 )
-def test_projected_again_they_are_the_pixels(model, lens):
+def test_projected_rays_are_the_pixels(model, lens):
     x, y = CameraModel(*SIZE, K, lens, model).rays
     assert x.shape == y.shape == SIZE
     assert x.dtype == y.dtype == np.float32
@@ -36,7 +36,7 @@ def test_projected_again_they_are_the_pixels(model, lens):
 
 
 @pytest.mark.parametrize(
-    ('k', 'lens', 'model', 'says'),
+    ('k', 'lens', 'model', 'message'),
     [
         (np.zeros((3, 3)), (), 'plumb_bob', 'focal lengths above 0'),
         (np.full((3, 3), np.nan), (), 'plumb_bob', 'focal lengths above 0'),
@@ -47,6 +47,6 @@ def test_projected_again_they_are_the_pixels(model, lens):
     ],
     ids=['zeros', 'nan', 'shape', 'unknown', 'too few', 'nan lens'],
 )
-def test_what_is_no_camera_is_refused(k, lens, model, says):
-    with pytest.raises(GeometryError, match=says):
+def test_invalid_cameras_are_rejected(k, lens, model, message):
+    with pytest.raises(GeometryError, match=message):
         CameraModel(*SIZE, k, lens, model)

@@ -1,4 +1,4 @@
-"""Geometry from depth: a box and a ball on a table, whose depth is worked out ray by ray."""
+"""Geometry from depth: a box and a ball on a table, whose depth is computed by ray casting."""
 
 import numpy as np
 import pytest
@@ -15,22 +15,25 @@ RADIUS_M = 0.04
 
 
 class World:
-    """A table at z = 0 with a box, turned by `turn`, or a ball at its origin, seen from `distance_m` at `pitch`."""
+    """A table at z = 0 with a box, rotated by `yaw` degrees, or a ball at its origin, seen from `distance_m`.
 
-    def __init__(self, thing='box', pitch=50, turn=25, distance_m=0.8, table=True):
-        pitch, turn = np.deg2rad([pitch, turn])
+    The camera looks down by `pitch` degrees.
+    """
+
+    def __init__(self, shape='box', pitch=50, yaw=25, distance_m=0.8, has_table=True):
+        pitch, yaw = np.deg2rad([pitch, yaw])
         forward = np.array([0, np.cos(pitch), -np.sin(pitch)])
         right = np.array([1.0, 0, 0])
         self.rotation = np.stack([right, np.cross(forward, right), forward], axis=1)  # the optical axes in the world
-        self.middle = np.array([0, 0, BOX_M[2] / 2 if thing == 'box' else RADIUS_M])
+        self.middle = np.array([0, 0, BOX_M[2] / 2 if shape == 'box' else RADIUS_M])
         self.position = self.middle - distance_m * forward
         y, x = np.mgrid[:HEIGHT, :WIDTH]
         rays = np.stack([(x - K[0, 2]) / K[0, 0], (y - K[1, 2]) / K[1, 1], np.ones_like(x)], axis=-1) @ self.rotation.T
         with np.errstate(divide='ignore', invalid='ignore'):
             floor = np.where(rays[..., 2] < 0, -self.position[2] / rays[..., 2], np.inf)
-            hit = self._ball(rays) if thing == 'ball' else self._box(rays, turn)
+            hit = self._ball(rays) if shape == 'ball' else self._box(rays, yaw)
         self.mask = hit < floor
-        self.depth = np.where(self.mask, hit, floor if table else 0).astype(np.float32)
+        self.depth = np.where(self.mask, hit, floor if has_table else 0).astype(np.float32)
         self.depth[~np.isfinite(self.depth)] = 0
         self.center = (self.middle - self.position) @ self.rotation
         self.up = self.rotation.T @ [0, 0, 1]
@@ -41,8 +44,8 @@ class World:
         root = np.sqrt(b**2 - 4 * a * c)
         return np.where(np.isnan(root), np.inf, (-b - root) / (2 * a))
 
-    def _box(self, rays, turn):
-        axes = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
+    def _box(self, rays, yaw):
+        axes = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
         start, step = (self.position - self.middle) @ axes, rays @ axes
         sides = np.sort(np.stack([(sign * BOX_M / 2 - start) / step for sign in (-1, 1)]), axis=0)
         near, far = sides[0].max(-1), sides[1].min(-1)
@@ -58,10 +61,10 @@ def distance(found, world):
 
 
 @pytest.mark.parametrize('pitch', [25, 50, 75, 90])
-@pytest.mark.parametrize('turn', [0, 25, 70])
-def test_a_box(pitch, turn):
-    """Within 4 mm (a pixel is 2.7 mm), whichever way it is turned and looked at, also from straight above."""
-    world = World(pitch=pitch, turn=turn)
+@pytest.mark.parametrize('yaw', [0, 25, 70])
+def test_a_box(pitch, yaw):
+    """The box is located within 4 mm (a pixel is 2.7 mm) from every direction, also from straight above."""
+    world = World(pitch=pitch, yaw=yaw)
     found = world.measure()
     assert distance(found, world) < 0.004
     np.testing.assert_allclose(found.size_m, BOX_M, atol=0.006)
@@ -71,11 +74,11 @@ def test_a_box(pitch, turn):
     np.testing.assert_allclose(found.rotation.T @ found.rotation, np.eye(3), atol=1e-9)
     assert np.linalg.det(found.rotation) == pytest.approx(1)
     corner = np.abs((found.points - found.center) @ found.rotation) - found.size_m / 2
-    assert corner.max() < 0.003  # all that is seen is in the box
+    assert corner.max() < 0.003  # every visible point is inside the box
 
 
 def test_a_ball():
-    """Of its far side nothing is seen."""
+    """A ball is located although its far side is hidden."""
     world = World('ball')
     found = world.measure()
     assert distance(found, world) < 0.01
@@ -95,8 +98,8 @@ def test_noise_holes_and_flying_pixels():
     np.testing.assert_allclose(found.size_m, BOX_M, atol=0.02)
 
 
-def test_a_mask_that_takes_some_of_the_table():
-    """What is as low as the support is no part of the object."""
+def test_a_mask_that_includes_some_of_the_table():
+    """Points at the height of the supporting plane do not belong to the object."""
     world = World()
     mask = world.mask.copy()
     rows, columns = np.nonzero(mask)
@@ -106,7 +109,7 @@ def test_a_mask_that_takes_some_of_the_table():
     assert np.allclose(found.size_m, BOX_M, atol=0.012)
 
 
-def test_a_mask_with_islands_on_other_things():
+def test_a_mask_with_fragments_on_other_objects():
     world = World()
     mask, depth = world.mask.copy(), world.depth.copy()
     for rows, columns, away_m in ((slice(10, 22), slice(10, 22), 0.5), (slice(200, 204), slice(280, 310), 0.7)):
@@ -116,11 +119,11 @@ def test_a_mask_with_islands_on_other_things():
     assert np.allclose(found.size_m, BOX_M, atol=0.004)
 
 
-def test_a_mask_that_something_before_it_cuts_in_two():
-    """Both parts are the object's."""
+def test_a_mask_that_an_occluder_cuts_in_two():
+    """Both parts belong to the object."""
     world = World()
     mask, depth = world.mask.copy(), world.depth.copy()
-    rows, columns = np.nonzero(mask)
+    columns = np.nonzero(mask)[1]
     cut = slice(int(np.median(columns)) - 4, int(np.median(columns)) + 8)
     mask[:, cut], depth[:, cut] = False, 0.4
     found = world.measure(mask=mask, depth=depth)
@@ -128,7 +131,7 @@ def test_a_mask_that_something_before_it_cuts_in_two():
     assert np.allclose(found.size_m, BOX_M, atol=0.008)
 
 
-def test_a_wall_behind_it_does_not_carry_it():
+def test_a_wall_behind_the_object_is_not_its_support():
     world = World(pitch=35)
     y = np.arange(HEIGHT)[:, None]
     depth = np.where(world.mask | (y > np.nonzero(world.mask)[0].max() - 6), world.depth, 2.5).astype(np.float32)
@@ -137,9 +140,9 @@ def test_a_wall_behind_it_does_not_carry_it():
     assert distance(found, world) < 0.006
 
 
-def test_nothing_flat_around_it():
-    """Then the box is that of what is seen, and it says so."""
-    world = World(table=False)
+def test_no_plane_around_the_object():
+    """Without a supporting plane the box contains the visible points alone, and has_support is False."""
+    world = World(has_table=False)
     found = world.measure()
     assert not found.has_support
     assert distance(found, world) < 0.04
@@ -147,7 +150,7 @@ def test_nothing_flat_around_it():
     assert np.allclose(found.size_m, found.visible_m)
 
 
-def test_the_same_twice_and_as_json():
+def test_results_are_reproducible_and_serialisable():
     world = World()
     first, second = world.measure().to_json(), world.measure().to_json()
     assert first == second
@@ -156,7 +159,7 @@ def test_the_same_twice_and_as_json():
 
 
 @pytest.mark.parametrize(
-    ('change', 'says'),
+    ('change', 'message'),
     [
         ({'depth': np.zeros((HEIGHT, WIDTH))}, '0 % of the mask have a depth'),
         ({'depth': np.full((HEIGHT, WIDTH), np.nan)}, '0 % of the mask'),
@@ -166,14 +169,14 @@ def test_the_same_twice_and_as_json():
     ],
     ids=['zeros', 'nan', 'another size', 'another camera', 'empty mask'],
 )
-def test_what_says_nothing_is_refused(change, says):
+def test_unusable_inputs_are_rejected(change, message):
     world = World()
-    with pytest.raises(GeometryError, match=says):
+    with pytest.raises(GeometryError, match=message):
         measure(**{'mask': world.mask, 'depth': world.depth, 'camera': CameraModel(HEIGHT, WIDTH, K), **change})
 
 
 def test_run_lengths_millimetres_and_pixels():
-    """The same from run lengths as from a mask, and from millimetres as from metres; each point knows its pixel."""
+    """Run lengths and masks give the same, and so do mm and m; each point has the pixel that shows it."""
     world = World()
     camera = CameraModel(HEIGHT, WIDTH, K)
     from_mask, from_rle = world.measure(), measure(Rle.encode(world.mask), world.depth, camera)
@@ -198,7 +201,7 @@ def test_run_lengths_millimetres_and_pixels():
 )
 def test_masks_at_the_edge(mask):
     found = measure(mask, np.full((HEIGHT, WIDTH), 0.5), CameraModel(HEIGHT, WIDTH, K))
-    step = 1 if mask.sum() < 200 else 2  # in a large window, every other row and column
+    step = 1 if mask.sum() < 200 else 2  # of a large crop, every other row and column is used
     chosen = np.zeros_like(mask)
     chosen[::step, ::step] = mask[::step, ::step]
     assert np.array_equal(np.sort(found.pixels), np.flatnonzero(chosen))
@@ -206,18 +209,18 @@ def test_masks_at_the_edge(mask):
 
 def test_in_another_frame():
     world = World()
-    found, turn, move = world.measure(), world.rotation, world.position
-    moved = found.moved(turn, move)
+    found, rotation, translation = world.measure(), world.rotation, world.position
+    moved = found.moved(rotation, translation)
     np.testing.assert_allclose(moved.center, world.middle, atol=0.004)
     np.testing.assert_allclose(moved.rotation[:, 2], [0, 0, 1], atol=1e-3)
-    np.testing.assert_allclose(moved.points[:9], found.points[:9] @ turn.T + move, atol=1e-5)
-    np.testing.assert_allclose(moved.centroid, turn @ found.centroid + move, atol=1e-5)
+    np.testing.assert_allclose(moved.points[:9], found.points[:9] @ rotation.T + translation, atol=1e-5)
+    np.testing.assert_allclose(moved.centroid, rotation @ found.centroid + translation, atol=1e-5)
 
 
 def test_every_instance_of_a_result():
     world = World()
     masks = [world.mask, np.zeros_like(world.mask)]
-    masks[1][0, 0] = True  # no usable point
+    masks[1][0, 0] = True  # a mask without a usable point
     instances = tuple(Instance(Rle.encode(mask), 0.9, 'box', slot) for slot, mask in enumerate(masks))
     result = Result('the box', 'box', HEIGHT, WIDTH, instances)
     found = locate(result, world.depth, CameraModel(HEIGHT, WIDTH, K))

@@ -1,4 +1,4 @@
-"""Grasp candidates of surfaces whose right grasps are known."""
+"""Grasp candidates of surfaces whose correct grasps are known."""
 
 from types import SimpleNamespace
 
@@ -13,33 +13,33 @@ from instructsam.core.spatial.grasping import Gripper, grasp_candidates
 STEP_M = 0.002
 
 
-def seen(points, size_m):
-    """What `grasp_candidates` takes: points [N, 3] m of an object that stands at z = 0 over the origin."""
+def located(points, size_m):
+    """Return a located object with points [N, 3] m, which stands at z = 0 above the origin."""
     center = np.array([0.0, 0.0, size_m[2] / 2])
     return SimpleNamespace(points=points, center=center, rotation=np.eye(3), size_m=np.array(size_m))
 
 
 def grid(*ends):
-    """Points of a box or a face, [N, 3]: (from, to) along each axis."""
+    """Return points [N, 3] of a box or a face, from the (low, high) ends along each axis."""
     axes = [np.linspace(low, high, max(1, round((high - low) / STEP_M) + 1)) for low, high in ends]
     return np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 3)
 
 
 def box(x, y, z):
-    """As a camera at -y sees it from above: its top and its front."""
+    """Return a box as a camera above and towards -y sees it: its top and its front."""
     top = grid((-x / 2, x / 2), (-y / 2, y / 2), (z, z))
     front = grid((-x / 2, x / 2), (-y / 2, -y / 2), (0.0, z))
-    return seen(np.concatenate([top, front]), (x, y, z))
+    return located(np.concatenate([top, front]), (x, y, z))
 
 
 def cylinder(radius, height, hollow=False):
-    """From above: a disc, or only its rim, 5 mm wide; and the wall towards -y."""
+    """Return a cylinder as seen from above: a disc, or only its rim, 5 mm wide, and the wall towards -y."""
     flat = grid((-radius, radius), (-radius, radius), (height, height))
     distance = np.linalg.norm(flat[:, :2], axis=1)
     top = flat[(distance < radius) & (distance > radius - 0.005 if hollow else True)]
     angle, z = np.meshgrid(np.linspace(-np.pi, 0, 60), np.linspace(0, height, 30))
     wall = np.stack([radius * np.cos(angle), radius * np.sin(angle), z], axis=-1).reshape(-1, 3)
-    return seen(np.concatenate([top, wall]), (2 * radius, 2 * radius, height))
+    return located(np.concatenate([top, wall]), (2 * radius, 2 * radius, height))
 
 
 def moved(geometry, rotation, translation):
@@ -85,7 +85,7 @@ def test_too_wide_has_no_candidate(side):
     assert grasp_candidates(box(side, side, 0.08), Gripper(opening_m=0.16))
 
 
-def test_flat_object_is_grasped_over_its_support():
+def test_flat_object_is_grasped_above_its_support():
     best = grasp_candidates(box(0.16, 0.012, 0.008))[0]
     assert 0 <= best.position[2] < 0.004
     assert best.width_m < 0.016
@@ -94,28 +94,32 @@ def test_flat_object_is_grasped_over_its_support():
 def test_frame_of_the_points_is_respected():
     geometry = box(0.04, 0.10, 0.06)
     rotation, translation = Rotation.from_euler('xyz', [2.3, -0.4, 1.1]).as_matrix(), np.array([0.1, -0.2, 0.8])
-    for grasp, other in zip(grasp_candidates(geometry), grasp_candidates(moved(geometry, rotation, translation))):
+    grasps, others = grasp_candidates(geometry), grasp_candidates(moved(geometry, rotation, translation))
+    for grasp, other in zip(grasps, others, strict=True):
         np.testing.assert_allclose(other.position, rotation @ grasp.position + translation, atol=0.003)
         assert other.quality == pytest.approx(grasp.quality, abs=0.02)
         np.testing.assert_allclose(other.rotation[:, 2], -rotation[:, 2], atol=1e-6)
 
 
-def test_fingers_keep_clear_of_what_is_around():
+def test_fingers_keep_clear_of_obstacles():
     geometry = box(0.04, 0.10, 0.06)
-    wall = grid((0.024, 0.03), (-0.02, 0.10), (0.0, 0.08))  # 4 mm beside most of it
+    wall = grid((0.024, 0.03), (-0.02, 0.10), (0.0, 0.08))  # 4 mm from most of the box
     gripper = Gripper()
     grasps = grasp_candidates(geometry, gripper, around=wall)
     assert grasps
     for grasp in grasps:
-        u, v, ahead = np.abs((wall - grasp.position) @ grasp.rotation).T
+        u, v, _ = np.abs((wall - grasp.position) @ grasp.rotation).T
         assert not ((u < grasp.opening_m / 2 + gripper.thickness_m) & (v < gripper.finger_m / 2)).any()
-    assert grasp_candidates(geometry, around=wall + (0, -0.04, 0)) == []
-    assert grasp_candidates(geometry, around=wall + (0.1, 0, 0))[0].quality == grasp_candidates(geometry)[0].quality
+    assert grasp_candidates(geometry, around=wall + np.array([0, -0.04, 0])) == []
+    assert (
+        grasp_candidates(geometry, around=wall + np.array([0.1, 0, 0]))[0].quality
+        == grasp_candidates(geometry)[0].quality
+    )
 
 
 @pytest.mark.parametrize('is_occluded', [False, True])
-def test_what_is_hidden_is_not_taken_for_a_side(is_occluded):
-    """A box 4 cm wide seen from above; or one that goes on under something higher."""
+def test_an_occluded_edge_is_not_a_side(is_occluded):
+    """A box 4 cm wide is grasped from above, but not across an edge where an occluder may hide the rest of it."""
     depth = np.full((240, 320), 1.0, np.float32)
     mask = np.zeros(depth.shape, bool)
     mask[90:150, 150:168] = True
@@ -123,7 +127,7 @@ def test_what_is_hidden_is_not_taken_for_a_side(is_occluded):
     if is_occluded:
         depth[80:160, 168:220] = 0.75
     geometry = measure(mask, depth, CameraModel(240, 320, [[400, 0, 160], [0, 400, 120], [0, 0, 1]]))
-    grasps = grasp_candidates(geometry, around=np.empty((0, 3)))  # whatever the fingers would meet
+    grasps = grasp_candidates(geometry, around=np.empty((0, 3)))  # without obstacles
     if is_occluded:
         assert not any(abs(grasp.rotation[0, 0]) > 0.9 for grasp in grasps)
     else:
@@ -131,7 +135,7 @@ def test_what_is_hidden_is_not_taken_for_a_side(is_occluded):
         assert grasps[0].width_m == pytest.approx(0.041, abs=0.006)
 
 
-def test_same_points_same_candidates():
+def test_candidates_are_reproducible():
     first, second = (grasp_candidates(cylinder(0.03, 0.1)) for _ in range(2))
     assert [(*a.position, *a.rotation.ravel(), a.quality) for a in first] == [
         (*b.position, *b.rotation.ravel(), b.quality) for b in second

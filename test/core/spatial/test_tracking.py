@@ -1,4 +1,4 @@
-"""Ids over time on pictures of coloured discs: they stay with the objects, whatever moves and whatever is missed."""
+"""Tracking on images of colored discs: ids stay with the objects through motion and missed detections."""
 
 import cv2
 import numpy as np
@@ -6,16 +6,16 @@ import pytest
 
 from instructsam.core.result import UNTRACKED, Instance, Result
 from instructsam.core.rle import Rle
-from instructsam.core.spatial.tracking import PATIENCE, Tracker
+from instructsam.core.spatial.tracking import Tracker, TrackingParams, _Grid
 
 HEIGHT, WIDTH, RADIUS = 240, 320, 16
 NOISE = cv2.GaussianBlur(np.random.default_rng(0).normal(0, 1, (HEIGHT * 3, WIDTH * 3)), (0, 0), 5)
-NOISE = np.uint8(90 + 20 * np.clip(NOISE / NOISE.std(), -2, 2))[..., None].repeat(3, axis=2)  # as a table looks
+NOISE = np.uint8(90 + 20 * np.clip(NOISE / NOISE.std(), -2, 2))[..., None].repeat(3, axis=2)  # textured like a table
 RED, GREEN, BLUE = (220, 40, 40), (40, 200, 60), (60, 80, 230)
 
 
 def frame(discs, shift=(0, 0), order=None):
-    """(Result, picture) of discs [(x, y, colour)] on a textured ground that is moved by `shift` px."""
+    """Return (result, image) of discs [(x, y, color)] on a textured background that is moved by `shift` px."""
     x0, y0 = WIDTH + shift[0], HEIGHT + shift[1]
     image = NOISE[y0 : y0 + HEIGHT, x0 : x0 + WIDTH].copy()
     y, x = np.mgrid[:HEIGHT, :WIDTH]
@@ -42,7 +42,7 @@ def test_ids_count_up_and_stay_in_any_order():
 
 
 def test_moving_camera():
-    """By almost an object's size from result to result."""
+    """Ids stay although the camera moves by almost an object's size between results."""
     tracker = Tracker()
     for step in range(6):
         moved = -25 * step
@@ -60,26 +60,26 @@ def test_objects_that_move_past_each_other():
 def test_short_occlusion():
     tracker, discs = Tracker(), [(60, 60, RED), (160, 60, GREEN)]
     assert ids(tracker, discs) == [0, 1]
-    for _ in range(PATIENCE):
+    for _ in range(TrackingParams().patience):
         assert ids(tracker, discs[:1]) == [0]
     assert ids(tracker, discs) == [0, 1]
 
 
-def test_what_was_away_for_long_is_new():
+def test_an_object_after_a_long_absence_is_new():
     tracker, discs = Tracker(), [(60, 60, RED), (160, 60, GREEN)]
     ids(tracker, discs)
-    for _ in range(PATIENCE + 1):
+    for _ in range(TrackingParams().patience + 1):
         ids(tracker, discs[:1])
     assert ids(tracker, discs) == [0, 2]
 
 
-def test_another_object_in_its_place_is_new():
+def test_another_object_at_the_same_position_is_new():
     tracker = Tracker()
     assert ids(tracker, [(60, 60, RED)]) == [0]
     assert ids(tracker, [(60, 60, GREEN)]) == [1]
 
 
-def test_nothing_seen_and_masks_of_a_pixel():
+def test_no_detections_and_masks_of_one_pixel():
     tracker = Tracker()
     assert ids(tracker, []) == []
     assert ids(tracker, [(60, 60, RED)]) == [0]
@@ -92,7 +92,7 @@ def test_nothing_seen_and_masks_of_a_pixel():
     assert [tracker.update(result, image).instances[0].track_id for _ in range(2)] == [1, 1]
 
 
-def test_reset_and_another_size_begin_anew_with_new_ids():
+def test_reset_and_another_size_start_with_new_ids():
     tracker = Tracker()
     ids(tracker, [(60, 60, RED)])
     tracker.reset()
@@ -106,11 +106,9 @@ def test_reset_and_another_size_begin_anew_with_new_ids():
 
 @pytest.mark.parametrize('size', [(720, 1280), (97, 61), (8, 8)])
 def test_masks_on_the_grid(size):
-    """Sampled from the run lengths as from the mask itself."""
-    from instructsam.core.spatial.tracking import _Grid
-
+    """Sampling the run lengths equals sampling the mask."""
     mask = np.random.default_rng(1).random(size) < 0.5
-    grid = _Grid(*size)
+    grid = _Grid(*size, longer_side_px=160)
     sampled = grid.sample(Rle.encode(mask))
     step = max(1, round(max(size) / 160))
     np.testing.assert_array_equal(sampled, mask[step // 2 :: step, step // 2 :: step])

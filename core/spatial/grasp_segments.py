@@ -1,0 +1,189 @@
+"""Divides an object's points into the segments that a parallel gripper could close on.
+
+A slice is what lies between two parallel planes, as far apart as the fingers are wide, and above the height of the
+fingertips. It consists of one or several connected segments, and each one narrower than the opening can be grasped: a
+whole can, the rim of a bowl, the handle of a mug. Where a side curves away from the camera, its hidden extent is
+estimated.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Gripper:
+    """A parallel-jaw gripper; the defaults are near those of a Robotiq 2F-85 and a Franka Hand."""
+
+    opening_m: float = 0.08  # between the open fingers
+    finger_m: float = 0.02  # width of a finger, across the direction of closing
+    thickness_m: float = 0.012  # of a finger, along it
+    length_m: float = 0.05  # of a finger, from its tip to the palm
+    palm_m: float = 0.05  # width of the palm, across the direction of closing; along it, it covers the open fingers
+    margin_m: float = 0.006  # of the opening that is kept free, both sides together
+
+
+@dataclass(frozen=True)
+class SegmentSearch:
+    """Parameters of the search for segments."""
+
+    directions: int = 12  # of closing, over half a turn
+    slices: int = 7  # per direction
+    slice_range: float = 0.75  # share of the object's extent across the direction that the slices' centres cover
+    depths_m: tuple[float, ...] = (0.035, 0.022, 0.012)  # of the fingertips below the top of the slice
+    support_clearance_m: float = 0.001  # least height of the fingertips above the supporting plane
+    min_points: int = 8  # segments with fewer points are ignored
+    end_m: float = 0.008  # length at the end of a segment over which its slope is fitted
+    edge_m: float = 0.002  # length at its very end where the lowest visible point is looked for
+    level_slope: float = 0.2  # a lower slope is level: the end is an edge, and nothing is hidden
+    max_hidden_m: float = 0.012  # longest hidden extent that is assumed
+    hidden_share: float = 0.45  # hidden extent relative to a straight slope: it grows steeper towards its end
+    taper_rise_m: float = 0.006  # height above the fingertips over which the taper is measured
+    max_slant: float = 0.8  # tangent of the sides' angle above which a segment slips out of rubber fingers
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A graspable segment in the frame of the object's box, whose origin is on the supporting plane."""
+
+    along_m: float  # middle, in the direction of closing
+    width_m: float  # in the direction of closing
+    depth_m: float  # of the fingertips below its top
+    slant: float  # of its two sides, as the tangent of an angle
+    visible_share: float  # of its two sides, 0 to 1
+    angle_rad: float  # of the direction of closing
+    across_m: float  # middle of the slice, across the direction of closing
+    tip_m: float  # height of the fingertips above the supporting plane
+
+
+class SlicePoints(NamedTuple):
+    """Points of a slice or segment, sorted by `along`."""
+
+    along: np.ndarray  # [N] m, in the direction of closing
+    across: np.ndarray  # [N] m, from the middle of the slice
+    height: np.ndarray  # [N] m, above the fingertips
+    is_cut: np.ndarray  # [N] bool, where the object may continue unseen
+
+
+def find_segments(
+    points: np.ndarray,
+    is_cut: np.ndarray,
+    angle_rad: float,
+    gripper: Gripper,
+    params: SegmentSearch,
+) -> Iterator[Segment]:
+    """Yield every segment that can be grasped by closing in one direction.
+
+    Args:
+        points: Points [N, 3] m of the object; the third coordinate is the height above the supporting plane.
+        is_cut: [N] bool: the object may continue unseen at this point.
+        angle_rad: Direction of closing.
+        gripper: Dimensions of the gripper.
+        params: Parameters of the search.
+    """
+    cos, sin = np.cos(angle_rad), np.sin(angle_rad)
+    along, across = (points[:, :2] @ np.array([[cos, -sin], [sin, cos]])).T
+    order = np.argsort(along)
+    along, across, height, is_cut = along[order], across[order], points[order, 2], is_cut[order]
+    low, high = _extent(np.sort(across))
+    offsets = np.linspace(-params.slice_range, params.slice_range, params.slices)
+    for offset in (low + high) / 2 + offsets * (high - low) / 2:
+        in_slice = np.abs(across - offset) < gripper.finger_m / 2
+        if np.count_nonzero(in_slice) < params.min_points:
+            continue
+        top = _extent(np.sort(height[in_slice]))[1]
+        for tip in sorted({max(float(top - depth), params.support_clearance_m) for depth in params.depths_m}):
+            chosen = np.flatnonzero(in_slice & (height > tip))
+            gaps = np.flatnonzero(np.diff(along[chosen]) > gripper.thickness_m) + 1
+            for part in np.split(chosen, gaps):
+                part_points = SlicePoints(along[part], across[part] - offset, height[part] - tip, is_cut[part])
+                segment = _segment(part_points, angle_rad, float(offset), tip, gripper, params)
+                if segment is not None:
+                    yield segment
+
+
+def _segment(
+    points: SlicePoints,
+    angle_rad: float,
+    across_m: float,
+    tip_m: float,
+    gripper: Gripper,
+    params: SegmentSearch,
+) -> Segment | None:
+    """Return the segment of these points; None if it does not fit between the fingers or would slip out."""
+    max_width = gripper.opening_m - gripper.margin_m
+    along, height = points.along, points.height
+    if len(along) < params.min_points:
+        return None
+    first, last = _extent(along)
+    if last - first > max_width:
+        return None
+    depth = float(np.sort(height)[-1 - len(height) // 50])
+    skew = _skew(points, gripper.finger_m, params.min_points // 2)
+    slant = np.hypot(skew, _taper(points, last - first, min(params.taper_rise_m, depth / 2)))
+    if slant > params.max_slant:
+        return None
+    left = _hidden_side(first - along, height, points.is_cut, params)
+    right = _hidden_side(along - last, height, points.is_cut, params)
+    first, last = float(first - left.extent_m), float(last + right.extent_m)
+    if last - first > max_width:
+        return None
+    visible_share = 1 - float(left.lowest_m + right.lowest_m) / (2 * depth)
+    return Segment((first + last) / 2, last - first, depth, float(slant), visible_share, angle_rad, across_m, tip_m)
+
+
+def _extent(ordered: np.ndarray) -> tuple[float, float]:
+    """Return the lowest and highest of sorted values without outliers: of 100 or more, two at either end.
+
+    Only a few, because surfaces seen at a flat angle have few points.
+    """
+    outliers = min(2, len(ordered) // 50)
+    return ordered[outliers], ordered[-1 - outliers]
+
+
+class _HiddenSide(NamedTuple):
+    extent_m: float  # beyond the last visible point
+    lowest_m: float  # height of the lowest visible point above the fingertips
+
+
+def _hidden_side(beyond: np.ndarray, height: np.ndarray, is_cut: np.ndarray, params: SegmentSearch) -> _HiddenSide:
+    """Estimate the hidden extent of a side beyond the last visible point.
+
+    A surface that slopes down continues, growing steeper, about half as far as it would at a constant slope; one that
+    is cut by something nearer has no end.
+
+    Args:
+        beyond: Distance [N] m of the points beyond the last one, most of them negative.
+        height: Height [N] m above the fingertips.
+        is_cut: [N] bool, where the object may continue unseen.
+        params: Parameters of the search.
+    """
+    if is_cut[beyond > -params.edge_m].mean() > 0.5:
+        return _HiddenSide(np.inf, 0.0)
+    near = beyond > -params.end_m
+    x, y = beyond[near], height[near]
+    lowest = float(y[x > -params.edge_m].min())
+    x = x - x.mean()
+    slope = -float(x @ y) / max(float(x @ x), 1e-12)
+    if slope < params.level_slope:
+        return _HiddenSide(0.0, lowest)
+    return _HiddenSide(min(params.hidden_share * lowest / slope, params.max_hidden_m), lowest)
+
+
+def _skew(points: SlicePoints, finger_m: float, min_points: int) -> float:
+    """Return the tangent by which the two sides, seen from above, deviate from square to the direction of closing."""
+    left, right = points.along[points.across < 0], points.along[points.across >= 0]
+    if min(len(left), len(right)) < min_points:
+        return 1.0
+    return float(np.abs(np.subtract(_extent(right), _extent(left))).max() / (finger_m / 2))
+
+
+def _taper(points: SlicePoints, width_m: float, rise_m: float) -> float:
+    """Return the tangent by which each side leans inwards within `rise_m` above the fingertips."""
+    higher = points.along[points.height > rise_m]
+    if not len(higher):
+        return 0.0
+    first, last = _extent(higher)
+    return float(max(0.0, width_m - (last - first)) / (2 * rise_m))

@@ -1,0 +1,215 @@
+"""The visible surface of a segmented object: the mask's pixels with usable depth, and the 3D points they give.
+
+All computation stays within a crop around the mask, and fits use a subsample of the points, so that ten instances take
+some milliseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from scipy.spatial import KDTree
+
+from instructsam.core.errors import GeometryError
+from instructsam.core.rle import Rle
+
+Rays = tuple[np.ndarray, np.ndarray]
+"""x / z and y / z of every pixel of a crop, each [h, w] float32, as in CameraModel.rays."""
+
+Pixels = tuple[np.ndarray, np.ndarray]
+"""Rows [N] and columns [N] in a crop."""
+
+_KERNEL = np.ones((3, 3), np.uint8)
+
+
+@dataclass(frozen=True)
+class SurfaceParams:
+    """How the surface is separated from its background, and how densely it is sampled."""
+
+    depth_jump: float = 0.03  # relative depth difference above which neighbouring pixels are on different surfaces
+    fragment_share: float = 0.2  # fragments below this share of the largest one's area are small
+    fragment_gap_m: float = 0.02  # a small fragment further than this from every large one is dropped
+    floor_m: float = 0.004  # points lower than this above the supporting plane belong to the plane,
+    floor_share: float = 0.25  # except on objects so thin that this share of their height is less
+    min_points: int = 12  # objects with fewer usable pixels are not measured
+    sample_points: int = 1500  # a fit gets about this many points at most
+    edge_points: int = 800  # and this many of the outline, where a convex hull has its corners
+    max_crop_px: int = 60_000  # larger crops are read at every n-th row and column
+
+
+class MaskCrop(NamedTuple):
+    """A part of the image around a mask. In a large one, the slices have a step."""
+
+    rows: slice
+    columns: slice
+    mask: np.ndarray  # [h, w] bool
+
+
+def crop_around(mask: Rle, margin_px: int, max_px: int) -> MaskCrop:
+    """Return the mask with a margin around it, decoded from its run lengths without the rest of the image.
+
+    Args:
+        mask: Mask of the whole image.
+        margin_px: Width of the margin; the border of the image cuts it off.
+        max_px: Size above which every n-th row and column are taken.
+
+    Raises:
+        GeometryError: The mask is empty.
+    """
+    ends = np.cumsum(mask.counts, dtype=np.int64)
+    starts = (ends - mask.counts)[1::2]
+    ends = ends[1::2]
+    starts, ends = starts[ends > starts], ends[ends > starts]
+    if not starts.size:
+        raise GeometryError('the mask is empty')
+    first, last = starts // mask.height, (ends - 1) // mask.height
+    spans_columns = bool((last > first).any())  # such a run passes through the lowest row and the highest
+    top = 0 if spans_columns else int((starts % mask.height).min())
+    bottom = mask.height if spans_columns else int(((ends - 1) % mask.height).max()) + 1
+    rows = slice(max(0, top - margin_px), min(mask.height, bottom + margin_px))
+    columns = slice(max(0, int(first[0]) - margin_px), min(mask.width, int(last[-1]) + 1 + margin_px))
+    height = rows.stop - rows.start
+    first_px = starts - first * mask.height - rows.start + (first - columns.start) * height
+    bounds = np.stack([first_px, first_px + ends - starts], axis=1).ravel()
+    shape = columns.stop - columns.start, height
+    lengths = np.diff(bounds, prepend=0, append=shape[0] * shape[1])
+    inside = np.repeat(np.uint8(np.arange(len(lengths)) & 1), lengths).reshape(shape)
+    step = int(np.ceil(np.sqrt(inside.size / max_px)))
+    cropped = cv2.transpose(inside[::step, ::step]).view(bool)  # takes a fifth of numpy's time
+    return MaskCrop(
+        slice(rows.start, rows.stop, step),
+        slice(columns.start, columns.stop, step),
+        cropped,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """The pixels of a crop that belong to an object, with all that their 3D points are computed from."""
+
+    depth: np.ndarray  # [h, w] float32 m, 0 where there is none
+    mask: np.ndarray  # [h, w] bool, the object's usable pixels
+    rays: Rays
+    rows: slice  # of the image, with a step
+    columns: slice
+    width: int  # px, of the image
+    params: SurfaceParams = SurfaceParams()
+    rotation: np.ndarray | None = None  # [3, 3], to the frame of `points`; None: the camera's optical frame
+    translation: np.ndarray | None = None  # [3] m
+
+    @cached_property
+    def count(self) -> int:
+        """Number of points."""
+        return int(np.count_nonzero(self.mask))
+
+    @cached_property
+    def points(self) -> np.ndarray:
+        """Points [N, 3] float32 m, one per usable pixel, in the frame that `moved` led to."""
+        y, x = np.nonzero(self.mask)
+        points = back_project(self.depth, (y, x), self.rays)
+        if self.rotation is None or self.translation is None:
+            return points
+        return points @ self.rotation.astype(np.float32).T + self.translation.astype(np.float32)
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """The pixel [N] of the image that shows each of the points: row * width + column."""
+        y, x = np.nonzero(self.mask)
+        return (self.rows.start + y * self.rows.step) * self.width + self.columns.start + x * self.columns.step
+
+    @cached_property
+    def sample(self) -> Pixels:
+        """A subsample of the pixels, spread over all of them."""
+        return subsample(self.mask, self.count, self.params.sample_points)
+
+    @cached_property
+    def sampled_points(self) -> np.ndarray:
+        """Points [M, 3] float32 m of `sample` in the camera's optical frame."""
+        return back_project(self.depth, self.sample, self.rays)
+
+    @cached_property
+    def hull_points(self) -> np.ndarray:
+        """Points [K, 3] float32 m among which the convex hull has its corners, in the camera's optical frame."""
+        outline = self.mask & ~cv2.erode(self.mask.view(np.uint8), _KERNEL).view(bool)
+        edge = np.flatnonzero(outline)
+        rows, columns = np.divmod(edge[:: 1 + len(edge) // self.params.edge_points], outline.shape[1])
+        return np.concatenate([back_project(self.depth, (rows, columns), self.rays), self.sampled_points[::3]])
+
+    def moved(self, rotation: np.ndarray, translation: np.ndarray) -> Surface:
+        """Return the surface in another frame, where a point is rotation [3, 3] @ point + translation [3] m."""
+        if self.rotation is not None and self.translation is not None:
+            rotation, translation = rotation @ self.rotation, rotation @ self.translation + translation
+        return replace(self, rotation=rotation, translation=translation)
+
+
+def back_project(depth: np.ndarray, pixels: Pixels, rays: Rays) -> np.ndarray:
+    """Return the points [N, 3] float32 m of pixels of a crop with depth [h, w] m, in the camera's optical frame."""
+    z = depth[pixels]
+    points = np.empty((len(z), 3), np.float32)
+    np.multiply(rays[0][pixels], z, out=points[:, 0])
+    np.multiply(rays[1][pixels], z, out=points[:, 1])
+    points[:, 2] = z
+    return points
+
+
+def subsample(mask: np.ndarray, count: int, max_points: int) -> Pixels:
+    """Return the pixels of mask [h, w], which has `count`; of every n-th row and column if they are many."""
+    step = max(1, round(np.sqrt(count / max_points)))
+    rows, columns = np.nonzero(mask[::step, ::step])
+    return rows * step, columns * step
+
+
+def to_meters(depth: np.ndarray) -> np.ndarray:
+    """Return a float32 copy of depth in m, 0 where there is none. depth: float m, or uint16 mm."""
+    if depth.dtype == np.uint16:
+        return depth * np.float32(0.001)
+    depth = depth.astype(np.float32)
+    depth[~(np.isfinite(depth) & (depth > 0))] = 0
+    return depth
+
+
+def depth_edges(depth: np.ndarray, mask: np.ndarray, jump: float) -> np.ndarray:
+    """Return the pixels [h, w] bool at or next to a depth discontinuity in the mask.
+
+    Their depth may lie between the two surfaces (flying pixels).
+
+    Args:
+        depth: Depth [h, w], uint16 or float32.
+        mask: Pixels [h, w] bool that have a depth; the others cause no discontinuity.
+        jump: Relative depth difference from which neighbours are on different surfaces.
+    """
+    beyond = depth.dtype.type(65535 if depth.dtype == np.uint16 else 1e9)
+    highest = cv2.dilate(depth * mask, _KERNEL)
+    lowest = cv2.erode(np.where(mask, depth, beyond), _KERNEL)
+    return highest > lowest * np.float32(1 + jump)
+
+
+def drop_detached_fragments(surface: Surface) -> Surface:
+    """Remove fragments of the mask that are small and not adjacent in 3D to a large one.
+
+    A mask that runs over the object's edge, or has islands elsewhere, has such fragments on other objects.
+    """
+    contours, hierarchy = cv2.findContours(surface.mask.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    # The fragment of a contour: itself, or the contour around it if it is that of a hole.
+    fragment_of = np.array([index if outer < 0 else outer for index, (*_, outer) in enumerate(hierarchy[0])])
+    areas = np.array([cv2.contourArea(contour) for contour in contours])[fragment_of]
+    is_small = areas < surface.params.fragment_share * areas.max()
+    if not is_small.any():
+        return surface
+
+    def contour_points(chosen: np.ndarray) -> np.ndarray:
+        x, y = np.concatenate([contours[index] for index in chosen])[:, 0].T
+        return back_project(surface.depth, (y, x), surface.rays)
+
+    small = np.flatnonzero(is_small & (fragment_of == np.arange(len(contours))))
+    large_points = KDTree(contour_points(np.flatnonzero(~is_small)))
+    gaps_m, _ = large_points.query(contour_points(small), distance_upper_bound=surface.params.fragment_gap_m)
+    starts = np.cumsum([0, *(len(contours[index]) for index in small[:-1])])
+    mask = surface.mask.copy()
+    for index in small[np.isinf(np.minimum.reduceat(gaps_m, starts))]:
+        cv2.drawContours(mask.view(np.uint8), contours, index, 0, cv2.FILLED)
+    return replace(surface, mask=mask)
