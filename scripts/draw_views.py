@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from instructsam.core import InstructSAM
-from instructsam.core.display.overlay import color, draw
+from instructsam.core.display.overlay import draw_overlay, instance_color
 from instructsam.core.spatial.camera_model import CameraModel
 from instructsam.core.spatial.geometry import locate
 from instructsam.core.spatial.grasping import Gripper, grasp_candidates
@@ -44,7 +44,7 @@ def draw_scene(axes, made, result):
     points = np.stack([x * z, y * z, z], axis=-1)[near] @ rotation.T + translation
     axes.scatter(*points.T, s=1.5, c=made.rgb[::PIXEL_STEP, ::PIXEL_STEP][near] / 255, alpha=0.8, linewidths=0)
     for index, instance in enumerate(located):
-        geometry, ink = instance.geometry.moved(rotation, translation), np.array(color(index)) / 255
+        geometry, ink = instance.geometry.moved(rotation, translation), np.array(instance_color(index)) / 255
         points = geometry.points[:: 1 + len(geometry.points) // MAX_OBJECT_POINTS]
         axes.scatter(*points.T, s=1.5, color=ink, linewidths=0)
         signs = np.array(list(product((-0.5, 0.5), repeat=3)))
@@ -83,7 +83,7 @@ def main():
 
     figure = plt.figure(figsize=(13, 5), dpi=110)
     left = figure.add_axes((0, 0, 0.5, 1), zorder=1)
-    left.imshow(draw(made.rgb, result))
+    left.imshow(draw_overlay(made.rgb, result))
     left.axis('off')
     right = figure.add_axes((0.46, -0.25, 0.6, 1.6), projection='3d')
     draw_scene(right, made, result)

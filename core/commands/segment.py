@@ -87,9 +87,9 @@ def run(args):
             if instance.geometry_message:
                 print(f'{instance.phrase} at {instance.box}: {instance.geometry_message}', file=sys.stderr)
     if args.out is not None:
-        from instructsam.core.display.overlay import draw
+        from instructsam.core.display.overlay import draw_overlay
 
-        write_image(args.out, draw(image, result))
+        write_image(args.out, draw_overlay(image, result))
     if args.json is not None:
         write_json(args.json, result.to_json())
 

@@ -1,40 +1,60 @@
-"""A picture for people: the image with every instance filled, outlined and named, and what was asked."""
+"""Overlay of a result on its image: masks, outlines and labels of the instances, the instruction and its outcome."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from instructsam.core.display.lettering import draw_text, fit, printable, text_width
+from instructsam.core.result import Instance, Result
+from instructsam.core.rle import Rle
 
-# Okabe and Ito's palette for colour-blind readers without its black, neighbours in the list far apart.
+Color = tuple[int, int, int]
+"""RGB, 0 to 255."""
+
+Box = tuple[int, int, int, int]
+"""(x0, y0, x1, y1) px, x1 and y1 exclusive."""
+
+# Okabe and Ito's palette for color-blind readers, without its black and ordered so that neighbours are far apart.
 PALETTE = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0), (0, 114, 178))
 FILL = 0.35  # opacity of a filled mask
-BAR = 0.65  # opacity of the bars behind text that belongs to the whole picture
+BAR = 0.65  # opacity of the bars below text about the whole image
 INK, PAPER, WARNING = (20, 20, 20), (255, 255, 255), (255, 193, 7)
 
 
-def color(index):
-    """RGB of the instance at `index` in the result; after one round of the palette the same hues, paler."""
+def instance_color(index: int) -> Color:
+    """Return the color of the instance at `index` in a result; after one round of the palette, hues are paler."""
     hue, paler = np.array(PALETTE[index % len(PALETTE)]), index // len(PALETTE) % 2
-    return tuple(int(v) for v in hue + (255 - hue) * 0.5 * paler)
+    red, green, blue = (int(value) for value in hue + (255 - hue) * 0.5 * paler)
+    return red, green, blue
 
 
-def draw(image, result):
-    """The overlay of `result` on its `image`, a new array.
+def draw_overlay(image: np.ndarray, result: Result) -> np.ndarray:
+    """Return the overlay of a result on its image, a new array [H, W, 3] uint8.
 
-    image: [H, W, 3] uint8 RGB, the image that the result is about. All sizes scale with it; below about 100 px there
-    is no room for text and only masks are drawn. Raises ValueError if the sizes differ.
+    All sizes scale with the image; below about 100 px, text does not fit and only masks are drawn.
+
+    Args:
+        image: [H, W, 3] uint8 RGB, the image that the result is about.
+        result: The result to draw.
+
+    Raises:
+        ValueError: The sizes differ.
     """
     if image.shape != (result.height, result.width, 3):
-        raise ValueError(f'the result is of an image of {result.height} x {result.width}, got an array {image.shape}')
+        raise ValueError(
+            f'the result is of an image of {result.height} x {result.width}, got an array of shape {image.shape}'
+        )
     canvas = np.array(image, order='C')
-    style = _Style.of(canvas)
-    shown = [(instance, instance.box, color(i)) for i, instance in enumerate(result.instances)]
-    for instance, box, rgb in reversed(shown):  # the best score on top
-        _draw_mask(canvas, instance.mask, box, rgb, style)
-    if not style.has_room(canvas):
+    style = _Style.for_image(canvas)
+    shown = [_Shown(instance, instance.box, instance_color(i)) for i, instance in enumerate(result.instances)]
+    for each in reversed(shown):  # the best score on top
+        _draw_mask(canvas, each.instance.mask, each.box, each.color, style)
+    if not style.fits_text(canvas):
         return canvas
     top = _draw_warning(canvas, printable(result.warning), style)
     bottom = _draw_footer(canvas, result, style)
@@ -42,37 +62,43 @@ def draw(image, result):
     return canvas
 
 
+class _Shown(NamedTuple):
+    instance: Instance
+    box: Box
+    color: Color
+
+
 @dataclass(frozen=True)
 class _Style:
     """Sizes in px for one image."""
 
-    font: int
+    font: int  # height of a line of letters
     line: int  # width of an outline
 
     @classmethod
-    def of(cls, canvas):
+    def for_image(cls, canvas: np.ndarray) -> _Style:
         scale = (canvas.shape[0] * canvas.shape[1] / (640 * 480)) ** 0.5
         return cls(max(9, round(14 * scale)), max(1, round(1.6 * scale)))
 
     @property
-    def row(self):
-        """Height of a line of text with air above and below."""
+    def row(self) -> int:
+        """Height of a line of text with the space above and below."""
         return round(1.5 * self.font)
 
     @property
-    def pad(self):
-        """Air left and right of text."""
+    def pad(self) -> int:
+        """Space left and right of text."""
         return round(0.45 * self.font)
 
-    def has_room(self, canvas):
+    def fits_text(self, canvas: np.ndarray) -> bool:
         return canvas.shape[0] >= 5 * self.row and canvas.shape[1] >= 8 * self.font
 
 
-def _draw_mask(canvas, mask, box, rgb, style):
-    """Fill and outline in one blend, within the mask's box.
+def _draw_mask(canvas: np.ndarray, mask: Rle, box: Box, color: Color, style: _Style) -> None:
+    """Draw fill and outline of a mask in one blend, within its box.
 
-    A blurred mask tells how far inside or outside a pixel is, so that tint and opacity are functions of it and one
-    look-up draws fill, outline and a dark rim (for bright pictures), all without stairs. OpenCV's own antialiased
+    A blurred mask gives each pixel's distance from the border, so that tint and opacity are functions of its value and
+    one look-up draws fill, outline and a dark rim (for bright images), all antialiased. OpenCV's own antialiased
     polylines take 30 times as long on ragged masks.
     """
     x0, y0, x1, y1 = box
@@ -81,24 +107,24 @@ def _draw_mask(canvas, mask, box, rgb, style):
     patch = canvas[area]
     pixels = np.ascontiguousarray(mask.decode()[area]).view(np.uint8) * 255
     inside = cv2.GaussianBlur(pixels, (0, 0), 0.7 * style.line, borderType=cv2.BORDER_REPLICATE)
-    tint, keep = _blend_tables(rgb)
+    tint, keep = _blend_tables(color)
     kept = cv2.multiply(patch, cv2.applyColorMap(inside, keep), scale=1 / 255)
     cv2.add(kept, cv2.applyColorMap(inside, tint), patch)
 
 
 @lru_cache(maxsize=32)
-def _blend_tables(rgb):
-    """For each blurred mask value the tint to add and how much of the picture stays, both [256, 1, 3] uint8."""
+def _blend_tables(color: Color) -> tuple[np.ndarray, np.ndarray]:
+    """Return, per blurred mask value, the tint to add and the share of the image to keep, each [256, 1, 3] uint8."""
     inside = np.arange(256) / 255  # 0 outside, 0.5 on the border, 1 inside
     opacity = np.interp(inside, (0.01, 0.08, 0.92, 1), (0, 1, 1, FILL))[:, None]
     rim = np.interp(inside, (0.15, 0.25), (1, 0))[:, None]
-    tint = (rim * np.array(INK) + (1 - rim) * np.array(rgb)) * opacity
+    tint = (rim * np.array(INK) + (1 - rim) * np.array(color)) * opacity
     keep = np.repeat(1 - opacity, 3, axis=1) * 255
-    return tuple(table.round().astype(np.uint8)[:, None] for table in (tint, keep))
+    return tint.round().astype(np.uint8)[:, None], keep.round().astype(np.uint8)[:, None]
 
 
-def _draw_warning(canvas, warning, style):
-    """The banner along the top; returns its height."""
+def _draw_warning(canvas: np.ndarray, warning: str, style: _Style) -> int:
+    """Draw the banner along the top and return its height."""
     if not warning:
         return 0
     canvas[: style.row] = WARNING
@@ -108,8 +134,8 @@ def _draw_warning(canvas, warning, style):
     return style.row
 
 
-def _draw_footer(canvas, result, style):
-    """The bar along the bottom, instruction left and outcome right; returns its top."""
+def _draw_footer(canvas: np.ndarray, result: Result, style: _Style) -> int:
+    """Draw the bar along the bottom, instruction left and outcome right, and return the row of its top."""
     height, width = canvas.shape[:2]
     top = height - style.row
     canvas[top:] = cv2.addWeighted(canvas[top:], 1 - BAR, np.zeros_like(canvas[top:]), BAR, 0)
@@ -122,30 +148,37 @@ def _draw_footer(canvas, result, style):
     return top
 
 
-def _draw_labels(canvas, shown, style, top, bottom):
-    """A label by each instance, best score first, between the rows `top` and `bottom`."""
+def _draw_labels(canvas: np.ndarray, shown: list[_Shown], style: _Style, top: int, bottom: int) -> None:
+    """Draw a label at each instance between the rows `top` and `bottom`; the best score chooses its position first."""
     width = canvas.shape[1]
-    boxes = np.array([box for _, box, _ in shown]).reshape(-1, 4)
+    boxes = np.array([each.box for each in shown]).reshape(-1, 4)
     spots, labels = np.zeros((0, 4), int), []
-    for index, (instance, box, rgb) in enumerate(shown):
+    for index, (instance, box, color) in enumerate(shown):
         score = f' {instance.score:.2f}'
         room = width // 2 - 2 * style.pad - text_width(score, style.font)
         text = (fit(printable(instance.phrase), style.font, room) + score).strip()
         size = (min(text_width(text, style.font) + 2 * style.pad, width), style.row)
         spot = _free_spot(box, size, (0, top, width, bottom), labels=spots, boxes=np.delete(boxes, index, axis=0))
         spots = np.vstack([spots, spot])
-        labels.append((text, spot.tolist(), rgb))
-    for text, (x0, y0, x1, y1), rgb in reversed(labels):  # where there is no room for all, the best score on top
-        cv2.rectangle(canvas, (x0, y0), (x1 - 1, y1 - 1), rgb, cv2.FILLED)
+        labels.append((text, spot.tolist(), color))
+    for text, (x0, y0, x1, y1), color in reversed(labels):  # if they overlap, the best score is on top
+        cv2.rectangle(canvas, (x0, y0), (x1 - 1, y1 - 1), color, cv2.FILLED)
         cv2.rectangle(canvas, (x0, y0), (x1 - 1, y1 - 1), INK, max(1, style.line // 2))
-        _put(canvas, text, x0 + style.pad, y0, INK if _luminance(rgb) > 90 else PAPER, style)
+        _put(canvas, text, x0 + style.pad, y0, INK if _luminance(color) > 90 else PAPER, style)
 
 
-def _free_spot(box, size, limits, labels, boxes):
-    """Where a label of `size` (w, h) goes: [4] (x0, y0, x1, y1) px inside `limits`.
+def _free_spot(box: Box, size: tuple[int, int], limits: Box, *, labels: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Return the position of a label, [4] (x0, y0, x1, y1) px.
 
-    Near its own `box`, above it rather than below or inside, off the other `labels` [N, 4] if that can be had, and
-    off the other instances' `boxes` [M, 4] if it is cheap.
+    It is near its instance, preferably above its box, does not cover other labels unless it must, and avoids the boxes
+    of other instances if they are easy to avoid.
+
+    Args:
+        box: Box of the label's instance.
+        size: (width, height) of the label, px.
+        limits: Part of the image that the label stays in.
+        labels: Boxes [N, 4] of the labels that are placed already.
+        boxes: Boxes [M, 4] of the other instances.
     """
     (x0, y0, x1, y1), (width, height), (left, top, right, bottom) = box, size, limits
     rows = np.arange((bottom - top) // height)[:, None] * height
@@ -161,16 +194,17 @@ def _free_spot(box, size, limits, labels, boxes):
     return spots[cost.argmin()]
 
 
-def _overlap(spots, others):
-    """Pixels of each of `spots` [S, 4] that `others` [N, 4] cover, summed over them: [S]."""
+def _overlap(spots: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the area [S] of each of the boxes `spots` [S, 4] that `others` [N, 4] cover, summed over them, px."""
     low, high = np.maximum(spots[:, None, :2], others[:, :2]), np.minimum(spots[:, None, 2:], others[:, 2:])
     return np.clip(high - low, 0, None).prod(axis=2).sum(axis=1)
 
 
-def _put(canvas, text, x, top, ink, style):
-    """One line of text centred in the row that begins at `top`."""
+def _put(canvas: np.ndarray, text: str, x: int, top: int, ink: Color, style: _Style) -> None:
+    """Draw one line of text, vertically centered in the row that begins at `top`."""
     draw_text(canvas, text, x, top + (style.row + round(0.7 * style.font)) // 2, style.font, ink)
 
 
-def _luminance(rgb):
-    return 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]
+def _luminance(color: Color) -> float:
+    red, green, blue = color
+    return 0.299 * red + 0.587 * green + 0.114 * blue

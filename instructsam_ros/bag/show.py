@@ -13,7 +13,7 @@ from rich.progress import track
 from sensor_msgs.msg import CompressedImage, Image
 
 from instructsam.core.commands.arguments import count, seconds
-from instructsam.core.display.overlay import draw
+from instructsam.core.display.overlay import draw_overlay
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.image_file import check_path, write_image
 from instructsam_ros.bag import topics as bag_topics
@@ -119,7 +119,7 @@ class Overlays:
                 f'a result on {self.topic} is of {result.width} x {result.height} px, the image of its stamp on '
                 f'{self._image} has {picture.shape[1]} x {len(picture)}; name the topic of the images with --topic'
             )
-        return draw(picture, result)
+        return draw_overlay(picture, result)
 
 
 def _instances_topic(bag, name):

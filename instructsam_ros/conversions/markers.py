@@ -4,7 +4,7 @@ from geometry_msgs.msg import Vector3
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from instructsam.core.display.overlay import color
+from instructsam.core.display.overlay import instance_color
 from instructsam.core.result import UNTRACKED, Instance, Result
 from instructsam.core.spatial.geometry import Geometry
 from instructsam_ros.conversions.poses import geometry_to_msg, pose
@@ -62,5 +62,5 @@ def _label(index: int, instance: Instance, geometry: Geometry, header: Header) -
 
 
 def _color(index: int, instance: Instance, opacity: float) -> ColorRGBA:
-    red, green, blue = color(index if instance.track_id == UNTRACKED else instance.track_id)
+    red, green, blue = instance_color(index if instance.track_id == UNTRACKED else instance.track_id)
     return ColorRGBA(r=red / 255, g=green / 255, b=blue / 255, a=opacity)

@@ -20,7 +20,7 @@ from rich.text import Text
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from instructsam.core.display.overlay import draw
+from instructsam.core.display.overlay import draw_overlay
 from instructsam.core.rle import Rle, ious
 from instructsam.core.spatial.grasping import grasp_candidates
 from instructsam_ros.client import Perception, PerceptionError
@@ -69,7 +69,7 @@ def show(seed, instruction, model, timeout_s):
         image, k = observer.images[stamp.sec, stamp.nanosec], np.array(observer.truth['intrinsics'])
     grasps = [next(iter(grasp_candidates(each)), None) if each.center is not None else None for each in found]
     _print(instruction, found, grasps, objects)
-    picture = draw(image, result_from_msg(found.message))
+    picture = draw_overlay(image, result_from_msg(found.message))
     for grasp in filter(None, grasps):
         _draw_grasp(picture, grasp, k)
     return picture

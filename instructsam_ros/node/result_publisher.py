@@ -4,7 +4,7 @@ from geometry_msgs.msg import PoseArray
 from sensor_msgs.msg import Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
 
-from instructsam.core.display.overlay import draw
+from instructsam.core.display.overlay import draw_overlay
 from instructsam_ros.conversions import instances as messages
 from instructsam_ros.conversions.grasps import grasp_poses
 from instructsam_ros.conversions.markers import markers
@@ -54,4 +54,4 @@ def _label_image(shot, result, _):
 
 
 def _overlay(shot, result, _):
-    return messages.image_msg(draw(shot.image, result), shot.header)
+    return messages.image_msg(draw_overlay(shot.image, result), shot.header)

@@ -1,9 +1,9 @@
-"""How long an answer takes while other processes want the cores: threads that soon sleep against threads that spin.
+"""Time per answer while other processes use the cores: threads that sleep early against threads that spin.
 
     python test/bench/bench_busy_cores.py [--answers 25]
 
-Runs the built-in model on the CPU in four processes, one after the other: with GOMP_SPINCOUNT as importing the engine
-sets it and as the thread pool's default is, on an idle machine and beside a busy process for each core.
+Runs the built-in model on the CPU in four processes, one after the other: with the GOMP_SPINCOUNT that importing the
+engine sets and with the thread pool's default, on an idle machine and beside one busy process per core.
 """
 
 import argparse
@@ -16,7 +16,8 @@ BUSY = 'while True: pass'
 SPINS = {'ours': '10000', 'default': '300000'}
 
 
-def answer_times(answers):
+def answer_times_ms(answers):
+    """Return the median and the 95th percentile."""
     import numpy as np
 
     from instructsam.core import InstructSAM
@@ -31,7 +32,8 @@ def answer_times(answers):
     return np.percentile(times_s, [50, 95]) * 1e3
 
 
-def measured(spins, answers):
+def measure_in_a_process(spins, answers):
+    """Return the median and the 95th percentile, ms, with this GOMP_SPINCOUNT."""
     env = {**os.environ, 'GOMP_SPINCOUNT': spins}
     command = [sys.executable, __file__, '--answers', str(answers), '--inside']
     return [float(ms) for ms in subprocess.check_output(command, env=env, text=True).split()]
@@ -43,15 +45,15 @@ def main():
     parser.add_argument('--inside', action='store_true', help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.inside:
-        print(*answer_times(arguments.answers))
+        print(*answer_times_ms(arguments.answers))
         return
-    print('ms an answer        median      p95')
+    print('ms per answer       median      p95')
     for title, count in (('idle machine', 0), ('busy cores', os.cpu_count())):
         others = [subprocess.Popen([sys.executable, '-c', BUSY]) for _ in range(count)]
         try:
             medians = {}
             for name, spins in SPINS.items():
-                medians[name], p95 = measured(spins, arguments.answers)
+                medians[name], p95 = measure_in_a_process(spins, arguments.answers)
                 print(f'{title:13} {name:8}{medians[name]:8.0f} {p95:8.0f}', flush=True)
             print(f'{title:13} default / ours: {medians["default"] / medians["ours"]:.2f}', flush=True)
         finally:

@@ -1,11 +1,12 @@
-"""3D from depth: how well objects are located on rendered tables, and what ten of them cost at 1280x720.
+"""Accuracy of 3D localisation on rendered tables, and time for ten objects at 1280x720.
 
     python test/bench/bench_geometry.py [--scenes 60] [--seed 123] [--predicted]
 
-Objects of which over 80 % are seen, 0.5 to 1.2 m away, with their true masks: distance of the box's center, and mean
-error of its three sides. Then the time of `measure` for the ten largest objects of a picture, the median over pictures
-that have so many. Exits with 1 where centers are off by 1 cm, sides by 15 %, or ten objects take 15 ms. --predicted:
-the same objects also with the masks that the built-in model finds for their category, joined to them by IoU over 0.5.
+Measures objects that are more than 80 % visible and 0.5 to 1.2 m away with their ground-truth masks: the distance of
+the box's center, and the mean error of its three sides. Then the time of `measure` for the ten largest objects of an
+image, the median over images with at least ten. Exits with 1 if centers are off by 1 cm, sides by 15 %, or ten objects
+take 15 ms. --predicted: also measures the same objects with the masks that the built-in model predicts for their
+category, matched to them by an IoU over 0.5.
 """
 
 import argparse
@@ -21,19 +22,20 @@ from instructsam.train.tabletop.generate import depth_mm
 from instructsam.train.tabletop.scenes.scene import scene
 
 GOALS = {'center_m': 0.01, 'size': 0.15, 'ten_ms': 15.0}
-SIZE, LARGE, TIMED = (448, 448), (1280, 720), 8  # px, and pictures of the large size
-LEAST_PX = 150
+SIZE, LARGE_SIZE = (448, 448), (1280, 720)  # px
+TIMED_IMAGES = 8  # of LARGE_SIZE
+MIN_PX = 150  # visible pixels of an object
 
 
 def accuracy(scenes, seed, engine=None):
-    """Medians over all objects; with the engine's masks in place of the true ones where one is given."""
+    """Return medians over all objects, with the engine's masks instead of the ground truth if there is one."""
     centers_m, sizes = [], []
     for index in range(scenes):
         made = scene('test', index, seed, size=SIZE)
         camera = CameraModel(*made.depth.shape, made.camera.intrinsics)
         masks = predicted(engine, made) if engine else {item.id: made.ids == item.id for item in made.objects}
         for item in made.objects:
-            if item.id in masks and item.seen_px > max(0.8 * item.whole_px, LEAST_PX) and 0.5 < item.camera_m[2] < 1.2:
+            if item.id in masks and item.seen_px > max(0.8 * item.whole_px, MIN_PX) and 0.5 < item.camera_m[2] < 1.2:
                 found = measure(masks[item.id], made.depth, camera)
                 true = np.sort(item.extent_m)
                 centers_m.append(float(np.linalg.norm(found.center - item.camera_m)))
@@ -42,7 +44,7 @@ def accuracy(scenes, seed, engine=None):
 
 
 def predicted(engine, made):
-    """{id of an object: the mask found for it}."""
+    """Return the predicted mask of each object that has one, by the object's id."""
     frame, masks = engine.encode(made.rgb), {}
     true = [Rle.encode(made.ids == item.id) for item in made.objects]
     for category in sorted({item.category for item in made.objects}):
@@ -54,10 +56,13 @@ def predicted(engine, made):
 
 
 def ten_ms(seed):
-    """(median time of ten objects, median of their pixels together), as the node gets them: run lengths and mm."""
+    """Return the median time of ten objects, and the median of their total pixels.
+
+    As in the node, masks are run lengths and depth is in mm.
+    """
     times_ms, pixels, index = [], [], 0
-    while len(pixels) < TIMED:
-        made, index = scene('test', index, seed, size=LARGE), index + 1
+    while len(pixels) < TIMED_IMAGES:
+        made, index = scene('test', index, seed, size=LARGE_SIZE), index + 1
         ids, counts = np.unique(made.ids[made.ids >= 0], return_counts=True)
         if len(ids) < 10:
             continue
@@ -73,7 +78,7 @@ def ten_ms(seed):
     return statistics.median(times_ms), statistics.median(pixels)
 
 
-def tell(masks, found):
+def print_errors(masks, found):
     print(
         f'{masks}: {found["objects"]} objects, centers off by {1e3 * found["center_m"]:.1f} mm, sides by '
         f'{100 * found["size"]:.1f} % (medians)'
@@ -88,11 +93,12 @@ def main():
     arguments = parser.parse_args()
     found = accuracy(arguments.scenes, arguments.seed)
     found['ten_ms'], pixels = ten_ms(arguments.seed)
-    tell('true masks', found)
+    print_errors('ground-truth masks', found)
     if arguments.predicted:
         from instructsam.core import InstructSAM
 
-        tell('predicted masks', accuracy(arguments.scenes, arguments.seed, InstructSAM.from_pretrained('tabletop')))
+        engine = InstructSAM.from_pretrained('tabletop')
+        print_errors('predicted masks', accuracy(arguments.scenes, arguments.seed, engine))
     print(f'ten objects at 1280x720, {pixels:.0f} pixels: {found["ten_ms"]:.1f} ms')
     return int(any(found[name] >= goal for name, goal in GOALS.items()))
 

@@ -1,9 +1,9 @@
-"""What more instance slots cost: the built-in model with K = 4, 10 and 50, in turn on one image with the phrase given.
+"""Cost of instance slots: the built-in model with K = 4, 10 and 50, in turn on one image with a given phrase.
 
     python test/bench/bench_slots.py [--rounds 200] [--model tabletop] [--device auto]
 
 Prints the time of a segment call as a multiple of that with K = 10, the median over rounds (encoding the image does not
-depend on K). The paper has 1.1 s with K = 10, 1.4 s with 50 and 2.1 s with 200, for everything (2B, section 4).
+depend on K). The paper reports 1.1 s with K = 10, 1.4 s with 50 and 2.1 s with 200, encoding included (2B, section 4).
 """
 
 import argparse
@@ -28,19 +28,19 @@ def main():
     parser.add_argument('--device', default='auto')
     arguments = parser.parse_args()
     image = np.random.default_rng(0).integers(0, 256, SIZE, dtype=np.uint8)
-    asked, times_s = {}, {slots: [] for slots in SLOTS}
+    engines, times_s = {}, {slots: [] for slots in SLOTS}
     with tempfile.TemporaryDirectory() as folder:
         for slots in SLOTS:
             resize_bank(builtin.folder(arguments.model), Path(folder) / str(slots), slots)
             engine = InstructSAM.from_pretrained(Path(folder) / str(slots), device=arguments.device)
-            asked[slots] = engine, engine.encode(image), engine.answer_for([PHRASE])
+            engines[slots] = engine, engine.encode(image), engine.answer_for([PHRASE])
     for _ in range(arguments.rounds):
-        for slots, (engine, frame, answer) in asked.items():
+        for slots, (engine, image_encoding, answer) in engines.items():
             start = time.perf_counter()
-            engine.segment(frame, PHRASE, answer=answer)
+            engine.segment(image_encoding, PHRASE, answer=answer)
             times_s[slots].append(time.perf_counter() - start)
     for slots, values in times_s.items():
-        ratios = [value / reference for value, reference in zip(values, times_s[REFERENCE])]
+        ratios = [value / reference for value, reference in zip(values, times_s[REFERENCE], strict=True)]
         ratio, median_ms = statistics.median(ratios), 1e3 * statistics.median(values)
         print(f'K = {slots}: {ratio:.2f} x K = {REFERENCE}, {median_ms:.1f} ms')
 

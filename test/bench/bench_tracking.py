@@ -1,11 +1,11 @@
-"""Stable ids: how often an object's id changes on rendered sequences of a moving camera and moving objects.
+"""Stability of track ids on rendered sequences of a moving camera and moving objects.
 
     python test/bench/bench_tracking.py [--sequences 20] [--seconds 8] [--rate 5] [--predicted]
 
-Every object of the scene is an instance with its true mask, in an order of chance, one in ten missing for some results,
-with a border of chance. A link joins an object to itself in the result before, or in the last one where it was seen; it
-is swapped where the ids differ. --predicted: masks of the built-in model instead, asked for one category of each scene,
-and joined to the objects by IoU over 0.5. Exits with 1 where 2 % of the links or more are swapped.
+Every object of the scene is an instance with its ground-truth mask, in random order, randomly dilated or eroded, and
+one in ten is missing for some results. A link connects an object to itself in the last result where it was visible, and
+counts as swapped if the two ids differ. --predicted: uses the masks that the built-in model predicts for one category
+per scene, matched to the objects by an IoU over 0.5. Exits with 1 if 2 % of the links or more are swapped.
 """
 
 import argparse
@@ -23,14 +23,15 @@ from instructsam.train.tabletop.scenes.motion import Motion
 from instructsam.train.tabletop.scenes.scene import photograph_things, staged
 from instructsam.train.tabletop.world.splits import generator
 
-GOAL = 0.02
-LEAST_PX = 60  # of an object that counts as seen
-HIDDEN = 0.1, (1, 6)  # share of objects that go missing at a result, and for how many
-SIZE, LARGE = (448, 336), (1280, 720)
+GOAL = 0.02  # share of swapped links
+MIN_PX = 60  # objects with fewer pixels count as invisible
+HIDDEN_SHARE = 0.1  # of the objects are missing in a result,
+HIDDEN_RESULTS = (1, 6)  # for a random number of results: from the first to below the second
+SIZE, LARGE_SIZE = (448, 336), (1280, 720)  # px
 
 
 def sequence(index, seed, seconds, rate_hz, size=SIZE):
-    """Scenes of one table over time."""
+    """Yield scenes of one table over time."""
     things, room, camera = staged('test', index, seed, size)
     motion = Motion(seed + index, things, room, camera)
     for number in range(round(seconds * rate_hz)):
@@ -44,18 +45,18 @@ def _then(motion, room, time_s):
 
 
 def degraded(made, rng, hidden):
-    """[(id of the object, Instance)] of a scene, as a detector might have it."""
+    """Return [(id of the object, Instance)] of a scene, with the errors of a detector."""
     instances = []
     for item in made.objects:
-        if item.seen_px < LEAST_PX:
+        if item.seen_px < MIN_PX:
             continue
         if item.id in hidden:
             hidden[item.id] -= 1
             if not hidden[item.id]:
                 del hidden[item.id]
             continue
-        if rng.random() < HIDDEN[0] / np.mean(HIDDEN[1]):
-            hidden[item.id] = int(rng.integers(*HIDDEN[1]))
+        if rng.random() < HIDDEN_SHARE / np.mean(HIDDEN_RESULTS):
+            hidden[item.id] = int(rng.integers(*HIDDEN_RESULTS))
         mask = (made.ids == item.id).astype(np.uint8)
         kernel = np.ones((int(rng.integers(1, 4)),) * 2, np.uint8)
         mask = cv2.dilate(mask, kernel) if rng.random() < 0.5 else cv2.erode(mask, kernel)
@@ -65,9 +66,9 @@ def degraded(made, rng, hidden):
 
 
 def predicted(engine, made, category):
-    """The same from a model: instances that are no object of the scene have the id None."""
+    """Return [(id of the object, Instance)] of the model's predictions; the id is None if no object matches."""
     found = engine.segment(engine.encode(made.rgb), f'the {category}s').instances
-    objects = [item for item in made.objects if item.seen_px >= LEAST_PX]
+    objects = [item for item in made.objects if item.seen_px >= MIN_PX]
     overlap = ious([each.mask for each in found], [Rle.encode(made.ids == item.id) for item in objects])
     return [
         (objects[row.argmax()].id if row.size and row.max() > 0.5 else None, each)
@@ -76,7 +77,7 @@ def predicted(engine, made, category):
 
 
 def links(frames):
-    """(links, swaps) of one sequence; frames: [(scene, [(id of the object, Instance)])]."""
+    """Return the number of links and of swaps in one sequence of (scene, [(id of the object, Instance)])."""
     tracker, last, total, swaps = Tracker(), {}, 0, 0
     for made, instances in frames:
         height, width = made.ids.shape
@@ -93,8 +94,8 @@ def links(frames):
 
 
 def update_ms(seed):
-    """Median time of an update with ten instances at 1280x720."""
-    frames = [(made, degraded(made, np.random.default_rng(0), {})) for made in sequence(0, seed, 2, 5, LARGE)]
+    """Return the median time of an update with ten instances at 1280x720."""
+    frames = [(made, degraded(made, np.random.default_rng(0), {})) for made in sequence(0, seed, 2, 5, LARGE_SIZE)]
     tracker, times_ms = Tracker(), []
     for made, instances in frames:
         ten = [instances[i % len(instances)][1] for i in range(10)]
@@ -109,9 +110,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--sequences', type=int, default=20)
     parser.add_argument('--seconds', type=float, default=8.0)
-    parser.add_argument('--rate', type=float, default=5.0, help='results a second (default: %(default)s)')
+    parser.add_argument('--rate', type=float, default=5.0, help='results per second (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=123)
-    parser.add_argument('--predicted', action='store_true', help='masks of the built-in model')
+    parser.add_argument('--predicted', action='store_true', help='use the masks of the built-in model')
     args = parser.parse_args()
 
     if args.predicted:
@@ -132,7 +133,7 @@ def main():
         print(f'sequence {index}: {swapped} of {linked} links swapped', flush=True)
     print(
         f'{swaps} of {total} links swapped ({100 * swaps / max(total, 1):.2f} %), '
-        f'{update_ms(args.seed):.1f} ms an update with ten instances at 1280x720'
+        f'{update_ms(args.seed):.1f} ms per update with ten instances at 1280x720'
     )
     return int(swaps >= GOAL * total)
 

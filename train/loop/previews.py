@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from instructsam.core.display.lettering import printable
-from instructsam.core.display.overlay import color
+from instructsam.core.display.overlay import instance_color
 from instructsam.core.engine import mask_nms
 from instructsam.core.errors import InstructionError
-from instructsam.train.drawing import FAINT, INK, PAPER, cell, outline, sheet, tint, wrap
+from instructsam.train.drawing import FAINT, INK, PAPER, cell, contact_sheet, outline, tint, wrap
 from instructsam.train.stages.dense import CATEGORY
 
 SIDE_PX = 224  # pictures are fitted into a square of this side
@@ -29,7 +29,7 @@ def answer_strip(engine, samples, given=False):
 
     given: masks are those of the true phrases (but the answer shown is the model's).
     """
-    return sheet([_answer_cell(engine, sample.with_pixels(), given) for sample in samples], COLUMNS)
+    return contact_sheet([_answer_cell(engine, sample.with_pixels(), given) for sample in samples], COLUMNS)
 
 
 def _answer_cell(engine, sample, given):
@@ -47,9 +47,9 @@ def _answer_cell(engine, sample, given):
         answer = f'({error})'
     for group, target in enumerate(turn.targets):
         for mask in target.masks:
-            outline(picture, _fitted(mask.decode().astype(np.uint8), 0) > 0, color(group))
+            outline(picture, _fitted(mask.decode().astype(np.uint8), 0) > 0, instance_color(group))
         for box in target.boxes:
-            _draw_box(picture, box, image.shape[:2], color(group))
+            _draw_box(picture, box, image.shape[:2], instance_color(group))
     true = ', '.join(f'{phrase} ({len(target)})' for phrase, target in zip(turn.phrases, turn.targets, strict=True))
     texts = (*wrap(printable(turn.question), SIDE_PX), f'= {printable(true)}', f'> {printable(answer)}', scores)
     return cell(picture, list(zip(texts, (INK, INK, FAINT, INK, FAINT), strict=True)))
@@ -63,7 +63,7 @@ def _draw_found(picture, found):
         above = mask_nms([each for each in instances if each.score > THRESHOLD])
         for instance in above or instances[:1]:
             mask = _fitted(instance.mask.decode().astype(np.uint8), 0) > 0
-            tint(picture, mask, color(group), FILL if above else FAINT_FILL)
+            tint(picture, mask, instance_color(group), FILL if above else FAINT_FILL)
         texts.append(' '.join(f'{each.score:.2f}' for each in above or instances[:1]) or 'no mask')
     return ' | '.join(texts)
 
@@ -109,7 +109,7 @@ def category_strip(training, items, batches):
         shown = ', '.join(names[i] for i in counts.argsort()[::-1] if counts[i])
         top.append(cell(picture, [('= ' + ', '.join(names[i] for i in np.unique(true[true > 0])), INK)]))
         bottom.append(cell(painted, [(f'{right:.0%} of object pixels', INK), (f'> {shown}', FAINT)]))
-    return np.vstack([sheet(top, COLUMNS), sheet(bottom, COLUMNS)])
+    return np.vstack([contact_sheet(top, COLUMNS), contact_sheet(bottom, COLUMNS)])
 
 
 def _category_colors():

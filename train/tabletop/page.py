@@ -5,7 +5,7 @@ For people: does the world look like a table, and do the words fit?
 
 from PIL import Image
 
-from instructsam.core.display.overlay import color
+from instructsam.core.display.overlay import instance_color
 from instructsam.train import drawing as sheet
 from instructsam.train.tabletop.language.instructions import KINDS, instructions
 from instructsam.train.tabletop.scenes.scene import scene
@@ -22,7 +22,7 @@ def page(split, seed, count=24, size=(224, 224)):
         said = {one.kind: one for one in instructions(made)}
         wanted = [order[(index + step) % len(order)] for step in range(len(order))]
         cells.append(_cell(made, next((said[kind] for kind in wanted if kind in said), None)))
-    return sheet.sheet(cells, COLUMNS)
+    return sheet.contact_sheet(cells, COLUMNS)
 
 
 def _cell(made, said):
@@ -32,8 +32,8 @@ def _cell(made, said):
     if said:
         for group, targets in enumerate(said.targets):
             for target in targets:
-                sheet.tint(picture, made.ids == target, color(group), 0.12)
-                sheet.outline(picture, made.ids == target, color(group))
+                sheet.tint(picture, made.ids == target, instance_color(group), 0.12)
+                sheet.outline(picture, made.ids == target, instance_color(group))
         answer = ' + '.join(f'{phrase} ({len(ids)})' for phrase, ids in zip(said.phrases, said.targets))
         lines = [said.kind, *sheet.wrap(said.text, picture.shape[1]), f'> {answer}']
     return sheet.cell(picture, list(zip(lines, (sheet.FAINT, sheet.INK, sheet.INK, sheet.FAINT))))

@@ -1,4 +1,4 @@
-"""The overlay: what is drawn where, at any size and in any script."""
+"""The overlay: positions of masks, labels and bars at any size, and text in any script."""
 
 import threading
 from itertools import combinations
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from instructsam.core.display import lettering, overlay
-from instructsam.core.display.overlay import PALETTE, color, draw
+from instructsam.core.display.overlay import PALETTE, draw_overlay, instance_color
 from instructsam.core.result import Instance, Result
 from instructsam.core.rle import Rle
 
@@ -15,7 +15,7 @@ WARNING = 'built-in model: it has seen rendered tables only'
 
 
 def make_result(boxes, height=480, width=640, phrase='red mug', **fields):
-    """A result of rectangular masks (x0, y0, x1, y1), in fractions of the image."""
+    """Return a result with rectangular masks (x0, y0, x1, y1), in fractions of the image."""
     instances = []
     for index, box in enumerate(boxes):
         x0, y0, x1, y1 = (round(v * size) for v, size in zip(box, (width, height) * 2, strict=True))
@@ -31,7 +31,7 @@ def grey(result, value=128):
 
 @pytest.fixture
 def texts(monkeypatch):
-    """Every text that is drawn: (text, x0, y0, x1, y1), roughly its glyphs."""
+    """List every text that is drawn as (text, x0, y0, x1, y1), approximately the box of its glyphs."""
     drawn = []
 
     def record(image, text, x, baseline, size, color):
@@ -47,31 +47,31 @@ SAME = [(0.3, 0.3, 0.6, 0.6)] * 10
 CORNERS = [(0, 0, 0.1, 0.1), (0.9, 0, 1, 0.1), (0, 0.9, 0.1, 1), (0.9, 0.9, 1, 1), (0, 0, 1, 1)]
 
 
-def test_fill_outline_and_what_stays():
+def test_fill_outline_and_background():
     result = make_result([(0.4, 0.4, 0.6, 0.6)])
     image = grey(result)
     before = image.copy()
-    drawn = draw(image, result)
+    drawn = draw_overlay(image, result)
     assert drawn.dtype == np.uint8
     assert drawn.shape == image.shape
     np.testing.assert_array_equal(image, before)
     assert not np.shares_memory(image, drawn)
-    fill = 128 + overlay.FILL * (np.array(color(0)) - 128)
+    fill = 128 + overlay.FILL * (np.array(instance_color(0)) - 128)
     np.testing.assert_allclose(drawn[240, 320], fill, atol=2)
-    np.testing.assert_allclose(drawn[240, 256], color(0), atol=2)  # the outline lies on the mask's border
+    np.testing.assert_allclose(drawn[240, 256], instance_color(0), atol=2)  # the outline lies on the mask's border
     np.testing.assert_array_equal(drawn[300:400, :200], image[300:400, :200])
 
 
 def test_the_best_score_is_on_top():
     result = make_result([(0.3, 0.3, 0.7, 0.7), (0.3, 0.3, 0.7, 0.7)])
-    inside = draw(grey(result), result)[240, 320].astype(int)
-    distances = [np.abs(inside - color(i)).sum() for i in range(2)]
+    inside = draw_overlay(grey(result), result)[240, 320].astype(int)
+    distances = [np.abs(inside - instance_color(i)).sum() for i in range(2)]
     assert distances[0] < distances[1]
 
 
-def test_colors_are_distinct_also_for_the_colour_blind():
-    assert len({color(i) for i in range(14)}) == 14
-    # what protanopes and deuteranopes see (Vienot et al. 1999, on linear RGB): red and green become one
+def test_colors_are_distinct_for_the_color_blind():
+    assert len({instance_color(i) for i in range(14)}) == 14
+    # Vision of protanopes and deuteranopes (Vienot et al. 1999, on linear RGB), who see red and green as one hue.
     for red, green in ((0.112, 0.888), (0.292, 0.708)):
         seen = []
         for rgb in PALETTE:
@@ -85,7 +85,7 @@ def test_colors_are_distinct_also_for_the_colour_blind():
 @pytest.mark.parametrize('size', [(480, 640), (2160, 3840), (640, 480)], ids=str)
 def test_labels_stay_inside_and_apart(texts, boxes, size):
     result = make_result(boxes, *size, warning=WARNING)
-    draw(grey(result), result)
+    draw_overlay(grey(result), result)
     labels = [text for text in texts if text[0].startswith('red mug')]
     assert len(labels) == len(boxes)
     for _, x0, y0, x1, y1 in texts:
@@ -97,7 +97,7 @@ def test_labels_stay_inside_and_apart(texts, boxes, size):
 
 def test_long_phrases_are_shortened_but_keep_their_score(texts):
     result = make_result([(0.4, 0.4, 0.6, 0.6)], phrase='the very long mug ' * 30)
-    draw(grey(result), result)
+    draw_overlay(grey(result), result)
     (label,) = [text for text in texts if text[0].startswith('the very long')]
     assert label[0].endswith('… 0.95')
     assert label[3] - label[1] <= 320
@@ -105,33 +105,33 @@ def test_long_phrases_are_shortened_but_keep_their_score(texts):
 
 def test_banner_and_footer(texts):
     result = make_result([], warning=WARNING)
-    drawn = draw(grey(result), result)
+    drawn = draw_overlay(grey(result), result)
     assert [text[0] for text in texts] == [WARNING, 'no target', 'hand me the mugs']
     np.testing.assert_array_equal(drawn[3, 3], overlay.WARNING)
-    assert drawn[-3, 320].max() < 60  # a dark bar, on any picture
+    assert drawn[-3, 320].max() < 60  # the bar is dark on every image
 
 
 @pytest.mark.parametrize('size', [(1, 1), (48, 64), (90, 120), (20, 1000), (1000, 20), (1, 500)], ids=str)
 @pytest.mark.parametrize('boxes', [[], CORNERS[:1], TEN], ids=['none', 'one', 'ten'])
 def test_any_size(size, boxes):
-    result = make_result(boxes, *size, phrase='a long phrase for a small picture', warning=WARNING)
-    assert draw(grey(result), result).shape == (*size, 3)
+    result = make_result(boxes, *size, phrase='a long phrase for a small image', warning=WARNING)
+    assert draw_overlay(grey(result), result).shape == (*size, 3)
 
 
 def test_empty_mask():
-    draw(grey(make_result([])), make_result([(0.5, 0.5, 0.5, 0.5)]))
+    draw_overlay(grey(make_result([])), make_result([(0.5, 0.5, 0.5, 0.5)]))
 
 
 @pytest.mark.parametrize('text', ['a\nb\tc', 'cup \udc80', 'علبة حمراء', '🙂 mug', '', ' '], ids=ascii)
 def test_odd_text(text):
     result = make_result(CORNERS, phrase=text)
-    draw(grey(result), result)
+    draw_overlay(grey(result), result)
 
 
-def test_another_size_is_refused():
+def test_another_size_is_rejected():
     result = make_result([])
     with pytest.raises(ValueError, match='480 x 640'):
-        draw(np.zeros((640, 480, 3), np.uint8), result)
+        draw_overlay(np.zeros((640, 480, 3), np.uint8), result)
 
 
 def rendered(text, size=24):
@@ -143,7 +143,7 @@ def rendered(text, size=24):
 SCRIPTS = ['crème brûlée', 'Grüße', 'красная кружка', 'κόκκινη κούπα', '红色的杯子', '赤いマグカップ', '빨간 머그잔']
 
 
-@pytest.mark.skipif(not hasattr(lettering.cv2, 'FontFace'), reason='OpenCV 4: as good as the fonts of the system')
+@pytest.mark.skipif(not hasattr(lettering.cv2, 'FontFace'), reason='OpenCV 4: depends on the fonts of the system')
 @pytest.mark.parametrize('text', SCRIPTS, ids=ascii)
 def test_scripts_are_legible(text):
     for character in set(text) - {' '}:
@@ -153,13 +153,13 @@ def test_scripts_are_legible(text):
 
 @pytest.mark.parametrize('text', ['red mug 0.93', 'crème'], ids=ascii)
 def test_lettering_without_opencv_5(monkeypatch, text):
-    monkeypatch.setattr(lettering, '_face', lambda: None)
+    monkeypatch.setattr(lettering, '_font_face', lambda: None)
     image = rendered(text)
     columns = np.flatnonzero(image.any(axis=(0, 2)))
     assert 0 <= columns[0] - 4 <= 4
     assert abs(columns[-1] - 4 - lettering.text_width(text, 24)) <= 4
     assert lettering.text_width(lettering.fit(text * 9, 24, 100), 24) <= 100
-    lettering.draw_text(image, text, 470, 2, 24, (255, 255, 255))  # cut off at the border
+    lettering.draw_text(image, text, 470, 2, 24, (255, 255, 255))  # the border cuts it off
 
 
 def test_lettering_from_several_threads():
