@@ -1,15 +1,19 @@
-"""The `instructsam` command: imports only the subcommand that is called, and ends every error in one line."""
+"""The `instructsam` command line. Imports only the subcommand that is called; every error is one line and an exit code."""
 
+from __future__ import annotations
+
+import io
 import os
 import sys
 import traceback
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from instructsam.core.commands.options import USAGE_ERROR, CommandParser, add_commands
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.version import version
 
-COMMANDS = {  # name -> module with add_arguments(parser) and run(args), and its line in --help
+COMMANDS = {  # name -> (module with add_arguments(parser) and run(args), one-line summary for --help)
     'segment': ('instructsam.core.commands.segment', 'find what an instruction names in an image file'),
     'demo': (
         'instructsam_ros.demo.command',
@@ -23,17 +27,21 @@ COMMANDS = {  # name -> module with add_arguments(parser) and run(args), and its
     'train': ('instructsam.train.command', 'train a model; merge, export or change its weights'),
     'eval': ('instructsam.train.evaluation.command', 'measure a model on a benchmark'),
 }
-EXTRAS = {  # module that may be missing -> the extra that brings it
+EXTRAS = {  # module that may be missing -> extra that installs it
     **dict.fromkeys(('manifold3d', 'mujoco', 'rosbags'), 'tabletop'),
     **dict.fromkeys(('peft', 'tensorboard', 'yaml'), 'train'),
 }
-INTERRUPTED, BROKEN_PIPE = 130, 141  # as a shell reports SIGINT and SIGPIPE
+FAILURE = 1  # exit code of an unexpected error
+INTERRUPTED = 130  # exit code that a shell reports for SIGINT
+BROKEN_PIPE = 141  # exit code that a shell reports for SIGPIPE
 
 
-def main(argv=None):
-    """Runs the command line `argv` (default: the process's) and returns the exit code."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: that of the process) and return the exit code."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors='backslashreplace')  # a phrase or path the terminal cannot show must not stop us
+        if isinstance(stream, io.TextIOWrapper):
+            # A phrase or path that the terminal cannot display must not end the program.
+            stream.reconfigure(errors='backslashreplace')
     try:
         code = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
@@ -44,54 +52,59 @@ def main(argv=None):
         return USAGE_ERROR
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # `| head`: nobody reads on, which is no failure of ours
+    except BrokenPipeError:  # the reader has closed the pipe, as in `| head`, which is not an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except Exception as error:
         if not _show_traceback():
             reason = ' '.join(f'{type(error).__name__}: {error}'.split())
             print(f'instructsam: unexpected {reason} (INSTRUCTSAM_DEBUG=1 shows where)', file=sys.stderr)
-        return 1
+        return FAILURE
 
 
-def _run(argv):
-    parser = CommandParser(prog='instructsam', description='Finds the objects that an instruction names.')
+def _run(argv: Sequence[str]) -> int:
+    parser = CommandParser(prog='instructsam', description='Find the objects that an instruction names.')
     parser.add_argument('--version', action='version', version=f'instructsam {version()}')
     add_commands(parser, COMMANDS, dest='command')
     called = next((argument for argument in argv if not argument.startswith('-')), '')
     module, _ = COMMANDS.get(called, ('', ''))
-    with _telling_what_is_missing(called, ros=module.startswith('instructsam_ros')):
+    with _explain_missing_module(called, needs_ros=module.startswith('instructsam_ros')):
         args = parser.parse_args(argv)
-    with _telling_what_is_missing(called):
+    with _explain_missing_module(called):
         return args.run_command(args)
 
 
 @contextmanager
-def _telling_what_is_missing(name, ros=False):
-    """Turns a missing module into what to do about it. ros: whatever is missing, ROS brings it."""
+def _explain_missing_module(command: str, *, needs_ros: bool = False) -> Iterator[None]:
+    """Turn ModuleNotFoundError into an InstructSAMError that says what to install.
+
+    Args:
+        command: Name of the subcommand.
+        needs_ros: Attribute any missing module to a missing ROS 2, unless one of EXTRAS installs it.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
         if error.name in EXTRAS:
             raise InstructSAMError(
-                f'{name!r} needs {error.name}, which is not installed: '
+                f'{command!r} needs {error.name}, which is not installed: '
                 f'pip install "instructsam-ros[{EXTRAS[error.name]}]"'
             ) from error
-        if ros:
+        if needs_ros:
             raise InstructSAMError(
-                f'{name!r} needs ROS 2, and this installation has no ROS side (no module {error.name!r}). Source a '
-                'ROS 2 workspace with instructsam_ros in it, or install it with pip on x86-64 Linux, which brings ROS '
-                'along'
+                f'{command!r} needs ROS 2, and this installation has no ROS side (no module {error.name!r}). Source a '
+                'ROS 2 workspace that contains instructsam_ros, or install instructsam-ros with pip on x86-64 Linux, '
+                'which installs ROS as well'
             ) from error
         raise
 
 
-def _show_traceback():
-    """Prints the traceback of the error being handled if that was asked for; returns whether it was."""
-    wanted = bool(os.environ.get('INSTRUCTSAM_DEBUG'))
-    if wanted:
+def _show_traceback() -> bool:
+    """Print the traceback of the current error if INSTRUCTSAM_DEBUG is set; return whether it is."""
+    is_wanted = bool(os.environ.get('INSTRUCTSAM_DEBUG'))
+    if is_wanted:
         traceback.print_exc()
-    return wanted
+    return is_wanted
 
 
 if __name__ == '__main__':

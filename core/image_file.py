@@ -1,4 +1,6 @@
-"""Pictures in files, through Pillow."""
+"""Reading and writing image files with Pillow."""
+
+from __future__ import annotations
 
 import warnings
 from pathlib import Path
@@ -9,20 +11,22 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from instructsam.core.errors import ImageError, InstructSAMError
 
 
-def read_image(path):
-    """[H, W, 3] uint8 RGB, turned upright as its EXIF tag says.
+def read_image(path: str | Path) -> np.ndarray:
+    """Read an image as [H, W, 3] uint8 RGB, rotated upright according to its EXIF tag.
 
-    Grey, palette and CMYK pictures are converted, transparency is dropped, of 16 bits the upper 8 are taken, of an
-    animation the first frame. Raises ImageError: not there, not a picture, cut short, or of 32-bit or float pixels,
-    whose range nobody knows.
+    Grey, palette and CMYK images are converted, transparency is dropped, of 16 bits the upper 8 are used, of an
+    animation the first frame.
+
+    Raises ImageError if the file does not exist, is not an image, is truncated, or has 32-bit or floating-point pixels,
+    whose range is not defined.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # of odd metadata and of 89 megapixels; from 179 on it is an error
+            warnings.simplefilter('ignore')  # about odd metadata and sizes above 89 megapixels; above 179 is an error
             with Image.open(path) as file:
                 image = ImageOps.exif_transpose(file)
     except UnidentifiedImageError:
-        raise ImageError(f'cannot read {path}: not a picture in a format that Pillow knows') from None
+        raise ImageError(f'cannot read {path}: not an image in a format that Pillow knows') from None
     except OSError as error:
         raise ImageError(f'cannot read {path}: {error.strerror or error}') from error
     except Exception as error:  # on broken files Pillow's decoders raise SyntaxError, ValueError, struct.error, ...
@@ -34,10 +38,11 @@ def read_image(path):
     return np.array(image.convert('RGB'))
 
 
-def read_depth(path):
-    """[H, W] float32 m from a 16-bit picture in mm, a floating-point TIFF or a NumPy file in m; 0: no depth there.
+def read_depth(path: str | Path) -> np.ndarray:
+    """Read a depth image as [H, W] float32 m, 0 where there is no measurement.
 
-    Raises ImageError.
+    The file is a 16-bit image in mm, a floating-point TIFF in m or a NumPy file in m. Raises ImageError if it cannot be
+    used.
     """
     try:
         if Path(path).suffix == '.npy':
@@ -45,26 +50,26 @@ def read_depth(path):
         else:
             with Image.open(path) as file:
                 depth = np.asarray(file)
-    except Exception as error:  # as in read_image
+    except Exception as error:  # of many types, as in read_image
         raise ImageError(f'cannot read {path}: {getattr(error, "strerror", None) or error}') from error
     if depth.ndim != 2 or depth.dtype.kind not in 'uif' or depth.dtype == np.uint8:
         raise ImageError(
-            f'{path} is no depth image: one channel of 16-bit mm or of floating-point m, got {depth.dtype} '
+            f'{path} is not a depth image: expected one channel of 16-bit mm or floating-point m, got {depth.dtype} '
             f'{list(depth.shape)}'
         )
     return depth.astype(np.float32) / (1 if depth.dtype.kind == 'f' else 1000)
 
 
-def check_image_path(path):
-    """Raises InstructSAMError if `write_image` could not write `path`; cheap, for asking before the work is done."""
+def check_image_path(path: str | Path) -> None:
+    """Raise InstructSAMError if `write_image` could not write `path`; cheap, so that it can come before the work."""
     Image.init()
     if Image.registered_extensions().get(Path(path).suffix.lower()) not in Image.SAVE:
-        raise InstructSAMError(f'cannot write {path}: no known picture format ends like that. Use .png or .jpg')
+        raise InstructSAMError(f'cannot write {path}: this is not the ending of a known image format. Use .png or .jpg')
     check_path(path)
 
 
-def check_path(path):
-    """Raises InstructSAMError if no file can be written at `path`."""
+def check_path(path: str | Path) -> None:
+    """Raise InstructSAMError if no file can be written at `path`."""
     folder = Path(path).parent
     if not folder.is_dir():
         raise InstructSAMError(f'cannot write {path}: there is no folder {folder}')
@@ -72,8 +77,11 @@ def check_path(path):
         raise InstructSAMError(f'cannot write {path}: it is a folder')
 
 
-def write_image(path, image):
-    """Writes `image` [H, W, 3] uint8 RGB in the format of the file's ending. Raises InstructSAMError."""
+def write_image(path: str | Path, image: np.ndarray) -> None:
+    """Write `image` [H, W, 3] uint8 RGB in the format of the file's ending.
+
+    Raises InstructSAMError if the file cannot be written.
+    """
     try:
         Image.fromarray(image).save(path)
     except (OSError, ValueError) as error:

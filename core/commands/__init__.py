@@ -1,1 +1,4 @@
-"""The subcommands of `instructsam`: a module each, with `add_arguments(parser)` and `run(args) -> exit code`."""
+"""Subcommands of `instructsam` and what all command lines share.
+
+A subcommand is a module with `add_arguments(parser)` and `run(args) -> exit code`.
+"""

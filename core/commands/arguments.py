@@ -1,11 +1,16 @@
-"""What command-line arguments must look like; a bad one ends in argparse's one-line error."""
+"""argparse types for command-line arguments. A bad value ends in argparse's one-line error."""
+
+from __future__ import annotations
 
 import argparse
 import math
+from typing import TypeVar
+
+Number = TypeVar('Number', int, float)
 
 
-def text(value):
-    """Valid UTF-8: Python hides other bytes of the command line in lone surrogates."""
+def text(value: str) -> str:
+    """Accept valid UTF-8 only: Python represents other bytes of the command line by lone surrogates."""
     try:
         value.encode('utf-8')
     except UnicodeEncodeError:
@@ -13,32 +18,32 @@ def text(value):
     return value
 
 
-def probability(value):
-    """A number from 0 to 1."""
+def probability(value: str) -> float:
+    """Convert to a number from 0 to 1."""
     number = _number(float, value)
     if not 0 <= number <= 1:
         raise argparse.ArgumentTypeError(f'expected a number from 0 to 1, got {value}')
     return number
 
 
-def seconds(value):
-    """A finite time above 0."""
+def seconds(value: str) -> float:
+    """Convert to a finite time above 0 s."""
     number = _number(float, value)
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f'expected seconds, more than 0, got {value}')
     return number
 
 
-def count(value):
-    """A whole number from 1."""
+def count(value: str) -> int:
+    """Convert to a whole number of at least 1."""
     number = _number(int, value)
     if number < 1:
-        raise argparse.ArgumentTypeError(f'expected a whole number from 1, got {value}')
+        raise argparse.ArgumentTypeError(f'expected a whole number of at least 1, got {value}')
     return number
 
 
-def _number(kind, value):
+def _number(convert: type[Number], value: str) -> Number:
     try:
-        return kind(value)
+        return convert(value)
     except ValueError:
         raise argparse.ArgumentTypeError(f'expected a number, got {value!a}') from None

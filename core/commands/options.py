@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from instructsam.core import DEFAULT_MODEL
-from instructsam.core.modes import DTYPES, INFERENCE_MODES
+from instructsam.core.modes import DTYPES, DUPLICATE_IOU, INFERENCE_MODES
 
 USAGE_ERROR = 2  # exit code of argparse, and of every InstructSAMError
 
@@ -31,13 +31,20 @@ def add_model_options(parser: argparse._ActionsContainer) -> None:
     option(parser, '--dtype', 'precision of the weights', 'auto', choices=DTYPES)
 
 
+def add_keep_duplicates(parser: argparse._ActionsContainer) -> None:
+    """Add --keep-duplicates."""
+    parser.add_argument(
+        '--keep-duplicates', action='store_true', help=f'keep masks that overlap by more than {DUPLICATE_IOU} IoU'
+    )
+
+
 def sentence(summary: str) -> str:
     """Return a one-line help text as a sentence, for the description at the top of --help."""
     return summary[0].upper() + summary[1:] + '.'
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser whose errors take one line and whose module is imported only when its command is called.
+    """A parser whose errors are one line, and whose module is imported only when its command is called.
 
     Args:
         module: Name of a module with `add_arguments(parser)` and, unless it has subcommands itself, `run(args)`.
@@ -48,7 +55,7 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, *args: Any, module: str = '', **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._module = module
-        self.hint = ''  # what to do about a wrong command line, printed with this parser's own errors
+        self.hint = ''  # advice that is printed with this parser's own errors
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Import the module, let it add its arguments and parse."""

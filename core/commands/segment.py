@@ -1,91 +1,68 @@
-"""`instructsam segment`: one image file, one instruction; a table, and on demand JSON and an overlay."""
+"""`instructsam segment`: answer one instruction on one image file, as a table and optionally as JSON and an overlay."""
 
+from __future__ import annotations
+
+import argparse
 import sys
+from typing import TYPE_CHECKING
 
-from instructsam.core import DEFAULT_MODEL
 from instructsam.core.commands.arguments import count, probability, seconds, text
 from instructsam.core.commands.document import write_json
+from instructsam.core.commands.options import add_keep_duplicates, add_model_options, option
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from instructsam.core.result import Result
+    from instructsam.core.spatial.camera_model import CameraModel
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `instructsam segment`."""
     parser.epilog = (
-        'Pictures of any kind are turned upright (EXIF) and taken as 8-bit RGB: of 16 bits the upper 8, of an '
-        'animation the first frame, transparency is dropped. Exit code: 0, also where nothing matches; 2 for input '
-        'that cannot be used.'
+        'Images of any format that Pillow reads are rotated upright (EXIF) and converted to 8-bit RGB: of 16 bits the '
+        'upper 8 are used, of an animation the first frame, transparency is dropped. Exit code: 0, also if nothing '
+        'matches; 2 for input that cannot be used.'
     )
-
-    def option(name, description, default=None, **kwargs):
-        shown = '' if default is None else ' (default: %(default)s)'
-        parser.add_argument(name, default=default, help=description + shown, **kwargs)
-
-    parser.add_argument('image', metavar='IMAGE', help='a picture file')
+    parser.add_argument('image', metavar='IMAGE', help='an image file')
     parser.add_argument('instruction', metavar='INSTRUCTION', type=text, help="e.g. 'the mugs left of the kettle'")
-    option('--model', 'built-in model, folder or hub id', DEFAULT_MODEL)
+    add_model_options(parser)
+    option(parser, '--threshold', 'lowest score, 0 to 1', 0.5, type=probability)
+    option(parser, '--out', 'write the overlay to this image file', metavar='FILE')
+    option(parser, '--json', 'write the result as JSON; - is stdout (the table then goes to stderr)', metavar='FILE')
+    option(parser, '--max-new-tokens', 'limit of the answer', 256, type=count, metavar='N')
+    option(parser, '--time-budget', 'seconds after which the answer is cut off', type=seconds, metavar='S')
     option(
-        '--mode',
-        "consistent: as trained; reference: bit-faithful to the authors' inference",
-        'consistent',
-        choices=('consistent', 'reference'),
-    )
-    option('--threshold', 'lowest score, 0 to 1', 0.5, type=probability)
-    option('--out', 'write the overlay to this picture file', metavar='FILE')
-    option('--json', 'write the result as JSON; - is stdout (the table then goes to stderr)', metavar='FILE')
-    option('--device', 'auto, cpu, cuda, cuda:1, ...', 'auto')
-    option('--dtype', 'precision of the weights', 'auto', choices=('auto', 'float32', 'bfloat16', 'float16'))
-    option('--max-new-tokens', 'limit of the answer', 256, type=count, metavar='N')
-    option('--time-budget', 'seconds after which the answer is cut off', type=seconds, metavar='S')
-    option(
+        parser,
         '--depth',
-        'depth image, aligned to the picture (16-bit mm, or .npy or TIFF of m): the table and the JSON '
-        'then say where objects are and how large; wants --camera',
+        'depth image, aligned to the image (16-bit mm, or .npy or TIFF in m): the table and the JSON then contain '
+        'positions and sizes of the objects; requires --camera',
         metavar='FILE',
     )
     parser.add_argument('--camera', type=float, nargs=4, metavar=('FX', 'FY', 'CX', 'CY'), help='its intrinsics, px')
-    parser.add_argument('--keep-duplicates', action='store_true', help='keep masks that overlap by more than 0.8 IoU')
+    add_keep_duplicates(parser)
     forced = parser.add_mutually_exclusive_group()
     forced.add_argument('--phrase', type=text, action='append', help='skip decoding, look for this phrase; repeatable')
-    forced.add_argument('--answer', type=text, help="skip decoding, take this answer in the model's notation")
+    forced.add_argument('--answer', type=text, help="skip decoding, use this answer in the model's notation")
 
 
-def run(args):
-    """Returns exit code 0 where the model has answered, also with 'no target'. Raises InstructSAMError."""
-    # imported here, so that --help does not wait for them; torch comes last, after the cheap checks
-    from instructsam.core.errors import InstructSAMError
-    from instructsam.core.image_file import check_image_path, check_path, read_depth, read_image, write_image
+def run(args: argparse.Namespace) -> int:
+    """Print and write the result. Returns 0 if the model answered, even with 'no target'.
 
-    if (args.depth is None) != (args.camera is None):
-        raise InstructSAMError('--depth and --camera go together: one says how far away, the other in which direction')
+    Raises InstructSAMError for input that cannot be used. All cheap checks come before torch is imported.
+    """
+    from instructsam.core.image_file import check_image_path, check_path, read_image, write_image
+
     image = read_image(args.image)
-    depth = camera = None
-    if args.depth is not None:
-        from instructsam.core.spatial.geometry import CameraModel, check_depth, locate
-
-        fx, fy, cx, cy = args.camera
-        depth, camera = read_depth(args.depth), CameraModel(*image.shape[:2], [[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
-        check_depth(depth, camera, image.shape[:2])
+    depth_and_camera = _read_depth(args, image)
     if args.out is not None:
         check_image_path(args.out)
     if args.json not in (None, '-'):
         check_path(args.json)
 
-    from instructsam.core import InstructSAM
-
-    engine = InstructSAM.from_pretrained(args.model, device=args.device, dtype=args.dtype, mode=args.mode)
-    answer = engine.answer_for(args.phrase) if args.phrase else args.answer
-    result = engine.segment(
-        engine.encode(image),
-        args.instruction,
-        score_threshold=args.threshold,
-        answer=answer,
-        max_new_tokens=args.max_new_tokens,
-        time_budget_s=args.time_budget,
-        suppress_duplicates=not args.keep_duplicates,
-    )
-    if depth is not None:
-        result = locate(result, depth, camera)
-        for instance in result.instances:
-            if instance.geometry_message:
-                print(f'{instance.phrase} at {instance.box}: {instance.geometry_message}', file=sys.stderr)
+    result = _segment(args, image)
+    if depth_and_camera is not None:
+        result = _locate(result, *depth_and_camera)
     if args.out is not None:
         from instructsam.core.display.overlay import draw_overlay
 
@@ -97,3 +74,49 @@ def run(args):
 
     print_result(result, to_stderr=args.json == '-')
     return 0
+
+
+def _read_depth(args: argparse.Namespace, image: np.ndarray) -> tuple[np.ndarray, CameraModel] | None:
+    """Read and check --depth and --camera; None if they are not given."""
+    from instructsam.core.errors import InstructSAMError
+    from instructsam.core.image_file import read_depth
+
+    if (args.depth is None) != (args.camera is None):
+        raise InstructSAMError('--depth and --camera go together: a position needs the distance and the direction')
+    if args.depth is None:
+        return None
+
+    from instructsam.core.spatial.camera_model import CameraModel
+    from instructsam.core.spatial.geometry import check_depth
+
+    fx, fy, cx, cy = args.camera
+    depth = read_depth(args.depth)
+    camera = CameraModel(*image.shape[:2], [[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+    check_depth(depth, camera, image.shape[:2])
+    return depth, camera
+
+
+def _segment(args: argparse.Namespace, image: np.ndarray) -> Result:
+    from instructsam.core import InstructSAM
+
+    engine = InstructSAM.from_pretrained(args.model, device=args.device, dtype=args.dtype, mode=args.mode)
+    return engine.segment(
+        engine.encode(image),
+        args.instruction,
+        score_threshold=args.threshold,
+        answer=engine.answer_for(args.phrase) if args.phrase else args.answer,
+        max_new_tokens=args.max_new_tokens,
+        time_budget_s=args.time_budget,
+        suppress_duplicates=not args.keep_duplicates,
+    )
+
+
+def _locate(result: Result, depth: np.ndarray, camera: CameraModel) -> Result:
+    """Locate the instances in 3D; print those that cannot be located."""
+    from instructsam.core.spatial.geometry import locate
+
+    result = locate(result, depth, camera)
+    for instance in result.instances:
+        if instance.geometry_message:
+            print(f'{instance.phrase} at {instance.box}: {instance.geometry_message}', file=sys.stderr)
+    return result

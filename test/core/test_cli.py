@@ -219,7 +219,7 @@ def test_depth_that_cannot_be_used(segment, engine, depth_file, picture_file, tm
     for arguments, said in (
         (['--depth', depth_file], 'go together'),
         (CAMERA, 'go together'),
-        (['--depth', picture_file, *CAMERA], 'no depth image'),
+        (['--depth', picture_file, *CAMERA], 'not a depth image'),
         (['--depth', small, *CAMERA], 'align depth to colour'),
         (['--depth', tmp_path / 'cut.png', *CAMERA], 'cannot read'),
         (['--depth', 'absent.png', *CAMERA], 'absent.png'),
@@ -253,7 +253,7 @@ def test_overlay(segment, tmp_path):
         ([], 'INSTRUCTION'),
         (['x', '--model', 'absent'], 'there is no model absent.'),
         (['x', '--out', 'absent/a.png'], 'there is no folder absent'),
-        (['x', '--out', '.'], 'no known picture format'),
+        (['x', '--out', '.'], 'not the ending of a known image format'),
         (['x', '--json', 'absent/a.json'], 'there is no folder absent'),
         (['x', '--json', '.'], 'it is a folder'),
     ],

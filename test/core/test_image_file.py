@@ -61,8 +61,8 @@ def test_what_is_no_picture(tmp_path):
     for name, reason in [
         ('', 'directory'),
         ('absent.png', 'No such file'),
-        ('text.png', 'not a picture'),
-        ('empty.jpg', 'not a picture'),
+        ('text.png', 'not an image'),
+        ('empty.jpg', 'not an image'),
         ('\udcff.png', 'No such file'),
     ]:
         with pytest.raises(ImageError, match=reason):

@@ -360,7 +360,7 @@ def test_pixels_are_read_upright(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('size', 'says'), [(None, 'No such file'), ((31, 20), 'is 31 x 20 px'), ('text', 'not a picture')]
+    ('size', 'says'), [(None, 'No such file'), ((31, 20), 'is 31 x 20 px'), ('text', 'not an image')]
 )
 def test_an_image_that_does_not_fit_is_refused(tmp_path, size, says):
     if size == 'text':

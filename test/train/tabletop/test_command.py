@@ -47,7 +47,7 @@ def test_page(tabletop, tmp_path):
         ([], 'ACTION'),
         (['draw'], "invalid choice: 'draw'"),
         (['generate'], 'OUT'),
-        (['generate', 'out', '--scenes', '0'], '--scenes: expected a whole number from 1, got 0'),
+        (['generate', 'out', '--scenes', '0'], '--scenes: expected a whole number of at least 1, got 0'),
         (['generate', 'out', '--seed', '-1'], "--seed: expected a whole number from 0, got '-1'"),
         (['generate', 'out', '--seed', '²'], '--seed'),
         (['generate', 'out', '--split', 'all'], "--split: invalid choice: 'all'"),
