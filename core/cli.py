@@ -1,4 +1,4 @@
-"""The `instructsam` command line. Imports only the subcommand that is called; every error is one line and an exit code."""
+"""The `instructsam` command line: imports only the called subcommand; every error is one line and an exit code."""
 
 from __future__ import annotations
 

@@ -253,7 +253,7 @@ class InstructSAM:
     def _forced_ids(self, answer: str | Sequence[int]) -> list[int]:
         """Return the token ids of a forced answer. Raises InstructionError if they are too many or unknown."""
         ids = self.prompter.answer_ids(answer) if isinstance(answer, str) else list(answer)
-        vocabulary: int = self.model.config.qwen.text_config.vocab_size
+        vocabulary: int = self.model.config.text.vocab_size
         if not ids or len(ids) > MAX_ANSWER_TOKENS or not all(0 <= token < vocabulary for token in ids):
             raise InstructionError(
                 f'a forced answer has 1 to {MAX_ANSWER_TOKENS} tokens of the vocabulary, got {len(ids)} tokens'
@@ -311,7 +311,7 @@ class InstructSAM:
         """
         instances: list[Instance] = []
         for group, (logits, scores) in enumerate(detected):
-            for slot in torch.nonzero(scores > threshold).flatten().tolist():
+            for slot in map(int, np.flatnonzero((scores > threshold).cpu().numpy())):
                 timer.check()
                 mask = resize_masks(logits[slot][None], encoded.height, encoded.width)[0] > 0
                 rle = Rle.encode(mask.cpu().numpy())

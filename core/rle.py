@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -57,10 +57,11 @@ class Rle:
         edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
         first = [0] if flat.size and flat[0] else []  # an empty background run comes first
         bounds = np.concatenate([first, [0], edges, [flat.size]]) if flat.size else np.zeros(1)
-        return cls(*mask.shape, np.diff(bounds).astype(np.uint32))
+        height, width = mask.shape
+        return cls(height, width, np.diff(bounds).astype(np.uint32))
 
     @classmethod
-    def from_coco(cls, segmentation: dict[str, Any]) -> Rle:
+    def from_coco(cls, segmentation: Mapping[str, Any]) -> Rle:
         """Create a mask from COCO's `{"size": [h, w], "counts": str | bytes | list}`.
 
         Raises ValueError if the counts are not run lengths of that size.
@@ -77,7 +78,7 @@ class Rle:
         return cls(height, width, runs)
 
     @classmethod
-    def from_checked(cls, segmentation: dict[str, Any]) -> Rle:
+    def from_checked(cls, segmentation: Mapping[str, Any]) -> Rle:
         """Create a mask from COCO's compressed form that is known to be valid; `counts` is decoded on first access."""
         (height, width), text = segmentation['size'], segmentation['counts']
         return cls(height, width, compressed=text.encode() if isinstance(text, str) else text)
@@ -90,9 +91,9 @@ class Rle:
         return runs
 
     @cached_property
-    def _compressed(self) -> dict[str, Any]:
+    def _compressed(self) -> Any:
         """COCO's compressed form with `counts` as bytes, as pycocotools takes it."""
-        uncompressed = {'size': [self.height, self.width], 'counts': self.counts.tolist()}
+        uncompressed: Any = {'size': [self.height, self.width], 'counts': self.counts.tolist()}
         return coco.frPyObjects(uncompressed, self.height, self.width)
 
     def decode(self) -> np.ndarray:
@@ -149,7 +150,8 @@ def ious(masks: Sequence[Rle], others: Sequence[Rle]) -> np.ndarray:
     """Return the mask IoU of each of `masks` with each of `others`, [len(masks), len(others)] float64."""
     if not masks or not others:
         return np.zeros((len(masks), len(others)))
-    return coco.iou([each._compressed for each in masks], [each._compressed for each in others], [0] * len(others))
+    is_crowd = [0] * len(others)
+    return np.asarray(coco.iou([each._compressed for each in masks], [each._compressed for each in others], is_crowd))
 
 
 def _decode_counts(text: bytes) -> np.ndarray:

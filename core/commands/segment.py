@@ -90,9 +90,10 @@ def _read_depth(args: argparse.Namespace, image: np.ndarray) -> tuple[np.ndarray
     from instructsam.core.spatial.geometry import check_depth
 
     fx, fy, cx, cy = args.camera
+    height, width = image.shape[:2]
     depth = read_depth(args.depth)
-    camera = CameraModel(*image.shape[:2], [[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
-    check_depth(depth, camera, image.shape[:2])
+    camera = CameraModel(height, width, [[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+    check_depth(depth, camera, (height, width))
     return depth, camera
 
 

@@ -7,9 +7,9 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLConfig
+from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLConfig, Qwen3VLTextConfig, Qwen3VLVisionConfig
 from transformers.models.sam3.configuration_sam3 import Sam3Config
 
 from instructsam.core.errors import ModelError
@@ -49,6 +49,16 @@ class ModelConfig:
     bridge_dim: int  # d, width of the bridge's outputs and of SAM3
     raw: dict[str, Any]  # config.json as read
 
+    @property
+    def text(self) -> Qwen3VLTextConfig:
+        """Configuration of Qwen's language model."""
+        return cast(Qwen3VLTextConfig, self.qwen.text_config)
+
+    @property
+    def vision(self) -> Qwen3VLVisionConfig:
+        """Configuration of Qwen's vision tower."""
+        return cast(Qwen3VLVisionConfig, self.qwen.vision_config)
+
     @classmethod
     def from_folder(cls, folder: str | Path) -> ModelConfig:
         """Read `folder`/config.json and the SAM3 configuration that it names.
@@ -73,13 +83,14 @@ class ModelConfig:
                 f'{", ".join(missing)}. Give the folder of an InstructSAM checkpoint'
             )
         sam3 = sam3 or Sam3Config()
+        encoder, decoder = cast(Any, sam3.detr_encoder_config), cast(Any, sam3.detr_decoder_config)
         num_queries = int(raw['max_seg_nums'])
-        sam3.detr_decoder_config.num_queries = num_queries
+        decoder.num_queries = num_queries
         bridge_dim = int(raw.get('out_dim', 256))
-        if bridge_dim != sam3.detr_encoder_config.hidden_size:
+        if bridge_dim != encoder.hidden_size:
             raise ModelError(
-                f'out_dim is {bridge_dim}, but SAM3 works at a width of {sam3.detr_encoder_config.hidden_size}: '
-                'config.json and the SAM3 configuration do not belong together'
+                f'out_dim is {bridge_dim}, but SAM3 works at a width of {encoder.hidden_size}: config.json and the '
+                'SAM3 configuration do not belong together'
             )
         tokens = Tokens(image=raw['image_token_id'], **{name: raw[key] for name, key in TOKEN_KEYS.items()})
         try:

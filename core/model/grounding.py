@@ -15,7 +15,7 @@ import importlib
 import sys
 import types
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -138,7 +138,7 @@ class DetrDecoder(sam3.Sam3DetrDecoder):
             query=queries + query_position,
             key=encoded + position,
             value=encoded,
-            attention_mask=self._get_rpb_matrix(boxes, size),
+            attention_mask=self._get_rpb_matrix(boxes, cast(Any, size)),  # annotated as tensors, but takes ints
         )
         queries = layer.vision_cross_attn_layer_norm(queries + layer.vision_cross_attn_dropout(attended))
         return layer.mlp_layer_norm(queries + layer.mlp_dropout(layer.mlp(queries)))
@@ -149,26 +149,21 @@ class Grounding(nn.Module):
 
     def __init__(self, config: Sam3Config):
         super().__init__()
-        parts = (
-            config.vision_config,
-            config.vision_config.backbone_config,
-            config.geometry_encoder_config,
-            config.detr_encoder_config,
-            config.detr_decoder_config,
-            config.mask_decoder_config,
-        )
-        for part in parts:
+        parts = cast(Any, config)  # transformers annotates its parts as dict | PreTrainedConfig | None
+        vision, geometry = parts.vision_config, parts.geometry_encoder_config
+        encoder, decoder, masks = parts.detr_encoder_config, parts.detr_decoder_config, parts.mask_decoder_config
+        for part in (vision, vision.backbone_config, geometry, encoder, decoder, masks):
             part._attn_implementation = 'sdpa'
-        self.vision_encoder = sam3.Sam3VisionModel(config.vision_config)
+        self.vision_encoder = sam3.Sam3VisionModel(vision)
         # The next two are not used, but are in the published file.
-        self.text_projection = nn.Linear(config.text_config.hidden_size, config.detr_encoder_config.hidden_size)
-        self.geometry_encoder = sam3.Sam3GeometryEncoder(config.geometry_encoder_config)
-        self.detr_encoder = sam3.Sam3DetrEncoder(config.detr_encoder_config)  # the fusion encoder
-        self.detr_decoder = DetrDecoder(config.detr_decoder_config)  # the detector
-        self.mask_decoder = sam3.Sam3MaskDecoder(config.mask_decoder_config)
+        self.text_projection = nn.Linear(parts.text_config.hidden_size, encoder.hidden_size)
+        self.geometry_encoder = sam3.Sam3GeometryEncoder(geometry)
+        self.detr_encoder = sam3.Sam3DetrEncoder(encoder)  # the fusion encoder
+        self.detr_decoder = DetrDecoder(decoder)  # the detector
+        self.mask_decoder = sam3.Sam3MaskDecoder(masks)
         self.dot_product_scoring = sam3.Sam3DotProductScoring(config)
-        self.image_size: int = config.vision_config.backbone_config.image_size
-        self.patch_size: int = config.vision_config.backbone_config.patch_size
+        self.image_size: int = vision.backbone_config.image_size
+        self.patch_size: int = vision.backbone_config.patch_size
 
     def encode(self, pixels: torch.Tensor, *, fine: bool = True) -> ImageFeatures:
         """Compute the image features of `pixels` [B, 3, S, S], S = image_size, values in -1 to 1.

@@ -67,10 +67,10 @@ class _Body(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        text, vision = config.qwen.text_config, config.qwen.vision_config
+        text, vision = config.text, config.vision
         text._attn_implementation = vision._attn_implementation = 'sdpa'
         self.visual = Qwen3VLVisionModel(vision)
-        self.visual.patch_embed = _PatchEmbed(self.visual.patch_embed)
+        self.visual.register_module('patch_embed', _PatchEmbed(self.visual.patch_embed))
         self.language_model = Qwen3VLTextModel(text)
         self.grounding_model = _GroundingModel(config.sam3)
         self.mask_queries = nn.Parameter(torch.empty(config.num_queries, text.hidden_size))  # the query bank

@@ -32,14 +32,7 @@ def to_chw(image: np.ndarray[Any, Any] | torch.Tensor) -> torch.Tensor:
     Raises ImageError for anything else.
     """
     if isinstance(image, np.ndarray):
-        if image.dtype == np.uint8 and not image.flags.writeable:
-            image = image.copy()  # torch has no read-only tensors
-        if any(stride < 0 for stride in image.strides):
-            image = np.ascontiguousarray(image)
-        try:
-            image = torch.from_numpy(image)
-        except TypeError as error:
-            raise ImageError(f'an image is uint8, got an array of {image.dtype}') from error
+        image = _to_torch(image)
     if not isinstance(image, torch.Tensor):
         raise ImageError(f'an image is a numpy array or torch tensor [H, W, 3] uint8 RGB, got {type(image).__name__}')
     if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[-1] != 3:
@@ -55,6 +48,18 @@ def to_chw(image: np.ndarray[Any, Any] | torch.Tensor) -> torch.Tensor:
             'Crop or pad it'
         )
     return image.permute(2, 0, 1)
+
+
+def _to_torch(array: np.ndarray) -> torch.Tensor:
+    """Return `array` as a tensor, without a copy if possible."""
+    if array.dtype == np.uint8 and not array.flags.writeable:
+        array = array.copy()  # torch has no read-only tensors
+    if any(stride < 0 for stride in array.strides):
+        array = np.ascontiguousarray(array)  # nor negative strides
+    try:
+        return torch.from_numpy(array)
+    except TypeError as error:
+        raise ImageError(f'an image is uint8, got an array of {array.dtype}') from error
 
 
 def resize(image: torch.Tensor, height: int, width: int, mode: str) -> torch.Tensor:

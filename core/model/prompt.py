@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
@@ -79,9 +79,8 @@ class Prompter:
         self._plain_tokenizer = Tokenizer.from_str(json.dumps(plain))
 
         content = [{'type': 'image'}, {'type': 'text', 'text': _USER_TEXT}]
-        prompt = tokenizer.apply_chat_template(
-            [{'role': 'user', 'content': content}], tokenize=False, add_generation_prompt=True
-        )
+        messages: list[Any] = [{'role': 'user', 'content': content}]
+        prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         before, found, after = str(prompt).partition(_USER_TEXT)
         head = self.special_ids(before)
         if not found or head.count(tokens.image) != 1:

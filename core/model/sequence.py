@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import DynamicCache
@@ -64,7 +64,7 @@ def encode_prefix(
     Returns:
         The prefix, and the forward pass that computed it.
     """
-    merge = model.config.qwen.vision_config.spatial_merge_size
+    merge = model.config.vision.spatial_merge_size
     layout = TokenLayout(model.config.tokens, model.config.num_queries, mode)
     layout.add_text(prompter.before_image)
     first = len(layout)
@@ -76,9 +76,10 @@ def encode_prefix(
     embeds[:, image_rows] = visual.embeddings.to(embeds.dtype)
     is_image = torch.zeros(1, len(layout), dtype=torch.bool, device=model.device)
     is_image[:, image_rows] = True
-    cache = DynamicCache(config=model.config.qwen.text_config)
+    cache = DynamicCache(config=model.config.text)
     output = _forward(model, layout, 0, embeds, cache, is_image, visual.deepstack)
-    return Prefix(layout, tuple((layer.keys, layer.values) for layer in cache.layers)), output
+    layers: list[Any] = cache.layers  # every layer has attention, and so keys and values
+    return Prefix(layout, tuple((layer.keys, layer.values) for layer in layers)), output
 
 
 class TokenSequence:
@@ -90,7 +91,7 @@ class TokenSequence:
         self.answer_ids: list[int] = []
         self.layout = prefix.layout.copy()
         self._open_phrase: list[int] | None = None  # tokens since the last <|object_ref_start|>; None outside a phrase
-        self._cache = DynamicCache(config=model.config.qwen.text_config)
+        self._cache = DynamicCache(config=model.config.text)
         for layer, (keys, values) in enumerate(prefix.keys_values):
             self._cache.update(keys, values, layer)  # a cache grows by concatenation, so the prefix stays unchanged
 
