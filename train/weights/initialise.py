@@ -1,7 +1,7 @@
-"""Starting weights of a small model that is trained from nothing.
+"""Starting weights of a small model that is trained from scratch.
 
-transformers' own initialisation (std 0.02) suits wide layers; in layers of 96 or 192 it leaves the mask head silent for
-thousands of steps.
+transformers' own initialisation (std 0.02) suits wide layers; with layers of 96 or 192 channels, the mask head gives
+nothing but background for thousands of steps.
 """
 
 import math
@@ -9,16 +9,18 @@ import math
 import torch
 from torch import nn
 
-WORD_STD = 0.07  # of the tied head's rows: logits of about 1
-PHRASE_GAIN = 8.0  # brings the small word embeddings up to the size of SAM3's features
-MASK_GAIN = 0.1  # mask logits start near 0
-LOOK = 15.0  # bias falls by 3 a token (1/16 of the picture) away from where a head looks
-BOX_SIDE = 0.25  # of the picture, of the first reference boxes
+from instructsam.core.model.instructsam import InstructSAMModel
+
+WORD_STD = 0.07  # of the tied head's rows; gives logits of about 1
+PHRASE_GAIN = 8.0  # scales the small word embeddings up to the magnitude of SAM3's features
+MASK_GAIN = 0.1  # makes mask logits start near 0
+BOX_BIAS = 15.0  # slope of the attention bias outside a box: it falls by about 3 per token (1/16 of the image)
+BOX_SIDE = 0.25  # side of the first reference boxes, relative to the image
 
 
 @torch.no_grad()
-def initialise(model, seed=0):
-    """Draws all weights of an InstructSAMModel anew, in place: Xavier for layers, what follows for the rest."""
+def initialise(model: InstructSAMModel, seed: int = 0) -> None:
+    """Draw all weights of a model from scratch, in place: Xavier for layers, and the constants above for the rest."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)):
@@ -34,23 +36,24 @@ def initialise(model, seed=0):
     nn.init.normal_(sam.vision_encoder.backbone.embeddings.position_embeddings, std=0.1, generator=generator)
     sam.mask_decoder.mask_embedder.layers[-1].weight.mul_(MASK_GAIN)
     nn.init.normal_(sam.detr_decoder.query_embed.weight, std=1.0, generator=generator)
-    box = sam.detr_decoder.box_head
-    last = list(box.modules())[-1]
-    last.weight.zero_()
-    last.bias.zero_()
+    last_box_layer = list(sam.detr_decoder.box_head.modules())[-1]
+    last_box_layer.weight.zero_()
+    last_box_layer.bias.zero_()
     sam.detr_decoder.reference_points.weight.copy_(spread_boxes(model.config.num_queries))
 
 
 @torch.no_grad()
-def prepare_detector(model, pixels):
-    """Makes SAM3's detector, which has learned nothing yet, ready to learn from features that have; in place.
+def prepare_detector(model: InstructSAMModel, pixels: torch.Tensor) -> None:
+    """Rescale pretrained features and initialise box attention for an untrained detector, in place.
 
-    Dense labels leave the features at any scale, and large ones drown the slots: the two coarser levels, which go
-    through a normalisation of the pixel decoder together, are brought to a mean square of 1; what the pixel decoder
-    makes of them stays as it is. And slots look at first into their boxes and at their borders, a head each
-    (SAM3's relative position bias): without that it takes them long to find out that places matter.
+    Dense labels leave the features at any scale, and large ones drown the slots: the two coarser levels, which pass
+    through one normalisation of the pixel decoder together, are scaled to a mean square of 1, and the pixel decoder's
+    output stays the same. And slots first attend to the inside of their boxes and to their borders, each attention head
+    to another (SAM3's relative position bias): otherwise it takes them long to learn that positions matter.
 
-    pixels: SAM3's input [B, 3, S, S], some typical pictures.
+    Args:
+        model: The model to change.
+        pixels: SAM3's input [B, 3, S, S], of some typical images.
     """
     sam = model.grounding
     coarse = sam.encode(pixels).pyramid[-1]
@@ -59,28 +62,34 @@ def prepare_detector(model, pixels):
         level.proj2.weight.mul_(scale)
         level.proj2.bias.mul_(scale)
     sam.mask_decoder.pixel_decoder.conv_layers[0].bias.mul_(scale)
+    token_width = math.log2(8 / (sam.image_size / sam.patch_size) + 1) / 3
     for axis, embed in enumerate((sam.detr_decoder.box_rpb_embed_x, sam.detr_decoder.box_rpb_embed_y)):
-        _look_at_the_box(embed, axis, math.log2(8 / (sam.image_size / sam.patch_size) + 1) / 3)
+        _initialise_box_bias(embed, axis, token_width)
 
 
-def _look_at_the_box(embed, axis, token):
-    """embed: the bias MLP of an axis, from (place - low border, place - high border) to a bias for each head; token:
-    a token's width in these (SAM3's logarithmic) terms: the place of a token is its low border.
+def _initialise_box_bias(embed: nn.Module, axis: int, token_width: float) -> None:
+    """Make the bias MLP of one axis favour tokens inside the box, or at one of its borders, depending on the head.
+
+    Args:
+        embed: MLP from (position - low border, position - high border) to one bias per head. A token's position is its
+            low border.
+        axis: 0 for x, 1 for y.
+        token_width: Width of a token in the MLP's (SAM3's logarithmic) coordinates.
     """
-    below, above = [0, 1], [[0, 2], [1, 3]]  # hidden units: outside the box; off its low, its high border
+    outside, off_border = [0, 1], [[0, 2], [1, 3]]  # hidden units: outside the box; away from its low, high border
     embed.layer1.weight[:4] = torch.tensor([[-1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, -1.0]])
-    embed.layer1.bias[:4] = torch.tensor([0.0, token, 0.0, -token])
+    embed.layer1.bias[:4] = torch.tensor([0.0, token_width, 0.0, -token_width])
     embed.layer2.weight.mul_(0.1)
     embed.layer2.bias.zero_()
     embed.layer2.weight[:, :4] = 0
     for head in range(len(embed.layer2.weight)):
-        border = head % 5 - 1  # -1: the whole box, then left, right, top, bottom
-        units = above[border % 2] if border >= 0 and border // 2 == axis else below
-        embed.layer2.weight[head, units] = -LOOK
+        border = head % 5 - 1  # -1: the whole box; 0 to 3: left, right, top, bottom
+        units = off_border[border % 2] if border >= 0 and border // 2 == axis else outside
+        embed.layer2.weight[head, units] = -BOX_BIAS
 
 
-def spread_boxes(count):
-    """Reference boxes [count, 4] (cxcywh before the sigmoid) that cover the picture evenly."""
+def spread_boxes(count: int) -> torch.Tensor:
+    """Return reference boxes [count, 4] (cxcywh before the sigmoid) that are evenly spread over the image."""
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     index = torch.arange(count)

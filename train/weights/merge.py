@@ -1,31 +1,34 @@
-"""`instructsam train merge CHECKPOINT OUT`: adds LoRA matrices to the weights beside them."""
+"""`instructsam train merge CHECKPOINT OUT`: add LoRA matrices to the weights that they belong to."""
 
+import argparse
 from pathlib import Path
 
 import torch
+from peft import PeftModel
 
 from instructsam.core.errors import ModelError
 from instructsam.core.model import checkpoint
+from instructsam.train.weights import new_folder
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the two folders."""
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help='a checkpoint or final folder of a LoRA stage')
-    parser.add_argument('out', metavar='OUT', help='the folder to write, which starts the next stage')
+    parser.add_argument('out', metavar='OUT', help='the folder to write, from which the next stage can start')
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
+    """Merge and return exit code 0."""
     merge(args.checkpoint, args.out)
     print(f'the merged model is in {args.out}')
     return 0
 
 
-def merge(source, out):
-    """Merges the LoRA matrices in the folder `source` and writes a model folder `out`, which must not hold anything.
+def merge(source: str | Path, out: str | Path) -> None:
+    """Merge the LoRA matrices in the folder `source` and write a model folder `out`, which must be new or empty.
 
     Raises ModelError.
     """
-    from peft import PeftModel
-
     source = Path(source)
     if not (source / checkpoint.ADAPTER).is_file():
         raise ModelError(f'{source} holds no LoRA matrices ({checkpoint.ADAPTER}): there is nothing to merge')
@@ -33,11 +36,3 @@ def merge(source, out):
     model = checkpoint.load(source, torch.device('cpu'), None, base_only=True)
     merged = PeftModel.from_pretrained(model, source, torch_device='cpu').merge_and_unload(safe_merge=True)
     checkpoint.save(merged, out, source)
-
-
-def new_folder(path):
-    """`path` as a Path. Raises ModelError where something is there already."""
-    path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ModelError(f'{path} is there already: give a new folder')
-    return path

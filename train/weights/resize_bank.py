@@ -1,4 +1,6 @@
-"""Another number K of instance slots: the query bank of a model folder, and the detector's own rows for each slot."""
+"""Changes the number K of instance slots: the query bank of a model folder, and the detector's rows for each slot."""
+
+from pathlib import Path
 
 import torch
 
@@ -6,13 +8,19 @@ from instructsam.core.model import checkpoint
 from instructsam.core.model.config import ModelConfig
 from instructsam.core.model.instructsam import InstructSAMModel
 
-NOISE = 0.1  # on repeated rows, as a share of the spread of all; copies that are alike would stay alike
+NOISE = 0.1  # on repeated rows, relative to the standard deviation of all rows: equal slots would stay equal
 
 
-def resize_bank(source, out, count, seed=0):
-    """Writes the model folder `out`: that in `source` with K = `count`.
+def resize_bank(source: str | Path, out: str | Path, count: int, seed: int = 0) -> None:
+    """Write the model in the folder `source` with K = `count` to the folder `out`.
 
-    Fewer slots are the first ones; more are all of them over and over, each time with a little noise from `seed`.
+    Fewer slots are the first ones. More slots repeat all of them, with a little noise on the copies.
+
+    Args:
+        source: Model folder to read.
+        out: Folder to write.
+        count: Number of slots.
+        seed: Seed of the noise.
     """
     model = checkpoint.load(source, torch.device('cpu'), None)
     raw = {**model.config.raw, 'max_seg_nums': count}
@@ -27,8 +35,8 @@ def resize_bank(source, out, count, seed=0):
     checkpoint.save_tensors(config, tensors, out, source)
 
 
-def resize_rows(rows, count, generator):
-    """Rows [K, n] as [count, n]."""
+def resize_rows(rows: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+    """Return rows [K, n] as [count, n], cut off or repeated with noise."""
     resized = rows[torch.arange(count) % len(rows)]
     noise = torch.randn(resized.shape, generator=generator).to(rows) * rows.float().std().to(rows)
     noise[: len(rows)] = 0

@@ -1,15 +1,16 @@
-"""Writes the folder of the small InstructSAM model: configuration, tokenizer, templates; every file but the weights.
+"""Writes the folder of the small InstructSAM model, without weights: configuration, tokenizer and templates.
 
     python -m instructsam.train.weights.small_model OUT
 
-The tokenizer is of Qwen's kind (byte-level BPE, same pre-tokenisation and special tokens) and is trained here on the
-words of the tabletop world (those that its training split uses), so the same call writes the same files.
+The tokenizer is like Qwen's (byte-level BPE with the same pre-tokenisation and special tokens). It is trained here on
+the words that the training split of the tabletop world uses, so that every call writes the same files.
 """
 
 import argparse
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -19,7 +20,7 @@ from instructsam.train.tabletop.world.looks import COLORS
 
 VOCABULARY = 2048  # byte-level BPE entries, before the special tokens
 SIDE = 224  # px, of both encoders' inputs
-# Qwen's own tokens in Qwen's order, then the four that InstructSAM adds
+# Qwen's own tokens in Qwen's order, followed by the four that InstructSAM adds.
 SPECIAL = [
     '<|endoftext|>',
     '<|im_start|>',
@@ -59,7 +60,7 @@ CHAT_TEMPLATE = """\
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
 """
 
-# beyond the tabletop world, for instructions about other things
+# Words beyond the tabletop world, for instructions about other objects.
 MORE = [
     'cup',
     'jar',
@@ -134,8 +135,8 @@ MORE = [
 ]
 
 
-def _vocabulary():
-    """The words of the training split, in a fixed order."""
+def _vocabulary() -> list[str]:
+    """Return the words of the training split, in a fixed order."""
     texts = [*MORE, *COLORS, *words.NUMBERS, *words.MATERIALS.values(), *words.VERBS, *words.FRAMES, *INTENTS]
     for table in (words.NOUNS, words.SIZES, words.RELATIONS, words.EXTREMES):
         for options in table.values():
@@ -146,8 +147,8 @@ def _vocabulary():
     return list(dict.fromkeys(word for text in texts for word in re.findall(r"[A-Za-z']+", text)))
 
 
-def build_tokenizer():
-    """A byte-level BPE tokenizer with Qwen's pre-tokenisation; special tokens follow the vocabulary."""
+def build_tokenizer() -> Tokenizer:
+    """Return a byte-level BPE tokenizer with Qwen's pre-tokenisation; special tokens follow the vocabulary."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -157,9 +158,8 @@ def build_tokenizer():
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    found = _vocabulary()
-    # a word within a sentence is the most frequent, so that its merges come first
-    corpus = [form for word in found for form in (*[f' {word}'] * 3, word, word, word.capitalize())]
+    # A word within a sentence is the most frequent form, so that its merges come first.
+    corpus = [form for word in _vocabulary() for form in (*[f' {word}'] * 3, word, word, word.capitalize())]
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
@@ -168,8 +168,8 @@ def build_tokenizer():
     return tokenizer
 
 
-def build_config(tokenizer):
-    """(config.json, sam3/config.json) of the small model: 6.6 M parameters."""
+def build_config(tokenizer: Tokenizer) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the contents of config.json and sam3/config.json of the small model, which has 6.6 M parameters."""
     ids = {token: tokenizer.token_to_id(token) for token in SPECIAL}
     width, heads, sam_width = 160, 5, 80
     config = {
@@ -224,7 +224,7 @@ def build_config(tokenizer):
             'num_heads': heads,
             'in_channels': 3,
             'patch_size': 16,
-            'spatial_merge_size': 1,  # a token each 16 px: with 32 px a spoon is lost
+            'spatial_merge_size': 1,  # one token per 16 px: with 32 px, a spoon is lost
             'temporal_patch_size': 2,
             'out_hidden_size': width,
             'num_position_embeddings': (SIDE // 16) ** 2,
@@ -255,13 +255,13 @@ def build_config(tokenizer):
                 'patch_size': 14,
                 'window_size': 8,
                 'global_attn_indexes': [1, 3, 4],
-                'pretrain_image_size': SIDE,  # positions are not tiled: where in the picture matters
+                'pretrain_image_size': SIDE,  # positions are not tiled, because the position in the image matters
                 'hidden_act': 'gelu',
             },
         },
-        # never built; the published layout has the section
+        # The text encoder is never built, but the published layout has this section.
         'text_config': {'model_type': 'clip_text_model', 'hidden_size': 32, 'num_hidden_layers': 1},
-        'geometry_encoder_config': {  # read by nothing: as small as can be
+        'geometry_encoder_config': {  # used by nothing, and therefore as small as possible
             'model_type': 'sam3_geometry_encoder',
             'num_layers': 1,
             'roi_size': 1,
@@ -281,8 +281,8 @@ def build_config(tokenizer):
     return config, {'model_type': 'sam3_video', 'detector_config': detector}
 
 
-def write_folder(folder):
-    """Writes the model folder, without weights."""
+def write_folder(folder: str | Path) -> None:
+    """Write the model folder, without weights."""
     folder = Path(folder)
     (folder / 'sam3').mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
@@ -327,5 +327,5 @@ def write_folder(folder):
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('out', help='folder to write')
+    parser.add_argument('out', help='the folder to write')
     write_folder(parser.parse_args().out)

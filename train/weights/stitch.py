@@ -1,32 +1,42 @@
-"""`instructsam train stitch MODEL BEFORE OUT`: image encoders that learned alone, for what read them before.
+"""`instructsam train stitch MODEL BEFORE OUT`: make further trained image encoders fit the modules that read them.
 
-Alone, an encoder is free to say the same in other terms and at any scale. Linear maps, by least squares over some
-pictures, turn what it says now into what it said before (stitching, arXiv 1411.5908), as far as that goes. They are
-folded into the layers at its end, so that the graph stays what it is.
+An encoder that is trained without its readers may represent the same content in other directions and at another scale.
+Linear maps, fitted by least squares on some images, turn its features back into those before training (stitching, arXiv
+1411.5908), as far as possible. They are folded into the encoders' last layers, so that the graph stays the same.
 """
 
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.image_file import read_image
 from instructsam.core.model import checkpoint
+from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.core.model.preprocess import QwenPreprocessor, sam_pixels, to_chw
-from instructsam.train.weights.merge import new_folder
+from instructsam.train.weights import new_folder
 
-PICTURES = 256
+MAX_IMAGES = 256
 
 
-def add_arguments(parser):
-    parser.add_argument('model', metavar='MODEL', help='a final folder or checkpoint whose encoders have learned alone')
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the three folders and the images."""
+    parser.add_argument(
+        'model', metavar='MODEL', help='a final folder or checkpoint whose encoders were trained without their readers'
+    )
     parser.add_argument('before', metavar='BEFORE', help='the model folder that they started from')
     parser.add_argument('out', metavar='OUT', help='the folder to write')
-    parser.add_argument('--images', required=True, metavar='FOLDER', help=f'of *.jpg; the first {PICTURES} are used')
+    parser.add_argument(
+        '--images', required=True, metavar='FOLDER', help=f'a folder of *.jpg; the first {MAX_IMAGES} are used'
+    )
 
 
-def run(args):
-    images = sorted(Path(args.images).glob('*.jpg'))[:PICTURES]
+def run(args: argparse.Namespace) -> int:
+    """Stitch the model and return exit code 0."""
+    images = sorted(Path(args.images).glob('*.jpg'))[:MAX_IMAGES]
     if not images:
         raise InstructSAMError(f'there are no *.jpg in {args.images}')
     stitch(args.model, args.before, args.out, images)
@@ -35,36 +45,44 @@ def run(args):
 
 
 @torch.no_grad()
-def stitch(source, before, out, images):
-    """Writes the model in the folder `source`, stitched to what the one in `before` says, to a new folder `out`.
+def stitch(source: str | Path, before: str | Path, out: str | Path, images: Sequence[Path]) -> None:
+    """Write the model in the folder `source`, with features like those of the model in `before`, to a new folder.
 
-    images: paths of pictures, enough that their tokens outnumber the channels. Raises ModelError.
+    Args:
+        source: Model folder whose encoders were trained further.
+        before: Model folder that they started from.
+        out: Folder to write.
+        images: Image files; their tokens must outnumber the channels.
+
+    Raises:
+        ModelError: A model cannot be read, or `out` is there already.
     """
     out = new_folder(out)
-    model, old = (checkpoint.load(Path(folder), torch.device('cpu'), torch.float32) for folder in (source, before))
+    model, old = (checkpoint.load(folder, torch.device('cpu'), torch.float32) for folder in (source, before))
     features, wanted = _features(model, source, images), _features(old, before, images)
     levels, visual = model.grounding.vision_encoder.neck.fpn_layers, model.model.visual
-    _turn_input([level.scale_layers[0] for level in levels[:2]], features.pop('backbone'), wanted.pop('backbone'))
+    _map_inputs([level.scale_layers[0] for level in levels[:2]], features.pop('backbone'), wanted.pop('backbone'))
     last = {'coarse': levels[2].proj2, 'tokens': visual.merger.linear_fc2}
     last |= {f'deepstack {index}': merger.linear_fc2 for index, merger in enumerate(visual.deepstack_merger_list)}
     for name, values in features.items():
-        _turn_output(last[name], values, wanted[name])
+        _map_outputs(last[name], values, wanted[name])
     checkpoint.save(model, out, source)
 
 
-def _features(model, folder, images):
-    """What the encoders say of all pictures, {name: [tokens, channels] float64}: SAM3's backbone and coarsest level,
-    Qwen's tokens and deepstack features.
+def _features(model: InstructSAMModel, folder: str | Path, images: Sequence[Path]) -> dict[str, torch.Tensor]:
+    """Return the encoders' features of all images, {name: [tokens, channels] float64}.
+
+    They are SAM3's backbone and coarsest level, and Qwen's tokens and deepstack features.
     """
     sam, preprocessor = model.grounding, QwenPreprocessor.from_folder(folder)
-    found = []
+    features = []
     for image in images:
         chw = to_chw(read_image(image))
         backbone = sam.backbone_grid(sam_pixels(chw, sam.image_size, 'cpu', torch.float32))
         coarse = sam.vision_encoder.neck.fpn_layers[2](backbone)
         patches, grid = preprocessor(chw, 'cpu', torch.float32)
         tokens, deepstack = model.encode_image(patches, grid)
-        found.append(
+        features.append(
             {
                 'backbone': backbone[0].flatten(1).T,
                 'coarse': coarse[0].flatten(1).T,
@@ -72,11 +90,14 @@ def _features(model, folder, images):
                 **{f'deepstack {index}': values for index, values in enumerate(deepstack)},
             }
         )
-    return {name: torch.cat([each[name].double() for each in found]) for name in found[0]}
+    return {name: torch.cat([each[name].double() for each in features]) for name in features[0]}
 
 
-def _turn_input(layers, values, wanted):
-    """Makes transposed convolutions, which have no place for a constant, take `values` for `wanted`."""
+def _map_inputs(layers: Sequence[nn.ConvTranspose2d], values: torch.Tensor, wanted: torch.Tensor) -> None:
+    """Make transposed convolutions give for inputs `values` what they gave for `wanted`, both [tokens, channels].
+
+    The map has no constant term, because such a layer cannot absorb one from its input.
+    """
     if torch.equal(values, wanted):
         return
     matrix = torch.linalg.lstsq(values, wanted).solution.float()
@@ -84,8 +105,8 @@ def _turn_input(layers, values, wanted):
         layer.weight.copy_(torch.einsum('ij,jokl->iokl', matrix, layer.weight))
 
 
-def _turn_output(layer, values, wanted):
-    """Makes a linear layer or a convolution that says `values` say `wanted`."""
+def _map_outputs(layer: nn.Linear | nn.Conv2d, values: torch.Tensor, wanted: torch.Tensor) -> None:
+    """Make a layer with outputs `values` give `wanted` instead, both [tokens, channels]."""
     if torch.equal(values, wanted):
         return
     affine = torch.linalg.lstsq(torch.cat([values, torch.ones_like(values[:, :1])], dim=1), wanted).solution.float()

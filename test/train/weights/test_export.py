@@ -1,4 +1,4 @@
-"""`instructsam train export`: the same model in a smaller type."""
+"""`instructsam train export` writes the same model in a smaller type."""
 
 import torch
 from safetensors.torch import load_file

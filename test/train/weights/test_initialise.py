@@ -1,4 +1,4 @@
-"""A detector that has learned nothing yet: the size of what it reads, and where its slots look."""
+"""Preparing an untrained detector: the scale of its features, and its initial box attention."""
 
 import pytest
 import torch
@@ -19,13 +19,13 @@ def pixels():
 
 @pytest.fixture
 def model():
-    """The small model, with features as large as dense labels leave them."""
-    found = InstructSAMModel(ModelConfig.from_folder(FOLDER / 'tabletop')).eval()
-    initialise(found, seed=3)
+    """The small model, with features as large as pretraining on dense labels leaves them."""
+    model = InstructSAMModel(ModelConfig.from_folder(FOLDER / 'tabletop')).eval()
+    initialise(model, seed=3)
     with torch.no_grad():
-        for level in found.grounding.vision_encoder.neck.fpn_layers[1:3]:
+        for level in model.grounding.vision_encoder.neck.fpn_layers[1:3]:
             level.proj2.weight.mul_(100)
-    return found
+    return model
 
 
 @torch.no_grad()
@@ -34,7 +34,7 @@ def pixel_map(model, pixels):
 
 
 @torch.no_grad()
-def test_features_get_the_size_of_slots_and_masks_stay(model, pixels):
+def test_features_are_rescaled_and_masks_stay_the_same(model, pixels):
     before = pixel_map(model, pixels)
     assert model.grounding.encode(pixels).pyramid[-1].square().mean() > 100
     prepare_detector(model, pixels)
@@ -43,15 +43,15 @@ def test_features_get_the_size_of_slots_and_masks_stay(model, pixels):
 
 
 @torch.no_grad()
-def test_heads_look_into_the_box_and_at_its_borders(model, pixels):
+def test_heads_attend_to_the_box_and_its_borders(model, pixels):
     prepare_detector(model, pixels)
     bias = model.grounding.detr_decoder._get_rpb_matrix(BOX[None, None], (TOKENS, TOKENS))
-    where = bias[0, :, 0].softmax(-1).view(5, TOKENS, TOKENS)
-    inside = where[:, 2:6, 6:10].sum((1, 2))
+    attention = bias[0, :, 0].softmax(-1).view(5, TOKENS, TOKENS)
+    inside = attention[:, 2:6, 6:10].sum((1, 2))
     assert (inside > 0.4).all(), inside
     rows, columns = torch.arange(TOKENS) + 0.5, torch.arange(TOKENS) + 0.5
-    y, x = (where.sum(2) @ rows) / TOKENS, (where.sum(1) @ columns) / TOKENS
-    whole, left, right, top, bottom = zip(x.tolist(), y.tolist())
+    y, x = (attention.sum(2) @ rows) / TOKENS, (attention.sum(1) @ columns) / TOKENS
+    whole, left, right, top, bottom = zip(x.tolist(), y.tolist(), strict=True)
     assert whole == pytest.approx((0.5, 0.25), abs=0.03)
     assert left[0] < 0.45 < 0.55 < right[0]
     assert left[1] == pytest.approx(0.25, abs=0.03)

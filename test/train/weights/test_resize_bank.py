@@ -1,4 +1,4 @@
-"""Another K: what the slots of a resized model folder are."""
+"""Changing K: the slots of a resized model folder."""
 
 import os
 from pathlib import Path
@@ -48,8 +48,8 @@ def test_a_seed_decides(tmp_path):
     assert not torch.equal(a, c)
 
 
-def test_the_first_slots_find_what_they_found(tmp_path):
-    """Slots see each other, so that only their number is certain; of the same number all is as it was."""
+def test_results_of_a_resized_model(tmp_path):
+    """Slots attend to each other, so that only their number is certain; with the same number, results are equal."""
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     found = {}
     for count in (4, 10, 15):

@@ -1,4 +1,4 @@
-"""Encoders that say the same in other terms are understood again."""
+"""Stitching turns an encoder's features back into those that its readers were trained on."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ import torch
 
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.model import checkpoint
-from instructsam.train.weights.stitch import _features, _turn_input, run, stitch
+from instructsam.train.weights.stitch import _features, _map_inputs, run, stitch
 
 FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[2] / 'data' / 'reference')) / 'checkpoint'
 
@@ -21,8 +21,8 @@ def images(tmp_path_factory):
     folder = tmp_path_factory.mktemp('images')
     rng = np.random.default_rng(0)
     for index in range(24):
-        picture = cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (80, 60))
-        cv2.imwrite(str(folder / f'{index}.jpg'), picture)
+        image = cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (80, 60))
+        cv2.imwrite(str(folder / f'{index}.jpg'), image)
     return sorted(folder.iterdir())
 
 
@@ -30,8 +30,8 @@ def load(folder):
     return checkpoint.load(Path(folder), torch.device('cpu'), torch.float32)
 
 
-def turned(model):
-    """The model with the outputs of its encoders turned, stretched and moved."""
+def transformed(model):
+    """Return the model with the outputs of its encoders rotated, scaled and shifted."""
     torch.manual_seed(0)
     visual, levels = model.model.visual, model.grounding.vision_encoder.neck.fpn_layers
     mergers = (visual.merger, *visual.deepstack_merger_list)
@@ -42,19 +42,19 @@ def turned(model):
     return model
 
 
-def test_what_was_turned_is_turned_back(images, tmp_path):
-    checkpoint.save(turned(load(FOLDER)), tmp_path / 'turned', FOLDER)
-    stitch(tmp_path / 'turned', FOLDER, tmp_path / 'stitched', images)
-    was, now, stitched = (
-        _features(load(folder), FOLDER, images) for folder in (FOLDER, tmp_path / 'turned', tmp_path / 'stitched')
+def test_transformed_features_are_restored(images, tmp_path):
+    checkpoint.save(transformed(load(FOLDER)), tmp_path / 'changed', FOLDER)
+    stitch(tmp_path / 'changed', FOLDER, tmp_path / 'stitched', images)
+    before, changed, stitched = (
+        _features(load(folder), FOLDER, images) for folder in (FOLDER, tmp_path / 'changed', tmp_path / 'stitched')
     )
-    for name, values in was.items():
+    for name, values in before.items():
         spread = values.std()
         assert (stitched[name] - values).abs().max() < 1e-3 * spread, name
-        assert name == 'backbone' or (now[name] - values).abs().max() > spread, name
+        assert name == 'backbone' or (changed[name] - values).abs().max() > spread, name
 
 
-def test_what_goes_into_a_layer_is_turned_back():
+def test_transformed_inputs_of_a_layer_are_restored():
     torch.manual_seed(0)
     layer = torch.nn.ConvTranspose2d(6, 4, kernel_size=2, stride=2).requires_grad_(False)
     wanted = torch.randn(50, 6).double()
@@ -63,18 +63,18 @@ def test_what_goes_into_a_layer_is_turned_back():
     def output(tokens):
         return layer(tokens.float().T.view(1, 6, 5, 10))
 
-    was = output(wanted)
-    assert (output(values) - was).abs().max() > 1
-    _turn_input([layer], values, wanted)
-    assert torch.allclose(output(values), was, atol=1e-5)
+    before = output(wanted)
+    assert (output(values) - before).abs().max() > 1
+    _map_inputs([layer], values, wanted)
+    assert torch.allclose(output(values), before, atol=1e-5)
 
 
-def test_encoders_that_did_not_learn_stay(images, tmp_path):
+def test_unchanged_encoders_stay_the_same(images, tmp_path):
     stitch(FOLDER, FOLDER, tmp_path / 'same', images[:2])
-    was, now = load(FOLDER).state_dict(), load(tmp_path / 'same').state_dict()
-    assert all(torch.equal(now[name], tensor) for name, tensor in was.items())
+    before, after = load(FOLDER).state_dict(), load(tmp_path / 'same').state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
-def test_no_pictures(tmp_path):
-    with pytest.raises(InstructSAMError, match='no .*jpg in'):
+def test_no_images(tmp_path):
+    with pytest.raises(InstructSAMError, match=r'no \*\.jpg in'):
         run(SimpleNamespace(model=FOLDER, before=FOLDER, out=tmp_path / 'out', images=tmp_path))
