@@ -161,11 +161,12 @@ if ROS == WHEELS:
 setup(
     packages=list(package_folders()),
     package_dir=package_folders(),
-    # The built-in model, training configurations, the template of evaluation reports, and the demo's data.
+    # Markers for type checkers (PEP 561), the built-in model, training configurations, the template of evaluation
+    # reports, and the demo's data.
     package_data={
-        'instructsam.core': ['pretrained/**/*'],
-        'instructsam.train': ['configs/**/*', 'evaluation/reporting/*.jinja'],
-        NAME: ['data/**/*'],
+        'instructsam.core': ['py.typed', 'pretrained/**/*'],
+        'instructsam.train': ['py.typed', 'configs/**/*', 'evaluation/reporting/*.jinja'],
+        NAME: ['py.typed', 'data/**/*'],
     },
     exclude_package_data={'': ['*.pyc']},
     data_files=[],
