@@ -23,7 +23,7 @@ from instructsam.core.spatial.camera_model import CameraModel
 from instructsam.core.spatial.geometry import locate
 from instructsam.core.spatial.grasping import Gripper, grasp_candidates
 from instructsam.train.tabletop.generate import depth_mm
-from instructsam.train.tabletop.scenes.scene import scene
+from instructsam.train.tabletop.scenes.scene import render_scene
 
 OUT = Path(__file__).parents[1] / 'docs' / 'views.png'
 SIZE = 640, 480
@@ -77,7 +77,7 @@ def main():
     parser.add_argument('--instruction', default='the apples')
     args = parser.parse_args()
 
-    made = scene(args.split, args.index, args.seed, size=SIZE)
+    made = render_scene(args.split, args.index, args.seed, size=SIZE)
     engine = InstructSAM.from_pretrained('tabletop')
     result = engine.segment(engine.encode(made.rgb), args.instruction)
 

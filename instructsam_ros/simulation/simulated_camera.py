@@ -33,7 +33,7 @@ from std_msgs.msg import Header, String
 from instructsam.train.tabletop.generate import depth_mm
 from instructsam.train.tabletop.records import scene_facts
 from instructsam.train.tabletop.scenes.motion import Motion
-from instructsam.train.tabletop.scenes.scene import photograph_things, staged
+from instructsam.train.tabletop.scenes.scene import photograph_objects, stage_scene
 from instructsam.train.tabletop.world.splits import generator
 from instructsam_ros.conversions.instances import depth_msg, image_msg
 from instructsam_ros.conversions.poses import pose
@@ -65,15 +65,15 @@ class Table:
     def __init__(self, split, seed, index, size, moving):
         self.moving = moving
         self._name = split, seed, index
-        things, self._room, camera = staged(split, index, seed, size)
+        objects, self._room, camera = stage_scene(split, index, seed, size)
         # without objects and sway it is still
-        self._motion = Motion(seed, things, self._room, camera, objects=moving, sway=moving)
+        self._motion = Motion(seed, objects, self._room, camera, slide=moving, sway=moving)
 
     def shot(self, time_s):
         """The scene.Scene that the camera sees, so long after the beginning."""
-        things, camera = self._motion.at(time_s)
+        objects, camera = self._motion.at(time_s)
         rng = generator(*self._name, 'sensor')  # one camera, whose settings stay
-        return photograph_things(things, self._room, camera, rng, self._name)
+        return photograph_objects(objects, self._room, camera, rng, self._name)
 
 
 class SimulatedCamera(Node):

@@ -27,7 +27,7 @@ from robot import Robot  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 
 from instructsam.core.rle import Rle, ious  # noqa: E402
-from instructsam.train.tabletop.language.picks import picks  # noqa: E402
+from instructsam.train.tabletop.language.picks import sample_picks  # noqa: E402
 from instructsam_ros.client import Perception  # noqa: E402
 from instructsam_ros.srv import ResetScene  # noqa: E402
 
@@ -91,7 +91,7 @@ def run(count, split, seed, size):
         node = robot.start(command=NODE)
         robot.wait(lambda: node.logged('first image'))  # active, with the model loaded
         with Perception() as perception:
-            for pick in picks(split, seed, count, size):
+            for pick in sample_picks(split, seed, count, size):
                 since_s, truth = table.show(split, seed, pick.index)
                 found = perception.find(pick.instruction.text, timeout=TIMEOUT_S, freshness='next')
                 assert found.stamp_s >= since_s - 1e-6, 'an image of the scene before'

@@ -19,7 +19,7 @@ import numpy as np
 from instructsam.core.rle import Rle, ious
 from instructsam.core.spatial.geometry import CameraModel, measure
 from instructsam.train.tabletop.generate import depth_mm
-from instructsam.train.tabletop.scenes.scene import scene
+from instructsam.train.tabletop.scenes.scene import render_scene
 
 GOALS = {'center_m': 0.01, 'size': 0.15, 'ten_ms': 15.0}
 SIZE, LARGE_SIZE = (448, 448), (1280, 720)  # px
@@ -31,7 +31,7 @@ def accuracy(scenes, seed, engine=None):
     """Return medians over all objects, with the engine's masks instead of the ground truth if there is one."""
     centers_m, sizes = [], []
     for index in range(scenes):
-        made = scene('test', index, seed, size=SIZE)
+        made = render_scene('test', index, seed, size=SIZE)
         camera = CameraModel(*made.depth.shape, made.camera.intrinsics)
         masks = predicted(engine, made) if engine else {item.id: made.ids == item.id for item in made.objects}
         for item in made.objects:
@@ -62,7 +62,7 @@ def ten_ms(seed):
     """
     times_ms, pixels, index = [], [], 0
     while len(pixels) < TIMED_IMAGES:
-        made, index = scene('test', index, seed, size=LARGE_SIZE), index + 1
+        made, index = render_scene('test', index, seed, size=LARGE_SIZE), index + 1
         ids, counts = np.unique(made.ids[made.ids >= 0], return_counts=True)
         if len(ids) < 10:
             continue

@@ -20,9 +20,9 @@ from instructsam.core.errors import GeometryError
 from instructsam.core.spatial.geometry import CameraModel, measure
 from instructsam.core.spatial.grasping import grasp_candidates
 from instructsam.train.tabletop.generate import depth_mm
-from instructsam.train.tabletop.language.picks import picks
-from instructsam.train.tabletop.physics.gripper import lifts
-from instructsam.train.tabletop.scenes.scene import staged
+from instructsam.train.tabletop.language.picks import sample_picks
+from instructsam.train.tabletop.physics.gripper import try_grasp
+from instructsam.train.tabletop.scenes.scene import stage_scene
 
 NOTHING, UNMEASURED, NO_CANDIDATE = 'nothing found', 'not measured', 'no candidate'
 SAME_IOU = 0.5  # a prediction that overlaps the ground truth by more is the right object
@@ -30,7 +30,7 @@ SAME_IOU = 0.5  # a prediction that overlaps the ground truth by more is the rig
 
 @dataclass(frozen=True)
 class Outcome:
-    """Outcome of one pick. `true` and `predicted`: a Lift's reason, or one of the above, with the mask of that name."""
+    """Outcome of one pick. `true` and `predicted`: a GraspOutcome's reason or one of the above, with that mask."""
 
     text: str
     kind: str
@@ -40,7 +40,7 @@ class Outcome:
     predicted: str
 
 
-def grasped(mask, depth, camera, things, target):
+def grasped(mask, depth, camera, objects, target):
     """Return the outcome of the best candidate for mask [H, W] bool or None. depth: [H, W] uint16 mm."""
     if mask is None:
         return NOTHING
@@ -49,30 +49,30 @@ def grasped(mask, depth, camera, things, target):
     except GeometryError:
         return UNMEASURED
     candidates = grasp_candidates(found.moved(camera.rotation, camera.position), limit=1)
-    return lifts(things, target, candidates[0]).reason if candidates else NO_CANDIDATE
+    return try_grasp(objects, target, candidates[0]).reason if candidates else NO_CANDIDATE
 
 
-def attempt(pick, engine, frame, things):
+def attempt(pick, engine, frame, objects):
     """Return the Outcome of a pick."""
     seen, depth = pick.scene, depth_mm(pick.scene.depth)
     true = seen.ids == pick.target.id
     instances = engine.segment(frame, pick.instruction.text).instances
     predicted = instances[0].mask.decode().astype(bool) if instances else None
     iou = 0.0 if predicted is None else float((predicted & true).sum() / (predicted | true).sum())
-    results = [grasped(mask, depth, seen.camera, things, pick.target.id) for mask in (true, predicted)]
+    results = [grasped(mask, depth, seen.camera, objects, pick.target.id) for mask in (true, predicted)]
     return Outcome(pick.instruction.text, pick.instruction.kind, pick.target.category, iou, *results)
 
 
 def run(args, size, outcomes):
     """Append the missing outcomes, and yield each with its number."""
     engine, index = InstructSAM.from_pretrained('tabletop'), None
-    for number, pick in enumerate(picks(args.split, args.seed, args.picks, size)):
+    for number, pick in enumerate(sample_picks(args.split, args.seed, args.picks, size)):
         if number < len(outcomes):
             continue
         if pick.index != index:
             index, frame = pick.index, engine.encode(pick.scene.rgb)
-            things, _, _ = staged(args.split, index, args.seed, size)
-        outcomes.append(attempt(pick, engine, frame, things))
+            objects, _, _ = stage_scene(args.split, index, args.seed, size)
+        outcomes.append(attempt(pick, engine, frame, objects))
         yield number, outcomes[-1]
 
 

@@ -20,7 +20,7 @@ from instructsam.core.result import Instance, Result
 from instructsam.core.rle import Rle, ious
 from instructsam.core.spatial.tracking import Tracker
 from instructsam.train.tabletop.scenes.motion import Motion
-from instructsam.train.tabletop.scenes.scene import photograph_things, staged
+from instructsam.train.tabletop.scenes.scene import photograph_objects, stage_scene
 from instructsam.train.tabletop.world.splits import generator
 
 GOAL = 0.02  # share of swapped links
@@ -32,16 +32,16 @@ SIZE, LARGE_SIZE = (448, 336), (1280, 720)  # px
 
 def sequence(index, seed, seconds, rate_hz, size=SIZE):
     """Yield scenes of one table over time."""
-    things, room, camera = staged('test', index, seed, size)
-    motion = Motion(seed + index, things, room, camera)
+    objects, room, camera = stage_scene('test', index, seed, size)
+    motion = Motion(seed + index, objects, room, camera)
     for number in range(round(seconds * rate_hz)):
         rng = generator('test', seed, index, 'sensor')
-        yield photograph_things(*_then(motion, room, number / rate_hz), rng)
+        yield photograph_objects(*_then(motion, room, number / rate_hz), rng)
 
 
 def _then(motion, room, time_s):
-    things, camera = motion.at(time_s)
-    return things, room, camera
+    objects, camera = motion.at(time_s)
+    return objects, room, camera
 
 
 def degraded(made, rng, hidden):

@@ -16,11 +16,11 @@ def draw(index, split, seed, kinds=None):
     """The scene number `index` of `split` under `seed`, a query.Scene. kinds: of instructions, all by default."""
     import cv2
 
-    from instructsam.train.tabletop.language.instructions import instructions
-    from instructsam.train.tabletop.scenes.scene import scene
+    from instructsam.train.tabletop.language.instructions import sample_instructions
+    from instructsam.train.tabletop.scenes.scene import render_scene
 
     cv2.setNumThreads(1)  # the cores are the model's
-    made = scene(split, index, seed)
+    made = render_scene(split, index, seed)
     masks = {item.id: Rle.encode(made.ids == item.id) for item in made.objects}
     queries = [
         Query(
@@ -30,7 +30,7 @@ def draw(index, split, seed, kinds=None):
             truth=tuple(masks[i] for targets in one.targets for i in targets),
             groups={'kind': one.kind, 'novelty': list(one.novel)},
         )
-        for number, one in enumerate(instructions(made))
+        for number, one in enumerate(sample_instructions(made))
         if not kinds or one.kind in kinds
     ]
     return Scene(made.name, tuple(queries), made.rgb)

@@ -1,10 +1,10 @@
-"""The tabletop world: rendered scenes of household objects and instructions about them, with exact answers.
+"""The tabletop world: rendered scenes of household objects and instructions about them, with exact ground truth.
 
-catalog, shapes, meshes, looks, textures   what there is and how it looks
-layout, room                               what stands where, and in what surroundings
-render, sensor, scene                      the picture, depth and masks: `scene.scene(split, index, seed)`
-program, relations                         what an instruction means
-intents, words, drafts, instructions       how it is said: `instructions.instructions(scene)`, `.concepts(scene)`
-records, generate, splits, page            files for training, the splits, a page to look at
-workers, command                           processes that draw, and `instructsam tabletop`
+world       the objects: categories, shapes, materials, textures, dataset splits
+scenes      a table with objects in a room, rendered: `scenes.scene.render_scene(split, index, seed)`
+language    instructions and answers: `language.instructions.sample_instructions(scene)`
+physics     a simulated gripper
+command     `instructsam tabletop` with `generate` (training data), `page` (an overview image) and `bag` (a recording)
+records     scenes and instructions as JSON
+workers     processes that render in parallel
 """

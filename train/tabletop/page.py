@@ -1,46 +1,52 @@
-"""A page of random scenes with an instruction and its answer drawn in: `instructsam tabletop page`.
+"""An overview image of random scenes with an instruction and its answer drawn in: `instructsam tabletop page`.
 
-For people: does the world look like a table, and do the words fit?
+It shows people whether the world looks like a table and whether the words fit.
 """
 
+from pathlib import Path
+
+import numpy as np
 from PIL import Image
 
 from instructsam.core.display.overlay import instance_color
-from instructsam.train import drawing as sheet
-from instructsam.train.tabletop.language.instructions import KINDS, instructions
-from instructsam.train.tabletop.scenes.scene import scene
+from instructsam.train import drawing
+from instructsam.train.tabletop.language.instructions import KINDS, Instruction, sample_instructions
+from instructsam.train.tabletop.scenes.scene import Scene, render_scene
 
 COLUMNS = 6
 
 
-def page(split, seed, count=24, size=(224, 224)):
-    """A picture [H, W, 3] uint8 of `count` scenes, the kinds of instruction taken in turn."""
+def draw_page(split: str, seed: int, count: int = 24, size: tuple[int, int] = (224, 224)) -> np.ndarray:
+    """Draw `count` scenes with the types of instruction in rotation: an image [H, W, 3] uint8."""
     cells = []
-    order = [*KINDS, 'none']
+    kinds = [*KINDS, 'none']
     for index in range(count):
-        made = scene(split, index, seed, size)
-        said = {one.kind: one for one in instructions(made)}
-        wanted = [order[(index + step) % len(order)] for step in range(len(order))]
-        cells.append(_cell(made, next((said[kind] for kind in wanted if kind in said), None)))
-    return sheet.contact_sheet(cells, COLUMNS)
+        scene = render_scene(split, index, seed, size)
+        by_kind = {instruction.kind: instruction for instruction in sample_instructions(scene)}
+        preferred = [kinds[(index + step) % len(kinds)] for step in range(len(kinds))]
+        cells.append(_cell(scene, next((by_kind[kind] for kind in preferred if kind in by_kind), None)))
+    return drawing.contact_sheet(cells, COLUMNS)
 
 
-def _cell(made, said):
-    """The picture with masks, and below it the kind, the instruction and the answer."""
-    picture = made.rgb.copy()
+def _cell(scene: Scene, instruction: Instruction | None) -> np.ndarray:
+    """Draw the image with masks, and below it the type, the instruction and the answer."""
+    image = scene.rgb.copy()
     lines = ['', '', '', '']
-    if said:
-        for group, targets in enumerate(said.targets):
+    if instruction:
+        for group, targets in enumerate(instruction.targets):
             for target in targets:
-                sheet.tint(picture, made.ids == target, instance_color(group), 0.12)
-                sheet.outline(picture, made.ids == target, instance_color(group))
-        answer = ' + '.join(f'{phrase} ({len(ids)})' for phrase, ids in zip(said.phrases, said.targets))
-        lines = [said.kind, *sheet.wrap(said.text, picture.shape[1]), f'> {answer}']
-    return sheet.cell(picture, list(zip(lines, (sheet.FAINT, sheet.INK, sheet.INK, sheet.FAINT))))
+                drawing.tint(image, scene.ids == target, instance_color(group), 0.12)
+                drawing.outline(image, scene.ids == target, instance_color(group))
+        answer = ' + '.join(
+            f'{phrase} ({len(ids)})' for phrase, ids in zip(instruction.phrases, instruction.targets, strict=True)
+        )
+        lines = [instruction.kind, *drawing.wrap(instruction.text, image.shape[1]), f'> {answer}']
+    inks = (drawing.FAINT, drawing.INK, drawing.INK, drawing.FAINT)
+    return drawing.cell(image, list(zip(lines, inks, strict=True)))
 
 
-def write_page(path, split, seed, count=24):
-    """Write the page of `count` scenes to a PNG file; few colours keep photographs in one small."""
-    picture = Image.fromarray(page(split, seed, count))
-    palette = picture.quantize(256, method=Image.Quantize.FASTOCTREE)
-    picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(path, 'PNG', optimize=True)
+def write_page(path: Path | str, split: str, seed: int, count: int = 24) -> None:
+    """Write the overview of `count` scenes to a PNG file; 256 colours keep a file of photographs small."""
+    image = Image.fromarray(draw_page(split, seed, count))
+    palette = image.quantize(256, method=Image.Quantize.FASTOCTREE)
+    image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(path, 'PNG', optimize=True)

@@ -1,48 +1,63 @@
-"""Scenes and instructions as the official JSON records, and the scenes' own facts as JSON.
+"""Scenes and instructions as JSON records in the official training format, and the ground truth of scenes as JSON.
 
-A bare phrase becomes a "phrase" annotation, an instruction a "sentence" whose category is the answer phrase; one record
-holds all of a scene, so that a training step reads the image once. An instruction for several phrases is an "instseg"
-record of its own, with its wording under `instruction`. Keys that the official loader does not know: split, seed, index
-and instruction of a record; kind, targets (object ids), program and novel of an annotation.
+A bare phrase becomes a "phrase" annotation, an instruction a "sentence" annotation whose category is the answer phrase.
+One record holds all of them for a scene, so that a training step reads the image once. An instruction with several
+phrases is an "instseg" record of its own, with its wording under `instruction`. Keys that the official loader does not
+know: split, seed, index and instruction of a record; kind, targets (object ids), program and novel of an annotation.
 """
 
 import json
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from instructsam.core.rle import Rle
+from instructsam.train.tabletop.language.instructions import Instruction
+from instructsam.train.tabletop.scenes.scene import Scene, SceneObject
 
 
-def records(scene, instructions, bare=False):
-    """The records of `instructions` about one scene. bare: from `concepts`, the text is the phrase itself."""
+def records(scene: Scene, instructions: Sequence[Instruction], bare: bool = False) -> list[dict[str, Any]]:
+    """Return the records of instructions about one scene.
+
+    Args:
+        scene: The scene.
+        instructions: From `sample_instructions` or `sample_concepts`.
+        bare: The instructions are concepts, whose text is the phrase itself.
+    """
     single = [one for one in instructions if len(one.phrases) == 1]
     groups = [[one] for one in instructions if len(one.phrases) > 1] + ([single] if single else [])
     return [_record(scene, group, bare) for group in groups]
 
 
-def _record(scene, group, bare):
-    together = len(group[0].phrases) > 1
+def _record(scene: Scene, group: list[Instruction], bare: bool) -> dict[str, Any]:
+    """Return the record of one instruction with several phrases, or of instructions with one phrase each."""
+    has_several_phrases = len(group[0].phrases) > 1
+    plain = bare or has_several_phrases
     return {
-        'type': 'instseg' if together else 'seg',
+        'type': 'instseg' if has_several_phrases else 'seg',
         'image': f'images/{scene.name}.jpg',
         'height': scene.camera.height,
         'width': scene.camera.width,
-        'annotation': [annotation for one in group for annotation in _annotations(scene, one, bare or together)],
-        **({'instruction': group[0].text} if together else {}),
+        'annotation': [annotation for one in group for annotation in _annotations(scene, one, plain)],
+        **({'instruction': group[0].text} if has_several_phrases else {}),
         'split': scene.split,
         'seed': scene.seed,
         'index': scene.index,
     }
 
 
-def _annotations(scene, instruction, plain):
-    for phrase, targets, program in zip(instruction.phrases, instruction.targets, instruction.program):
+def _annotations(scene: Scene, instruction: Instruction, plain: bool) -> Iterator[dict[str, Any]]:
+    """Yield the annotation of each phrase; `plain` makes them phrases instead of sentences."""
+    for phrase, targets, program in zip(instruction.phrases, instruction.targets, instruction.program, strict=True):
+        text = (
+            {'type': 'phrase', 'text': phrase}
+            if plain
+            else {'type': 'sentence', 'text': instruction.text, 'category': phrase}
+        )
         yield {
-            **(
-                {'type': 'phrase', 'text': phrase}
-                if plain
-                else {'type': 'sentence', 'text': instruction.text, 'category': phrase}
-            ),
+            **text,
             'ann_type': 'mask',
             'ann': [json.dumps(Rle.encode(scene.ids == i).to_coco()) for i in targets] or None,
             'kind': instruction.kind,
@@ -52,8 +67,11 @@ def _annotations(scene, instruction, plain):
         }
 
 
-def scene_facts(scene):
-    """Camera and objects of a scene in plain types; lengths in m, the pose as a 4 x 4 matrix optical frame -> world."""
+def scene_facts(scene: Scene) -> dict[str, Any]:
+    """Return the ground truth of a scene in plain types: camera and objects, lengths in m.
+
+    `camera_to_world` is the pose of the optical frame in the world as a 4 x 4 matrix.
+    """
     pose = np.eye(4)
     pose[:3, :3], pose[:3, 3] = scene.camera.rotation, scene.camera.position
     return {
@@ -65,29 +83,29 @@ def scene_facts(scene):
         'index': scene.index,
         'height': scene.camera.height,
         'width': scene.camera.width,
-        'intrinsics': _plain(scene.camera.intrinsics),
-        'camera_to_world': _plain(pose),
-        'objects': [_object_facts(item, scene) for item in scene.objects],
+        'intrinsics': _rounded(scene.camera.intrinsics),
+        'camera_to_world': _rounded(pose),
+        'objects': [_object_facts(obj, scene) for obj in scene.objects],
     }
 
 
-def _object_facts(item, scene):
+def _object_facts(obj: SceneObject, scene: Scene) -> dict[str, Any]:
     return {
-        'id': item.id,
-        'category': item.category,
-        'color': item.color,
-        'material': item.material,
-        'size': item.size,
-        'extent_m': _plain(item.extent_m),
-        'center_m': _plain(item.center_m),
-        'camera_m': _plain(item.camera_m),
-        'parent': item.parent,
-        'relation': item.relation,
-        'visible': round(item.visible, 4),
-        'seen_px': item.seen_px,
-        'mask': Rle.encode(scene.ids == item.id).to_coco(),
+        'id': obj.id,
+        'category': obj.category,
+        'color': obj.color,
+        'material': obj.material,
+        'size': obj.size,
+        'extent_m': _rounded(obj.extent_m),
+        'center_m': _rounded(obj.center_m),
+        'camera_m': _rounded(obj.camera_m),
+        'parent': obj.parent,
+        'relation': obj.relation,
+        'visible': round(obj.visible, 4),
+        'seen_px': obj.seen_px,
+        'mask': Rle.encode(scene.ids == obj.id).to_coco(),
     }
 
 
-def _plain(values):
+def _rounded(values: ArrayLike) -> list[Any]:
     return np.round(np.asarray(values, float), 6).tolist()

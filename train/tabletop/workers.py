@@ -1,25 +1,35 @@
-"""Work in processes of its own, its results in order: `in_order`. Knows nothing of what the work is."""
+"""Ordered parallel map over processes: `in_order`."""
 
 import signal
 from collections import deque
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context, resource_tracker
+from typing import TypeVar
 
-AHEAD = 4  # results a process that may wait to be taken: bounds memory
+AHEAD = 4  # results per process that may wait to be consumed; bounds memory
+
+Value, Result = TypeVar('Value'), TypeVar('Result')
 
 
-def in_order(function, values, workers):
-    """Function of each of `values`, in their order, from so many processes, worked out a little ahead.
+def in_order(function: Callable[[Value], Result], values: Iterable[Value], workers: int) -> Iterator[Result]:
+    """Yield the results of `function` for each value in their order, computed slightly ahead by several processes.
 
-    The processes are spawned, for OpenGL does not survive a fork; `function` is pickled. They leave Ctrl-C to this one.
+    `Executor.map` would submit all values at once and does not shield the processes from Ctrl-C: here they ignore it
+    and leave it to the main process. They are spawned because OpenGL does not survive a fork; `function` is pickled.
+
+    Args:
+        function: The function.
+        values: Its arguments; read as needed, so they may be infinite.
+        workers: Number of processes.
     """
-    resource_tracker.ensure_running()  # here, for it lets SIGINT through when it has started
+    resource_tracker.ensure_running()  # starting it unblocks SIGINT, so it must run before a process is started
     with ProcessPoolExecutor(workers, get_context('spawn')) as pool:
         try:
-            waiting = deque()
+            waiting: deque[Future[Result]] = deque()
             for value in values:
-                with _ctrl_c_held_back():
+                with _sigint_blocked():
                     waiting.append(pool.submit(function, value))
                 if len(waiting) > AHEAD * workers:
                     yield waiting.popleft().result()
@@ -30,15 +40,16 @@ def in_order(function, values, workers):
 
 
 @contextmanager
-def _ctrl_c_held_back():
-    """Puts Ctrl-C off; a process that is started meanwhile has SIGINT blocked for good."""
-    came = []
-    handler = signal.signal(signal.SIGINT, lambda *_: came.append(True))  # another thread may get it for this one
+def _sigint_blocked() -> Iterator[None]:
+    """Postpone Ctrl-C; a process that is started meanwhile has SIGINT blocked for good."""
+    received = []
+    # Another thread may receive the signal for this one, so blocking it here is not enough.
+    handler = signal.signal(signal.SIGINT, lambda *_: received.append(True))
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, handler)
-    if came:
+    if received:
         signal.raise_signal(signal.SIGINT)

@@ -136,14 +136,16 @@ MORE = [
 
 
 def _vocabulary() -> list[str]:
-    """Return the words of the training split, in a fixed order."""
-    texts = [*MORE, *COLORS, *words.NUMBERS, *words.MATERIALS.values(), *words.VERBS, *words.FRAMES, *INTENTS]
-    for table in (words.NOUNS, words.SIZES, words.RELATIONS, words.EXTREMES):
-        for options in table.values():
-            options = [' '.join(option) if isinstance(option, tuple) else option for option in options]
-            texts += options[: options.index('|')] if '|' in options else options
+    """Return the words of the training split, and of all verbs and sentence frames, in a fixed order."""
+    texts = [*MORE, *COLORS, *words.NUMBERS, *words.MATERIALS.values()]
+    for wordings in (words.VERBS, words.FRAMES):
+        texts += [*wordings.common, *wordings.unseen]
+    texts += [*INTENTS, *(' '.join(forms) for synonyms in words.NOUNS.values() for forms in synonyms)]
+    for table in (words.SIZES, words.RELATIONS, words.EXTREMES):
+        for wordings in table.values():
+            texts += wordings.common
     for intent in INTENTS.values():
-        texts += [*intent.phrases, *intent.asked]
+        texts += [*intent.phrases, *intent.questions]
     return list(dict.fromkeys(word for text in texts for word in re.findall(r"[A-Za-z']+", text)))
 
 

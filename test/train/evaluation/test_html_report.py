@@ -314,7 +314,7 @@ def test_tabletop_scenes_are_drawn_again(run, report, outcomes, monkeypatch):
             raise RuntimeError('no OpenGL')
         return SimpleNamespace(rgb=np.full((HEIGHT + (index == 2), WIDTH, 3), 90, np.uint8))
 
-    monkeypatch.setitem(sys.modules, 'instructsam.train.tabletop.scenes.scene', SimpleNamespace(scene=scene))
+    monkeypatch.setitem(sys.modules, 'instructsam.train.tabletop.scenes.scene', SimpleNamespace(render_scene=scene))
     named = [replace(one, image=f'test_7_{one.order[0]:06d}') for one in outcomes[:12]]
     found = report(run(named, benchmark='tabletop'))
     assert sorted(drawn) == [('test', index, 7) for index in range(4)]  # each once

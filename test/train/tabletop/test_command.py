@@ -1,4 +1,4 @@
-"""`instructsam tabletop`: what it writes, and that what is wrong or missing ends in one line."""
+"""`instructsam tabletop`: its output, and one-line errors for wrong arguments and missing dependencies."""
 
 import operator
 import os
@@ -12,14 +12,14 @@ from PIL import Image
 
 from instructsam.core import cli
 
-pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
+pytest.importorskip('mujoco', reason='MuJoCo renders the tabletop world: pip install mujoco')
 from instructsam.train.tabletop.scenes import render
 from instructsam.train.tabletop.workers import in_order
 
 
 @pytest.fixture
 def tabletop(tmp_path, monkeypatch, capsys):
-    """tabletop(*arguments) runs the command in this process, in an empty folder: (exit code, stderr)."""
+    """Return a function that runs the command in this process in an empty folder and returns (exit code, stderr)."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
@@ -42,9 +42,9 @@ def test_page(tabletop, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'said'),
+    ('arguments', 'message'),
     [
-        ([], 'ACTION'),
+        ([], 'COMMAND'),
         (['draw'], "invalid choice: 'draw'"),
         (['generate'], 'OUT'),
         (['generate', 'out', '--scenes', '0'], '--scenes: expected a whole number of at least 1, got 0'),
@@ -60,10 +60,10 @@ def test_page(tabletop, tmp_path):
     ],
     ids=ascii,
 )
-def test_bad_arguments(tabletop, tmp_path, arguments, said):
+def test_bad_arguments(tabletop, tmp_path, arguments, message):
     code, err = tabletop(*arguments)
     assert code == 2
-    assert said in err
+    assert message in err
     assert is_one_error_line(err)
     assert not list(tmp_path.iterdir())
 
@@ -80,7 +80,7 @@ def test_a_folder_that_cannot_be_written(tabletop, tmp_path):
 @pytest.mark.parametrize(
     'arguments', [['tabletop', 'generate', 'out'], ['tabletop', 'page', 'a.png'], ['eval', 'tabletop']], ids=' '.join
 )
-def test_without_what_draws(arguments, tmp_path, monkeypatch, capsys):
+def test_without_mujoco_or_opengl(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(render, 'import_module', no_library)
     assert cli.main(arguments) == 2
@@ -97,7 +97,7 @@ def test_without_what_draws(arguments, tmp_path, monkeypatch, capsys):
 
 
 def no_library(name):
-    """Stands in for import_module: as PyOpenGL fails without its library."""
+    """Fail like `import_module` of PyOpenGL without the OpenGL library."""
     raise AttributeError("'NoneType' object has no attribute 'glGetError'")
 
 
@@ -122,15 +122,15 @@ def test_an_error_of_a_worker_is_raised_here():
 
 @pytest.mark.usefixtures('opengl')
 @pytest.mark.parametrize('cut', ['', '{"scene": {"na'], ids=['', 'in the middle of a line'])
-def test_goes_on_where_it_was_killed(tabletop, tmp_path, cut):
-    """What was made before is not made again, and the files are those of an undisturbed run."""
+def test_resumes_after_it_was_killed(tabletop, tmp_path, cut):
+    """Finished scenes are not rendered again, and the files equal those of an uninterrupted run."""
     call = ['--scenes', '4', '--seed', '5', '--size', '64', '48', '--no-depth']
     assert tabletop('generate', 'whole', *call) == (0, '')
     command = [sys.executable, '-m', 'instructsam.core.cli', 'tabletop', 'generate', 'out', *call]
     command[command.index('4')] = '1000'
     process = subprocess.Popen([*command, '--workers', '1'], cwd=tmp_path, stderr=subprocess.DEVNULL)
     part = tmp_path / 'out/train.part'
-    wait_for(lambda: part.exists() and part.read_text().count('\n') >= 3)  # settings and two scenes
+    wait_for(lambda: part.exists() and part.read_text().count('\n') >= 3)  # the settings and two scenes
     process.kill()
     process.wait()
     part.write_text(''.join(part.read_text().splitlines(True)[:3]) + cut)
@@ -149,10 +149,10 @@ def test_goes_on_where_it_was_killed(tabletop, tmp_path, cut):
 
 @pytest.mark.usefixtures('opengl')
 def test_control_c(tmp_path):
-    """At a terminal the workers get SIGINT, too: nothing is said, no list of records is left half written."""
+    """In a terminal the workers get SIGINT as well: nothing is printed, and no list of records is left incomplete."""
     command = [sys.executable, '-m', 'instructsam.core.cli', 'tabletop', 'generate', 'out', '--workers', '2']
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    wait_for(lambda: list(tmp_path.glob('out/*.part')))  # the workers are being started
+    wait_for(lambda: list(tmp_path.glob('out/*.part')))  # the workers are starting
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, '')
@@ -162,5 +162,5 @@ def test_control_c(tmp_path):
 def wait_for(condition, timeout_s=60):
     end = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < end, 'waited in vain'
+        assert time.monotonic() < end, 'timed out'
         time.sleep(0.02)

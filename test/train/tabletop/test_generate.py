@@ -1,4 +1,4 @@
-"""Instructions about drawn scenes and the files written from them: shares, visibility, schema, splits, equal bytes."""
+"""Instructions about rendered scenes and their files: shares, visibility, schema, splits, reproducibility."""
 
 import json
 import re
@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
+pytest.importorskip('mujoco', reason='MuJoCo renders the tabletop world: pip install mujoco')
 from instructsam.core import cli
 from instructsam.train.tabletop.generate import generate
 from instructsam.train.tabletop.language import program as p
 from instructsam.train.tabletop.language import words
-from instructsam.train.tabletop.language.instructions import KINDS, concepts, instructions
+from instructsam.train.tabletop.language.instructions import KINDS, sample_concepts, sample_instructions
 from instructsam.train.tabletop.records import records
 from instructsam.train.tabletop.scenes import scene as scenes
 from instructsam.train.tabletop.world.splits import HELD_OUT_COMBINATIONS, HELD_OUT_PAIRS
@@ -23,16 +23,18 @@ SCENES, SEED = 40, 4
 pytestmark = pytest.mark.usefixtures('opengl')
 
 
+def _with_instructions(scene):
+    return scene, sample_instructions(scene), sample_concepts(scene)
+
+
 @pytest.fixture(scope='module')
 def train():
-    made = [scenes.scene('train', index, SEED) for index in range(SCENES)]
-    return [(scene, instructions(scene), concepts(scene)) for scene in made]
+    return [_with_instructions(scenes.render_scene('train', index, SEED)) for index in range(SCENES)]
 
 
 @pytest.fixture(scope='module')
 def unseen():
-    made = [scenes.scene('unseen', index, SEED) for index in range(15)]
-    return [(scene, instructions(scene), concepts(scene)) for scene in made]
+    return [_with_instructions(scenes.render_scene('unseen', index, SEED)) for index in range(15)]
 
 
 @pytest.fixture(scope='module')
@@ -65,7 +67,7 @@ def test_targets_are_clear_and_as_many_as_said(train):
 
 
 def test_a_singular_is_one_object(train):
-    """An independent reading of the plainest sentences: "the COLOR NOUN." names exactly one such object."""
+    """An independent parser of the simplest sentences, "the COLOR NOUN.", finds the same objects."""
     checked = 0
     nouns = {
         form: (name, plural)
@@ -78,13 +80,15 @@ def test_a_singular_is_one_object(train):
             text = ' ' + one.text.lower().rstrip('.?').removesuffix(', please')
             _, _, phrase = text.partition(' the ')
             color, _, noun = phrase.rpartition(' ')
-            plain = text.count(' the ') == 1 and 'of' not in text.split()
-            if not plain or noun not in nouns or color not in ('', *scene_colors(scene)):
+            is_simple = text.count(' the ') == 1 and 'of' not in text.split()
+            if not is_simple or noun not in nouns or color not in ('', *scene_colors(scene)):
                 continue
             name, plural = nouns[noun]
-            kinds = p.GROUPS.get(name, (name,))
+            categories = p.GROUPS.get(name, (name,))
             fitting = [
-                o.id for o in scene.objects if o.category in kinds and color in ('', o.color) and p.is_there(o, scene)
+                o.id
+                for o in scene.objects
+                if o.category in categories and color in ('', o.color) and p.is_visible(o, scene)
             ]
             assert tuple(fitting) == one.targets[0], one.text
             if one.targets[0] and 'all the' not in text and name != 'scissors':
@@ -93,10 +97,10 @@ def test_a_singular_is_one_object(train):
     assert checked > 20
 
 
-def test_the_answer_for_nothing_is_about_as_many_as_were_asked_for(train):
-    """Else the number of its noun would tell that nothing is there, before anybody has looked."""
-    asked = [one for _, said, _ in train for one in said if one.kind == 'none' and 'Use' not in one.program[0]]
-    several = [one for one in asked if ' all ' in f' {one.text.lower()} ']
+def test_the_answer_without_targets_has_the_number_of_the_request(train):
+    """Otherwise the number of the noun would reveal that there is no target, without looking at the image."""
+    without_target = [one for _, said, _ in train for one in said if one.kind == 'none' and 'Use' not in one.program[0]]
+    several = [one for one in without_target if ' all ' in f' {one.text.lower()} ']
     assert len(several) > 2
     for one in several:
         noun = re.search(r'Kind\((\w+)\)', one.program[0])[1]
@@ -112,27 +116,26 @@ def test_left_and_right_agree_with_the_masks(train):
     for scene, said, _ in train:
         middle = {o.id: np.nonzero(scene.ids == o.id)[1].mean() for o in scene.objects if o.seen_px}
         for one in said:
-            words_ = one.program[0].split(', ')
+            operands = one.program[0].split(', ')
             if (
                 one.kind != 'relation'
                 or one.program[0].count('Relate') != 1
-                or words_[-2:-1] not in (['left'], ['right'])
+                or operands[-2:-1] not in (['left'], ['right'])
             ):
                 continue
-            anchors = [o.id for o in scene.objects if f'Kind({o.category})' == words_[-1][:-1]]
+            anchors = [o.id for o in scene.objects if f'Kind({o.category})' == operands[-1][:-1]]
             if len(anchors) == 1:
                 sides = [middle[i] < middle[anchors[0]] for i in one.targets[0]]
-                assert all(side == (words_[-2] == 'left') for side in sides)
+                assert all(side == (operands[-2] == 'left') for side in sides)
                 checked += 1
     assert checked > 3
 
 
-def test_train_says_nothing_that_is_kept_for_unseen(train):
+def test_train_has_no_wording_reserved_for_unseen(train):
     rare = [
         wording.replace('{}', '').replace('{np}', '').replace('{verb}', '').strip()
-        for options in (*words.RELATIONS.values(), *words.EXTREMES.values(), words.VERBS, words.FRAMES)
-        if '|' in options
-        for wording in options[options.index('|') + 1 :]
+        for wordings in (*words.RELATIONS.values(), *words.EXTREMES.values(), words.VERBS, words.FRAMES)
+        for wording in wordings.unseen
     ]
     rare = [wording for wording in rare if wording not in ('.', 'with') and len(wording) > 5]
     assert len(rare) > 15
@@ -150,7 +153,7 @@ def test_train_says_nothing_that_is_kept_for_unseen(train):
 
 
 def test_unseen_always_has_something_new(unseen):
-    found = Counter(what for _, said, phrases in unseen for one in [*said, *phrases] for what in one.novel)
+    found = Counter(novel for _, said, phrases in unseen for one in [*said, *phrases] for novel in one.novel)
     assert all(one.novel for _, said, phrases in unseen for one in [*said, *phrases])
     assert set(found) == {'pair', 'combination', 'wording'}
 
@@ -186,7 +189,7 @@ def test_records_follow_the_schema(folder):
                 targets = annotation['targets']
                 assert (annotation['ann'] is None) == (not targets)
                 assert len(annotation['ann'] or []) == len(targets)
-                for text, target in zip(annotation['ann'] or [], targets):
+                for text, target in zip(annotation['ann'] or [], targets, strict=True):
                     mask = coco.decode(json.loads(text))
                     assert mask.shape == image.shape[:2]
                     assert mask.any()
@@ -196,19 +199,23 @@ def test_records_follow_the_schema(folder):
 
 
 def test_records_hold_every_instruction(train, unseen):
-    """What records say, read back, is what was said: nothing is lost or doubled by putting a scene into one record."""
+    """The records read back equal the instructions: merging those of a scene loses and duplicates none."""
     for scene, said, phrases in [*train, *unseen]:
         for many, bare in ((said, False), (phrases, True)):
             found = records(scene, many, bare)
-            read = [asked for record in found for asked in _read(record)]
-            told = [(o.text, o.kind, *group, o.novel) for o in many for group in zip(o.phrases, o.targets, o.program)]
-            assert sorted(read) == sorted(told)
+            actual = [annotation for record in found for annotation in _read(record)]
+            expected = [
+                (o.text, o.kind, *group, o.novel)
+                for o in many
+                for group in zip(o.phrases, o.targets, o.program, strict=True)
+            ]
+            assert sorted(actual) == sorted(expected)
             singles = [one for one in many if len(one.phrases) == 1]
             assert len(found) == len(many) - len(singles) + bool(singles)
 
 
 def _read(record):
-    """(text, kind, phrase, targets, program, novel) of each annotation."""
+    """Yield (text, kind, phrase, targets, program, novel) of each annotation."""
     for annotation in record['annotation']:
         phrase = annotation.get('category', annotation['text'])
         text = record.get('instruction', annotation['text'])
@@ -225,7 +232,7 @@ def _read(record):
 def test_depth_files_hold_millimetres(folder):
     facts = json.loads((folder / 'train_scenes.jsonl').open().readline())
     depth = cv2.imread(str(folder / facts['depth']), cv2.IMREAD_UNCHANGED)
-    scene = scenes.scene('train', facts['index'], facts['seed'])
+    scene = scenes.render_scene('train', facts['index'], facts['seed'])
     assert depth.dtype == np.uint16
     assert np.abs(depth / 1000 - scene.depth).max() < 0.00051
     assert np.allclose(facts['intrinsics'], scene.camera.intrinsics, atol=1e-5)

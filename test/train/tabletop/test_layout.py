@@ -1,4 +1,4 @@
-"""What stands where: contact, no overlaps, plausible colours, and pairs kept for the split `unseen`. Draws nothing."""
+"""Layouts: contact, no overlaps, plausible colours, and the pairs reserved for the split `unseen`. Renders nothing."""
 
 import numpy as np
 import pytest
@@ -27,9 +27,12 @@ def test_the_catalog_is_as_rich_as_promised():
     assert len(CATEGORIES) >= 14
     assert len(COLORS) >= 8
     for category in CATEGORIES.values():
-        assert all(color in COLORS for look in category.looks for color in look.colors), category.name
+        assert all(color in COLORS for appearance in category.appearances for color in appearance.colors), category.name
         assert set(category.holds) <= set(CATEGORIES)
-    assert {color for look in CATEGORIES['banana'].looks for color in look.colors} == {'yellow', 'green'}
+    assert {color for appearance in CATEGORIES['banana'].appearances for color in appearance.colors} == {
+        'yellow',
+        'green',
+    }
 
 
 def test_shapes_are_closed_and_of_household_size():
@@ -43,7 +46,7 @@ def test_shapes_are_closed_and_of_household_size():
             facing = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
             outward = part.mesh.normals[part.mesh.faces].mean(axis=1)
             solid = np.linalg.norm(facing, axis=1) > 1e-10
-            assert ((facing * outward).sum(axis=1)[solid] > 0).mean() > 0.97, key  # else it would be culled
+            assert ((facing * outward).sum(axis=1)[solid] > 0).mean() > 0.97, key  # other faces would be culled
 
 
 def test_surfaces_lie_in_the_middle_of_their_vessels():
@@ -56,70 +59,72 @@ def test_surfaces_lie_in_the_middle_of_their_vessels():
 
 
 def test_everything_rests_on_something(layouts):
-    for things, _, _ in layouts:
-        for thing in things:
-            low = thing.vertices[:, 2].min()
-            if thing.parent < 0:
-                assert abs(low) < 1e-6, thing.category
+    for objects, _, _ in layouts:
+        for obj in objects:
+            low = obj.vertices[:, 2].min()
+            if obj.parent < 0:
+                assert abs(low) < 1e-6, obj.category
             else:
-                surface = all_shapes()[things[thing.parent].shape].surface
-                assert thing.relation == surface.relation
-                assert low > things[thing.parent].position[2], f'{thing.category} is below what carries it'
+                surface = all_shapes()[objects[obj.parent].shape].surface
+                assert obj.relation == surface.relation
+                assert low > objects[obj.parent].position[2], f'{obj.category} is below its carrier'
                 if not surface.profile and not surface.rim:
-                    assert abs(low - surface.height * things[thing.parent].scale[2]) < 1e-6
+                    assert abs(low - surface.height * objects[obj.parent].scale[2]) < 1e-6
 
 
 def test_nothing_overlaps_on_the_table_or_on_a_tray(layouts):
-    for things, room, _ in layouts:
-        for i, first in enumerate(things):
+    for objects, room, _ in layouts:
+        for i, first in enumerate(objects):
             if first.parent < 0:
                 assert room.table.contains(first.footprint)
-            for second in things[:i]:
-                flat = not all_shapes()[things[first.parent].shape].surface.profile if first.parent >= 0 else True
+            for second in objects[:i]:
+                flat = not all_shapes()[objects[first.parent].shape].surface.profile if first.parent >= 0 else True
                 if first.parent == second.parent and flat:
                     assert separation(first.footprint, second.footprint) > 0
 
 
 def test_items_in_a_bowl_touch_it_and_not_each_other(layouts):
     piles = [
-        (things, holder)
-        for things, _, _ in layouts
-        for holder, thing in enumerate(things)
-        if (surface := all_shapes()[thing.shape].surface) and surface.profile
+        (objects, carrier)
+        for objects, _, _ in layouts
+        for carrier, obj in enumerate(objects)
+        if (surface := all_shapes()[obj.shape].surface) and surface.profile
     ]
-    inside = [(things, i, holder) for things, holder in piles for i, item in enumerate(things) if item.parent == holder]
+    inside = [
+        (objects, i, carrier) for objects, carrier in piles for i, item in enumerate(objects) if item.parent == carrier
+    ]
     assert inside
-    for things, i, holder in inside:
-        bowl = things[holder]
+    for objects, i, carrier in inside:
+        bowl = objects[carrier]
         profile = np.array(all_shapes()[bowl.shape].surface.profile)[::-1] * (bowl.scale[0], bowl.scale[2])
-        points = things[i].vertices - bowl.position
+        points = objects[i].vertices - bowl.position
         gap = points[:, 2] - np.interp(np.linalg.norm(points[:, :2], axis=1), profile[:, 0], profile[:, 1])
         assert abs(gap.min()) < 1e-6
         for other in range(i):
-            if things[other].parent == holder:
-                apart = np.linalg.norm(things[i].position - things[other].position)
-                assert apart > 0.5 * min(np.ptp(things[k].vertices, axis=0).min() for k in (i, other))
+            if objects[other].parent == carrier:
+                apart = np.linalg.norm(objects[i].position - objects[other].position)
+                assert apart > 0.5 * min(np.ptp(objects[k].vertices, axis=0).min() for k in (i, other))
 
 
 def test_containment_happens(layouts):
-    carried = [thing for things, _, _ in layouts for thing in things if thing.parent >= 0]
-    assert {thing.relation for thing in carried} == {'in', 'on'}
-    assert 0.05 < len(carried) / sum(len(things) for things, _, _ in layouts) < 0.4
+    carried = [obj for objects, _, _ in layouts for obj in objects if obj.parent >= 0]
+    assert {obj.relation for obj in carried} == {'in', 'on'}
+    assert 0.05 < len(carried) / sum(len(objects) for objects, _, _ in layouts) < 0.4
 
 
 def test_held_out_pairs_are_seen_in_unseen_alone():
     for split in SPLITS:
-        pairs = {(thing.category, thing.color) for index in range(25) for thing in layout(split, index)[0]}
+        pairs = {(obj.category, obj.color) for index in range(25) for obj in layout(split, index)[0]}
         assert bool(pairs & HELD_OUT_PAIRS) == (split == 'unseen'), split
 
 
 def test_held_out_categories_and_colors_are_both_trained_on(layouts):
-    categories = {thing.category for things, _, _ in layouts for thing in things}
-    colors = {thing.color for things, _, _ in layouts for thing in things}
+    categories = {obj.category for objects, _, _ in layouts for obj in objects}
+    colors = {obj.color for objects, _, _ in layouts for obj in objects}
     for category, color in HELD_OUT_PAIRS:
         assert category in categories
         assert color in colors
-        assert color in {c for look in CATEGORIES[category].looks for c in look.colors}
+        assert color in {c for appearance in CATEGORIES[category].appearances for c in appearance.colors}
 
 
 def test_splits_and_seeds_draw_different_scenes():

@@ -282,9 +282,9 @@ def _image(name, benchmark):
     if benchmark != 'tabletop':
         return read_image(name)
     try:
-        from instructsam.train.tabletop.scenes.scene import scene
+        from instructsam.train.tabletop.scenes.scene import render_scene
 
         split, seed, index = name.rsplit('_', 2)
-        return scene(split, int(index), int(seed)).rgb
+        return render_scene(split, int(index), int(seed)).rgb
     except (ImportError, RuntimeError, ValueError) as error:
         raise InstructSAMError(f'{name} cannot be drawn: {error}') from error

@@ -1,1 +1,1 @@
-"""Instructions about a scene: programs, their wordings and their answers."""
+"""Instructions about a scene: their meaning as programs, their wordings and their answers."""

@@ -1,41 +1,51 @@
-"""Instructions about a scene, with their answers: `instructions(scene)` and `concepts(scene)`.
+"""Instructions about a scene with their answers: `sample_instructions(scene)` and `sample_concepts(scene)`.
 
 The answer phrase says what the targets are and where, in one canonical form: [number] [superlative] [size] [colour]
-[material] noun [place]. It names the targets' own noun and colour even where the instruction did not ("something to
-drink from" -> "red mug", "the mug left of the bowl" -> "red mug left of the bowl"), for the phrase is all that tells
-the detector in words what to find. Colour is left out where the targets differ in it, and where nothing is there the
-phrase repeats what was asked, several where several were: it must not tell that nothing is there, masks do.
+[material] noun [place]. It contains the targets' own noun and colour even if the instruction does not ("something to
+drink from" -> "red mug", "the mug left of the bowl" -> "red mug left of the bowl"), because the phrase is all that the
+detector is prompted with. The colour is omitted if the targets differ in it. If there is no target, the phrase repeats
+the request, in its number: only the masks, not the phrase, may reveal that there is no target.
 """
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from instructsam.train.tabletop.language import program as p
-from instructsam.train.tabletop.language.drafts import Drafts
+from instructsam.train.tabletop.language.program import Program
 from instructsam.train.tabletop.language.relations import Relations
+from instructsam.train.tabletop.language.sampler import InstructionSampler
 from instructsam.train.tabletop.language.words import (
-    Voice,
+    Wording,
     canonical,
     definite,
-    is_paired,
+    is_pair,
     noun_phrase,
     question,
     sentence,
 )
+from instructsam.train.tabletop.scenes.scene import Scene
 from instructsam.train.tabletop.world.splits import HELD_OUT_COMBINATIONS, HELD_OUT_PAIRS, generator
 
 KINDS = ('category', 'attribute', 'relation', 'containment', 'superlative', 'counting', 'exclusion', 'union', 'intent')
-TRIES = {'relation': 40, 'intent': 8}  # drafts before a scene is taken not to bear out a kind; others 14
-MOST_TARGETS = 8
-NONE_SHARE = 0.125  # of all instructions
+TRIES = {'relation': 40, 'intent': 8}  # candidates per type of instruction before it is left out
+OTHER_TRIES = 14  # the same for all other types
+MAX_TARGETS = 8
+NONE_SHARE = 0.125  # share of the instructions without a target
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """What is said about a scene and what is meant.
+    """An instruction about a scene with its meaning.
 
-    phrases: one answer a group of objects; targets: the ids of each group, () where nothing fits.
-    program: the meaning of each phrase as text. novel: what `unseen` has that training has not ('pair', 'combination',
-    'wording'), empty in the other splits.
+    Attributes:
+        kind: Its type, one of `KINDS` or 'none'.
+        text: The wording.
+        phrases: The answer phrases, one per group of objects.
+        targets: The ids of each group, () if nothing fits.
+        program: The meaning of each phrase as text.
+        novel: What never occurs in training ('pair', 'combination', 'wording'); () except in the split `unseen`.
     """
 
     kind: str
@@ -46,173 +56,195 @@ class Instruction:
     novel: tuple[str, ...] = ()
 
 
-def instructions(scene, count=8):
-    """Up to `count` instructions about `scene`, each of another kind and about an eighth for nothing that is there."""
+def sample_instructions(scene: Scene, count: int = 8) -> list[Instruction]:
+    """Draw up to `count` instructions of distinct types; about one in eight has no target."""
     rng = generator(scene.split, scene.seed, scene.index, 'words')
     relations = Relations(scene)
-    drafts = Drafts(scene, relations, rng)
-    if not drafts.clear:
+    sampler = InstructionSampler(scene, relations, rng)
+    if not sampler.clear:
         return []
-    none = int(rng.binomial(count, NONE_SHARE))
-    kinds = ['none'] * none + [KINDS[i] for i in rng.permutation(len(KINDS))]
-    found, seen = [], set()
+    without_target = int(rng.binomial(count, NONE_SHARE))
+    kinds = ['none'] * without_target + [KINDS[i] for i in rng.permutation(len(KINDS))]
+    drawn: dict[str, Instruction] = {}  # by text
     for kind in kinds:
-        if len(found) == count:
+        if len(drawn) == count:
             break
-        for _ in range(TRIES.get(kind, 14)):
-            made = _instruction(kind, drafts, scene, relations, rng)
-            if made and made.text not in seen:
-                seen.add(made.text)
-                found.append(made)
+        for _ in range(TRIES.get(kind, OTHER_TRIES)):
+            instruction = _instruction(kind, sampler, scene, relations, rng)
+            if instruction and instruction.text not in drawn:
+                drawn[instruction.text] = instruction
                 break
-    return found
+    return list(drawn.values())
 
 
-def _instruction(kind, drafts, scene, relations, rng):
-    """One instruction of a kind from one draft; None where the scene does not bear it out."""
-    rare = scene.split == 'unseen' and rng.random() < 0.5
-    draft = (drafts.combined(kind) if rare else None) or getattr(drafts, kind)()
-    if draft is None:
+def _instruction(
+    kind: str, sampler: InstructionSampler, scene: Scene, relations: Relations, rng: np.random.Generator
+) -> Instruction | None:
+    """Draw one candidate of a type; return None if it has no clear answer in the scene."""
+    is_unseen = scene.split == 'unseen'
+    is_held_out = is_unseen and rng.random() < 0.5
+    programs = (sampler.sample_held_out(kind) if is_held_out else None) or sampler.sample(kind)
+    if programs is None:
         return None
-    programs = draft if kind == 'union' else (draft,)
     try:
-        targets = tuple(p.truth(program, scene, relations) for program in programs)
+        targets = tuple(p.evaluate(program, scene, relations) for program in programs)
     except p.BorderlineError:
         return None
-    if not _acceptable(kind, targets):
+    if not _is_acceptable(kind, targets):
         return None
-    voice = Voice(rng, unseen=0.2 if scene.split == 'unseen' else 0.0)
-    counts = [len(picked) if picked else 1 + voice.chance(0.2) for picked in targets]
-    asked = isinstance(programs[0], p.Use) and kind in ('intent', 'none') and voice.chance(0.5)
-    text = question(programs[0].intent, voice) if asked else _say(programs, counts, voice)
-    novel = novelty(programs, targets, scene, voice)
-    if bool(novel) != (scene.split == 'unseen'):
+    wording = Wording(rng, unseen=0.2 if is_unseen else 0.0)
+    counts = [len(group) if group else 1 + wording.chance(0.2) for group in targets]
+    first = programs[0]
+    if isinstance(first, p.Purpose) and kind in ('intent', 'none') and wording.chance(0.5):
+        text = question(first.intent, wording)
+        requested = [1]  # a question does not imply a number
+    else:
+        text = _sentence(programs, counts, wording)
+        requested = counts
+    novel = novelty(programs, targets, scene, wording)
+    if bool(novel) != is_unseen:
         return None
-    said = [1] if asked else counts  # a question does not tell how many it means
-    phrases = tuple(answer(*one, scene) for one in zip(programs, targets, said))
+    phrases = tuple(
+        answer_phrase(program, group, number, scene)
+        for program, group, number in zip(programs, targets, requested, strict=True)
+    )
     if len(set(phrases)) < len(phrases):
         return None
-    return Instruction(kind, text, phrases, targets, tuple(p.show(program) for program in programs), novel)
+    return Instruction(kind, text, phrases, targets, tuple(p.to_text(program) for program in programs), novel)
 
 
-def _acceptable(kind, targets):
-    together = [i for picked in targets for i in picked]
+def _is_acceptable(kind: str, targets: tuple[tuple[int, ...], ...]) -> bool:
+    """Return whether the targets suit the type of instruction."""
+    together = [i for group in targets for i in group]
     if kind == 'none':
         return not together
-    if kind == 'union':  # one of several may be missing, and none may be asked for twice
-        different = len(together) == len(set(together)) <= MOST_TARGETS
-        return different and together and sum(not picked for picked in targets) < 2
-    return 0 < len(together) <= MOST_TARGETS
+    if kind == 'union':  # one group may be empty, and no object may be requested twice
+        is_distinct = len(together) == len(set(together)) <= MAX_TARGETS
+        return is_distinct and bool(together) and sum(not group for group in targets) < 2
+    return 0 < len(together) <= MAX_TARGETS
 
 
-def _say(programs, counts, voice):
-    """The words of an instruction for so many objects each."""
-    named = [definite(program, count > 1, voice) for program, count in zip(programs, counts)]
-    if len(named) == 1:
-        return sentence(named[0], counts[0] > 1 or is_paired(programs[0]), voice)
-    joined = f'{", ".join(named[:-1])} and {named[-1]}'
-    return sentence(joined, True, voice)
+def _sentence(programs: Sequence[Program], counts: Sequence[int], wording: Wording) -> str:
+    """Return the words of an instruction for so many objects per program."""
+    phrases = [definite(program, count > 1, wording) for program, count in zip(programs, counts, strict=True)]
+    if len(phrases) == 1:
+        return sentence(phrases[0], counts[0] > 1 or is_pair(programs[0]), wording)
+    return sentence(f'{", ".join(phrases[:-1])} and {phrases[-1]}', True, wording)
 
 
-def answer(program, targets, count, scene):
-    """The canonical phrase for what a program picked (see above), or, where that is nothing, for `count` of it."""
+def answer_phrase(program: Program, targets: tuple[int, ...], count: int, scene: Scene) -> str:
+    """Return the canonical answer phrase for the targets of a program, see the module's docstring.
+
+    Args:
+        program: The meaning.
+        targets: The ids that it selects.
+        count: Number of objects to word the phrase for if there are no targets.
+        scene: Provides the objects.
+    """
     if not targets:
         return canonical(program, count)
-    picked = [scene.objects[i] for i in targets]
-    nouns, colors = {item.category for item in picked}, {item.color for item in picked}
-    if isinstance(program, p.Except) and len(picked) == 1:
-        return canonical(p.Color(p.Kind(picked[0].category), picked[0].color), 1)
-    noun = p.Kind(nouns.pop()) if len(nouns) == 1 else None
+    objects = [scene.objects[i] for i in targets]
+    nouns, colors = {obj.category for obj in objects}, {obj.color for obj in objects}
+    if isinstance(program, p.Except) and len(objects) == 1:
+        return canonical(p.Color(p.Noun(objects[0].category), objects[0].color), 1)
+    noun = p.Noun(nouns.pop()) if len(nouns) == 1 else None
     color = colors.pop() if len(colors) == 1 else None
-    return canonical(_grounded(program, noun, color), len(picked))
+    return canonical(_grounded(program, noun, color), len(objects))
 
 
-def _grounded(program, noun, color):
-    """The program with the targets' own noun and colour at its head; for words only, it is not run."""
-    if isinstance(program, p.Material) and isinstance(program.of, p.Kind) and color and noun:
+def _grounded(program: Program, noun: p.Noun | None, color: str | None) -> Program:
+    """Return the program with the targets' own noun and colour at its head; it is for wording only, not evaluated."""
+    if isinstance(program, p.Material) and isinstance(program.of, p.Noun) and color and noun:
         return p.Color(replace(program, of=noun), color)
     if isinstance(program, p.Color):
-        return replace(program, of=_bare(program.of, noun))
-    if isinstance(program, (p.Kind, p.Use)):
-        head = _bare(program, noun)
+        return replace(program, of=_bare_noun(program.of, noun))
+    if isinstance(program, (p.Noun, p.Purpose)):
+        head = _bare_noun(program, noun)
         return p.Color(head, color) if color else head
     return replace(program, of=_grounded(program.of, noun, color))
 
 
-def _bare(head, noun):
-    """The noun that the targets share, else the group's, else "object"."""
-    return noun or (head if isinstance(head, p.Kind) else p.Kind('object'))
+def _bare_noun(head: Program, noun: p.Noun | None) -> p.Noun:
+    """Return the noun that the targets share, else the group's, else "object"."""
+    return noun or (head if isinstance(head, p.Noun) else p.Noun('object'))
 
 
-def concepts(scene, count=8):
-    """Bare phrases ("red mug", "bowls") with all objects that they fit, as a detector is asked: stage 1.
+def sample_concepts(scene: Scene, count: int = 8) -> list[Instruction]:
+    """Draw bare phrases ("red mug", "bowls") with all objects that they describe, as in stage 1 of training.
 
-    One of them is "objects" where it is clear what that means: it teaches most of what an object is.
+    One of them is "objects" unless it is borderline: it teaches most about what an object is.
     """
     rng = generator(scene.split, scene.seed, scene.index, 'concepts')
     relations = Relations(scene)
-    drafts = Drafts(scene, relations, rng)
-    if not drafts.clear:
+    sampler = InstructionSampler(scene, relations, rng)
+    if not sampler.clear:
         return []
-    everything = _concept('category', p.Kind('object'), scene, relations, rng)
-    found = {everything.program: everything} if everything else {}
-    for _ in range(count - len(found)):
+    everything = _concept('category', p.Noun('object'), scene, relations, rng)
+    drawn = {everything.program: everything} if everything else {}
+    for _ in range(count - len(drawn)):
         kind = 'none' if rng.random() < NONE_SHARE else ('category', 'attribute')[rng.integers(2)]
         for _ in range(40 if kind == 'none' else 14):
-            made = _concept(kind, getattr(drafts, kind)(), scene, relations, rng)
-            if made and made.program not in found:
-                found[made.program] = made
+            programs = sampler.sample(kind)
+            concept = _concept(kind, programs[0], scene, relations, rng) if programs else None
+            if concept and concept.program not in drawn:
+                drawn[concept.program] = concept
                 break
-    return list(found.values())
+    return list(drawn.values())
 
 
-def _concept(kind, program, scene, relations, rng):
-    """One bare phrase for a program; None where the scene does not bear it out."""
-    if program is None or not all(isinstance(part, (p.Kind, p.Color, p.Material)) for part in p.parts(program)):
+def _concept(
+    kind: str, program: Program, scene: Scene, relations: Relations, rng: np.random.Generator
+) -> Instruction | None:
+    """Return the bare phrase of a program; None if it is not one or has no clear answer in the scene."""
+    if not all(isinstance(part, (p.Noun, p.Color, p.Material)) for part in p.subprograms(program)):
         return None
     try:
-        targets = p.truth(program, scene, relations)
+        targets = p.evaluate(program, scene, relations)
     except p.BorderlineError:
         return None
-    novel = novelty((program,), (targets,), scene, Voice())
-    if bool(targets) == (kind == 'none') or len(targets) > MOST_TARGETS or bool(novel) != (scene.split == 'unseen'):
+    novel = novelty((program,), (targets,), scene, Wording())
+    if bool(targets) == (kind == 'none') or len(targets) > MAX_TARGETS or bool(novel) != (scene.split == 'unseen'):
         return None
-    text = noun_phrase(program, len(targets) > 1 and rng.random() < 0.5, Voice())
-    return Instruction(kind, text, (text,), (targets,), (p.show(program),), novel)
+    text = noun_phrase(program, len(targets) > 1 and bool(rng.random() < 0.5), Wording())
+    return Instruction(kind, text, (text,), (targets,), (p.to_text(program),), novel)
 
 
-def novelty(programs, targets, scene, voice):
-    """What about an instruction training never shows: 'pair', 'combination', 'wording'."""
-    found = []
-    asked = {pair for program in programs for pair in _pairs(program)}
-    shown = {(scene.objects[i].category, scene.objects[i].color) for picked in targets for i in picked}
-    if (asked | shown) & HELD_OUT_PAIRS:
-        found.append('pair')
-    if any(combination <= features(program) for program in programs for combination in HELD_OUT_COMBINATIONS):
-        found.append('combination')
-    if voice.used_unseen:
-        found.append('wording')
-    return tuple(found)
+def novelty(
+    programs: Sequence[Program], targets: Sequence[tuple[int, ...]], scene: Scene, wording: Wording
+) -> tuple[str, ...]:
+    """Return what never occurs in training about an instruction: 'pair', 'combination', 'wording'."""
+    novel = []
+    mentioned = {pair for program in programs for pair in _pairs(program)}
+    selected = {(scene.objects[i].category, scene.objects[i].color) for group in targets for i in group}
+    if (mentioned | selected) & HELD_OUT_PAIRS:
+        novel.append('pair')
+    if any(combination <= operators(program) for program in programs for combination in HELD_OUT_COMBINATIONS):
+        novel.append('combination')
+    if wording.used_unseen:
+        novel.append('wording')
+    return tuple(novel)
 
 
-def _pairs(program):
-    """The category and colour of everything that a program names, also in passing."""
-    for part in p.parts(program):
+def _pairs(program: Program) -> Iterator[tuple[str, str]]:
+    """Yield the category and colour of all objects that a program mentions, also as anchors."""
+    for part in p.subprograms(program):
         if isinstance(part, p.Color):
-            nouns = [head.noun for head in p.heads(part) if isinstance(head, p.Kind)]
+            nouns = [head.noun for head in p.heads(part) if isinstance(head, p.Noun)]
             categories = [name for noun in nouns if noun != 'object' for name in p.GROUPS.get(noun, (noun,))]
             yield from ((category, part.color) for category in categories)
 
 
-def features(program):
-    """The operators and relations that meet in a program: class names, relations, orders, 'several'."""
-    found = set()
-    for part in p.parts(program):
-        found.add(type(part).__name__)
-        for field in fields(part):
-            value = getattr(part, field.name)
-            if field.name in ('relation', 'order'):
-                found.add(value)
-            if field.name == 'count' and isinstance(part, p.Extreme) and value > 1:
-                found.add('several')
-    return found | {name.lower() for name in found & {'Between'}}
+def operators(program: Program) -> set[str]:
+    """Return the names of all operators, relations and orders in a program; 'several': a superlative of several."""
+    names = set()
+    for part in p.subprograms(program):
+        names.add(p.operator_name(part))
+        if isinstance(part, (p.Relate, p.Holding)):
+            names.add(part.relation)
+        if isinstance(part, p.Extreme):
+            names.add(part.order)
+            if part.count > 1:
+                names.add('several')
+        if isinstance(part, p.Between):
+            names.add('between')
+    return names

@@ -1,21 +1,26 @@
-"""What household objects are for, and how people ask for a purpose without naming the thing."""
+"""Purposes of household objects, and how people ask for one without naming the object."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Intent:
-    """A purpose: the categories that serve it, and those that might at a pinch (they make it borderline).
+    """A purpose and its wordings.
 
-    phrases complete "something ..." and "the things ...", with {s} and {is_} where the verb bends; asked are whole
-    sentences, and those in `unseen` are kept for the split of that name.
+    Attributes:
+        serves: Categories that serve it.
+        maybe: Categories that might serve it if need be, which makes an instruction borderline.
+        phrases: Completions of "something ..." and "the things ..."; {s} and {is_} stand for the ending of the verb and
+            for "is" or "are".
+        questions: Whole sentences that ask for it.
+        unseen_questions: Sentences reserved for the split `unseen`.
     """
 
     serves: tuple[str, ...]
     maybe: tuple[str, ...]
     phrases: tuple[str, ...]
-    asked: tuple[str, ...]
-    unseen: tuple[str, ...]
+    questions: tuple[str, ...]
+    unseen_questions: tuple[str, ...]
 
 
 INTENTS = {

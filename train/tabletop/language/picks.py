@@ -1,39 +1,54 @@
-"""Instructions that mean exactly one object, as an arm is asked to pick it: `picks(split, seed, count)`."""
+"""Instructions that mean exactly one object, as a robot arm is asked to pick it up.
 
+The benchmarks of grasping and of the whole node use them.
+"""
+
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count as numbers
-from itertools import islice
 
-from instructsam.train.tabletop.language.instructions import Instruction, instructions
-from instructsam.train.tabletop.scenes.scene import Object, Scene, scene
+from instructsam.train.tabletop.language.instructions import Instruction, sample_instructions
+from instructsam.train.tabletop.scenes.scene import Scene, SceneObject, render_scene
 
 
 @dataclass(frozen=True, eq=False)
 class Pick:
-    """One instruction about the scene number `index`, and the one object that it means.
+    """An instruction about one scene, and the one object that it means.
 
-    instruction: `text` is what is said, `kind` its type, one of instructions.KINDS.
+    Attributes:
+        index: Number of the scene.
+        scene: The scene.
+        instruction: The instruction.
+        target: The object.
     """
 
     index: int
     scene: Scene
     instruction: Instruction
-    target: Object
+    target: SceneObject
 
 
-def picks(split, seed, count, size=(448, 448), first=0):
-    """`count` Picks, scene by scene from the number `first` on, each scene drawn once at `size` (width, height) px.
+def sample_picks(
+    split: str, seed: int, count: int, size: tuple[int, int] = (448, 448), first: int = 0
+) -> Iterator[Pick]:
+    """Yield picks scene by scene; equal arguments give equal picks, and a larger `count` only appends to them.
 
-    A scene gives as many as it has instructions with a single target, up to eight, each of another kind. The same call,
-    the same picks; more of them begin with the same.
+    A scene gives as many picks as it has instructions with a single target, up to eight of distinct types.
+
+    Args:
+        split: One of `splits.SPLITS`.
+        seed: Seed of the dataset.
+        count: Number of picks.
+        size: (width, height) px of the scenes.
+        first: Number of the first scene.
     """
-    return islice(_all(split, seed, size, first), count)
+    return itertools.islice(_all_picks(split, seed, size, first), count)
 
 
-def _all(split, seed, size, first):
-    for index in numbers(first):
-        made = scene(split, index, seed, size)
-        for one in instructions(made):
-            targets = [target for group in one.targets for target in group]
-            if len(one.targets) == len(targets) == 1:
-                yield Pick(index, made, one, made.objects[targets[0]])
+def _all_picks(split: str, seed: int, size: tuple[int, int], first: int) -> Iterator[Pick]:
+    for index in itertools.count(first):
+        scene = render_scene(split, index, seed, size)
+        for instruction in sample_instructions(scene):
+            targets = [target for group in instruction.targets for target in group]
+            if len(instruction.targets) == len(targets) == 1:
+                yield Pick(index, scene, instruction, scene.objects[targets[0]])

@@ -1,141 +1,162 @@
-"""The meaning of an instruction: a small program that picks objects of a scene.
+"""The meaning of an instruction: a small program that selects objects of a scene.
 
-Programs are trees of the classes below; called with a `View` they return the ids that they pick. Where the answer
-would rest on something hard to tell they raise `BorderlineError`: such instructions are never asked. `truth` runs a
-program twice, with and without the objects that are barely seen, and trusts it only if both agree.
+Programs are trees of the classes below. Called with a `View` they return the ids of the selected objects, or raise
+`BorderlineError` if the answer depends on something that is hard to judge: such instructions are never generated.
+`evaluate` runs a program with and without the objects that are barely visible and requires both answers to agree.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Protocol
 
+from instructsam.core.errors import InstructSAMError
 from instructsam.train.tabletop.language.intents import INTENTS
 from instructsam.train.tabletop.language.relations import Relations
+from instructsam.train.tabletop.scenes.scene import Scene, SceneObject
 from instructsam.train.tabletop.world.catalog import CATEGORIES, CUTLERY, FRUIT
 from instructsam.train.tabletop.world.looks import confusable
 
 GROUPS = {'fruit': FRUIT, 'cutlery': CUTLERY, 'object': tuple(CATEGORIES)}
-VISIBLE = 0.30  # share of an object that must be seen
-SEEN = 0.0011  # and of the picture that it must cover: 55 of 224 x 224 pixels
-TRACE = 0.0001  # an object of fewer pixels is not there for anybody
+CLEAR_SHARE = 0.30  # least visible share of an object that instructions refer to
+CLEAR_IMAGE_SHARE = 0.0011  # least share of the image that it covers: 55 of 224 x 224 pixels
+TRACE_IMAGE_SHARE = 0.0001  # an object that covers less of the image counts as invisible
 
 
-class BorderlineError(Exception):
+class BorderlineError(InstructSAMError):
     """The scene does not decide the question: two readings, or two people, might differ."""
 
 
 class View:
-    """The objects that a program may see: `clear` ones only, or also those barely seen."""
+    """The objects that a program sees: the clearly visible ones, optionally also those that are barely visible."""
 
-    def __init__(self, scene, relations, barely=False):
+    def __init__(self, scene: Scene, relations: Relations, *, include_barely_visible: bool = False):
         self.relations = relations
         self.objects = {
-            item.id: item for item in scene.objects if is_clear(item, scene) or (barely and is_there(item, scene))
+            obj.id: obj
+            for obj in scene.objects
+            if is_clear(obj, scene) or (include_barely_visible and is_visible(obj, scene))
         }
 
 
-def is_clear(item, scene):
-    """Whether an object is seen well enough to be asked for."""
-    return item.visible >= VISIBLE and item.seen_px >= SEEN * scene.ids.size
+def is_clear(obj: SceneObject, scene: Scene) -> bool:
+    """Return whether enough of an object is visible to refer to it."""
+    return obj.visible >= CLEAR_SHARE and obj.seen_px >= CLEAR_IMAGE_SHARE * scene.ids.size
 
 
-def is_there(item, scene):
-    """Whether anything of an object can be seen at all."""
-    return item.seen_px >= TRACE * scene.ids.size
+def is_visible(obj: SceneObject, scene: Scene) -> bool:
+    """Return whether any of an object is visible."""
+    return obj.seen_px >= TRACE_IMAGE_SHARE * scene.ids.size
+
+
+class Program(Protocol):
+    """A function from a view to the ids of the selected objects; all implementations are frozen dataclasses."""
+
+    def __call__(self, view: View) -> set[int]:
+        """Return the ids of the selected objects; raise BorderlineError if they are hard to judge."""
+        ...
 
 
 @dataclass(frozen=True)
-class Kind:
+class Noun:
     """All objects of a category or of a group of categories."""
 
     noun: str
 
-    def __call__(self, view):
+    def __call__(self, view: View) -> set[int]:
+        """Return the ids of the selected objects."""
         wanted = GROUPS.get(self.noun, (self.noun,))
-        return {i for i, item in view.objects.items() if item.category in wanted}
+        return {i for i, obj in view.objects.items() if obj.category in wanted}
 
 
 @dataclass(frozen=True)
-class Use:
-    """All objects that serve a purpose; those that might at a pinch make it borderline."""
+class Purpose:
+    """All objects that serve a purpose; borderline if an object might serve it if need be."""
 
     intent: str
 
-    def __call__(self, view):
+    def __call__(self, view: View) -> set[int]:
+        """Return the ids of the selected objects."""
         intent = INTENTS[self.intent]
-        if any(item.category in intent.maybe for item in view.objects.values()):
-            raise BorderlineError(f'something might serve to {self.intent}')
-        return {i for i, item in view.objects.items() if item.category in intent.serves}
+        if any(obj.category in intent.maybe for obj in view.objects.values()):
+            raise BorderlineError(f'an object might serve to {self.intent}')
+        return {i for i, obj in view.objects.items() if obj.category in intent.serves}
 
 
 @dataclass(frozen=True)
 class Color:
-    """Those of a colour; one that may pass for it makes it borderline."""
+    """Those of a colour; borderline if one of them may be mistaken for it."""
 
-    of: object
+    of: Program
     color: str
 
-    def __call__(self, view):
-        found = self.of(view)
-        if any(confusable(view.objects[i].color, self.color) for i in found):
-            raise BorderlineError(f'something may pass for {self.color}')
-        return {i for i in found if view.objects[i].color == self.color}
+    def __call__(self, view: View) -> set[int]:
+        """Return the ids of the selected objects."""
+        selected = self.of(view)
+        if any(confusable(view.objects[i].color, self.color) for i in selected):
+            raise BorderlineError(f'an object may be mistaken for {self.color}')
+        return {i for i in selected if view.objects[i].color == self.color}
 
 
 @dataclass(frozen=True)
 class Material:
-    """Those of a material; one that looks like it by its colour makes it borderline."""
+    """Those of a material; borderline if the colour of another one suggests that material."""
 
-    of: object
+    of: Program
     material: str
 
-    def __call__(self, view):
-        found = self.of(view)
+    def __call__(self, view: View) -> set[int]:
+        """Return the ids of the selected objects."""
+        selected = self.of(view)
         usual = {'metal': 'silver', 'wood': 'brown'}.get(self.material)
-        for item in (view.objects[i] for i in found):
-            if item.material != self.material and usual and (item.color == usual or confusable(item.color, usual)):
-                raise BorderlineError(f'something may pass for {self.material}')
-        return {i for i in found if view.objects[i].material == self.material}
+        for obj in (view.objects[i] for i in selected):
+            if obj.material != self.material and usual and (obj.color == usual or confusable(obj.color, usual)):
+                raise BorderlineError(f'an object may be mistaken for {self.material}')
+        return {i for i in selected if view.objects[i].material == self.material}
 
 
 @dataclass(frozen=True)
 class Size:
-    """The small or the large ones of one category: only where there are others to compare, none of them medium."""
+    """The small or the large ones of one category; borderline unless it has both sizes and no medium ones."""
 
-    of: object
+    of: Program
     size: str
 
-    def __call__(self, view):
-        found = self.of(view)
-        sizes = {view.objects[i].size for i in found}
-        if sizes != {'small', 'large'} or len({view.objects[i].category for i in found}) > 1:
-            raise BorderlineError('sizes are told apart only between small and large ones of a kind')
-        picked = {i for i in found if view.objects[i].size == self.size}
-        _ordered(view, found, lambda i: view.relations.bulk(i), len(picked), self.size == 'large', ratio=1.25)
+    def __call__(self, view: View) -> set[int]:
+        """Return the ids of the selected objects."""
+        selected = self.of(view)
+        sizes = {view.objects[i].size for i in selected}
+        if sizes != {'small', 'large'} or len({view.objects[i].category for i in selected}) > 1:
+            raise BorderlineError('only small and large objects of one category can be distinguished by size')
+        picked = {i for i in selected if view.objects[i].size == self.size}
+        _ranked(selected, view.relations.bulk, len(picked), descending=self.size == 'large', ratio=1.25)
         return picked
 
 
 @dataclass(frozen=True)
 class Relate:
-    """Those that lie `relation` of the one object that `anchor` picks."""
+    """Those in a relation to the one object that `anchor` selects."""
 
-    of: object
+    of: Program
     relation: str
-    anchor: object
+    anchor: Program
 
-    def __call__(self, view):
-        anchor = one(self.anchor, view)
+    def __call__(self, view: View) -> set[int]:
+        """Return the ids of the selected objects."""
+        anchor = select_one(self.anchor, view)
         return _certain(self.of(view), lambda i: view.relations.holds(self.relation, i, anchor))
 
 
 @dataclass(frozen=True)
 class Between:
-    """Those between the objects that `first` and `second` pick."""
+    """Those between the objects that `first` and `second` select."""
 
-    of: object
-    first: object
-    second: object
+    of: Program
+    first: Program
+    second: Program
 
-    def __call__(self, view):
-        first, second = one(self.first, view), one(self.second, view)
+    def __call__(self, view: View) -> set[int]:
+        """Return the ids of the selected objects."""
+        first, second = select_one(self.first, view), select_one(self.second, view)
         if first == second:
             raise BorderlineError('nothing lies between an object and itself')
         return _certain(self.of(view) - {first, second}, lambda i: view.relations.between(i, first, second))
@@ -143,164 +164,217 @@ class Between:
 
 @dataclass(frozen=True)
 class Holding:
-    """Those with one of what `item` picks in or on them."""
+    """Those that carry, in or on them, one of the objects that `held` selects."""
 
-    of: object
+    of: Program
     relation: str
-    item: object
+    held: Program
 
-    def __call__(self, view):
-        items = self.item(view)
-        return {i for i in self.of(view) if any(view.relations.holds(self.relation, k, i) for k in items)}
+    def __call__(self, view: View) -> set[int]:
+        """Return the ids of the selected objects."""
+        held = self.held(view)
+        return {i for i in self.of(view) if any(view.relations.holds(self.relation, k, i) for k in held)}
 
 
 @dataclass(frozen=True)
 class Empty:
     """Those with nothing in or on them."""
 
-    of: object
+    of: Program
 
-    def __call__(self, view):
-        taken = {item.parent for item in view.objects.values()}
-        return {i for i in self.of(view) if i not in taken}
+    def __call__(self, view: View) -> set[int]:
+        """Return the ids of the selected objects."""
+        carriers = {obj.parent for obj in view.objects.values()}
+        return {i for i in self.of(view) if i not in carriers}
 
 
 @dataclass(frozen=True)
 class Extreme:
-    """The `count` that are most leftmost, rightmost, nearest, farthest (from the camera), largest or smallest."""
+    """The `count` leftmost, rightmost, nearest, farthest (from the camera), largest or smallest ones.
 
-    of: object
+    Distance and size are each measured in two ways, on the table and in the image; borderline if they disagree.
+    """
+
+    of: Program
     order: str
     count: int = 1
 
-    def __call__(self, view):
-        found, relations = self.of(view), view.relations
+    def __call__(self, view: View) -> set[int]:
+        """Return the ids of the selected objects."""
+        selected, relations, objects = self.of(view), view.relations, view.objects
         if self.order in ('leftmost', 'rightmost'):
-            gap = 0.08 * relations.width
-            return _ordered(view, found, relations.across, self.count, self.order == 'rightmost', gap=gap)
-        if self.order in ('nearest', 'farthest'):
-            low = _ordered(view, found, relations.away, self.count, self.order == 'farthest', gap=0.05)
-            far = _ordered(
-                view, found, lambda i: view.objects[i].camera_m[2], self.count, self.order == 'farthest', gap=0.02
+            gap_px = 0.08 * relations.width
+            return _ranked(
+                selected, relations.across, self.count, descending=self.order == 'rightmost', least_gap=gap_px
             )
-            return _agree(low, far)
-        bulk = _ordered(view, found, relations.bulk, self.count, self.order == 'largest', ratio=1.2)
-        return _agree(
-            bulk,
-            _ordered(view, found, lambda i: view.objects[i].whole_px, self.count, self.order == 'largest', ratio=1.25),
+        if self.order in ('nearest', 'farthest'):
+            farthest = self.order == 'farthest'
+            return _agreed(
+                _ranked(selected, relations.away, self.count, descending=farthest, least_gap=0.05),
+                _ranked(selected, lambda i: objects[i].camera_m[2], self.count, descending=farthest, least_gap=0.02),
+            )
+        largest = self.order == 'largest'
+        return _agreed(
+            _ranked(selected, relations.bulk, self.count, descending=largest, ratio=1.2),
+            _ranked(selected, lambda i: objects[i].whole_px, self.count, descending=largest, ratio=1.25),
         )
 
 
 @dataclass(frozen=True)
 class Closest:
-    """The one closest to, or farthest from, the one object that `anchor` picks."""
+    """The one closest to, or farthest from, the one object that `anchor` selects.
 
-    of: object
-    anchor: object
+    The distance is measured between the middles and between the outlines; borderline if they disagree.
+    """
+
+    of: Program
+    anchor: Program
     farthest: bool = False
 
-    def __call__(self, view):
-        anchor = one(self.anchor, view)
-        found = self.of(view) - {anchor}
-        if any(view.objects[i].parent == anchor or view.objects[anchor].parent == i for i in found):
-            raise BorderlineError('what lies in or on the anchor is neither near nor far')
-        by_middle = _ordered(
-            view, found, lambda i: view.relations.distance(i, anchor), 1, self.farthest, gap=0.03, ratio=1.25
+    def __call__(self, view: View) -> set[int]:
+        """Return the ids of the selected objects."""
+        anchor, relations = select_one(self.anchor, view), view.relations
+        selected = self.of(view) - {anchor}
+        if any(view.objects[i].parent == anchor or view.objects[anchor].parent == i for i in selected):
+            raise BorderlineError('an object in or on the anchor is neither near nor far')
+        return _agreed(
+            _ranked(
+                selected,
+                lambda i: relations.distance(i, anchor),
+                1,
+                descending=self.farthest,
+                least_gap=0.03,
+                ratio=1.25,
+            ),
+            _ranked(selected, lambda i: relations.gap(i, anchor), 1, descending=self.farthest, least_gap=0.015),
         )
-        by_gap = _ordered(view, found, lambda i: view.relations.gap(i, anchor), 1, self.farthest, gap=0.015)
-        return _agree(by_middle, by_gap)
 
 
 @dataclass(frozen=True)
 class Exactly:
-    """All of them, said to be `count`."""
+    """All of them, stating that they are `count`."""
 
-    of: object
+    of: Program
     count: int
 
-    def __call__(self, view):
-        found = self.of(view)
-        if len(found) != self.count:
-            raise BorderlineError(f'there are {len(found)}, not {self.count}')
-        return found
+    def __call__(self, view: View) -> set[int]:
+        """Return the ids of the selected objects."""
+        selected = self.of(view)
+        if len(selected) != self.count:
+            raise BorderlineError(f'there are {len(selected)}, not {self.count}')
+        return selected
 
 
 @dataclass(frozen=True)
 class Except:
-    """Those that `of` picks without those that `but` picks: one of them, or `several`, never all."""
+    """Those that `of` selects without those that `but` selects: one of them, or `several`, but never all."""
 
-    of: object
-    but: object
+    of: Program
+    but: Program
     several: bool = False
 
-    def __call__(self, view):
-        found, left_out = self.of(view), self.but(view)
-        if not left_out < found or (len(left_out) > 1) != self.several or not left_out:
-            raise BorderlineError('an exception takes away one, or several where it says so, but never all')
-        return found - left_out
+    def __call__(self, view: View) -> set[int]:
+        """Return the ids of the selected objects."""
+        selected, excluded = self.of(view), self.but(view)
+        if not excluded < selected or (len(excluded) > 1) != self.several or not excluded:
+            raise BorderlineError('an exception excludes one object, or several if it says so, but never all')
+        return selected - excluded
 
 
-def _certain(found, answer):
-    """Those of `found` for which the three-valued `answer` is yes; any that is unsure makes the whole borderline."""
-    answers = {i: answer(i) for i in found}
+def _certain(candidates: set[int], holds: Callable[[int], bool | None]) -> set[int]:
+    """Return those of `candidates` for which `holds` is True; raise BorderlineError if it is None for any."""
+    answers = {i: holds(i) for i in candidates}
     if None in answers.values():
-        raise BorderlineError('a relation is hard to tell')
-    return {i for i, yes in answers.items() if yes}
+        raise BorderlineError('a relation is hard to judge')
+    return {i for i, answer in answers.items() if answer}
 
 
-def one(program, view):
-    """The id of the only object that `program` picks; raises BorderlineError if it is none or several."""
-    found = program(view)
-    if len(found) != 1:
-        raise BorderlineError(f'{len(found)} objects where one is meant')
-    return next(iter(found))
+def select_one(program: Program, view: View) -> int:
+    """Return the id of the only object that `program` selects; raise BorderlineError if there is not exactly one."""
+    selected = program(view)
+    if len(selected) != 1:
+        raise BorderlineError(f'one object is meant, but {len(selected)} fit')
+    return next(iter(selected))
 
 
-def _ordered(view, found, measure, count, most, gap=0.0, ratio=1.0):
-    """The `count` of `found` with the least (or `most`) of a measure, clearly apart from the next."""
-    if len(found) <= count:
-        raise BorderlineError('a superlative needs others to compare')
-    ranked = sorted(found, key=lambda i: (measure(i), i), reverse=most)
+def _ranked(
+    candidates: set[int],
+    measure: Callable[[int], float],
+    count: int,
+    *,
+    descending: bool,
+    least_gap: float = 0.0,
+    ratio: float = 1.0,
+) -> set[int]:
+    """Return the first `count` of `candidates` in the order of a measure.
+
+    Args:
+        candidates: Ids of objects.
+        measure: Maps an id to a value.
+        count: Number of objects to select.
+        descending: Select those with the largest values instead of the smallest.
+        least_gap: Least difference between the values of the last selected object and the next one.
+        ratio: Least ratio of these values.
+
+    Raises:
+        BorderlineError: There are no others to compare, or the next one is too close.
+    """
+    if len(candidates) <= count:
+        raise BorderlineError('a superlative needs other objects to compare')
+    ranked = sorted(candidates, key=lambda i: (measure(i), i), reverse=descending)
     inside, outside = measure(ranked[count - 1]), measure(ranked[count])
     low, high = min(inside, outside), max(inside, outside)
-    if high - low < gap or high < ratio * low:
-        raise BorderlineError('a close race')
+    if high - low < least_gap or high < ratio * low:
+        raise BorderlineError('two objects are too close to be ranked')
     return set(ranked[:count])
 
 
-def _agree(first, second):
+def _agreed(first: set[int], second: set[int]) -> set[int]:
     if first != second:
-        raise BorderlineError('two measures of the same superlative differ')
+        raise BorderlineError('two measures of the same superlative disagree')
     return first
 
 
-def truth(program, scene, relations=None):
-    """The ids that `program` picks in `scene`, sorted; BorderlineError if barely seen objects would change it."""
+def evaluate(program: Program, scene: Scene, relations: Relations | None = None) -> tuple[int, ...]:
+    """Return the ground truth of a program: the sorted ids that it selects in `scene`.
+
+    Raises:
+        BorderlineError: The answer is hard to judge, or barely visible objects would change it.
+    """
     relations = relations or Relations(scene)
-    clear = program(View(scene, relations))
-    if clear != program(View(scene, relations, barely=True)):
+    selected = program(View(scene, relations))
+    if selected != program(View(scene, relations, include_barely_visible=True)):
         raise BorderlineError('a barely visible object would change the answer')
-    return tuple(sorted(clear))
+    return tuple(sorted(selected))
 
 
-def parts(program):
-    """The program and all programs within it."""
+def field_values(program: Program) -> dict[str, Any]:
+    """Return the values of the program's fields by name."""
+    return {field.name: getattr(program, field.name) for field in fields(program)}  # pyright: ignore[reportArgumentType]  # a Protocol cannot require a dataclass
+
+
+def subprograms(program: Program) -> Iterator[Program]:
+    """Yield the program and all programs within it."""
     yield program
-    for field in fields(program):
-        value = getattr(program, field.name)
-        if hasattr(value, '__dataclass_fields__'):
-            yield from parts(value)
+    for value in field_values(program).values():
+        if is_dataclass(value):
+            yield from subprograms(value)  # pyright: ignore[reportArgumentType]  # all dataclasses here are programs
 
 
-def heads(program):
-    """The program and what it narrows down, outermost first, down to the noun."""
-    while program is not None:
-        yield program
-        program = getattr(program, 'of', None)
+def heads(program: Program) -> Iterator[Program]:
+    """Yield the program and the programs that it restricts, outermost first, down to the noun or purpose."""
+    head: Program | None = program
+    while head is not None:
+        yield head
+        head = getattr(head, 'of', None)
 
 
-def show(program):
-    """The program as text, e.g. `Relate(Color(Kind(mug), red), left, Kind(bowl))`."""
-    values = (getattr(program, field.name) for field in fields(program))
-    inner = (show(value) if hasattr(value, '__dataclass_fields__') else str(value) for value in values)
-    return f'{type(program).__name__}({", ".join(inner)})'
+def operator_name(program: Program) -> str:
+    """Return the name of the program's class as used in record files and in `splits.HELD_OUT_COMBINATIONS`."""
+    return {Noun: 'Kind', Purpose: 'Use'}.get(type(program), type(program).__name__)
+
+
+def to_text(program: Program) -> str:
+    """Return the program as text, e.g. `Relate(Color(Kind(mug), red), left, Kind(bowl))`."""
+    values = field_values(program).values()
+    return f'{operator_name(program)}({", ".join(to_text(v) if is_dataclass(v) else str(v) for v in values)})'

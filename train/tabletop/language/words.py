@@ -1,9 +1,29 @@
-"""English words for programs: noun phrases for what a program picks, with one canonical wording and many others."""
+"""English wordings of programs: noun phrases for the objects that a program selects, canonical or varied."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from instructsam.train.tabletop.language import program as p
 from instructsam.train.tabletop.language.intents import INTENTS
+from instructsam.train.tabletop.language.program import Program
 
-# category -> (singular, plural) pairs, the canonical one first
+
+@dataclass(frozen=True)
+class Wordings:
+    """Interchangeable wordings.
+
+    Attributes:
+        common: Wordings of all splits, the canonical one first.
+        unseen: Wordings reserved for the split `unseen`.
+    """
+
+    common: tuple[str, ...]
+    unseen: tuple[str, ...] = ()
+
+
+# Pairs (singular, plural) of each category and group, the canonical one first.
 NOUNS = {
     'mug': (('mug', 'mugs'), ('coffee mug', 'coffee mugs')),
     'glass': (('glass', 'glasses'), ('drinking glass', 'drinking glasses')),
@@ -33,232 +53,246 @@ NOUNS = {
 }
 NUMBERS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six')
 MATERIALS = {'wood': 'wooden', 'metal': 'metal', 'plastic': 'plastic', 'glass': 'glass', 'ceramic': 'ceramic'}
-SIZES = {'small': ('small', 'little'), 'large': ('large', 'big')}
+SIZES = {'small': Wordings(('small', 'little')), 'large': Wordings(('large', 'big'))}
 
-# The first is canonical; after the bar, wordings that only the split `unseen` uses.
 RELATIONS = {
-    'left': ('left of', 'to the left of', 'on the left of', '|', 'on the left-hand side of'),
-    'right': ('right of', 'to the right of', 'on the right of', '|', 'on the right-hand side of'),
-    'front': ('in front of', '|', 'on the near side of'),
-    'behind': ('behind', '|', 'on the far side of'),
-    'near': ('next to', 'beside', 'near', '|', 'close by'),
-    'in': ('in', 'inside', '|', 'sitting in'),
-    'on': ('on', 'on top of', '|', 'resting on'),
-    'between': ('between', '|', 'in the gap between'),
-    'closest': ('closest to', 'nearest to', '|', 'at the shortest distance from'),
-    'furthest': ('farthest from', 'furthest away from', '|', 'most distant from'),
-    'with in': ('with {} in it', 'that holds {}', 'containing {}', '|', 'filled with {}'),
-    'with on': ('with {} on it', 'that has {} on top', '|', 'carrying {}'),
-    'with in many': ('with {} in them', 'that hold {}', 'containing {}', '|', 'filled with {}'),
-    'with on many': ('with {} on them', 'that have {} on top', '|', 'carrying {}'),
-    'but': ('except', 'but', 'other than', '|', 'apart from'),
+    'left': Wordings(('left of', 'to the left of', 'on the left of'), ('on the left-hand side of',)),
+    'right': Wordings(('right of', 'to the right of', 'on the right of'), ('on the right-hand side of',)),
+    'front': Wordings(('in front of',), ('on the near side of',)),
+    'behind': Wordings(('behind',), ('on the far side of',)),
+    'near': Wordings(('next to', 'beside', 'near'), ('close by',)),
+    'in': Wordings(('in', 'inside'), ('sitting in',)),
+    'on': Wordings(('on', 'on top of'), ('resting on',)),
+    'between': Wordings(('between',), ('in the gap between',)),
+    'closest': Wordings(('closest to', 'nearest to'), ('at the shortest distance from',)),
+    'furthest': Wordings(('farthest from', 'furthest away from'), ('most distant from',)),
+    'with in': Wordings(('with {} in it', 'that holds {}', 'containing {}'), ('filled with {}',)),
+    'with on': Wordings(('with {} on it', 'that has {} on top'), ('carrying {}',)),
+    'with in many': Wordings(('with {} in them', 'that hold {}', 'containing {}'), ('filled with {}',)),
+    'with on many': Wordings(('with {} on them', 'that have {} on top'), ('carrying {}',)),
+    'but': Wordings(('except', 'but', 'other than'), ('apart from',)),
 }
-# before the noun, or after it where a bar follows the word
+# {} stands for the noun.
 EXTREMES = {
-    'leftmost': ('leftmost {}', '{} furthest to the left', '{} on the far left', '|', '{} at the left end'),
-    'rightmost': ('rightmost {}', '{} furthest to the right', '{} on the far right', '|', '{} at the right end'),
-    'nearest': ('nearest {}', 'closest {}', '{} nearest to the camera', '|', '{} right before you'),
-    'farthest': ('farthest {}', 'most distant {}', '{} farthest from the camera', '|', '{} at the very back'),
-    'largest': ('largest {}', 'biggest {}', '|', '{} of the greatest size'),
-    'smallest': ('smallest {}', 'tiniest {}', '|', '{} of the least size'),
+    'leftmost': Wordings(('leftmost {}', '{} furthest to the left', '{} on the far left'), ('{} at the left end',)),
+    'rightmost': Wordings(
+        ('rightmost {}', '{} furthest to the right', '{} on the far right'), ('{} at the right end',)
+    ),
+    'nearest': Wordings(('nearest {}', 'closest {}', '{} nearest to the camera'), ('{} right before you',)),
+    'farthest': Wordings(('farthest {}', 'most distant {}', '{} farthest from the camera'), ('{} at the very back',)),
+    'largest': Wordings(('largest {}', 'biggest {}'), ('{} of the greatest size',)),
+    'smallest': Wordings(('smallest {}', 'tiniest {}'), ('{} of the least size',)),
 }
+BOTH = Wordings(('both', 'the two', 'both of the'), ('the pair of',))
+ALL = Wordings(('all', 'all the', 'the', 'all of the'), ('the whole lot of',))
+VERBS = Wordings(
+    (
+        'pick up', 'grab', 'take', 'get', 'fetch', 'find', 'grasp', 'bring me', 'hand me', 'pass me', 'give me',
+        'show me', 'point at', 'locate', 'select', 'segment', 'highlight', 'mark',
+    ),
+    ('lift', 'reach for', 'collect'),
+)  # fmt: skip
+FRAMES = Wordings(
+    (
+        '{Verb} {np}.', '{Verb} {np}.', 'Please {verb} {np}.', '{Verb} {np}, please.', 'Can you {verb} {np}?',
+        'Could you {verb} {np}?', 'Could you please {verb} {np}?', 'Would you {verb} {np}, please?',
+        'I want you to {verb} {np}.', 'Now {verb} {np}.', 'I need {np}.', 'I would like {np}, please.',
+        'Where {is} {np}?', 'Can you see {np}?', '{Np}.',
+    ),
+    (
+        'Would you mind {getting} {np}?', 'I am looking for {np}.', 'Let me have {np}.',
+        'Your task is to {verb} {np}.',
+    ),
+)  # fmt: skip
 
 
-class Voice:
-    """Chooses among wordings; `used_unseen` tells whether one was taken that training never shows.
+class Wording:
+    """Chooses among wordings; without random numbers it always takes the canonical one.
 
-    Without random numbers the canonical wording is always taken. `unseen` is the chance to prefer such wordings.
+    Attributes:
+        used_unseen: Whether a wording was chosen that does not occur in training.
     """
 
-    def __init__(self, rng=None, unseen=0.0):
+    def __init__(self, rng: np.random.Generator | None = None, unseen: float = 0.0):
+        """`unseen` is the probability of choosing a wording reserved for the split `unseen` where there is one."""
         self.rng, self.unseen, self.used_unseen = rng, unseen, False
 
-    def pick(self, options):
-        """One of `options`; those after a '|' are for the split `unseen`."""
-        options = tuple(options)
-        bar = options.index('|') if '|' in options else len(options)
-        common, rare = options[:bar], options[bar + 1 :]
+    def pick(self, wordings: Wordings) -> str:
+        """Return one of the wordings."""
         if self.rng is None:
-            return common[0]
-        if rare and self.rng.random() < self.unseen:
+            return wordings.common[0]
+        if wordings.unseen and self.rng.random() < self.unseen:
             self.used_unseen = True
-            return rare[self.rng.integers(len(rare))]
-        return common[self.rng.integers(len(common))]
+            return wordings.unseen[self.rng.integers(len(wordings.unseen))]
+        return self.pick_from(wordings.common)
 
-    def chance(self, share):
-        """True in a share of cases; never in the canonical wording."""
-        return self.rng is not None and self.rng.random() < share
+    def pick_from(self, options: Sequence[str]) -> str:
+        """Return one of `options`, the first of which is canonical."""
+        return options[0] if self.rng is None else options[self.rng.integers(len(options))]
+
+    def chance(self, probability: float) -> bool:
+        """Return True with a probability; always False in the canonical wording."""
+        return self.rng is not None and self.rng.random() < probability
 
 
-def noun_phrase(program, plural, voice):
-    """What `program` picks, without an article: "large red mug left of the bowl"."""
+def noun_phrase(program: Program, plural: bool, wording: Wording) -> str:
+    """Return the noun phrase of a program without an article: "large red mug left of the bowl"."""
     match program:
-        case p.Kind(noun):
-            return voice.pick(NOUNS[noun] if voice.rng is None or voice.chance(0.35) else NOUNS[noun][:1])[plural]
-        case p.Use(intent):
-            return f'{"objects" if plural else "object"} {_serving(intent, plural, voice)}'
+        case p.Noun(noun):
+            number = 1 if plural else 0
+            synonyms = NOUNS[noun] if wording.chance(0.35) else NOUNS[noun][:1]
+            return wording.pick_from([forms[number] for forms in synonyms])
+        case p.Purpose(intent):
+            return f'{"objects" if plural else "object"} {_purpose_phrase(intent, plural, wording)}'
         case p.Color(of, color):
-            return f'{color} {noun_phrase(of, plural, voice)}'
+            return f'{color} {noun_phrase(of, plural, wording)}'
         case p.Material(of, material):
-            return f'{MATERIALS[material]} {noun_phrase(of, plural, voice)}'
+            return f'{MATERIALS[material]} {noun_phrase(of, plural, wording)}'
         case p.Size(of, size):
-            return f'{voice.pick(SIZES[size])} {noun_phrase(of, plural, voice)}'
+            return f'{wording.pick(SIZES[size])} {noun_phrase(of, plural, wording)}'
         case p.Empty(of):
-            return f'empty {noun_phrase(of, plural, voice)}'
+            return f'empty {noun_phrase(of, plural, wording)}'
         case p.Relate(of, relation, anchor):
-            where = f'{voice.pick(RELATIONS[relation])} the {noun_phrase(anchor, False, voice)}'
-            return f'{noun_phrase(of, plural, voice)} {_that(of, plural, voice)}{where}'
+            where = f'{wording.pick(RELATIONS[relation])} the {noun_phrase(anchor, False, wording)}'
+            return f'{noun_phrase(of, plural, wording)} {_connective(of, plural, wording)}{where}'
         case p.Between(of, first, second):
-            pair = f'the {noun_phrase(first, False, voice)} and the {noun_phrase(second, False, voice)}'
-            where = voice.pick(RELATIONS['between'])
-            return f'{noun_phrase(of, plural, voice)} {_that(of, plural, voice)}{where} {pair}'
+            pair = f'the {noun_phrase(first, False, wording)} and the {noun_phrase(second, False, wording)}'
+            where = wording.pick(RELATIONS['between'])
+            return f'{noun_phrase(of, plural, wording)} {_connective(of, plural, wording)}{where} {pair}'
         case p.Closest(of, anchor, farthest):
-            where = voice.pick(RELATIONS['furthest' if farthest else 'closest'])
-            return f'{noun_phrase(of, plural, voice)} {where} the {noun_phrase(anchor, False, voice)}'
-        case p.Holding(of, relation, item):
-            pattern = voice.pick(RELATIONS[f'with {relation}{" many" if plural else ""}'])
-            return f'{noun_phrase(of, plural, voice)} {pattern.format(indefinite(noun_phrase(item, False, voice)))}'
+            where = wording.pick(RELATIONS['furthest' if farthest else 'closest'])
+            return f'{noun_phrase(of, plural, wording)} {where} the {noun_phrase(anchor, False, wording)}'
+        case p.Holding(of, relation, held):
+            pattern = wording.pick(RELATIONS[f'with {relation}{" many" if plural else ""}'])
+            return f'{noun_phrase(of, plural, wording)} {pattern.format(indefinite(noun_phrase(held, False, wording)))}'
         case p.Extreme(of, order, count):
             number = f'{NUMBERS[count]} ' if count > 1 else ''
             patterns = EXTREMES[order]
             if _has_tail(of):  # "the mug on the tray furthest to the left" could be about the tray
-                patterns = [pattern for pattern in patterns if pattern.endswith('{}')]
-            return number + voice.pick(patterns).format(noun_phrase(of, plural, voice))
+                before_noun = tuple(pattern for pattern in patterns.common if pattern.endswith('{}'))
+                patterns = Wordings(before_noun)
+            return number + wording.pick(patterns).format(noun_phrase(of, plural, wording))
         case p.Exactly(of, count):
-            return f'{NUMBERS[count]} {noun_phrase(of, plural, voice)}'
+            return f'{NUMBERS[count]} {noun_phrase(of, plural, wording)}'
         case p.Except(of):
-            return f'{noun_phrase(of, plural, voice)} {voice.pick(RELATIONS["but"])} the {_left_out(program, voice)}'
+            phrase, but = noun_phrase(of, plural, wording), wording.pick(RELATIONS['but'])
+            return f'{phrase} {but} the {_excluded(program, wording)}'
     raise TypeError(f'no words for {program!r}')
 
 
-def _has_tail(program):
-    """Whether words follow the noun."""
-    return any(isinstance(part, (p.Relate, p.Between, p.Holding, p.Closest, p.Use)) for part in p.heads(program))
+def _has_tail(program: Program) -> bool:
+    """Return whether words follow the noun."""
+    return any(isinstance(head, (p.Relate, p.Between, p.Holding, p.Closest, p.Purpose)) for head in p.heads(program))
 
 
-def _that(of, plural, voice):
-    """What joins a relation to what is before it: nothing or "that is", "and" after another relation."""
+def _connective(of: Program, plural: bool, wording: Wording) -> str:
+    """Return the words between `of` and a relation: none, "that is ", or "and " after another relation."""
     if isinstance(of, (p.Relate, p.Between)):
         return 'and '
-    if isinstance(of, p.Holding) or voice.chance(0.2):
-        return f'that {"are" if plural or is_paired(of) else "is"} '
+    if isinstance(of, p.Holding) or wording.chance(0.2):
+        return f'that {"are" if plural or is_pair(of) else "is"} '
     return ''
 
 
-def is_paired(program):
-    """Whether one of it is spoken of as several: scissors."""
-    return list(p.heads(program))[-1] == p.Kind('scissors')
+def is_pair(program: Program) -> bool:
+    """Return whether the noun of a single object is a plural: scissors."""
+    return list(p.heads(program))[-1] == p.Noun('scissors')
 
 
-def _left_out(program, voice):
-    """The exception: "red mug", or "red one", "smallest one" where the noun has just been said."""
+def _excluded(program: p.Except, wording: Wording) -> str:
+    """Return the words for an exception: "red mug", or "red one", "smallest one" right after the same noun."""
     of, but, several = program.of, program.but, program.several
-    again = getattr(but, 'of', None) == of and of != p.Kind('object') and not is_paired(of)
-    if again and voice.chance(0.6):
+    repeats_noun = getattr(but, 'of', None) == of and of != p.Noun('object') and not is_pair(of)
+    if repeats_noun and wording.chance(0.6):
         if isinstance(but, p.Color):
             return f'{but.color} one{"s" if several else ""}'
         if isinstance(but, p.Extreme):
-            return voice.pick(EXTREMES[but.order]).format('one')
-    return noun_phrase(but, several, voice)
+            return wording.pick(EXTREMES[but.order]).format('one')
+    return noun_phrase(but, several, wording)
 
 
-def indefinite(phrase):
-    """With "a" or "an" by sound: a mug, an orange mug, a pair of scissors."""
+def indefinite(phrase: str) -> str:
+    """Prepend "a" or "an" by sound: a mug, an orange mug, a pair of scissors."""
     words = phrase.split()
     if 'scissors' in words and not phrase.startswith('pair'):
         return f'a pair of {phrase}'
     return f'{"an" if words[0][0] in "aeiou" else "a"} {phrase}'
 
 
-def definite(program, plural, voice):
-    """With the article or quantifier that a speaker would use: "the red mug", "both mugs", "everything but it"."""
-    if isinstance(program, p.Except) and program.of == p.Kind('object'):
-        word = voice.pick(('everything', 'all objects', 'all the things'))
-        return f'{word} {voice.pick(RELATIONS["but"])} the {_left_out(program, voice)}'
+def definite(program: Program, plural: bool, wording: Wording) -> str:
+    """Return the noun phrase with an article or a quantifier: "the red mug", "both mugs", "everything but the mug"."""
     if isinstance(program, p.Except):
-        return _exception(program, plural, voice)
-    if isinstance(program, p.Use):
-        return _purpose(program, plural, voice)
+        return _exception(program, plural, wording)
+    if isinstance(program, p.Purpose):
+        return _purpose(program, plural, wording)
     if isinstance(program, p.Exactly):
-        inner = noun_phrase(program.of, True, voice)
+        inner = noun_phrase(program.of, True, wording)
         if program.count == 2:
-            return f'{voice.pick(("both", "the two", "both of the", "|", "the pair of"))} {inner}'
+            return f'{wording.pick(BOTH)} {inner}'
         number = NUMBERS[program.count]
-        return f'{voice.pick((f"all {number}", f"the {number}", f"all {number} of the"))} {inner}'
+        return f'{wording.pick_from((f"all {number}", f"the {number}", f"all {number} of the"))} {inner}'
     if plural and not isinstance(program, p.Extreme):
-        word = voice.pick(('all', 'all the', 'the', 'all of the', '|', 'the whole lot of'))
-        return f'{word} {noun_phrase(program, True, voice)}'
-    return f'the {noun_phrase(program, plural, voice)}'
+        return f'{wording.pick(ALL)} {noun_phrase(program, True, wording)}'
+    return f'the {noun_phrase(program, plural, wording)}'
 
 
-def _exception(program, plural, voice):
-    """ "All mugs but the red one", "every mug except the red one", "the mugs that are not red"."""
+def _exception(program: p.Except, plural: bool, wording: Wording) -> str:
+    """Return, e.g., "all mugs but the red one", "every mug except the red one", "the mugs that are not red"."""
     of, but = program.of, program.but
-    if isinstance(but, p.Color) and but.of == of and voice.chance(0.3):
-        are = 'are' if plural or is_paired(of) else 'is'
-        return f'the {noun_phrase(of, plural, voice)} that {are} not {but.color}'
-    every = f'every {"pair of " if is_paired(of) else ""}{noun_phrase(of, False, voice)}'
-    phrase = voice.pick((f'all {noun_phrase(of, True, voice)}', every)) if plural and not is_paired(of) else every
-    return f'{phrase} {voice.pick(RELATIONS["but"])} the {_left_out(program, voice)}'
+    if of == p.Noun('object'):
+        phrase = wording.pick_from(('everything', 'all objects', 'all the things'))
+    else:
+        if isinstance(but, p.Color) and but.of == of and wording.chance(0.3):
+            verb = 'are' if plural or is_pair(of) else 'is'
+            return f'the {noun_phrase(of, plural, wording)} that {verb} not {but.color}'
+        phrase = f'every {"pair of " if is_pair(of) else ""}{noun_phrase(of, False, wording)}'
+        if plural and not is_pair(of):
+            phrase = wording.pick_from((f'all {noun_phrase(of, True, wording)}', phrase))
+    return f'{phrase} {wording.pick(RELATIONS["but"])} the {_excluded(program, wording)}'
 
 
-def _purpose(program, plural, voice):
-    """ "Something to drink from", "all the things to drink from"."""
+def _purpose(program: p.Purpose, plural: bool, wording: Wording) -> str:
+    """Return, e.g., "something to drink from" or "all the things to drink from"."""
     words = ('everything', 'all the things', 'all objects') if plural else ('something', 'the thing', 'the object')
-    word = voice.pick(words)
-    return f'{word} {_serving(program.intent, plural and word != "everything", voice)}'
+    word = wording.pick_from(words)
+    return f'{word} {_purpose_phrase(program.intent, plural and word != "everything", wording)}'
 
 
-def _serving(intent, plural, voice):
-    """The words for a purpose, its verb agreeing."""
-    bend = {'s': '', 'is_': 'are'} if plural else {'s': 's', 'is_': 'is'}
-    return voice.pick(INTENTS[intent].phrases).format(**bend)
+def _purpose_phrase(intent: str, plural: bool, wording: Wording) -> str:
+    """Return the words for a purpose with the verb agreeing in number."""
+    forms = {'s': '', 'is_': 'are'} if plural else {'s': 's', 'is_': 'is'}
+    return wording.pick_from(INTENTS[intent].phrases).format(**forms)
 
 
-VERBS = (
-    'pick up', 'grab', 'take', 'get', 'fetch', 'find', 'grasp', 'bring me', 'hand me', 'pass me', 'give me', 'show me',
-    'point at', 'locate', 'select', 'segment', 'highlight', 'mark', '|', 'lift', 'reach for', 'collect',
-)  # fmt: skip
-FRAMES = (
-    '{Verb} {np}.', '{Verb} {np}.', 'Please {verb} {np}.', '{Verb} {np}, please.', 'Can you {verb} {np}?',
-    'Could you {verb} {np}?', 'Could you please {verb} {np}?', 'Would you {verb} {np}, please?',
-    'I want you to {verb} {np}.', 'Now {verb} {np}.', 'I need {np}.', 'I would like {np}, please.',
-    'Where {is} {np}?', 'Can you see {np}?', '{Np}.',
-    '|', 'Would you mind {getting} {np}?', 'I am looking for {np}.', 'Let me have {np}.',
-    'Your task is to {verb} {np}.',
-)  # fmt: skip
-
-
-def sentence(phrase, many, voice):
-    """A whole instruction about `phrase` (with its article), as people speak to a robot; `many`: its verb is plural."""
-    frame, verb = voice.pick(FRAMES), voice.pick(VERBS)
-    return tidy(
-        frame.format(
-            np=phrase,
-            Np=phrase[0].upper() + phrase[1:],
-            verb=verb,
-            Verb=verb[0].upper() + verb[1:],
-            getting=voice.pick(('getting', 'fetching', 'passing me')),
-            **{'is': 'are' if many and not phrase.startswith('every') else 'is'},
-        ),
-        voice,
+def sentence(phrase: str, plural: bool, wording: Wording) -> str:
+    """Return a whole instruction to a robot about `phrase`, which has an article; `plural`: its verb is plural."""
+    frame, verb = wording.pick(FRAMES), wording.pick(VERBS)
+    text = frame.format(
+        np=phrase,
+        Np=phrase[0].upper() + phrase[1:],
+        verb=verb,
+        Verb=verb[0].upper() + verb[1:],
+        getting=wording.pick_from(('getting', 'fetching', 'passing me')),
+        **{'is': 'are' if plural and not phrase.startswith('every') else 'is'},
     )
+    return _as_typed(text, wording)
 
 
-def tidy(text, voice):
-    """As typed or heard: now and then without the final mark or the capital."""
-    if voice.chance(0.25):
+def _as_typed(text: str, wording: Wording) -> str:
+    """Sometimes drop the final mark or the initial capital, as in typed or transcribed text."""
+    if wording.chance(0.25):
         text = text.rstrip('.?')
-    if voice.chance(0.25) and not text.startswith('I '):
+    if wording.chance(0.25) and not text.startswith('I '):
         text = text[0].lower() + text[1:]
     return text
 
 
-def question(intent, voice):
-    """A whole sentence that asks for a purpose."""
-    return tidy(voice.pick((*INTENTS[intent].asked, '|', *INTENTS[intent].unseen)), voice)
+def question(intent: str, wording: Wording) -> str:
+    """Return a whole sentence that asks for a purpose."""
+    wordings = Wordings(INTENTS[intent].questions, INTENTS[intent].unseen_questions)
+    return _as_typed(wording.pick(wordings), wording)
 
 
-def canonical(program, count):
-    """The answer phrase: the program in its canonical wording, for `count` objects."""
-    return noun_phrase(program, count > 1, Voice())
+def canonical(program: Program, count: int) -> str:
+    """Return the answer phrase: the canonical noun phrase of a program that selects `count` objects."""
+    return noun_phrase(program, count > 1, Wording())

@@ -1,183 +1,249 @@
-"""Does a grasp hold? A parallel gripper in MuJoCo closes on an object of the tabletop world and lifts it: `lifts`.
+"""A simulated parallel gripper in MuJoCo that closes on an object of the tabletop world and lifts it: `try_grasp`.
 
-Pure physics, nothing is drawn: the things of a scene are rigid bodies of convex pieces, the table is a plane. The hand
-slides along the direction of approach, its two fingers are coupled and close towards each other, all with bounded
-forces. The same call, the same outcome.
+This is pure physics, nothing is rendered: the objects of a scene are rigid bodies of convex pieces, the table is a
+plane. The hand slides along the approach direction, its two fingers are coupled and close towards each other; all
+forces are bounded. Equal arguments give equal outcomes.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import mujoco as mj
 import numpy as np
-from scipy.spatial.transform import Rotation
 
-from instructsam.core.spatial.grasping import Gripper
-from instructsam.train.tabletop.world.solids import solid
+from instructsam.core.spatial.grasping import Grasp, Gripper
+from instructsam.core.spatial.rotations import matrix_to_quaternion
+from instructsam.train.tabletop.scenes.layout import PlacedObject
+from instructsam.train.tabletop.world.solids import convex_pieces
 
-LIFT_M, LEAST_M = 0.10, 0.05  # how far the hand goes up, and how far the target must
-SETTLE_S, CLOSE_S, HOLD_S = 0.2, 0.6, 0.3
-HAND_M_S, FINGERS_M_S = 0.25, 0.15
-PRESS_N, CARRY_N, CLOSE_N = 20.0, 60.0, 40.0  # of the hand down and up, and of each finger
-FINGER_KG = 1.0  # what the motor has to move, geared
-REACHED_M = 0.004  # from its place, where the hand has come down
-STEEP = 0.7  # of the approach, least share downwards
-STEP_S = 0.002
-# kg/m3 of the pieces, and what nothing weighs more than: solid teapots and bottles would
+LEFT, RIGHT, PALM, TABLE = 'left', 'right', 'palm', 'table'  # names of bodies
+HAND_ACTUATOR, FINGER_ACTUATORS = [0], [1, 2]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Parameters of the simulation.
+
+    Attributes:
+        step_s: Time step.
+        settle_s: Time for the objects to come to rest before the hand moves.
+        close_s: Time for the fingers to close.
+        hold_s: Time to hold the object at the top.
+        arrive_s: Time for the hand to come to rest after each motion.
+        lift_m: Height by which the hand lifts.
+        least_lift_m: Height by which the object must rise.
+        clearance_m: Height of the hand above all objects before the approach.
+        least_approach_m: Least length of the approach.
+        reached_m: Largest distance from the grasp at which the hand has arrived.
+        steepness: Least vertical component of the approach direction.
+        hand_m_s: Speed of the hand.
+        finger_m_s: Speed of each finger.
+        press_n: Largest force of the hand during the approach.
+        carry_n: Largest force of the hand while lifting.
+        close_n: Largest force of each finger.
+        finger_kg: Inertia of a finger's motor, after the gear.
+        most_kg: Upper bound of an object's mass: solid teapots and bottles would be heavier.
+        friction: Sliding, torsional (m) and rolling (m) coefficients of all surfaces. The rolling friction is high
+            because scenes are laid out without physics, and round objects would roll away before they are touched.
+        pad_friction: The same for the pads of the fingers; it applies to everything that they touch.
+    """
+
+    step_s: float = 0.002
+    settle_s: float = 0.2
+    close_s: float = 0.6
+    hold_s: float = 0.3
+    arrive_s: float = 0.1
+    lift_m: float = 0.10
+    least_lift_m: float = 0.05
+    clearance_m: float = 0.01
+    least_approach_m: float = 0.02
+    reached_m: float = 0.004
+    steepness: float = 0.7
+    hand_m_s: float = 0.25
+    finger_m_s: float = 0.15
+    press_n: float = 20.0
+    carry_n: float = 60.0
+    close_n: float = 40.0
+    finger_kg: float = 1.0
+    most_kg: float = 0.6
+    friction: tuple[float, float, float] = (0.5, 0.02, 0.02)
+    pad_friction: tuple[float, float, float] = (0.9, 0.01, 0.0005)
+
+
+PARAMETERS = Trial()
+# Density of the convex pieces by material, kg/m3.
 DENSITY = {
     'ceramic': 2200, 'glass': 2400, 'metal': 2700, 'enamel': 1000, 'plastic': 900, 'wood': 650, 'cardboard': 250,
     'paper': 600, 'rubber': 300, 'foam': 60, 'skin': 900,
 }  # fmt: skip
-MOST_KG = 0.6
-# sliding, turning [m], rolling [m], as MuJoCo has it. Scenes are laid out without physics: what is round would roll
-# away before it is touched, so things do not roll. The pads' own values hold for what they touch.
-FRICTION, PADS = (0.5, 0.02, 0.02), (0.9, 0.01, 0.0005)
-LEFT, RIGHT, PALM, TABLE = 'left', 'right', 'palm', 'table'
 
 
 @dataclass(frozen=True)
-class Lift:
-    """How a grasp went. reason: 'lifted'; or 'not from above', 'hits the table', 'hits a neighbour', 'hits the object'
-    (the hand could not come down), 'nothing between the fingers', 'another object', 'slipped'.
+class GraspOutcome:
+    """The outcome of a grasp.
+
+    Attributes:
+        reason: 'lifted'; or 'not from above', 'hits the table', 'hits a neighbour', 'hits the object' (the hand could
+            not come down), 'nothing between the fingers', 'another object', 'slipped'.
     """
 
     reason: str
 
     @property
-    def success(self):
+    def success(self) -> bool:
+        """Whether the object was lifted and is still held."""
         return self.reason == 'lifted'
 
 
-def lifts(things, target, grasp, gripper=Gripper()):
-    """Whether the gripper, closing at `grasp`, lifts the thing number `target` by 5 cm and still holds it: a Lift.
+def try_grasp(objects: list[PlacedObject], target: int, grasp: Grasp, gripper: Gripper | None = None) -> GraspOutcome:
+    """Simulate whether the gripper lifts an object and still holds it afterwards.
 
-    things: list of layout.Thing, as `scene.staged` gives them; grasp: a grasping.Grasp in the world's frame, z up, the
-    table's top at 0. Raises IndexError: there is no such thing.
+    Args:
+        objects: The objects of a scene, as in `scene.Stage`.
+        target: Index of the object to lift.
+        grasp: The grasp in the world frame: z is up, the table is at z = 0.
+        gripper: Dimensions of the gripper, by default those of `Gripper()`.
+
+    Raises:
+        IndexError: There is no such object.
     """
-    if not 0 <= target < len(things):
-        raise IndexError(f'there is no thing {target}: the scene has {len(things)}')
-    if -grasp.rotation[2, 2] < STEEP:
-        return Lift('not from above')
-    return _Trial(things, target, grasp, gripper).outcome()
+    if not 0 <= target < len(objects):
+        raise IndexError(f'there is no object {target}: the scene has {len(objects)}')
+    if -grasp.rotation[2, 2] < PARAMETERS.steepness:
+        return GraspOutcome('not from above')
+    return _Simulation(objects, target, grasp, gripper or Gripper()).run()
 
 
-class _Trial:
-    """One simulation."""
+class _Simulation:
+    """One trial of one grasp."""
 
-    def __init__(self, things, target, grasp, gripper):
+    def __init__(self, objects: list[PlacedObject], target: int, grasp: Grasp, gripper: Gripper):
         self._target = str(target)
-        top = max(thing.corners[:, 2].max() for thing in things)
-        self._way_m = max(0.02, (top + 0.01 - grasp.position[2]) / -grasp.rotation[2, 2])
-        self._model = _model(things, grasp, gripper, self._way_m)
+        top = max(obj.hull_vertices[:, 2].max() for obj in objects)
+        rise = top + PARAMETERS.clearance_m - grasp.position[2]
+        self._approach_m = max(PARAMETERS.least_approach_m, rise / -grasp.rotation[2, 2])
+        self._model = _compile(objects, grasp, gripper, self._approach_m)
         self._data = mj.MjData(self._model)
         self._data.qpos[[-2, -1]] = max(0.0, gripper.opening_m - grasp.opening_m) / 2
-        self._hand, self._fingers = [0], [1, 2]  # of the actuators
 
-    def outcome(self):
-        self._run(SETTLE_S)
-        before_m = self._height()
-        self._move(self._way_m, PRESS_N)
-        if self._data.joint('hand').qpos[0] < self._way_m - REACHED_M:
-            touched = self._touched(LEFT) | self._touched(RIGHT) | self._touched(PALM)
+    def run(self) -> GraspOutcome:
+        """Let the objects settle, approach, close, lift and hold."""
+        self._step(PARAMETERS.settle_s)
+        height_before_m = self._height()
+        self._move_hand(self._approach_m, PARAMETERS.press_n)
+        if self._data.joint('hand').qpos[0] < self._approach_m - PARAMETERS.reached_m:
+            touched = self._touching(LEFT) | self._touching(RIGHT) | self._touching(PALM)
             if self._target in touched:
-                return Lift('hits the object')
-            return Lift('hits the table' if TABLE in touched else 'hits a neighbour')
-        self._data.ctrl[self._fingers] = FINGERS_M_S
-        self._run(CLOSE_S)
-        held = self._touched(LEFT) & self._touched(RIGHT)
+                return GraspOutcome('hits the object')
+            return GraspOutcome('hits the table' if TABLE in touched else 'hits a neighbour')
+        self._data.ctrl[FINGER_ACTUATORS] = PARAMETERS.finger_m_s
+        self._step(PARAMETERS.close_s)
+        held = self._touching(LEFT) & self._touching(RIGHT)
         if self._target not in held:
-            return Lift('another object' if held - {LEFT, RIGHT, TABLE} else 'nothing between the fingers')
-        self._move(self._way_m - LIFT_M, CARRY_N)
-        self._run(HOLD_S)
-        held = self._touched(LEFT) & self._touched(RIGHT)
-        return Lift('lifted' if self._target in held and self._height() > before_m + LEAST_M else 'slipped')
+            return GraspOutcome('another object' if held - {LEFT, RIGHT, TABLE} else 'nothing between the fingers')
+        self._move_hand(self._approach_m - PARAMETERS.lift_m, PARAMETERS.carry_n)
+        self._step(PARAMETERS.hold_s)
+        held = self._touching(LEFT) & self._touching(RIGHT)
+        is_lifted = self._target in held and self._height() > height_before_m + PARAMETERS.least_lift_m
+        return GraspOutcome('lifted' if is_lifted else 'slipped')
 
-    def _height(self):
+    def _height(self) -> float:
         return self._data.body(self._target).xipos[2]
 
-    def _move(self, goal_m, most_n):
-        """The hand to goal_m along its way, evenly, and a little time for it to come to rest there."""
-        self._model.actuator_forcerange[self._hand] = -most_n, most_n
-        start_m = self._data.ctrl[self._hand][0]
-        steps = max(1, round(abs(goal_m - start_m) / (HAND_M_S * STEP_S)))
-        for place_m in np.linspace(start_m, goal_m, steps + 1)[1:]:
-            self._data.ctrl[self._hand] = place_m
+    def _move_hand(self, goal_m: float, most_n: float) -> None:
+        """Move the hand to `goal_m` along its approach at constant speed and let it come to rest there."""
+        self._model.actuator_forcerange[HAND_ACTUATOR] = -most_n, most_n
+        start_m = self._data.ctrl[HAND_ACTUATOR][0]
+        steps = max(1, round(abs(goal_m - start_m) / (PARAMETERS.hand_m_s * PARAMETERS.step_s)))
+        for position_m in np.linspace(start_m, goal_m, steps + 1)[1:]:
+            self._data.ctrl[HAND_ACTUATOR] = position_m
             mj.mj_step(self._model, self._data)
-        self._run(0.1)
+        self._step(PARAMETERS.arrive_s)
 
-    def _run(self, time_s):
-        mj.mj_step(self._model, self._data, round(time_s / STEP_S))
+    def _step(self, time_s: float) -> None:
+        mj.mj_step(self._model, self._data, round(time_s / PARAMETERS.step_s))
 
-    def _touched(self, name):
-        """Names of the bodies that touch the body `name`."""
-        own, bodies = self._model.body(name).id, self._model.geom_bodyid[self._data.contact.geom]
-        other = np.concatenate([bodies[bodies[:, 0] == own, 1], bodies[bodies[:, 1] == own, 0]])
-        return {self._model.body(body).name if body else TABLE for body in other.tolist()}
+    def _touching(self, name: str) -> set[str]:
+        """Return the names of the bodies in contact with the body `name`."""
+        body_id, bodies = self._model.body(name).id, self._model.geom_bodyid[self._data.contact.geom]
+        others = np.concatenate([bodies[bodies[:, 0] == body_id, 1], bodies[bodies[:, 1] == body_id, 0]])
+        return {self._model.body(other).name if other else TABLE for other in others.tolist()}
 
 
-def _model(things, grasp, gripper, way_m):
-    """The MuJoCo model: bodies are named by their thing's index, the hand's by the constants above."""
+def _compile(objects: list[PlacedObject], grasp: Grasp, gripper: Gripper, approach_m: float) -> Any:
+    """Compile the MuJoCo model; the bodies of objects are named by their indices."""
     spec = mj.MjSpec()
-    spec.option.timestep, spec.option.integrator = STEP_S, mj.mjtIntegrator.mjINT_IMPLICITFAST
+    spec.option.timestep, spec.option.integrator = PARAMETERS.step_s, mj.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.cone, spec.option.impratio = mj.mjtCone.mjCONE_ELLIPTIC, 10
-    spec.default.geom.solref = [2.5 * STEP_S, 1]
-    spec.default.geom.friction, spec.default.geom.condim = FRICTION, 6
+    spec.default.geom.solref = [2.5 * PARAMETERS.step_s, 1]
+    spec.default.geom.friction, spec.default.geom.condim = PARAMETERS.friction, 6
     spec.worldbody.add_geom(type=mj.mjtGeom.mjGEOM_PLANE, size=[3, 3, 0.1])
-    for index, thing in enumerate(things):
-        _add_thing(spec, str(index), thing)
-    _add_hand(spec, grasp, gripper, way_m)
+    for index, obj in enumerate(objects):
+        _add_object(spec, str(index), obj)
+    _add_hand(spec, grasp, gripper, approach_m)
     model = spec.compile()
-    for index in range(len(things)):
+    for index in range(len(objects)):
         body = model.body(str(index)).id
-        share = min(1.0, MOST_KG / model.body_mass[body])
-        model.body_mass[body] *= share
-        model.body_inertia[body] *= share
+        scale = min(1.0, PARAMETERS.most_kg / model.body_mass[body])
+        model.body_mass[body] *= scale
+        model.body_inertia[body] *= scale
     mj.mj_setConst(model, mj.MjData(model))
     return model
 
 
-def _add_thing(spec, name, thing):
-    body = spec.worldbody.add_body(name=name, pos=thing.position, quat=_quaternion(thing.turn))
+def _add_object(spec: Any, name: str, obj: PlacedObject) -> None:
+    body = spec.worldbody.add_body(name=name, pos=obj.position, quat=_quaternion_wxyz(obj.rotation))
     body.add_freejoint()
-    for number, corners in enumerate(solid(thing.shape)):
+    for number, corners in enumerate(convex_pieces(obj.shape)):
         mesh = f'{name}.{number}'
-        scaled = (corners * thing.scale).ravel()
+        scaled = (corners * obj.scale).ravel()
         spec.add_mesh(name=mesh, uservert=scaled, inertia=mj.mjtMeshInertia.mjMESH_INERTIA_CONVEX)
-        body.add_geom(type=mj.mjtGeom.mjGEOM_MESH, meshname=mesh, density=DENSITY[thing.material])
+        body.add_geom(type=mj.mjtGeom.mjGEOM_MESH, meshname=mesh, density=DENSITY[obj.material])
 
 
-def _add_hand(spec, grasp, gripper, way_m):
-    """The hand before its way down. Its frame is the grasp's: x from finger to finger, z ahead, fingertips at 0."""
-    start = grasp.position - way_m * grasp.rotation[:, 2]
-    palm = spec.worldbody.add_body(name=PALM, pos=start, quat=_quaternion(grasp.rotation), gravcomp=1)
+def _add_hand(spec: Any, grasp: Grasp, gripper: Gripper, approach_m: float) -> None:
+    """Add the hand at the start of its approach.
+
+    Its frame is that of the grasp: x from finger to finger, z ahead, the fingertips at z = 0.
+    """
+    start = grasp.position - approach_m * grasp.rotation[:, 2]
+    palm = spec.worldbody.add_body(name=PALM, pos=start, quat=_quaternion_wxyz(grasp.rotation), gravcomp=1)
     slide, box = mj.mjtJoint.mjJNT_SLIDE, mj.mjtGeom.mjGEOM_BOX
     palm.add_joint(name='hand', type=slide, axis=[0, 0, 1])
     half = np.array([gripper.opening_m / 2 + gripper.thickness_m, gripper.palm_m / 2, 0.01])
     palm.add_geom(type=box, size=half, pos=[0, 0, -gripper.length_m - half[2]], mass=0.5)
     for name, side in ((LEFT, -1), (RIGHT, 1)):
-        place = [side * (gripper.opening_m + gripper.thickness_m) / 2, 0, -gripper.length_m / 2]
-        finger = palm.add_body(name=name, pos=place, gravcomp=1)
+        center = [side * (gripper.opening_m + gripper.thickness_m) / 2, 0, -gripper.length_m / 2]
+        finger = palm.add_body(name=name, pos=center, gravcomp=1)
         finger.add_joint(
             name=name,
             type=slide,
             axis=[-side, 0, 0],
             limited=True,
             range=[0, gripper.opening_m / 2],
-            armature=FINGER_KG,
+            armature=PARAMETERS.finger_kg,
         )
         size = [gripper.thickness_m / 2, gripper.finger_m / 2, gripper.length_m / 2]
-        finger.add_geom(type=box, size=size, mass=0.1, friction=PADS, priority=1)
-    same = spec.add_equality(
-        type=mj.mjtEq.mjEQ_JOINT, objtype=mj.mjtObj.mjOBJ_JOINT, name1=LEFT, name2=RIGHT, solref=[2.5 * STEP_S, 1]
+        finger.add_geom(type=box, size=size, mass=0.1, friction=PARAMETERS.pad_friction, priority=1)
+    coupling = spec.add_equality(
+        type=mj.mjtEq.mjEQ_JOINT,
+        objtype=mj.mjtObj.mjOBJ_JOINT,
+        name1=LEFT,
+        name2=RIGHT,
+        solref=[2.5 * PARAMETERS.step_s, 1],
     )
-    same.data = np.eye(1, len(same.data), 1)[0]  # of a polynomial: the one is 1 x the other
-    joint = {'trntype': mj.mjtTrn.mjTRN_JOINT}
-    spec.add_actuator(name='hand', target='hand', forcerange=[-PRESS_N, PRESS_N], **joint).set_to_position(
-        kp=6000, kv=150
-    )
+    coupling.data = np.eye(1, len(coupling.data), 1)[
+        0
+    ]  # coefficients of a polynomial: both joints have equal positions
+    _add_actuator(spec, 'hand', PARAMETERS.press_n).set_to_position(kp=6000, kv=150)
     for name in (LEFT, RIGHT):
-        spec.add_actuator(name=name, target=name, forcerange=[-CLOSE_N, CLOSE_N], **joint).set_to_velocity(kv=300)
+        _add_actuator(spec, name, PARAMETERS.close_n).set_to_velocity(kv=300)
 
 
-def _quaternion(rotation):
-    """[w, x, y, z] of [3, 3]."""
-    return Rotation.from_matrix(rotation).as_quat()[[3, 0, 1, 2]]
+def _add_actuator(spec: Any, joint: str, most_n: float) -> Any:
+    return spec.add_actuator(name=joint, target=joint, forcerange=[-most_n, most_n], trntype=mj.mjtTrn.mjTRN_JOINT)
+
+
+def _quaternion_wxyz(rotation: np.ndarray) -> np.ndarray:
+    """Return the quaternion of a rotation matrix in MuJoCo's order (w, x, y, z)."""
+    return matrix_to_quaternion(rotation)[[3, 0, 1, 2]]

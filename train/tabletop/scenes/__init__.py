@@ -1,1 +1,1 @@
-"""Scenes of the tabletop world: layout, room, camera, rendering and sensor model."""
+"""Scenes of the tabletop world: layout, motion, room, rendering and camera model."""

@@ -1,82 +1,130 @@
-"""A scene in motion: the camera sways about what it looks at, things slide along the table, smoothly and by seed."""
+"""A scene in motion: the camera sways about its target and objects slide along the table, smoothly and by seed."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from instructsam.train.tabletop.scenes.layout import apart
+from instructsam.train.tabletop.scenes.layout import PlacedObject, are_apart
+from instructsam.train.tabletop.scenes.render import Camera
+from instructsam.train.tabletop.scenes.room import Room, Table
 
-SWAY = np.radians(8)  # of the camera, to either side
-ROUND_S = 4.0  # from a place back to it
-SLIDE_M = (0.04, 0.10)  # of a thing, to either side
-SLIDE_ROUND_S = (5.0, 9.0)
-MOVERS = 3  # things that move at most
-GAP_M = 0.01  # between what moves and what stands
-INSTANTS = 24  # of a round, at which that is looked at
+SWAY = np.radians(8)  # largest angle of the camera to either side
+SWAY_PERIOD_S = 4.0
+SLIDE_M = (0.04, 0.10)  # range of the amplitude of an object's slide, to either side
+SLIDE_PERIOD_S = (5.0, 9.0)
+MAX_MOVERS = 3  # largest number of objects on the table that move
+GAP_M = 0.01  # least distance between a moving object and any other
+STEPS = 24  # instants of a period at which collisions are checked
 
 
-def swayed(camera, time_s):
-    """The camera at `time_s`, turned about the vertical through what it looks at."""
+@dataclass(frozen=True, eq=False)
+class Slide:
+    """A sinusoidal motion along `direction` [3]."""
+
+    direction: np.ndarray
+    amplitude_m: float
+    period_s: float
+
+    def offset(self, time_s: float) -> np.ndarray:
+        """Return the displacement [3] m at `time_s`."""
+        return self.direction * self.amplitude_m * np.sin(2 * np.pi * time_s / self.period_s)
+
+    def footprints(self, footprints: list[np.ndarray]) -> list[list[np.ndarray]]:
+        """Return the footprints [N, 2] of a group that slides, at each of `STEPS` instants of a period."""
+        times_s = np.arange(STEPS) / STEPS * self.period_s
+        return [[footprint + self.offset(time_s)[:2] for footprint in footprints] for time_s in times_s]
+
+
+def swayed(camera: Camera, time_s: float) -> Camera:
+    """Return the camera at `time_s`, rotated about the vertical line through the point of the table that it faces."""
     pivot = camera.on_table(((camera.width - 1) / 2, (camera.height - 1) / 2))
-    turn = Rotation.from_euler('z', SWAY * np.sin(2 * np.pi * time_s / ROUND_S)).as_matrix()
-    return replace(camera, position=pivot + turn @ (camera.position - pivot), rotation=turn @ camera.rotation)
+    if pivot is None:
+        raise ValueError('the camera does not face the table')
+    angle = SWAY * np.sin(2 * np.pi * time_s / SWAY_PERIOD_S)
+    matrix = Rotation.from_euler('z', angle).as_matrix()
+    return replace(camera, position=pivot + matrix @ (camera.position - pivot), rotation=matrix @ camera.rotation)
 
 
 class Motion:
-    """What moves in a scene, chosen by `seed`; at time 0 all is where it was staged.
+    """The motion of a scene, chosen by a seed; at time 0 everything is where it was staged."""
 
-    things, room, camera: as `scene.staged` gives them. objects: whether things move, too: those that stand on the table
-    and have room for it, with all that they carry.
-    """
+    def __init__(
+        self,
+        seed: int,
+        objects: list[PlacedObject],
+        room: Room,
+        camera: Camera,
+        *,
+        slide: bool = True,
+        sway: bool = True,
+    ):
+        """Choose the objects that move.
 
-    def __init__(self, seed, things, room, camera, objects=True, sway=True):
-        self._things, self._camera, self._sway = things, camera, sway
-        self._slides = self._choose(np.random.default_rng((seed, 77)), room.table) if objects else {}
+        Args:
+            seed: Seed of the motion.
+            objects: As in `scene.Stage`, like `room` and `camera`.
+            room: Provides the table.
+            camera: The camera at time 0.
+            slide: Move some of the objects that stand on the table and have space, with everything that they carry.
+            sway: Move the camera.
+        """
+        self._objects, self._camera, self._sway = objects, camera, sway
+        self._slides = self._choose(np.random.default_rng((seed, 77)), room.table) if slide else {}
 
-    def at(self, time_s):
-        """(things, camera) at `time_s`."""
-        offsets = {index: self._offset(slide, time_s) for index, slide in self._slides.items()}
-        things = [
-            replace(thing, position=thing.position + offsets[root]) if (root := self._root(index)) in offsets else thing
-            for index, thing in enumerate(self._things)
+    def at(self, time_s: float) -> tuple[list[PlacedObject], Camera]:
+        """Return the objects and the camera at `time_s`."""
+        offsets = {index: slide.offset(time_s) for index, slide in self._slides.items()}
+        objects = [
+            replace(obj, position=obj.position + offsets[root]) if (root := self._root(index)) in offsets else obj
+            for index, obj in enumerate(self._objects)
         ]
-        return things, swayed(self._camera, time_s) if self._sway else self._camera
+        return objects, swayed(self._camera, time_s) if self._sway else self._camera
 
-    def _root(self, index):
-        """The thing on the table that carries this one, or itself."""
-        while self._things[index].parent >= 0:
-            index = self._things[index].parent
+    def _root(self, index: int) -> int:
+        """Return the index of the object on the table that carries this one, or `index` itself."""
+        while self._objects[index].parent >= 0:
+            index = self._objects[index].parent
         return index
 
-    @staticmethod
-    def _offset(slide, time_s):
-        direction, reach_m, round_s = slide
-        return direction * reach_m * np.sin(2 * np.pi * time_s / round_s)
-
-    def _choose(self, rng, table):
-        """{index: (direction [3], reach m, round s)}."""
-        slides = {}
-        standing = [index for index, thing in enumerate(self._things) if thing.parent < 0]
-        hulls = {root: [t.footprint for i, t in enumerate(self._things) if self._root(i) == root] for root in standing}
-        for index in rng.permutation(standing).tolist():
+    def _choose(self, rng: np.random.Generator, table: Table) -> dict[int, Slide]:
+        """Draw the slides by the indices of their objects."""
+        slides: dict[int, Slide] = {}
+        roots = [index for index, obj in enumerate(self._objects) if obj.parent < 0]
+        groups = {
+            root: [obj.footprint for i, obj in enumerate(self._objects) if self._root(i) == root] for root in roots
+        }
+        for index in rng.permutation(roots).tolist():
             angle = rng.uniform(0, 2 * np.pi)
-            slide = np.array([np.cos(angle), np.sin(angle), 0]), rng.uniform(*SLIDE_M), rng.uniform(*SLIDE_ROUND_S)
-            if len(slides) < MOVERS and self._is_free(index, slide, slides, hulls, table):
+            direction = np.array([np.cos(angle), np.sin(angle), 0])
+            slide = Slide(direction, rng.uniform(*SLIDE_M), rng.uniform(*SLIDE_PERIOD_S))
+            if len(slides) < MAX_MOVERS and _is_free(index, slide, slides, groups, table):
                 slides[index] = slide
         return slides
 
-    def _is_free(self, index, slide, slides, hulls, table):
-        """Whether it touches nothing on its way, wherever the other movers are on theirs."""
-        ways = {other: self._way(slides[other], hulls[other]) for other in slides}
-        standing = [hull for other in hulls if other != index and other not in slides for hull in hulls[other]]
-        moving = [hull for way in ways.values() for hulls_then in way for hull in hulls_then]
-        for hulls_then in self._way(slide, hulls[index]):
-            for hull in hulls_then:
-                if not table.contains(hull) or not all(apart(hull, other, GAP_M) for other in standing + moving):
-                    return False
-        return True
 
-    def _way(self, slide, hulls):
-        times_s = np.arange(INSTANTS) / INSTANTS * slide[2]
-        return [[hull + self._offset(slide, time_s)[:2] for hull in hulls] for time_s in times_s]
+def _is_free(
+    index: int, slide: Slide, slides: dict[int, Slide], groups: dict[int, list[np.ndarray]], table: Table
+) -> bool:
+    """Return whether a sliding group stays on the table and touches nothing, wherever the other movers are.
+
+    Args:
+        index: The object on the table whose group slides.
+        slide: Its motion.
+        slides: Motions of the other movers.
+        groups: Footprints of each object on the table and of everything that it carries.
+        table: The table.
+    """
+    obstacles = [
+        footprint
+        for other, footprints in groups.items()
+        if other != index and other not in slides
+        for footprint in footprints
+    ]
+    for other, motion in slides.items():
+        obstacles += [footprint for step in motion.footprints(groups[other]) for footprint in step]
+    return all(
+        table.contains(footprint) and all(are_apart(footprint, obstacle, GAP_M) for obstacle in obstacles)
+        for step in slide.footprints(groups[index])
+        for footprint in step
+    )

@@ -1,64 +1,85 @@
-"""Pictures of a list of geoms: colour, depth and instance ids, drawn by MuJoCo's OpenGL renderer off screen.
+"""Colour, depth and instance ids of a list of geoms, rendered off screen by MuJoCo's OpenGL renderer.
 
-MuJoCo serves as a store of meshes and textures, compiled once; what is drawn, where, how large and in which colour
-is written into its abstract scene for every picture, so that nothing is recompiled and nothing is simulated.
+MuJoCo stores the meshes and textures, compiled once. The geoms, lights and camera of an image are written into its
+abstract scene, so that nothing is recompiled and no physics is simulated.
 """
 
 import atexit
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
+from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
-NEAR_M, FAR_M = 0.08, 12.0
-SHADOW_HALF_WIDTH_M, SHADOW_PX = 0.9, 640
-FINER = 1.5  # pictures are drawn larger and shrunk: smoother than four samples a pixel, at half the time
-# Surfaces shade themselves in stripes unless what casts the shadow lies a little behind what receives it, and
-# MuJoCo's own offset is too small for that: unseen copies of the objects, moved away from the light, cast for them.
+from instructsam.train.tabletop.world.meshes import Mesh
+
+NEAR_M, FAR_M = 0.08, 12.0  # distances of the clipping planes
+SHADOW_HALF_WIDTH_M = 0.9  # half the side of the square around the origin that the shadow maps cover
+SHADOW_PX = 640  # side of the shadow maps
+# Colour images are rendered larger by this factor and downsampled, which is smoother than four samples per pixel and
+# takes half the time.
+SUPERSAMPLING = 1.5
+# Surfaces shadow themselves in stripes (shadow acne) unless the caster lies a little behind the receiver, and MuJoCo's
+# offset is too small for that: invisible copies of the objects, moved away from the light, cast the shadows.
 SHADOW_BIAS_M = 0.006
-GLASS_GLOW = 0.35  # transparent geoms receive no light that casts shadows; this stands in for it
+GLASS_EMISSION = 0.35  # replaces the light from shadow-casting lights, which transparent geoms do not receive
 MAX_GEOMS = 400
-IDENTITY = np.eye(3)
+MAX_LIGHTS = 8  # limit of OpenGL's fixed pipeline
 
 
 @dataclass(frozen=True, eq=False)
 class Geom:
-    """One painted mesh: vertices are mapped by `matrix` [3, 3] (rotation and scale) and moved by `position` [3] m.
+    """One painted mesh; a vertex v is drawn at `matrix @ v + position`.
 
-    color: RGBA from 0 to 1; texture: name or ''; owner: -1 for the surroundings, else the index of an object; casts:
-    whether it throws shadows.
+    Attributes:
+        mesh: Name of the mesh.
+        position: [3] m.
+        matrix: [3, 3], rotation and scale.
+        color: RGBA, 0 to 1.
+        texture: Name of the texture, or ''.
+        specular: Specular reflectance, 0 to 1.
+        shininess: 0 to 1.
+        owner: Index of the object that it is a part of, or -1 for the surroundings.
+        casts_shadow: Whether it casts a shadow.
     """
 
     mesh: str
     position: np.ndarray
     matrix: np.ndarray
-    color: tuple
+    color: tuple[float, ...]
     texture: str = ''
     specular: float = 0.0
     shininess: float = 0.1
     owner: int = -1
-    casts: bool = False
+    casts_shadow: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Light:
-    """A distant light shining along `direction` [3]; colours [3] from 0 to 1."""
+    """A directional light that shines along `direction` [3]; the colours are RGB [3] from 0 to 1."""
 
     direction: np.ndarray
     diffuse: np.ndarray
     specular: np.ndarray
     ambient: np.ndarray
-    shadow: bool = False
+    casts_shadow: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """A pinhole: focal length in px, square pixels, centre of the image (width - 1) / 2, (height - 1) / 2.
+    """A pinhole camera with square pixels and its principal point in the middle of the image.
 
-    rotation [3, 3] has the camera's axes (right, down, forward: the optical frame) as columns in world coordinates;
-    position [3] m.
+    Attributes:
+        width: px.
+        height: px.
+        focal_px: Focal length.
+        position: [3] m in the world.
+        rotation: [3, 3], the axes of the optical frame (right, down, forward) in the world as columns.
     """
 
     width: int
@@ -68,47 +89,65 @@ class Camera:
     rotation: np.ndarray
 
     @property
-    def intrinsics(self):
-        """K [3, 3] for pixel centres at integer coordinates."""
+    def intrinsics(self) -> np.ndarray:
+        """Camera matrix K [3, 3] for pixel centres at integer coordinates."""
         return np.array(
             [[self.focal_px, 0, (self.width - 1) / 2], [0, self.focal_px, (self.height - 1) / 2], [0, 0, 1.0]]
         )
 
-    def to_camera(self, points):
-        """World points [N, 3] in the optical frame, [N, 3] m."""
+    def to_camera(self, points: ArrayLike) -> np.ndarray:
+        """Transform points [N, 3] m from the world into the optical frame, [N, 3] m."""
         return (np.asarray(points) - self.position) @ self.rotation
 
-    def project(self, points):
-        """World points [N, 3] to pixels [N, 2] (x, y)."""
+    def project(self, points: ArrayLike) -> np.ndarray:
+        """Project points [N, 3] m in the world to pixels [N, 2] (x, y)."""
         local = self.to_camera(points)
-        return local[:, :2] / local[:, 2:] * self.focal_px + ((self.width - 1) / 2, (self.height - 1) / 2)
+        return local[:, :2] / local[:, 2:] * self.focal_px + np.array(((self.width - 1) / 2, (self.height - 1) / 2))
 
-    def on_table(self, pixel):
-        """Where the ray through `pixel` (x, y) meets z = 0, [3] m, or None above the horizon."""
+    def on_table(self, pixel: Sequence[float] | np.ndarray) -> np.ndarray | None:
+        """Return the point [3] m where the ray through `pixel` (x, y) meets z = 0, or None above the horizon."""
         ray = self.rotation @ np.linalg.solve(self.intrinsics, (*pixel, 1.0))
         if ray[2] > -1e-3:
             return None
         return self.position - ray * (self.position[2] / ray[2])
 
-    def scaled(self, factor):
-        """The same view in `factor` times as many pixels each way."""
+    def scaled(self, factor: float) -> 'Camera':
+        """Return a camera with the same view and `factor` times the width and height."""
         width, height = round(self.width * factor), round(self.height * factor)
         return Camera(width, height, self.focal_px * width / self.width, self.position, self.rotation)
 
-    def padded(self, pixels):
-        """The same camera with `pixels` more on every side."""
+    def padded(self, pixels: int) -> 'Camera':
+        """Return a camera that sees `pixels` more on every side."""
         return Camera(self.width + 2 * pixels, self.height + 2 * pixels, self.focal_px, self.position, self.rotation)
 
 
+@dataclass(frozen=True, eq=False)
+class _StoredMesh:
+    """A mesh of the model: MuJoCo moves its centre of mass to the origin, `rotation` and `offset` undo that."""
+
+    index: int
+    rotation: np.ndarray
+    offset: np.ndarray
+
+
 class Renderer:
-    """Draws with the given meshes and textures; one OpenGL context, made for at most `width` x `height` px.
+    """Off-screen renderer with one OpenGL context."""
 
-    meshes: name -> Mesh; textures: name -> [N, N, 3] uint8, replaceable later by arrays of the same size.
-    """
+    def __init__(self, meshes: Mapping[str, Mesh], textures: Mapping[str, np.ndarray], width: int, height: int):
+        """Compile the meshes and textures and open the context.
 
-    def __init__(self, meshes, textures, width, height):
+        Args:
+            meshes: The meshes by name.
+            textures: [N, N, 3] uint8 by name; `set_texture` replaces them by others of the same size.
+            width: Largest width of an image, px.
+            height: Largest height of an image, px.
+
+        Raises:
+            ImportError: MuJoCo is not installed.
+            RuntimeError: OpenGL does not work.
+        """
         try:
-            import mujoco  # here, for everything but drawing works without it
+            import mujoco  # noqa: PLC0415  # everything except rendering works without MuJoCo
         except ImportError as error:
             raise ImportError('drawing the tabletop world needs MuJoCo: pip install "mujoco>=3.5"') from error
 
@@ -117,102 +156,113 @@ class Renderer:
         self._context, self._gl = _open_context(mujoco, self._model, width, height)
         self._size = (width, height)
         self._scene = mujoco.MjvScene(self._model, maxgeom=MAX_GEOMS)
-        self._meshes = {name: self._stored(index) for index, name in enumerate(meshes)}
+        self._meshes = {name: self._stored_mesh(index) for index, name in enumerate(meshes)}
         self._textures = {name: index for index, name in enumerate(textures)}
-        atexit.register(self.close)  # OSMesa complains when its context outlives the interpreter's modules
+        atexit.register(self.close)  # OSMesa prints errors if its context outlives the interpreter's modules
 
-    def _stored(self, index):
-        """MuJoCo moves a mesh to its centre of mass: (index, rotation, offset) to undo it."""
-        turn = np.zeros(9)
-        self._mj.mju_quat2Mat(turn, self._model.mesh_quat[index])
-        return index, turn.reshape(3, 3), self._model.mesh_pos[index].copy()
+    def _stored_mesh(self, index: int) -> _StoredMesh:
+        matrix = np.zeros(9)
+        self._mj.mju_quat2Mat(matrix, self._model.mesh_quat[index])
+        return _StoredMesh(index, matrix.reshape(3, 3), self._model.mesh_pos[index].copy())
 
-    def close(self):
+    def close(self) -> None:
         """Free the OpenGL context; the renderer cannot be used afterwards."""
         if self._context is not None and os.getpid() == self._process:
             self._context.free()
             self._gl.free()
             self._context = self._gl = None
 
-    def set_texture(self, name, image):
+    def set_texture(self, name: str, image: np.ndarray) -> None:
         """Replace a texture by `image` [N, N, 3] uint8 of the same size."""
         index = self._textures[name]
         start = self._model.tex_adr[index]
         shape = (self._model.tex_height[index], self._model.tex_width[index], self._model.tex_nchannel[index])
         if image.shape != shape:
-            raise ValueError(f'texture {name!r} is {shape}, got an image {image.shape}')
+            raise ValueError(f'texture {name!r} has shape {shape}, got an image of shape {image.shape}')
         self._model.tex_data[start : start + image.size] = image.ravel()
         self._gl.make_current()
         self._mj.mjr_uploadTexture(self._model, self._context, index)
 
-    def color(self, geoms, lights, camera):
-        """A picture, [H, W, 3] uint8. OpenGL has eight lights; shadows fall from opaque objects on everything."""
-        if len(lights) > 8:
-            raise ValueError(f'OpenGL has 8 lights, got {len(lights)}')
-        sun = np.sum([light.direction for light in lights if light.shadow], axis=0)
+    def color(self, geoms: Sequence[Geom], lights: Sequence[Light], camera: Camera) -> np.ndarray:
+        """Render a colour image [H, W, 3] uint8; geoms with `casts_shadow` cast shadows on everything."""
+        if len(lights) > MAX_LIGHTS:
+            raise ValueError(f'OpenGL has {MAX_LIGHTS} lights, got {len(lights)}')
+        sun = np.sum([light.direction for light in lights if light.casts_shadow], axis=0)
         away = SHADOW_BIAS_M * sun / max(np.linalg.norm(sun), 1e-9)
         casters = [
-            replace(geom, position=geom.position + away, color=(0, 0, 0, 0), texture='') for geom in geoms if geom.casts
+            replace(geom, position=geom.position + away, color=(0, 0, 0, 0), texture='')
+            for geom in geoms
+            if geom.casts_shadow
         ]
-        fine = camera.scaled(FINER)
-        self._fill([*geoms, *casters], fine)
-        for light, target in zip(lights, self._scene.lights):
+        larger = camera.scaled(SUPERSAMPLING)
+        self._fill([*geoms, *casters], larger)
+        for light, target in zip(lights, self._scene.lights, strict=False):  # the scene has more lights than are used
             self._set_light(light, target)
         self._scene.nlight = len(lights)
-        self._flags(color=True)
-        return cv2.resize(self._draw(fine)[0], (camera.width, camera.height), interpolation=cv2.INTER_AREA)
+        self._set_flags('SHADOW')
+        rgb, _ = self._draw(larger)
+        return cv2.resize(rgb, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
 
-    def ids(self, geoms, camera):
-        """Which object is seen where, [H, W] int16, -1 for none, and depth along the optical axis, [H, W] float32 m."""
-        rgb, depth = self._draw_ids(geoms, camera, depth=True)
+    def ids(self, geoms: Sequence[Geom], camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+        """Render instance ids and depth.
+
+        Returns:
+            The owner of the visible geom, [H, W] int16, -1 where there is no object, and the depth along the optical
+            axis, [H, W] float32 m.
+        """
+        rgb, z = self._draw_ids(geoms, camera)
         near, far = np.float64(NEAR_M), np.float64(FAR_M)
-        return _owners(rgb), (near * far / (near + depth * (far - near))).astype(np.float32)
+        return _owners(rgb), (near * far / (near + z * (far - near))).astype(np.float32)
 
-    def owners(self, geoms, camera):
-        """The first half of what `ids` returns."""
+    def owners(self, geoms: Sequence[Geom], camera: Camera) -> np.ndarray:
+        """Render the instance ids only, [H, W] int16."""
         return _owners(self._draw_ids(geoms, camera)[0])
 
-    def _draw_ids(self, geoms, camera, depth=False):
+    def _draw_ids(self, geoms: Sequence[Geom], camera: Camera) -> tuple[np.ndarray, np.ndarray]:
         self._fill(geoms, camera)
         self._scene.nlight = 0
-        self._flags(color=False)
-        return self._draw(camera, depth)
+        self._set_flags('SEGMENT', 'IDCOLOR')
+        return self._draw(camera)
 
-    def _draw(self, camera, depth=False):
+    def _draw(self, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+        """Render the filled scene: RGB [H, W, 3] uint8 and the depth buffer [H, W] float32 (0 at the far plane)."""
         rect = self._mj.MjrRect(0, 0, camera.width, camera.height)
         rgb = np.empty((camera.height, camera.width, 3), np.uint8)
-        distance = np.empty((camera.height, camera.width), np.float32) if depth else None
+        z = np.empty((camera.height, camera.width), np.float32)
         self._gl.make_current()
         self._mj.mjr_render(rect, self._scene, self._context)
-        self._mj.mjr_readPixels(rgb, distance, rect, self._context)
-        return rgb[::-1], None if distance is None else distance[::-1]  # OpenGL's first row is the lowest
+        self._mj.mjr_readPixels(rgb, z, rect, self._context)
+        return rgb[::-1], z[::-1]  # OpenGL's first row is the lowest
 
-    def _flags(self, color):
-        flag = self._mj.mjtRndFlag
+    def _set_flags(self, *names: str) -> None:
+        """Set the rendering flags `names` and clear all others."""
         for name in ('SHADOW', 'REFLECTION', 'SKYBOX', 'FOG', 'HAZE', 'SEGMENT', 'IDCOLOR'):
-            self._scene.flags[getattr(flag, f'mjRND_{name}')] = (
-                (name == 'SHADOW') if color else name in ('SEGMENT', 'IDCOLOR')
-            )
+            self._scene.flags[getattr(self._mj.mjtRndFlag, f'mjRND_{name}')] = name in names
 
-    def _fill(self, geoms, camera):
+    def _fill(self, geoms: Sequence[Geom], camera: Camera) -> None:
+        """Write the geoms and the camera into MuJoCo's abstract scene."""
         if camera.width > self._size[0] or camera.height > self._size[1]:
-            raise ValueError(f'the renderer was made for {self._size}, the camera has {camera.width} x {camera.height}')
+            raise ValueError(
+                f'the renderer was made for {self._size[0]} x {self._size[1]} px, '
+                f'the camera has {camera.width} x {camera.height}'
+            )
         mj, scene = self._mj, self._scene
-        for geom, target in zip(geoms, scene.geoms):
-            index, turn, offset = self._meshes[geom.mesh]
-            position = geom.matrix @ offset + geom.position
+        for geom, target in zip(geoms, scene.geoms, strict=False):  # the scene has more geoms than are used
+            mesh = self._meshes[geom.mesh]
+            position = geom.matrix @ mesh.offset + geom.position
+            matrix = (geom.matrix @ mesh.rotation).ravel()
             color = np.asarray(geom.color, np.float32)
-            mj.mjv_initGeom(target, mj.mjtGeom.mjGEOM_MESH, np.zeros(3), position, (geom.matrix @ turn).ravel(), color)
-            target.dataid = 2 * index  # the odd ones are convex hulls
+            mj.mjv_initGeom(target, mj.mjtGeom.mjGEOM_MESH, np.zeros(3), position, matrix, color)
+            target.dataid = 2 * mesh.index  # odd indices are convex hulls
             target.objtype, target.objid, target.segid = mj.mjtObj.mjOBJ_GEOM, geom.owner, geom.owner + 1
-            unseen = color[3] == 0  # a caster; MuJoCo lets everything but decoration cast shadows
-            target.category = mj.mjtCatBit.mjCAT_DYNAMIC if unseen else mj.mjtCatBit.mjCAT_DECOR
+            is_caster = color[3] == 0  # MuJoCo lets everything but decoration cast shadows
+            target.category = mj.mjtCatBit.mjCAT_DYNAMIC if is_caster else mj.mjtCatBit.mjCAT_DECOR
             target.specular, target.shininess = geom.specular, geom.shininess
             target.matid = self._textures.get(geom.texture, -1)
             if hasattr(target, 'texid'):  # MuJoCo 4
                 target.texid = target.matid
             target.texcoord = 1
-            target.emission = GLASS_GLOW if 0 < color[3] < 1 else 0.0
+            target.emission = GLASS_EMISSION if 0 < color[3] < 1 else 0.0
         scene.ngeom = len(geoms)
         for eye in scene.camera:
             eye.pos, eye.forward, eye.up = camera.position, camera.rotation[:, 2], -camera.rotation[:, 1]
@@ -222,22 +272,24 @@ class Renderer:
             eye.frustum_width = NEAR_M * camera.width / 2 / camera.focal_px
             eye.orthographic = 0
 
-    def _set_light(self, light, target):
+    def _set_light(self, light: Light, target: Any) -> None:
         target.type = self._mj.mjtLightType.mjLIGHT_DIRECTIONAL
         direction = np.asarray(light.direction) / np.linalg.norm(light.direction)
         target.dir, target.pos = direction, -direction * 2.5
         target.diffuse, target.specular, target.ambient = light.diffuse, light.specular, light.ambient
         target.attenuation, target.cutoff, target.exponent = (1, 0, 0), 90, 0
-        target.castshadow, target.headlight = light.shadow, 0
+        target.castshadow, target.headlight = light.casts_shadow, 0
 
 
-def _owners(rgb):
-    """Object indices [H, W] int16 of a picture drawn with the flag IDCOLOR; -1: none."""
+def _owners(rgb: np.ndarray) -> np.ndarray:
+    """Decode an image rendered with the flag IDCOLOR: object indices [H, W] int16, -1 where there is none."""
     return rgb[..., 0].astype(np.int16) - 2
 
 
-def _compile(mj, meshes, textures, width, height):
-    """The model that holds the meshes and textures; material i shows texture i."""
+def _compile(
+    mj: ModuleType, meshes: Mapping[str, Mesh], textures: Mapping[str, np.ndarray], width: int, height: int
+) -> Any:
+    """Compile a model that holds the meshes and textures; material i shows texture i."""
     spec = mj.MjSpec()
     spec.visual.global_.offwidth, spec.visual.global_.offheight = width, height
     spec.visual.quality.offsamples, spec.visual.quality.shadowsize = 0, SHADOW_PX
@@ -262,7 +314,8 @@ def _compile(mj, meshes, textures, width, height):
     return spec.compile()
 
 
-def _open_context(mj, model, width, height):
+def _open_context(mj: ModuleType, model: Any, width: int, height: int) -> tuple[Any, Any]:
+    """Open an off-screen OpenGL context; return MuJoCo's rendering context and the OpenGL context."""
     backend = os.environ.get('MUJOCO_GL', 'osmesa').lower()
     if backend not in ('osmesa', 'egl'):
         raise RuntimeError(
@@ -270,7 +323,7 @@ def _open_context(mj, model, width, height):
         )
     try:
         gl = import_module(f'mujoco.{backend}').GLContext(width, height)
-    except (ImportError, AttributeError, OSError) as error:  # what PyOpenGL raises where it finds no library
+    except (ImportError, AttributeError, OSError) as error:  # PyOpenGL raises any of them if the library is missing
         raise RuntimeError(
             f'no OpenGL through {backend}: install libosmesa6 and libgl1-mesa-dri, or set MUJOCO_GL=egl'
         ) from error

@@ -1,63 +1,78 @@
-"""Everything around the objects: the table, floor, walls and furniture, the lights, and where the camera stands.
+"""The surroundings of the objects: table, floor, walls, furniture, lights, and the pose of the camera.
 
-World frame: the origin is the middle of the table top, z up; the robot's camera looks roughly along +y.
+World frame: the origin is the middle of the table top, z is up; the robot's camera looks roughly along +y.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from instructsam.train.tabletop.scenes.render import Camera, Geom, Light
 from instructsam.train.tabletop.world import textures
-from instructsam.train.tabletop.world.meshes import box, lathe, rotation, sheet
+from instructsam.train.tabletop.world.meshes import Mesh, box, lathe, rotation, sheet
 
-SLAB_M = 0.03
-RAYS = 5  # shadows a picture: more are softer and take longer
+TABLE_TOP_M = 0.03  # thickness of the table top
+SHADOWS = 5  # lights that cast shadows: more of them make softer shadows and take longer
+
+
+def _with_planar_uv(mesh: Mesh) -> Mesh:
+    """Return the mesh with its texture projected from above."""
+    return replace(mesh, uv=mesh.vertices[:, :2] + 0.5)
+
+
 MESHES = {
     'sheet': sheet(1),
     'block': box((1, 1, 1), 0.012),
-    'disc': lathe([(0, 0), (0.49, 0), (0.5, 0.1), (0.5, 0.9), (0.49, 1), (0, 1)], 64),
+    'disc': _with_planar_uv(lathe([(0, 0), (0.49, 0), (0.5, 0.1), (0.5, 0.9), (0.49, 1), (0, 1)], 64)),
 }
 SURFACES = {'table': textures.table, 'floor': textures.floor, 'wall': textures.wall}
 
 
-def _planar(mesh):
-    """A mesh whose texture is laid on from above."""
-    return type(mesh)(mesh.vertices, mesh.normals, mesh.vertices[:, :2] + 0.5, mesh.faces)
-
-
-MESHES['disc'] = _planar(MESHES['disc'])
-
-
 @dataclass(frozen=True)
 class Table:
-    """A top of `size` (x, y) m, rectangular or elliptic, turned by `yaw` degrees, its surface at z = 0."""
+    """A table top whose surface is at z = 0.
+
+    Attributes:
+        size: Extent in x and y before the rotation, m.
+        is_round: Elliptic instead of rectangular.
+        yaw: Rotation about z, degrees.
+    """
 
     size: tuple[float, float]
-    round: bool
+    is_round: bool
     yaw: float
 
-    def contains(self, polygon):
-        """Whether `polygon` [N, 2] m lies on the table, 1 cm off its edge."""
-        own = polygon @ rotation('z', self.yaw)[:2, :2] / (np.array(self.size) / 2 - 0.01)
-        return bool((np.linalg.norm(own, axis=1) < 1).all() if self.round else (np.abs(own) < 1).all())
+    def contains(self, polygon: np.ndarray) -> bool:
+        """Return whether `polygon` [N, 2] m lies on the table, at least 1 cm from its edge."""
+        relative = polygon @ rotation('z', self.yaw)[:2, :2] / (np.array(self.size) / 2 - 0.01)
+        if self.is_round:
+            return bool((np.linalg.norm(relative, axis=1) < 1).all())
+        return bool((np.abs(relative) < 1).all())
 
 
 @dataclass(frozen=True, eq=False)
 class Room:
-    """A table in its surroundings: geoms, lights, and the images of the surface textures."""
+    """A table in its surroundings.
+
+    Attributes:
+        table: The table.
+        geoms: The table, floor, walls and furniture.
+        lights: The lights.
+        textures: Images of the surfaces by the names in `SURFACES`, [N, N, 3] uint8.
+    """
 
     table: Table
-    geoms: list
-    lights: list
-    images: dict
+    geoms: list[Geom]
+    lights: list[Light]
+    textures: dict[str, np.ndarray]
 
 
-def sample_camera(rng, width, height):
-    """A robot's view: 35 to 70 degrees down, 0.5 to 1.2 m away, seldom quite level."""
+def sample_camera(rng: np.random.Generator, width: int, height: int) -> Camera:
+    """Draw the view of a robot: 35 to 70 degrees down, 0.55 to 1.2 m away, with a little roll."""
     pitch, azimuth, roll = np.radians([rng.uniform(35, 70), rng.normal(0, 22), rng.normal(0, 1.5)])
     fov = np.radians(rng.uniform(44, 62))
-    # a wide lens is held nearer, so that a mug covers a few percent of the picture's width either way
+    # The distance decreases with the field of view, so that a mug always covers a few percent of the image's width.
     distance = np.clip(rng.uniform(0.27, 0.46) / np.tan(fov / 2), 0.55, 1.2)
     forward = np.array([np.sin(azimuth) * np.cos(pitch), np.cos(azimuth) * np.cos(pitch), -np.sin(pitch)])
     right = np.cross(forward, (0, 0, 1))
@@ -70,59 +85,65 @@ def sample_camera(rng, width, height):
     return Camera(width, height, width / 2 / np.tan(fov / 2), target - forward * distance, rotated)
 
 
-def sample_room(rng):
-    """A table in a room with lights."""
+def sample_room(rng: np.random.Generator) -> Room:
+    """Draw a table in a room with lights."""
     table = Table((rng.uniform(0.75, 1.7), rng.uniform(0.6, 1.0)), bool(rng.random() < 0.2), rng.normal(0, 10))
-    if table.round:
-        table = Table((rng.uniform(0.8, 1.3),) * 2, True, table.yaw)
+    if table.is_round:
+        diameter = rng.uniform(0.8, 1.3)
+        table = replace(table, size=(diameter, diameter))
     floor_z = -rng.uniform(0.68, 0.8)
-    images = {name: make(rng) for name, make in SURFACES.items()}
-    geoms = [*_table(rng, table, floor_z), *_shell(rng, table, floor_z)]
+    images = {name: draw(rng) for name, draw in SURFACES.items()}
+    geoms = [*_table_geoms(rng, table, floor_z), *_room_geoms(rng, table, floor_z)]
     return Room(table, geoms, _lights(rng), images)
 
 
-def _block(center, size, color, texture='', mesh='block', yaw=0.0):
-    """A block of `size` [3] standing on `center` [3]."""
-    return Geom(mesh, np.asarray(center, float), rotation('z', yaw) @ np.diag(size), (*color, 1.0), texture)
+def _block(
+    center: ArrayLike, size: ArrayLike, color: ArrayLike, texture: str = '', mesh: str = 'block', yaw: float = 0.0
+) -> Geom:
+    """Return a block of `size` [3] whose bottom is centred at `center` [3]."""
+    rgba = (*np.asarray(color), 1.0)
+    return Geom(mesh, np.asarray(center, float), rotation('z', yaw) @ np.diag(np.asarray(size)), rgba, texture)
 
 
-def _table(rng, table, floor_z):
-    shine = {'specular': rng.uniform(0, 0.12), 'shininess': 0.4}
-    matrix = rotation('z', table.yaw) @ np.diag([*table.size, SLAB_M])
+def _table_geoms(rng: np.random.Generator, table: Table, floor_z: float) -> list[Geom]:
+    """Return the top and the legs; a round table stands on one column."""
+    specular = rng.uniform(0, 0.12)
+    matrix = rotation('z', table.yaw) @ np.diag([*table.size, TABLE_TOP_M])
     top = Geom(
-        'disc' if table.round else 'block',
-        np.array([0, 0, -SLAB_M]),
+        'disc' if table.is_round else 'block',
+        np.array([0, 0, -TABLE_TOP_M]),
         matrix,
         (1, 1, 1, 1),
         'table',
-        casts=True,
-        **shine,
+        specular=specular,
+        shininess=0.4,
+        casts_shadow=True,
     )
     color = np.array(textures.WOODS[rng.integers(len(textures.WOODS))]) * rng.uniform(0.4, 1)
-    height = -floor_z - SLAB_M
-    if table.round:
+    height = -floor_z - TABLE_TOP_M
+    if table.is_round:
         return [top, _block((0, 0, floor_z), (0.1, 0.1, height), color, mesh='disc')]
     corners = np.array([(1, 1), (-1, 1), (-1, -1), (1, -1)]) * (np.array(table.size) / 2 - 0.06)
     corners = corners @ rotation('z', table.yaw)[:2, :2].T
     return [top, *(_block((*corner, floor_z), (0.05, 0.05, height), color, yaw=table.yaw) for corner in corners)]
 
 
-def _shell(rng, table, floor_z):
-    """Floor, four walls, and some large furniture against them."""
-    reach = np.hypot(*table.size) / 2
+def _room_geoms(rng: np.random.Generator, table: Table, floor_z: float) -> list[Geom]:
+    """Return the floor, three walls, a skirting board, and some large furniture against the back wall."""
+    reach = np.hypot(*table.size) / 2  # radius of the table
     left, right, back = (reach + rng.uniform(low, high) for low, high in ((0.2, 1.8), (0.2, 1.8), (0.05, 1.7)))
     front, high = 3.0, 2.6
     wide, deep = left + right, front + back
     middle = np.array([(right - left) / 2, (back - front) / 2])
     yaw = rng.normal(0, 12)
-    turn = rotation('z', yaw)
+    to_world = rotation('z', yaw)
     gray = rng.uniform(0.85, 1.0)
 
-    def plane(center, tilt, size, texture):
+    def plane(center: ArrayLike, tilt: np.ndarray, size: tuple[float, float], texture: str) -> Geom:
         return Geom(
             'sheet',
-            turn @ np.asarray(center, float),
-            turn @ tilt @ np.diag([*size, 1.0]),
+            to_world @ np.asarray(center, float),
+            to_world @ tilt @ np.diag([*size, 1.0]),
             (gray, gray, gray, 1),
             texture,
         )
@@ -135,33 +156,37 @@ def _shell(rng, table, floor_z):
         plane((right, middle[1], mid_z), rotation('y', -90), (high, deep), 'wall'),
     ]
     skirting = np.array([0.9, 0.89, 0.86]) * rng.uniform(0.5, 1)
-    geoms.append(_block(turn @ (middle[0], back - 0.01, floor_z), (wide, 0.02, 0.09), skirting, yaw=yaw))
+    geoms.append(_block(to_world @ (middle[0], back - 0.01, floor_z), (wide, 0.02, 0.09), skirting, yaw=yaw))
     tones = textures.WOODS + textures.NEUTRALS
     for _ in range(rng.integers(0, 4)):
         size = rng.uniform((0.35, 0.3, 0.35), (1.2, 0.5, 1.7))
-        spot = np.array([rng.uniform(-left, right), back - size[1] / 2 - 0.02, floor_z])
-        if spot[1] - size[1] / 2 < reach and abs(spot[0]) < reach + size[0] / 2:
-            continue  # it would stand in the table
+        position = np.array([rng.uniform(-left, right), back - size[1] / 2 - 0.02, floor_z])
+        if position[1] - size[1] / 2 < reach and abs(position[0]) < reach + size[0] / 2:
+            continue  # it would intersect the table
         tone = np.clip(np.array(tones[rng.integers(len(tones))]) * rng.uniform(0.6, 1.1), 0, 1)
-        geoms.append(_block(turn @ spot, size, tone, 'grain' if rng.random() < 0.5 else '', yaw=yaw))
+        geoms.append(_block(to_world @ position, size, tone, 'grain' if rng.random() < 0.5 else '', yaw=yaw))
     return geoms
 
 
-def _lights(rng):
-    """A large lamp or window as a bundle of directions (soft shadows), sometimes a second, and light from all sides."""
+def _lights(rng: np.random.Generator) -> list[Light]:
+    """Draw one or two area lights and a fill light with the ambient light.
+
+    An area light, a lamp or a window, is a bundle of directional lights, whose shadows add up to a soft one.
+    """
     warm = rng.uniform(-0.09, 0.09)
     tint = np.array([1 + warm, 1, 1 - warm])
     strength = rng.uniform(0.42, 0.72)
     ambient = rng.uniform(0.34, 0.5)
     fill = rng.normal(0, 0.5, 2)
     lights = [Light(np.array([*fill, -1.0]), np.full(3, rng.uniform(0.1, 0.22)), np.zeros(3), ambient * np.ones(3))]
-    split = int(rng.integers(2, 4)) if rng.random() < 0.3 else RAYS  # how many of the rays come from the first lamp
+    first_count = int(rng.integers(2, 4)) if rng.random() < 0.3 else SHADOWS  # lights of the first bundle
     softness = rng.uniform(0.015, 0.09)
-    for count in (split, RAYS - split):
+    for count in (first_count, SHADOWS - first_count):
         tilt, azimuth = np.radians(rng.uniform(10, 52)), rng.uniform(0, 2 * np.pi)
         main = np.array([np.tan(tilt) * np.cos(azimuth), np.tan(tilt) * np.sin(azimuth), -1.0])
         spin = rng.uniform(0, 2 * np.pi)
         for k in range(count):
             ring = softness * (0.45 + 0.55 * (k % 2)) * np.array([np.cos(spin + k * 2.4), np.sin(spin + k * 2.4), 0])
-            lights.append(Light(main + ring, tint * strength / RAYS, tint * 0.9 / RAYS, np.zeros(3), shadow=True))
+            diffuse, specular = tint * strength / SHADOWS, tint * 0.9 / SHADOWS
+            lights.append(Light(main + ring, diffuse, specular, np.zeros(3), casts_shadow=True))
     return lights

@@ -1,34 +1,47 @@
-"""A finished scene: the picture with everything that is known about it. `scene(split, index, seed)` makes one."""
+"""A rendered scene: an image with its complete ground truth. `render_scene(split, index, seed)` returns one."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from instructsam.train.tabletop.scenes import room as rooms
-from instructsam.train.tabletop.scenes.layout import sample_layout
-from instructsam.train.tabletop.scenes.render import FINER, Camera, Geom, Renderer
+from instructsam.train.tabletop.scenes.layout import PlacedObject, sample_layout
+from instructsam.train.tabletop.scenes.render import SUPERSAMPLING, Camera, Geom, Renderer
+from instructsam.train.tabletop.scenes.room import Room
 from instructsam.train.tabletop.scenes.sensor import photograph
-from instructsam.train.tabletop.world.catalog import all_shapes, outline
+from instructsam.train.tabletop.world.catalog import all_shapes, all_vertices
 from instructsam.train.tabletop.world.looks import FINISHES, PAINT_FINISHES, sample_paint
 from instructsam.train.tabletop.world.shapes import MAIN
 from instructsam.train.tabletop.world.splits import generator
 from instructsam.train.tabletop.world.textures import bank
 
-PADDING = 0.2  # how much more than the picture is looked at to see whole objects, as a share of its width
+PADDING = 0.2  # margin around the image in which silhouettes are rendered, as a share of its width
 
 
 @dataclass(frozen=True, eq=False)
-class Object:
-    """One object of a scene; `id` is its value in the id image.
+class SceneObject:
+    """One object of a rendered scene.
 
-    extent_m [3] is its length, width and height in its own axes; center_m [3] is the middle of its box in world
-    coordinates, camera_m [3] the same in the optical frame;
-    footprint [N, 2] m is its outline on the table from above. box: (x0, y0, x1, y1) px of its whole silhouette, which
-    may reach beyond the picture; whole_px and seen_px its pixels alone and in the scene. parent: id of what carries
-    it, -1 for the table; relation: 'on' or 'in'.
+    Attributes:
+        id: Its value in `Scene.ids`, and its index in `Scene.objects`.
+        category: Name in `catalog.CATEGORIES`.
+        color: Name in `looks.COLORS`.
+        material: Name in `looks.FINISHES`.
+        size: 'small', 'medium' or 'large'.
+        extent_m: [3], length, width and height along its own axes.
+        center_m: [3], middle of its bounding box in the world.
+        camera_m: [3], the same point in the optical frame.
+        footprint: [N, 2] m, convex outline seen from above.
+        box: (x0, y0, x1, y1) px of its whole silhouette, which may extend beyond the image.
+        whole_px: Pixels of its whole silhouette.
+        seen_px: Pixels of it that are visible in the image.
+        parent: id of the object that carries it, or -1 for the table.
+        relation: How it lies there: 'on' or 'in'.
     """
 
     id: int
@@ -47,16 +60,25 @@ class Object:
     relation: str
 
     @property
-    def visible(self):
-        """Share of the silhouette that is seen, 0 to 1."""
+    def visible(self) -> float:
+        """Visible share of the silhouette, 0 to 1."""
         return self.seen_px / max(self.whole_px, 1)
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A picture of a table: jpeg is the file, rgb [H, W, 3] uint8 what it decodes to.
+    """An image of a table with its ground truth.
 
-    depth [H, W] float32 m along the optical axis; ids [H, W] int16, -1 where there is no object.
+    Attributes:
+        split: One of `splits.SPLITS`.
+        seed: Seed of the dataset.
+        index: Number of the scene under the seed.
+        jpeg: The image as a file.
+        rgb: [H, W, 3] uint8, decoded from `jpeg`.
+        depth: [H, W] float32 m along the optical axis.
+        ids: [H, W] int16, the id of the visible object, -1 where there is none.
+        camera: The camera.
+        objects: All objects, visible or not, by id.
     """
 
     split: str
@@ -67,75 +89,112 @@ class Scene:
     depth: np.ndarray
     ids: np.ndarray
     camera: Camera
-    objects: tuple[Object, ...]
+    objects: tuple[SceneObject, ...]
 
     @property
-    def name(self):
-        """Unique among all scenes: split, seed and index."""
+    def name(self) -> str:
+        """Unique name: split, seed and index."""
         return f'{self.split}_{self.seed}_{self.index:06d}'
 
-    def mask(self, targets):
-        """Pixels of the objects with these ids, [H, W] bool."""
-        return np.isin(self.ids, list(targets))
+    def mask(self, object_ids: Iterable[int]) -> np.ndarray:
+        """Return the pixels of the objects with these ids, [H, W] bool."""
+        return np.isin(self.ids, list(object_ids))
 
 
-def scene(split, index, seed, size=(224, 224)):
-    """The scene number `index` of `split` under `seed`, at `size` (width, height) px. The same call, the same bytes."""
-    if os.getpid() != _first_process():  # Mesa's threads stay behind in the parent, and drawing would wait for them
+class Stage(NamedTuple):
+    """A scene before rendering."""
+
+    objects: list[PlacedObject]
+    room: Room
+    camera: Camera
+
+
+def render_scene(split: str, index: int, seed: int, size: tuple[int, int] = (224, 224)) -> Scene:
+    """Draw and render a scene; equal arguments give equal bytes.
+
+    Args:
+        split: One of `splits.SPLITS`.
+        index: Number of the scene, from 0.
+        seed: Seed of the dataset, from 0.
+        size: (width, height) px.
+
+    Raises:
+        RuntimeError: Another process rendered and this one was forked from it, or OpenGL does not work.
+        ImportError: MuJoCo is not installed.
+        ValueError: The split is unknown, or the seed or the index is negative.
+    """
+    if os.getpid() != _first_process():  # Mesa's threads do not exist in a forked process, and rendering would hang
         raise RuntimeError('OpenGL does not survive a fork: start the processes that draw scenes with "spawn"')
-    things, room, camera = staged(split, index, seed, size)
-    return photograph_things(things, room, camera, generator(split, seed, index, 'sensor'), (split, seed, index))
+    objects, room, camera = stage_scene(split, index, seed, size)
+    return photograph_objects(objects, room, camera, generator(split, seed, index, 'sensor'), (split, seed, index))
 
 
-def staged(split, index, seed, size):
-    """What `scene` photographs: (things, room, camera)."""
+def stage_scene(split: str, index: int, seed: int, size: tuple[int, int]) -> Stage:
+    """Draw the scene that `render_scene` renders, with the same arguments."""
     camera = rooms.sample_camera(generator(split, seed, index, 'camera'), *size)
     room = rooms.sample_room(generator(split, seed, index, 'room'))
-    return sample_layout(generator(split, seed, index, 'layout'), split, room.table, camera), room, camera
+    objects = sample_layout(generator(split, seed, index, 'layout'), split, room.table, camera)
+    return Stage(objects, room, camera)
 
 
-def photograph_things(things, room, camera, rng, name=('train', 0, 0)):
-    """The scene of `things` (a list of layout.Thing) in `room` seen by `camera`."""
+def photograph_objects(
+    objects: list[PlacedObject],
+    room: Room,
+    camera: Camera,
+    rng: np.random.Generator,
+    name: tuple[str, int, int] = ('train', 0, 0),
+) -> Scene:
+    """Render objects in a room and simulate the camera.
+
+    Args:
+        objects: The objects.
+        room: Their surroundings.
+        camera: The camera.
+        rng: Random numbers of the camera model.
+        name: Split, seed and index of the scene.
+    """
     renderer = _renderer(camera.width, camera.height)
-    for texture, image in room.images.items():
+    for texture, image in room.textures.items():
         renderer.set_texture(texture, image)
-    parts = [_geoms(thing, index) for index, thing in enumerate(things)]
+    parts = [_geoms(obj, index) for index, obj in enumerate(objects)]
     geoms = [*room.geoms, *(geom for part in parts for geom in part)]
-    picture = renderer.color(geoms, room.lights, camera)
+    rendered = renderer.color(geoms, room.lights, camera)
     ids, depth = renderer.ids(geoms, camera)
-    whole, boxes = _silhouettes(renderer, things, parts, camera)
-    seen = np.bincount(ids[ids >= 0], minlength=len(things))
-    jpeg = photograph(picture, depth, camera.focal_px, rng)
+    silhouettes = _silhouettes(renderer, objects, parts, camera)
+    seen_px = np.bincount(ids[ids >= 0], minlength=len(objects))
+    jpeg = photograph(rendered, depth, camera.focal_px, rng)
     rgb = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-    objects = tuple(_object(i, thing, camera, boxes[i], whole[i], seen[i]) for i, thing in enumerate(things))
+    scene_objects = tuple(
+        _scene_object(index, obj, camera, silhouettes[index], int(seen_px[index])) for index, obj in enumerate(objects)
+    )
     split, seed, index = name
-    return Scene(split, seed, index, jpeg, np.ascontiguousarray(rgb), depth, ids, camera, objects)
+    return Scene(split, seed, index, jpeg, np.ascontiguousarray(rgb), depth, ids, camera, scene_objects)
 
 
-@lru_cache(maxsize=1)
-def _first_process():
-    """The process that drew first; those forked from it remember it."""
+@cache
+def _first_process() -> int:
+    """Return the id of the process that rendered first; processes forked from it inherit the cached value."""
     return os.getpid()
 
 
 @lru_cache(maxsize=2)
-def _renderer(width, height):
-    """The renderer of this process for pictures of one size."""
+def _renderer(width: int, height: int) -> Renderer:
+    """Return this process's renderer for images of one size."""
     meshes = {f'{key}.{i}': part.mesh for key, shape in all_shapes().items() for i, part in enumerate(shape.parts)}
-    surfaces = {name: make(np.random.default_rng(0)) for name, make in rooms.SURFACES.items()}
-    widest = (max(round(FINER * side), side + 2 * round(PADDING * width)) for side in (width, height))
-    return Renderer({**meshes, **rooms.MESHES}, {**bank(), **surfaces}, *widest)
+    surfaces = {name: draw(np.random.default_rng(0)) for name, draw in rooms.SURFACES.items()}
+    largest = (max(round(SUPERSAMPLING * side), side + 2 * round(PADDING * width)) for side in (width, height))
+    return Renderer({**meshes, **rooms.MESHES}, {**bank(), **surfaces}, *largest)
 
 
-def _geoms(thing, index):
-    """The painted parts of an object."""
-    rng = np.random.default_rng(thing.paint_seed)
-    matrix = thing.turn @ np.diag(thing.scale)
+def _geoms(obj: PlacedObject, index: int) -> list[Geom]:
+    """Return the painted parts of an object."""
+    rng = np.random.default_rng(obj.paint_seed)
+    matrix = obj.rotation @ np.diag(obj.scale)
     geoms, paints = [], {}
-    for i, part in enumerate(all_shapes()[thing.shape].parts):
+    for i, part in enumerate(all_shapes()[obj.shape].parts):
         if part.paint == MAIN:
-            finish = FINISHES[thing.material]
-            color, texture = (*thing.rgb, finish.alpha), finish.texture or part.texture
+            finish = FINISHES[obj.material]
+            color, texture = (*obj.rgb, finish.alpha), finish.texture or part.texture
         else:
             finish = PAINT_FINISHES.get(part.paint, FINISHES['paper'])
             if part.paint not in paints:
@@ -144,30 +203,39 @@ def _geoms(thing, index):
         texture += {'print': str(rng.integers(6)), 'cover': str(rng.integers(4))}.get(texture, '')
         geoms.append(
             Geom(
-                mesh=f'{thing.shape}.{i}',
-                position=thing.position,
+                mesh=f'{obj.shape}.{i}',
+                position=obj.position,
                 matrix=matrix,
                 color=color,
                 texture=texture,
                 specular=finish.specular,
                 shininess=finish.shininess,
                 owner=index,
-                casts=finish.alpha == 1,
+                casts_shadow=finish.alpha == 1,
             )
         )
     return geoms
 
 
-def _silhouettes(renderer, things, parts, camera):
-    """Pixels and boxes of every object as if it were alone, also beyond the picture's edge.
+class _Silhouette(NamedTuple):
+    """The projection of one object, whether or not it is occluded or outside the image."""
 
-    Objects whose projections cannot overlap share a picture, so that a few cheap pictures do for all.
+    pixels: int
+    box: tuple[int, int, int, int]
+
+
+def _silhouettes(
+    renderer: Renderer, objects: list[PlacedObject], parts: list[list[Geom]], camera: Camera
+) -> list[_Silhouette]:
+    """Render every object as if it were alone, also beyond the edge of the image.
+
+    Objects whose projections cannot overlap share an image, so that a few small images suffice.
     """
     pad = round(PADDING * camera.width)
-    wide = camera.padded(pad)
-    corners = [wide.project(thing.corners) for thing in things]
-    spans = [(*np.floor(p.min(axis=0)) - 1, *np.ceil(p.max(axis=0)) + 1) for p in corners]
-    waiting, pixels, boxes = list(range(len(things))), [0] * len(things), [(0, 0, 0, 0)] * len(things)
+    padded = camera.padded(pad)
+    projections = [padded.project(obj.hull_vertices) for obj in objects]
+    spans = [(*np.floor(p.min(axis=0)) - 1, *np.ceil(p.max(axis=0)) + 1) for p in projections]
+    waiting, silhouettes = list(range(len(objects))), [_Silhouette(0, (0, 0, 0, 0))] * len(objects)
     while waiting:
         chosen = []
         for i in waiting:
@@ -175,33 +243,31 @@ def _silhouettes(renderer, things, parts, camera):
             if all(x1 < spans[j][0] or spans[j][2] < x0 or y1 < spans[j][1] or spans[j][3] < y0 for j in chosen):
                 chosen.append(i)
         waiting = [i for i in waiting if i not in chosen]
-        ids = renderer.owners([geom for i in chosen for geom in parts[i]], wide)
+        ids = renderer.owners([geom for i in chosen for geom in parts[i]], padded)
         for i in chosen:
             rows, columns = np.nonzero(ids == i)
-            pixels[i] = len(rows)
             if len(rows):
                 box = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) - pad
-                boxes[i] = tuple(box.tolist())
-    return pixels, boxes
+                silhouettes[i] = _Silhouette(len(rows), tuple(box.tolist()))
+    return silhouettes
 
 
-def _object(index, thing, camera, box, whole, seen):
-    vertices = thing.vertices
-    low, high = vertices.min(axis=0), vertices.max(axis=0)
-    center = (low + high) / 2
-    return Object(
+def _scene_object(index: int, obj: PlacedObject, camera: Camera, silhouette: _Silhouette, seen_px: int) -> SceneObject:
+    vertices = obj.vertices
+    center = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
+    return SceneObject(
         id=index,
-        category=thing.category,
-        color=thing.color,
-        material=thing.material,
-        size=thing.size,
-        extent_m=np.ptp(outline(thing.shape) * thing.scale, axis=0),
+        category=obj.category,
+        color=obj.color,
+        material=obj.material,
+        size=obj.size,
+        extent_m=np.ptp(all_vertices(obj.shape) * obj.scale, axis=0),
         center_m=center,
         camera_m=camera.to_camera(center[None])[0],
-        footprint=thing.footprint,
-        box=box,
-        whole_px=int(whole),
-        seen_px=int(seen),
-        parent=thing.parent,
-        relation=thing.relation,
+        footprint=obj.footprint,
+        box=silhouette.box,
+        whole_px=silhouette.pixels,
+        seen_px=seen_px,
+        parent=obj.parent,
+        relation=obj.relation,
     )

@@ -1,16 +1,25 @@
-"""What a camera makes of a picture: contact shade, uneven light, exposure, blur, noise and JPEG."""
+"""Camera model: ambient occlusion, uneven light, exposure, blur, noise and JPEG compression."""
 
 import cv2
 import numpy as np
 
-KNEE = 185.0  # from here on cameras compress what is bright instead of cutting it off
+KNEE = 185.0  # intensity above which highlights are compressed instead of clipped
 
 
-def contact_shade(rgb, depth, focal_px, strength):
-    """Darken creases and the feet of things, from depth alone.
+def ambient_occlusion(rgb: np.ndarray, depth: np.ndarray, focal_px: float, strength: float) -> np.ndarray:
+    """Darken creases and the contact edges of objects, from depth alone (screen-space ambient occlusion).
 
-    rgb [H, W, 3] uint8, depth [H, W] float32 m -> [H, W, 3] float32 from 0 to 255. A pixel is in a hollow if it lies
-    behind the mean of two neighbours on opposite sides, which no plane does; neighbours far nearer are no neighbours.
+    A pixel is occluded if it is farther away than the mean of two neighbours on opposite sides, which never holds on a
+    plane. Neighbours that are much nearer belong to other surfaces and are ignored.
+
+    Args:
+        rgb: [H, W, 3] uint8.
+        depth: [H, W] float32 m.
+        focal_px: Focal length.
+        strength: Share of the light that a fully occluded pixel loses.
+
+    Returns:
+        [H, W, 3] float32, 0 to 255.
     """
     shade = np.zeros_like(depth)
     scale = focal_px / float(np.median(depth))
@@ -19,26 +28,26 @@ def contact_shade(rgb, depth, focal_px, strength):
         reach = int(np.ceil(radius))
         around = cv2.copyMakeBorder(depth, reach, reach, reach, reach, cv2.BORDER_REPLICATE)
         for angle in np.arange(4) * np.pi / 4 + radius_m * 40:
-            dx, dy = int(round(radius * np.cos(angle))), int(round(radius * np.sin(angle)))
+            dx, dy = round(radius * np.cos(angle)), round(radius * np.sin(angle))
             hollow = np.zeros_like(depth)
             for sign in (1, -1):
-                near = depth - _window(around, reach, sign * dx, sign * dy, depth.shape)
-                hollow += np.where(near < 2.5 * radius_m, near, 0.0)
+                nearer = depth - _shifted(around, reach, sign * dx, sign * dy, depth.shape)
+                hollow += np.where(nearer < 2.5 * radius_m, nearer, 0.0)
             shade += (weight / 4) * np.clip(hollow / radius_m - 0.08, 0, 1)
     shade = cv2.GaussianBlur(shade, (0, 0), 0.8 * focal_px / 224)
     return rgb * (1 - strength * np.minimum(shade * 1.6, 1))[..., None].astype(np.float32)
 
 
-def _window(around, reach, dx, dy, shape):
-    """`around` moved by (dx, dy) px and cut to `shape`."""
-    return around[reach + dy : reach + dy + shape[0], reach + dx : reach + dx + shape[1]]
+def _shifted(padded: np.ndarray, padding: int, dx: int, dy: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the window of `shape` of an image padded by `padding` px, shifted by (dx, dy) px."""
+    return padded[padding + dy : padding + dy + shape[0], padding + dx : padding + dx + shape[1]]
 
 
-def expose(image, rng):
-    """Uneven light, vignetting, exposure, white balance, contrast and saturation. [H, W, 3] float32, 0 to 255."""
+def expose(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Apply uneven light, vignetting, exposure, white balance, contrast and saturation: [H, W, 3] float32, 0 to 255."""
     height, width = image.shape[:2]
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
-    slope = rng.normal(0, 0.10, 2).astype(np.float32)  # doubles would make everything after them slower doubles
+    slope = rng.normal(0, 0.10, 2).astype(np.float32)  # float64 would make all later steps float64, and slower
     field = 1 + slope[0] * x + slope[1] * y - np.float32(rng.uniform(0, 0.16)) * (x**2 + y**2)
     gains = rng.uniform(0.95, 1.05, 3) * rng.uniform(1.05, 1.38)
     image = image * field[..., None] * gains.astype(np.float32)
@@ -51,8 +60,8 @@ def expose(image, rng):
     return image + np.float32(rng.uniform(0, 10)) * (1 - image / 255)
 
 
-def blur(image, rng):
-    """Focus, and seldom a slight movement; grows with the picture's size."""
+def blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Apply defocus and sometimes motion blur; both grow with the size of the image."""
     scale = image.shape[1] / 224
     image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.25, 0.75) * scale**0.5)
     if rng.random() < 0.12:
@@ -71,8 +80,8 @@ def blur(image, rng):
     return image
 
 
-def noise(image, rng):
-    """Shot and read noise, partly blotchy as after a camera's own demosaicing. [H, W, 3] uint8."""
+def noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Add shot and read noise, partly correlated as after demosaicing: [H, W, 3] uint8."""
     read, shot = rng.uniform(0.4, 2.2), rng.uniform(0.0, 0.12)
     grain = rng.standard_normal(image.shape, dtype=np.float32)
     grain = 0.6 * grain + 0.8 * cv2.blur(grain, (2, 2))
@@ -80,12 +89,19 @@ def noise(image, rng):
     return np.clip(image + grain * sigma + 0.5, 0, 255).astype(np.uint8)
 
 
-def photograph(rgb, depth, focal_px, rng):
-    """From the renderer's picture to a JPEG file's bytes, as a robot's camera driver would hand it over."""
-    image = contact_shade(rgb, depth, focal_px, rng.uniform(0.4, 0.7))
+def photograph(rgb: np.ndarray, depth: np.ndarray, focal_px: float, rng: np.random.Generator) -> bytes:
+    """Convert a rendered image to a JPEG file as the driver of a robot's camera would provide it.
+
+    Args:
+        rgb: [H, W, 3] uint8.
+        depth: [H, W] float32 m.
+        focal_px: Focal length.
+        rng: Random numbers.
+    """
+    image = ambient_occlusion(rgb, depth, focal_px, rng.uniform(0.4, 0.7))
     image = noise(blur(expose(image, rng), rng), rng)
     quality = int(rng.integers(62, 96))
     done, data = cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
-        raise RuntimeError(f'OpenCV could not encode a picture of {image.shape} as JPEG')
+        raise RuntimeError(f'OpenCV could not encode an image of shape {image.shape} as JPEG')
     return data.tobytes()

@@ -1,1 +1,1 @@
-"""The objects of the tabletop world: categories, shapes, materials and splits."""
+"""The objects of the tabletop world: categories, shapes, materials and dataset splits."""

@@ -1,7 +1,8 @@
-"""The categories of household objects: their shapes, plausible colours, and what may rest on or in them."""
+"""Categories of household objects: their shapes, plausible colours, and the categories that may rest on or in them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 
 import numpy as np
 
@@ -10,30 +11,39 @@ from instructsam.train.tabletop.world.shapes import Part, Shape
 
 
 @dataclass(frozen=True)
-class Look:
-    """One material that a category comes in, the colours that it has then, and the functions of its shapes.
+class Appearance:
+    """One material of a category, with the colours and shapes that the category has in this material.
 
-    poses: what else than upright it may do: 'lie' (on its side), 'roll' (any way up), 'tip' (a little).
+    Attributes:
+        material: Name in `looks.FINISHES`.
+        colors: Names in `looks.COLORS`.
+        shapes: Functions that build the shapes.
+        poses: Poses besides upright: 'lie' (on its side), 'roll' (any rotation), 'tip' (tilted a little).
     """
 
     material: str
     colors: tuple[str, ...]
-    shapes: tuple
+    shapes: tuple[Callable[[], Shape], ...]
     poses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Category:
-    """A kind of object.
+    """A category of objects.
 
-    stretch: how much width (x and y alike) and height vary, as (low, high) each; `free` gives x, y and z their own.
-    weight: how often it is drawn; holds: the categories that may rest on or in it.
+    Attributes:
+        name: Its noun.
+        appearances: The materials that it comes in.
+        stretch: Ranges (low, high) of the factors of width and height; None: the height scales with the width.
+        independent_axes: Draw the factors of x and y independently instead of one for both.
+        weight: Relative frequency.
+        holds: Categories that may rest on or in it.
     """
 
     name: str
-    looks: tuple[Look, ...]
-    stretch: tuple = ((0.95, 1.06), (0.92, 1.1))
-    free: bool = False
+    appearances: tuple[Appearance, ...]
+    stretch: tuple[tuple[float, float], tuple[float, float] | None] = ((0.95, 1.06), (0.92, 1.1))
+    independent_axes: bool = False
     weight: float = 1.0
     holds: tuple[str, ...] = ()
 
@@ -57,24 +67,32 @@ CATEGORIES = {
     for category in (
         Category(
             'mug',
-            (Look('ceramic', ('red', 'blue', 'green', 'yellow', 'white', 'black', 'orange', 'gray', 'pink'), _MUGS),),
+            (
+                Appearance(
+                    'ceramic', ('red', 'blue', 'green', 'yellow', 'white', 'black', 'orange', 'gray', 'pink'), _MUGS
+                ),
+            ),
             weight=1.5,
             holds=('spoon',),
         ),
         Category(
             'glass',
-            (Look('glass', ('clear', 'blue', 'green'), (shapes.tumbler, partial(shapes.tumbler, 0.034, 0.032, 0.1))),),
+            (
+                Appearance(
+                    'glass', ('clear', 'blue', 'green'), (shapes.tumbler, partial(shapes.tumbler, 0.034, 0.032, 0.1))
+                ),
+            ),
         ),
         Category(
             'bowl',
             (
-                Look(
+                Appearance(
                     'ceramic',
                     ('white', 'blue', 'green', 'yellow', 'red', 'black', 'gray', 'pink'),
                     (shapes.bowl, partial(shapes.bowl, 0.003)),
                 ),
-                Look('wood', ('brown',), (shapes.bowl,)),
-                Look('metal', ('silver',), (partial(shapes.bowl, 0.004),)),
+                Appearance('wood', ('brown',), (shapes.bowl,)),
+                Appearance('metal', ('silver',), (partial(shapes.bowl, 0.004),)),
             ),
             stretch=((0.95, 1.15), (0.85, 1.1)),
             weight=1.4,
@@ -83,7 +101,7 @@ CATEGORIES = {
         Category(
             'plate',
             (
-                Look(
+                Appearance(
                     'ceramic',
                     ('white', 'blue', 'green', 'yellow', 'pink', 'black', 'gray', 'red'),
                     (shapes.plate, partial(shapes.plate, 0.085)),
@@ -95,8 +113,8 @@ CATEGORIES = {
         Category(
             'bottle',
             (
-                Look('glass', ('green', 'brown', 'blue'), _BOTTLES, ('lie',)),
-                Look(
+                Appearance('glass', ('green', 'brown', 'blue'), _BOTTLES, ('lie',)),
+                Appearance(
                     'plastic', ('white', 'pink', 'yellow', 'orange', 'red', 'purple'), (shapes.bottle_pump, _BOTTLES[1])
                 ),
             ),
@@ -104,7 +122,7 @@ CATEGORIES = {
         Category(
             'can',
             (
-                Look(
+                Appearance(
                     'enamel',
                     ('red', 'blue', 'green', 'yellow', 'orange', 'black', 'white', 'purple'),
                     (shapes.can, partial(shapes.can, 0.037, 0.098)),
@@ -115,32 +133,34 @@ CATEGORIES = {
         Category(
             'box',
             (
-                Look('cardboard', ('brown',), _PARCELS),
-                Look('cardboard', ('red', 'blue', 'green', 'yellow', 'white', 'orange', 'purple', 'pink'), _CARTONS),
+                Appearance('cardboard', ('brown',), _PARCELS),
+                Appearance(
+                    'cardboard', ('red', 'blue', 'green', 'yellow', 'white', 'orange', 'purple', 'pink'), _CARTONS
+                ),
             ),
             stretch=((0.8, 1.15), (0.75, 1.15)),
-            free=True,
+            independent_axes=True,
             holds=('apple', 'can', 'mug', 'sponge', 'napkin', 'glass', 'scissors'),
         ),
         Category(
             'book',
             (
-                Look(
+                Appearance(
                     'paper',
                     ('red', 'blue', 'green', 'black', 'brown', 'purple', 'orange', 'white', 'yellow'),
                     (shapes.book,),
                 ),
             ),
             stretch=((0.82, 1.1), (0.6, 1.4)),
-            free=True,
+            independent_axes=True,
             holds=('mug', 'glass', 'apple', 'sponge', 'scissors', 'napkin', 'banana', 'book', 'can'),
         ),
         Category(
             'spoon',
             (
-                Look('metal', ('silver',), (shapes.spoon,)),
-                Look('wood', ('brown',), (partial(shapes.spoon, 0.023, 0.21),)),
-                Look(
+                Appearance('metal', ('silver',), (shapes.spoon,)),
+                Appearance('wood', ('brown',), (partial(shapes.spoon, 0.023, 0.21),)),
+                Appearance(
                     'plastic', ('black', 'white', 'red', 'green', 'blue', 'pink'), (partial(shapes.spoon, 0.021, 0.18),)
                 ),
             ),
@@ -148,22 +168,22 @@ CATEGORIES = {
         Category(
             'fork',
             (
-                Look('metal', ('silver',), (shapes.fork,)),
-                Look('plastic', ('black', 'white', 'red', 'green', 'blue', 'yellow'), (shapes.fork,)),
+                Appearance('metal', ('silver',), (shapes.fork,)),
+                Appearance('plastic', ('black', 'white', 'red', 'green', 'blue', 'yellow'), (shapes.fork,)),
             ),
         ),
         Category(
             'knife',
             (
-                Look('metal', ('silver',), (shapes.table_knife,)),
-                Look('plastic', ('black', 'red', 'blue', 'green', 'yellow', 'white'), (shapes.kitchen_knife,)),
-                Look('wood', ('brown',), (shapes.kitchen_knife,)),
+                Appearance('metal', ('silver',), (shapes.table_knife,)),
+                Appearance('plastic', ('black', 'red', 'blue', 'green', 'yellow', 'white'), (shapes.kitchen_knife,)),
+                Appearance('wood', ('brown',), (shapes.kitchen_knife,)),
             ),
         ),
         Category(
             'ball',
             (
-                Look(
+                Appearance(
                     'rubber',
                     ('red', 'blue', 'green', 'yellow', 'orange', 'purple', 'pink', 'white'),
                     (shapes.ball, partial(shapes.ball, True)),
@@ -172,26 +192,26 @@ CATEGORIES = {
             ),
             stretch=((0.9, 1.1), None),
         ),
-        Category('banana', (Look('skin', ('yellow', 'green'), (shapes.banana,)),)),
-        Category('apple', (Look('skin', ('red', 'green', 'yellow'), (shapes.apple,), ('tip',)),), weight=1.2),
-        Category('lemon', (Look('skin', ('yellow',), (shapes.lemon,)),), weight=0.6),
+        Category('banana', (Appearance('skin', ('yellow', 'green'), (shapes.banana,)),)),
+        Category('apple', (Appearance('skin', ('red', 'green', 'yellow'), (shapes.apple,), ('tip',)),), weight=1.2),
+        Category('lemon', (Appearance('skin', ('yellow',), (shapes.lemon,)),), weight=0.6),
         Category(
             'tray',
             (
-                Look('wood', ('brown',), (shapes.tray, partial(shapes.tray, grips=True))),
-                Look('plastic', ('black', 'white', 'gray', 'red', 'blue', 'green'), (shapes.tray,)),
-                Look('metal', ('silver',), (partial(shapes.tray, wall=0.016),)),
+                Appearance('wood', ('brown',), (shapes.tray, partial(shapes.tray, grips=True))),
+                Appearance('plastic', ('black', 'white', 'gray', 'red', 'blue', 'green'), (shapes.tray,)),
+                Appearance('metal', ('silver',), (partial(shapes.tray, wall=0.016),)),
             ),
             stretch=((0.82, 1.05), (0.9, 1.1)),
-            free=True,
+            independent_axes=True,
             weight=0.7,
             holds=(*SMALL, 'spoon', 'fork', 'knife', 'bowl', 'teapot', 'bottle'),
         ),
         Category(
             'pan',
             (
-                Look('enamel', ('black', 'gray', 'red', 'blue', 'green'), (shapes.pan,)),
-                Look('metal', ('silver',), (shapes.pan,)),
+                Appearance('enamel', ('black', 'gray', 'red', 'blue', 'green'), (shapes.pan,)),
+                Appearance('metal', ('silver',), (shapes.pan,)),
             ),
             stretch=((0.85, 1.0), (0.9, 1.15)),
             weight=0.8,
@@ -200,20 +220,22 @@ CATEGORIES = {
         Category(
             'teapot',
             (
-                Look(
+                Appearance(
                     'ceramic', ('white', 'blue', 'green', 'red', 'brown', 'black', 'yellow', 'pink'), (shapes.teapot,)
                 ),
-                Look('metal', ('silver',), (shapes.teapot,)),
+                Appearance('metal', ('silver',), (shapes.teapot,)),
             ),
             weight=0.8,
         ),
         Category(
-            'sponge', (Look('foam', ('yellow', 'pink', 'blue', 'orange', 'purple'), (shapes.sponge,)),), free=True
+            'sponge',
+            (Appearance('foam', ('yellow', 'pink', 'blue', 'orange', 'purple'), (shapes.sponge,)),),
+            independent_axes=True,
         ),
         Category(
             'vase',
             (
-                Look(
+                Appearance(
                     'ceramic',
                     ('white', 'blue', 'green', 'red', 'brown', 'purple', 'black', 'orange'),
                     (shapes.vase, partial(shapes.vase, 0.028, 0.043, 0.17), partial(shapes.vase, 0.013, 0.055, 0.19)),
@@ -222,36 +244,39 @@ CATEGORIES = {
             weight=0.8,
         ),
         Category(
-            'scissors', (Look('plastic', ('red', 'black', 'orange', 'blue', 'green', 'purple'), (shapes.scissors,)),)
+            'scissors',
+            (Appearance('plastic', ('red', 'black', 'orange', 'blue', 'green', 'purple'), (shapes.scissors,)),),
         ),
         Category(
-            'napkin', (Look('paper', ('white', 'red', 'blue', 'yellow', 'green', 'pink'), (shapes.napkin,), ('roll',)),)
+            'napkin',
+            (Appearance('paper', ('white', 'red', 'blue', 'yellow', 'green', 'pink'), (shapes.napkin,), ('roll',)),),
         ),
     )
 }
 
-# Sizes have names only within a category; the gaps keep a small one apart from a large one.
+# Range of the scale factor of each size. Sizes are relative to the category; the gaps between the ranges keep small and
+# large objects distinguishable.
 SIZES = {'small': (0.78, 0.87), 'medium': (0.96, 1.06), 'large': (1.18, 1.30)}
 
 
-def shape_key(category, look, variant):
-    """The name under which a shape's meshes are stored: category, index of the look, index of its shape."""
-    return f'{category}.{look}.{variant}'
+def shape_key(category: str, appearance_index: int, shape_index: int) -> str:
+    """Return the key of a shape in `all_shapes`."""
+    return f'{category}.{appearance_index}.{shape_index}'
 
 
-@lru_cache(maxsize=1)
-def all_shapes():
-    """Every shape, key -> Shape, standing on z = 0."""
-    found = {}
-    for category in CATEGORIES.values():
-        for look_index, look in enumerate(category.looks):
-            for variant, build in enumerate(look.shapes):
-                found[shape_key(category.name, look_index, variant)] = _grounded(build())
-    return found
+@cache
+def all_shapes() -> dict[str, Shape]:
+    """Return every shape by its key; each stands on z = 0."""
+    return {
+        shape_key(category.name, appearance_index, shape_index): _grounded(build())
+        for category in CATEGORIES.values()
+        for appearance_index, appearance in enumerate(category.appearances)
+        for shape_index, build in enumerate(appearance.shapes)
+    }
 
 
-def _grounded(shape):
-    """The shape lowered or raised so that its lowest vertex lies on z = 0."""
+def _grounded(shape: Shape) -> Shape:
+    """Move the shape vertically so that its lowest vertex lies on z = 0."""
     low = min(part.mesh.vertices[:, 2].min() for part in shape.parts)
     if abs(low) > 2e-3:
         raise ValueError(f'a shape should stand on z = 0, its lowest point is at {low:.4f} m')
@@ -260,15 +285,19 @@ def _grounded(shape):
 
 
 @cache
-def corners(key):
-    """The vertices of a shape that stick out furthest in some direction, [C, 3] m: its convex hull to under 1 mm."""
-    k = np.arange(240) + 0.5  # evenly over the sphere, by the golden angle
+def hull_vertices(key: str) -> np.ndarray:
+    """Return the vertices [C, 3] m of a shape that approximate its convex hull to under 1 mm, unscaled.
+
+    These are the extreme vertices along 240 directions, spread evenly over the sphere by the golden angle.
+    """
+    k = np.arange(240) + 0.5
     z, angle = 1 - k / 120, k * np.pi * (3 - 5**0.5)
     directions = np.stack([np.sqrt(1 - z**2) * np.cos(angle), np.sqrt(1 - z**2) * np.sin(angle), z], axis=1)
-    return outline(key)[np.unique((outline(key) @ directions.T).argmax(axis=0))]
+    vertices = all_vertices(key)
+    return vertices[np.unique((vertices @ directions.T).argmax(axis=0))]
 
 
 @cache
-def outline(key):
-    """All vertices of a shape, [V, 3] m, unscaled."""
+def all_vertices(key: str) -> np.ndarray:
+    """Return all vertices [V, 3] m of a shape, unscaled."""
     return np.concatenate([part.mesh.vertices for part in all_shapes()[key].parts])

@@ -1,13 +1,14 @@
-"""What things look like: named colours, the fixed paints of details, and how each material takes light."""
+"""Appearance of objects: named colours, fixed paints of details, and the surface finish of each material."""
 
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-# Hue in degrees (a negative start wraps), saturation and value from 0 to 1; the gaps between the ranges are what
-# keeps one name apart from the next.
-COLORS = {
+# Ranges of hue in degrees (a negative start wraps around), saturation and value from 0 to 1. The gaps between the
+# ranges keep the names distinguishable.
+HSVRange = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+COLORS: dict[str, HSVRange] = {
     'red': ((-8, 7), (0.78, 0.95), (0.60, 0.88)),
     'orange': ((20, 30), (0.82, 0.98), (0.88, 1.0)),
     'yellow': ((46, 55), (0.68, 0.92), (0.88, 1.0)),
@@ -23,9 +24,13 @@ COLORS = {
     'clear': ((150, 210), (0.02, 0.10), (0.85, 0.98)),
 }
 
-NATURAL = {'green': ((74, 98), (0.55, 0.80), (0.50, 0.72)), 'red': ((-6, 8), (0.75, 0.92), (0.55, 0.82))}  # of fruit
+# Ranges that replace those of `COLORS` for fruit.
+NATURAL_COLORS: dict[str, HSVRange] = {
+    'green': ((74, 98), (0.55, 0.80), (0.50, 0.72)),
+    'red': ((-6, 8), (0.75, 0.92), (0.55, 0.82)),
+}
 
-# Pairs that a person might call either way in poor light; instructions never rest on telling them apart.
+# Pairs that people might confuse in poor light; no instruction depends on distinguishing them.
 CONFUSABLE = frozenset(
     frozenset(pair)
     for pair in (
@@ -35,7 +40,7 @@ CONFUSABLE = frozenset(
     )
 )  # fmt: skip
 
-# RGB of details that keep their colour whatever the object's; a dark and a light one to blend between.
+# Darkest and lightest RGB of details whose colour does not depend on the object's colour.
 PAINTS = {
     'steel': ((0.70, 0.71, 0.73), (0.84, 0.85, 0.87)),
     'cap': ((0.10, 0.10, 0.11), (0.92, 0.91, 0.88)),
@@ -50,7 +55,14 @@ PAINTS = {
 
 @dataclass(frozen=True)
 class Finish:
-    """How a material takes light: specular and shininess from 0 to 1, opacity, and the texture that it brings."""
+    """Surface finish of a material.
+
+    Attributes:
+        specular: Specular reflectance, 0 to 1.
+        shininess: 0 to 1.
+        alpha: Opacity, 0 to 1.
+        texture: Name of the texture that every part of this material has, or ''.
+    """
 
     specular: float
     shininess: float
@@ -74,19 +86,20 @@ FINISHES = {
 PAINT_FINISHES = {'steel': FINISHES['metal'], 'cap': FINISHES['plastic'], 'grip': FINISHES['plastic']}
 
 
-def sample_color(name, rng, natural=False):
-    """RGB [3] from 0 to 1 somewhere within the range of a colour's name; `natural` for what grows."""
-    (h0, h1), saturation, value = (NATURAL if natural and name in NATURAL else COLORS)[name]
+def sample_color(name: str, rng: np.random.Generator, natural: bool = False) -> np.ndarray:
+    """Draw an RGB colour [3] from 0 to 1 within the range of a colour name; `natural` selects the ranges of fruit."""
+    ranges = NATURAL_COLORS if natural and name in NATURAL_COLORS else COLORS
+    (h0, h1), saturation, value = ranges[name]
     hsv = np.array([[[rng.uniform(h0, h1) % 360, rng.uniform(*saturation), rng.uniform(*value)]]], np.float32)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].astype(float)
 
 
-def sample_paint(name, rng):
-    """RGB [3] of a detail."""
+def sample_paint(name: str, rng: np.random.Generator) -> np.ndarray:
+    """Draw the RGB colour [3] of a detail from 0 to 1."""
     dark, light = np.array(PAINTS[name])
     return dark + (light - dark) * rng.uniform()
 
 
-def confusable(first, second):
-    """Whether one colour may pass for the other."""
+def confusable(first: str, second: str) -> bool:
+    """Return whether one colour may be mistaken for the other."""
     return first != second and frozenset((first, second)) in CONFUSABLE
