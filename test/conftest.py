@@ -56,7 +56,7 @@ def checkpoint(reference: Path) -> Path:
 
 @pytest.fixture(scope='session')
 def load_engine(checkpoint: Path) -> Callable[..., InstructSAM]:
-    """load_engine(mode): an engine on the tiny checkpoint; each mode is loaded once."""
+    """Function that returns an engine on the tiny checkpoint in a mode; each mode is loaded once."""
     from instructsam.core import InstructSAM
 
     engines: dict[str, InstructSAM] = {}
@@ -76,10 +76,10 @@ def engine(load_engine: Callable[..., InstructSAM]) -> InstructSAM:
 
 
 @pytest.fixture(scope='session')
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     """[120, 160, 3] uint8 RGB: smooth colours with a few shapes, always the same."""
     y, x = np.mgrid[:120, :160]
-    image = np.stack([x * 255 // 159, y * 255 // 119, (x + y) % 256], axis=-1).astype(np.uint8)
-    image[30:70, 40:90] = (200, 30, 40)
-    image[80:110, 100:140] = (20, 90, 210)
-    return image
+    pixels = np.stack([x * 255 // 159, y * 255 // 119, (x + y) % 256], axis=-1).astype(np.uint8)
+    pixels[30:70, 40:90] = (200, 30, 40)
+    pixels[80:110, 100:140] = (20, 90, 210)
+    return pixels

@@ -1,4 +1,4 @@
-"""The `instructsam` command: what it prints where, and that every error is one line and an exit code."""
+"""The `instructsam` command line: its output, and that every error is one line and an exit code."""
 
 import importlib
 import json
@@ -26,7 +26,7 @@ MUG[10:40, 20:50] = True
 
 
 class StandInEngine:
-    """An engine without a model: one mug, unless `outcome` says otherwise. Keeps what it was asked."""
+    """An engine without a model: it finds one mug, unless `outcome` says otherwise, and records its arguments."""
 
     warning = ''
     outcome = 'ok'  # or 'no_target', or an exception
@@ -36,7 +36,7 @@ class StandInEngine:
 
     def from_pretrained(self, name, **options):
         if name == 'absent':
-            raise ModelError('there is no model absent.')
+            raise ModelError('there is no model absent')
         self.loaded_with = {'name': name, **options}
         return self
 
@@ -46,7 +46,7 @@ class StandInEngine:
     def answer_for(self, phrases):
         return f'answer for {phrases}'
 
-    def segment(self, frame, instruction, **options):
+    def segment(self, encoded, instruction, **options):
         self.asked = {'instruction': instruction, **options}
         if isinstance(self.outcome, BaseException):
             raise self.outcome
@@ -54,8 +54,8 @@ class StandInEngine:
         return Result(
             instruction,
             'red mug',
-            frame.height,
-            frame.width,
+            encoded.height,
+            encoded.width,
             instances,
             warning=self.warning,
             timings_ms={'image_encoders': 12.0, 'generation': 30.0},
@@ -70,19 +70,19 @@ def engine(monkeypatch):
 
 
 @pytest.fixture
-def picture_file(tmp_path):
-    path = tmp_path / 'picture.png'
+def image_file(tmp_path):
+    path = tmp_path / 'image.png'
     Image.new('RGB', (80, 60), 'grey').save(path)
     return path
 
 
 @pytest.fixture
-def segment(engine, picture_file, capsys):
-    """segment(*arguments) runs the command in this process: (exit code, stdout, stderr)."""
+def segment(engine, image_file, capsys):
+    """Function that runs the command in this process and returns (exit code, stdout, stderr)."""
 
     def run(*arguments):
         try:
-            code = cli.main(['segment', str(picture_file), *map(str, arguments)])
+            code = cli.main(['segment', str(image_file), *map(str, arguments)])
         except SystemExit as end:  # argparse
             code = end.code
         return code, *capsys.readouterr()
@@ -91,7 +91,7 @@ def segment(engine, picture_file, capsys):
 
 
 def run(*arguments, **kwargs):
-    """The command as a process of its own."""
+    """Run the command in a process of its own."""
     return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=120, **kwargs)
 
 
@@ -106,7 +106,7 @@ def test_table(segment):
         assert shown in out
 
 
-def test_no_target_is_no_failure(segment, engine):
+def test_no_target_is_not_an_error(segment, engine):
     engine.outcome = 'no_target'
     code, out, _ = segment('the elephant')
     assert code == 0
@@ -151,12 +151,12 @@ def test_phrases_skip_decoding(segment, engine):
     assert engine.asked['answer'] == "answer for ['red mug', 'cup']"
 
 
-def test_a_trained_model_writes_its_own_answer(segment, engine):
+def test_the_model_writes_the_answer_by_default(segment, engine):
     segment('the mugs')
     assert engine.asked['answer'] is None
 
 
-def test_a_model_with_limits_says_so(segment, engine):
+def test_the_warning_of_a_model_is_shown(segment, engine):
     engine.warning = 'it has seen tables only'
     _, out, _ = segment('the mugs')
     assert engine.warning in out
@@ -179,13 +179,13 @@ CAMERA = ('--camera', 100, 100, 39.5, 29.5)
 
 @pytest.fixture
 def depth_file(tmp_path):
-    """A table 1 m below the camera, the mug on it 5 cm high, in mm."""
+    """Depth image in mm: a table 1 m from the camera and a mug of 5 cm height on it."""
     path = tmp_path / 'depth.png'
     Image.fromarray(np.where(MUG, 950, 1000).astype(np.uint16)).save(path)
     return path
 
 
-def test_depth_says_where_and_how_large(segment, depth_file, tmp_path):
+def test_depth_gives_position_and_size(segment, depth_file, tmp_path):
     code, out, err = segment('mug', '--depth', depth_file, *CAMERA, '--json', tmp_path / 'a.json')
     assert (code, err) == (0, '')
     assert 'center (x y z) m' in out
@@ -212,14 +212,14 @@ def test_an_instance_without_depth_is_named(segment, depth_file, tmp_path):
     assert 'geometry' not in json.loads((tmp_path / 'a.json').read_text())['instances'][0]
 
 
-def test_depth_that_cannot_be_used(segment, engine, depth_file, picture_file, tmp_path):
+def test_invalid_depth_and_camera(segment, engine, depth_file, image_file, tmp_path):
     small = tmp_path / 'small.png'
     Image.fromarray(np.ones((6, 8), np.uint16)).save(small)
     (tmp_path / 'cut.png').write_bytes(depth_file.read_bytes()[:40])
     for arguments, said in (
         (['--depth', depth_file], 'go together'),
         (CAMERA, 'go together'),
-        (['--depth', picture_file, *CAMERA], 'not a depth image'),
+        (['--depth', image_file, *CAMERA], 'not a depth image'),
         (['--depth', small, *CAMERA], 'align depth to colour'),
         (['--depth', tmp_path / 'cut.png', *CAMERA], 'cannot read'),
         (['--depth', 'absent.png', *CAMERA], 'absent.png'),
@@ -251,7 +251,7 @@ def test_overlay(segment, tmp_path):
         (['caf\udce9'], r"not valid UTF-8: 'caf\udce9'"),
         (['x', '--phrase', '\udcff'], 'not valid UTF-8'),
         ([], 'INSTRUCTION'),
-        (['x', '--model', 'absent'], 'there is no model absent.'),
+        (['x', '--model', 'absent'], 'there is no model absent'),
         (['x', '--out', 'absent/a.png'], 'there is no folder absent'),
         (['x', '--out', '.'], 'not the ending of a known image format'),
         (['x', '--json', 'absent/a.json'], 'there is no folder absent'),
@@ -268,8 +268,8 @@ def test_bad_arguments(segment, engine, arguments, said):
 
 
 def test_errors_of_the_engine(segment, engine):
-    engine.outcome = InstructionError('the instruction is empty.')
-    assert segment('') == (2, '', 'instructsam: error: the instruction is empty.\n')
+    engine.outcome = InstructionError('the instruction is empty')
+    assert segment('') == (2, '', 'instructsam: error: the instruction is empty\n')
 
 
 def test_unwritable_files(segment):
@@ -315,7 +315,7 @@ def test_without_an_extra(monkeypatch, capsys, extra, module, when):
     assert is_one_error_line(err)
 
 
-def test_a_module_that_no_extra_brings(monkeypatch, capsys):
+def test_a_missing_module_that_no_extra_installs(monkeypatch, capsys):
     def fail(*_):
         raise ModuleNotFoundError("No module named 'numpy'", name='numpy')
 
@@ -361,25 +361,26 @@ def test_unknown_command(arguments):
     assert is_one_error_line(done.stderr)
 
 
-def test_a_broken_picture_and_bytes_that_are_no_utf8(tmp_path, picture_file):
-    (tmp_path / 'cut.png').write_bytes(picture_file.read_bytes()[:-30])
-    for arguments in [('cut.png', 'x'), ('absent', 'x'), ('.', 'x'), (b'caf\xe9.png', 'x'), (picture_file, b'\xe9')]:
+def test_broken_images_and_bytes_that_are_not_utf8(tmp_path, image_file):
+    (tmp_path / 'cut.png').write_bytes(image_file.read_bytes()[:-30])
+    for arguments in [('cut.png', 'x'), ('absent', 'x'), ('.', 'x'), (b'caf\xe9.png', 'x'), (image_file, b'\xe9')]:
         done = run('segment', *arguments, cwd=tmp_path)
-        assert done.returncode == 2 and is_one_error_line(done.stderr), done.stderr
+        assert done.returncode == 2, done.stderr
+        assert is_one_error_line(done.stderr), done.stderr
 
 
 def test_control_c(tmp_path):
     camera = tmp_path / 'pipe.png'
     os.mkfifo(camera)
     process = subprocess.Popen([*COMMAND, 'segment', camera, 'x'], stderr=subprocess.PIPE, text=True)
-    with open(camera, 'wb'):  # opens when the command does, and lets it wait
+    with open(camera, 'wb'):  # blocks until the command opens its end, and keeps it waiting for data
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
     assert process.stderr.read() == ''
 
 
-def test_nobody_reads_on(picture_file):
-    """As in `instructsam ... | head -0`, with an output longer than any buffer."""
+def test_a_closed_pipe(image_file):
+    """The exit code is that of SIGPIPE, as in `instructsam ... | head -0`, for an output longer than any buffer."""
     code = (
         'import importlib\nimport sys\nimport instructsam.core\nfrom instructsam.core import cli\n'
         'class Command:\n    add_arguments = staticmethod(lambda parser: None)\n'
@@ -393,8 +394,8 @@ def test_nobody_reads_on(picture_file):
     assert process.stderr.read() == ''
 
 
-def test_the_built_in_model(tmp_path, picture):
-    Image.fromarray(picture).save(tmp_path / 'a.png')
+def test_the_built_in_model(tmp_path, image):
+    Image.fromarray(image).save(tmp_path / 'a.png')
     options = ('--phrase', 'red box', '--threshold', '0', '--json', '-', '--out', 'b.png')
     done = run('segment', 'a.png', 'the red box', *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -406,6 +407,6 @@ def test_the_built_in_model(tmp_path, picture):
     for instance in result['instances']:
         x0, y0, x1, y1 = instance['box']
         mask = coco.decode(instance['segmentation'])
-        assert mask.shape == picture.shape[:2]
+        assert mask.shape == image.shape[:2]
         assert mask[y0:y1, x0:x1].sum() == mask.sum() > 0
-    assert read_image(tmp_path / 'b.png').shape == picture.shape
+    assert read_image(tmp_path / 'b.png').shape == image.shape

@@ -1,4 +1,4 @@
-"""On a GPU the model finds what it finds on the CPU. Skipped where torch sees no CUDA device."""
+"""Results on a GPU agree with those on the CPU. Skipped if torch sees no CUDA device."""
 
 from pathlib import Path
 
@@ -26,27 +26,25 @@ def by_slot(result):
 
 
 @pytest.mark.parametrize('mode', ['consistent', 'reference'])
-def test_float32_on_cuda_is_float32_on_the_cpu(load_engine, checkpoint, picture, mode):
-    """The tiny checkpoint, every slot: scores within 1e-3, masks all but equal."""
+def test_float32_on_cuda_is_float32_on_the_cpu(load_engine, checkpoint, image, mode):
+    """With the tiny checkpoint, for every slot: scores within 1e-3, masks with an IoU above 0.98."""
     on_cpu = load_engine(mode)
     on_gpu = InstructSAM.from_pretrained(checkpoint, device='cuda', dtype='float32', mode=mode)
-    known, found = (by_slot(one.segment(one.encode(picture), 'red cup', answer=TWO, **ALL)) for one in (on_cpu, on_gpu))
+    known, found = (by_slot(one.segment(one.encode(image), 'red cup', answer=TWO, **ALL)) for one in (on_cpu, on_gpu))
     assert known.keys() == found.keys()
     for slot, instance in known.items():
         assert found[slot].score == pytest.approx(instance.score, abs=1e-3)
         assert found[slot].mask.iou([instance.mask])[0] > 0.98
 
 
-def test_the_default_on_cuda_is_bfloat16_and_answers_alike(picture):
-    """The built-in model: an answer of its own in the same words, instances with about the same scores."""
+def test_the_default_on_cuda_is_bfloat16_and_answers_alike(image):
+    """With the built-in model and a forced phrase: the same slots, scores within 0.1."""
     on_cpu = InstructSAM.from_pretrained('tabletop', device='cpu')
     on_gpu = InstructSAM.from_pretrained('tabletop')
     assert on_gpu.device.type == 'cuda'
     assert on_gpu.model.dtype == (torch.bfloat16 if torch.cuda.get_device_capability() >= (8, 0) else torch.float16)
     said = on_cpu.answer_for(['red mug'])
-    known, found = (
-        by_slot(one.segment(one.encode(picture), 'red mug', answer=said, **ALL)) for one in (on_cpu, on_gpu)
-    )
+    known, found = (by_slot(one.segment(one.encode(image), 'red mug', answer=said, **ALL)) for one in (on_cpu, on_gpu))
     assert known.keys() == found.keys()
     np.testing.assert_allclose(
         [found[slot].score for slot in known], [instance.score for instance in known.values()], atol=0.1
@@ -54,12 +52,12 @@ def test_the_default_on_cuda_is_bfloat16_and_answers_alike(picture):
 
 
 @pytest.mark.parametrize('layers', [False, True])
-def test_a_training_step_on_cuda_is_that_on_the_cpu(checkpoint, picture, layers):
-    """Loss terms within 1e-3, the gradients of all parameters together within 1 % of their norm."""
-    mask = np.zeros(picture.shape[:2], bool)
+def test_a_training_step_on_cuda_is_that_on_the_cpu(checkpoint, image, layers):
+    """Loss terms agree within 1e-3, the gradients of all parameters together within 1 % of their norm."""
+    mask = np.zeros(image.shape[:2], bool)
     mask[30:70, 40:90] = True
     turn = Turn('where is the cup?', ('red cup',), (Target(masks=(Rle.encode(mask),)),))
-    sample = Sample(Path('none'), *mask.shape, (turn,), torch.from_numpy(picture).permute(2, 0, 1))
+    sample = Sample(Path('none'), *mask.shape, (turn,), torch.from_numpy(image).permute(2, 0, 1))
     measured = []
     for device in ('cpu', 'cuda'):
         model = InstructSAM.from_pretrained(checkpoint, device=device, dtype='float32').model.requires_grad_(True)

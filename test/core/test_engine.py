@@ -1,4 +1,4 @@
-"""The engine on a tiny checkpoint with random weights: caching, threads, budgets, duplicates, refusals."""
+"""The engine on a tiny checkpoint with random weights: caching, threads, budgets, duplicates, invalid input."""
 
 import threading
 
@@ -16,7 +16,7 @@ TWO = '<|object_ref_start|>red cup<|object_ref_end|>, <|object_ref_start|>the bo
 
 
 def content(result):
-    """Everything of a result but its times."""
+    """Return the JSON of a result without its timings."""
     return {key: value for key, value in result.to_json().items() if key != 'timings_ms'}
 
 
@@ -25,33 +25,33 @@ def either(request, load_engine):
     return load_engine(request.param)
 
 
-def test_a_cached_frame_answers_like_a_fresh_one(either, picture):
-    """Bit for bit, in any order of calls."""
+def test_an_encoded_image_can_be_reused(either, image):
+    """Results are equal bit for bit, in any order of calls."""
     instructions = ['red cup', 'the box on the left', 'two blue bottles', 'red cup']
-    fresh = [content(either.segment(either.encode(picture), text, answer=TWO, **ALL)) for text in instructions]
-    frame = either.encode(picture)
-    tensors = [*frame.features.pyramid, *(t for pair in frame.prefix.keys_values for t in pair)]
+    fresh = [content(either.segment(either.encode(image), text, answer=TWO, **ALL)) for text in instructions]
+    encoded = either.encode(image)
+    tensors = [*encoded.features.pyramid, *(t for pair in encoded.prefix.keys_values for t in pair)]
     before = [tensor.clone() for tensor in tensors]
     for order in ([0, 1, 2, 3], [3, 1, 0, 2], [2, 2, 1, 0]):
         for index in order:
-            assert content(either.segment(frame, instructions[index], answer=TWO, **ALL)) == fresh[index]
+            assert content(either.segment(encoded, instructions[index], answer=TWO, **ALL)) == fresh[index]
     assert all(torch.equal(old, new) for old, new in zip(before, tensors, strict=True))
-    assert fresh[0]['instances'] != fresh[1]['instances']  # the instruction does matter
+    assert fresh[0]['instances'] != fresh[1]['instances']  # the comparison would not notice an ignored instruction
 
 
-def test_decoding_and_a_forced_answer_agree(either, picture, monkeypatch):
-    """Decoded token by token, an answer gives what it gives when forced in one pass.
+def test_decoding_and_a_forced_answer_agree(either, image, monkeypatch):
+    """An answer gives the same result decoded token by token as forced in one pass.
 
-    Random weights cannot write an answer: the logits are scripted, all else is real.
+    Random weights cannot write an answer, so the logits are scripted; everything else is real.
     """
     ids = either.prompter.answer_ids(TWO)
-    frame = either.encode(picture)
-    forced = either.segment(frame, 'red cup', answer=TWO, **ALL)
+    encoded = either.encode(image)
+    forced = either.segment(encoded, 'red cup', answer=TWO, **ALL)
     script = iter(ids)
     vocabulary = either.model.config.qwen.text_config.vocab_size
     one_hot = torch.eye(vocabulary)
     monkeypatch.setattr(either.model, 'token_logits', lambda hidden: one_hot[next(script)][None])
-    decoded = either.segment(frame, 'red cup', **ALL)
+    decoded = either.segment(encoded, 'red cup', **ALL)
     assert decoded.finish_reason == 'stop'
     assert forced.finish_reason == 'forced'
     assert decoded.answer == forced.answer == 'red cup, the box'
@@ -66,20 +66,20 @@ def slot_of(instance):
     return instance.group, instance.slot
 
 
-def test_threads_do_not_disturb_each_other(engine, picture):
-    pictures = [picture, np.ascontiguousarray(picture[::-1]), picture[:90, :70]]
+def test_threads_do_not_disturb_each_other(engine, image):
+    images = [image, np.ascontiguousarray(image[::-1]), image[:90, :70]]
     texts = ['red cup', 'the box', 'a bottle']
-    pairs = list(zip(pictures, texts, strict=True))
-    expected = [content(engine.segment(engine.encode(p), t, answer=TWO, **ALL)) for p, t in pairs]
-    got = [[] for _ in pictures]
-    barrier = threading.Barrier(len(pictures))
+    pairs = list(zip(images, texts, strict=True))
+    expected = [content(engine.segment(engine.encode(each), t, answer=TWO, **ALL)) for each, t in pairs]
+    got = [[] for _ in images]
+    barrier = threading.Barrier(len(images))
 
     def work(index):
         barrier.wait()
         for _ in range(5):
-            got[index].append(content(engine.segment(engine.encode(pictures[index]), texts[index], answer=TWO, **ALL)))
+            got[index].append(content(engine.segment(engine.encode(images[index]), texts[index], answer=TWO, **ALL)))
 
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(pictures))]
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(images))]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -87,36 +87,38 @@ def test_threads_do_not_disturb_each_other(engine, picture):
     assert got == [[result] * 5 for result in expected]
 
 
-def test_several_phrases_are_several_groups(engine, picture):
-    """More phrases than share one detector call give what each gives alone behind the same text."""
-    frame = engine.encode(picture)
+def test_several_phrases_are_several_groups(engine, image):
+    """More phrases than fit into one detector call give the same result as each phrase alone after the same text."""
+    encoded = engine.encode(image)
     names = ['cup', 'box', 'bottle', 'plate', 'spoon', 'bowl']
-    together = engine.segment(frame, 'everything', answer=engine.answer_for(names), **ALL)
+    together = engine.segment(encoded, 'everything', answer=engine.answer_for(names), **ALL)
     assert together.phrases == tuple(names)
     assert together.answer == ', '.join(names)
-    first = engine.segment(frame, 'everything', answer=engine.answer_for(names[:1]), **ALL)
+    first = engine.segment(encoded, 'everything', answer=engine.answer_for(names[:1]), **ALL)
     for one, other in zip(first.instances, [i for i in together.instances if i.group == 0], strict=True):
         assert one.slot == other.slot
         assert one.score == pytest.approx(other.score, abs=1e-5)
         assert one.mask.iou([other.mask])[0] > 0.99
 
 
-def test_instances_are_sorted_and_above_the_threshold(engine, picture):
-    frame = engine.encode(picture)
-    everything = engine.segment(frame, 'red cup', answer=TWO, **ALL).instances
+def test_instances_are_sorted_and_above_the_threshold(engine, image):
+    encoded = engine.encode(image)
+    everything = engine.segment(encoded, 'red cup', answer=TWO, **ALL).instances
     scores = [instance.score for instance in everything]
     assert scores == sorted(scores, reverse=True)
     threshold = scores[len(scores) // 2]
-    some = engine.segment(frame, 'red cup', answer=TWO, score_threshold=threshold, suppress_duplicates=False).instances
+    some = engine.segment(
+        encoded, 'red cup', answer=TWO, score_threshold=threshold, suppress_duplicates=False
+    ).instances
     assert [i.score for i in some] == [score for score in scores if score > threshold]
-    none = engine.segment(frame, 'red cup', answer=TWO, score_threshold=1)
+    none = engine.segment(encoded, 'red cup', answer=TWO, score_threshold=1)
     assert none.status == 'no_target'
     assert none.instances == ()
     assert none.phrases == ('red cup', 'the box')
 
 
-def test_an_answer_without_a_phrase_is_no_target(engine, picture):
-    result = engine.segment(engine.encode(picture), 'the car', answer='There is no such object.<|im_end|>', **ALL)
+def test_an_answer_without_a_phrase_is_no_target(engine, image):
+    result = engine.segment(engine.encode(image), 'the car', answer='There is no such object.<|im_end|>', **ALL)
     assert (result.status, result.answer, result.phrases) == ('no_target', 'There is no such object.', ())
 
 
@@ -129,22 +131,22 @@ def test_an_answer_without_a_phrase_is_no_target(engine, picture):
         '[SEG][SEG]cup',
     ],
 )
-def test_answers_that_name_nothing(either, picture, answer):
-    """Empty, stray, unfinished: no group, no failure."""
-    assert either.segment(either.encode(picture), 'x', answer=answer, **ALL).status == 'no_target'
+def test_answers_that_name_nothing(either, image, answer):
+    """Empty, stray and unfinished phrases give no group and no error."""
+    assert either.segment(either.encode(image), 'x', answer=answer, **ALL).status == 'no_target'
 
 
-def test_the_published_notation_of_the_query_block_is_taken(engine, picture):
+def test_the_published_notation_of_the_query_block_is_taken(engine, image):
     k = engine.model.config.num_queries
     with_block = f'<|object_ref_start|>red cup<|object_ref_end|><|mask_start|>{"[SEG]" * k}<|mask_end|>'
     without = '<|object_ref_start|>red cup<|object_ref_end|>'
-    frame = engine.encode(picture)
-    one, other = (content(engine.segment(frame, 'x', answer=a, **ALL)) for a in (with_block, without))
+    encoded = engine.encode(image)
+    one, other = (content(engine.segment(encoded, 'x', answer=a, **ALL)) for a in (with_block, without))
     assert one == other
     assert one['instances']
 
 
-def test_near_duplicates_go_and_the_best_stays():
+def test_nms_keeps_the_best_of_near_duplicates():
     mask = np.zeros((20, 20), bool)
     mask[5:15, 5:15] = True
     nearly, apart = mask.copy(), np.zeros((20, 20), bool)
@@ -157,18 +159,18 @@ def test_near_duplicates_go_and_the_best_stays():
     assert [instance.slot for instance in mask_nms(instances)] == [0, 2]
 
 
-def test_budgets_end_the_decoding(engine, picture):
-    frame = engine.encode(picture)
-    tokens = engine.segment(frame, 'red cup', max_new_tokens=3)
+def test_budgets_end_the_decoding(engine, image):
+    encoded = engine.encode(image)
+    tokens = engine.segment(encoded, 'red cup', max_new_tokens=3)
     assert tokens.finish_reason in ('token_budget', 'stop')
-    assert engine.segment(frame, 'red cup', time_budget_s=0).finish_reason == 'time_budget'
-    assert engine.segment(frame, 'red cup', answer=TWO).finish_reason == 'forced'
+    assert engine.segment(encoded, 'red cup', time_budget_s=0).finish_reason == 'time_budget'
+    assert engine.segment(encoded, 'red cup', answer=TWO).finish_reason == 'forced'
 
 
-def test_cancelling_stops_at_the_next_step(engine, picture):
+def test_cancelling_stops_at_the_next_step(engine, image):
     with pytest.raises(CancelledError):
-        engine.encode(picture, cancelled=lambda: True)
-    frame = engine.encode(picture)
+        engine.encode(image, cancelled=lambda: True)
+    encoded = engine.encode(image)
     asked = []
 
     def after_four():
@@ -176,12 +178,12 @@ def test_cancelling_stops_at_the_next_step(engine, picture):
         return len(asked) > 4
 
     with pytest.raises(CancelledError):
-        engine.segment(frame, 'red cup', max_new_tokens=500, cancelled=after_four)
+        engine.segment(encoded, 'red cup', max_new_tokens=500, cancelled=after_four)
     assert len(asked) == 5
 
 
-def test_times_of_every_stage(engine, picture):
-    result = engine.segment(engine.encode(picture), 'red cup', answer=TWO, **ALL)
+def test_every_step_is_timed(engine, image):
+    result = engine.segment(engine.encode(image), 'red cup', answer=TWO, **ALL)
     assert tuple(sorted(result.timings_ms)) == tuple(sorted(STEPS))
     assert all(ms > 0 for ms in result.timings_ms.values())
 
@@ -201,16 +203,16 @@ def test_an_8k_image(engine):
     assert (result.height, result.width) == (4320, 7680)
 
 
-def test_images_as_they_come(engine, picture):
-    """Read-only, flipped, torch, and padded rows: the same pixels give the same result."""
-    expected = content(engine.segment(engine.encode(picture), 'red cup', answer=TWO, **ALL))
-    read_only = picture.copy()
+def test_memory_layouts_of_images(engine, image):
+    """Read-only, flipped, torch and padded images with the same pixels give the same result."""
+    expected = content(engine.segment(engine.encode(image), 'red cup', answer=TWO, **ALL))
+    read_only = image.copy()
     read_only.flags.writeable = False
-    padded = np.zeros((picture.shape[0], picture.shape[1] + 7, 3), np.uint8)
-    padded[:, :-7] = picture
-    flipped_twice = np.ascontiguousarray(picture[:, ::-1])[:, ::-1]
-    for image in (read_only, padded[:, :-7], flipped_twice, torch.from_numpy(picture.copy())):
-        assert content(engine.segment(engine.encode(image), 'red cup', answer=TWO, **ALL)) == expected
+    padded = np.zeros((image.shape[0], image.shape[1] + 7, 3), np.uint8)
+    padded[:, :-7] = image
+    flipped_twice = np.ascontiguousarray(image[:, ::-1])[:, ::-1]
+    for same in (read_only, padded[:, :-7], flipped_twice, torch.from_numpy(image.copy())):
+        assert content(engine.segment(engine.encode(same), 'red cup', answer=TWO, **ALL)) == expected
 
 
 @pytest.mark.parametrize(
@@ -222,7 +224,7 @@ def test_images_as_they_come(engine, picture):
         (np.zeros((4, 4, 3), np.uint16), 'uint16'),
         (np.zeros((0, 4, 3), np.uint8), 'empty'),
         (np.zeros((2, 900, 3), np.uint8), 'factor'),
-        ('picture.png', 'str'),
+        ('image.png', 'str'),
         (None, 'NoneType'),
     ],
 )
@@ -244,26 +246,26 @@ def test_unusable_images(engine, image, says):
         (None, 'NoneType'),
     ],
 )
-def test_unusable_instructions(engine, picture, text, says):
-    frame = engine.encode(picture)
+def test_unusable_instructions(engine, image, text, says):
+    encoded = engine.encode(image)
     with pytest.raises(InstructionError, match=says):
-        engine.segment(frame, text)
+        engine.segment(encoded, text)
     with pytest.raises(InstructionError, match=says):
         engine.answer_for([text])
 
 
-def test_other_refusals(engine, load_engine, picture):
-    frame = engine.encode(picture)
+def test_other_invalid_arguments(engine, load_engine, image):
+    encoded = engine.encode(image)
     with pytest.raises(ImageError, match='another engine'):
-        load_engine('reference').segment(frame, 'cup')
+        load_engine('reference').segment(encoded, 'cup')
     with pytest.raises(ImageError, match='encode'):
-        engine.segment(picture, 'cup')
+        engine.segment(image, 'cup')
     with pytest.raises(ValueError, match='score_threshold'):
-        engine.segment(frame, 'cup', score_threshold=1.5)
+        engine.segment(encoded, 'cup', score_threshold=1.5)
     with pytest.raises(InstructionError, match='vocabulary'):
-        engine.segment(frame, 'cup', answer=[10**9])
+        engine.segment(encoded, 'cup', answer=[10**9])
     with pytest.raises(InstructionError, match='tokens'):
-        engine.segment(frame, 'cup', answer='')
+        engine.segment(encoded, 'cup', answer='')
 
 
 @pytest.mark.parametrize(
@@ -280,17 +282,17 @@ def test_unknown_options(checkpoint, options, says):
         InstructSAM.from_pretrained(checkpoint, **options)
 
 
-def test_the_built_in_model_says_what_it_has_seen(picture):
+def test_the_built_in_model_says_what_it_has_seen(image):
     engine = InstructSAM.from_pretrained('tabletop', device='cpu')
-    result = engine.segment(engine.encode(picture), 'red mug', answer=engine.answer_for(['red mug']), score_threshold=0)
+    result = engine.segment(engine.encode(image), 'red mug', answer=engine.answer_for(['red mug']), score_threshold=0)
     assert result.instances
     assert 'tables only' in result.warning
     assert 'tables only' in result.to_json()['warning']
 
 
-def test_half_precision_runs(checkpoint, picture):
-    """bfloat16 is for GPUs; on the CPU it is only checked to run and to stay close."""
+def test_half_precision_runs(checkpoint, image):
+    """bfloat16 is meant for GPUs; on the CPU this only checks that it runs and gives finite scores."""
     engine = InstructSAM.from_pretrained(checkpoint, device='cpu', dtype='bfloat16')
-    result = engine.segment(engine.encode(picture), 'red cup', answer=TWO, **ALL)
+    result = engine.segment(engine.encode(image), 'red cup', answer=TWO, **ALL)
     assert result.instances
     assert all(np.isfinite(instance.score) for instance in result.instances)

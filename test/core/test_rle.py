@@ -1,4 +1,4 @@
-"""Run lengths against pycocotools."""
+"""Run-length encoded masks, compared with pycocotools."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_box_is_tight_and_exclusive():
 
 def test_a_mask_that_wraps_over_columns_has_its_true_box():
     mask = np.zeros((4, 6), bool)
-    mask[3, 2] = mask[0, 3] = True  # neighbours in run order, corners of the box
+    mask[3, 2] = mask[0, 3] = True  # adjacent in run order, opposite corners of the box
     assert Rle.encode(mask).box == (2, 0, 4, 4)
 
 
@@ -56,8 +56,8 @@ BAD = ([], None, '', 'm', '0o1', 'é', [1, -1, 4], [2, 3], [1.5, 2.5], [4, 'x'],
 
 
 @pytest.mark.parametrize('counts', BAD, ids=repr)
-def test_counts_that_are_no_run_lengths_of_the_size(counts):
-    with pytest.raises(ValueError):
+def test_counts_that_are_not_run_lengths_of_the_size(counts):
+    with pytest.raises(ValueError, match=r'counts|run lengths'):
         Rle.from_coco({'size': [2, 2], 'counts': counts})
 
 
@@ -71,17 +71,19 @@ def test_compressed_counts_are_those_of_pycocotools():
         for counts in (encoded['counts'], text['counts']):
             np.testing.assert_array_equal(Rle.from_coco({**text, 'counts': counts}).decode(), mask)
         for cut in (text['counts'][:-1], text['counts'][:1], text['counts'] + '1'):
-            with pytest.raises(ValueError):
+            with pytest.raises(ValueError, match=r'counts|run lengths'):
                 Rle.from_coco({**text, 'counts': cut})
 
 
 def test_counts_cannot_be_changed():
-    with pytest.raises(ValueError):
-        Rle.encode(np.ones((2, 2), bool)).counts[0] = 7
+    rle = Rle.encode(np.ones((2, 2), bool))
+    for each in (rle, Rle.from_checked(rle.to_coco())):
+        with pytest.raises(ValueError, match='read-only'):
+            each.counts[0] = 7
 
 
 def test_texts_as_pycocotools_reads_them():
-    """Numbers of one digit and of many, differences up and down."""
+    """Texts with short and long numbers and with positive and negative differences are read as pycocotools does."""
     rng = np.random.default_rng(1)
     for _ in range(200):
         runs = (10.0 ** rng.uniform(0, 6, rng.integers(1, 40))).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Loading and saving: bit for bit, single or sharded, and a clear refusal of everything that is not a checkpoint."""
+"""Loading and saving: exact round trips, single or sharded files, clear errors for everything else."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from instructsam.core.model.config import ModelConfig
 
 @pytest.fixture
 def copy(checkpoint, tmp_path):
-    """A copy of the tiny checkpoint that a test may break."""
+    """A copy of the tiny checkpoint that a test may modify."""
     return shutil.copytree(checkpoint, tmp_path / 'model')
 
 
@@ -32,7 +32,7 @@ def edit_config(folder, change, name='config.json'):
 
 
 def shard(folder, parts=3):
-    """Rewrites model.safetensors as shards with an index, as transformers does."""
+    """Rewrite model.safetensors as shards with an index, as transformers does."""
     tensors = load_file(folder / 'model.safetensors')
     (folder / 'model.safetensors').unlink()
     weight_map = {}
@@ -52,12 +52,12 @@ def test_weights_are_those_of_the_file(checkpoint):
     assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
 
 
-def test_saved_folder_loads_back_bit_for_bit(engine, picture, tmp_path):
+def test_saved_folder_loads_back_bit_for_bit(engine, image, tmp_path):
     engine.save_pretrained(tmp_path)
     again = InstructSAM.from_pretrained(tmp_path, device='cpu', dtype='float32')
     assert same(engine.model, again.model)
     results = [
-        e.segment(e.encode(picture), 'cup', answer=e.answer_for(['red cup']), score_threshold=0).to_json()['instances']
+        e.segment(e.encode(image), 'cup', answer=e.answer_for(['red cup']), score_threshold=0).to_json()['instances']
         for e in (engine, again)
     ]
     assert results[0] == results[1] != []
@@ -87,7 +87,7 @@ def test_saving_over_itself_and_in_half_precision(copy):
 
 
 def test_tables_stay_exact_in_half_precision(checkpoint):
-    """Rotary frequencies are float32 whatever the weights are: rounding them moves positions."""
+    """Rotary frequencies are always float32, because rounding them would shift positions."""
     half, full = (load(checkpoint, 'cpu', dtype) for dtype in (torch.bfloat16, torch.float32))
     for (name, one), (_, other) in zip(half.named_buffers(), full.named_buffers(), strict=True):
         assert torch.equal(one, other), name
@@ -99,7 +99,7 @@ def test_sharded(copy, checkpoint):
 
 
 def test_sam3_config_that_does_not_resolve_is_sam3s_default(copy):
-    """As in the published file, whose mask_decoder_model is a path on its authors' disk."""
+    """The published file needs this: its mask_decoder_model is a path on its authors' disk."""
     shutil.rmtree(copy / 'sam3')
     edit_config(copy, lambda config: config.update(mask_decoder_model='checkpoints/sam3', out_dim=256))
     config = ModelConfig.from_folder(copy)
@@ -163,7 +163,7 @@ BROKEN = {
     'pickle only': (only_a_pickle, 'pickles only'),
     'another architecture': (another_architecture, 'LlamaForCausalLM.*max_seg_nums'),
     'broken json': (lambda folder: (folder / 'config.json').write_text('{'), 'cannot be read'),
-    'json of another kind': (lambda folder: (folder / 'config.json').write_text('[]'), 'JSON object'),
+    'json without an object': (lambda folder: (folder / 'config.json').write_text('[]'), 'JSON object'),
     'missing tensor': (rewrite(lambda t: t.pop('model.mask_queries')), r'1 missing:\n  model.mask_queries'),
     'unexpected tensor': (rewrite(lambda t: t.update(extra=torch.zeros(2))), r'1 unexpected:\n  extra'),
     'shape': (
@@ -186,7 +186,7 @@ def test_broken_folders_are_refused_clearly(copy, kind):
 
 
 def test_a_pickle_is_never_read(copy):
-    """Not even beside safetensors: the file below would raise if it were unpickled."""
+    """Pickles are ignored even next to safetensors: unpickling the one below would abort the process."""
     (copy / 'pytorch_model.bin').write_bytes(b'\x80\x04cos\nabort\n(tR.')
     assert InstructSAM.from_pretrained(copy, device='cpu')
 
@@ -214,7 +214,7 @@ def test_a_file_is_not_a_folder(copy):
 
 IMPORT_FIRST = """
 import importlib, multiprocessing, sys
-import torch  # the slow part, which has no say in it
+import torch  # once, because it is slow and does not affect the outcome
 forked = multiprocessing.get_context('fork')
 first = [forked.Process(target=importlib.import_module, args=[f'instructsam.core.{name}']) for name in sys.argv[1:]]
 for process in first: process.start()
@@ -224,6 +224,6 @@ sys.exit(str([process.exitcode for process in first]) if any(process.exitcode fo
 
 
 def test_every_module_can_be_imported_first():
-    """Found the hard way: transformers' look for torchvision failed where grounding came first."""
+    """The search for torchvision in transformers must not depend on which module is imported first."""
     modules = ['model.grounding', 'model.checkpoint', 'engine', 'model.instructsam', 'cli']
     subprocess.run([sys.executable, '-c', IMPORT_FIRST, *modules], check=True)

@@ -1,4 +1,4 @@
-"""Sizes and patch order of Qwen's image input, SAM3's square input, on the CPU."""
+"""Image preprocessing on the CPU: sizes and patch order for Qwen, the square input of SAM3."""
 
 import numpy as np
 import pytest
@@ -15,9 +15,9 @@ PUBLISHED = QwenPreprocessor(min_pixels=65536, max_pixels=16777216)
     ('size', 'expected'),
     [
         ((480, 640), (480, 640)),
-        ((720, 1280), (704, 1280)),  # 22.5 units of 32 px: half to even
-        ((1, 1), (256, 256)),  # up to the least number of pixels
-        ((4320, 7680), (3072, 5440)),  # down to the most
+        ((720, 1280), (704, 1280)),  # 22.5 units of 32 px, rounded half to even
+        ((1, 1), (256, 256)),  # enlarged to min_pixels
+        ((4320, 7680), (3072, 5440)),  # reduced to max_pixels
         ((10, 2000), (32, 3648)),
     ],
 )
@@ -44,7 +44,7 @@ def test_sizes_match_transformers():
 
 
 def test_patches_that_merge_follow_each_other():
-    """Patch number, as a colour, comes out in the order of Qwen's merger: 2 x 2 squares, row by row."""
+    """Patches, whose colour is their number, are in the order of Qwen's merger: 2 x 2 squares, row by row."""
     preprocessor = QwenPreprocessor(min_pixels=1, max_pixels=10**6)
     rows, columns = 4, 6
     numbers = np.arange(rows * columns, dtype=np.uint8).reshape(rows, columns)
@@ -82,24 +82,24 @@ def test_sam_input_is_square_and_stretched():
 
 @pytest.mark.parametrize('mode', ['bilinear', 'bicubic'])
 def test_memory_layout_does_not_change_a_pixel(mode):
-    """[H, W, 3] seen as [3, H, W] is channels-last memory, for which torch has a kernel that rounds otherwise."""
+    """A transposed [H, W, 3] array is channels-last memory, for which torch has a kernel that rounds differently."""
     image = np.random.default_rng(0).integers(0, 256, (97, 143, 3), dtype=np.uint8)
     planar = torch.from_numpy(image.transpose(2, 0, 1).copy())
     assert torch.equal(resize(to_chw(image), 64, 64, mode), resize(planar, 64, 64, mode))
 
 
 @pytest.mark.parametrize(('mode', 'side', 'most'), [('bilinear', 64, 1), ('bilinear', 300, 1), ('bicubic', 64, 5)])
-def test_resizing_as_on_the_gpu_stays_close(picture, mode, side, most):
-    """Floats rounded at the end, against the exact path; here on the CPU, where both can run."""
-    image = to_chw(picture)
-    floats = F.interpolate(image[None].float(), size=(side, side), mode=mode, antialias=True)[0]
-    difference = (floats.round().clamp(0, 255).int() - resize(image, side, side, mode).int()).abs()
+def test_resizing_as_on_the_gpu_stays_close(image, mode, side, most):
+    """The GPU's path (floats, rounded at the end) is close to the exact one; both can run on the CPU."""
+    chw = to_chw(image)
+    floats = F.interpolate(chw[None].float(), size=(side, side), mode=mode, antialias=True)[0]
+    difference = (floats.round().clamp(0, 255).int() - resize(chw, side, side, mode).int()).abs()
     assert difference.max() <= most
     assert (difference > 1).float().mean() < 0.01
 
 
 def test_a_broken_preprocessor_config_is_named(tmp_path):
-    with pytest.raises(ModelError, match='no preprocessor_config.json'):
+    with pytest.raises(ModelError, match=r'no preprocessor_config\.json'):
         QwenPreprocessor.from_folder(tmp_path)
     (tmp_path / 'preprocessor_config.json').write_text('{"patch_size": 16}')
     with pytest.raises(ModelError, match='not an image preprocessor'):

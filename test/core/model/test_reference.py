@@ -1,7 +1,8 @@
-"""The model against recordings of the authors' implementation, tensor by tensor, in both modes.
+"""The model compared with recordings of the authors' implementation, tensor by tensor, in both modes.
 
-The folder is $INSTRUCTSAM_REFERENCE or the copy in test/data/reference; its README describes every tensor. Nothing here
-assumes the sizes of that copy. Floats: atol 2e-4 + rtol 1e-3; ids, masks and positions exactly.
+The recordings are in $INSTRUCTSAM_REFERENCE or in test/data/reference, whose README describes every tensor. Nothing
+here depends on the sizes in that copy. Floats must agree within atol 2e-4 + rtol 1e-3; ids, masks and positions
+exactly.
 """
 
 import json
@@ -23,12 +24,12 @@ from instructsam.core.rle import Rle
 OWN = Path(__file__).parents[2] / 'data' / 'reference'
 FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', OWN))
 CASES = json.loads((FOLDER / 'inference' / 'index.json').read_text())
-HALVED = '_s2'  # recorded at every other row and column
+HALVED = '_s2'  # suffix of tensors that were recorded at every other row and column
 each_case = pytest.mark.parametrize('case', CASES, ids=[case['case'] for case in CASES])
 
 
 class Recording:
-    """Compares tensors with a recorded file and remembers which of them have been compared."""
+    """A recorded file; compares tensors with it and remembers which have been compared."""
 
     def __init__(self, case, suffix=''):
         self.tensors = load_file(FOLDER / 'inference' / f'{case["case"]}{suffix}.safetensors')
@@ -41,7 +42,10 @@ class Recording:
         return name in self.tensors
 
     def check(self, name, value):
-        """Exactly for integers, within the tolerance for floats; skipped where the file was trimmed of `name`."""
+        """Compare `value` with the recorded `name`: integers exactly, floats within the tolerance.
+
+        Skipped if the file was trimmed of `name`.
+        """
         if name not in self.tensors and name + HALVED in self.tensors:
             name, value = name + HALVED, value[..., ::2, ::2]
         if name not in self.tensors:
@@ -55,7 +59,7 @@ class Recording:
             assert torch.equal(value.to(recorded.dtype), recorded), name
 
     def check_pixels(self, name, value):
-        """Recorded as floats, or as the uint8 that they were made of."""
+        """Compare pixels, which were recorded as floats or as the uint8 values that they come from."""
         if name + '_u8' in self.tensors:
             self.check(name + '_u8', ((value * 0.5 + 0.5) * 255).round())
         elif name in self.tensors:
@@ -66,19 +70,20 @@ class Recording:
         assert not self.unchecked, f'recorded, but not compared: {sorted(self.unchecked)}'
 
 
-def picture(case):
+def image_of(case):
+    """Return the image of a case, [H, W, 3] uint8 RGB."""
     return np.asarray(Image.open(FOLDER / case['image']).convert('RGB'))
 
 
 def inputs_of(engine, image):
-    """(patches, grid, SAM pixels) of an image."""
+    """Return (patches, grid, SAM pixels) of an image."""
     chw = to_chw(image)
     patches, grid = engine.preprocessor(chw, torch.device('cpu'), torch.float32)
     return patches, grid, sam_pixels(chw, engine.model.grounding.image_size, torch.device('cpu'), torch.float32)
 
 
 def phrase_rows(groups):
-    """Padded ids [G, 32] and mask [G, 32] of what conditions SAM3."""
+    """Return padded ids [G, 32] and mask [G, 32] of the phrases that condition SAM3."""
     ids = torch.zeros(len(groups), MAX_PHRASE_TOKENS, dtype=torch.int64)
     mask = torch.zeros(len(groups), MAX_PHRASE_TOKENS, dtype=torch.uint8)
     for row, group in enumerate(groups):
@@ -101,7 +106,7 @@ def test_state_dict_is_the_published_one(load_engine):
 
 
 def test_state_dict_at_published_sizes():
-    """2.62 B parameters on the meta device: names and shapes of the published file."""
+    """A model of 2.62 B parameters, on the meta device, has the names and shapes of the published file."""
     from sample_models import published_config
 
     from instructsam.core.model.instructsam import InstructSAMModel
@@ -115,7 +120,7 @@ def test_state_dict_at_published_sizes():
 @each_case
 def test_preprocessing(load_engine, case):
     recording = Recording(case)
-    patches, grid, pixels = inputs_of(load_engine(), picture(case))
+    patches, grid, pixels = inputs_of(load_engine(), image_of(case))
     assert list(grid) == recording['image_grid_thw'][0].tolist()
     recording.check_pixels('pixel_values', patches)
     recording.check_pixels('sam_pixel_values', pixels[0])
@@ -124,10 +129,10 @@ def test_preprocessing(load_engine, case):
 @each_case
 @torch.inference_mode()
 def test_reference_mode(load_engine, case):
-    """Token by token, as the authors' inference code runs."""
+    """Token by token, as the authors' inference code runs the model."""
     engine, recording = load_engine('reference'), Recording(case)
     model = engine.model
-    patches, grid, pixels = inputs_of(engine, picture(case))
+    patches, grid, pixels = inputs_of(engine, image_of(case))
     recording.check('image_grid_thw', torch.tensor([grid]))
     recording.check_pixels('pixel_values', patches)
     recording.check_pixels('sam_pixel_values', pixels[0])
@@ -137,7 +142,7 @@ def test_reference_mode(load_engine, case):
     for level, deepstack in enumerate(visual[1]):
         recording.check(f'qwen_visual.deepstack.{level}', deepstack)
 
-    # prefill: our two passes are the recording's one
+    # Prefill: two passes here, one in the recording.
     prefix, image_step = encode_prefix(model, engine.prompter, 'reference', visual, grid)
     sequence = TokenSequence(model, prefix)
     text_ids = engine.prompter.instruction_ids(case['question'])
@@ -159,7 +164,7 @@ def test_reference_mode(load_engine, case):
     recording.check('step0.last_hidden_state', torch.cat([image_step.hidden, step.hidden], dim=1))
     recording.check('step0.logits_last', model.token_logits(step.hidden[:, -1]))
 
-    # the answer: its last token ends it and is not fed back
+    # The answer: its last token ends it and is not fed back.
     forced = engine.prompter.answer_ids(case['forced_text'])
     recording.check('forced_ids', torch.tensor(forced))
     recording.check('output_ids', torch.tensor([forced]))
@@ -172,11 +177,11 @@ def test_reference_mode(load_engine, case):
         recording.check(f'step{number}.position_ids', step.positions[:1])
         recording.check(f'step{number}.attention_mask', step.mask[None, None])
         recording.check(f'step{number}.past_len', torch.tensor([step.start]))
-        # their count of generated tokens, which leaves out each block's three tags and steers nothing
+        # The recorded count of generated tokens omits the three tags of each block; nothing depends on it.
         recording.check(f'step{number}.cache_position', torch.tensor([step.start - 3 * groups]))
         recording.check(f'step{number}.last_hidden_state', step.hidden)
         recording.check(f'step{number}.logits_last', model.token_logits(step.hidden[:, -1]))
-    assert len(forced) == case['n_llm_calls']  # the prefill and all but the last token
+    assert len(forced) == case['n_llm_calls']  # the prefill, and one call for each token but the last
     assert injections == case['injection_steps']
     assert len(sequence.groups) == case['n_groups']
     recording.check('injection_steps', torch.tensor(injections))
@@ -213,10 +218,10 @@ def check_masks(engine, recording, pixels, groups):
 @each_case
 @torch.inference_mode()
 def test_consistent_mode(load_engine, case):
-    """The same text as the training forward runs it; here in three passes on a cache, there in one."""
+    """The text as the training code runs it: in three passes on a cache here, in one pass there."""
     engine, recording = load_engine('consistent'), Recording(case, '.trainpath')
     model = engine.model
-    patches, grid, pixels = inputs_of(engine, picture(case))
+    patches, grid, pixels = inputs_of(engine, image_of(case))
     prefix, image_step = encode_prefix(model, engine.prompter, 'consistent', model.encode_image(patches, grid), grid)
     sequence = TokenSequence(model, prefix)
     text_step = sequence.add_text(engine.prompter.instruction_ids(case['question']))
@@ -238,7 +243,7 @@ def test_consistent_mode(load_engine, case):
     slots = [group.hidden for group in groups]
     recording.check('query_hidden', torch.stack(slots) if slots else torch.zeros(0, model.config.num_queries, width))
     if groups:
-        # recorded flat, each phrase behind its start tag, which does not condition SAM3
+        # Recorded flat, each phrase with its start tag, which does not condition SAM3.
         start = model.config.tokens.phrase_start
         recording.check('phrase_ids_flat', torch.tensor([i for group in groups for i in (start, *group.phrase_ids)]))
         recording.check('phrase_mask', phrase_rows(groups)[1])
@@ -252,10 +257,10 @@ def test_consistent_mode(load_engine, case):
 
 @each_case
 def test_engine_in_reference_mode(load_engine, case):
-    """The same through the engine: scores and full-size masks, the answer written in one pass."""
+    """Scores and full-size masks from the engine, with the answer written in one pass."""
     engine, recording = load_engine('reference'), Recording(case)
     result = engine.segment(
-        engine.encode(picture(case)),
+        engine.encode(image_of(case)),
         case['question'],
         answer=case['forced_text'],
         score_threshold=0,
