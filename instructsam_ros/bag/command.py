@@ -28,7 +28,7 @@ from instructsam_ros.bag import timeline as bag_script
 from instructsam_ros.bag import topics as bag_topics
 from instructsam_ros.bag.bag_file import BagFile, Copy
 from instructsam_ros.bag.journal import Journal
-from instructsam_ros.bag.offline_camera import Camera
+from instructsam_ros.bag.offline_camera import OfflineCamera
 from instructsam_ros.bag.recordings import RecordingError
 from instructsam_ros.conversions import instances as messages
 from instructsam_ros.conversions.instances import result_from_msg
@@ -133,7 +133,7 @@ def _process(args):
     journal = _journal(out, _asked(args, bag, topics, script, settings))
     try:
         if not journal.is_merged:
-            _answer(args, bag, topics, Camera(bag, topics, script, settings), journal)
+            _answer(args, bag, topics, OfflineCamera(bag, topics, script, settings), journal)
             _merge(bag, topics, made, journal)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and (done := journal.done):
@@ -206,7 +206,7 @@ def _answer(args, bag, topics, camera, journal):
                 if engine is None:
                     engine = _load(args, progress.console)
                 start = time.perf_counter()
-                message, error = camera.answer(engine, frame)
+                message, error = camera.answer(engine, frame, frame.instruction)
                 journal.add(frame.index, (time.perf_counter() - start) * 1e3, serialize_message(message))
                 if error is not None and type(error) not in told:
                     told.add(type(error))

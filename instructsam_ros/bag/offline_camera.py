@@ -1,138 +1,207 @@
-"""The node's way of answering, over a bag: every image in order, with its depth, in its own time."""
+"""Answers the images of a bag as the node would, but every one of them, in order and independent of real time."""
 
 import struct
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
+from builtin_interfaces.msg import Time
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from instructsam_ros.bag.topics import COMPRESSED
-from instructsam_ros.conversions import instances as messages
+from instructsam_ros.bag.topics import COMPRESSED, Topics
 from instructsam_ros.conversions.images import ImageFormatError
-from instructsam_ros.conversions.instances import result_from_msg
+from instructsam_ros.conversions.instances import error_msg, result_from_msg
 from instructsam_ros.conversions.text import one_line
-from instructsam_ros.pipeline.answer import Question, explain, work_out
-from instructsam_ros.pipeline.camera_frame import Shot
-from instructsam_ros.pipeline.camera_stream import Stream
-from instructsam_ros.pipeline.depth_sync import KEPT, LATER, nanoseconds
-from instructsam_ros.pipeline.localization import Locator
-from instructsam_ros.pipeline.statistics import Statistics
+from instructsam_ros.msg import InstanceArray
+from instructsam_ros.pipeline.answer import Query, answer_query
+from instructsam_ros.pipeline.camera_frame import CameraFrame
+from instructsam_ros.pipeline.depth_sync import KEPT_DEPTH_IMAGES, LATER_NS, DepthBuffer, nanoseconds
+from instructsam_ros.pipeline.error_log import explain
+from instructsam_ros.pipeline.instruction import Instruction
+from instructsam_ros.pipeline.localization import TransformError
+from instructsam_ros.pipeline.protocols import Caller, DepthPair, Transform
+from instructsam_ros.pipeline.settings import Settings
+from instructsam_ros.pipeline.tracker_pool import TrackerPool
 
-LOOK_AHEAD_NS = 1_000_000_000  # of bag time that an image waits for its depth at most
+if TYPE_CHECKING:  # importing the engine imports torch
+    from instructsam.core import InstructSAM
+    from instructsam_ros.bag.bag_file import BagFile
+    from instructsam_ros.bag.timeline import Script
+
+LOOK_AHEAD_NS = 1_000_000_000  # longest bag time that an image waits for its depth
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
-    """One recorded image and what is asked of it."""
+class RecordedFrame:
+    """A recorded image and the instruction in force at its time."""
 
-    index: int  # from 0, among the images of the topic
-    time_ns: int  # of the bag
-    data: bytes  # as recorded
-    instruction: object  # a worker.Instruction, or None
-    depths: int  # images of depth that were recorded before it
+    index: int  # among the images of the topic, from 0
+    time_ns: int  # bag time
+    data: bytes  # the serialized message
+    instruction: Instruction | None
+    earlier_depth_images: int  # how many were recorded before it
 
 
-class Camera:
-    """What the node's camera and worker are to live images: gives frames, and answers them one after the other."""
+class RecordedAnswer(NamedTuple):
+    """The message that the node would publish, and the error that it reports, if it does."""
 
-    def __init__(self, bag, topics, script, settings):
-        """Args:
-        bag: a BagFile; topics: its bag_topics.Topics; script: a bag_script.Script.
-        settings: parameters.Settings.
+    message: InstanceArray
+    error: Exception | None
+
+
+class BufferedDepth:
+    """The DepthSource of a bag: all depth that an image may have is read before the image is answered."""
+
+    def __init__(self) -> None:
+        self.buffer = DepthBuffer()
+
+    def find_depth(self, stamp: Time, settings: Settings, caller: Caller) -> DepthPair:
+        """Return the depth nearest to `stamp` within the tolerance. Raises NoDepthError."""
+        return self.buffer.find(stamp, settings.depth_tolerance_s)
+
+
+class NoTransforms:
+    """The TransformSource of a bag: it has none, so geometry stays in the camera's optical frame."""
+
+    def lookup(self, target: str, source: str, stamp: Time, timeout_s: float) -> Transform:
+        """Raise TransformError."""
+        raise TransformError(f'no transform from {source!r} to {target!r}: transforms of a bag are not read')
+
+
+class BatchCaller:
+    """The Caller of a bag: it wants every answer and ignores the progress."""
+
+    def is_cancelled(self) -> bool:
+        """Return False."""
+        return False
+
+    def is_encoding_cancelled(self) -> bool:
+        """Return False."""
+        return False
+
+    def report_step(self, step: str) -> None:
+        """Do nothing."""
+
+
+class OfflineCamera:
+    """Yields the frames of a bag and answers them one after the other, as camera and worker do with live images."""
+
+    def __init__(self, bag: 'BagFile', topics: Topics, script: 'Script', settings: Settings) -> None:
+        """Prepare to read `bag`.
+
+        Args:
+            bag: The recording.
+            topics: Its image, depth and camera info topics.
+            script: The instruction in force at each time.
+            settings: How to answer; a target frame is not supported.
         """
         self._bag, self._topics, self._script, self._settings = bag, topics, script, settings
-        self._kind = CompressedImage if bag.types[topics.image] == COMPRESSED else Image
-        self._stream = Stream('', outputs=None, statistics=Statistics())
-        self._locator = Locator(frames=None)  # no target frame: geometry stays in the camera's
-        self._depths = 0  # read so far
-        self._stamps_ns = deque(maxlen=KEPT)  # of the latest, each with its number
+        self._image_type = CompressedImage if bag.types[topics.image] == COMPRESSED else Image
+        self._depth = BufferedDepth()
+        self._trackers = TrackerPool()
+        self._depth_images = 0  # read so far
+        self._depth_stamps: deque[tuple[int, int]] = deque(
+            maxlen=KEPT_DEPTH_IMAGES
+        )  # (number, stamp in ns), the latest
         self._has_info = False
         self.unreadable = 0  # depth images and camera infos
 
-    def frames(self):
-        """Yields every Frame in order, each once its depth has come or will not. Raises RecordingError."""
+    def frames(self) -> Iterator[RecordedFrame]:
+        """Yield every frame in order, each as soon as its depth has been read or will not come.
+
+        Raises:
+            RecordingError: The bag cannot be read.
+        """
         image, depth, info = self._topics.image, self._topics.depth, self._topics.camera_info
-        waiting, index = deque(), 0
+        waiting: deque[RecordedFrame] = deque()
+        index = 0
         for connection, time_ns, data in self._bag.messages({image, depth, info}):
             if connection.topic == image:
-                waiting.append(Frame(index, time_ns, data, self._script.at(time_ns), self._depths))
+                waiting.append(RecordedFrame(index, time_ns, data, self._script.at(time_ns), self._depth_images))
                 index += 1
             elif connection.topic == depth:
-                self._take_depth(data)
+                self._put_depth(data)
             else:
-                self._take_info(data)
+                self._put_info(data)
             while waiting and (time_ns - waiting[0].time_ns > LOOK_AHEAD_NS or self._is_decided(waiting[0])):
                 yield waiting.popleft()
         yield from waiting
 
-    def _is_decided(self, frame):
-        """Whether the frame's depth has come, or one so late that its own will not."""
+    def _is_decided(self, frame: RecordedFrame) -> bool:
+        """Return whether the depth of the frame has been read, or one so late that its own will not come."""
         wanted_ns = stamp_ns(frame.data)
         if not self._topics.depth or frame.instruction is None or wanted_ns is None:
             return True
-        late_ns = wanted_ns + self._settings.depth_tolerance_s * 1e9 + LATER
-        # what was recorded before the image tells nothing about what comes: stamps may have begun anew in between
+        late_ns = wanted_ns + self._settings.depth_tolerance_s * 1e9 + LATER_NS
+        # A late stamp recorded before the image says nothing about what follows: stamps may have restarted in between.
         return self._has_info and any(
-            came_ns == wanted_ns or (number >= frame.depths and came_ns > late_ns)
-            for number, came_ns in self._stamps_ns
+            depth_ns == wanted_ns or (number >= frame.earlier_depth_images and depth_ns > late_ns)
+            for number, depth_ns in self._depth_stamps
         )
 
-    def _take_depth(self, data):
-        if (message := self._read(data, Image)) is not None:
-            self._stream.depths.put(message)
-            self._stamps_ns.append((self._depths, nanoseconds(message.header.stamp)))
-            self._depths += 1
+    def _put_depth(self, data: bytes) -> None:
+        if (message := self._deserialize(data, Image)) is not None:
+            self._depth.buffer.put_depth(message)
+            self._depth_stamps.append((self._depth_images, nanoseconds(message.header.stamp)))
+            self._depth_images += 1
 
-    def _take_info(self, data):
-        if (message := self._read(data, CameraInfo)) is not None:
-            self._stream.depths.put_info(message)
+    def _put_info(self, data: bytes) -> None:
+        if (message := self._deserialize(data, CameraInfo)) is not None:
+            self._depth.buffer.put_info(message)
             self._has_info = True
 
-    def _read(self, data, kind):
+    def _deserialize(self, data: bytes, message_type: type) -> Image | CameraInfo | None:
         try:
-            return deserialize_message(data, kind)
-        except Exception:  # what rclpy raises for bytes that are no message depends on the middleware
+            return deserialize_message(data, message_type)
+        except Exception:  # The type that rclpy raises for malformed bytes depends on the middleware.
             self.unreadable += 1
             return None
 
-    def answer(self, engine, frame):
-        """(InstanceArray, error or None) of a Frame that has an instruction, as the node would publish it."""
-        instruction = frame.instruction
+    def answer(self, engine: 'InstructSAM', recorded: RecordedFrame, instruction: Instruction) -> RecordedAnswer:
+        """Answer `instruction` on a frame, as the node would publish it."""
         try:
-            message = deserialize_message(frame.data, self._kind)
-        except Exception as error:  # as above
-            text = f'the recorded message is no {self._kind.__name__}: {one_line(error)}'
-            return messages.error_msg(text, Header(), instruction.text, instruction.id), ImageFormatError(text)
-        shot = Shot(message, frame.index)
-        find = self._stream.find_depth(self._settings, _never)
-        track = self._stream.tracking(instruction, frame.index)
-        question = Question(instruction.text, self._settings, find, track, instruction)
+            frame = self._camera_frame(recorded)
+        except Exception as error:  # The type that rclpy raises for malformed bytes depends on the middleware.
+            text = f'the recorded message is not a valid {self._image_type.__name__}: {one_line(error)}'
+            return RecordedAnswer(
+                error_msg(text, Header(), instruction.text, instruction.id), error=ImageFormatError(text)
+            )
         try:
-            answer = work_out(engine, shot, question, self._locator, _never, _never, {})
-            return answer.to_msg(shot.header, instruction.text, instruction.id), None
+            answer = answer_query(
+                engine,
+                frame,
+                Query(instruction.text, self._settings, instruction),
+                depth_source=self._depth,
+                transforms=NoTransforms(),
+                trackers=self._trackers,
+                caller=BatchCaller(),
+            )
+            return RecordedAnswer(answer.to_msg(frame.header, instruction.text, instruction.id), error=None)
         except Exception as error:
             text, _ = explain(error)
-            return messages.error_msg(text, shot.header, instruction.text, instruction.id, shot.size), error
+            message = error_msg(text, frame.header, instruction.text, instruction.id, frame.size)
+            return RecordedAnswer(message, error)
         finally:
-            shot.release()
+            frame.release()
 
-    def recall(self, frame, made):
-        """Takes the ids of a Frame's finished InstanceArray up, so that those after it go on from there."""
-        if made.status != made.STATUS_ERROR:
-            shot = Shot(deserialize_message(frame.data, self._kind), frame.index)
-            shot.convert()
-            self._stream.tracking(frame.instruction, frame.index)(result_from_msg(made), shot.image)
+    def recall(self, recorded: RecordedFrame, message: InstanceArray) -> None:
+        """Track the objects of a frame's finished result, so that the ids of later results continue from there."""
+        if message.status != message.STATUS_ERROR:
+            frame = self._camera_frame(recorded)
+            self._trackers.track(result_from_msg(message), frame, recorded.instruction)
+
+    def _camera_frame(self, recorded: RecordedFrame) -> CameraFrame:
+        """Return the frame; its index stands for the time of arrival, which only has to increase."""
+        return CameraFrame(deserialize_message(recorded.data, self._image_type), recorded.index)
 
 
-def stamp_ns(data):
-    """The header's stamp of a serialized message that begins with one; None where it is too short for that."""
+def stamp_ns(data: bytes) -> int | None:
+    """Return the stamp of a serialized message that begins with a header; None if it is too short for that."""
     if len(data) < 12:
         return None
-    sec, nanosec = struct.unpack_from('<iI' if data[1] & 1 else '>iI', data, 4)  # data[1]: byte order, see CDR
+    is_little_endian = data[1] & 1  # CDR encapsulation
+    sec, nanosec = struct.unpack_from('<iI' if is_little_endian else '>iI', data, 4)
     return sec * 1_000_000_000 + nanosec
-
-
-def _never():
-    return False

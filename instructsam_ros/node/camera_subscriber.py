@@ -1,84 +1,94 @@
-"""One camera's subscriptions: its images go to the worker, its depth images and camera infos are kept by the stream."""
+"""Subscriptions of one camera: images go to the scheduler, depth images and camera infos to the stream's buffer."""
 
 import time
 
+from rclpy.node import Node
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
+    from rclpy.event_handler import QoSMessageLostInfo, SubscriptionEventCallbacks
 except ImportError:  # ROS 2 Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
+    from rclpy.qos_event import QoSMessageLostInfo, SubscriptionEventCallbacks
 
 from instructsam_ros.node import qos
 from instructsam_ros.node.diagnostics import SILENCE_S
+from instructsam_ros.pipeline.camera_frame import CameraFrame
+from instructsam_ros.pipeline.camera_stream import CameraStream
+from instructsam_ros.pipeline.scheduler import Scheduler
+from instructsam_ros.pipeline.statistics import Statistics
 
-MUCH_LOST = 0.1  # images, against those that came
-REMIND_S = 30.0  # of what goes on being wrong
+MUCH_LOST = 0.1  # lost images per received image, above which a warning is logged
+REMIND_S = 30.0  # time between two warnings about the same problem
 
 
-class Camera:
-    """Listens while it is open. Everything runs in the executor's thread."""
+class CameraSubscriber:
+    """Receives the messages of one camera while it is open. Used in the executor's thread."""
 
-    def __init__(self, node, stream, worker, statistics):
+    def __init__(self, node: Node, stream: CameraStream, scheduler: Scheduler, statistics: Statistics) -> None:
         self._node = node
         self._stream = stream
-        self._worker = worker
+        self._scheduler = scheduler
         self._statistics = statistics
-        self._subscriptions = []
-        self._last_image_s = None  # time.monotonic(); None before the first since it was opened
+        self._subscriptions: list[Subscription] = []
+        self._last_image_s: float | None = None  # time.monotonic() of the latest image since open()
         self._opened_s = 0.0
 
-    def open(self, is_compressed):
-        """Begins to listen."""
+    def open(self, *, is_compressed: bool) -> None:
+        """Create the subscriptions, to `image/compressed` instead of `image` if `is_compressed`."""
         prefix = f'{self._stream.name}/' if self._stream.name else ''
         self._last_image_s, self._opened_s = None, time.monotonic()
-        topic, kind = self._node.resolve_topic_name(f'{prefix}image'), Image
+        topic, message_type = self._node.resolve_topic_name(f'{prefix}image'), Image
         if is_compressed:
-            topic, kind = f'{topic}/compressed', CompressedImage
+            topic, message_type = f'{topic}/compressed', CompressedImage
         image = self._node.create_subscription(
-            kind,
+            message_type,
             topic,
             self._on_image,
             qos.CAMERA_INPUT,
             event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_message_lost),
         )
-        depths = self._stream.depths
+        depth = self._stream.depth
         self._subscriptions = [
             image,
-            self._node.create_subscription(Image, f'{prefix}depth', depths.put, qos.CAMERA_INPUT),
-            self._node.create_subscription(CameraInfo, f'{prefix}camera_info', depths.put_info, qos.CAMERA_INPUT),
+            self._node.create_subscription(Image, f'{prefix}depth', depth.put_depth, qos.CAMERA_INPUT),
+            self._node.create_subscription(CameraInfo, f'{prefix}camera_info', depth.put_info, qos.CAMERA_INPUT),
         ]
 
-    def close(self):
-        """Stops listening."""
+    def close(self) -> None:
+        """Destroy the subscriptions."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
 
-    def silence_s(self, tell):
-        """Seconds since the latest image, or since it was opened. tell: where that is long, somebody should know."""
-        silence_s = time.monotonic() - (self._last_image_s or self._opened_s)
-        if tell and silence_s > SILENCE_S and self._subscriptions:
+    @property
+    def silence_s(self) -> float:
+        """Seconds since the latest image, or since open()."""
+        return time.monotonic() - (self._last_image_s or self._opened_s)
+
+    def warn_if_silent(self) -> None:
+        """Log a warning if no image has arrived for too long."""
+        silence_s = self.silence_s
+        if silence_s > SILENCE_S and self._subscriptions:
             topic = self._subscriptions[0].topic_name
             self._node.get_logger().warning(
                 f'no image on {topic} for {silence_s:.0f} s ({self._node.count_publishers(topic)} publishers)',
                 throttle_duration_sec=REMIND_S,
             )
-        return silence_s
 
-    def _on_image(self, message):
+    def _on_image(self, message: Image | CompressedImage) -> None:
         if self._last_image_s is None:
-            kind = (
-                message.format
-                if isinstance(message, CompressedImage)
-                else (f'{message.width} x {message.height} {message.encoding}')
-            )
-            of = f' of {self._stream.name}' if self._stream.name else ''
-            self._node.get_logger().info(f'first image{of}: {kind}')
+            self._log_first_image(message)
         self._last_image_s = time.monotonic()
-        self._worker.offer(self._stream, message)
+        self._scheduler.offer(self._stream, CameraFrame(message, time.perf_counter()))
 
-    def _on_message_lost(self, event):
+    def _log_first_image(self, message: Image | CompressedImage) -> None:
+        is_compressed = isinstance(message, CompressedImage)
+        form = message.format if is_compressed else f'{message.width} x {message.height} {message.encoding}'
+        of_camera = f' of {self._stream.name}' if self._stream.name else ''
+        self._node.get_logger().info(f'first image{of_camera}: {form}')
+
+    def _on_message_lost(self, event: QoSMessageLostInfo) -> None:
         self._statistics.lost += event.total_count_change
         lost, received = self._statistics.lost, self._stream.mailbox.counts().received
         if lost > MUCH_LOST * received:

@@ -1,21 +1,47 @@
-"""What the node tells about itself once a second: state, counters, how long stages take, how old results are."""
+"""Content of the node's diagnostics: state, counters, how long the steps take and how old the results are.
+
+Why not diagnostic_updater: it is not among the ROS wheels on PyPI, which the node must run with. All values come from
+one place, so there is nothing to collect from several tasks.
+"""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from instructsam_ros.conversions.text import shorten
+from instructsam_ros.pipeline.mailbox import Counts
+from instructsam_ros.pipeline.statistics import Statistics
 
-SILENCE_S = 3.0  # without an image for this long, somebody should look at the camera
+SILENCE_S = 3.0  # time without an image after which a warning is given
 
 
-def array(name, hardware_id, stamp, level, summary, values):
-    """The DiagnosticArray of one status; `values` is a dict whose values are shown with str()."""
+class Assessment(NamedTuple):
+    """The overall status."""
+
+    level: bytes  # a constant of DiagnosticStatus
+    summary: str  # one line, human-readable
+
+
+def status_array(
+    name: str, hardware_id: str, stamp: Time, assessment: Assessment, values: Mapping[str, object]
+) -> DiagnosticArray:
+    """Return the DiagnosticArray with one status.
+
+    Args:
+        name: The node's name.
+        hardware_id: The device that the model runs on.
+        stamp: The current time.
+        assessment: Level and summary.
+        values: Shown with str().
+    """
     status = DiagnosticStatus(
-        level=level,
+        level=assessment.level,
         name=name,
-        message=summary,
+        message=assessment.summary,
         hardware_id=hardware_id,
         values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
     )
@@ -24,33 +50,36 @@ def array(name, hardware_id, stamp, level, summary, values):
     return message
 
 
-def assess(state, load_error, warning, instruction, silence_s, statistics):
-    """Level and one line for a person.
+def assess(
+    state: str, load_error: str, warning: str, instruction: str, silence_s: float, statistics: Statistics
+) -> Assessment:
+    """Return the level and a one-line summary.
 
     Args:
-        state: the lifecycle state's name.
-        load_error: why the model could not be loaded, '' where it could.
-        warning: the engine's, what the model is not made for; ''.
-        instruction: the instruction in force, '' for none.
-        silence_s: seconds since the latest image, or since activation.
+        state: Name of the lifecycle state.
+        load_error: Why the model could not be loaded; '' if it could.
+        warning: The engine's warning about what the model is not made for; ''.
+        instruction: The instruction in force; '' for none.
+        silence_s: Seconds since the latest image, or since activation.
+        statistics: Of the pipeline.
     """
     if load_error:
-        return DiagnosticStatus.ERROR, f'the model could not be loaded: {shorten(load_error)}'
+        return Assessment(DiagnosticStatus.ERROR, f'the model could not be loaded: {shorten(load_error)}')
     if state != 'active':
-        return DiagnosticStatus.OK, state
+        return Assessment(DiagnosticStatus.OK, state)
     if instruction and silence_s > SILENCE_S:
-        return DiagnosticStatus.WARN, f'no image for {silence_s:.0f} s'
+        return Assessment(DiagnosticStatus.WARN, f'no image for {silence_s:.0f} s')
     if statistics.last_error:
-        return DiagnosticStatus.ERROR, shorten(statistics.last_error)
+        return Assessment(DiagnosticStatus.ERROR, shorten(statistics.last_error))
     activity = 'answering' if instruction else 'waiting for an instruction'
     if warning:
-        return DiagnosticStatus.WARN, f'{activity}; {warning}'
-    return DiagnosticStatus.OK, activity
+        return Assessment(DiagnosticStatus.WARN, f'{activity}; {warning}')
+    return Assessment(DiagnosticStatus.OK, activity)
 
 
-def values(statistics, frames, device):
-    """The numbers of a status. `frames` is the mailbox's Counts, `device` the engine's, '' where there is none."""
-    shown = {
+def status_values(statistics: Statistics, frames: Counts, device: str) -> dict[str, object]:
+    """Return the values of the status; `frames` counts all cameras, `device` is the engine's, '' without an engine."""
+    values: dict[str, object] = {
         'frames_in': frames.received,
         'frames_used': frames.used,
         'frames_dropped': frames.dropped,
@@ -64,23 +93,24 @@ def values(statistics, frames, device):
         'errors': statistics.errors,
         'last_error': shorten(statistics.last_error),
     }
-    for stage, (p50, p95) in statistics.percentiles().items():
-        shown[f'{stage}_ms_p50'] = f'{p50:.3f}'
-        shown[f'{stage}_ms_p95'] = f'{p95:.3f}'
+    for step, percentiles in statistics.percentiles().items():
+        values[f'{step}_ms_p50'] = f'{percentiles.p50:.3f}'
+        values[f'{step}_ms_p95'] = f'{percentiles.p95:.3f}'
     if statistics.last_result_s is not None:
-        shown['last_result_latency_s'] = f'{statistics.last_latency_s:.3f}'  # image stamp to publish
-        shown['last_result_age_s'] = f'{time.monotonic() - statistics.last_result_s:.3f}'  # publish to now
-    return shown | _memory(device)
+        values['last_result_latency_s'] = f'{statistics.last_latency_s:.3f}'  # image stamp to publication
+        values['last_result_age_s'] = f'{time.monotonic() - statistics.last_result_s:.3f}'  # publication to now
+    return values | _memory(device)
 
 
-def _memory(device):
-    shown = {}
+def _memory(device: str) -> dict[str, object]:
+    values: dict[str, object] = {}
     status = Path('/proc/self/status')
     if status.exists():  # Linux
         resident = next(line for line in status.read_text().splitlines() if line.startswith('VmRSS:'))
-        shown['memory_mb'] = int(resident.split()[1]) // 1024
+        values['memory_mb'] = int(resident.split()[1]) // 1024
     if device.startswith('cuda'):
-        import torch  # there already; before an engine exists the worker may be in the midst of importing it
+        # Imported already by the engine. At the top of the module it would delay the start of a node without a model.
+        import torch  # noqa: PLC0415
 
-        shown['device_memory_mb'] = torch.cuda.memory_allocated(device) >> 20
-    return shown
+        values['device_memory_mb'] = torch.cuda.memory_allocated(device) >> 20
+    return values

@@ -1,60 +1,77 @@
-"""rclpy's lifecycle services, made so that a slow transition runs in another thread and a wrong request is refused."""
+"""A lifecycle node whose slow transitions run in another thread, and which survives impossible requests."""
 
 import functools
 import traceback
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.lifecycle import LifecycleNodeMixin
+from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
 from rclpy.task import Future
 
-AT_ONCE = (Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE, 'activate', 'deactivate')
+Returned = TypeVar('Returned')
+
+TransitionCallback = Callable[[LifecycleState], TransitionCallbackReturn]
+
+IMMEDIATE = (Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE, 'activate', 'deactivate')
+"""Transitions that run in the executor's thread, by id and by label."""
 
 
-class AsyncLifecycleMixin(LifecycleNodeMixin):
-    """Use with rclpy.node.Node, as LifecycleNodeMixin.
+class AsyncLifecycleNode(LifecycleNodeMixin, Node):
+    """Lifecycle node that stays responsive during slow transitions.
 
     on_activate and on_deactivate run in the executor and return at once. on_configure, on_cleanup and on_shutdown run
-    where `submit` takes them, and meanwhile the executor serves everything else, other lifecycle services included.
+    in the thread behind submit(), while the executor serves everything else, other lifecycle services included.
+
+    Why not rclpy's LifecycleNode: it runs every transition in the executor, so the node could not answer anything while
+    the model loads, and an impossible transition raises an exception that ends the process.
     """
 
-    def __init__(self, submit):
-        """`submit` is given a callable without arguments and runs it in another thread."""
-        super().__init__(callback_group=ReentrantCallbackGroup())
-        self._submit = submit
+    def __init__(self, name: str, **kwargs: Any) -> None:
+        """Create the node; `kwargs` are those of rclpy's Node."""
+        Node.__init__(self, name, **kwargs)
+        LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
         self._rclpy_change_state = self._service_change_state.callback
         self._service_change_state.callback = self._on_change_state
-        self._callbacks = {state: self._telling(callback) for state, callback in self._callbacks.items()}
+        self._callbacks = {state: self._log_exceptions(callback) for state, callback in self._callbacks.items()}
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Run `job` in another thread; to be implemented by the subclass."""
+        raise NotImplementedError
 
     @property
-    def state(self):
-        """The lifecycle state's name."""
+    def state(self) -> str:
+        """Name of the lifecycle state."""
         return self._state_machine.current_state[1]
 
-    def destroy_node(self):
-        """Gives up the state machine too: with it rclpy would keep the DDS participant."""
+    def destroy_node(self) -> None:
+        """Destroy the node and its state machine, with which rclpy would keep the DDS participant."""
         super().destroy_node()
         self._state_machine = None
 
-    async def elsewhere(self, function):
-        """What function() returns or raises when `submit` has run it."""
+    async def run_in_worker(self, function: Callable[[], Returned]) -> Returned:
+        """Run `function` via submit() and await its result. Raises what it raises."""
         future = Future()
-        future.add_done_callback(lambda _, executor=self.executor: executor.wake())
+        executor = self.executor
+        future.add_done_callback(lambda _: executor.wake())
 
-        def job():
+        def job() -> None:
             try:
                 future.set_result(function())
             except Exception as error:
                 future.set_exception(error)
 
-        self._submit(job)
+        self.submit(job)
         return await future
 
-    def _telling(self, transition):
-        """`transition` with its exceptions logged, which rclpy only turns into a failed transition."""
+    def _log_exceptions(self, transition: TransitionCallback) -> TransitionCallback:
+        """Return `transition` with its exceptions logged; rclpy only turns them into a failed transition."""
 
         @functools.wraps(transition)
-        def run(state):
+        def run(state: LifecycleState) -> TransitionCallbackReturn:
             try:
                 return transition(state)
             except Exception:
@@ -63,19 +80,23 @@ class AsyncLifecycleMixin(LifecycleNodeMixin):
 
         return run
 
-    async def _on_change_state(self, request, response):
-        """In place of rclpy's own, which keeps the executor for as long as the transition takes, and whose exception
-        ends the process where a client asks for a transition that the state does not have.
+    async def _on_change_state(
+        self, request: ChangeState.Request, response: ChangeState.Response
+    ) -> ChangeState.Response:
+        """Serve a transition request instead of rclpy's callback.
+
+        rclpy's own would occupy the executor for the whole transition, and its exception would end the process if the
+        current state does not have the requested transition.
         """
         wanted = request.transition.label or request.transition.id
         possible = {key for transition in self._state_machine.available_transitions for key in transition[:2]}
         try:
             if wanted not in possible:
                 raise RuntimeError('this state does not have it')
-            if wanted in AT_ONCE:
+            if wanted in IMMEDIATE:
                 return self._rclpy_change_state(request, response)
-            return await self.elsewhere(lambda: self._rclpy_change_state(request, response))
-        except RuntimeError as error:  # rclpy's, where another request came first
+            return await self.run_in_worker(functools.partial(self._rclpy_change_state, request, response))
+        except RuntimeError as error:  # rclpy's, if another request was first
             self.get_logger().warning(f"transition '{wanted}' refused in state {self.state}: {error}")
             response.success = False
             return response

@@ -1,13 +1,22 @@
-"""The node's parameters: what each means, the values it takes and when it may change."""
+"""The parameters of the node: what each means, its default, the values it takes and when it may change.
+
+Why not generate_parameter_library: it generates code in a colcon build, and the node must also run from PyPI's ROS
+wheels. This table also makes the text of `--help`, and a test compares it with config/perception.yaml.
+"""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.parameter import Parameter as RosParameter
 
 from instructsam.core import DEFAULT_MODEL
 from instructsam.core.modes import DTYPES, INFERENCE_MODES
-from instructsam_ros.node.transforms import TransformError, tf2_ros
+from instructsam_ros.node.lifecycle import AsyncLifecycleNode
+from instructsam_ros.node.transforms import import_tf2
+from instructsam_ros.pipeline.localization import TransformError
 from instructsam_ros.pipeline.settings import ANSWERS, TRIGGERS, Settings
 
 RAW = 'raw'
@@ -23,7 +32,7 @@ DEVICE = re.compile(r'auto|cpu|mps|cuda(:\d+)?')
 
 @dataclass(frozen=True)
 class Parameter:
-    """One row of the table below."""
+    """A row of the table below."""
 
     name: str
     default: bool | int | float | str | list[str]
@@ -32,8 +41,8 @@ class Parameter:
     choices: tuple[str, ...] = ()
     range: tuple[float, float] | None = None  # both ends included
 
-    def descriptor(self):
-        """What `ros2 param describe` shows."""
+    def descriptor(self) -> ParameterDescriptor:
+        """Return the descriptor that `ros2 param describe` shows."""
         constraints = f'may change {self.changes}'
         if self.choices:
             constraints = f'one of {", ".join(self.choices)}; {constraints}'
@@ -48,26 +57,31 @@ class Parameter:
             descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
         elif self.range:
             low, high = self.range
-            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high)]
+            descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
         return descriptor
 
-    def refusal(self, value):
-        """Why `value`, of the right type, cannot be used; '' where it can. Plain ranges are checked by ROS."""
+    def refusal(self, value: Any) -> str:
+        """Return why `value`, which has the right type, cannot be used; '' if it can. ROS checks the ranges itself."""
         if self.choices and value not in self.choices:
             return f"{self.name} is one of {', '.join(self.choices)}, got '{value}'"
         if self.name == 'model' and not value.strip():
             return "model is a folder, a hub id or 'tabletop', got an empty string"
-        if self.name == 'cameras' and list(value) != ['']:
-            if not value or len(set(value)) < len(value) or not all(CAMERA.fullmatch(name) for name in value):
-                return f"cameras are different names of letters, digits and _, or [''], got {list(value)}"
-        if self.name == 'target_frame' and value:
-            try:
-                tf2_ros()
-            except TransformError as error:
-                return str(error)
         if self.name == 'device' and not DEVICE.fullmatch(value):
             return f"device is auto, cpu, mps, cuda or cuda:N, got '{value}'"
+        if self.name == 'cameras' and not _are_camera_names(value):
+            return f"cameras are different names of letters, digits and _, or [''], got {list(value)}"
+        if self.name == 'target_frame' and value:
+            try:
+                import_tf2()
+            except TransformError as error:
+                return str(error)
         return ''
+
+
+def _are_camera_names(names: Sequence[str]) -> bool:
+    if list(names) == ['']:
+        return True
+    return bool(names) and len(set(names)) == len(names) and all(CAMERA.fullmatch(name) for name in names)
 
 
 PARAMETERS = (
@@ -116,42 +130,46 @@ PARAMETERS = (
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 
 
-def declare(node, state_label):
-    """Declares every parameter on `node`.
+class NodeParameters:
+    """The parameters of one node: declares them, refuses changes that cannot be made, and is its SettingsSource."""
 
-    Args:
-        state_label: called without arguments, gives the lifecycle state's name at that moment.
+    def __init__(self, node: AsyncLifecycleNode) -> None:
+        """Declare every parameter on `node`.
 
-    Raises:
-        InvalidParameterTypeException, InvalidParameterValueException: a value from the command line or a
-            parameter file cannot be used; the message says why.
-    """
+        Raises:
+            InvalidParameterTypeException: A value from the command line or a parameter file has the wrong type.
+            InvalidParameterValueException: Such a value cannot be used; the message says why.
+        """
+        self._node = node
+        node.add_on_set_parameters_callback(self._check)
+        for parameter in PARAMETERS:
+            node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
+        for name in node._parameter_overrides:  # rclpy has no public way to find a misspelt name
+            if not node.has_parameter(name) and not name.startswith('qos_overrides.'):
+                node.get_logger().warning(f"there is no parameter '{name}'; there are {', '.join(BY_NAME)}")
 
-    def check(changed):
+    def value(self, name: str) -> Any:
+        """Return the current value of a parameter."""
+        return self._node.get_parameter(name).value
+
+    def current(self) -> Settings:
+        """Return the settings of this moment."""
+        return Settings(**{field.name: self.value(field.name) for field in fields(Settings)})
+
+    def _check(self, changed: Iterable[RosParameter]) -> SetParametersResult:
         for parameter in changed:
             known = BY_NAME.get(parameter.name)
             if known is None:  # ROS's own, such as use_sim_time
                 continue
             reason = known.refusal(parameter.value)
-            if not reason and known.changes == UNCONFIGURED and state_label() != 'unconfigured':
-                reason = f'{known.name} may change {UNCONFIGURED}, not {state_label()}: deactivate and clean up first'
+            state = self._node.state
+            if not reason and known.changes == UNCONFIGURED and state != 'unconfigured':
+                reason = f'{known.name} may change {UNCONFIGURED}, not {state}: deactivate and clean up first'
             if reason:
                 return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)
 
-    node.add_on_set_parameters_callback(check)
-    for parameter in PARAMETERS:
-        node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
-    for name in node._parameter_overrides:  # rclpy has no public way to see a misspelt name
-        if not node.has_parameter(name) and not name.startswith('qos_overrides.'):
-            node.get_logger().warning(f"there is no parameter '{name}'; there are {', '.join(BY_NAME)}")
 
-
-def settings(node):
-    """The Settings of this moment."""
-    return Settings(**{name: node.get_parameter(name).value for name in Settings.__dataclass_fields__})
-
-
-def help_text(table=PARAMETERS):
-    """The table for a terminal."""
+def help_text(table: Iterable[Parameter] = PARAMETERS) -> str:
+    """Return the table as text for a terminal."""
     return '\n'.join(f'  {p.name} (default {p.default!r}; changes {p.changes})\n      {p.description}' for p in table)

@@ -1,11 +1,12 @@
-"""The ROS 2 node: images and instructions in, instances out; the model runs in a thread of its own (see Worker)."""
+"""The perception node: images and instructions in, instances out. The model runs in the thread of Worker."""
 
 import argparse
-import gc
 import os
 import sys
 import time
 import traceback
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import rclpy
@@ -13,183 +14,183 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import NameValidationException, ParameterException
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.node import Node
+from rclpy.executors import Executor, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from std_msgs.msg import String
 
-from instructsam_ros.conversions.text import shorten
+from instructsam_ros.conversions.text import one_line, shorten
 from instructsam_ros.node import diagnostics, parameters, qos, signals
-from instructsam_ros.node.camera_subscriber import Camera
-from instructsam_ros.node.lifecycle import AsyncLifecycleMixin
-from instructsam_ros.node.result_publisher import Outputs
+from instructsam_ros.node.camera_subscriber import CameraSubscriber
+from instructsam_ros.node.lifecycle import AsyncLifecycleNode
+from instructsam_ros.node.result_publisher import ResultPublisher
 from instructsam_ros.node.segment_action import SegmentAction
-from instructsam_ros.node.transforms import Frames
-from instructsam_ros.pipeline.answer import explain
-from instructsam_ros.pipeline.camera_stream import Stream
-from instructsam_ros.pipeline.localization import Locator
+from instructsam_ros.node.transforms import TransformLookup
+from instructsam_ros.pipeline.camera_stream import CameraStream
+from instructsam_ros.pipeline.error_log import ErrorLog, explain
+from instructsam_ros.pipeline.jobs import JobContext
+from instructsam_ros.pipeline.mailbox import Counts
+from instructsam_ros.pipeline.scheduler import Scheduler
 from instructsam_ros.pipeline.statistics import Statistics
-from instructsam_ros.pipeline.worker import Worker
+from instructsam_ros.pipeline.worker import Worker, free_device_memory
 
-WAIT_FOR_CLIENTS_S = 0.3  # to be sent the end of their goals
-WAIT_FOR_MODEL_S = 0.5  # at the end of the process
+if TYPE_CHECKING:  # importing the engine imports torch
+    from instructsam.core import InstructSAM
+
+WAIT_FOR_CLIENTS_S = 0.3  # time for clients to be sent the end of their goals
+WAIT_FOR_MODEL_S = 0.5  # time for the model to return, at the end of the process
 DIAGNOSTICS_PERIOD_S = 1.0
 
 
-def load_engine(model, device, dtype, mode):
-    """The engine; torch is imported here and not before, so that a node without a model is light."""
-    from instructsam.core import InstructSAM
+def load_engine(model: str, device: str, dtype: str, mode: str) -> 'InstructSAM':
+    """Load the engine."""
+    # Imports torch, which a node without a model does not need.
+    from instructsam.core import InstructSAM  # noqa: PLC0415
 
     return InstructSAM.from_pretrained(model, device=device, dtype=dtype, mode=mode)
 
 
-class PerceptionNode(AsyncLifecycleMixin, Node):
-    """Lifecycle node `perception`.
+class PerceptionNode(AsyncLifecycleNode):
+    """Lifecycle node `perception`: connects the topics, the action and the lifecycle to the pipeline.
 
     Everything here runs in the executor's one thread and returns at once, except on_configure, on_cleanup and
-    on_shutdown: these load or free the model, so they run in the worker's thread while the executor goes on.
+    on_shutdown: these load or free the model, so they run in the worker's thread while the executor continues.
     """
 
-    def __init__(self, engine_factory=load_engine, **kwargs):
-        """Args:
-            engine_factory: called with model, device, dtype and mode (parameters) at each configure.
-            kwargs: for rclpy's Node.
+    def __init__(self, engine_factory: 'Callable[..., InstructSAM]' = load_engine, **kwargs: Any) -> None:
+        """Create the node and start its worker.
+
+        Args:
+            engine_factory: Called with the parameters model, device, dtype and mode at each configure.
+            kwargs: For rclpy's Node.
 
         Raises:
-            ParameterException: a parameter's initial value cannot be used; the message says why.
+            ParameterException: A parameter's initial value cannot be used; the message says why.
         """
-        Node.__init__(self, 'perception', **kwargs)
-        AsyncLifecycleMixin.__init__(self, lambda job: self._worker.submit(job))
-        parameters.declare(self, lambda: self.state)
-
+        super().__init__('perception', **kwargs)
+        self._node_parameters = parameters.NodeParameters(self)
         self._engine_factory = engine_factory
         self._load_error = ''
         self._statistics = Statistics()
-        names = self.get_parameter('cameras').value
-        self._streams = {name: Stream(name, Outputs(self, name), self._statistics) for name in names}
-        frames = Frames(self)
-        self._worker = Worker(
-            list(self._streams.values()),
-            Locator(frames),
-            lambda: parameters.settings(self),
-            self._statistics,
-            self._seconds_since,
-            self.get_logger(),
+        self._error_log = ErrorLog(self.get_logger())
+        names = self._node_parameters.value('cameras')
+        streams = {name: CameraStream(name, ResultPublisher(self, name), self._statistics) for name in names}
+        self._streams = list(streams.values())
+        self._scheduler = Scheduler(self._streams, self._node_parameters, self._statistics)
+        context = JobContext(
+            self._scheduler, TransformLookup(self), self._statistics, self._error_log, self.get_clock()
         )
-        self._cameras = [Camera(self, stream, self._worker, self._statistics) for stream in self._streams.values()]
+        self._worker = Worker(context, self.get_logger())
+        self._cameras = [CameraSubscriber(self, stream, self._scheduler, self._statistics) for stream in self._streams]
         self._worker.start()
-        self._instruct(self.get_parameter('instruction').value)
-        self.create_subscription(String, 'instruction', lambda message: self._instruct(message.data), qos.LATCHED)
+        self._instruct(self._node_parameters.value('instruction'))
+        self.create_subscription(String, 'instruction', self._on_instruction, qos.LATCHED)
 
-        # steady: both must work while simulated time stands still
+        # Steady, because both must work while simulated time stands still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._action = SegmentAction(self, self._worker, self._streams, self._statistics, steady)
+        self._action = SegmentAction(self, self._scheduler, streams, self._node_parameters, self._statistics, steady)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 1)
         self.create_timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics, clock=steady)
-        if self.get_parameter('autostart').value:
+        if self._node_parameters.value('autostart'):
             group = ReentrantCallbackGroup()
             self._autostart_timer = self.create_timer(0.0, self._autostart, callback_group=group, clock=steady)
 
-    def end_goals(self, executor, timeout_s=WAIT_FOR_CLIENTS_S):
-        """Aborts all goals and lets their clients know, before the process ends."""
+    def end_goals(self, executor: Executor, timeout_s: float = WAIT_FOR_CLIENTS_S) -> None:
+        """Abort all goals and notify their clients, before the process ends."""
         if not self._action.is_idle:
-            self._worker.deactivate('the node is shutting down')
+            self._scheduler.deactivate('the node is shutting down')
             end_s = time.monotonic() + timeout_s
-            while time.monotonic() < end_s:  # rclpy does not say when a result has been sent
+            while time.monotonic() < end_s:  # rclpy does not report when a result has been sent
                 executor.spin_once(0.01)
 
-    def close(self, timeout_s=WAIT_FOR_MODEL_S):
-        """Ends the worker's thread. Returns whether it has ended, see Worker.close."""
+    def close(self, timeout_s: float = WAIT_FOR_MODEL_S) -> bool:
+        """End the worker's thread. Returns whether it has ended, see Worker.close."""
         return self._worker.close(timeout_s)
 
     # Lifecycle
 
-    def on_configure(self, state):
-        """Loads the model. Runs in the worker's thread."""
-        names = ('model', 'device', 'dtype', 'mode')
-        wanted = {name: self.get_parameter(name).value for name in names}
-        self.get_logger().info(f"loading model '{wanted['model']}'")
-        start = time.monotonic()
+    def submit(self, job: Callable[[], None]) -> None:
+        """Run `job` in the worker's thread."""
+        self._scheduler.submit(job)
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the model. Runs in the worker's thread."""
+        arguments = {name: self._node_parameters.value(name) for name in ('model', 'device', 'dtype', 'mode')}
+        self.get_logger().info(f"loading model '{arguments['model']}'")
+        start_s = time.monotonic()
         try:
-            engine = self._worker.engine = self._engine_factory(**wanted)
+            engine = self._worker.load_model(self._engine_factory, **arguments)
         except Exception as error:
             self._load_error, _ = explain(error)
             self.get_logger().error(
-                f"model '{wanted['model']}' could not be loaded: {self._load_error} "
+                f"model '{arguments['model']}' could not be loaded: {self._load_error} "
                 f'(set the parameter right, then configure and activate {self.get_fully_qualified_name()})'
             )
             self.get_logger().debug(traceback.format_exc())
-            _free_device_memory()
             return TransitionCallbackReturn.FAILURE
         self._load_error = ''
-        seconds = time.monotonic() - start
+        seconds = time.monotonic() - start_s
         self.get_logger().info(f"model '{engine.name}' on {engine.device} after {seconds:.1f} s")
         if engine.warning:
             self.get_logger().warning(engine.warning)
         return TransitionCallbackReturn.SUCCESS
 
-    def on_activate(self, state):
-        """Begins to listen to the cameras."""
-        is_compressed = self.get_parameter('image_transport').value == parameters.COMPRESSED
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe to the cameras and start a session."""
+        is_compressed = self._node_parameters.value('image_transport') == parameters.COMPRESSED
         for camera in self._cameras:
-            camera.open(is_compressed)
+            camera.open(is_compressed=is_compressed)
         returned = super().on_activate(state)
-        self._worker.activate()
+        self._scheduler.activate()
         return returned
 
-    def on_deactivate(self, state):
-        """Stops listening to the cameras and gives up running work and goals, without waiting for it."""
-        self._worker.deactivate()
-        self._worker.submit(_free_device_memory)  # of the encoded images
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """End the session, which cancels running work and goals, and unsubscribe; does not wait for the model."""
+        self._scheduler.deactivate()
+        self._scheduler.submit(free_device_memory)  # of the encoded images
         for camera in self._cameras:
             camera.close()
         return super().on_deactivate(state)
 
-    def on_cleanup(self, state):
-        """Frees the model. Runs in the worker's thread."""
-        self._worker.engine = None
-        _free_device_memory()
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the model. Runs in the worker's thread."""
+        self._worker.unload_model()
         return TransitionCallbackReturn.SUCCESS
 
-    def on_shutdown(self, state):
-        """Frees everything. Runs in the worker's thread."""
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free everything. Runs in the worker's thread."""
         self.on_deactivate(state)
         return self.on_cleanup(state)
 
-    async def _autostart(self):
+    async def _autostart(self) -> None:
         self._autostart_timer.cancel()
         try:
-            if await self.elsewhere(self.trigger_configure) == TransitionCallbackReturn.SUCCESS:
+            if await self.run_in_worker(self.trigger_configure) == TransitionCallbackReturn.SUCCESS:
                 self.trigger_activate()
-        except RuntimeError as error:  # somebody else asked for a transition first
+        except RuntimeError as error:  # Another client has requested a transition first.
             self.get_logger().warning(f'autostart gave way: {error}')
 
     # Input and output
 
-    def _instruct(self, text):
-        before, now = self._worker.instruction, self._worker.instruct(text)
+    def _on_instruction(self, message: String) -> None:
+        self._instruct(message.data)
+
+    def _instruct(self, text: str) -> None:
+        before, now = self._scheduler.instruction, self._scheduler.instruct(text)
         if now is not before:
-            shown = f"instruction {now.id}: '{shorten(now.text)}'" if now else 'stopped'
-            self.get_logger().info(shown)
+            self._error_log.reset()
+            self.get_logger().info(f"instruction {now.id}: '{shorten(now.text)}'" if now else 'stopped')
 
-    def _seconds_since(self, stamp):
-        return self.get_clock().now().nanoseconds * 1e-9 - (stamp.sec + stamp.nanosec * 1e-9)
-
-    def _frames(self):
-        """Counts of all cameras together."""
-        first, *others = [stream.mailbox.counts() for stream in self._streams.values()]
-        return sum(others, start=first)
-
-    def _publish_diagnostics(self):
-        state = self.state
-        engine = self._worker.engine
-        instruction = self._worker.instruction
+    def _publish_diagnostics(self) -> None:
+        state, engine, instruction = self.state, self._worker.engine, self._scheduler.instruction
         silence_s = 0.0
         if state == 'active':
-            silence_s = max(camera.silence_s(tell=instruction is not None) for camera in self._cameras)
-        level, summary = diagnostics.assess(
+            silence_s = max(camera.silence_s for camera in self._cameras)
+            if instruction is not None:
+                for camera in self._cameras:
+                    camera.warn_if_silent()
+        assessment = diagnostics.assess(
             state,
             self._load_error,
             engine.warning if engine else '',
@@ -198,27 +199,20 @@ class PerceptionNode(AsyncLifecycleMixin, Node):
             self._statistics,
         )
         device = str(engine.device) if engine else ''
+        frames = Counts.total([stream.mailbox.counts() for stream in self._streams])
         values = {
             'state': state,
-            'model': self.get_parameter('model').value,
+            'model': self._node_parameters.value('model'),
             'device': device,
             'instruction': shorten(instruction.text) if instruction else '',
             'instruction_id': instruction.id if instruction else 0,
-        } | diagnostics.values(self._statistics, self._frames(), device)
+        } | diagnostics.status_values(self._statistics, frames, device)
         name = self.get_fully_qualified_name().strip('/')
         stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(diagnostics.array(name, device, stamp, level, summary, values))
+        self._diagnostics.publish(diagnostics.status_array(name, device, stamp, assessment, values))
 
 
-def _free_device_memory():
-    """Gives what is no longer used back to the device."""
-    gc.collect()  # a model has reference cycles
-    torch = sys.modules.get('torch')  # absent where no model was ever loaded
-    if torch and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-
-
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         prog='instructsam-perception',
         description='Answers instructions about camera images with instance masks (ROS 2 lifecycle node).',
@@ -227,17 +221,17 @@ def _parser():
     )
 
 
-def main(args=None, engine_factory=load_engine):
-    """Runs the node until SIGINT or SIGTERM; returns the process's exit code."""
+def main(args: Sequence[str] | None = None, engine_factory: 'Callable[..., InstructSAM]' = load_engine) -> int:
+    """Run the node until SIGINT or SIGTERM; return the exit code of the process."""
     caught = signals.catch()
-    sys.setswitchinterval(0.001)  # s; the executor waits this often and not 5 ms for a model that is busy in Python
-    cv2.setNumThreads(1)  # waking its threads takes longer than what they would do here
+    sys.setswitchinterval(0.001)  # s; the longest that the executor waits for a model busy in Python, instead of 5 ms
+    cv2.setNumThreads(1)  # waking OpenCV's threads takes longer than their work here
     try:
         _parser().parse_args(remove_ros_args(args if args is not None else sys.argv)[1:])
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = PerceptionNode(engine_factory)
     except (ParameterException, NameValidationException, RuntimeError, ValueError) as error:
-        print(f'instructsam-perception: {" ".join(str(error).split())}', file=sys.stderr)
+        print(f'instructsam-perception: {one_line(error)}', file=sys.stderr)
         return 2
     executor = SingleThreadedExecutor()
     executor.add_node(node)
@@ -250,7 +244,7 @@ def main(args=None, engine_factory=load_engine):
     rclpy.shutdown()
     signals.ignore()
     if not is_idle:
-        # the interpreter must not be taken down under a running model: its threads would crash in it
+        # The interpreter must not be finalized under a running model, whose threads would crash.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)

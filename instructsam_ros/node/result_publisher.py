@@ -1,57 +1,87 @@
-"""What goes out for one image of a camera: the result, and what else somebody has subscribed to."""
+"""The result topics of one camera: the instances, and views of them for whoever subscribes."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from geometry_msgs.msg import PoseArray
+from rclpy.lifecycle import LifecyclePublisher
 from sensor_msgs.msg import Image, PointCloud2
+from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from instructsam.core.display.overlay import draw_overlay
-from instructsam_ros.conversions import instances as messages
 from instructsam_ros.conversions.grasps import grasp_poses
+from instructsam_ros.conversions.instances import error_msg, image_msg, label_image
 from instructsam_ros.conversions.markers import markers
 from instructsam_ros.conversions.point_clouds import cloud
 from instructsam_ros.msg import InstanceArray
+from instructsam_ros.node.lifecycle import AsyncLifecycleNode
+from instructsam_ros.pipeline.answer import Answer
+from instructsam_ros.pipeline.camera_frame import CameraFrame
+from instructsam_ros.pipeline.instruction import Instruction
+from instructsam_ros.pipeline.protocols import OutgoingMessage
+
+View: TypeAlias = Callable[[CameraFrame, Answer], Any]
+"""Makes the message of a view from a frame and the answer on it."""
 
 
-class Outputs:
-    """The result topics of one camera. Messages are made first and sent later, so that sending is short."""
+class ResultPublisher:
+    """ResultSink that publishes on the topics of one camera.
 
-    def __init__(self, node, camera=''):
-        """`camera`: its name, which the topics begin with; '' for the only one."""
+    Messages are made first and published later, so that publishing is quick. Used in the worker's thread.
+    """
+
+    def __init__(self, node: AsyncLifecycleNode, camera: str = '') -> None:
+        """Create the publishers; topics begin with the name of the camera, which is '' for the only one."""
         prefix = f'~/{camera}/' if camera else '~/'
+        self._instances: LifecyclePublisher = node.create_lifecycle_publisher(InstanceArray, f'{prefix}instances', 10)
+        views: tuple[tuple[str, type, View], ...] = (
+            ('label_image', Image, _label_image),
+            ('overlay', Image, _overlay),
+            ('points', PointCloud2, _points),
+            ('markers', MarkerArray, _markers),
+            ('grasp_candidates', PoseArray, _grasp_candidates),
+        )
+        self._views: list[tuple[LifecyclePublisher, View]] = [
+            (node.create_lifecycle_publisher(message_type, prefix + topic, 1), make)
+            for topic, message_type, make in views
+        ]
 
-        def publisher(kind, topic, depth=1):
-            return node.create_lifecycle_publisher(kind, prefix + topic, depth)
-
-        self._instances = publisher(InstanceArray, 'instances', 10)
-        # made of (shot, result, header of what is in 3D) while somebody listens
-        self._on_demand = {
-            publisher(Image, 'label_image'): _label_image,
-            publisher(Image, 'overlay'): _overlay,
-            publisher(PointCloud2, 'points'): lambda shot, result, header: cloud(result, shot.image, header),
-            publisher(MarkerArray, 'markers'): lambda _, result, header: markers(result, header),
-            publisher(PoseArray, 'grasp_candidates'): lambda _, result, header: grasp_poses(result, header),
-        }
-
-    def answer(self, shot, instruction, answer):
-        """[(publisher, message)] for an Answer."""
-        result = answer.result
-        made = answer.to_msg(shot.header, instruction.text, instruction.id)
-        header = answer.header(shot.header)
-        return [(self._instances, made)] + [
-            (publisher, make(shot, result, header))
-            for publisher, make in self._on_demand.items()
+    def result_messages(self, frame: CameraFrame, instruction: Instruction, answer: Answer) -> list[OutgoingMessage]:
+        """Return the instances and every view that has a subscriber."""
+        instances = answer.to_msg(frame.header, instruction.text, instruction.id)
+        return [OutgoingMessage(self._instances, instances)] + [
+            OutgoingMessage(publisher, make(frame, answer))
+            for publisher, make in self._views
             if publisher.get_subscription_count()
         ]
 
-    def failure(self, shot, instruction, message):
-        """[(publisher, message)] that say why there is no answer."""
-        made = messages.error_msg(message, shot.header, instruction.text, instruction.id, shot.size)
-        return [(self._instances, made)]
+    def error_messages(self, frame: CameraFrame, instruction: Instruction, text: str) -> list[OutgoingMessage]:
+        """Return the InstanceArray that says why there is no answer."""
+        message = error_msg(text, frame.header, instruction.text, instruction.id, frame.size)
+        return [OutgoingMessage(self._instances, message)]
 
 
-def _label_image(shot, result, _):
-    return messages.label_image(result.instances, result.height, result.width, shot.header)
+def _label_image(frame: CameraFrame, answer: Answer) -> Image:
+    result = answer.result
+    return label_image(result.instances, result.height, result.width, frame.header)
 
 
-def _overlay(shot, result, _):
-    return messages.image_msg(draw_overlay(shot.image, result), shot.header)
+def _overlay(frame: CameraFrame, answer: Answer) -> Image:
+    return image_msg(draw_overlay(frame.decode(), answer.result), frame.header)
+
+
+def _points(frame: CameraFrame, answer: Answer) -> PointCloud2:
+    return cloud(answer.result, frame.decode(), _header_3d(frame, answer))
+
+
+def _markers(frame: CameraFrame, answer: Answer) -> MarkerArray:
+    return markers(answer.result, _header_3d(frame, answer))
+
+
+def _grasp_candidates(frame: CameraFrame, answer: Answer) -> PoseArray:
+    return grasp_poses(answer.result, _header_3d(frame, answer))
+
+
+def _header_3d(frame: CameraFrame, answer: Answer) -> Header:
+    return answer.geometry_header(frame.header)

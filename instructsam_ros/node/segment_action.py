@@ -1,37 +1,92 @@
-"""The action `~/segment`: goals from clients to requests of the worker, and their ends back.
+"""The action `~/segment`: goals of clients become requests of the scheduler, and their outcomes go back.
 
-A goal that cannot be served is accepted and aborted, since a rejection could not say why. Cancels and time limits end
-a goal at once, however long the model goes on: the worker gives up what nobody waits for at its next chance.
+A goal that cannot be served is accepted and then aborted, since a rejection cannot say why. Cancels and time limits end
+a goal at once, however long the model continues: the worker cancels unwanted work at the engine's next check.
 """
 
 import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 
 from rclpy.action import ActionServer, CancelResponse
+from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock
+from rclpy.executors import Executor
+from rclpy.node import Node
 from rclpy.task import Future
+from rclpy.timer import Timer
 from sensor_msgs.msg import PointCloud2
 
 from instructsam_ros.action import Segment
-from instructsam_ros.node import parameters, qos
-from instructsam_ros.pipeline.camera_frame import Shot
-from instructsam_ros.pipeline.goal import ABORTED, CANCELED, SUCCEEDED, Request
+from instructsam_ros.node import qos
+from instructsam_ros.pipeline.camera_frame import CameraFrame
+from instructsam_ros.pipeline.camera_stream import CameraStream
+from instructsam_ros.pipeline.goal import ABORTED, SUCCEEDED, GoalRequest, Outcome
+from instructsam_ros.pipeline.protocols import SettingsSource
+from instructsam_ros.pipeline.scheduler import Scheduler
+from instructsam_ros.pipeline.statistics import Statistics
 
-KEPT_S = 60  # for a client to fetch a result
+RESULT_TIMEOUT_S = 60  # time for a client to fetch a result
+
+
+class ActionClientLink:
+    """GoalClient that forwards to the client of a goal handle."""
+
+    def __init__(self, handle: ServerGoalHandle, executor: Executor) -> None:
+        self.ended = Future()  # of the Outcome
+        self.ended.add_done_callback(lambda _: executor.wake())
+        self._handle = handle
+
+    def notify_stage(self, stage: str) -> None:
+        """Publish the stage as feedback."""
+        self._handle.publish_feedback(Segment.Feedback(stage=stage))
+
+    def notify_end(self, outcome: Outcome) -> None:
+        """Let the executor send the outcome."""
+        self.ended.set_result(outcome)
+
+
+@dataclass(frozen=True, eq=False)
+class OpenGoal:
+    """An accepted goal that has not ended."""
+
+    request: GoalRequest
+    link: ActionClientLink
+    timer: Timer | None  # of its time limit
 
 
 class SegmentAction:
-    """All callbacks run in the executor's thread and return at once."""
+    """Action server. All callbacks run in the executor's thread and return at once."""
 
-    def __init__(self, node, worker, streams, statistics, clock):
-        """`streams`: {name of the camera: Stream}, the first one is asked where a goal names none; clock: for time
-        limits, a steady one.
+    def __init__(
+        self,
+        node: Node,
+        scheduler: Scheduler,
+        streams: Mapping[str, CameraStream],
+        settings: SettingsSource,
+        statistics: Statistics,
+        clock: Clock,
+    ) -> None:
+        """Start the action server.
+
+        Args:
+            node: The node that has the action.
+            scheduler: Receives the goals.
+            streams: By name of the camera; the first one serves the goals that name none.
+            settings: What goals are answered with.
+            statistics: Where ended goals are counted.
+            clock: Measures time limits; a steady one, so that they also work while simulated time stands still.
         """
         self._node = node
-        self._worker = worker
+        self._scheduler = scheduler
         self._streams = streams
+        self._settings = settings
         self._statistics = statistics
         self._clock = clock
-        self._open = {}  # id of a goal -> (Request, Future of its Outcome, timer or None)
+        self._open: dict[bytes, OpenGoal] = {}  # by goal id
         self._group = ReentrantCallbackGroup()
         self._server = ActionServer(
             node,
@@ -41,68 +96,66 @@ class SegmentAction:
             callback_group=self._group,
             handle_accepted_callback=self._accept,
             cancel_callback=self._cancel,
-            result_timeout=KEPT_S,
+            result_timeout=RESULT_TIMEOUT_S,
             goal_service_qos_profile=qos.ACTION,
             result_service_qos_profile=qos.ACTION,
             cancel_service_qos_profile=qos.ACTION,
         )
 
-    def destroy(self):
+    def destroy(self) -> None:
+        """Destroy the action server."""
         self._server.destroy()
 
     @property
-    def is_idle(self):
-        """Whether every goal has ended and its client has been told."""
+    def is_idle(self) -> bool:
+        """Whether every goal has ended and its result has been handed to rclpy."""
         return not self._open
 
-    def _accept(self, handle):
-        goal, future = handle.request, Future()
-        executor = self._node.executor
-        future.add_done_callback(lambda _: executor.wake())
+    def _accept(self, handle: ServerGoalHandle) -> None:
+        goal = handle.request
         fault = _fault(goal, self._streams)
         stream = next(iter(self._streams.values())) if fault or not goal.camera else self._streams[goal.camera]
-        own = Shot(goal.image, self._clock.now().nanoseconds * 1e-9) if len(goal.image.data) else None
-        request = Request(
-            goal,
-            stream,
-            parameters.settings(self._node),
-            future.set_result,
-            lambda stage: handle.publish_feedback(Segment.Feedback(stage=stage)),
-            own,
-        )
+        own_frame = CameraFrame(goal.image, time.perf_counter()) if len(goal.image.data) else None
+        link = ActionClientLink(handle, self._node.executor)
+        request = GoalRequest(goal, stream, self._settings.current(), link, own_frame)
         timer = None
         if goal.timeout_s > 0 and not fault:
             reason = f'no result within the {goal.timeout_s:g} s that the goal allows'
-            timer = self._node.create_timer(
-                goal.timeout_s, lambda: request.abort(reason), clock=self._clock, callback_group=self._group
-            )
-        self._open[bytes(handle.goal_id.uuid)] = request, future, timer
+            expire = partial(request.abort, reason)
+            timer = self._node.create_timer(goal.timeout_s, expire, clock=self._clock, callback_group=self._group)
+        self._open[bytes(handle.goal_id.uuid)] = OpenGoal(request, link, timer)
         handle.execute()
         if fault:
             request.abort(fault)
         else:
-            self._worker.ask(request)
+            self._scheduler.ask(request)
 
-    def _cancel(self, handle):
-        request, *_ = self._open.get(bytes(handle.goal_id.uuid), (None,))
-        return CancelResponse.ACCEPT if request is not None and request.cancel() else CancelResponse.REJECT
+    def _cancel(self, handle: ServerGoalHandle) -> CancelResponse:
+        open_goal = self._open.get(bytes(handle.goal_id.uuid))
+        is_canceled = open_goal is not None and open_goal.request.cancel()
+        return CancelResponse.ACCEPT if is_canceled else CancelResponse.REJECT
 
-    async def _execute(self, handle):
+    async def _execute(self, handle: ServerGoalHandle) -> Segment.Result:
         key = bytes(handle.goal_id.uuid)
-        request, future, timer = self._open[key]
-        outcome = await future
-        if timer is not None:
-            self._node.destroy_timer(timer)
-        {SUCCEEDED: handle.succeed, ABORTED: handle.abort, CANCELED: handle.canceled}[outcome.state]()
+        open_goal = self._open[key]
+        outcome: Outcome = await open_goal.link.ended
+        if open_goal.timer is not None:
+            self._node.destroy_timer(open_goal.timer)
+        if outcome.state == SUCCEEDED:
+            handle.succeed()
+        elif outcome.state == ABORTED:
+            handle.abort()
+            instruction = open_goal.request.goal.instruction
+            self._node.get_logger().warning(f"goal '{instruction}' aborted: {outcome.answer.message}")
+        else:
+            handle.canceled()
         self._statistics.count_goal(outcome.state)
-        if outcome.state == ABORTED:
-            self._node.get_logger().warning(f"goal '{request.goal.instruction}' aborted: {outcome.answer.message}")
         del self._open[key]
         return Segment.Result(answer=outcome.answer, points=outcome.points or PointCloud2())
 
 
-def _fault(goal, streams):
-    """Why a goal cannot be served, '' where it can."""
+def _fault(goal: Segment.Goal, streams: Mapping[str, CameraStream]) -> str:
+    """Return why a goal cannot be served, '' if it can."""
     if not goal.instruction.strip():
         return 'the instruction is empty: say what to look for'
     if goal.camera and goal.camera not in streams:
@@ -110,7 +163,7 @@ def _fault(goal, streams):
         return f"there is no camera '{goal.camera}', there are: {names}"
     if goal.freshness not in (goal.NEWEST, goal.NEXT, goal.STAMP):
         return f'freshness is NEWEST 0, NEXT 1 or STAMP 2, got {goal.freshness}'
-    if not 0 <= goal.score_threshold <= 1:  # NaN, too
+    if not 0 <= goal.score_threshold <= 1:  # also true for NaN
         return f"score_threshold is from 0 (the node's own) to 1, got {goal.score_threshold:g}"
     if not 0 <= goal.timeout_s < math.inf:
         return f'timeout_s is seconds, 0 for no limit, got {goal.timeout_s:g}'

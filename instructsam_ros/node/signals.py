@@ -1,20 +1,23 @@
-"""SIGINT and SIGTERM as an orderly end: the node goes on until its callbacks have returned, however many signals come.
+"""SIGINT and SIGTERM as an orderly end: running callbacks finish first, however many signals arrive.
 
-rclpy's handlers would end the context under running callbacks, and Python's raise, at the second Ctrl-C (`ros2 launch`
-sends one) in the midst of the shutdown.
+rclpy's handlers would shut the context down under running callbacks. Python's own would raise in the middle of the
+shutdown when the second Ctrl-C arrives, which `ros2 launch` sends.
 """
 
 import signal
 import socket
 import threading
+from collections.abc import Callable
+
+from rclpy.executors import Executor
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def catch():
-    """A socket on which a byte arrives with each signal; nothing else happens then.
+def catch() -> socket.socket:
+    """Return a socket on which a byte arrives with each signal, which has no other effect.
 
-    Python's own handlers wait for the main thread, and that waits for ROS.
+    Python's own handlers run in the main thread only, and that waits for ROS.
     """
     reader, writer = socket.socketpair()
     writer.setblocking(False)
@@ -24,32 +27,38 @@ def catch():
     return reader
 
 
-def event():
-    """An Event that is set when a signal comes. By a thread: a handler would wait for a wait() that it interrupts."""
-    signals, came = catch(), threading.Event()
-    _call_at_signal(signals, came.set)
-    return came
+def event() -> threading.Event:
+    """Return an Event that is set when a signal arrives.
+
+    It is set from a thread: setting it in the signal handler could deadlock with the wait() that it interrupts.
+    """
+    signals, received = catch(), threading.Event()
+    _call_at_signal(signals, received.set)
+    return received
 
 
-def spin_until(signals, executor):
-    """Spins until a byte arrives on `signals`."""
+def spin_until(signals: socket.socket, executor: Executor) -> None:
+    """Spin until a byte arrives on `signals`."""
     is_ending = threading.Event()
     _call_at_signal(signals, lambda: executor.create_task(is_ending.set))
     while not is_ending.is_set():
         executor.spin_once()
 
 
-def _call_at_signal(signals, function):
-    def wait():
+def _call_at_signal(signals: socket.socket, function: Callable[[], object]) -> None:
+    def wait() -> None:
         signals.recv(1)
         function()
-        while True:  # this end stays open: Python would complain of later signals
+        while True:  # The socket stays open: Python would complain about later signals.
             signals.recv(1)
 
     threading.Thread(target=wait, daemon=True).start()
 
 
-def ignore():
-    """For the last moments of the process: in place of any other handler, Python's end restores the deadly default."""
+def ignore() -> None:
+    """Ignore signals during the last moments of the process.
+
+    At its end Python replaces any other handler by the default one, which ends the process with an error.
+    """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -1,11 +1,17 @@
-"""Geometry in another frame than the camera's: TF at the image's stamp, where tf2_ros is installed."""
+"""Transforms between coordinate frames from TF, if tf2_ros is installed."""
 
 import importlib
+from types import ModuleType
+from typing import Any
 
-import numpy as np
+from builtin_interfaces.msg import Time as StampMsg
 from rclpy.duration import Duration
+from rclpy.node import Node
 from rclpy.time import Time
-from scipy.spatial.transform import Rotation
+
+from instructsam_ros.conversions.poses import position_of, rotation_of
+from instructsam_ros.pipeline.localization import TransformError
+from instructsam_ros.pipeline.protocols import Transform
 
 MISSING = (
     'target_frame needs tf2_ros, which is not installed here (Debian package ros-$ROS_DISTRO-tf2-ros-py): leave it '
@@ -13,45 +19,43 @@ MISSING = (
 )
 
 
-class TransformError(Exception):
-    """There is no transform; the message says from where to where and why."""
+def import_tf2() -> ModuleType:
+    """Return the module tf2_ros.
 
-
-def tf2_ros():
-    """The module. Raises TransformError where it is not installed."""
+    Raises:
+        TransformError: It is not installed.
+    """
     try:
         return importlib.import_module('tf2_ros')
     except ImportError as error:
         raise TransformError(MISSING) from error
 
 
-class Frames:
-    """Listens to TF from the first question on, so that a node without a target frame does not."""
+class TransformLookup:
+    """TransformSource over TF. Subscribes at the first lookup, so that a node without a target frame does not."""
 
-    def __init__(self, node):
+    def __init__(self, node: Node) -> None:
         self._node = node
-        self._buffer = None
+        self._buffer: Any = None  # tf2_ros.Buffer
+        self._listener: Any = None  # tf2_ros.TransformListener
 
-    def listen(self):
-        """Begins to collect transforms. Raises TransformError where there is no tf2_ros."""
+    def lookup(self, target: str, source: str, stamp: StampMsg, timeout_s: float) -> Transform:
+        """Return the transform from frame `source` to frame `target` at `stamp`, never that of another time.
+
+        Waits up to timeout_s for it, so it must not be called in the executor's thread.
+
+        Raises:
+            TransformError: TF does not have it, or tf2_ros is not installed.
+        """
         if self._buffer is None:
-            tf2 = tf2_ros()
+            tf2 = import_tf2()
             self._buffer = tf2.Buffer()
             self._listener = tf2.TransformListener(self._buffer, self._node, spin_thread=False)
-
-    def between(self, target, source, stamp, timeout_s):
-        """(rotation [3, 3], translation [3] m) that take a point of frame `source` to `target`, at `stamp`.
-
-        Never that of another time. Waits up to timeout_s for it, so not in the executor's thread.
-        Raises TransformError.
-        """
-        self.listen()
         try:
-            found = self._buffer.lookup_transform(
+            stamped = self._buffer.lookup_transform(
                 target, source, Time.from_msg(stamp), timeout=Duration(seconds=timeout_s)
-            ).transform
-        except Exception as error:  # tf2's own, which are four
+            )
+        except Exception as error:  # tf2 raises four types without a common base
             raise TransformError(f"no transform from {source!r} to {target!r} at the image's stamp: {error}") from error
-        turn, move = found.rotation, found.translation
-        rotation = Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix()
-        return rotation, np.array([move.x, move.y, move.z])
+        transform = stamped.transform
+        return Transform(rotation_of(transform.rotation), position_of(transform.translation))

@@ -1,82 +1,132 @@
-"""From one image and a question to the Answer: convert, encode, segment, measure in 3D, keep ids."""
+"""Answers one query about one camera frame: decode, encode, segment, localize, track.
+
+`answer_query` is the whole pipeline. The camera streams, the goals of the action `segment` and `instructsam bag` all
+call it; they differ in where the depth comes from, who cancels and where the answer goes.
+"""
+
+from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from instructsam.core import CancelledError, InstructSAMError
+from std_msgs.msg import Header
+
+from instructsam.core import CancelledError
+from instructsam.core.result import Result
 from instructsam_ros.action import Segment
-from instructsam_ros.conversions.images import ImageFormatError
-from instructsam_ros.conversions.text import one_line
-from instructsam_ros.pipeline.depth_sync import NoDepthError
+from instructsam_ros.conversions.instances import to_msg
+from instructsam_ros.msg import InstanceArray
+from instructsam_ros.pipeline.localization import localize
+from instructsam_ros.pipeline.protocols import Caller, DepthSource, TransformSource
+from instructsam_ros.pipeline.settings import Settings
+from instructsam_ros.pipeline.tracker_pool import TrackerPool, TrackGroup
 
-Stage = Segment.Feedback
+if TYPE_CHECKING:  # importing the engine imports torch
+    from instructsam.core import InstructSAM
+    from instructsam_ros.pipeline.camera_frame import CameraFrame
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
-    """What is asked of a Shot.
-
-    find_depth: called with a stamp, gives (depth image, camera info), raises NoDepthError; track: called with a
-    Result and its picture [H, W, 3], gives it with ids; series: whose ids these are; stage: is told what begins.
-    """
+class Query:
+    """An instruction, and how to answer it."""
 
     text: str
-    settings: object  # parameters.Settings
-    find_depth: object
-    track: object
-    series: object
-    stage: object = lambda name: None
+    settings: Settings
+    track_group: TrackGroup | None  # whose object ids the answer continues; None: the answer has no ids
+
+    @property
+    def key(self) -> tuple[TrackGroup | None, tuple[object, ...]]:
+        """Everything that distinguishes the answers to two queries about the same frame."""
+        return self.track_group, self.settings.engine_key(self.text)
 
 
-def work_out(engine, shot, question, locator, is_void, is_encoding_void, times_ms):
-    """The Answer of `question` on `shot`; the same question on the same shot is worked out once.
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The engine's result, located in 3D if depth is available, and how long each step took."""
 
-    is_void, is_encoding_void: asked on the way, whether nobody wants the answer or even the encoded image any more.
-    times_ms: gets the time of each stage, where it was worked out now. Raises CancelledError and what the stages raise.
+    result: Result
+    geometry_frame_id: str = ''  # coordinate frame of the geometry; '' if nothing was located
+    geometry_message: str = ''  # why nothing was located
+    times_ms: dict[str, float] = field(default_factory=dict)  # empty if an earlier query had the same answer
+
+    def to_msg(self, image_header: Header, instruction: str, instruction_id: int) -> InstanceArray:
+        """Return the InstanceArray; the arguments are those of conversions.instances.to_msg."""
+        return to_msg(
+            self.result, image_header, instruction, instruction_id, self.geometry_frame_id, self.geometry_message
+        )
+
+    def geometry_header(self, image_header: Header) -> Header:
+        """Return the header of all 3D output: the image's stamp and the frame of the geometry."""
+        return Header(stamp=image_header.stamp, frame_id=self.geometry_frame_id or image_header.frame_id)
+
+
+def answer_query(
+    engine: InstructSAM,
+    frame: CameraFrame,
+    query: Query,
+    *,
+    depth_source: DepthSource,
+    transforms: TransformSource,
+    trackers: TrackerPool,
+    caller: Caller,
+) -> Answer:
+    """Answer one query about one camera frame.
+
+    An equal query about the same frame (see Query.key) is answered from memory.
+
+    Args:
+        engine: The model.
+        frame: The image; keeps its decoded and encoded form and its answers until it is released.
+        query: What to look for.
+        depth_source: Asked for the depth if the engine finds an instance.
+        transforms: Asked for the transform if the settings name a target frame.
+        trackers: Assign the object ids.
+        caller: Is notified of each step, and asked between and within steps whether it still wants the answer.
+
+    Returns:
+        The answer. Missing depth or a missing transform is not an error: the answer then has no geometry and says why.
+
+    Raises:
+        CancelledError: The caller no longer wants the answer.
+        ImageFormatError: The image cannot be decoded.
+        InstructSAMError: The engine cannot answer.
     """
-    asked = (question.series, question.settings.engine_key(question.text))
-    if asked in shot.answers:
-        return shot.answers[asked]
+    if query.key in frame.answers:
+        return replace(frame.answers[query.key], times_ms={})
+    times_ms: dict[str, float] = {}
     with timed(times_ms, 'conversion'):
-        shot.convert()
-    question.stage(Stage.ENCODING)
-    shot.encode(engine, is_encoding_void)
-    if is_void():
-        raise CancelledError('nobody wants this result any more')
-    question.stage(Stage.SEGMENTING)
-    result = shot.segment(engine, question.text, question.settings, is_void)
-    question.stage(Stage.LOCATING)
-    answer = locator.answer(result, shot.header, question.find_depth, question.settings)
-    times_ms |= answer.result.timings_ms
-    if is_void():  # the depth may have been waited for; ids are not kept of what nobody sees
-        raise CancelledError('nobody wants this result any more')
+        frame.decode()
+
+    caller.report_step(Segment.Feedback.ENCODING)
+    frame.encode(engine, caller)
+    _check(caller)
+
+    caller.report_step(Segment.Feedback.SEGMENTING)
+    result = frame.segment(engine, query.text, query.settings, caller)
+
+    caller.report_step(Segment.Feedback.LOCATING)
+    located = localize(result, frame.header, query.settings, depth_source, transforms, caller)
+    times_ms |= located.result.timings_ms
+    _check(caller)  # Depth may have been waited for; ids must not advance for a result that is never seen.
+
     with timed(times_ms, 'tracking'):
-        answer = replace(answer, result=question.track(answer.result, shot.image))
-    shot.answers[asked] = answer
+        result = trackers.track(located.result, frame, query.track_group)
+    answer = Answer(result, located.frame_id, located.message, times_ms)
+    frame.answers[query.key] = answer
     return answer
 
 
-def depth_of(goal):
-    """For Question.find_depth: the depth that came with a goal's own image."""
-
-    def find(stamp):
-        if not goal.depth.data:
-            raise NoDepthError('the goal has an image but no depth')
-        return goal.depth, goal.camera_info
-
-    return find
-
-
-def explain(error):
-    """(one line about it for a person, whether the input is its cause and not a fault of this package)."""
-    is_expected = isinstance(error, (InstructSAMError, ImageFormatError))
-    return one_line(error if is_expected else f'{type(error).__name__}: {error}'), is_expected
-
-
 @contextmanager
-def timed(times_ms, stage):
-    """Adds the milliseconds that the block takes, where it does not raise."""
-    start = time.perf_counter()
+def timed(times_ms: dict[str, float], step: str) -> Iterator[None]:
+    """Store the milliseconds that the block takes under `step`, unless it raises."""
+    start_s = time.perf_counter()
     yield
-    times_ms[stage] = (time.perf_counter() - start) * 1e3
+    times_ms[step] = (time.perf_counter() - start_s) * 1e3
+
+
+def _check(caller: Caller) -> None:
+    if caller.is_cancelled():
+        raise CancelledError('the caller no longer wants this answer')

@@ -1,64 +1,90 @@
-"""One image on its way through the model: converted and encoded once, however many instructions it answers."""
+"""One camera image in the pipeline: decoded and encoded once, however many instructions it answers."""
 
+from __future__ import annotations
+
+from collections.abc import Hashable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
+import numpy as np
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from instructsam.core.result import Result
 from instructsam_ros.conversions.images import to_rgb
-from instructsam_ros.pipeline.settings import INSTRUCTION
+from instructsam_ros.pipeline.settings import INSTRUCTION, Settings
+
+if TYPE_CHECKING:  # importing the engine imports torch
+    from instructsam.core import InstructSAM
+    from instructsam.core.engine import EncodedImage
+    from instructsam_ros.pipeline.answer import Answer
+    from instructsam_ros.pipeline.protocols import Caller
 
 
-class Shot:
-    """Made of a sensor_msgs Image or CompressedImage; used by one thread."""
+class CameraFrame:
+    """A received image message with everything computed from it so far.
 
-    def __init__(self, message, received_s):
-        """`received_s` is time.perf_counter() when the message came."""
-        self.header = message.header
+    Apart from `header` and `received_s` it is used by one thread only, the one that computes answers.
+    """
+
+    def __init__(self, message: Image | CompressedImage, received_s: float) -> None:
+        """Wrap `message`, which was received at `received_s` (time.perf_counter())."""
+        self.header: Header = message.header
         self.received_s = received_s
-        self.image = None  # [H, W, 3] uint8 RGB, after convert()
-        self.is_new = True  # until the first instruction on it
-        self.answers = {}  # what was asked -> the Answer, for those who ask the same
+        self.image: np.ndarray | None = None  # [H, W, 3] uint8 RGB, after decode()
+        self.is_new = True  # until the first instruction is answered on it
+        self.answers: dict[Hashable, Answer] = {}  # by Query.key
         self._message = message
-        self._frame = None
+        self._encoded: EncodedImage | None = None
 
     @property
-    def size(self):
-        """(height, width) px; (0, 0) for a compressed image that could not be decoded."""
+    def size(self) -> tuple[int, int]:
+        """Height and width in px; (0, 0) for a compressed image that could not be decoded."""
         if self.image is not None:
-            return self.image.shape[:2]
+            height, width = self.image.shape[:2]
+            return height, width
         return getattr(self._message, 'height', 0), getattr(self._message, 'width', 0)
 
-    def convert(self):
-        """Makes `image` of the message, once. Raises ImageFormatError."""
+    def decode(self) -> np.ndarray:
+        """Decode the message into `image`, once.
+
+        Raises:
+            ImageFormatError: The message is not an image that can be used.
+        """
         if self.image is None:
             self.image = to_rgb(self._message)
+        return self.image
 
-    def encode(self, engine, cancelled):
-        """Runs the image encoders, once. Raises what engine.encode raises."""
-        if self._frame is None:
-            self._frame = engine.encode(self.image, cancelled=cancelled)
+    def encode(self, engine: InstructSAM, caller: Caller) -> EncodedImage:
+        """Run the image encoders, once. Raises what InstructSAM.encode raises."""
+        if self._encoded is None:
+            self._encoded = engine.encode(self.decode(), cancelled=caller.is_encoding_cancelled)
+        return self._encoded
 
-    def release(self):
-        """Gives up what is large and can be made again."""
-        self.image = self._frame = None
-        self.answers.clear()
+    def segment(self, engine: InstructSAM, instruction: str, settings: Settings, caller: Caller) -> Result:
+        """Segment what `instruction` names. Raises what InstructSAM.segment raises.
 
-    def segment(self, engine, instruction, settings, cancelled):
-        """The Result for the text `instruction`; raises what engine.segment raises.
-
-        The time of encoding is part of the first result only: later ones had it for nothing.
+        The time of encoding is part of the first result only, because later ones reuse the encoded image.
         """
+        encoded = self.encode(engine, caller)
         is_new, self.is_new = self.is_new, False
         result = engine.segment(
-            self._frame,
+            encoded,
             instruction,
             score_threshold=settings.score_threshold,
             answer=engine.answer_for([instruction]) if settings.answer == INSTRUCTION else None,
             max_new_tokens=settings.max_new_tokens,
             time_budget_s=settings.time_budget_s or None,
             suppress_duplicates=settings.suppress_duplicates,
-            cancelled=cancelled,
+            cancelled=caller.is_cancelled,
         )
         if is_new:
             return result
-        encoding_ms = self._frame.timings_ms
-        own_ms = {stage: max(0.0, ms - encoding_ms.get(stage, 0.0)) for stage, ms in result.timings_ms.items()}
+        encoding_ms = encoded.timings_ms
+        own_ms = {step: max(0.0, ms - encoding_ms.get(step, 0.0)) for step, ms in result.timings_ms.items()}
         return replace(result, timings_ms=own_ms)
+
+    def release(self) -> None:
+        """Drop everything that is large and can be computed again."""
+        self.image = self._encoded = None
+        self.answers.clear()

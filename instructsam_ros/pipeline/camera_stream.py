@@ -1,121 +1,112 @@
-"""One camera: its newest image and those before it, its depth, and what has been answered on it."""
+"""One camera: its newest image and the ones before it, its depth, and what has been answered on it."""
 
 from collections import deque
 
-from instructsam.core.spatial.tracking import Tracker
-from instructsam_ros.pipeline.depth_sync import Depths, NoDepthError, nanoseconds
+from builtin_interfaces.msg import Time
+
+from instructsam_ros.pipeline.camera_frame import CameraFrame
+from instructsam_ros.pipeline.depth_sync import DepthBuffer, NoDepthError, nanoseconds
+from instructsam_ros.pipeline.instruction import Instruction
 from instructsam_ros.pipeline.mailbox import Mailbox
-from instructsam_ros.pipeline.newest import NewestDict
-from instructsam_ros.pipeline.settings import CONTINUOUS
+from instructsam_ros.pipeline.protocols import Caller, DepthPair, ResultSink
+from instructsam_ros.pipeline.settings import CONTINUOUS, Settings
+from instructsam_ros.pipeline.statistics import Statistics
+from instructsam_ros.pipeline.tracker_pool import TrackerPool
 
-KEPT_IMAGES = 10  # that a goal may ask for by their stamp
-KEPT_TRACKERS = 8  # series of results whose ids go on
+KEPT_FRAMES = 10  # frames that a goal may ask for by their stamp
 
 
-class Stream:
-    """State of one camera. What is not said to be safe is guarded by the worker's lock."""
+class CameraStream:
+    """State of one camera.
 
-    def __init__(self, name, outputs, statistics):
-        """`outputs` makes the messages of this camera, see Outputs."""
+    Not thread-safe unless noted: the scheduler calls every method while it holds its lock. `mailbox` and `depth` have
+    locks of their own; find_depth() and `trackers` belong to the worker's thread.
+    """
+
+    def __init__(self, name: str, sink: ResultSink, statistics: Statistics) -> None:
+        """Create the stream of the camera `name`, '' for the only one; `sink` makes the messages of its results."""
         self.name = name
-        self.outputs = outputs
-        self.mailbox = Mailbox()  # of Shots
-        self.depths = Depths()
-        self.shot = None  # the latest image taken, kept for the next instruction
-        self.answered = None  # the latest instruction with a published result
-        self.owes = False  # an answer on `shot`: work on it was given up, or a goal took it out of the mailbox
+        self.sink = sink
+        self.mailbox: Mailbox[CameraFrame] = Mailbox()
+        self.depth = DepthBuffer()
+        self.trackers = TrackerPool()
+        self.frame: CameraFrame | None = None  # the latest frame taken, kept for the next instruction
+        self.answered: Instruction | None = None  # the latest instruction with a published result
+        self.must_answer_current = False
+        """`frame` still needs an answer, because its computation was cancelled or because a goal took it."""
         self._statistics = statistics
-        self._recent = deque(maxlen=KEPT_IMAGES)
-        self._trackers = NewestDict(
-            KEPT_TRACKERS
-        )  # series -> (Tracker, when its latest image came); in the worker's thread alone
+        self._recent: deque[CameraFrame] = deque(maxlen=KEPT_FRAMES)
 
-    def offer(self, shot, is_used):
-        """An image has come; it is only stored. is_used: a goal has it."""
-        self._recent.append(shot)
-        self.mailbox.put(shot, is_used)
+    def put_frame(self, frame: CameraFrame, *, is_used: bool) -> None:
+        """Store a new frame; `is_used` if a goal uses it as well."""
+        self._recent.append(frame)
+        self.mailbox.put(frame, is_used=is_used)
 
-    def clear(self):
-        """Forgets all images."""
-        self.shot = None
-        self.owes = False
+    def clear(self) -> None:
+        """Drop all images and depth images."""
+        self.frame = None
+        self.must_answer_current = False
         self._recent.clear()
         self.mailbox.clear()
-        self.depths.clear()
+        self.depth.clear()
 
     @property
-    def has_image(self):
-        return self.mailbox.waiting or self.shot is not None
+    def has_frame(self) -> bool:
+        """Whether there is a frame to answer on. Safe to call without the lock."""
+        return self.mailbox.waiting or self.frame is not None
 
-    def newest(self):
-        """The newest Shot, which `shot` is from now on."""
+    def take_for_goal(self) -> CameraFrame | None:
+        """Return the newest frame and make it the current one, which the stream must answer later."""
         if self.mailbox.waiting:
-            self._move_on(self.mailbox.take())
-            self.owes = True
-        return self.shot
+            self._replace_current(self.mailbox.take())
+            self.must_answer_current = True
+        return self.frame
 
-    def with_stamp(self, stamp):
-        """The Shot with that stamp, None where it is not in hand. ValueError: images have gone past it already."""
-        found = next((shot for shot in reversed(self._recent) if shot.header.stamp == stamp), None)
+    def find_frame(self, stamp: Time) -> CameraFrame | None:
+        """Return the recent frame with `stamp`, or None if it may still arrive.
+
+        Raises:
+            ValueError: Newer frames have arrived, so it will not.
+        """
+        found = next((frame for frame in reversed(self._recent) if frame.header.stamp == stamp), None)
         if found is None and self._recent:
             newest = self._recent[-1].header.stamp
             if nanoseconds(newest) > nanoseconds(stamp):
                 raise ValueError(
                     f'no image with the stamp {stamp.sec}.{stamp.nanosec:09d} is in hand, the newest has '
-                    f'{newest.sec}.{newest.nanosec:09d}: ask within {KEPT_IMAGES} images'
+                    f'{newest.sec}.{newest.nanosec:09d}: ask within {KEPT_FRAMES} images'
                 )
         return found
 
-    def has_work(self, instruction, trigger):
-        """Whether there is something to answer `instruction` on."""
+    def has_work(self, instruction: Instruction, trigger: str) -> bool:
+        """Return whether there is a frame that `instruction` must be answered on."""
         if instruction is not self.answered:
-            return self.has_image
-        return (self.mailbox.waiting or self.owes) and trigger == CONTINUOUS
+            return self.has_frame
+        return (self.mailbox.waiting or self.must_answer_current) and trigger == CONTINUOUS
 
-    def next_shot(self, trigger):
-        """The Shot for the next attempt, the newest there is.
+    def take_for_stream(self, trigger: str) -> CameraFrame | None:
+        """Return the frame for the next answer, normally the newest one.
 
-        In continuous mode an instruction that came in the midst of an image is answered on that image at once, since
-        it is encoded already; a newer one follows anyway.
+        In continuous mode an instruction that arrives while an image is being answered is answered on that image first,
+        because it is encoded already; a newer one follows anyway.
         """
-        keep = self.owes and self.shot is not None and trigger == CONTINUOUS
+        keep = self.must_answer_current and self.frame is not None and trigger == CONTINUOUS
         if self.mailbox.waiting and not keep:
-            self._move_on(self.mailbox.take())
-        self.owes = False
-        return self.shot
+            self._replace_current(self.mailbox.take())
+        self.must_answer_current = False
+        return self.frame
 
-    def _move_on(self, shot):
-        if self.shot is not None and self.shot is not shot:
-            self.shot.release()
-        self.shot = shot
+    def _replace_current(self, frame: CameraFrame) -> None:
+        if self.frame is not None and self.frame is not frame:
+            self.frame.release()
+        self.frame = frame
 
-    # in the worker's thread
-
-    def find_depth(self, settings, cancelled):
-        """For Locator: finds the depth image and camera info of a stamp, and counts."""
-
-        def find(stamp):
-            try:
-                found = self.depths.find(stamp, settings.depth_tolerance_s, settings.depth_timeout_s, cancelled)
-            except NoDepthError:
-                self._statistics.unpaired += self.depths.received > 0 and not cancelled()
-                raise
-            self._statistics.paired += 1
-            return found
-
-        return find
-
-    def tracking(self, series, received_s):
-        """For Question.track: gives a result ids that stay within `series`, an instruction.
-
-        An image that came before the latest of the series, as a goal may want one, is left without ids.
-        """
-
-        def track(result, image):
-            tracker, latest_s = self._trackers.get(series) or (Tracker(), float('-inf'))
-            if is_next := received_s > latest_s:
-                result = tracker.update(result, image)
-            self._trackers[series] = tracker, received_s if is_next else latest_s
-            return result
-
-        return track
+    def find_depth(self, stamp: Time, settings: Settings, caller: Caller) -> DepthPair:
+        """Find the depth of the image with `stamp` and count whether there is one (see DepthSource)."""
+        try:
+            pair = self.depth.find(stamp, settings.depth_tolerance_s, settings.depth_timeout_s, caller.is_cancelled)
+        except NoDepthError:
+            self._statistics.unpaired += self.depth.received > 0 and not caller.is_cancelled()
+            raise
+        self._statistics.paired += 1
+        return pair

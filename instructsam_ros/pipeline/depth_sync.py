@@ -1,90 +1,132 @@
-"""Which depth image and camera info belong to a picture: those of its stamp, or within a tolerance that was set.
+"""Pairs color images with depth images and camera infos by their stamps.
 
-Nothing is guessed: a picture whose depth did not come has none, and the reason is told.
+A color image without a matching depth image gets none, and the error says why; nothing is guessed.
+
+Why not message_filters: its synchronizers hold back the color image until all its partners have arrived, so an image
+whose depth was lost would never be answered. Here only an image that is being answered waits for its depth, for a
+limited time, and is answered without 3D if none comes.
 """
 
 import threading
+from collections.abc import Callable
 
+from builtin_interfaces.msg import Time
+from sensor_msgs.msg import CameraInfo, Image
+
+from instructsam.core.errors import InstructSAMError
 from instructsam_ros.pipeline.newest import NewestDict
+from instructsam_ros.pipeline.protocols import DepthPair
 
-KEPT = 30  # depth images: a second of a camera at 30 Hz
-ANEW = 1_000_000_000  # ns by which stamps go back where a recording begins again, and what came before is over
-LATER = 1_000_000  # ns by which a stamp must be later to say that what came before it is complete
+KEPT_DEPTH_IMAGES = 30
+"""One second of a camera at 30 Hz."""
+
+RESTART_NS = 1_000_000_000
+"""Stamps that go back by more than this mean that a recording starts again: earlier messages are dropped."""
+
+LATER_NS = 1_000_000
+"""A depth image that is later by more than this shows that no earlier one is still to come."""
+
+POLL_S = 0.05
+"""Longest wait between two checks for cancellation."""
 
 
-class NoDepthError(Exception):
-    """A picture has no depth or no camera info; the message says why."""
+class NoDepthError(InstructSAMError):
+    """A color image has no depth image or no camera info; the message says why."""
 
 
-def nanoseconds(stamp):
-    """A builtin_interfaces/Time as one number."""
+def nanoseconds(stamp: Time) -> int:
+    """Return a stamp as one number."""
     return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
-class Depths:
-    """The latest depth images and camera infos of one camera. Any number of threads may put and find."""
+def _never() -> bool:
+    return False
 
-    def __init__(self, kept=KEPT):
+
+class DepthBuffer:
+    """The latest depth images and camera infos of one camera. Thread-safe."""
+
+    def __init__(self, size: int = KEPT_DEPTH_IMAGES) -> None:
+        """Keep up to `size` messages of each type."""
         self.received = 0  # depth images since the start
-        self._came = threading.Condition()  # guards the three below
-        self._depths = NewestDict(kept)  # ns -> message, in the order in which they came
-        self._infos = NewestDict(kept)
-        self._newest_info = None
+        self._changed = threading.Condition()  # guards the three below
+        self._depth_images: NewestDict[int, Image] = NewestDict(size)  # by stamp in ns, in order of arrival
+        self._camera_infos: NewestDict[int, CameraInfo] = NewestDict(size)
+        self._newest_info: CameraInfo | None = None
 
-    def put(self, message):
-        """A depth image has come."""
-        with self._came:
+    def put_depth(self, message: Image) -> None:
+        """Store a depth image."""
+        with self._changed:
             self.received += 1
-            _keep(self._depths, message)
-            self._came.notify_all()
+            _store(self._depth_images, message)
+            self._changed.notify_all()
 
-    def put_info(self, message):
-        """A camera info has come."""
-        with self._came:
+    def put_info(self, message: CameraInfo) -> None:
+        """Store a camera info."""
+        with self._changed:
             self._newest_info = message
-            _keep(self._infos, message)
-            self._came.notify_all()
+            _store(self._camera_infos, message)
+            self._changed.notify_all()
 
-    def clear(self):
-        """Forgets what came, as the stream begins anew."""
-        with self._came:
-            self._depths.clear()
-            self._infos.clear()
+    def clear(self) -> None:
+        """Drop all messages."""
+        with self._changed:
+            self._depth_images.clear()
+            self._camera_infos.clear()
             self._newest_info = None
 
-    def find(self, stamp, tolerance_s=0.0, timeout_s=0.0, cancelled=lambda: False):
-        """(depth image, camera info) for a picture of `stamp`: the nearest within the tolerance.
+    def find(
+        self,
+        stamp: Time,
+        tolerance_s: float = 0.0,
+        timeout_s: float = 0.0,
+        cancelled: Callable[[], bool] = _never,
+    ) -> DepthPair:
+        """Return the depth image nearest to `stamp` within the tolerance, and its camera info.
 
-        Waits up to timeout_s for a depth image that may still come, in short steps between which `cancelled` is asked.
-        Of camera infos, which do not change from image to image, the newest will do. Raises NoDepthError.
+        If the camera info of that stamp is missing, the newest one is returned: intrinsics do not change from image to
+        image.
+
+        Args:
+            stamp: Stamp of the color image.
+            tolerance_s: Largest difference between the two stamps.
+            timeout_s: Longest wait for a depth image that may still arrive.
+            cancelled: Called while waiting; ends the wait by returning true.
+
+        Raises:
+            NoDepthError: There is no such depth image, or no camera info.
         """
         wanted, tolerance = nanoseconds(stamp), round(tolerance_s * 1e9)
-
-        def is_decided():
-            return wanted in self._depths or any(other > wanted + tolerance + LATER for other in self._depths)
-
-        with self._came:
-            if not self._depths:
+        with self._changed:
+            if not self._depth_images:
                 raise NoDepthError('no depth image has come')
             left_s = timeout_s
-            while not (is_decided() and self._newest_info) and left_s > 0 and not cancelled():
-                self._came.wait(min(left_s, 0.05))
-                left_s -= 0.05
-            nearest = min(self._depths, key=lambda other: abs(other - wanted), default=None)
-            off = abs(nearest - wanted)
-            if off > tolerance:
+            while not (self._is_decided(wanted, tolerance) and self._newest_info) and left_s > 0 and not cancelled():
+                self._changed.wait(min(left_s, POLL_S))
+                left_s -= POLL_S
+            if not self._depth_images:  # cleared while waiting
+                raise NoDepthError('no depth image has come')
+            nearest = min(self._depth_images, key=lambda other: abs(other - wanted))
+            difference = abs(nearest - wanted)
+            if difference > tolerance:
                 raise NoDepthError(
-                    f'no depth image with the stamp of the image, the nearest is {off * 1e-9:.3f} s off (see the '
-                    'parameter depth_tolerance_s)'
+                    f'no depth image with the stamp of the image, the nearest is {difference * 1e-9:.3f} s off (see '
+                    'the parameter depth_tolerance_s)'
                 )
-            info = self._infos.get(wanted, self._newest_info)
+            info = self._camera_infos.get(wanted, self._newest_info)
             if info is None:
                 raise NoDepthError('a depth image has come, but no camera info')
-            return self._depths[nearest], info
+            return DepthPair(self._depth_images[nearest], info)
+
+    def _is_decided(self, wanted: int, tolerance: int) -> bool:
+        """Return whether the depth image has arrived, or one so late that it will not. All in ns."""
+        return wanted in self._depth_images or any(
+            other > wanted + tolerance + LATER_NS for other in self._depth_images
+        )
 
 
-def _keep(messages, message):
+def _store(messages: NewestDict, message: Image | CameraInfo) -> None:
     stamp = nanoseconds(message.header.stamp)
-    if messages and stamp < next(reversed(messages)) - ANEW:
+    if messages and stamp < next(reversed(messages)) - RESTART_NS:
         messages.clear()
     messages[stamp] = message

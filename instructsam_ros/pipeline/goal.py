@@ -1,98 +1,140 @@
-"""One goal of the action `segment` on its way through the node: what is asked, of which image, and how it ended."""
+"""A goal of the action `segment` inside the pipeline: what is asked, about which frame, and how it ended."""
 
 import threading
 from dataclasses import dataclass, replace
 
+from builtin_interfaces.msg import Time
+from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import Header
+
+from instructsam_ros.action import Segment
 from instructsam_ros.msg import InstanceArray
+from instructsam_ros.pipeline.camera_frame import CameraFrame
+from instructsam_ros.pipeline.camera_stream import CameraStream
+from instructsam_ros.pipeline.depth_sync import NoDepthError
+from instructsam_ros.pipeline.protocols import Caller, DepthPair, GoalClient
+from instructsam_ros.pipeline.settings import Settings
 
 SUCCEEDED, ABORTED, CANCELED = 'succeeded', 'aborted', 'canceled'
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """How a request ended; `message` says why where it did not succeed."""
+    """How a goal ended. If it did not succeed, `answer` has the status ERROR and its message says why."""
 
-    state: str
+    state: str  # SUCCEEDED, ABORTED or CANCELED
     answer: InstanceArray
-    points: object = None  # PointCloud2 where it was asked for
+    points: PointCloud2 | None = None  # if the goal asked for them
 
 
-class Request:
-    """Ends exactly once, by whoever is first: the worker, a cancel, the time limit, or the end of the session.
+class GoalDepth:
+    """The DepthSource of a goal that brings its own image."""
 
-    `goal` is a Segment.Goal; `stream` the camera's Stream; `shot` the image where it is known from the start. `on_end`
-    is called with the Outcome, `on_stage` with each new stage, both from any thread.
+    def __init__(self, goal: Segment.Goal) -> None:
+        self._goal = goal
+
+    def find_depth(self, stamp: Time, settings: Settings, caller: Caller) -> DepthPair:
+        """Return the depth that came with the goal.
+
+        Raises:
+            NoDepthError: None came with it.
+        """
+        if not self._goal.depth.data:
+            raise NoDepthError('the goal has an image but no depth')
+        return DepthPair(self._goal.depth, self._goal.camera_info)
+
+
+class GoalRequest:
+    """A goal from its acceptance to its end.
+
+    It ends exactly once, by whichever comes first: an answer, an error, a cancel, the time limit or deactivation. The
+    methods that end it are thread-safe; `frame` is guarded by the scheduler's lock.
     """
 
-    def __init__(self, goal, stream, settings, on_end, on_stage, shot=None):
+    def __init__(
+        self,
+        goal: Segment.Goal,
+        stream: CameraStream,
+        settings: Settings,
+        client: GoalClient,
+        own_frame: CameraFrame | None = None,
+    ) -> None:
+        """Wrap an accepted goal.
+
+        Args:
+            goal: The goal message.
+            stream: The camera that the goal is about.
+            settings: The node's settings; a score threshold in the goal replaces theirs.
+            client: Is notified of every stage and of the end.
+            own_frame: The image that came with the goal, if one did.
+        """
         self.goal = goal
         self.stream = stream
-        self.shot = shot
-        self.has_own_image = shot is not None
         self.settings = replace(settings, score_threshold=goal.score_threshold) if goal.score_threshold else settings
-        self._asks = self.settings.engine_key(goal.instruction)
-        self._on_end = on_end
-        self._on_stage = on_stage
+        self.has_own_image = own_frame is not None
+        self.frame = own_frame  # the frame it is answered on, None until it is known
+        self._engine_key = self.settings.engine_key(goal.instruction)
+        self._client = client
         self._lock = threading.Lock()
-        self._stage = None
-        self._outcome = None
+        self._stage: str | None = None
+        self._outcome: Outcome | None = None
 
     @property
-    def is_open(self):
+    def is_open(self) -> bool:
+        """Whether the goal has not ended."""
         return self._outcome is None
 
-    @property
-    def outcome(self):
-        """The Outcome, None while it is open."""
-        return self._outcome
+    def waits_for(self, header: Header) -> bool:
+        """Return whether the goal is about the frame with `header`, which has just arrived."""
+        freshness = self.goal.freshness
+        return self.frame is None and (
+            freshness == self.goal.NEXT or (freshness == self.goal.STAMP and header.stamp == self.goal.stamp)
+        )
 
-    def wants(self, header):
-        """Whether an image that has just come is the one that it waits for."""
-        kind, stamp = self.goal.freshness, self.goal.stamp
-        return self.shot is None and (kind == self.goal.NEXT or (kind == self.goal.STAMP and header.stamp == stamp))
+    def is_ready(self) -> bool:
+        """Return whether its frame is available."""
+        return self.frame is not None or (self.goal.freshness == self.goal.NEWEST and self.stream.has_frame)
 
-    def is_ready(self):
-        """Whether there is an image to ask about."""
-        return self.shot is not None or (self.goal.freshness == self.goal.NEWEST and self.stream.has_image)
-
-    def shares(self, other, shot):
-        """Whether the answer for `other`, which is about to be worked out on `shot`, is this one's, too."""
-        if self._asks != other._asks or self.stream is not other.stream or other.has_own_image:
+    def can_join(self, other: 'GoalRequest', frame: CameraFrame) -> bool:
+        """Return whether the answer to `other` on `frame` is this goal's answer as well."""
+        if self._engine_key != other._engine_key or self.stream is not other.stream or other.has_own_image:
             return False
-        return self.shot is shot or (self.shot is None and self.goal.freshness == self.goal.NEWEST)
+        return self.frame is frame or (self.frame is None and self.goal.freshness == self.goal.NEWEST)
 
-    def may_use(self, shot):
-        """Whether `shot`, which is in hand, is one that it can be answered on."""
+    def can_use(self, frame: CameraFrame) -> bool:
+        """Return whether the goal can be answered on `frame`, the current one of its stream."""
         is_newest = self.goal.freshness == self.goal.NEWEST and not self.stream.mailbox.waiting
-        return self.shot is shot or (self.shot is None and is_newest)
+        return self.frame is frame or (self.frame is None and is_newest)
 
-    def stage(self, name):
-        """Tells the client, once for each stage."""
-        if self.is_open and name != self._stage:
-            self._stage = name
-            self._on_stage(name)
+    def report_stage(self, stage: str) -> None:
+        """Notify the client of `stage` (a constant of Segment.Feedback) if it is a new one."""
+        if self.is_open and stage != self._stage:
+            self._stage = stage
+            self._client.notify_stage(stage)
 
-    def succeed(self, answer, points):
+    def succeed(self, answer: InstanceArray, points: PointCloud2 | None) -> bool:
+        """End the goal with an answer. Returns whether it was still open."""
         return self._end(Outcome(SUCCEEDED, answer, points))
 
-    def abort(self, message):
+    def abort(self, message: str) -> bool:
+        """End the goal because of an error. Returns whether it was still open."""
         return self._fail(ABORTED, message)
 
-    def cancel(self):
+    def cancel(self) -> bool:
+        """End the goal because its client canceled it. Returns whether it was still open."""
         return self._fail(CANCELED, 'canceled by the client')
 
-    def _fail(self, state, message):
-        header = self.shot.header if self.shot is not None else self.goal.image.header
+    def _fail(self, state: str, message: str) -> bool:
+        header = self.frame.header if self.frame is not None else self.goal.image.header
         answer = InstanceArray(
             header=header, instruction=self.goal.instruction, status=InstanceArray.STATUS_ERROR, message=message
         )
         return self._end(Outcome(state, answer))
 
-    def _end(self, outcome):
-        """Whether this was the first end."""
+    def _end(self, outcome: Outcome) -> bool:
         with self._lock:
             if self._outcome is not None:
                 return False
             self._outcome = outcome
-        self._on_end(outcome)
+        self._client.notify_end(outcome)
         return True

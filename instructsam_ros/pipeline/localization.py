@@ -1,65 +1,66 @@
-"""From a result and a depth image to instances in 3D, in the camera's optical frame or in the target frame."""
+"""Locates the instances of a result in 3D, in the camera's optical frame or in the target frame of the settings."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
+import numpy as np
 from std_msgs.msg import Header
 
-from instructsam.core.errors import GeometryError
+from instructsam.core.errors import GeometryError, InstructSAMError
 from instructsam.core.result import Result
 from instructsam.core.spatial.geometry import locate
 from instructsam_ros.conversions.depth import camera_model, to_depth
 from instructsam_ros.conversions.images import ImageFormatError
-from instructsam_ros.conversions.instances import to_msg
-from instructsam_ros.node.transforms import TransformError
 from instructsam_ros.pipeline.depth_sync import NoDepthError
+from instructsam_ros.pipeline.protocols import Caller, DepthSource, TransformSource
+from instructsam_ros.pipeline.settings import Settings
 
 
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """What the node says about one image: the engine's result, and where its objects are."""
+class TransformError(InstructSAMError):
+    """There is no transform between two frames; the message names them and says why."""
+
+
+class Localized(NamedTuple):
+    """A result with the geometry of its instances, or the reason why it has none."""
 
     result: Result
-    frame_id: str = ''  # of the instances' geometry; '' where nothing was measured
-    message: str = ''  # why not
-
-    def to_msg(self, image_header, instruction, instruction_id):
-        """The InstanceArray; the arguments as in messages.to_msg."""
-        return to_msg(self.result, image_header, instruction, instruction_id, self.frame_id, self.message)
-
-    def header(self, image_header):
-        """That of everything in 3D: the image's stamp, and the frame of the geometry."""
-        return Header(stamp=image_header.stamp, frame_id=self.frame_id or image_header.frame_id)
+    frame_id: str = ''  # coordinate frame of the geometry; '' if there is none
+    message: str = ''  # why there is none; '' if the result has no instances
 
 
-class Locator:
-    """Measures results. Used in the worker's thread."""
+def localize(
+    result: Result,
+    header: Header,
+    settings: Settings,
+    depth_source: DepthSource,
+    transforms: TransformSource,
+    caller: Caller,
+) -> Localized:
+    """Locate the instances of `result`, whose image had `header`.
 
-    def __init__(self, frames):
-        self._frames = frames
-
-    def answer(self, result, header, find, settings):
-        """The Answer of `result` on the image of `header`. find: called with its stamp, gives (depth image, camera
-        info) or raises NoDepthError; settings: parameters.Settings.
-        """
-        start = time.perf_counter()
-        if not result.instances:
-            return Answer(result)
-        try:
-            depth, info = find(header.stamp)
-            frame_id = header.frame_id
-            result = locate(result, to_depth(depth), camera_model(info))
-            if settings.target_frame and settings.target_frame != frame_id:
-                frame_id = settings.target_frame
-                turn = self._frames.between(frame_id, header.frame_id, header.stamp, settings.depth_timeout_s)
-                result = _moved(result, *turn)
-        except (NoDepthError, ImageFormatError, GeometryError, TransformError) as error:
-            return Answer(_without_geometry(result), message=str(error))
-        times_ms = result.timings_ms | {'geometry': (time.perf_counter() - start) * 1e3}
-        return Answer(replace(result, timings_ms=times_ms), frame_id)
+    Unusable or missing depth and a missing transform do not raise: the result is returned without geometry and the
+    message says why. The time is added to the result's timings as 'geometry'.
+    """
+    start_s = time.perf_counter()
+    if not result.instances:
+        return Localized(result)
+    located = result
+    try:
+        pair = depth_source.find_depth(header.stamp, settings, caller)
+        frame_id = header.frame_id
+        located = locate(result, to_depth(pair.depth), camera_model(pair.camera_info))
+        if settings.target_frame and settings.target_frame != frame_id:
+            frame_id = settings.target_frame
+            transform = transforms.lookup(frame_id, header.frame_id, header.stamp, settings.depth_timeout_s)
+            located = _transformed(located, transform.rotation, transform.translation)
+    except (NoDepthError, ImageFormatError, GeometryError, TransformError) as error:
+        return Localized(_without_geometry(located), message=str(error))
+    times_ms = located.timings_ms | {'geometry': (time.perf_counter() - start_s) * 1e3}
+    return Localized(replace(located, timings_ms=times_ms), frame_id)
 
 
-def _moved(result, rotation, translation):
+def _transformed(result: Result, rotation: np.ndarray, translation: np.ndarray) -> Result:
     return replace(
         result,
         instances=tuple(
@@ -69,5 +70,5 @@ def _moved(result, rotation, translation):
     )
 
 
-def _without_geometry(result):
+def _without_geometry(result: Result) -> Result:
     return replace(result, instances=tuple(replace(each, geometry=None) for each in result.instances))

@@ -247,7 +247,7 @@ def test_images_that_cannot_be_read_are_errors(tmp_path, capfd):
     assert (made[1].height, made[1].width) == (HEIGHT, WIDTH)
     assert 'header stamp' in made[2].message
     assert made[2].header.stamp.sec == -5
-    assert 'is no Image' in made[3].message
+    assert 'is not a valid Image' in made[3].message
     assert [each[0] for each in read(tmp_path / 'out', '/perception/label_image')] == [0, 400]
     assert [message.instances[0].track_id for message in made if message.instances] == [0, 0]
     out, err = capfd.readouterr()

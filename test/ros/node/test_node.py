@@ -197,7 +197,7 @@ def test_compressed_images(robot):
     robot.connect(node, lambda: robot.see_compressed(jpeg))
     result = robot.result_of(robot.see_compressed(jpeg[:-100]))
     assert result.status == ERROR
-    assert 'cut off' in result.message
+    assert 'truncated' in result.message
     result = robot.result_of(robot.see_compressed(jpeg))
     assert (result.height, result.width, result.status) == (48, 64, OK)
 

@@ -12,7 +12,8 @@ pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import TransformStamped
 
-from instructsam_ros.node.transforms import Frames, TransformError
+from instructsam_ros.node.transforms import TransformLookup
+from instructsam_ros.pipeline.localization import TransformError
 
 HAS_TF2 = importlib.util.find_spec('tf2_ros') is not None
 
@@ -45,10 +46,10 @@ class StandInBuffer:
 def test_transform_at_the_stamp_of_the_image(monkeypatch):
     tf2 = SimpleNamespace(Buffer=StandInBuffer, TransformListener=lambda buffer, node, spin_thread: None)
     monkeypatch.setitem(sys.modules, 'tf2_ros', tf2)
-    frames = Frames(node=None)
-    rotation, translation = frames.between('base', 'camera', Time(sec=3, nanosec=5), 0.1)
+    transforms = TransformLookup(node=None)
+    rotation, translation = transforms.lookup('base', 'camera', Time(sec=3, nanosec=5), 0.1)
     np.testing.assert_allclose(rotation @ [1, 0, 0] + translation, [1, 1, 0], atol=1e-12)
     with pytest.raises(
         TransformError, match="no transform from 'camera' to 'base' at the image's stamp: would require"
     ):
-        frames.between('base', 'camera', Time(sec=3, nanosec=6), 0.1)
+        transforms.lookup('base', 'camera', Time(sec=3, nanosec=6), 0.1)

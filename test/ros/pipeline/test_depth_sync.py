@@ -9,7 +9,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
 from builtin_interfaces.msg import Time
 
-from instructsam_ros.pipeline.depth_sync import Depths, NoDepthError
+from instructsam_ros.pipeline.depth_sync import DepthBuffer, NoDepthError
 
 
 def message(milliseconds, name='depth'):
@@ -22,9 +22,9 @@ def time(milliseconds):
 
 
 def filled(*stamps, infos=(100,), **kwargs):
-    depths = Depths(**kwargs)
+    depths = DepthBuffer(**kwargs)
     for stamp in stamps:
-        depths.put(message(stamp))
+        depths.put_depth(message(stamp))
     for stamp in infos:
         depths.put_info(message(stamp, 'info'))
     return depths
@@ -41,14 +41,14 @@ def test_equal_stamps():
 
 
 def test_another_stamp_is_no_pair_without_a_tolerance():
-    with pytest.raises(NoDepthError, match='nearest is 0.003 s off'):
+    with pytest.raises(NoDepthError, match=r'nearest is 0\.003 s off'):
         filled(100, 130, 166).find(time(133))
 
 
 def test_the_nearest_within_the_tolerance():
     depths = filled(100, 130, 135, 200)
     assert names(depths.find(time(133), tolerance_s=0.02))[0] == 'depth 135'
-    with pytest.raises(NoDepthError, match='0.032 s off'):
+    with pytest.raises(NoDepthError, match=r'0\.032 s off'):
         depths.find(time(167), tolerance_s=0.02)
 
 
@@ -56,7 +56,7 @@ def test_it_waits_for_what_may_still_come():
     depths, found = filled(100), []
     finder = threading.Thread(target=lambda: found.extend(depths.find(time(133), timeout_s=30)))
     finder.start()
-    depths.put(message(133))
+    depths.put_depth(message(133))
     finder.join(10)
     assert found
     assert found[0].name == 'depth 133'
@@ -64,7 +64,7 @@ def test_it_waits_for_what_may_still_come():
 
 def test_it_does_not_wait_for_what_has_gone_by():
     depths = filled(100, 166)
-    with pytest.raises(NoDepthError, match='0.033 s off'):
+    with pytest.raises(NoDepthError, match=r'0\.033 s off'):
         depths.find(time(133), timeout_s=1e6)
 
 
@@ -84,17 +84,17 @@ def test_depth_without_camera_info():
 
 
 def test_memory_is_bounded_and_stamps_may_go_backwards():
-    depths = filled(*range(1000, 2000, 10), kept=5)
+    depths = filled(*range(1000, 2000, 10), size=5)
     with pytest.raises(NoDepthError):
         depths.find(time(1900))
-    depths.put(message(50))  # a recording begins anew
+    depths.put_depth(message(50))  # a recording begins anew
     assert names(depths.find(time(50)))[0] == 'depth 50'
     assert depths.received == 101
     found = []  # and what came in its first round tells nothing about what is to come
     finder = threading.Thread(target=lambda: found.extend(depths.find(time(60), timeout_s=30)))
     finder.start()
     finder.join(0.2)
-    depths.put(message(60))
+    depths.put_depth(message(60))
     finder.join(10)
     assert names(found)[0] == 'depth 60'
     depths.clear()

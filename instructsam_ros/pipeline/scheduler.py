@@ -1,0 +1,301 @@
+"""Decides what the model does next: tasks first, then goals, then the cameras in turn.
+
+Pure state: it starts no thread and never waits for the model, so it can be tested call by call. The worker's thread
+takes work from it; every other thread only hands things in.
+
+Lock discipline: one lock guards this object, its camera streams and the `frame` of every goal. Public methods take it
+and hold it briefly; apart from wait_for_work() they never block otherwise. Methods with a leading underscore expect the
+caller to hold it. The is_...() methods are the exception: they read without the lock, because the engine calls them
+many times per second, partly while another lock is held. Each value that they read is replaced as a whole, and a stale
+one only delays a cancellation until the next call.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from instructsam_ros.action import Segment
+from instructsam_ros.pipeline.camera_frame import CameraFrame
+from instructsam_ros.pipeline.camera_stream import CameraStream
+from instructsam_ros.pipeline.goal import GoalRequest
+from instructsam_ros.pipeline.instruction import Instruction
+from instructsam_ros.pipeline.protocols import OutgoingMessage, SettingsSource
+from instructsam_ros.pipeline.settings import CONTINUOUS, ON_INSTRUCTION, Settings
+from instructsam_ros.pipeline.statistics import Statistics
+
+MOST_WAITING_GOALS = 100
+
+
+class Session:
+    """The time from activate() to deactivate(), compared by identity: work of an earlier session is void."""
+
+
+@dataclass(frozen=True, eq=False)
+class StreamWork:
+    """Answer the instruction in force on a frame of a camera."""
+
+    session: Session
+    stream: CameraStream
+    instruction: Instruction
+    frame: CameraFrame
+    settings: Settings
+
+
+@dataclass(frozen=True, eq=False)
+class GoalWork:
+    """Answer goals that ask the same about the same frame."""
+
+    session: Session
+    frame: CameraFrame
+    requests: tuple[GoalRequest, ...]  # never empty
+
+
+Task: TypeAlias = Callable[[], None]
+"""A function that needs the worker's thread, such as loading the model."""
+
+Work: TypeAlias = Task | GoalWork | StreamWork
+
+
+class Scheduler:
+    """Queues of frames, instructions, goals and tasks, and the rules for who is next.
+
+    A new instruction supersedes the one before: running work is cancelled at the engine's next check, and nothing that
+    belongs to the old one is published once instruct() has returned. Goals go before the streams: work on a stream is
+    cancelled for a goal and repeated afterwards.
+    """
+
+    def __init__(self, streams: Sequence[CameraStream], settings: SettingsSource, statistics: Statistics) -> None:
+        """Create a scheduler without a session; `streams` has one entry per camera."""
+        self._streams = tuple(streams)
+        self._settings = settings
+        self._statistics = statistics
+
+        self._changed = threading.Condition()  # guards everything below, and the streams
+        self._turns = deque(streams)  # the camera whose turn it is comes first
+        self._tasks: deque[Task] = deque()
+        self._waiting: list[GoalRequest] = []  # in order of arrival
+        self._running: tuple[GoalRequest, ...] = ()  # answered together right now
+        self._is_closed = False
+        self._session: Session | None = None
+        self._instruction: Instruction | None = None  # None: stopped, or none has been received
+        self._instruction_count = 0
+        self._refused: Instruction | None = None  # the engine cannot use it; reported once, then left alone
+
+    # Called from any thread
+
+    @property
+    def instruction(self) -> Instruction | None:
+        """The instruction in force."""
+        return self._instruction
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether close() has been called."""
+        return self._is_closed
+
+    def offer(self, stream: CameraStream, frame: CameraFrame) -> None:
+        """Store a new frame of a camera and give it to the goals that wait for it."""
+        with self._changed:
+            takers = [each for each in self._waiting if each.stream is stream and each.waits_for(frame.header)]
+            for request in takers:
+                request.frame = frame
+            stream.put_frame(frame, is_used=bool(takers))
+            self._changed.notify()
+
+    def instruct(self, text: str) -> Instruction | None:
+        """Make `text` the instruction in force, '' to stop, and return it.
+
+        Repeating the text in force changes nothing in continuous mode, and in any mode while its answer is still being
+        computed: a publisher that repeats itself must not keep the model from ever finishing.
+        """
+        with self._changed:
+            current = self._instruction
+            if current is not None and text == current.text:
+                is_answered = all(current is stream.answered for stream in self._streams)
+                if not is_answered or self._settings.current().trigger == CONTINUOUS:
+                    return current
+            self._instruction = None
+            for stream in self._streams:
+                stream.must_answer_current = False
+            if text:
+                self._instruction_count += 1
+                self._instruction = Instruction(text, self._instruction_count)
+            self._changed.notify()
+            return self._instruction
+
+    def ask(self, request: GoalRequest) -> None:
+        """Queue a goal, or abort it with the reason why it cannot be served."""
+        with self._changed:
+            reason = self._rejection_reason(request)
+            if not reason:
+                # Before it is queued, so that no later stage can overtake this one.
+                request.report_stage(Segment.Feedback.QUEUED if request.is_ready() else Segment.Feedback.WAITING)
+                self._waiting.append(request)
+                self._changed.notify()
+        if reason:
+            request.abort(reason)
+
+    def _rejection_reason(self, request: GoalRequest) -> str:
+        if self._session is None:
+            return 'the node is not active: configure and activate it, then ask again'
+        if len(self._waiting) >= MOST_WAITING_GOALS:
+            return f'{MOST_WAITING_GOALS} goals wait already: ask again later'
+        if not request.has_own_image and request.goal.freshness == request.goal.STAMP:
+            try:
+                request.frame = request.stream.find_frame(request.goal.stamp)
+            except ValueError as error:
+                return str(error)
+        return ''
+
+    def submit(self, task: Task) -> None:
+        """Queue a function for the worker's thread; it runs as soon as the model is idle."""
+        with self._changed:
+            self._tasks.append(task)
+            self._changed.notify()
+
+    def activate(self) -> None:
+        """Start a session: from now on there is work for frames, instructions and goals."""
+        with self._changed:
+            self._session = Session()
+            self._changed.notify()
+
+    def deactivate(self, reason: str = 'the node was deactivated') -> None:
+        """End the session: cancel running work, abort all goals and drop all frames.
+
+        Nothing is published once this has returned.
+        """
+        with self._changed:
+            self._session = None
+            for stream in self._streams:
+                stream.clear()
+            open_requests = [*self._running, *self._waiting]
+            self._waiting = []
+        for request in open_requests:
+            request.abort(reason)
+
+    def close(self) -> None:
+        """End the session for good: wait_for_work() returns None."""
+        with self._changed:
+            self._is_closed = True
+            self._session = None
+            self._changed.notify()
+
+    # Called from the worker's thread
+
+    def wait_for_work(self) -> Work | None:
+        """Wait until there is work and return it, or None after close()."""
+        with self._changed:
+            while not self._is_closed:
+                if (work := self._next_work()) is not None:
+                    return work
+                self._changed.wait()
+            return None
+
+    def next_work(self) -> Work | None:
+        """Return the next work without waiting, or None if there is none."""
+        with self._changed:
+            return self._next_work()
+
+    def _next_work(self) -> Work | None:
+        if self._tasks:
+            return self._tasks.popleft()
+        if self._session is None:
+            return None
+        if (request := self._ready_goal()) is not None:
+            return self._join_equal_goals(self._session, request)
+        instruction = self._instruction
+        if instruction is None or instruction is self._refused:
+            return None
+        settings = self._settings.current()
+        for stream in list(self._turns):
+            if stream.has_work(instruction, settings.trigger):
+                self._turns.remove(stream)
+                self._turns.append(stream)
+                if (frame := stream.take_for_stream(settings.trigger)) is not None:
+                    return StreamWork(self._session, stream, instruction, frame, settings)
+        return None
+
+    def _ready_goal(self) -> GoalRequest | None:
+        return next((request for request in self._waiting if request.is_open and request.is_ready()), None)
+
+    def _join_equal_goals(self, session: Session, first: GoalRequest) -> GoalWork | None:
+        """Return the work on the first goal and all others that it answers as well."""
+        frame = first.frame or first.stream.take_for_goal()
+        if frame is None:
+            return None
+        requests = tuple(
+            each for each in self._waiting if each.is_open and (each is first or each.can_join(first, frame))
+        )
+        self._waiting = [each for each in self._waiting if each.is_open and each not in requests]
+        self._running = requests
+        for request in requests:
+            request.frame = frame
+        return GoalWork(session, frame, requests)
+
+    def is_superseded(self, work: StreamWork) -> bool:
+        """Return whether the answer is no longer wanted: another instruction, a goal, a task or the session's end."""
+        is_void = self._session is not work.session or self._instruction is not work.instruction
+        return is_void or bool(self._tasks) or self._ready_goal() is not None
+
+    def is_encoding_superseded(self, work: StreamWork) -> bool:
+        """Return whether even the encoded image is no longer wanted.
+
+        It serves any instruction, so a new one is no reason to stop, unless the new one wants a newer image. Nor is a
+        goal that can be answered on the same frame.
+        """
+        is_outdated = (
+            self._instruction is not work.instruction
+            and work.settings.trigger == ON_INSTRUCTION
+            and work.stream.mailbox.waiting
+        )
+        request = self._ready_goal()
+        goal_needs_another = request is not None and not (request.stream is work.stream and request.can_use(work.frame))
+        return self._session is not work.session or is_outdated or goal_needs_another or bool(self._tasks)
+
+    def is_abandoned(self, work: GoalWork) -> bool:
+        """Return whether the answer is no longer wanted: every goal has ended, or the session has."""
+        return self._session is not work.session or not any(request.is_open for request in work.requests)
+
+    def publish_if_current(
+        self, work: StreamWork, messages: Sequence[OutgoingMessage], *, is_refused: bool = False
+    ) -> bool:
+        """Publish the messages unless the work has been superseded; return whether they were published.
+
+        This holds the same lock as instruct() and deactivate(), which is what makes their promises hold.
+
+        Args:
+            work: The work that is done.
+            messages: Its result.
+            is_refused: Whether the engine cannot use the instruction, which therefore must not be tried again.
+        """
+        with self._changed:
+            if self._session is not work.session:
+                return False
+            if self._instruction is not work.instruction:
+                self._postpone(work)
+                return False
+            work.stream.answered = work.instruction
+            self._refused = work.instruction if is_refused else None
+            for message in messages:
+                message.publish()
+            return True
+
+    def postpone(self, work: StreamWork) -> None:
+        """Note that the work was cancelled; the frame is answered later unless there is no instruction any more."""
+        with self._changed:
+            if self._session is work.session:
+                self._postpone(work)
+
+    def _postpone(self, work: StreamWork) -> None:
+        self._statistics.superseded += self._instruction is not work.instruction
+        work.stream.must_answer_current = self._instruction is not None
+
+    def finish_goals(self, work: GoalWork) -> None:
+        """Note that the work on goals has ended, and release the frame if nothing else needs it."""
+        with self._changed:
+            self._running = ()
+            needed = [stream.frame for stream in self._streams] + [request.frame for request in self._waiting]
+        if not any(work.frame is frame for frame in needed):
+            work.frame.release()

@@ -1,0 +1,339 @@
+"""The pipeline from a frame and a query to an answer, with a fake engine, depth and caller."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
+
+from builtin_interfaces.msg import Time
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
+
+from instructsam.core import CancelledError, InstructionError
+from instructsam.core.result import Instance, Result
+from instructsam.core.rle import Rle
+from instructsam_ros.action import Segment
+from instructsam_ros.conversions.images import ImageFormatError
+from instructsam_ros.conversions.instances import depth_msg, image_msg
+from instructsam_ros.pipeline.answer import Query, answer_query
+from instructsam_ros.pipeline.camera_frame import CameraFrame
+from instructsam_ros.pipeline.depth_sync import NoDepthError
+from instructsam_ros.pipeline.instruction import Instruction
+from instructsam_ros.pipeline.localization import TransformError
+from instructsam_ros.pipeline.protocols import DepthPair, Transform
+from instructsam_ros.pipeline.settings import INSTRUCTION, Settings
+from instructsam_ros.pipeline.tracker_pool import KEPT_TRACKERS, TrackerPool
+
+HEIGHT, WIDTH = 48, 64
+STEPS = [Segment.Feedback.ENCODING, Segment.Feedback.SEGMENTING, Segment.Feedback.LOCATING]
+MUGS = Instruction('the mugs', 1)
+
+
+class World:
+    """Everything around the pipeline: engine, depth, transforms and caller, and what happened in which order."""
+
+    def __init__(self):
+        self.log = []
+        self.finds = 1  # instances
+        self.has_depth = True
+        self.transform = Transform(np.eye(3), np.zeros(3))
+        self.cancel_at = None  # an entry of the log after which the caller no longer wants the answer
+        self.error = None  # raised by segment()
+        self.arguments = {}  # of segment()
+
+    # the engine
+
+    def encode(self, image, *, cancelled):
+        assert image.shape == (HEIGHT, WIDTH, 3)
+        self.log.append('encode')
+        if cancelled():
+            raise CancelledError
+        return SimpleNamespace(timings_ms={'image_encoders': 10.0, 'prefill': 5.0})
+
+    def answer_for(self, phrases):
+        return phrases
+
+    def segment(self, encoded, instruction, *, cancelled, **arguments):
+        self.log.append('segment')
+        self.arguments = arguments
+        if cancelled():
+            raise CancelledError
+        if self.error is not None:
+            raise self.error
+        mask = np.zeros((HEIGHT, WIDTH), bool)
+        mask[10:30, 10:40] = True
+        instances = tuple(Instance(Rle.encode(mask), 0.9, 'mug', slot=0) for _ in range(self.finds))
+        times_ms = {'image_encoders': 10.0, 'prefill': 6.0, 'masks': 1.0}
+        return Result(instruction, 'mug', HEIGHT, WIDTH, instances, timings_ms=times_ms)
+
+    # the depth source and the transform source
+
+    def find_depth(self, stamp, settings, caller):
+        self.log.append('find depth')
+        if not self.has_depth:
+            raise NoDepthError('no depth image has come')
+        depth_mm = np.full((HEIGHT, WIDTH), 1000, np.uint16)
+        k = [60.0, 0.0, (WIDTH - 1) / 2, 0.0, 60.0, (HEIGHT - 1) / 2, 0.0, 0.0, 1.0]
+        return DepthPair(depth_msg(depth_mm, Header()), CameraInfo(height=HEIGHT, width=WIDTH, k=k))
+
+    def lookup(self, target, source, stamp, timeout_s):
+        self.log.append(f'transform {source} to {target} at {stamp.sec}')
+        if self.transform is None:
+            raise TransformError('no transform')
+        return self.transform
+
+    # the caller
+
+    def is_cancelled(self):
+        return self.cancel_at in self.log
+
+    def is_encoding_cancelled(self):
+        return self.cancel_at == 'encode' and self.is_cancelled()
+
+    def report_step(self, step):
+        self.log.append(step)
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+@pytest.fixture
+def trackers():
+    return TrackerPool()
+
+
+def camera_frame(received_s=0.0, **fields):
+    image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    message = image_msg(image, Header(frame_id='camera', stamp=Time(sec=7)))
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return CameraFrame(message, received_s)
+
+
+def answer(world, trackers, frame, group=MUGS, text='the mugs', **settings):
+    query = Query(text, Settings(**settings), group)
+    return answer_query(world, frame, query, depth_source=world, transforms=world, trackers=trackers, caller=world)
+
+
+def test_steps_in_order(world, trackers):
+    result = answer(world, trackers, camera_frame())
+    encoding, segmenting, locating = STEPS
+    assert world.log == [encoding, 'encode', segmenting, 'segment', locating, 'find depth']
+    (instance,) = result.result.instances
+    assert instance.geometry is not None
+    assert instance.track_id == 0
+    assert (result.geometry_frame_id, result.geometry_message) == ('camera', '')
+    assert list(result.times_ms) == ['conversion', 'image_encoders', 'prefill', 'masks', 'geometry', 'tracking']
+
+
+def test_settings_reach_the_engine(world, trackers):
+    answer(
+        world,
+        trackers,
+        camera_frame(),
+        answer=INSTRUCTION,
+        score_threshold=0.3,
+        max_new_tokens=7,
+        time_budget_s=2.0,
+        suppress_duplicates=False,
+    )
+    assert world.arguments == {
+        'answer': ['the mugs'],
+        'score_threshold': 0.3,
+        'max_new_tokens': 7,
+        'time_budget_s': 2.0,
+        'suppress_duplicates': False,
+    }
+    answer(world, trackers, camera_frame())
+    assert (world.arguments['answer'], world.arguments['time_budget_s']) == (None, None)  # 0 is no limit
+
+
+def test_message_of_an_answer(world, trackers):
+    frame = camera_frame()
+    result = answer(world, trackers, frame, target_frame='base')
+    message = result.to_msg(frame.header, 'the mugs', 3)
+    assert (message.header, message.instruction, message.instruction_id) == (frame.header, 'the mugs', 3)
+    assert (message.geometry_frame_id, message.image_encoders_ms) == ('base', 10.0)
+    header = result.geometry_header(frame.header)
+    assert (header.stamp, header.frame_id) == (frame.header.stamp, 'base')
+
+
+# One frame, several queries
+
+
+def test_the_same_query_is_answered_from_memory(world, trackers):
+    frame = camera_frame()
+    first = answer(world, trackers, frame)
+    world.log.clear()
+    again = answer(world, trackers, frame)
+    assert world.log == []
+    assert again.result is first.result
+    assert again.times_ms == {}
+    assert first.times_ms
+
+
+@pytest.mark.parametrize('changed', [{'text': 'the cups'}, {'group': 'the mugs'}, {'score_threshold': 0.9}], ids=str)
+def test_another_query_is_not(world, trackers, changed):
+    frame = camera_frame()
+    answer(world, trackers, frame)
+    world.log.clear()
+    again = answer(world, trackers, frame, **changed)
+    assert 'segment' in world.log
+    assert 'encode' not in world.log  # the image is the same
+    assert (again.times_ms['image_encoders'], again.times_ms['prefill']) == (0.0, 1.0)  # encoding counts once
+
+
+def test_released_frames_are_computed_again(world, trackers):
+    frame = camera_frame()
+    answer(world, trackers, frame)
+    frame.release()
+    assert (frame.image, frame.answers) == (None, {})
+    world.log.clear()
+    answer(world, trackers, frame)
+    assert 'encode' in world.log
+
+
+# Cancellation
+
+
+@pytest.mark.parametrize(
+    ('cancel_at', 'last'),
+    [
+        (STEPS[0], 'encode'),  # the encoded image may serve another query, so it is finished
+        ('encode', 'encode'),
+        (STEPS[1], 'segment'),
+        ('segment', 'segment'),
+        (STEPS[2], 'find depth'),
+        ('find depth', 'find depth'),
+    ],
+)
+def test_cancellation_takes_effect_at_the_next_check(world, trackers, cancel_at, last):
+    world.cancel_at = cancel_at
+    frame = camera_frame()
+    with pytest.raises(CancelledError):
+        answer(world, trackers, frame)
+    assert world.log[-1] == last
+    assert frame.answers == {}
+
+
+def test_a_cancelled_answer_does_not_advance_the_ids(world, trackers):
+    world.cancel_at = 'find depth'
+    with pytest.raises(CancelledError):
+        answer(world, trackers, camera_frame())
+    world.cancel_at = None
+    assert answer(world, trackers, camera_frame()).result.instances[0].track_id == 0
+
+
+def test_a_cancelled_answer_keeps_the_encoded_image(world, trackers):
+    world.cancel_at = STEPS[1]
+    frame = camera_frame()
+    with pytest.raises(CancelledError):
+        answer(world, trackers, frame)
+    world.cancel_at = None
+    answer(world, trackers, frame)
+    assert world.log.count('encode') == 1
+
+
+# Depth and transforms
+
+
+def test_missing_depth_is_a_reason_and_not_an_error(world, trackers):
+    world.has_depth = False
+    result = answer(world, trackers, camera_frame())
+    assert (result.geometry_frame_id, result.geometry_message) == ('', 'no depth image has come')
+    (instance,) = result.result.instances
+    assert (instance.geometry, instance.track_id) == (None, 0)
+    assert 'geometry' not in result.times_ms
+    assert result.geometry_header(Header(frame_id='camera')).frame_id == 'camera'
+
+
+def test_without_instances_no_depth_is_looked_for(world, trackers):
+    world.finds = 0
+    result = answer(world, trackers, camera_frame())
+    assert 'find depth' not in world.log
+    assert (result.geometry_frame_id, result.geometry_message) == ('', '')
+
+
+def test_geometry_moves_to_the_target_frame(world, trackers):
+    in_camera = answer(world, trackers, camera_frame()).result.instances[0].geometry
+    world.transform = Transform(np.eye(3), np.array([1.0, 2.0, 3.0]))
+    result = answer(world, trackers, camera_frame(), target_frame='base')
+    assert 'transform camera to base at 7' in world.log
+    assert result.geometry_frame_id == 'base'
+    moved = result.result.instances[0].geometry
+    np.testing.assert_allclose(moved.centroid, in_camera.centroid + np.array([1, 2, 3]))
+
+
+def test_a_missing_transform_is_a_reason_and_not_an_error(world, trackers):
+    world.transform = None
+    result = answer(world, trackers, camera_frame(), target_frame='base')
+    assert (result.geometry_frame_id, result.geometry_message) == ('', 'no transform')
+    assert result.result.instances[0].geometry is None
+
+
+def test_the_camera_s_own_frame_needs_no_transform(world, trackers):
+    world.transform = None
+    assert answer(world, trackers, camera_frame(), target_frame='camera').geometry_frame_id == 'camera'
+
+
+# Errors
+
+
+def test_an_image_that_cannot_be_decoded(world, trackers):
+    with pytest.raises(ImageFormatError):
+        answer(world, trackers, camera_frame(encoding='rainbow'))
+    assert world.log == []
+
+
+@pytest.mark.parametrize('error', [InstructionError('words'), RuntimeError('out of memory')], ids=repr)
+def test_errors_of_the_engine_are_passed_on(world, trackers, error):
+    world.error = error
+    frame = camera_frame()
+    with pytest.raises(type(error), match=str(error)):
+        answer(world, trackers, frame)
+    assert frame.answers == {}
+
+
+# Object ids
+
+
+def track_ids(result):
+    return [instance.track_id for instance in result.result.instances]
+
+
+def test_ids_persist_within_a_track_group_only(world, trackers):
+    other = dataclasses.replace(MUGS)  # the same words received again
+    assert track_ids(answer(world, trackers, camera_frame(1.0))) == [0]
+    world.finds = 0
+    answer(world, trackers, camera_frame(2.0))
+    world.finds = 1
+    assert track_ids(answer(world, trackers, camera_frame(3.0))) == [0]
+    assert track_ids(answer(world, trackers, camera_frame(4.0), group=other)) == [0]
+    assert track_ids(answer(world, trackers, camera_frame(5.0), group=None)) == [-1]
+
+
+def test_an_older_frame_gets_no_ids(world, trackers):
+    answer(world, trackers, camera_frame(2.0))
+    assert track_ids(answer(world, trackers, camera_frame(1.0))) == [-1]
+    assert track_ids(answer(world, trackers, camera_frame(3.0))) == [0]
+
+
+def test_the_least_recently_used_group_starts_again(world, trackers):
+    def next_id(group, received_s):
+        result = answer(world, trackers, camera_frame(received_s), group=group)
+        return track_ids(result)[0]
+
+    frame = camera_frame(1.0)
+    answer(world, trackers, frame, group='first')
+    tracker = trackers._tracks['first'].tracker
+    for number in range(KEPT_TRACKERS - 1):
+        assert next_id(f'mug {number}', 1.0) == 0
+    next_id('first', 2.0)  # used again, so that it is not the oldest
+    next_id('one more', 1.0)
+    assert trackers._tracks['first'].tracker is tracker
+    assert 'mug 0' not in trackers._tracks
