@@ -10,9 +10,10 @@ from instructsam.core.errors import InstructSAMError
 from instructsam.core.model import checkpoint
 from instructsam.train.ablation.plan import STAGES, write_recipe
 from instructsam.train.ablation.variants import VARIANTS
-from instructsam.train.engines.autoregressive import load_engine, teach_first_query
+from instructsam.train.engines.autoregressive import load_engine
 from instructsam.train.loop.checkpoints import FINAL
 from instructsam.train.modes import AUTOREGRESSIVE
+from instructsam.train.weights.mask_token import initialise_mask_token
 from instructsam.train.weights.resize_bank import resize_bank
 
 FIGURES = 'figures.json'
@@ -64,7 +65,7 @@ def start_folder(plan, name, seed):
         if variant.slots:
             resize_bank(plan.base, out, variant.slots, seed)
         else:
-            teach_first_query(plan.base, out)
+            initialise_mask_token(plan.base, out)
     return out
 
 

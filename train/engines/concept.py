@@ -1,29 +1,45 @@
-"""Concept prompting: SAM3 finds what a phrase says with learned queries of its own, whatever the language model thinks.
+"""Concept prompting: SAM3 finds what a phrase names with its own learned queries, without the language model's.
 
-This is what the base stage teaches, and what stage 1 is measured against.
+The base stage trains this, and stage 1 is compared with it.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
 from instructsam.core.engine import InstructSAM, SlotMasks
+from instructsam.core.model.grounding import ImageFeatures
+from instructsam.core.model.instructsam import InstructSAMModel
+from instructsam.core.model.sequence import Group
 
 
-def concept_detections(model, features, phrase_ids):
-    """What SAM3's own queries find.
+def concept_detections(
+    model: InstructSAMModel, features: ImageFeatures, phrase_ids: Sequence[Sequence[int]]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Detect with SAM3's own queries.
 
-    features: core.grounding.ImageFeatures of one image, or of an image for each phrase; phrase_ids: token ids of G
-    phrases, without tags. Returns mask logits [G, K, h, w] and scores [G, K], 0 to 1.
+    Args:
+        model: The network.
+        features: Features of one image, or of one image per phrase.
+        phrase_ids: Token ids of G phrases, without tags.
+
+    Returns:
+        Mask logits [G, K, h, w] and scores [G, K], 0 to 1.
     """
     text, mask = model.phrase_conditioning(phrase_ids, 'consistent')
     queries = model.grounding.detr_decoder.query_embed.weight.expand(len(phrase_ids), -1, -1)
-    found = model.grounding(features, queries, text, mask)
-    return found.mask_logits, found.logits.float().sigmoid()
+    detections = model.grounding(features, queries, text, mask)
+    return detections.mask_logits, detections.logits.float().sigmoid()
 
 
 class ConceptEngine(InstructSAM):
     """An engine whose answers are the language model's (or forced) and whose masks come from concept prompting."""
 
     @classmethod
-    def of(cls, engine):
-        """The same model as that of `engine`, an InstructSAM, prompted the other way."""
+    def from_engine(cls, engine: InstructSAM) -> ConceptEngine:
+        """Return an engine that prompts the same model with concepts."""
         return cls(
             engine.model,
             engine.prompter,
@@ -35,6 +51,6 @@ class ConceptEngine(InstructSAM):
             warning=engine.warning,
         )
 
-    def _detect_groups(self, features, groups):
+    def _detect_groups(self, features: ImageFeatures, groups: Sequence[Group]) -> list[SlotMasks]:
         masks, scores = concept_detections(self.model, features, [group.text_ids for group in groups])
         return [SlotMasks(*slots) for slots in zip(masks, scores, strict=True)]

@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 
 from instructsam.core.model.preprocess import QwenPreprocessor
 from instructsam.core.model.tokenizer import load_prompter
-from instructsam.train.engines.autoregressive import engine_class
+from instructsam.train.engines.autoregressive import engine_type
 from instructsam.train.engines.concept import ConceptEngine
 from instructsam.train.loop.param_groups import to
 from instructsam.train.loop.previews import answer_strip, category_strip
@@ -105,7 +105,7 @@ class Watch(TrainerCallback):
             is_base = self.recipe.stage == 'base'
             prompter, stop_ids = load_prompter(self.folder, training.model.config)
             preprocessor = QwenPreprocessor.from_folder(self.folder)
-            kind, mode = (ConceptEngine, 'consistent') if is_base else engine_class(self.recipe.mode)
+            kind, mode = (ConceptEngine, 'consistent') if is_base else engine_type(self.recipe.mode)
             engine = kind(training.model, prompter, preprocessor, stop_ids, mode=mode)
             strip = answer_strip(engine, samples, given=is_base)
         path = self.output / PICTURES / f'step_{step:06d}.png'

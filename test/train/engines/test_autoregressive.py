@@ -1,4 +1,4 @@
-"""Modes of the queries that an ablation compares: with hybrid attention, causal, and without a query bank."""
+"""The query modes that an ablation compares: hybrid attention, causal, and without a query bank."""
 
 import json
 import os
@@ -8,31 +8,34 @@ import numpy as np
 import pytest
 import torch
 
+from instructsam.core.errors import InstructionError
+from instructsam.core.model.config import ModelConfig
 from instructsam.core.model.token_layout import TokenLayout
 from instructsam.train.data.collate import Collator
 from instructsam.train.data.dialogue import IGNORED
 from instructsam.train.data.records import Sample, Target, Turn, parse
-from instructsam.train.engines.autoregressive import AutoregressiveEngine, load_engine, teach_first_query
+from instructsam.train.engines.autoregressive import AutoregressiveEngine, load_engine
 from instructsam.train.loop.recipe import read_recipe
 from instructsam.train.loop.run import run
 from instructsam.train.losses.mask_losses import Objective
+from instructsam.train.modes import AUTOREGRESSIVE
 from instructsam.train.stages.forward import detect, read
 from instructsam.train.stages.instruct import InstructTraining
 
 FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[2] / 'data' / 'reference'))
 RECORDS = json.loads((FOLDER / 'training' / 'records.json').read_text())
-MODES = ('consistent', 'causal', 'autoregressive')
+MODES = ('consistent', 'causal', AUTOREGRESSIVE)
 
 
 @pytest.fixture(scope='module')
 def engines():
-    """An engine of each mode, on the same weights."""
+    """One engine per mode, on the same weights."""
     return {mode: load_engine(FOLDER / 'checkpoint', mode, device='cpu', dtype='float32') for mode in MODES}
 
 
 @pytest.fixture(scope='module')
 def sample():
-    """One turn of three phrases: of two instances, of none, of one."""
+    """One turn with three phrases, which have two instances, none and one."""
     two, one = (parse(RECORDS[name], FOLDER, 10, np.random.default_rng(0)) for name in ('multi_two', 'phrase'))
     masks = [mask for turn in two.turns for target in turn.targets for mask in target.masks][:2]
     targets = (Target(tuple(masks)), Target(), Target(tuple(masks[:1])))
@@ -46,7 +49,7 @@ def collator(engine, mode):
 
 
 def answer_of(batch):
-    """The answer's rows of a batch's only sample: from its first supervised one to its last, the end token."""
+    """Return the answer of a batch's only sample: the ids from the first supervised row to the last, the end token."""
     rows = (batch.text.labels[0] != IGNORED).nonzero().flatten()
     return batch.text.ids[0, rows[0] : rows[-1] + 1].tolist()
 
@@ -60,57 +63,55 @@ def mask_of(mode, num_queries=2):
 
 
 def load_tokens():
-    from instructsam.core.model.config import ModelConfig
-
     return ModelConfig.from_folder(FOLDER / 'checkpoint').tokens
 
 
-def test_what_queries_see():
+def test_attention_of_queries():
     (consistent, hybrid), (causal, plain) = mask_of('consistent'), mask_of('causal')
     lower = np.tril(np.ones((8, 8), int)).tolist()
     assert plain == lower
-    lower[4][5] = 1  # rows: two of text, the phrase's end, the block's start, two queries, its end, text
+    lower[4][5] = 1  # rows: two text tokens, phrase end, block start, two queries, block end, text
     assert hybrid == lower
     assert consistent.ids == causal.ids
     assert consistent.positions == causal.positions
 
 
 def queries_of(engine, sample, change=None):
-    """Hidden states [phrases, K, h] at the queries; `change`: which of the bank's rows is another one."""
+    """Return the hidden states [phrases, K, h] at the queries, with one row of the bank changed (None: none)."""
     with torch.no_grad():
         bank = engine.model.model.mask_queries
         kept = bank.clone()
         if change is not None:
             bank[change] += 1.0
-        frame = engine.encode(sample.with_pixels().pixels.permute(1, 2, 0).numpy())
-        sequence = engine._new_sequence(frame.prefix)
+        encoded = engine.encode(sample.with_pixels().pixels.permute(1, 2, 0).numpy())
+        sequence = engine._new_sequence(encoded.prefix)
         sequence.add_text(engine.prompter.instruction_ids(sample.turns[0].question))
         sequence.add_answer(engine.answer_for(sample.turns[0].phrases[:1]))
         bank.copy_(kept)
     return torch.stack([group.hidden for group in sequence.groups])
 
 
-def test_a_causal_query_knows_nothing_of_later_ones(engines, sample):
-    for mode, sees in (('consistent', True), ('causal', False)):
+def test_a_causal_query_does_not_attend_to_later_ones(engines, sample):
+    for mode, attends in (('consistent', True), ('causal', False)):
         before, after = queries_of(engines[mode], sample), queries_of(engines[mode], sample, change=-1)
-        assert torch.allclose(before[0, :-1], after[0, :-1], atol=1e-6) is not sees
+        assert torch.allclose(before[0, :-1], after[0, :-1], atol=1e-6) is not attends
         assert not torch.allclose(before[0, -1], after[0, -1], atol=1e-3)
 
 
 @pytest.mark.parametrize('mode', MODES)
-def test_inference_is_what_training_reads(engines, sample, mode):
-    """Tokens, attention, hidden states at the queries and scores; the engine is forced to the true answer."""
+def test_inference_matches_training(engines, sample, mode):
+    """Tokens, attention, hidden states of the queries and scores are equal if the engine is forced to the answer."""
     engine = engines[mode]
     batch = collator(engine, mode)([sample])
     *answer, end = answer_of(batch)
-    frame = engine.encode(sample.with_pixels().pixels.permute(1, 2, 0).numpy())
-    sequence = engine._new_sequence(frame.prefix)
+    encoded = engine.encode(sample.with_pixels().pixels.permute(1, 2, 0).numpy())
+    sequence = engine._new_sequence(encoded.prefix)
     with torch.no_grad():
         sequence.add_text(engine.prompter.instruction_ids(sample.turns[0].question))
         tokens = engine.model.config.tokens
-        put_in = () if mode == 'autoregressive' else (tokens.mask_start, tokens.query, tokens.mask_end)
+        inserted = () if mode == 'autoregressive' else (tokens.mask_start, tokens.query, tokens.mask_end)
         for token in answer:
-            if token not in put_in:
+            if token not in inserted:
                 sequence.add_answer([token])
         hidden = read(engine.model, batch)
     length = len(sequence.layout)
@@ -124,7 +125,7 @@ def test_inference_is_what_training_reads(engines, sample, mode):
         torch.testing.assert_close(group.hidden, hidden[0, rows], atol=1e-4, rtol=1e-3)
         assert list(group.phrase_ids) == ids
 
-    found = engine._detect(frame.features, sequence.groups, _NeverCancelled())
+    found = engine._detect(encoded.features, sequence.groups, _NeverCancelled())
     assert batch.chosen == [index for index, size in enumerate(sizes) if size]
     with torch.no_grad():
         features = engine.model.grounding.encode(batch.pixels)
@@ -141,7 +142,7 @@ class _NeverCancelled:
 
 
 def dictate(engine, monkeypatch, ids):
-    """Lets the model want the tokens `ids` one after another."""
+    """Make the model predict the tokens `ids` one after another."""
     wanted = iter(ids)
 
     def token_logits(hidden):
@@ -172,7 +173,7 @@ def test_at_most_k_mask_tokens(engines, sample, monkeypatch):
     tokens, slots = engine.model.config.tokens, engine.model.config.num_queries
     sequence = engine._new_sequence(engine.encode(np.zeros((60, 80, 3), np.uint8)).prefix)
     with torch.no_grad():
-        sequence.add_answer([tokens.query])  # behind no phrase
+        sequence.add_answer([tokens.query])  # without a phrase before it
         block = [tokens.phrase_start, 5, tokens.phrase_end, tokens.mask_start, *[tokens.query] * (slots + 3)]
         sequence.add_answer(block)
         sequence.add_answer([tokens.query])
@@ -181,15 +182,13 @@ def test_at_most_k_mask_tokens(engines, sample, monkeypatch):
     assert [len(group.hidden) for group in sequence.groups] == [slots]
 
 
-def test_it_takes_no_phrases(engines):
-    from instructsam.core.errors import InstructionError
-
+def test_given_phrases_are_rejected(engines):
     assert isinstance(engines['autoregressive'], AutoregressiveEngine)
     with pytest.raises(InstructionError, match='query bank'):
         engines['autoregressive'].answer_for(['cup'])
 
 
-def test_everything_that_the_model_writes_is_supervised(engines, sample):
+def test_every_answer_token_is_supervised(engines, sample):
     engine = engines['autoregressive']
     batch = collator(engine, 'autoregressive')([sample])
     rows = (batch.text.labels[0] != IGNORED).nonzero().flatten()
@@ -201,7 +200,7 @@ def test_everything_that_the_model_writes_is_supervised(engines, sample):
 
 @pytest.mark.parametrize('layers', [False, True])
 @pytest.mark.parametrize('mode', MODES)
-def test_training_learns(sample, mode, layers):
+def test_training_lowers_the_loss(sample, mode, layers):
     torch.manual_seed(0)
     engine = load_engine(FOLDER / 'checkpoint', mode, device='cpu', dtype='float32')
     model = engine.model.requires_grad_(True).train()
@@ -223,7 +222,7 @@ def test_training_learns(sample, mode, layers):
 
 
 @pytest.mark.parametrize('layers', [False, True])
-def test_presence_weighs_as_the_recipe_says(engines, sample, layers):
+def test_presence_has_the_weight_of_the_recipe(engines, sample, layers):
     engine = engines['consistent']
     batch = collator(engine, 'consistent')([sample])
     objectives = Objective(), Objective(presence_loss=2.0), Objective(presence_target='soft_dice')
@@ -235,8 +234,8 @@ def test_presence_weighs_as_the_recipe_says(engines, sample, layers):
     assert soft['presence'] != one['presence']
 
 
-def test_nothing_there(engines, sample):
-    """No mask token, no detector: the answer is what is learnt."""
+def test_no_target(engines, sample):
+    """Without a mask token the detector does not run, and only the answer has a loss."""
     engine = engines['autoregressive']
     absent = Sample(sample.image, sample.height, sample.width, (Turn('a cat?', ('cat',), (Target(),)),))
     batch = collator(engine, 'autoregressive')([absent])
@@ -249,18 +248,7 @@ def test_nothing_there(engines, sample):
         assert not any(value.item() for value, _ in terms.values())
 
 
-def test_the_first_query_becomes_the_mask_token(engines, tmp_path):
-    teach_first_query(FOLDER / 'checkpoint', tmp_path)
-    taught, before = load_engine(tmp_path, 'autoregressive').model, engines['autoregressive'].model
-    token = before.config.tokens.query
-    changed = [name for name, value in taught.state_dict().items() if not torch.equal(value, before.state_dict()[name])]
-    assert changed == ['model.language_model.embed_tokens.weight']
-    embedding = taught.model.language_model.embed_tokens.weight
-    assert torch.equal(embedding[token], before.model.mask_queries[0])
-    assert torch.equal(embedding[:token], before.model.language_model.embed_tokens.weight[:token])
-
-
-def test_a_run_is_watched_in_its_mode(recipe, mix, tmp_path):
+def test_a_run_is_validated_in_its_mode(recipe, mix, tmp_path):
     final = run(read_recipe(recipe('a', mode='autoregressive', validation=mix[1:], validation_samples=2, steps=1)))
     assert list((tmp_path / 'a' / 'pictures').iterdir())
     assert load_engine(final, 'autoregressive', device='cpu').model.config.num_queries == 10

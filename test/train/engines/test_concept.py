@@ -1,4 +1,4 @@
-"""Concept prompting: what the base stage teaches, as a function, as an engine and in the tabletop benchmark."""
+"""Concept prompting as a function, as an engine and in the tabletop benchmark."""
 
 import os
 from pathlib import Path
@@ -30,7 +30,7 @@ def detections(engine, features):
     return concept_detections(engine.model, features, [engine.prompter.plain_ids(phrase) for phrase in PHRASES])
 
 
-def test_it_is_what_the_base_stage_trains(engine):
+def test_detections_are_those_that_the_base_stage_trains(engine):
     features = engine.encode(IMAGE).features
     masks, scores = detections(engine, features)
     slots = engine.model.config.num_queries
@@ -46,44 +46,45 @@ def test_it_is_what_the_base_stage_trains(engine):
             [engine.prompter.plain_ids(p) for p in PHRASES],
         )
     assert torch.allclose(trained.logits[-1, :, 0].sigmoid(), scores, atol=1e-5)
-    assert len({tuple(row) for row in scores.tolist()}) == 2  # the phrase matters
+    assert len({tuple(row) for row in scores.tolist()}) == 2  # the result depends on the phrase
 
 
 def test_an_engine_that_prompts_with_concepts(engine):
-    concepts = ConceptEngine.of(engine)
-    frame = concepts.encode(IMAGE)
+    concepts = ConceptEngine.from_engine(engine)
+    encoded = concepts.encode(IMAGE)
     options = {'score_threshold': 0.0, 'suppress_duplicates': False}
-    found = concepts.segment(frame, 'give me both', answer=concepts.answer_for(PHRASES), **options)
+    found = concepts.segment(encoded, 'give me both', answer=concepts.answer_for(PHRASES), **options)
     assert found.phrases == PHRASES
-    masks, scores = detections(engine, frame.features)
+    masks, scores = detections(engine, encoded.features)
     assert found.instances
     for instance in found.instances:
         assert instance.score == pytest.approx(float(scores[instance.group, instance.slot]), abs=1e-5)
         mask = resize_masks(masks[instance.group, instance.slot][None], 90, 120)[0] > 0
         assert instance.mask.iou([Rle.encode(mask.numpy())])[0] > 0.99
-    other = concepts.segment(frame, 'something else', answer=concepts.answer_for(PHRASES), **options)
-    assert [i.score for i in other.instances] == [i.score for i in found.instances]  # the instruction does not matter
+    other = concepts.segment(encoded, 'something else', answer=concepts.answer_for(PHRASES), **options)
+    assert [i.score for i in other.instances] == [i.score for i in found.instances]  # the instruction has no effect
     own = engine.segment(engine.encode(IMAGE), 'give me both', answer=engine.answer_for(PHRASES), **options)
     assert [i.score for i in own.instances] != [i.score for i in found.instances]
     written = [each.segment(each.encode(IMAGE), 'give me both', max_new_tokens=4).answer for each in (engine, concepts)]
     assert written[0] == written[1]
 
 
-def test_the_benchmark_asks_it(engine, monkeypatch):
+def test_the_benchmark_uses_it(engine, monkeypatch):
     mask = np.zeros(IMAGE.shape[:2], bool)
     mask[10:40, 10:50] = True
     query = Query('0-0', 'the red mug', (Rle.encode(mask),), phrases=('red mug',))
-    asked = []
+    prompted = []
     monkeypatch.setattr(
         ConceptEngine,
         '_detect_groups',
         lambda self, features, groups: (
-            asked.append([group.text_ids for group in groups]) or [SlotMasks(torch.ones(1, 8, 8), torch.tensor([0.75]))]
+            prompted.append([group.text_ids for group in groups])
+            or [SlotMasks(torch.ones(1, 8, 8), torch.tensor([0.75]))]
         ),
     )
     scenes = [Scene('by hand', (query,), IMAGE)]
     (outcome,) = ask_all(engine, scenes, Asking(phrase='given', own_queries=True))
-    assert asked == [[tuple(engine.prompter.plain_ids('red mug'))]]
+    assert prompted == [[tuple(engine.prompter.plain_ids('red mug'))]]
     assert outcome.scores == (0.75,)
     assert np.isnan(outcome.right)
     assert outcome.masks[0].iou(query.truth)[0] == pytest.approx(mask.mean())

@@ -35,7 +35,7 @@ class Asking:
             return engine
         from instructsam.train.engines.concept import ConceptEngine
 
-        return ConceptEngine.of(engine)
+        return ConceptEngine.from_engine(engine)
 
 
 def ask(engine, position, scene, asking, skip=frozenset()):
