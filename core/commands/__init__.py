@@ -1,4 +1,1 @@
-"""Subcommands of `instructsam` and what all command lines share.
-
-A subcommand is a module with `add_arguments(parser)` and `run(args) -> exit code`.
-"""
+"""Subcommands of `instructsam`, each with `add_arguments(parser)` and `run(args) -> exit code`, and what they share."""

@@ -1,1 +1,1 @@
-"""Other ways to query a trained model: without a query bank, and by concept prompting. See core.engine.InstructSAM."""
+"""Other engines for a trained model: autoregressive mask tokens without a query bank, and concept prompting."""
