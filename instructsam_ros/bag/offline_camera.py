@@ -4,7 +4,7 @@ import struct
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from builtin_interfaces.msg import Time
 from rclpy.serialization import deserialize_message
@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # importing the engine imports torch
     from instructsam.core import InstructSAM
     from instructsam_ros.bag.bag_file import BagFile
     from instructsam_ros.bag.timeline import Script
+
+Message = TypeVar('Message')
 
 LOOK_AHEAD_NS = 1_000_000_000  # longest bag time that an image waits for its depth
 
@@ -153,7 +155,7 @@ class OfflineCamera:
             self._depth.buffer.put_info(message)
             self._has_info = True
 
-    def _deserialize(self, data: bytes, message_type: type) -> Image | CameraInfo | None:
+    def _deserialize(self, data: bytes, message_type: type[Message]) -> Message | None:
         try:
             return deserialize_message(data, message_type)
         except Exception:  # The type that rclpy raises for malformed bytes depends on the middleware.
@@ -189,7 +191,7 @@ class OfflineCamera:
 
     def recall(self, recorded: RecordedFrame, message: InstanceArray) -> None:
         """Track the objects of a frame's finished result, so that the ids of later results continue from there."""
-        if message.status != message.STATUS_ERROR:
+        if message.status != InstanceArray.STATUS_ERROR:
             frame = self._camera_frame(recorded)
             self._trackers.track(result_from_msg(message), frame, recorded.instruction)
 

@@ -30,6 +30,9 @@ class AsyncLifecycleNode(LifecycleNodeMixin, Node):
     the model loads, and an impossible transition raises an exception that ends the process.
     """
 
+    _state_machine: Any  # rclpy's, which is implemented in C++ and not annotated
+    _service_change_state: Any
+
     def __init__(self, name: str, **kwargs: Any) -> None:
         """Create the node; `kwargs` are those of rclpy's Node."""
         Node.__init__(self, name, **kwargs)
@@ -54,8 +57,9 @@ class AsyncLifecycleNode(LifecycleNodeMixin, Node):
 
     async def run_in_worker(self, function: Callable[[], Returned]) -> Returned:
         """Run `function` via submit() and await its result. Raises what it raises."""
-        future = Future()
+        future: Any = Future()  # not generic in every ROS distribution
         executor = self.executor
+        assert executor is not None, 'run_in_worker is awaited by an executor'
         future.add_done_callback(lambda _: executor.wake())
 
         def job() -> None:

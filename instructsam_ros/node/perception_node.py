@@ -5,14 +5,14 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock, ClockType  # pyright: ignore[reportPrivateImportUsage]  (Humble has it only here)
 from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
@@ -221,7 +221,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
 
-def main(args: Sequence[str] | None = None, engine_factory: 'Callable[..., InstructSAM]' = load_engine) -> int:
+def main(args: list[str] | None = None, engine_factory: 'Callable[..., InstructSAM]' = load_engine) -> int:
     """Run the node until SIGINT or SIGTERM; return the exit code of the process."""
     caught = signals.catch()
     sys.setswitchinterval(0.001)  # s; the longest that the executor waits for a model busy in Python, instead of 5 ms

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from geometry_msgs.msg import PoseArray
-from rclpy.lifecycle import LifecyclePublisher
+from rclpy.publisher import Publisher
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
@@ -34,7 +34,7 @@ class ResultPublisher:
     def __init__(self, node: AsyncLifecycleNode, camera: str = '') -> None:
         """Create the publishers; topics begin with the name of the camera, which is '' for the only one."""
         prefix = f'~/{camera}/' if camera else '~/'
-        self._instances: LifecyclePublisher = node.create_lifecycle_publisher(InstanceArray, f'{prefix}instances', 10)
+        self._instances: Publisher = node.create_lifecycle_publisher(InstanceArray, f'{prefix}instances', 10)
         views: tuple[tuple[str, type, View], ...] = (
             ('label_image', Image, _label_image),
             ('overlay', Image, _overlay),
@@ -42,10 +42,9 @@ class ResultPublisher:
             ('markers', MarkerArray, _markers),
             ('grasp_candidates', PoseArray, _grasp_candidates),
         )
-        self._views: list[tuple[LifecyclePublisher, View]] = [
-            (node.create_lifecycle_publisher(message_type, prefix + topic, 1), make)
-            for topic, message_type, make in views
-        ]
+        self._views: list[tuple[Publisher, View]] = []
+        for topic, message_type, make in views:
+            self._views.append((node.create_lifecycle_publisher(message_type, prefix + topic, 1), make))
 
     def result_messages(self, frame: CameraFrame, instruction: Instruction, answer: Answer) -> list[OutgoingMessage]:
         """Return the instances and every view that has a subscriber."""

@@ -9,9 +9,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from rclpy.action import ActionServer, CancelResponse
-from rclpy.action.server import ServerGoalHandle
+from rclpy.action.server import ActionServer, CancelResponse, ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock
 from rclpy.executors import Executor
@@ -36,7 +36,7 @@ class ActionClientLink:
     """GoalClient that forwards to the client of a goal handle."""
 
     def __init__(self, handle: ServerGoalHandle, executor: Executor) -> None:
-        self.ended = Future()  # of the Outcome
+        self.ended: Any = Future()  # of the Outcome; not generic in every ROS distribution
         self.ended.add_done_callback(lambda _: executor.wake())
         self._handle = handle
 
@@ -112,11 +112,12 @@ class SegmentAction:
         return not self._open
 
     def _accept(self, handle: ServerGoalHandle) -> None:
-        goal = handle.request
+        goal, executor = handle.request, self._node.executor
+        assert executor is not None, 'goals are accepted by an executor'
         fault = _fault(goal, self._streams)
         stream = next(iter(self._streams.values())) if fault or not goal.camera else self._streams[goal.camera]
         own_frame = CameraFrame(goal.image, time.perf_counter()) if len(goal.image.data) else None
-        link = ActionClientLink(handle, self._node.executor)
+        link = ActionClientLink(handle, executor)
         request = GoalRequest(goal, stream, self._settings.current(), link, own_frame)
         timer = None
         if goal.timeout_s > 0 and not fault:
@@ -161,7 +162,7 @@ def _fault(goal: Segment.Goal, streams: Mapping[str, CameraStream]) -> str:
     if goal.camera and goal.camera not in streams:
         names = ', '.join(filter(None, streams)) or 'none with a name'
         return f"there is no camera '{goal.camera}', there are: {names}"
-    if goal.freshness not in (goal.NEWEST, goal.NEXT, goal.STAMP):
+    if goal.freshness not in (Segment.Goal.NEWEST, Segment.Goal.NEXT, Segment.Goal.STAMP):
         return f'freshness is NEWEST 0, NEXT 1 or STAMP 2, got {goal.freshness}'
     if not 0 <= goal.score_threshold <= 1:  # also true for NaN
         return f"score_threshold is from 0 (the node's own) to 1, got {goal.score_threshold:g}"

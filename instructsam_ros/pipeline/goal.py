@@ -88,22 +88,22 @@ class GoalRequest:
         """Return whether the goal is about the frame with `header`, which has just arrived."""
         freshness = self.goal.freshness
         return self.frame is None and (
-            freshness == self.goal.NEXT or (freshness == self.goal.STAMP and header.stamp == self.goal.stamp)
+            freshness == Segment.Goal.NEXT or (freshness == Segment.Goal.STAMP and header.stamp == self.goal.stamp)
         )
 
     def is_ready(self) -> bool:
         """Return whether its frame is available."""
-        return self.frame is not None or (self.goal.freshness == self.goal.NEWEST and self.stream.has_frame)
+        return self.frame is not None or (self.goal.freshness == Segment.Goal.NEWEST and self.stream.has_frame)
 
     def can_join(self, other: 'GoalRequest', frame: CameraFrame) -> bool:
         """Return whether the answer to `other` on `frame` is this goal's answer as well."""
         if self._engine_key != other._engine_key or self.stream is not other.stream or other.has_own_image:
             return False
-        return self.frame is frame or (self.frame is None and self.goal.freshness == self.goal.NEWEST)
+        return self.frame is frame or (self.frame is None and self.goal.freshness == Segment.Goal.NEWEST)
 
     def can_use(self, frame: CameraFrame) -> bool:
         """Return whether the goal can be answered on `frame`, the current one of its stream."""
-        is_newest = self.goal.freshness == self.goal.NEWEST and not self.stream.mailbox.waiting
+        is_newest = self.goal.freshness == Segment.Goal.NEWEST and not self.stream.mailbox.waiting
         return self.frame is frame or (self.frame is None and is_newest)
 
     def report_stage(self, stage: str) -> None:

@@ -142,7 +142,7 @@ class Scheduler:
             return 'the node is not active: configure and activate it, then ask again'
         if len(self._waiting) >= MOST_WAITING_GOALS:
             return f'{MOST_WAITING_GOALS} goals wait already: ask again later'
-        if not request.has_own_image and request.goal.freshness == request.goal.STAMP:
+        if not request.has_own_image and request.goal.freshness == Segment.Goal.STAMP:
             try:
                 request.frame = request.stream.find_frame(request.goal.stamp)
             except ValueError as error:
