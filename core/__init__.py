@@ -1,7 +1,14 @@
-"""InstructSAM in PyTorch: the model, its checkpoints and the engine. Knows nothing of ROS.
+"""InstructSAM in PyTorch: the model, its checkpoints and the engine. It does not depend on ROS.
 
 `InstructSAM` and the errors can be imported from here. Importing `InstructSAM` imports torch, which takes seconds;
 importing anything else from here does not.
+
+engine      the pipeline: encode an image, segment it with an instruction
+result      what `segment` returns; rle: its masks
+model/      the network, its inputs and its checkpoints
+spatial/    positions, sizes, grasps and tracks of segmented objects
+display/    results as overlays and tables
+commands/   the `instructsam` command line (cli)
 """
 
 from typing import TYPE_CHECKING, Any

@@ -85,8 +85,7 @@ class InstructSAM:
             folder: The model folder, whose small files `save_pretrained` copies.
             warning: Human-readable limits of the model; part of every result.
         """
-        if mode not in MODES:
-            raise ModelError(f'mode must be one of {", ".join(MODES)}, got {mode!r}')
+        _check_mode(mode)
         self.model = model
         self.prompter = prompter
         self.preprocessor = preprocessor
@@ -116,8 +115,7 @@ class InstructSAM:
         Raises:
             ModelError: The model cannot be loaded; the message is human-readable.
         """
-        if mode not in MODES:
-            raise ModelError(f'mode must be one of {", ".join(MODES)}, got {mode!r}')
+        _check_mode(mode)  # before the weights are read
         device = resolve_device(device)
         folder = builtin.folder(name)
         model = checkpoint.load(folder, device, resolve_dtype(dtype, device))
@@ -318,6 +316,11 @@ class InstructSAM:
                 if rle.area:
                     instances.append(Instance(rle, float(scores[slot]), phrases[group], slot, group))
         return sorted(instances, key=lambda instance: -instance.score)
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in MODES:
+        raise ModelError(f'mode must be one of {", ".join(MODES)}, got {mode!r}')
 
 
 def mask_nms(instances: Iterable[Instance], iou: float = DUPLICATE_IOU) -> list[Instance]:

@@ -1,1 +1,16 @@
-"""The InstructSAM network: configuration, checkpoints, token sequences, Qwen3-VL, the query bank and SAM3."""
+"""The InstructSAM network and its inputs.
+
+To understand the model, read in this order:
+
+config          what a checkpoint's config.json determines
+prompt          text to token ids and back: the prompt around an instruction, the notation of answers
+token_layout    order, positions and attention mask of the tokens; where query blocks go
+sequence        the language model with a key-value cache: prompt, answer, hidden states at the queries
+instructsam     the network as a whole: Qwen3-VL, the query bank, the bridge, SAM3
+grounding       SAM3: from queries and phrases to masks, scores and boxes
+
+preprocess      images to the encoders' input tensors
+checkpoint      model folders: reading and writing weights
+tokenizer       reading the tokenizer of a model folder
+device          choice of device and precision
+"""
