@@ -9,8 +9,6 @@ import pytest
 import torch
 
 from instructsam.core.errors import InstructionError
-from instructsam.core.model.config import ModelConfig
-from instructsam.core.model.token_layout import TokenLayout
 from instructsam.train.data.collate import Collator
 from instructsam.train.data.dialogue import IGNORED
 from instructsam.train.data.records import Sample, Target, Turn, parse
@@ -52,28 +50,6 @@ def answer_of(batch):
     """Return the answer of a batch's only sample: the ids from the first supervised row to the last, the end token."""
     rows = (batch.text.labels[0] != IGNORED).nonzero().flatten()
     return batch.text.ids[0, rows[0] : rows[-1] + 1].tolist()
-
-
-def mask_of(mode, num_queries=2):
-    layout = TokenLayout(load_tokens(), num_queries, mode)
-    layout.add_text([1, 2])
-    layout.add_query_block()
-    layout.add_text([3])
-    return layout, layout.attention_mask().int().tolist()
-
-
-def load_tokens():
-    return ModelConfig.from_folder(FOLDER / 'checkpoint').tokens
-
-
-def test_attention_of_queries():
-    (consistent, hybrid), (causal, plain) = mask_of('consistent'), mask_of('causal')
-    lower = np.tril(np.ones((8, 8), int)).tolist()
-    assert plain == lower
-    lower[4][5] = 1  # rows: two text tokens, phrase end, block start, two queries, block end, text
-    assert hybrid == lower
-    assert consistent.ids == causal.ids
-    assert consistent.positions == causal.positions
 
 
 def queries_of(engine, sample, change=None):
