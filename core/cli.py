@@ -21,9 +21,12 @@ COMMANDS = {  # name -> (module with add_arguments(parser) and run(args), one-li
     ),
     'bag': (
         'instructsam_ros.bag.command',
-        'answer instructions on every image of a ROS 2 bag, into a bag with the results',
+        'answer instructions on every image of a ROS 2 bag and write a bag with the results',
     ),
-    'tabletop': ('instructsam.train.tabletop.command', 'draw tables of household objects and instructions about them'),
+    'tabletop': (
+        'instructsam.train.tabletop.command',
+        'render scenes of household objects on a table, with instructions about them',
+    ),
     'train': ('instructsam.train.command', 'train a model; merge, export or change its weights'),
     'eval': ('instructsam.train.evaluation.command', 'measure a model on a benchmark'),
 }

@@ -2,7 +2,7 @@
 
 import os
 
-SPINS = '10000'  # about 0.1 ms; libgomp's default spins for milliseconds
+SPINS = '10000'  # rounds of the loop that waits; libgomp's default, 300,000, takes milliseconds
 
 
 def configure_threads() -> None:

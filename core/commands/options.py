@@ -34,7 +34,9 @@ def add_model_options(parser: argparse._ActionsContainer) -> None:
 def add_keep_duplicates(parser: argparse._ActionsContainer) -> None:
     """Add --keep-duplicates."""
     parser.add_argument(
-        '--keep-duplicates', action='store_true', help=f'keep masks that overlap by more than {DUPLICATE_IOU} IoU'
+        '--keep-duplicates',
+        action='store_true',
+        help=f'keep masks that overlap a better one by more than {DUPLICATE_IOU} IoU',
     )
 
 

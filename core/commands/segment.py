@@ -27,11 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('image', metavar='IMAGE', help='an image file')
     parser.add_argument('instruction', metavar='INSTRUCTION', type=text, help="e.g. 'the mugs left of the kettle'")
     add_model_options(parser)
-    option(parser, '--threshold', 'lowest score, 0 to 1', 0.5, type=probability)
+    option(parser, '--threshold', 'instances must score above it, 0 to 1', 0.5, type=probability)
     option(parser, '--out', 'write the overlay to this image file', metavar='FILE')
     option(parser, '--json', 'write the result as JSON; - is stdout (the table then goes to stderr)', metavar='FILE')
-    option(parser, '--max-new-tokens', 'limit of the answer', 256, type=count, metavar='N')
-    option(parser, '--time-budget', 'seconds after which the answer is cut off', type=seconds, metavar='S')
+    option(parser, '--max-new-tokens', 'most tokens of the answer', 256, type=count, metavar='N')
+    option(parser, '--time-budget', 'seconds after which decoding of the answer ends', type=seconds, metavar='S')
     option(
         parser,
         '--depth',
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'positions and sizes of the objects; requires --camera',
         metavar='FILE',
     )
-    parser.add_argument('--camera', type=float, nargs=4, metavar=('FX', 'FY', 'CX', 'CY'), help='its intrinsics, px')
+    parser.add_argument('--camera', type=float, nargs=4, metavar=('FX', 'FY', 'CX', 'CY'), help='intrinsics, px')
     add_keep_duplicates(parser)
     forced = parser.add_mutually_exclusive_group()
     forced.add_argument('--phrase', type=text, action='append', help='skip decoding, look for this phrase; repeatable')

@@ -12,8 +12,10 @@ import subprocess
 import sys
 import time
 
+from instructsam.core.threads import SPINS as OURS
+
 BUSY = 'while True: pass'
-SPINS = {'ours': '10000', 'default': '300000'}
+SPINS = {'ours': OURS, 'default': '300000'}
 
 
 def answer_times_ms(answers):
