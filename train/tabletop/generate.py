@@ -48,6 +48,7 @@ def generate(
     seed: int,
     size: tuple[int, int] = (224, 224),
     workers: int | None = None,
+    *,
     depth: bool = True,
     progress: bool = True,
 ) -> Written:
@@ -73,7 +74,7 @@ def generate(
     out = Path(out)
     for folder in ('images', 'depth') if depth else ('images',):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    write = partial(_write_scene, out=out, split=split, seed=seed, size=tuple(size), depth=depth)
+    write = partial(_write_scene, out=out, split=split, seed=seed, size=(size[0], size[1]), depth=depth)
     part = out / f'{split}.part'
     first = _resume(part, json.dumps({'seed': seed, 'size': list(size), 'depth': depth}))
     missing = range(min(first, scenes), scenes)
@@ -133,7 +134,7 @@ def _finish(part: Path, out: Path, split: str, scenes: int) -> Written:
     return Written(scenes, dict(counts['sentences']), dict(counts['phrases']))
 
 
-def _write_scene(index: int, out: Path, split: str, seed: int, size: tuple[int, int], depth: bool) -> str:
+def _write_scene(index: int, out: Path, split: str, seed: int, size: tuple[int, int], *, depth: bool) -> str:
     """Render a scene and write its images; return its facts and records as a line of JSON."""
     cv2.setNumThreads(1)  # the processes share the cores
     scene = render_scene(split, index, seed, size)
@@ -162,7 +163,7 @@ def depth_mm(depth: np.ndarray) -> np.ndarray:
 class _ListFile:
     """A JSON list or JSON Lines file, written item by item under a temporary name until it is complete."""
 
-    def __init__(self, path: Path, *, is_jsonl: bool = False):
+    def __init__(self, path: Path, *, is_jsonl: bool = False) -> None:
         self._path, self._part = path, path.with_name(path.name + '.part')
         self._opening, self._separator, self._ending = ('', '\n', '\n') if is_jsonl else ('[', ',\n', ']\n')
         self._empty = '\n' if is_jsonl else '[]\n'

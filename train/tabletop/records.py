@@ -18,7 +18,7 @@ from instructsam.train.tabletop.language.instructions import Instruction
 from instructsam.train.tabletop.scenes.scene import Scene, SceneObject
 
 
-def records(scene: Scene, instructions: Sequence[Instruction], bare: bool = False) -> list[dict[str, Any]]:
+def records(scene: Scene, instructions: Sequence[Instruction], *, bare: bool = False) -> list[dict[str, Any]]:
     """Return the records of instructions about one scene.
 
     Args:
@@ -28,10 +28,10 @@ def records(scene: Scene, instructions: Sequence[Instruction], bare: bool = Fals
     """
     single = [one for one in instructions if len(one.phrases) == 1]
     groups = [[one] for one in instructions if len(one.phrases) > 1] + ([single] if single else [])
-    return [_record(scene, group, bare) for group in groups]
+    return [_record(scene, group, bare=bare) for group in groups]
 
 
-def _record(scene: Scene, group: list[Instruction], bare: bool) -> dict[str, Any]:
+def _record(scene: Scene, group: list[Instruction], *, bare: bool) -> dict[str, Any]:
     """Return the record of one instruction with several phrases, or of instructions with one phrase each."""
     has_several_phrases = len(group[0].phrases) > 1
     plain = bare or has_several_phrases
@@ -40,7 +40,7 @@ def _record(scene: Scene, group: list[Instruction], bare: bool) -> dict[str, Any
         'image': f'images/{scene.name}.jpg',
         'height': scene.camera.height,
         'width': scene.camera.width,
-        'annotation': [annotation for one in group for annotation in _annotations(scene, one, plain)],
+        'annotation': [annotation for one in group for annotation in _annotations(scene, one, plain=plain)],
         **({'instruction': group[0].text} if has_several_phrases else {}),
         'split': scene.split,
         'seed': scene.seed,
@@ -48,7 +48,7 @@ def _record(scene: Scene, group: list[Instruction], bare: bool) -> dict[str, Any
     }
 
 
-def _annotations(scene: Scene, instruction: Instruction, plain: bool) -> Iterator[dict[str, Any]]:
+def _annotations(scene: Scene, instruction: Instruction, *, plain: bool) -> Iterator[dict[str, Any]]:
     """Yield the annotation of each phrase; `plain` makes them phrases instead of sentences."""
     for phrase, targets, program in zip(instruction.phrases, instruction.targets, instruction.program, strict=True):
         text = (

@@ -2,7 +2,7 @@
 
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context, resource_tracker
@@ -10,10 +10,13 @@ from typing import TypeVar
 
 AHEAD = 4  # results per process that may wait to be consumed; bounds memory
 
-Value, Result = TypeVar('Value'), TypeVar('Result')
+Value = TypeVar('Value')
+Result = TypeVar('Result')
 
 
-def in_order(function: Callable[[Value], Result], values: Iterable[Value], workers: int) -> Iterator[Result]:
+def in_order(
+    function: Callable[[Value], Result], values: Iterable[Value], workers: int
+) -> Generator[Result, None, None]:
     """Yield the results of `function` for each value in their order, computed slightly ahead by several processes.
 
     `Executor.map` would submit all values at once and does not shield the processes from Ctrl-C: here they ignore it

@@ -202,7 +202,7 @@ def test_records_hold_every_instruction(train, unseen):
     """The records read back equal the instructions: merging those of a scene loses and duplicates none."""
     for scene, said, phrases in [*train, *unseen]:
         for many, bare in ((said, False), (phrases, True)):
-            found = records(scene, many, bare)
+            found = records(scene, many, bare=bare)
             actual = [annotation for record in found for annotation in _read(record)]
             expected = [
                 (o.text, o.kind, *group, o.novel)

@@ -60,7 +60,7 @@ def many(make, count=300):
 
 
 def sentences(program, plural, count=300):
-    return many(lambda wording: sentence(definite(program, plural, wording), plural, wording), count)
+    return many(lambda wording: sentence(definite(program, wording, plural=plural), wording, plural=plural), count)
 
 
 def test_singular_and_plural_agree():
@@ -78,22 +78,22 @@ def test_singular_and_plural_agree():
 
 
 def test_both_and_all_three():
-    two = many(lambda wording: definite(p.Exactly(MUG, 2), True, wording))
+    two = many(lambda wording: definite(p.Exactly(MUG, 2), wording, plural=True))
     assert {'both mugs', 'the two mugs', 'both of the mugs'} <= two
-    three = many(lambda wording: definite(p.Exactly(p.Noun('knife'), 3), True, wording))
+    three = many(lambda wording: definite(p.Exactly(p.Noun('knife'), 3), wording, plural=True))
     assert three == {'all three knives', 'the three knives', 'all three of the knives'}
 
 
 def test_exceptions():
     program = p.Except(MUG, RED)
-    several = many(lambda wording: definite(program, True, wording))
+    several = many(lambda wording: definite(program, wording, plural=True))
     assert {'all mugs except the red one', 'every mug but the red mug', 'the mugs that are not red'} <= several
-    single = many(lambda wording: definite(program, False, wording))
+    single = many(lambda wording: definite(program, wording, plural=False))
     assert 'the mug that is not red' in single
     assert not any(text.startswith('all') for text in single)
     assert all(
         'pair of scissors' in text or 'that are not' in text
-        for text in many(lambda wording: definite(p.Except(SCISSORS, p.Color(SCISSORS, 'red')), False, wording))
+        for text in many(lambda wording: definite(p.Except(SCISSORS, p.Color(SCISSORS, 'red')), wording, plural=False))
     )
 
 
@@ -105,10 +105,10 @@ def test_everything_takes_a_singular_verb():
 
 
 def test_purposes_agree_with_their_verb():
-    said = many(lambda wording: definite(p.Purpose('discard'), True, wording))
+    said = many(lambda wording: definite(p.Purpose('discard'), wording, plural=True))
     assert 'everything that belongs in the bin' in said
     assert 'all the things that belong in the bin' in said
-    assert 'the thing that is rubbish' in many(lambda wording: definite(p.Purpose('discard'), False, wording))
+    assert 'the thing that is rubbish' in many(lambda wording: definite(p.Purpose('discard'), wording, plural=False))
 
 
 def test_every_category_and_intent_has_words():

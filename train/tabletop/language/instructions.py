@@ -31,6 +31,7 @@ from instructsam.train.tabletop.world.splits import HELD_OUT_COMBINATIONS, HELD_
 KINDS = ('category', 'attribute', 'relation', 'containment', 'superlative', 'counting', 'exclusion', 'union', 'intent')
 TRIES = {'relation': 40, 'intent': 8}  # candidates per type of instruction before it is left out
 OTHER_TRIES = 14  # the same for all other types
+NONE_CONCEPT_TRIES = 40  # the same for concepts without a target
 MAX_TARGETS = 8
 NONE_SHARE = 0.125  # share of the instructions without a target
 
@@ -126,10 +127,10 @@ def _is_acceptable(kind: str, targets: tuple[tuple[int, ...], ...]) -> bool:
 
 def _sentence(programs: Sequence[Program], counts: Sequence[int], wording: Wording) -> str:
     """Return the words of an instruction for so many objects per program."""
-    phrases = [definite(program, count > 1, wording) for program, count in zip(programs, counts, strict=True)]
+    phrases = [definite(program, wording, plural=count > 1) for program, count in zip(programs, counts, strict=True)]
     if len(phrases) == 1:
-        return sentence(phrases[0], counts[0] > 1 or is_pair(programs[0]), wording)
-    return sentence(f'{", ".join(phrases[:-1])} and {phrases[-1]}', True, wording)
+        return sentence(phrases[0], wording, plural=counts[0] > 1 or is_pair(programs[0]))
+    return sentence(f'{", ".join(phrases[:-1])} and {phrases[-1]}', wording, plural=True)
 
 
 def answer_phrase(program: Program, targets: tuple[int, ...], count: int, scene: Scene) -> str:
@@ -158,10 +159,10 @@ def _grounded(program: Program, noun: p.Noun | None, color: str | None) -> Progr
         return p.Color(replace(program, of=noun), color)
     if isinstance(program, p.Color):
         return replace(program, of=_bare_noun(program.of, noun))
-    if isinstance(program, (p.Noun, p.Purpose)):
-        head = _bare_noun(program, noun)
-        return p.Color(head, color) if color else head
-    return replace(program, of=_grounded(program.of, noun, color))
+    if isinstance(program, p.Filter):
+        return replace(program, of=_grounded(program.of, noun, color))
+    head = _bare_noun(program, noun)
+    return p.Color(head, color) if color else head
 
 
 def _bare_noun(head: Program, noun: p.Noun | None) -> p.Noun:
@@ -183,7 +184,7 @@ def sample_concepts(scene: Scene, count: int = 8) -> list[Instruction]:
     drawn = {everything.program: everything} if everything else {}
     for _ in range(count - len(drawn)):
         kind = 'none' if rng.random() < NONE_SHARE else ('category', 'attribute')[rng.integers(2)]
-        for _ in range(40 if kind == 'none' else 14):
+        for _ in range(NONE_CONCEPT_TRIES if kind == 'none' else OTHER_TRIES):
             programs = sampler.sample(kind)
             concept = _concept(kind, programs[0], scene, relations, rng) if programs else None
             if concept and concept.program not in drawn:
@@ -205,7 +206,7 @@ def _concept(
     novel = novelty((program,), (targets,), scene, Wording())
     if bool(targets) == (kind == 'none') or len(targets) > MAX_TARGETS or bool(novel) != (scene.split == 'unseen'):
         return None
-    text = noun_phrase(program, len(targets) > 1 and bool(rng.random() < 0.5), Wording())
+    text = noun_phrase(program, Wording(), plural=len(targets) > 1 and bool(rng.random() < 0.5))
     return Instruction(kind, text, (text,), (targets,), (p.to_text(program),), novel)
 
 

@@ -1,13 +1,15 @@
 """The meaning of an instruction: a small program that selects objects of a scene.
 
-Programs are trees of the classes below. Called with a `View` they return the ids of the selected objects, or raise
-`BorderlineError` if the answer depends on something that is hard to judge: such instructions are never generated.
-`evaluate` runs a program with and without the objects that are barely visible and requires both answers to agree.
+Programs are trees of the classes derived from `Program`. Called with a `View` they return the ids of the selected
+objects, or raise `BorderlineError` if the answer depends on something that is hard to judge: such instructions are
+never generated. `evaluate` runs a program with and without the objects that are barely visible and requires both
+answers to agree.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, fields
+from typing import Any
 
 from instructsam.core.errors import InstructSAMError
 from instructsam.train.tabletop.language.intents import INTENTS
@@ -29,7 +31,7 @@ class BorderlineError(InstructSAMError):
 class View:
     """The objects that a program sees: the clearly visible ones, optionally also those that are barely visible."""
 
-    def __init__(self, scene: Scene, relations: Relations, *, include_barely_visible: bool = False):
+    def __init__(self, scene: Scene, relations: Relations, *, include_barely_visible: bool = False) -> None:
         self.relations = relations
         self.objects = {
             obj.id: obj
@@ -48,34 +50,43 @@ def is_visible(obj: SceneObject, scene: Scene) -> bool:
     return obj.seen_px >= TRACE_IMAGE_SHARE * scene.ids.size
 
 
-class Program(Protocol):
-    """A function from a view to the ids of the selected objects; all implementations are frozen dataclasses."""
+@dataclass(frozen=True)
+class Program(ABC):
+    """A function from a view to the ids of the selected objects."""
 
     def __call__(self, view: View) -> set[int]:
         """Return the ids of the selected objects; raise BorderlineError if they are hard to judge."""
-        ...
+        return self._select(view)
+
+    @abstractmethod
+    def _select(self, view: View) -> set[int]: ...
 
 
 @dataclass(frozen=True)
-class Noun:
+class Filter(Program):
+    """A program that selects some of the objects that `of` selects."""
+
+    of: Program
+
+
+@dataclass(frozen=True)
+class Noun(Program):
     """All objects of a category or of a group of categories."""
 
     noun: str
 
-    def __call__(self, view: View) -> set[int]:
-        """Return the ids of the selected objects."""
+    def _select(self, view: View) -> set[int]:
         wanted = GROUPS.get(self.noun, (self.noun,))
         return {i for i, obj in view.objects.items() if obj.category in wanted}
 
 
 @dataclass(frozen=True)
-class Purpose:
+class Purpose(Program):
     """All objects that serve a purpose; borderline if an object might serve it if need be."""
 
     intent: str
 
-    def __call__(self, view: View) -> set[int]:
-        """Return the ids of the selected objects."""
+    def _select(self, view: View) -> set[int]:
         intent = INTENTS[self.intent]
         if any(obj.category in intent.maybe for obj in view.objects.values()):
             raise BorderlineError(f'an object might serve to {self.intent}')
@@ -83,14 +94,12 @@ class Purpose:
 
 
 @dataclass(frozen=True)
-class Color:
+class Color(Filter):
     """Those of a colour; borderline if one of them may be mistaken for it."""
 
-    of: Program
     color: str
 
-    def __call__(self, view: View) -> set[int]:
-        """Return the ids of the selected objects."""
+    def _select(self, view: View) -> set[int]:
         selected = self.of(view)
         if any(confusable(view.objects[i].color, self.color) for i in selected):
             raise BorderlineError(f'an object may be mistaken for {self.color}')
@@ -98,14 +107,12 @@ class Color:
 
 
 @dataclass(frozen=True)
-class Material:
+class Material(Filter):
     """Those of a material; borderline if the colour of another one suggests that material."""
 
-    of: Program
     material: str
 
-    def __call__(self, view: View) -> set[int]:
-        """Return the ids of the selected objects."""
+    def _select(self, view: View) -> set[int]:
         selected = self.of(view)
         usual = {'metal': 'silver', 'wood': 'brown'}.get(self.material)
         for obj in (view.objects[i] for i in selected):
@@ -115,14 +122,12 @@ class Material:
 
 
 @dataclass(frozen=True)
-class Size:
+class Size(Filter):
     """The small or the large ones of one category; borderline unless it has both sizes and no medium ones."""
 
-    of: Program
     size: str
 
-    def __call__(self, view: View) -> set[int]:
-        """Return the ids of the selected objects."""
+    def _select(self, view: View) -> set[int]:
         selected = self.of(view)
         sizes = {view.objects[i].size for i in selected}
         if sizes != {'small', 'large'} or len({view.objects[i].category for i in selected}) > 1:
@@ -133,29 +138,25 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Relate:
+class Relate(Filter):
     """Those in a relation to the one object that `anchor` selects."""
 
-    of: Program
     relation: str
     anchor: Program
 
-    def __call__(self, view: View) -> set[int]:
-        """Return the ids of the selected objects."""
+    def _select(self, view: View) -> set[int]:
         anchor = select_one(self.anchor, view)
         return _certain(self.of(view), lambda i: view.relations.holds(self.relation, i, anchor))
 
 
 @dataclass(frozen=True)
-class Between:
+class Between(Filter):
     """Those between the objects that `first` and `second` select."""
 
-    of: Program
     first: Program
     second: Program
 
-    def __call__(self, view: View) -> set[int]:
-        """Return the ids of the selected objects."""
+    def _select(self, view: View) -> set[int]:
         first, second = select_one(self.first, view), select_one(self.second, view)
         if first == second:
             raise BorderlineError('nothing lies between an object and itself')
@@ -163,44 +164,37 @@ class Between:
 
 
 @dataclass(frozen=True)
-class Holding:
+class Holding(Filter):
     """Those that carry, in or on them, one of the objects that `held` selects."""
 
-    of: Program
     relation: str
     held: Program
 
-    def __call__(self, view: View) -> set[int]:
-        """Return the ids of the selected objects."""
+    def _select(self, view: View) -> set[int]:
         held = self.held(view)
         return {i for i in self.of(view) if any(view.relations.holds(self.relation, k, i) for k in held)}
 
 
 @dataclass(frozen=True)
-class Empty:
+class Empty(Filter):
     """Those with nothing in or on them."""
 
-    of: Program
-
-    def __call__(self, view: View) -> set[int]:
-        """Return the ids of the selected objects."""
+    def _select(self, view: View) -> set[int]:
         carriers = {obj.parent for obj in view.objects.values()}
         return {i for i in self.of(view) if i not in carriers}
 
 
 @dataclass(frozen=True)
-class Extreme:
+class Extreme(Filter):
     """The `count` leftmost, rightmost, nearest, farthest (from the camera), largest or smallest ones.
 
     Distance and size are each measured in two ways, on the table and in the image; borderline if they disagree.
     """
 
-    of: Program
     order: str
     count: int = 1
 
-    def __call__(self, view: View) -> set[int]:
-        """Return the ids of the selected objects."""
+    def _select(self, view: View) -> set[int]:
         selected, relations, objects = self.of(view), view.relations, view.objects
         if self.order in ('leftmost', 'rightmost'):
             gap_px = 0.08 * relations.width
@@ -221,18 +215,16 @@ class Extreme:
 
 
 @dataclass(frozen=True)
-class Closest:
+class Closest(Filter):
     """The one closest to, or farthest from, the one object that `anchor` selects.
 
     The distance is measured between the middles and between the outlines; borderline if they disagree.
     """
 
-    of: Program
     anchor: Program
     farthest: bool = False
 
-    def __call__(self, view: View) -> set[int]:
-        """Return the ids of the selected objects."""
+    def _select(self, view: View) -> set[int]:
         anchor, relations = select_one(self.anchor, view), view.relations
         selected = self.of(view) - {anchor}
         if any(view.objects[i].parent == anchor or view.objects[anchor].parent == i for i in selected):
@@ -251,14 +243,12 @@ class Closest:
 
 
 @dataclass(frozen=True)
-class Exactly:
+class Exactly(Filter):
     """All of them, stating that they are `count`."""
 
-    of: Program
     count: int
 
-    def __call__(self, view: View) -> set[int]:
-        """Return the ids of the selected objects."""
+    def _select(self, view: View) -> set[int]:
         selected = self.of(view)
         if len(selected) != self.count:
             raise BorderlineError(f'there are {len(selected)}, not {self.count}')
@@ -266,15 +256,13 @@ class Exactly:
 
 
 @dataclass(frozen=True)
-class Except:
+class Except(Filter):
     """Those that `of` selects without those that `but` selects: one of them, or `several`, but never all."""
 
-    of: Program
     but: Program
     several: bool = False
 
-    def __call__(self, view: View) -> set[int]:
-        """Return the ids of the selected objects."""
+    def _select(self, view: View) -> set[int]:
         selected, excluded = self.of(view), self.but(view)
         if not excluded < selected or (len(excluded) > 1) != self.several or not excluded:
             raise BorderlineError('an exception excludes one object, or several if it says so, but never all')
@@ -348,25 +336,24 @@ def evaluate(program: Program, scene: Scene, relations: Relations | None = None)
     return tuple(sorted(selected))
 
 
-def field_values(program: Program) -> dict[str, Any]:
-    """Return the values of the program's fields by name."""
-    return {field.name: getattr(program, field.name) for field in fields(program)}  # pyright: ignore[reportArgumentType]  # a Protocol cannot require a dataclass
+def operands(program: Program) -> list[Any]:
+    """Return the values of the program's fields in order."""
+    return [getattr(program, field.name) for field in fields(program)]
 
 
 def subprograms(program: Program) -> Iterator[Program]:
     """Yield the program and all programs within it."""
     yield program
-    for value in field_values(program).values():
-        if is_dataclass(value):
-            yield from subprograms(value)  # pyright: ignore[reportArgumentType]  # all dataclasses here are programs
+    for operand in operands(program):
+        if isinstance(operand, Program):
+            yield from subprograms(operand)
 
 
 def heads(program: Program) -> Iterator[Program]:
     """Yield the program and the programs that it restricts, outermost first, down to the noun or purpose."""
-    head: Program | None = program
-    while head is not None:
-        yield head
-        head = getattr(head, 'of', None)
+    yield program
+    if isinstance(program, Filter):
+        yield from heads(program.of)
 
 
 def operator_name(program: Program) -> str:
@@ -376,5 +363,5 @@ def operator_name(program: Program) -> str:
 
 def to_text(program: Program) -> str:
     """Return the program as text, e.g. `Relate(Color(Kind(mug), red), left, Kind(bowl))`."""
-    values = field_values(program).values()
-    return f'{operator_name(program)}({", ".join(to_text(v) if is_dataclass(v) else str(v) for v in values)})'
+    texts = [to_text(operand) if isinstance(operand, Program) else str(operand) for operand in operands(program)]
+    return f'{operator_name(program)}({", ".join(texts)})'

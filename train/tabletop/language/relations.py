@@ -26,7 +26,7 @@ class Relations:
     Three-valued methods return True, False or None (unsure).
     """
 
-    def __init__(self, scene: Scene):
+    def __init__(self, scene: Scene) -> None:
         self.width = scene.camera.width
         self.objects = {obj.id: obj for obj in scene.objects}
         away = scene.camera.rotation[:2, 2] / np.linalg.norm(scene.camera.rotation[:2, 2])

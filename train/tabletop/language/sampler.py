@@ -1,6 +1,7 @@
 """Random programs of every type about a scene: candidates, most of which have no clear answer in the scene."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -33,7 +34,7 @@ T = TypeVar('T')
 class InstructionSampler:
     """Draws programs about one scene by type of instruction."""
 
-    def __init__(self, scene: Scene, relations: Relations, rng: np.random.Generator):
+    def __init__(self, scene: Scene, relations: Relations, rng: np.random.Generator) -> None:
         self.scene, self.relations, self.rng = scene, relations, rng
         self.view = p.View(scene, relations)
         self.clear = sorted(self.view.objects)
@@ -50,13 +51,6 @@ class InstructionSampler:
             'exclusion': self._exclusion,
             'intent': self._intent,
             'none': self._none,
-        }
-        self._held_out: dict[str, Callable[[str, Program, Program], Program | None]] = {
-            'relation': self._held_out_relation,
-            'exclusion': self._held_out_exclusion,
-            'superlative': self._held_out_superlative,
-            'counting': self._held_out_counting,
-            'intent': self._held_out_intent,
         }
 
     def sample(self, kind: str) -> tuple[Program, ...] | None:
@@ -75,13 +69,20 @@ class InstructionSampler:
 
         See `splits.HELD_OUT_COMBINATIONS`.
         """
-        noun = self._noun(1.0)
-        plain, colored = p.Noun(noun), p.Color(p.Noun(noun), self._color_of(noun))
-        program = self._held_out[kind](noun, plain, colored) if kind in self._held_out else None
+        noun = p.Noun(self._noun(1.0))
+        colored = p.Color(noun, self._color_of(noun.noun))
+        types: dict[str, Callable[[], Program | None]] = {
+            'relation': partial(self._held_out_relation, noun),
+            'exclusion': self._held_out_exclusion,
+            'superlative': partial(self._held_out_superlative, noun),
+            'counting': partial(self._held_out_counting, noun, colored),
+            'intent': self._held_out_intent,
+        }
+        program = types[kind]() if kind in types else None
         return None if program is None else (program,)
 
     def _choose(self, options: Sequence[T]) -> T:
-        return options[self.rng.integers(len(options))]
+        return options[int(self.rng.integers(len(options)))]
 
     def _chance(self, probability: float) -> bool:
         return bool(self.rng.random() < probability)
@@ -342,42 +343,42 @@ class InstructionSampler:
         present = {obj.category for obj in self.scene.objects}
         return p.Purpose(self._choose([key for key, intent in INTENTS.items() if not set(intent.serves) & present]))
 
-    def _held_out_relation(self, noun: str, plain: Program, colored: Program) -> Program | None:
-        anchor, other = self._anchor(noun), self._anchor(noun)
-        material = self._material_of(noun)
-        sized = self._sized(plain)
+    def _held_out_relation(self, noun: p.Noun) -> Program | None:
+        anchor, other = self._anchor(noun.noun), self._anchor(noun.noun)
+        material = self._material_of(noun.noun)
+        sized = self._sized(noun)
         if not anchor or not other or anchor == other:
             return None
         return self._choose(
             [
-                p.Relate(p.Relate(plain, 'left', anchor), 'behind', other),
-                p.Relate(p.Relate(plain, 'right', anchor), 'near', other),
+                p.Relate(p.Relate(noun, 'left', anchor), 'behind', other),
+                p.Relate(p.Relate(noun, 'right', anchor), 'near', other),
                 p.Relate(sized, 'behind', anchor),
-                p.Relate(p.Material(plain, material), 'front', anchor) if material else None,
+                p.Relate(p.Material(noun, material), 'front', anchor) if material else None,
             ]
         )
 
-    def _held_out_exclusion(self, noun: str, plain: Program, colored: Program) -> Program | None:
+    def _held_out_exclusion(self) -> Program | None:
         if not self.carried:
             return None
         item = self.view.objects[self._choose(self.carried)]
         anchor = self._name(item.parent)
         return p.Except(p.Relate(p.Noun('object'), 'in', anchor), p.Noun(item.category)) if anchor else None
 
-    def _held_out_superlative(self, noun: str, plain: Program, colored: Program) -> Program | None:
+    def _held_out_superlative(self, noun: p.Noun) -> Program | None:
         on_carrier = [i for i in self.carried if self.view.objects[i].relation == 'on']
         anchor = self._name(self.view.objects[self._choose(on_carrier)].parent) if on_carrier else None
         return self._choose(
             [
                 p.Extreme(p.Relate(p.Noun('object'), 'on', anchor), 'leftmost') if anchor else None,
-                p.Extreme(p.Empty(plain), 'nearest') if noun in EMPTIABLE else None,
+                p.Extreme(p.Empty(noun), 'nearest') if noun.noun in EMPTIABLE else None,
             ]
         )
 
-    def _held_out_counting(self, noun: str, plain: Program, colored: Program) -> Program:
-        return p.Extreme(self._choose((plain, colored)), 'rightmost', 2)
+    def _held_out_counting(self, noun: p.Noun, colored: p.Color) -> Program:
+        return p.Extreme(self._choose((noun, colored)), 'rightmost', 2)
 
-    def _held_out_intent(self, noun: str, plain: Program, colored: Program) -> Program | None:
+    def _held_out_intent(self) -> Program | None:
         purpose = self._intent()
         colors = [obj.color for obj in self.view.objects.values()]
         return p.Color(purpose, self._choose(colors)) if isinstance(purpose, p.Purpose) else None

@@ -113,7 +113,7 @@ class Wording:
         used_unseen: Whether a wording was chosen that does not occur in training.
     """
 
-    def __init__(self, rng: np.random.Generator | None = None, unseen: float = 0.0):
+    def __init__(self, rng: np.random.Generator | None = None, unseen: float = 0.0) -> None:
         """`unseen` is the probability of choosing a wording reserved for the split `unseen` where there is one."""
         self.rng, self.unseen, self.used_unseen = rng, unseen, False
 
@@ -128,14 +128,14 @@ class Wording:
 
     def pick_from(self, options: Sequence[str]) -> str:
         """Return one of `options`, the first of which is canonical."""
-        return options[0] if self.rng is None else options[self.rng.integers(len(options))]
+        return options[0] if self.rng is None else options[int(self.rng.integers(len(options)))]
 
     def chance(self, probability: float) -> bool:
         """Return True with a probability; always False in the canonical wording."""
         return self.rng is not None and self.rng.random() < probability
 
 
-def noun_phrase(program: Program, plural: bool, wording: Wording) -> str:
+def noun_phrase(program: Program, wording: Wording, *, plural: bool = False) -> str:
     """Return the noun phrase of a program without an article: "large red mug left of the bowl"."""
     match program:
         case p.Noun(noun):
@@ -143,39 +143,40 @@ def noun_phrase(program: Program, plural: bool, wording: Wording) -> str:
             synonyms = NOUNS[noun] if wording.chance(0.35) else NOUNS[noun][:1]
             return wording.pick_from([forms[number] for forms in synonyms])
         case p.Purpose(intent):
-            return f'{"objects" if plural else "object"} {_purpose_phrase(intent, plural, wording)}'
+            return f'{"objects" if plural else "object"} {_purpose_phrase(intent, wording, plural=plural)}'
         case p.Color(of, color):
-            return f'{color} {noun_phrase(of, plural, wording)}'
+            return f'{color} {noun_phrase(of, wording, plural=plural)}'
         case p.Material(of, material):
-            return f'{MATERIALS[material]} {noun_phrase(of, plural, wording)}'
+            return f'{MATERIALS[material]} {noun_phrase(of, wording, plural=plural)}'
         case p.Size(of, size):
-            return f'{wording.pick(SIZES[size])} {noun_phrase(of, plural, wording)}'
+            return f'{wording.pick(SIZES[size])} {noun_phrase(of, wording, plural=plural)}'
         case p.Empty(of):
-            return f'empty {noun_phrase(of, plural, wording)}'
+            return f'empty {noun_phrase(of, wording, plural=plural)}'
         case p.Relate(of, relation, anchor):
-            where = f'{wording.pick(RELATIONS[relation])} the {noun_phrase(anchor, False, wording)}'
-            return f'{noun_phrase(of, plural, wording)} {_connective(of, plural, wording)}{where}'
+            where = f'{wording.pick(RELATIONS[relation])} the {noun_phrase(anchor, wording)}'
+            return f'{noun_phrase(of, wording, plural=plural)} {_connective(of, wording, plural=plural)}{where}'
         case p.Between(of, first, second):
-            pair = f'the {noun_phrase(first, False, wording)} and the {noun_phrase(second, False, wording)}'
+            pair = f'the {noun_phrase(first, wording)} and the {noun_phrase(second, wording)}'
             where = wording.pick(RELATIONS['between'])
-            return f'{noun_phrase(of, plural, wording)} {_connective(of, plural, wording)}{where} {pair}'
+            return f'{noun_phrase(of, wording, plural=plural)} {_connective(of, wording, plural=plural)}{where} {pair}'
         case p.Closest(of, anchor, farthest):
             where = wording.pick(RELATIONS['furthest' if farthest else 'closest'])
-            return f'{noun_phrase(of, plural, wording)} {where} the {noun_phrase(anchor, False, wording)}'
+            return f'{noun_phrase(of, wording, plural=plural)} {where} the {noun_phrase(anchor, wording)}'
         case p.Holding(of, relation, held):
             pattern = wording.pick(RELATIONS[f'with {relation}{" many" if plural else ""}'])
-            return f'{noun_phrase(of, plural, wording)} {pattern.format(indefinite(noun_phrase(held, False, wording)))}'
+            phrase = noun_phrase(of, wording, plural=plural)
+            return f'{phrase} {pattern.format(indefinite(noun_phrase(held, wording)))}'
         case p.Extreme(of, order, count):
             number = f'{NUMBERS[count]} ' if count > 1 else ''
             patterns = EXTREMES[order]
             if _has_tail(of):  # "the mug on the tray furthest to the left" could be about the tray
                 before_noun = tuple(pattern for pattern in patterns.common if pattern.endswith('{}'))
                 patterns = Wordings(before_noun)
-            return number + wording.pick(patterns).format(noun_phrase(of, plural, wording))
+            return number + wording.pick(patterns).format(noun_phrase(of, wording, plural=plural))
         case p.Exactly(of, count):
-            return f'{NUMBERS[count]} {noun_phrase(of, plural, wording)}'
+            return f'{NUMBERS[count]} {noun_phrase(of, wording, plural=plural)}'
         case p.Except(of):
-            phrase, but = noun_phrase(of, plural, wording), wording.pick(RELATIONS['but'])
+            phrase, but = noun_phrase(of, wording, plural=plural), wording.pick(RELATIONS['but'])
             return f'{phrase} {but} the {_excluded(program, wording)}'
     raise TypeError(f'no words for {program!r}')
 
@@ -185,7 +186,7 @@ def _has_tail(program: Program) -> bool:
     return any(isinstance(head, (p.Relate, p.Between, p.Holding, p.Closest, p.Purpose)) for head in p.heads(program))
 
 
-def _connective(of: Program, plural: bool, wording: Wording) -> str:
+def _connective(of: Program, wording: Wording, *, plural: bool) -> str:
     """Return the words between `of` and a relation: none, "that is ", or "and " after another relation."""
     if isinstance(of, (p.Relate, p.Between)):
         return 'and '
@@ -208,7 +209,7 @@ def _excluded(program: p.Except, wording: Wording) -> str:
             return f'{but.color} one{"s" if several else ""}'
         if isinstance(but, p.Extreme):
             return wording.pick(EXTREMES[but.order]).format('one')
-    return noun_phrase(but, several, wording)
+    return noun_phrase(but, wording, plural=several)
 
 
 def indefinite(phrase: str) -> str:
@@ -219,24 +220,24 @@ def indefinite(phrase: str) -> str:
     return f'{"an" if words[0][0] in "aeiou" else "a"} {phrase}'
 
 
-def definite(program: Program, plural: bool, wording: Wording) -> str:
+def definite(program: Program, wording: Wording, *, plural: bool = False) -> str:
     """Return the noun phrase with an article or a quantifier: "the red mug", "both mugs", "everything but the mug"."""
     if isinstance(program, p.Except):
-        return _exception(program, plural, wording)
+        return _exception(program, wording, plural=plural)
     if isinstance(program, p.Purpose):
-        return _purpose(program, plural, wording)
+        return _purpose(program, wording, plural=plural)
     if isinstance(program, p.Exactly):
-        inner = noun_phrase(program.of, True, wording)
+        inner = noun_phrase(program.of, wording, plural=True)
         if program.count == 2:
             return f'{wording.pick(BOTH)} {inner}'
         number = NUMBERS[program.count]
         return f'{wording.pick_from((f"all {number}", f"the {number}", f"all {number} of the"))} {inner}'
     if plural and not isinstance(program, p.Extreme):
-        return f'{wording.pick(ALL)} {noun_phrase(program, True, wording)}'
-    return f'the {noun_phrase(program, plural, wording)}'
+        return f'{wording.pick(ALL)} {noun_phrase(program, wording, plural=True)}'
+    return f'the {noun_phrase(program, wording, plural=plural)}'
 
 
-def _exception(program: p.Except, plural: bool, wording: Wording) -> str:
+def _exception(program: p.Except, wording: Wording, *, plural: bool) -> str:
     """Return, e.g., "all mugs but the red one", "every mug except the red one", "the mugs that are not red"."""
     of, but = program.of, program.but
     if of == p.Noun('object'):
@@ -244,27 +245,27 @@ def _exception(program: p.Except, plural: bool, wording: Wording) -> str:
     else:
         if isinstance(but, p.Color) and but.of == of and wording.chance(0.3):
             verb = 'are' if plural or is_pair(of) else 'is'
-            return f'the {noun_phrase(of, plural, wording)} that {verb} not {but.color}'
-        phrase = f'every {"pair of " if is_pair(of) else ""}{noun_phrase(of, False, wording)}'
+            return f'the {noun_phrase(of, wording, plural=plural)} that {verb} not {but.color}'
+        phrase = f'every {"pair of " if is_pair(of) else ""}{noun_phrase(of, wording)}'
         if plural and not is_pair(of):
-            phrase = wording.pick_from((f'all {noun_phrase(of, True, wording)}', phrase))
+            phrase = wording.pick_from((f'all {noun_phrase(of, wording, plural=True)}', phrase))
     return f'{phrase} {wording.pick(RELATIONS["but"])} the {_excluded(program, wording)}'
 
 
-def _purpose(program: p.Purpose, plural: bool, wording: Wording) -> str:
+def _purpose(program: p.Purpose, wording: Wording, *, plural: bool) -> str:
     """Return, e.g., "something to drink from" or "all the things to drink from"."""
     words = ('everything', 'all the things', 'all objects') if plural else ('something', 'the thing', 'the object')
     word = wording.pick_from(words)
-    return f'{word} {_purpose_phrase(program.intent, plural and word != "everything", wording)}'
+    return f'{word} {_purpose_phrase(program.intent, wording, plural=plural and word != "everything")}'
 
 
-def _purpose_phrase(intent: str, plural: bool, wording: Wording) -> str:
+def _purpose_phrase(intent: str, wording: Wording, *, plural: bool) -> str:
     """Return the words for a purpose with the verb agreeing in number."""
     forms = {'s': '', 'is_': 'are'} if plural else {'s': 's', 'is_': 'is'}
     return wording.pick_from(INTENTS[intent].phrases).format(**forms)
 
 
-def sentence(phrase: str, plural: bool, wording: Wording) -> str:
+def sentence(phrase: str, wording: Wording, *, plural: bool) -> str:
     """Return a whole instruction to a robot about `phrase`, which has an article; `plural`: its verb is plural."""
     frame, verb = wording.pick(FRAMES), wording.pick(VERBS)
     text = frame.format(
@@ -295,4 +296,4 @@ def question(intent: str, wording: Wording) -> str:
 
 def canonical(program: Program, count: int) -> str:
     """Return the answer phrase: the canonical noun phrase of a program that selects `count` objects."""
-    return noun_phrase(program, count > 1, Wording())
+    return noun_phrase(program, Wording(), plural=count > 1)

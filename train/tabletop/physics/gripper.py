@@ -8,13 +8,15 @@ forces are bounded. Equal arguments give equal outcomes.
 from dataclasses import dataclass
 from typing import Any
 
-import mujoco as mj
+import mujoco
 import numpy as np
 
 from instructsam.core.spatial.grasping import Grasp, Gripper
 from instructsam.core.spatial.rotations import matrix_to_quaternion
 from instructsam.train.tabletop.scenes.layout import PlacedObject
 from instructsam.train.tabletop.world.solids import convex_pieces
+
+mj: Any = mujoco  # compiled modules without type stubs
 
 LEFT, RIGHT, PALM, TABLE = 'left', 'right', 'palm', 'table'  # names of bodies
 HAND_ACTUATOR, FINGER_ACTUATORS = [0], [1, 2]
@@ -117,7 +119,7 @@ def try_grasp(objects: list[PlacedObject], target: int, grasp: Grasp, gripper: G
 class _Simulation:
     """One trial of one grasp."""
 
-    def __init__(self, objects: list[PlacedObject], target: int, grasp: Grasp, gripper: Gripper):
+    def __init__(self, objects: list[PlacedObject], target: int, grasp: Grasp, gripper: Gripper) -> None:
         self._target = str(target)
         top = max(obj.hull_vertices[:, 2].max() for obj in objects)
         rise = top + PARAMETERS.clearance_m - grasp.position[2]

@@ -145,7 +145,7 @@ def sample_object(
     )
 
 
-def _sample_rotation(rng: np.random.Generator, obj: PlacedObject, upright: bool = False) -> np.ndarray:
+def _sample_rotation(rng: np.random.Generator, obj: PlacedObject, *, upright: bool = False) -> np.ndarray:
     """Draw a rotation [3, 3] that the object might have on a flat surface; `upright` excludes lying on its side."""
     index = int(obj.shape.split('.')[1])
     poses = CATEGORIES[obj.category].appearances[index].poses
@@ -170,7 +170,7 @@ def _rest(obj: PlacedObject, matrix: np.ndarray, xy: np.ndarray, height: float) 
 class Layout:
     """The objects placed so far on a table in view of a camera."""
 
-    def __init__(self, rng: np.random.Generator, split: str, table: Table, camera: Camera):
+    def __init__(self, rng: np.random.Generator, split: str, table: Table, camera: Camera) -> None:
         self.rng, self.split, self.table, self.camera = rng, split, table, camera
         self.objects: list[PlacedObject] = []
         self._footprints: list[np.ndarray] = []  # of the objects that stand on the table or lean over it
@@ -305,7 +305,7 @@ def _lean(rng: np.random.Generator, item: PlacedObject, carrier: PlacedObject, s
 class _AppearanceSampler:
     """Draws objects of a scene by category, keeping track of the colours that each category has already."""
 
-    def __init__(self, rng: np.random.Generator, split: str, distinct: bool):
+    def __init__(self, rng: np.random.Generator, split: str, *, distinct: bool) -> None:
         """`distinct` avoids colours that the category has already; otherwise they are often repeated."""
         self.rng, self.split, self.distinct = rng, split, distinct
         self._colors: dict[str, list[str]] = {}

@@ -58,7 +58,7 @@ class Motion:
         *,
         slide: bool = True,
         sway: bool = True,
-    ):
+    ) -> None:
         """Choose the objects that move.
 
         Args:

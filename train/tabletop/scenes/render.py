@@ -9,7 +9,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 import cv2
@@ -133,7 +132,7 @@ class _StoredMesh:
 class Renderer:
     """Off-screen renderer with one OpenGL context."""
 
-    def __init__(self, meshes: Mapping[str, Mesh], textures: Mapping[str, np.ndarray], width: int, height: int):
+    def __init__(self, meshes: Mapping[str, Mesh], textures: Mapping[str, np.ndarray], width: int, height: int) -> None:
         """Compile the meshes and textures and open the context.
 
         Args:
@@ -151,11 +150,14 @@ class Renderer:
         except ImportError as error:
             raise ImportError('drawing the tabletop world needs MuJoCo: pip install "mujoco>=3.5"') from error
 
-        self._mj, self._process = mujoco, os.getpid()
+        self._mj: Any = mujoco  # compiled modules without type stubs
+        self._process = os.getpid()
         self._model = _compile(mujoco, meshes, textures, width, height)
+        self._context: Any
+        self._gl: Any
         self._context, self._gl = _open_context(mujoco, self._model, width, height)
         self._size = (width, height)
-        self._scene = mujoco.MjvScene(self._model, maxgeom=MAX_GEOMS)
+        self._scene = self._mj.MjvScene(self._model, maxgeom=MAX_GEOMS)
         self._meshes = {name: self._stored_mesh(index) for index, name in enumerate(meshes)}
         self._textures = {name: index for index, name in enumerate(textures)}
         atexit.register(self.close)  # OSMesa prints errors if its context outlives the interpreter's modules
@@ -286,9 +288,7 @@ def _owners(rgb: np.ndarray) -> np.ndarray:
     return rgb[..., 0].astype(np.int16) - 2
 
 
-def _compile(
-    mj: ModuleType, meshes: Mapping[str, Mesh], textures: Mapping[str, np.ndarray], width: int, height: int
-) -> Any:
+def _compile(mj: Any, meshes: Mapping[str, Mesh], textures: Mapping[str, np.ndarray], width: int, height: int) -> Any:
     """Compile a model that holds the meshes and textures; material i shows texture i."""
     spec = mj.MjSpec()
     spec.visual.global_.offwidth, spec.visual.global_.offheight = width, height
@@ -314,7 +314,7 @@ def _compile(
     return spec.compile()
 
 
-def _open_context(mj: ModuleType, model: Any, width: int, height: int) -> tuple[Any, Any]:
+def _open_context(mj: Any, model: Any, width: int, height: int) -> tuple[Any, Any]:
     """Open an off-screen OpenGL context; return MuJoCo's rendering context and the OpenGL context."""
     backend = os.environ.get('MUJOCO_GL', 'osmesa').lower()
     if backend not in ('osmesa', 'egl'):

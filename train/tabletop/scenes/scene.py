@@ -163,12 +163,14 @@ def photograph_objects(
     silhouettes = _silhouettes(renderer, objects, parts, camera)
     seen_px = np.bincount(ids[ids >= 0], minlength=len(objects))
     jpeg = photograph(rendered, depth, camera.focal_px, rng)
-    rgb = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert bgr is not None  # OpenCV has just encoded it
+    rgb = np.ascontiguousarray(bgr[..., ::-1])
     scene_objects = tuple(
         _scene_object(index, obj, camera, silhouettes[index], int(seen_px[index])) for index, obj in enumerate(objects)
     )
     split, seed, index = name
-    return Scene(split, seed, index, jpeg, np.ascontiguousarray(rgb), depth, ids, camera, scene_objects)
+    return Scene(split, seed, index, jpeg, rgb, depth, ids, camera, scene_objects)
 
 
 @cache

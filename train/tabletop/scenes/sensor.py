@@ -72,8 +72,8 @@ def blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         center = np.array([size // 2] * 2)
         cv2.line(
             kernel,
-            tuple(np.int32(np.round(center - tip)).tolist()),
-            tuple(np.int32(np.round(center + tip)).tolist()),
+            tuple(np.round(center - tip).astype(int).tolist()),
+            tuple(np.round(center + tip).astype(int).tolist()),
             1.0,
         )
         image = cv2.filter2D(image, -1, kernel / kernel.sum())

@@ -186,7 +186,7 @@ CATEGORIES = {
                 Appearance(
                     'rubber',
                     ('red', 'blue', 'green', 'yellow', 'orange', 'purple', 'pink', 'white'),
-                    (shapes.ball, partial(shapes.ball, True)),
+                    (shapes.ball, partial(shapes.ball, seam=True)),
                     ('roll',),
                 ),
             ),

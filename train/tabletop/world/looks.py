@@ -86,7 +86,7 @@ FINISHES = {
 PAINT_FINISHES = {'steel': FINISHES['metal'], 'cap': FINISHES['plastic'], 'grip': FINISHES['plastic']}
 
 
-def sample_color(name: str, rng: np.random.Generator, natural: bool = False) -> np.ndarray:
+def sample_color(name: str, rng: np.random.Generator, *, natural: bool = False) -> np.ndarray:
     """Draw an RGB colour [3] from 0 to 1 within the range of a colour name; `natural` selects the ranges of fruit."""
     ranges = NATURAL_COLORS if natural and name in NATURAL_COLORS else COLORS
     (h0, h1), saturation, value = ranges[name]

@@ -116,6 +116,7 @@ def tube(
     flat: ArrayLike = 1.0,
     up: ArrayLike = (0, 0, 1),
     segments: int = 12,
+    *,
     closed: bool = False,
 ) -> Mesh:
     """Return a tube along a path, with an elliptic cross-section and round ends.
@@ -207,7 +208,7 @@ def sheet(steps: int = 24) -> Mesh:
     )
 
 
-def _grid(rows: int, columns: int, flip: bool = False) -> np.ndarray:
+def _grid(rows: int, columns: int, *, flip: bool = False) -> np.ndarray:
     """Return the faces of a grid of vertices; they face along the third axis if rows and columns are in cyclic order.
 
     `flip` makes them face the other way.

@@ -137,7 +137,7 @@ def can(radius: float = 0.033, height: float = 0.118) -> Shape:
     return Shape((Part(side, texture='print'), Part(base, 'steel'), Part(lid, 'steel'), Part(tab, 'steel')))
 
 
-def carton(size: tuple[float, float, float] = (0.115, 0.07, 0.16), tape: bool = False) -> Shape:
+def carton(size: tuple[float, float, float] = (0.115, 0.07, 0.16), *, tape: bool = False) -> Shape:
     """Build a box; `tape` makes it a sealed parcel."""
     x, y, z = size
     parts = [Part(box(size, 0.0025), texture='card' if tape else 'print')]
@@ -217,7 +217,7 @@ def kitchen_knife(length: float = 0.25) -> Shape:
     return Shape((Part(handle), Part(blade, 'steel', 'steel')))
 
 
-def ball(seam: bool = False) -> Shape:
+def ball(*, seam: bool = False) -> Shape:
     """Build a ball; `seam` makes it a beach ball with panels."""
     globe = lathe([(0.036 * np.sin(a), 0.036 - 0.036 * np.cos(a)) for a in np.linspace(0, np.pi, 17)])
     return Shape((Part(globe, texture='panels' if seam else 'speckle'),))
@@ -286,7 +286,7 @@ def lemon() -> Shape:
     return Shape((Part(lathe(skin).moved((0, 0, 0.0285), rotation('y', 90)), texture='speckle'),))
 
 
-def tray(size: tuple[float, float] = (0.34, 0.24), wall: float = 0.024, grips: bool = False) -> Shape:
+def tray(size: tuple[float, float] = (0.34, 0.24), wall: float = 0.024, *, grips: bool = False) -> Shape:
     """Build a rectangular tray; `grips` adds arched handles."""
     x, y = size
     t = 0.006
