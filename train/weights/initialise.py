@@ -5,6 +5,7 @@ nothing but background for thousands of steps.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,14 +30,15 @@ def initialise(model: InstructSAMModel, seed: int = 0) -> None:
                 module.bias.zero_()
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.1, generator=generator)
-    body, sam = model.model, model.grounding
+    body: Any = model.model
+    sam: Any = model.grounding
     nn.init.normal_(body.language_model.embed_tokens.weight, std=WORD_STD, generator=generator)
     nn.init.normal_(body.mask_queries, std=WORD_STD, generator=generator)
     body.text_hidden_fcs[0][0].weight.mul_(PHRASE_GAIN)
     nn.init.normal_(sam.vision_encoder.backbone.embeddings.position_embeddings, std=0.1, generator=generator)
     sam.mask_decoder.mask_embedder.layers[-1].weight.mul_(MASK_GAIN)
     nn.init.normal_(sam.detr_decoder.query_embed.weight, std=1.0, generator=generator)
-    last_box_layer = list(sam.detr_decoder.box_head.modules())[-1]
+    last_box_layer: Any = list(sam.detr_decoder.box_head.modules())[-1]
     last_box_layer.weight.zero_()
     last_box_layer.bias.zero_()
     sam.detr_decoder.reference_points.weight.copy_(spread_boxes(model.config.num_queries))
@@ -55,7 +57,7 @@ def prepare_detector(model: InstructSAMModel, pixels: torch.Tensor) -> None:
         model: The model to change.
         pixels: SAM3's input [B, 3, S, S], of some typical images.
     """
-    sam = model.grounding
+    sam: Any = model.grounding
     coarse = sam.encode(pixels).pyramid[-1]
     scale = coarse.square().mean().rsqrt()
     for level in sam.vision_encoder.neck.fpn_layers[1:3]:
@@ -67,12 +69,12 @@ def prepare_detector(model: InstructSAMModel, pixels: torch.Tensor) -> None:
         _initialise_box_bias(embed, axis, token_width)
 
 
-def _initialise_box_bias(embed: nn.Module, axis: int, token_width: float) -> None:
+def _initialise_box_bias(embed: Any, axis: int, token_width: float) -> None:
     """Make the bias MLP of one axis favour tokens inside the box, or at one of its borders, depending on the head.
 
     Args:
-        embed: MLP from (position - low border, position - high border) to one bias per head. A token's position is its
-            low border.
+        embed: transformers' Sam3DecoderMLP, from (position - low border, position - high border) to one bias per head.
+            A token's position is its low border.
         axis: 0 for x, 1 for y.
         token_width: Width of a token in the MLP's (SAM3's logarithmic) coordinates.
     """

@@ -328,6 +328,6 @@ def write_folder(folder: str | Path) -> None:
 
 
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
     parser.add_argument('out', help='the folder to write')
     write_folder(parser.parse_args().out)

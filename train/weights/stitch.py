@@ -8,6 +8,7 @@ Linear maps, fitted by least squares on some images, turn its features back into
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -60,7 +61,8 @@ def stitch(source: str | Path, before: str | Path, out: str | Path, images: Sequ
     out = new_folder(out)
     model, old = (checkpoint.load(folder, torch.device('cpu'), torch.float32) for folder in (source, before))
     features, wanted = _features(model, source, images), _features(old, before, images)
-    levels, visual = model.grounding.vision_encoder.neck.fpn_layers, model.model.visual
+    levels: Any = model.grounding.vision_encoder.neck.fpn_layers
+    visual = model.model.visual
     _map_inputs([level.scale_layers[0] for level in levels[:2]], features.pop('backbone'), wanted.pop('backbone'))
     last = {'coarse': levels[2].proj2, 'tokens': visual.merger.linear_fc2}
     last |= {f'deepstack {index}': merger.linear_fc2 for index, merger in enumerate(visual.deepstack_merger_list)}
@@ -112,4 +114,5 @@ def _map_outputs(layer: nn.Linear | nn.Conv2d, values: torch.Tensor, wanted: tor
     affine = torch.linalg.lstsq(torch.cat([values, torch.ones_like(values[:, :1])], dim=1), wanted).solution.float()
     matrix, constant = affine[:-1], affine[-1]
     layer.weight.copy_(torch.einsum('io,i...->o...', matrix, layer.weight))
+    assert layer.bias is not None
     layer.bias.copy_(layer.bias @ matrix + constant)
