@@ -1,9 +1,8 @@
-"""Does each piece of the paper earn its place? `instructsam train ablate PLAN` (paper, section 4).
+"""`instructsam train ablate PLAN`: the effect of each piece of the paper (section 4).
 
-variants            what is taken away, and what the paper lost by it
-autoregressive      a model without query bank: it writes a mask token for each instance
-plan                which recipes, seeds and questions: the YAML file
-study               trains and measures whatever is not there yet
+variants            what each variant lacks, and the differences that the paper reports
+plan                recipes, seeds and questions: the YAML file
+study               trains and measures whatever is missing
 report              the figures of all seeds as a table
 command             the command line
 """

@@ -1,12 +1,15 @@
-"""`instructsam train ablate PLAN`: trains and measures the variants of a plan, and reports."""
+"""`instructsam train ablate PLAN`: train and measure the variants of a plan, and report."""
 
+import argparse
 from pathlib import Path
+from typing import Any
 
 from instructsam.train.ablation.variants import VARIANTS
 
 
-def add_arguments(parser):
-    parser.epilog = 'Stopped, it goes on when the same command is given again. The report is of all that is there.'
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the plan, and the variants and seeds to restrict it to."""
+    parser.epilog = 'The same command resumes a study that was stopped. The report covers everything measured so far.'
     parser.add_argument('plan', metavar='PLAN', help='a YAML file, see train/configs/tabletop_ablate.yaml')
     parser.add_argument(
         '--only',
@@ -18,21 +21,24 @@ def add_arguments(parser):
     parser.add_argument('--seeds', nargs='+', type=int, metavar='S', help="seeds (default: the plan's)")
 
 
-def run(args):
-    """Returns exit code 0. Raises InstructSAMError."""
+def run(args: argparse.Namespace) -> int:
+    """Run the study, write its results and return exit code 0. Raises InstructSAMError."""
     from instructsam.train.ablation.plan import read_plan
+    from instructsam.train.ablation.report import markdown, results, table
+    from instructsam.train.ablation.study import run_study, write_json
 
     plan = read_plan(args.plan)
     seeds = args.seeds or plan.seeds
-    from instructsam.train.ablation.report import markdown, results, table
-    from instructsam.train.ablation.study import study, write_json
 
-    def report():
+    def write_results() -> dict[str, Any]:
         found = results(plan, sorted({*plan.seeds, *seeds}))
         write_json(found, Path(plan.output) / 'results.json')
         (Path(plan.output) / 'results.md').write_text(markdown(found), encoding='utf-8')
         return found
 
-    study(plan, args.only or plan.variants, seeds, tell=lambda line: print(line, flush=True), measured=report)
-    print(*table(report()), f'the figures are in {plan.output}/results.json, the table in results.md', sep='\n')
+    def print_step(line: str) -> None:
+        print(line, flush=True)
+
+    run_study(plan, args.only or plan.variants, seeds, report_step=print_step, on_measured=write_results)
+    print(*table(write_results()), f'the figures are in {plan.output}/results.json, the table in results.md', sep='\n')
     return 0

@@ -1,45 +1,68 @@
-"""Trains and measures whatever is not there yet: a study that was stopped goes on when it is started again."""
+"""Trains and measures whatever a plan lacks; starting a stopped study again resumes it."""
 
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import cache, partial
+from pathlib import Path
+from typing import Any
 
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.model import checkpoint
-from instructsam.train.ablation.plan import STAGES, write_recipe
+from instructsam.train.ablation.plan import STAGES, Plan, Questions, write_recipe
 from instructsam.train.ablation.variants import VARIANTS
 from instructsam.train.engines.autoregressive import load_engine
+from instructsam.train.evaluation.figures.summary import summarise
+from instructsam.train.evaluation.query import Scene
+from instructsam.train.evaluation.running.prompting import Asking, ask_all
+from instructsam.train.evaluation.tabletop import draw
 from instructsam.train.loop.checkpoints import FINAL
 from instructsam.train.modes import AUTOREGRESSIVE
+from instructsam.train.tabletop.command import check_drawing
+from instructsam.train.tabletop.workers import in_order
 from instructsam.train.weights.mask_token import initialise_mask_token
 from instructsam.train.weights.resize_bank import resize_bank
 
 FIGURES = 'figures.json'
 
 
-def study(plan, names, seeds, tell=print, measured=lambda: None):
-    """Trains and measures the variants `names` of a Plan with each of `seeds`.
+def run_study(
+    plan: Plan,
+    names: Sequence[str],
+    seeds: Iterable[int],
+    report_step: Callable[[str], None] = print,
+    on_measured: Callable[[], object] = lambda: None,
+) -> None:
+    """Train and measure variants with each of several seeds.
 
-    tell: gets a line for whatever is begun; measured: called when another one is measured.
+    Args:
+        plan: The ablation.
+        names: Variants to train and measure.
+        seeds: Seeds of their training.
+        report_step: Called with one line for each step that begins.
+        on_measured: Called when another variant has been measured.
+
+    Raises:
+        InstructSAMError: The plan is unusable, scenes cannot be drawn, or training fails.
     """
     plan.check(names)
+    seeds = list(seeds)
     scenes = cache(partial(draw_scenes, plan.questions))
     if any(read_figures(plan, name, seed) is None for name in names for seed in seeds):
-        check_drawing()  # now, not after hours of training
+        check_drawing()  # now, because drawing begins only after hours of training
     for seed in seeds:
         for name in names:
-            trained = VARIANTS[name].of or name
             if read_figures(plan, name, seed) is None:
-                train_variant(plan, trained, seed, tell)
-                tell(f'{name}, seed {seed}: asking about {plan.questions.scenes} scenes')
+                train_variant(plan, VARIANTS[name].of or name, seed, report_step)
+                report_step(f'{name}, seed {seed}: measuring on {plan.questions.scenes} scenes')
                 measure_variant(plan, name, seed, scenes())
-                measured()
+                on_measured()
 
 
-def train_variant(plan, name, seed, tell):
-    """Runs the stages of a variant that are not finished; none where its final model is there, also from elsewhere."""
+def train_variant(plan: Plan, name: str, seed: int, report_step: Callable[[str], None]) -> None:
+    """Run the unfinished stages of a variant; nothing if its final model is there, wherever it was trained."""
     folder = plan.folder(name, seed)
     recipes = plan.recipes(name, seed, start_folder(plan, name, seed))
     for stage, recipe in recipes.items():
@@ -48,20 +71,21 @@ def train_variant(plan, name, seed, tell):
         return
     for stage, recipe in recipes.items():
         if not is_finished(folder / stage):
-            tell(f'{name}, seed {seed}: training {stage}, {recipe.steps} steps')
+            report_step(f'{name}, seed {seed}: training {stage}, {recipe.steps} steps')
             train(folder / f'{stage}.yaml', plan.processes)
 
 
-def is_finished(run):
+def is_finished(run: Path) -> bool:
+    """Return whether the folder of a run has the final model."""
     return (run / FINAL / checkpoint.SINGLE).is_file()
 
 
-def start_folder(plan, name, seed):
-    """The model folder that training a variant starts from, made of the base model where it is another."""
+def start_folder(plan: Plan, name: str, seed: int) -> str | Path:
+    """Return the model folder that the training of a variant starts from, and write it if it is not the base model."""
     variant, out = VARIANTS[name], plan.folder(name, seed) / 'start'
     if not variant.slots and variant.mode != AUTOREGRESSIVE:
         return plan.base
-    if not (out / checkpoint.SINGLE).is_file():  # written last
+    if not (out / checkpoint.SINGLE).is_file():  # the weights are written last
         if variant.slots:
             resize_bank(plan.base, out, variant.slots, seed)
         else:
@@ -69,20 +93,17 @@ def start_folder(plan, name, seed):
     return out
 
 
-def train(file, processes):
-    """`instructsam train run FILE` in processes of its own. Raises InstructSAMError."""
+def train(file: Path, processes: int) -> None:
+    """Run `instructsam train run FILE` in separate processes. Raises InstructSAMError if it fails."""
     launcher = ['-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}'] if processes > 1 else []
     command = [sys.executable, *launcher, '-m', 'instructsam.core.cli', 'train', 'run', str(file)]
     code = subprocess.run(command).returncode
     if code:
-        raise InstructSAMError(f'training by {file} ended with exit code {code}. Started again, it goes on from there')
+        raise InstructSAMError(f'training with {file} ended with exit code {code}. Starting it again resumes it')
 
 
-def measure_variant(plan, name, seed, scenes):
-    """Asks a trained variant everything about `scenes` and writes the figures."""
-    from instructsam.train.evaluation.figures.summary import summarise
-    from instructsam.train.evaluation.running.prompting import Asking, ask_all
-
+def measure_variant(plan: Plan, name: str, seed: int, scenes: Iterable[Scene]) -> None:
+    """Measure a trained variant on scenes and write its figures."""
     settings, questions = settings_of(plan, name, seed), plan.questions
     engine = load_engine(settings['model'], settings['mode'], device=questions.device)
     asking = Asking(
@@ -91,22 +112,22 @@ def measure_variant(plan, name, seed, scenes):
         own_queries=settings['own_queries'],
         max_new_tokens=questions.max_new_tokens,
     )
-    found = summarise(list(ask_all(engine, scenes, asking)), questions.threshold, details=False)
+    figures = summarise(list(ask_all(engine, scenes, asking)), questions.threshold, details=False)
     folder = plan.folder(name, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json({'settings': settings, 'on': str(engine.device), **found}, folder / FIGURES)
+    write_json({'settings': settings, 'on': str(engine.device), **figures}, folder / FIGURES)
 
 
-def settings_of(plan, name, seed):
-    """What decides the figures of a variant."""
+def settings_of(plan: Plan, name: str, seed: int) -> dict[str, Any]:
+    """Return the settings that determine the figures of a variant."""
     variant = VARIANTS[name]
     model = plan.folder(variant.of or name, seed) / 'stage2' / FINAL
-    asked = {'phrase': 'generated', 'own_queries': False, **variant.asked}
-    return {'model': str(model), 'mode': variant.mode, **asked, **asdict(plan.questions)}
+    prompting = {'phrase': variant.phrase, 'own_queries': variant.own_queries}
+    return {'model': str(model), 'mode': variant.mode, **prompting, **asdict(plan.questions)}
 
 
-def read_figures(plan, name, seed):
-    """What measure_variant found, None where it has not yet, or not with these settings."""
+def read_figures(plan: Plan, name: str, seed: int) -> dict[str, Any] | None:
+    """Return the figures of a variant; None if it was not measured yet, or with other settings."""
     file = plan.folder(name, seed) / FIGURES
     if not file.is_file():
         return None
@@ -114,23 +135,14 @@ def read_figures(plan, name, seed):
     return document if document['settings'] == settings_of(plan, name, seed) else None
 
 
-def check_drawing():
-    from instructsam.train.tabletop.command import check_drawing
-
-    check_drawing()
-
-
-def draw_scenes(questions):
-    """The scenes that every variant is asked about."""
-    from instructsam.train.evaluation.tabletop import draw
-    from instructsam.train.tabletop.workers import in_order
-
-    drawing = partial(draw, split=questions.split, seed=questions.seed)
-    return list(in_order(drawing, range(questions.scenes), questions.workers))
+def draw_scenes(questions: Questions) -> list[Scene]:
+    """Draw the scenes that every variant is measured on."""
+    draw_one = partial(draw, split=questions.split, seed=questions.seed)
+    return list(in_order(draw_one, range(questions.scenes), questions.workers))
 
 
-def write_json(document, path):
-    """Whole or not at all."""
+def write_json(document: Any, path: Path) -> None:
+    """Write a JSON file, completely or not at all."""
     part = path.with_name(path.name + '.part')
     part.write_text(json.dumps(document, indent=1) + '\n', encoding='utf-8')
     part.replace(path)

@@ -1,5 +1,7 @@
-"""`instructsam train ablate`: from a plan to the table. Tiny models; the scenes are drawn by hand, which stands in for
-the benchmark's, so that figures mean nothing here; training runs in this process but for one.
+"""`instructsam train ablate`: from a plan to the table.
+
+Models are tiny, and scenes are made by hand instead of drawn, so that the figures mean nothing. All tests but one train
+in this process.
 """
 
 import json
@@ -27,21 +29,21 @@ from instructsam.train.loop.recipe import RecipeError, read_recipe
 from instructsam.train.loop.run import run
 
 
-def scenes_drawn_by_hand(questions):
-    """Stands in for `draw_scenes`: one picture, asked for something and for nothing."""
+def scenes_made_by_hand(questions):
+    """Replace `draw_scenes`: one image with two queries, of which one has no target."""
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     mask = np.zeros((60, 80), bool)
     mask[10:40, 10:50] = True
-    asked = [
+    queries = [
         Query(phrase, f'the {phrase}', truth, phrases=(phrase,), groups={'kind': 'category'})
         for phrase, truth in (('red mug', (Rle.encode(mask),)), ('cat', ()))
     ]
-    return [Scene('by hand', tuple(asked), image)] * questions.scenes
+    return [Scene('by hand', tuple(queries), image)] * questions.scenes
 
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Training in this process and evaluation on stand-ins. The list of the recipes that were run."""
+    """Train in this process and evaluate on scenes made by hand; list the recipes that are run."""
     files = []
 
     def train(file, processes):
@@ -49,14 +51,14 @@ def trained(monkeypatch):
         run(read_recipe(file))
 
     monkeypatch.setattr(study, 'train', train)
-    monkeypatch.setattr(study, 'draw_scenes', scenes_drawn_by_hand)
+    monkeypatch.setattr(study, 'draw_scenes', scenes_made_by_hand)
     monkeypatch.setattr(study, 'check_drawing', lambda: None)
     return files
 
 
 @pytest.fixture
 def plan(recipe, tmp_path, start_model):
-    """plan(**keys): the file of a plan for two steps of each stage."""
+    """Return a function that writes a plan with the given keys, of two steps per stage, and returns its file."""
     base = str(start_model())
 
     def write(**keys):
@@ -78,7 +80,7 @@ def plan(recipe, tmp_path, start_model):
 
 
 def ablate(capsys, *argv):
-    """(exit code, stdout, stderr) of the command."""
+    """Return (exit code, stdout, stderr) of the command."""
     try:
         code = cli.main(['train', 'ablate', *map(str, argv)])
     except SystemExit as end:  # argparse
@@ -90,7 +92,7 @@ def test_a_whole_plan(plan, trained, capsys, tmp_path):
     changes = {f'stage{number}_changes': ['steps=2', 'save_every=9', 'max_phrases=2'] for number in (1, 2)}
     names = [name for name in VARIANTS if name not in ('causal', 'k50')]
     path, out = plan(seeds=[3], variants=names, **changes), tmp_path / 'ablation'
-    code, said, err = ablate(capsys, path)
+    code, stdout, err = ablate(capsys, path)
     assert code == 0, err
     runs = [
         f'{name}/seed3/{stage}.yaml'
@@ -103,7 +105,7 @@ def test_a_whole_plan(plan, trained, capsys, tmp_path):
     assert list(document['rows']) == names
     for name in names:
         assert document['figures'][name]['3']['all']['queries'] == 2
-        assert f'`{name}`' in said
+        assert f'`{name}`' in stdout
         assert f'`{name}`' in (out / 'results.md').read_text()
     settings = {name: of['3']['settings'] for name, of in document['figures'].items() if of}
     full = settings['full'].pop('model')
@@ -128,50 +130,50 @@ def test_a_whole_plan(plan, trained, capsys, tmp_path):
 
     trained.clear()
     before = (out / 'results.json').read_text()
-    assert ablate(capsys, path)[:2] == (0, said[said.index('| variant') :])
+    assert ablate(capsys, path)[:2] == (0, stdout[stdout.index('| variant') :])
     assert not trained
     assert (out / 'results.json').read_text() == before
 
 
-def test_stopped_it_goes_on(plan, trained, capsys, tmp_path, monkeypatch):
-    """In the middle of a stage, and between training and figures; in the end all is as if it had not been."""
+def test_a_stopped_study_resumes(plan, trained, capsys, tmp_path, monkeypatch):
+    """A study stopped in the middle of a stage, and before measuring, ends like one that was not stopped."""
     whole, cut = plan(output=str(tmp_path / 'whole')).read_text(), plan(output=str(tmp_path / 'cut'))
     (tmp_path / 'whole.yaml').write_text(whole)
     only = ('--only', 'no_bank', '--seeds', 5)
     assert ablate(capsys, tmp_path / 'whole.yaml', *only)[0] == 0
-    started, step = [], trainer.StageTrainer.training_step
+    steps, step = [], trainer.StageTrainer.training_step
 
     def stopped(self, *args, **kwargs):
-        started.append(1)
-        if len(started) == 4:
-            raise InstructSAMError('the lights went out')
+        steps.append(1)
+        if len(steps) == 4:
+            raise InstructSAMError('the power failed')
         return step(self, *args, **kwargs)
 
     trained.clear()
     monkeypatch.setattr(trainer.StageTrainer, 'training_step', stopped)
     code, _, err = ablate(capsys, cut, *only)
     assert code == 2
-    assert 'the lights went out' in err
+    assert 'the power failed' in err
     assert not (tmp_path / 'cut' / 'results.json').exists()
     assert trained == ['no_bank/seed5/stage1.yaml', 'no_bank/seed5/stage2.yaml']
 
     trained.clear()
     monkeypatch.setattr(study, 'measure_variant', None)
-    assert ablate(capsys, cut, *only)[0] == 1  # between training and figures
+    assert ablate(capsys, cut, *only)[0] == 1  # the error is raised between training and measuring
     assert trained == ['no_bank/seed5/stage2.yaml']
-    assert len(started) == 5
+    assert len(steps) == 5
     monkeypatch.undo()
-    monkeypatch.setattr(study, 'draw_scenes', scenes_drawn_by_hand)
+    monkeypatch.setattr(study, 'draw_scenes', scenes_made_by_hand)
     monkeypatch.setattr(study, 'check_drawing', lambda: None)
     assert ablate(capsys, cut, *only)[0] == 0
     final = 'no_bank/seed5/stage2/final/model.safetensors'
     first, second = load_file(tmp_path / 'whole' / final), load_file(tmp_path / 'cut' / final)
     assert all(torch.equal(first[name], second[name]) for name in first)
-    seen = [json.loads((tmp_path / name / 'no_bank/seed5/figures.json').read_text()) for name in ('whole', 'cut')]
-    for each in seen:
+    figures = [json.loads((tmp_path / name / 'no_bank/seed5/figures.json').read_text()) for name in ('whole', 'cut')]
+    for each in figures:
         del each['settings']['model'], each['all']['latency_ms']
-    assert seen[0]['all'] == seen[1]['all']
-    assert seen[0]['settings'] == seen[1]['settings']
+    assert figures[0]['all'] == figures[1]['all']
+    assert figures[0]['settings'] == figures[1]['settings']
 
 
 def test_equal_budgets(plan, recipe):
@@ -189,7 +191,7 @@ def test_equal_budgets(plan, recipe):
 
 
 @pytest.mark.parametrize(
-    ('keys', 'argv', 'said'),
+    ('keys', 'argv', 'message'),
     [
         ({'variants': ['full', 'half']}, (), 'no variant half. There are full, no_bank'),
         ({'seeds': []}, (), 'seeds'),
@@ -203,10 +205,10 @@ def test_equal_budgets(plan, recipe):
     ],
     ids=str,
 )
-def test_bad_plans(plan, trained, capsys, keys, argv, said):
-    code, out, err = ablate(capsys, plan(**keys), *argv)
+def test_bad_plans(plan, trained, capsys, keys, argv, message):
+    code, _, err = ablate(capsys, plan(**keys), *argv)
     assert code == 2
-    assert said in err
+    assert message in err
     assert err.startswith('instructsam: error: ')
     assert not trained
 
@@ -220,7 +222,7 @@ def test_k10_is_the_full_model(plan, trained, capsys, start_model):
 
 
 def test_a_changed_plan(plan, trained, capsys, tmp_path):
-    """Other questions are asked anew; other recipes want another output."""
+    """Changed questions are measured again; a changed recipe needs another output."""
     path = plan(questions={'scenes': 1, 'max_new_tokens': 2})
     assert ablate(capsys, path, '--only', 'no_stage1', '--seeds', 1)[0] == 0
     path = plan(questions={'scenes': 2, 'max_new_tokens': 2})
@@ -235,7 +237,7 @@ def test_a_changed_plan(plan, trained, capsys, tmp_path):
     assert len(trained) == 1
 
 
-def test_training_is_a_command_of_its_own(plan):
+def test_training_runs_as_a_command(plan):
     found = read_plan(plan(stage1_changes=['steps=1'], stage2_changes=['steps=1']))
     study.train_variant(found, 'no_stage1', 1, print)
     final = found.folder('no_stage1', 1) / 'stage2' / 'final'
@@ -245,8 +247,12 @@ def test_training_is_a_command_of_its_own(plan):
 def test_several_processes(monkeypatch):
     called = []
     codes = iter((0, 2))
-    run_stand_in = lambda command: called.append(command) or SimpleNamespace(returncode=next(codes))  # noqa: E731
-    monkeypatch.setattr(study.subprocess, 'run', run_stand_in)
+
+    def run_command(command):
+        called.append(command)
+        return SimpleNamespace(returncode=next(codes))
+
+    monkeypatch.setattr(study.subprocess, 'run', run_command)
     study.train('a.yaml', 2)
     assert called[0][1:] == [
         '-m',
@@ -265,7 +271,7 @@ def test_several_processes(monkeypatch):
 
 
 def test_the_report(plan):
-    """Means, spreads and signs of figures written by hand."""
+    """Means, ranges and signs of figures written by hand are correct."""
     found = read_plan(plan())
     shares = {'gIoU': 10.0, 'no_target_accuracy': None, 'answer_accuracy': 50.0}
     measured = {
@@ -311,13 +317,16 @@ def test_the_report(plan):
     ]
 
 
-def test_modes_are_for_instructions(recipe):
-    for keys, said in (({'mode': 'fast'}, 'mode is one of'), ({'mode': 'causal', 'stage': 'base'}, 'stage instruct')):
-        with pytest.raises(RecipeError, match=said):
+def test_modes_belong_to_stage_instruct(recipe):
+    for keys, message in (
+        ({'mode': 'fast'}, 'mode is one of'),
+        ({'mode': 'causal', 'stage': 'base'}, 'stage instruct'),
+    ):
+        with pytest.raises(RecipeError, match=message):
             read_recipe(recipe('a', **keys))
 
 
-def test_the_real_plan():
+def test_the_plan_in_the_repository():
     found = read_plan(Path(study.__file__).parents[1] / 'configs' / 'tabletop_ablate.yaml')
     assert set(found.variants) == set(VARIANTS)
     assert len(found.seeds) >= 2
