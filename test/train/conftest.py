@@ -27,10 +27,10 @@ def on_the_cpu(monkeypatch):
 @pytest.fixture
 def write_run(tmp_path):
     """write_run(name, outcomes, header): the folder of a run, as `instructsam eval` leaves it."""
-    from instructsam.train.evaluation.running.run_folder import Writer
+    from instructsam.train.evaluation.running.run_folder import ResultWriter
 
     def write(name, outcomes, header):
-        with Writer(tmp_path / name, 0, header) as writer:
+        with ResultWriter(tmp_path / name, 0, header) as writer:
             for outcome in outcomes:
                 writer.add(outcome)
         return tmp_path / name

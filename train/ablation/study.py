@@ -15,9 +15,9 @@ from instructsam.train.ablation.plan import STAGES, Plan, Questions, write_recip
 from instructsam.train.ablation.variants import VARIANTS
 from instructsam.train.engines.autoregressive import load_engine
 from instructsam.train.evaluation.figures.summary import summarise
-from instructsam.train.evaluation.query import Scene
-from instructsam.train.evaluation.running.prompting import Asking, ask_all
-from instructsam.train.evaluation.tabletop import draw
+from instructsam.train.evaluation.query import ImageQueries
+from instructsam.train.evaluation.running.prompting import PromptOptions, answer_images
+from instructsam.train.evaluation.tabletop import draw_queries
 from instructsam.train.loop.checkpoints import FINAL
 from instructsam.train.modes import AUTOREGRESSIVE
 from instructsam.train.tabletop.command import check_drawing
@@ -102,17 +102,17 @@ def train(file: Path, processes: int) -> None:
         raise InstructSAMError(f'training with {file} ended with exit code {code}. Starting it again resumes it')
 
 
-def measure_variant(plan: Plan, name: str, seed: int, scenes: Iterable[Scene]) -> None:
+def measure_variant(plan: Plan, name: str, seed: int, scenes: Iterable[ImageQueries]) -> None:
     """Measure a trained variant on scenes and write its figures."""
     settings, questions = settings_of(plan, name, seed), plan.questions
     engine = load_engine(settings['model'], settings['mode'], device=questions.device)
-    asking = Asking(
+    options = PromptOptions(
         threshold=questions.threshold,
         phrase=settings['phrase'],
         own_queries=settings['own_queries'],
         max_new_tokens=questions.max_new_tokens,
     )
-    figures = summarise(list(ask_all(engine, scenes, asking)), questions.threshold, details=False)
+    figures = summarise(list(answer_images(engine, scenes, options)), questions.threshold, details=False)
     folder = plan.folder(name, seed)
     folder.mkdir(parents=True, exist_ok=True)
     write_json({'settings': settings, 'on': str(engine.device), **figures}, folder / FIGURES)
@@ -135,9 +135,9 @@ def read_figures(plan: Plan, name: str, seed: int) -> dict[str, Any] | None:
     return document if document['settings'] == settings_of(plan, name, seed) else None
 
 
-def draw_scenes(questions: Questions) -> list[Scene]:
+def draw_scenes(questions: Questions) -> list[ImageQueries]:
     """Draw the scenes that every variant is measured on."""
-    draw_one = partial(draw, split=questions.split, seed=questions.seed)
+    draw_one = partial(draw_queries, split=questions.split, seed=questions.seed)
     return list(in_order(draw_one, range(questions.scenes), questions.workers))
 
 

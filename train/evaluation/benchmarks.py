@@ -1,27 +1,31 @@
-"""The benchmarks: one table of what the authors ask, count and report. Every value can be changed on the command line.
+"""Table of the benchmarks: prompts, thresholds and figures of each. Every value can be changed on the command line.
 
-Prompts, thresholds and metrics are those of the authors' evaluation; `paper` is what the paper reports for
-InstructSAM-2B (arXiv 2605.26102), in percent.
+Prompts, thresholds and metrics are those of the authors' evaluation; `paper` holds the figures that the paper reports
+for InstructSAM-2B (arXiv 2605.26102), in percent.
 """
 
 from dataclasses import dataclass, field
 
 SUFFIX = ' Please output the segmentation mask.'
 CAN_YOU = "Can you segment '{text}' in the image?"
+PHRASE_SOURCES = ('generated', 'given', 'dummy')
+"""Sources of the answer's phrases: the model, the ground truth, or `DUMMY_PHRASE` for each ground-truth phrase."""
+
+DUMMY_PHRASE = 'object'
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One row. Paths, trees and readers: see `readers`."""
+    """One row of the table. File layouts and readers are in `readers`."""
 
     summary: str
     splits: tuple[str, ...]
-    prompts: dict[str, str]  # form -> template; {text} is the text, {lowered} the same with a small first letter
-    threshold: float  # what scores above it is the answer
-    empty: int  # IoU of nothing found where nothing is
-    headline: tuple[str, ...]  # the figures that the paper reports
-    lowest: float | None = None  # what takes part in AP scores above it; None: the threshold, as the authors do
-    suppress_duplicates: bool = False  # the authors keep them all
+    prompts: dict[str, str]  # form -> template; {text} is the text, {lowered} the same with a lowercase first letter
+    threshold: float  # instances that score above it are the answer
+    empty: int  # IoU of a query with neither a target nor a prediction
+    headline: tuple[str, ...]  # figures that the paper reports
+    lowest: float | None = None  # instances that score above it take part in AP; None: the threshold, as the authors do
+    suppress_duplicates: bool = False  # False: all instances are kept, as the authors do
     paper: dict[str, dict[str, float]] = field(default_factory=dict)  # split, or split/group -> figure -> percent
 
 
@@ -61,14 +65,14 @@ BENCHMARKS = {
                'eval/class multi': {'gIoU': 73.6}, 'eval/class single': {'gIoU': 54.8}},
     ),
     'tabletop': Benchmark(
-        'newly drawn tables, and instructions about them', ('test', 'unseen', 'val', 'train'), {'': '{text}'},
+        'instructions about rendered tables, drawn for a seed', ('test', 'unseen', 'val', 'train'), {'': '{text}'},
         threshold=0.5, empty=1, headline=('mAP', 'gIoU', 'no_target_accuracy'), lowest=0.05, suppress_duplicates=True,
     ),
 }  # fmt: skip
 
 
-def prompt_of(template, text):
-    """What the model is asked. What the template puts behind the text is left out where the text ends with it."""
+def fill_prompt(template: str, text: str) -> str:
+    """Return the template with the text put in; what follows {text} is left out if the text already ends with it."""
     head, _, tail = template.partition('{text}')
     if tail.strip() and text.endswith(tail.strip()):
         template = head + '{text}'

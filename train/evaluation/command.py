@@ -1,226 +1,130 @@
-"""`instructsam eval BENCHMARK`: lets a model answer a benchmark; `report` and `compare` look at what came out.
+"""`instructsam eval`: measure a model on a benchmark, report on runs, or compare two of them.
 
-With torchrun every process answers its share: `torchrun --nproc-per-node 8 -m instructsam.core.cli eval roborefit ...`
+With torchrun, each process answers its share: `torchrun --nproc-per-node 8 -m instructsam.core.cli eval roborefit ...`
 """
 
-import hashlib
-import importlib
-import json
+import argparse
+from functools import partial
 from pathlib import Path
 
 from instructsam.core import DEFAULT_MODEL
 from instructsam.core.commands.arguments import count, probability
-from instructsam.train.evaluation.benchmarks import BENCHMARKS
+from instructsam.core.commands.options import CommandParser, option, sentence
+from instructsam.core.modes import DTYPES
+from instructsam.train.evaluation.benchmarks import BENCHMARKS, DUMMY_PHRASE, PHRASE_SOURCES, Benchmark
+from instructsam.train.modes import ENGINE_MODES
 
-MODES = ('consistent', 'reference', 'causal', 'autoregressive')
-TOOLS = {  # name -> module with add_arguments(parser) and run(args), and its line in --help
-    'report': ('instructsam.train.evaluation.reporting.html_report', 'a page of one or more runs, to look into'),
-    'compare': ('instructsam.train.evaluation.figures.compare', 'two runs of one benchmark, sample by sample'),
+TOOLS = {  # name -> module for CommandParser, one-line summary
+    'report': ('instructsam.train.evaluation.reporting.command', 'write an HTML report on one or more runs'),
+    'compare': ('instructsam.train.evaluation.figures.command', 'compare two runs of one benchmark, sample by sample'),
 }
-SOME_FAILED = 3  # exit code
+SOME_FAILED = 3
+"""Exit code of a run in which samples failed."""
 
 
-def add_arguments(parser):
-    actions = parser.add_subparsers(dest='benchmark', metavar='BENCHMARK', required=True)
+def add_arguments(parser: CommandParser) -> None:
+    """Add one subcommand per benchmark, and those that read the results."""
+    subparsers = parser.add_subparsers(dest='benchmark', metavar='BENCHMARK', required=True, parser_class=CommandParser)
     for name, benchmark in BENCHMARKS.items():
-        subparser = _action(actions, name, benchmark.summary)
+        subparser = subparsers.add_parser(name, help=benchmark.summary, description=sentence(benchmark.summary))
         subparser.epilog = (
-            f'Exit code {SOME_FAILED} where samples failed: they are named, and have no part in the figures. The same '
-            'command goes on where it was stopped.'
+            f'Exit code {SOME_FAILED} if samples failed: they are named and excluded from the figures. The same '
+            'command resumes a run that was stopped.'
         )
         if name == 'tabletop':
-            importlib.import_module('instructsam.train.evaluation.tabletop').add_arguments(subparser)
+            _add_tabletop_arguments(subparser)
         else:
             _add_data_arguments(subparser, benchmark)
         subparser.add_argument('--limit', type=count, metavar='N', help='only the first N samples')
-        _add_model_arguments(subparser, benchmark)
+        _add_run_arguments(subparser, benchmark)
+        subparser.set_defaults(run_command=_run)
     for name, (module, summary) in TOOLS.items():
-        importlib.import_module(module).add_arguments(_action(actions, name, summary))
+        subparsers.add_parser(name, help=summary, description=sentence(summary), module=module)
 
 
-def _action(actions, name, summary):
-    return actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + '.')
+def _run(args: argparse.Namespace) -> int:
+    """Run a benchmark and return the exit code.
+
+    Raises InstructSAMError.
+    """
+    from instructsam.train.evaluation.evaluate import evaluate
+
+    return SOME_FAILED if evaluate(args) else 0
 
 
-def _add_data_arguments(parser, benchmark):
+def _add_data_arguments(parser: argparse.ArgumentParser, benchmark: Benchmark) -> None:
     parser.add_argument(
         '--data', type=Path, metavar='DIR', help="the data set's folder, in its original or the authors' layout"
     )
-    parser.add_argument(
-        '--split', default=benchmark.splits[0], help=f'{", ".join(benchmark.splits)} (default: %(default)s)'
-    )
-    parser.add_argument('--images', type=Path, metavar='DIR', help='folder of the images, where they are elsewhere')
-    parser.add_argument('--split-by', choices=('unc', 'google', 'umd'), help='of RefCOCO, where a folder holds several')
-
-
-def _add_model_arguments(parser, benchmark):
-    def option(name, description, default=None, **kwargs):
-        shown = '' if default is None else ' (default: %(default)s)'
-        parser.add_argument(name, default=default, help=description + shown, **kwargs)
-
-    option('--model', 'built-in model, folder or hub id', DEFAULT_MODEL)
+    option(parser, '--split', ', '.join(benchmark.splits), benchmark.splits[0])
+    option(parser, '--images', 'folder of the images, if it is another one', type=Path, metavar='DIR')
     option(
+        parser,
+        '--split-by',
+        'authors of the splits of RefCOCO, if a folder holds several',
+        choices=('unc', 'google', 'umd'),
+    )
+
+
+def _add_tabletop_arguments(parser: argparse.ArgumentParser) -> None:
+    from instructsam.train.tabletop.command import add_scene_arguments
+
+    add_scene_arguments(parser, split='test', scenes=100)
+    parser.add_argument('--kinds', type=_kind, nargs='+', metavar='KIND', help='only instructions of these types')
+    option(
+        parser,
+        '--phrase',
+        f'phrase of the answer: generated by the model, given (the ground truth) or dummy ({DUMMY_PHRASE!r})',
+        'generated',
+        choices=PHRASE_SOURCES,
+    )
+    parser.add_argument(
+        '--own-queries',
+        action='store_true',
+        help="concept prompting: the phrase prompts SAM3's own queries, which are trained in the base stage",
+    )
+    option(parser, '--workers', 'processes that draw', 1, type=count, metavar='N')
+
+
+def _kind(value: str) -> str:
+    """Parse a type of instruction."""
+    from instructsam.train.tabletop.language.instructions import KINDS
+
+    if value not in (*KINDS, 'none'):
+        raise argparse.ArgumentTypeError(f'no type {value!a}, expected one of {", ".join(KINDS)}, none')
+    return value
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser, benchmark: Benchmark) -> None:
+    """Add the options of the model, of its prompts and of the results."""
+    add = partial(option, parser)
+    add('--model', 'built-in model, folder or hub id', DEFAULT_MODEL)
+    add(
         '--mode',
         "consistent: as trained; reference: bit-faithful to the authors' inference; causal, "
         'autoregressive: for models that were trained so, see `instructsam train ablate`',
         'consistent',
-        choices=MODES,
+        choices=ENGINE_MODES,
     )
-    option('--device', 'auto, cpu, cuda, cuda:1, ...; auto: a GPU for each process of a machine', 'auto')
-    option('--dtype', 'precision of the weights', 'auto', choices=('auto', 'float32', 'bfloat16', 'float16'))
-    option('--threads', 'CPU threads; the last bits of the figures depend on it', 1, type=count, metavar='N')
-    option('--threshold', 'instances that score above it are the answer', benchmark.threshold, type=probability)
-    option(
-        '--lowest',
-        'what scores above it takes part in AP (default: '
-        f'{"the threshold" if benchmark.lowest is None else benchmark.lowest})',
-        type=probability,
-    )
-    option('--empty', 'IoU of nothing found where nothing is', benchmark.empty, type=int, choices=(0, 1))
-    option('--prompt', 'template in the place of the benchmark\'s own, e.g. "find {text}"')
-    parser.add_argument(
+    add('--device', 'auto, cpu, cuda, cuda:1, ...; auto: one GPU per process of a machine', 'auto')
+    add('--dtype', 'precision of the weights', 'auto', choices=DTYPES)
+    add('--threads', 'CPU threads; the last bits of the figures depend on it', 1, type=count, metavar='N')
+    add('--threshold', 'instances that score above it are the answer', benchmark.threshold, type=probability)
+    lowest = 'the threshold' if benchmark.lowest is None else benchmark.lowest
+    add('--lowest', f'instances that score above it take part in AP (default: {lowest})', type=probability)
+    add('--empty', 'IoU of a sample with neither a target nor a prediction', benchmark.empty, type=int, choices=(0, 1))
+    add('--prompt', 'template instead of the benchmark\'s own, e.g. "find {text}"')
+    add(
         '--duplicates',
+        'masks that overlap by more than 0.8 IoU',
+        'suppress' if benchmark.suppress_duplicates else 'keep',
         choices=('keep', 'suppress'),
-        default='suppress' if benchmark.suppress_duplicates else 'keep',
-        help='masks that overlap by more than 0.8 IoU (default: %(default)s)',
     )
-    option('--max-new-tokens', 'limit of an answer', 256, type=count, metavar='N')
-    option(
+    add('--max-new-tokens', 'limit of the length of an answer', 256, type=count, metavar='N')
+    add(
         '--results',
-        'folder to keep them in (default: runs/eval/..., named after benchmark, model and settings)',
+        'folder of the run (default: runs/eval/..., named after benchmark, model and settings)',
         type=Path,
         metavar='DIR',
     )
-    option('--json', 'write the figures as JSON; - is stdout (the table then goes to stderr)', metavar='FILE')
-
-
-def run(args):
-    """Returns exit code 0, or SOME_FAILED. Raises InstructSAMError."""
-    if args.benchmark in TOOLS:
-        return importlib.import_module(TOOLS[args.benchmark][0]).run(args)
-    from instructsam.core import builtin
-    from instructsam.core.image_file import check_path
-    from instructsam.train.evaluation.running.run_folder import read_run
-    from instructsam.train.evaluation.running.runner import Process, answer
-    from instructsam.train.evaluation.running.sources import open_source
-
-    benchmark = BENCHMARKS[args.benchmark]
-    asking = asking_of(benchmark, args)
-    if args.json not in (None, '-'):
-        check_path(args.json)
-    model_folder = builtin.folder(args.model)
-    source = open_source(args.benchmark, args)
-    header = header_of(args, asking, source, model_folder)
-    folder = args.results or Path('runs/eval') / _name(args, header)
-    process = Process.of_environment()
-
-    from instructsam.train.evaluation.running.progress_bar import watch
-
-    answer(
-        lambda: load_engine(args, process),
-        source,
-        asking,
-        folder,
-        header,
-        process,
-        track=watch(f'{args.benchmark} {args.split}', asking.threshold, args.empty),
-    )
-    return 0 if process.rank else report(args, read_run(folder, header), benchmark)
-
-
-def asking_of(benchmark, args):
-    """The asking.Asking of the command line. Raises InstructSAMError: a prompt without a place for the text."""
-    from instructsam.core.errors import InstructSAMError
-    from instructsam.train.evaluation.running.prompting import Asking
-
-    if args.prompt is not None and '{text}' not in args.prompt and '{lowered}' not in args.prompt:
-        raise InstructSAMError(f'--prompt {args.prompt!r} has no place for the text: put {{text}} into it')
-    lowest = args.lowest if args.lowest is not None else benchmark.lowest
-    return Asking(
-        threshold=args.threshold,
-        lowest=args.threshold if lowest is None else lowest,
-        prompts=benchmark.prompts if args.prompt is None else dict.fromkeys(benchmark.prompts, args.prompt),
-        suppress_duplicates=args.duplicates == 'suppress',
-        max_new_tokens=args.max_new_tokens,
-        phrase=getattr(args, 'phrase', 'generated'),
-        own_queries=getattr(args, 'own_queries', False),
-    )
-
-
-def header_of(args, asking, source, model_folder):
-    """What must be the same for a run to go on."""
-    from dataclasses import asdict
-
-    import torch
-
-    import instructsam.core
-    import instructsam.train
-    from instructsam.core.version import version
-    from instructsam.train.evaluation.running.run_folder import fingerprint
-
-    device = args.device if args.device != 'auto' else 'cuda' if torch.cuda.is_available() else 'cpu'
-    code = [
-        file
-        for package in (instructsam.core, instructsam.train)
-        for file in Path(package.__file__).parent.rglob('*.py')
-    ]
-    model = [file for file in Path(model_folder).rglob('*') if file.suffix in ('.safetensors', '.json', '.jinja')]
-    return {
-        'benchmark': args.benchmark,
-        'split': args.split,
-        **source.identity(),
-        'model': args.model,
-        'model_hash': fingerprint(sorted(model)),
-        'mode': args.mode,
-        **asdict(asking),
-        'empty': args.empty,
-        'device': device.partition(':')[0],
-        'dtype': args.dtype,
-        'threads': args.threads,
-        'code': f'{version()} {fingerprint(sorted(code))}',
-    }
-
-
-def _name(args, header):
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:8]
-    return f'{args.benchmark}_{args.split}_{Path(args.model).name}_{digest}'
-
-
-def load_engine(args, process):
-    """The engine that the command line asks for; on the GPU of this process, where there are several."""
-    import torch
-
-    from instructsam.core import InstructSAM
-
-    torch.set_num_threads(args.threads)
-    device = args.device
-    if device == 'auto' and torch.cuda.is_available():
-        device = f'cuda:{process.local_rank % torch.cuda.device_count()}'
-    options = {'device': device, 'dtype': args.dtype}
-    if args.mode == 'autoregressive':
-        from instructsam.train.engines.autoregressive import load_engine
-
-        return load_engine(args.model, args.mode, **options)
-    return InstructSAM.from_pretrained(args.model, mode=args.mode, **options)
-
-
-def report(args, found, benchmark):
-    """Prints and writes the figures of a run_folder.Run. Returns the exit code. Raises InstructSAMError: of nothing."""
-    from instructsam.core import builtin
-    from instructsam.core.commands.document import write_json
-    from instructsam.core.errors import InstructSAMError
-    from instructsam.train.evaluation.figures.summary import summarise
-    from instructsam.train.evaluation.reporting.console_table import print_table
-
-    if not found.outcomes:
-        raise InstructSAMError('there was nothing to ask: no sample of this kind. Ask for more, or for other kinds')
-    document = {
-        **found.header,
-        'run': str(found.folder),
-        'warning': builtin.warning(args.model),
-        **summarise(found.outcomes, args.threshold, args.empty),
-    }
-    if args.json is not None:
-        write_json(args.json, document)
-    print_table(f'{args.model} on {args.benchmark} {args.split}', document, benchmark, to_stderr=args.json == '-')
-    return SOME_FAILED if document['failed']['queries'] else 0
+    add('--json', 'write the figures as JSON; - is stdout (the table then goes to stderr)', metavar='FILE')

@@ -23,7 +23,7 @@ from instructsam.train.ablation import study
 from instructsam.train.ablation.plan import read_plan
 from instructsam.train.ablation.report import results, table
 from instructsam.train.ablation.variants import VARIANTS
-from instructsam.train.evaluation.query import Query, Scene
+from instructsam.train.evaluation.query import ImageQueries, Query
 from instructsam.train.loop import trainer
 from instructsam.train.loop.recipe import RecipeError, read_recipe
 from instructsam.train.loop.run import run
@@ -35,10 +35,10 @@ def scenes_made_by_hand(questions):
     mask = np.zeros((60, 80), bool)
     mask[10:40, 10:50] = True
     queries = [
-        Query(phrase, f'the {phrase}', truth, phrases=(phrase,), groups={'kind': 'category'})
-        for phrase, truth in (('red mug', (Rle.encode(mask),)), ('cat', ()))
+        Query(phrase, f'the {phrase}', masks, phrases=(phrase,), groups={'kind': 'category'})
+        for phrase, masks in (('red mug', (Rle.encode(mask),)), ('cat', ()))
     ]
-    return [Scene('by hand', tuple(queries), image)] * questions.scenes
+    return [ImageQueries('by hand', tuple(queries), image)] * questions.scenes
 
 
 @pytest.fixture

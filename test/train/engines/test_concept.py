@@ -12,8 +12,8 @@ from instructsam.core.engine import SlotMasks
 from instructsam.core.model.grounding import resize_masks
 from instructsam.core.rle import Rle
 from instructsam.train.engines.concept import ConceptEngine, concept_detections
-from instructsam.train.evaluation.query import Query, Scene
-from instructsam.train.evaluation.running.prompting import Asking, ask_all
+from instructsam.train.evaluation.query import ImageQueries, Query
+from instructsam.train.evaluation.running.prompting import PromptOptions, answer_images
 from instructsam.train.losses.deep_supervision import detect_layers
 
 FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[2] / 'data' / 'reference'))
@@ -82,9 +82,9 @@ def test_the_benchmark_uses_it(engine, monkeypatch):
             or [SlotMasks(torch.ones(1, 8, 8), torch.tensor([0.75]))]
         ),
     )
-    scenes = [Scene('by hand', (query,), IMAGE)]
-    (outcome,) = ask_all(engine, scenes, Asking(phrase='given', own_queries=True))
+    images = [ImageQueries('by hand', (query,), IMAGE)]
+    (outcome,) = answer_images(engine, images, PromptOptions(phrase='given', own_queries=True))
     assert prompted == [[tuple(engine.prompter.plain_ids('red mug'))]]
     assert outcome.scores == (0.75,)
-    assert np.isnan(outcome.right)
-    assert outcome.masks[0].iou(query.truth)[0] == pytest.approx(mask.mean())
+    assert np.isnan(outcome.answer_accuracy)
+    assert outcome.masks[0].iou(query.ground_truth)[0] == pytest.approx(mask.mean())

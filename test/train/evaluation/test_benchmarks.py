@@ -1,7 +1,7 @@
 """`instructsam eval` from files to figures: every benchmark in both layouts with the built-in model, processes, kills.
 
-The pictures are those of the demo's bag, whose objects' masks are known. Figures are computed again here, from the
-definition, with masks as arrays.
+The images are those of the demo's bag, whose objects have known masks. The figures are computed again from their
+definitions, with masks as arrays.
 """
 
 import io
@@ -21,13 +21,14 @@ from instructsam.core import cli
 from instructsam.core.rle import Rle
 from instructsam.train.evaluation.benchmarks import BENCHMARKS
 from instructsam.train.evaluation.command import SOME_FAILED
-from instructsam.train.evaluation.query import Outcome, Query
-from instructsam.train.evaluation.running.progress_bar import watch
+from instructsam.train.evaluation.evaluate import CODE, code_fingerprint, package_folder
+from instructsam.train.evaluation.query import Order, Outcome, Query
+from instructsam.train.evaluation.running.progress_bar import with_progress_bar
 
 ROOT = Path(__file__).parents[3]
 SIZE = 448
 TIMES = ('latency_ms', 'times')
-# text, and what the objects that it means are; gives one, several and no target
+# (text, properties of the objects that it refers to); the texts have one, several and no target
 TEXTS = (
     ('the blue scissors', {'category': 'scissors', 'color': 'blue'}),
     ('all the red apples', {'category': 'apple', 'color': 'red'}),
@@ -36,32 +37,32 @@ TEXTS = (
 
 
 def frames(*numbers):
-    """[(RGB, objects)] of the demo's bag; see its README."""
+    """[(RGB, objects)] of frames of the demo's bag; see its README."""
     from rosbags.highlevel import AnyReader
 
     folder = ROOT / 'instructsam_ros' / 'data' / 'tabletop_bag'
-    truth = [json.loads(line)['objects'] for line in (folder / 'truth.jsonl').read_text().splitlines()]
+    objects = [json.loads(line)['objects'] for line in (folder / 'truth.jsonl').read_text().splitlines()]
     with AnyReader([folder]) as reader:
-        pictures = [connection for connection in reader.connections if 'CompressedImage' in connection.msgtype]
-        messages = [reader.deserialize(raw, one.msgtype) for one, _, raw in reader.messages(connections=pictures)]
-    return [(np.array(Image.open(io.BytesIO(messages[n].data))), truth[n]) for n in numbers]
+        connections = [connection for connection in reader.connections if 'CompressedImage' in connection.msgtype]
+        messages = [reader.deserialize(raw, one.msgtype) for one, _, raw in reader.messages(connections=connections)]
+    return [(np.array(Image.open(io.BytesIO(messages[n].data))), objects[n]) for n in numbers]
 
 
 @pytest.fixture(scope='module')
 def samples(tmp_path_factory):
     """[(image path, [(text, [mask of each target])])] of three frames."""
-    folder = tmp_path_factory.mktemp('pictures')
-    made = []
+    folder = tmp_path_factory.mktemp('images')
+    samples = []
     for number, (rgb, objects) in enumerate(frames(0, 9, 18)):
         path = folder / f'frame_{number}.png'
         Image.fromarray(rgb).save(path)
         asked = [(text, [one['mask'] for one in objects if wanted.items() <= one.items()]) for text, wanted in TEXTS]
-        made.append((path, asked))
-    numbers = {len(masks) for _, asked in made for _, masks in asked}
+        samples.append((path, asked))
+    numbers = {len(masks) for _, asked in samples for _, masks in asked}
     assert 0 in numbers
     assert 1 in numbers
     assert max(numbers) > 1
-    return made
+    return samples
 
 
 def union(masks):
@@ -100,7 +101,7 @@ def write_coco_images(folder, samples):
 
 
 def refs_of(samples, annotations, targets):
-    """Refs in the order of the samples, those with a number of targets in `targets`."""
+    """(image, text, annotation ids) of the samples with a number of targets in `targets`."""
     for image, (_, asked) in enumerate(samples):
         for text, masks in asked:
             if len(masks) in targets:
@@ -217,7 +218,7 @@ def refcoco_original(folder, samples):
 
 
 def reasonseg_original(folder, samples):
-    """Outlines have no holes: the boxes of the masks stand for them."""
+    """Write the boxes of the masks as outlines, which have no holes."""
     (folder / 'val').mkdir(parents=True)
     for path, asked in samples:
         for number, (text, masks) in enumerate(asked):
@@ -292,13 +293,14 @@ def by_definition(lines, threshold, empty):
     """Figures of a run's lines, in percent, from arrays of pixels."""
     queries = []
     for line in lines:
-        truth, found = ([coco.decode(mask).astype(bool) for mask in line[key]] for key in ('truth', 'masks'))
+        targets, found = ([coco.decode(mask).astype(bool) for mask in line[key]] for key in ('truth', 'masks'))
         counted = ~coco.decode(line['ignore']).astype(bool) if line['ignore'] else True
-        above = [mask for mask, score in zip(found, line['scores']) if np.float32(score) > np.float32(threshold)]
-        here, there = (np.any(some, axis=0) & counted if some else np.zeros((1, 1), bool) for some in (above, truth))
+        is_above = np.array(line['scores'], np.float32) > np.float32(threshold)
+        above = [mask for mask, passes in zip(found, is_above, strict=True) if passes]
+        here, there = (np.any(some, axis=0) & counted if some else np.zeros((1, 1), bool) for some in (above, targets))
         queries.append(
             {
-                'truth': truth,
+                'targets': targets,
                 'found': found,
                 'scores': line['scores'],
                 'above': len(above),
@@ -307,7 +309,7 @@ def by_definition(lines, threshold, empty):
             }
         )
     ious = [query['in'] / query['or'] if query['or'] else empty for query in queries]
-    nothing = [query['above'] == 0 for query in queries if not query['truth']]
+    nothing = [query['above'] == 0 for query in queries if not query['targets']]
     whole = sum(query['or'] for query in queries)
     figures = {
         'gIoU': np.mean(ious),
@@ -327,11 +329,11 @@ def average_precision(queries, iou):
         key=lambda one: -one[0],
     )
     taken, points, hits = set(), [], 0
-    total = sum(len(query['truth']) for query in queries)
+    total = sum(len(query['targets']) for query in queries)
     for rank, (_, q, p) in enumerate(pool, 1):
-        mask, truth = queries[q]['found'][p], queries[q]['truth']
+        mask, targets = queries[q]['found'][p], queries[q]['targets']
         overlaps = [
-            ((mask & true).sum() / (mask | true).sum(), t) for t, true in enumerate(truth) if (q, t) not in taken
+            ((mask & true).sum() / (mask | true).sum(), t) for t, true in enumerate(targets) if (q, t) not in taken
         ]
         best, t = max(overlaps, key=lambda one: one[0], default=(0, None))
         if best >= iou:
@@ -357,7 +359,7 @@ def lines_of(run):
 
 
 def without_times(document):
-    """Everything of a JSON document but times and where it lies."""
+    """A JSON document without times and without the path of the run."""
     if isinstance(document, dict):
         return {key: without_times(value) for key, value in document.items() if key not in (*TIMES, 'run')}
     return document
@@ -394,7 +396,7 @@ def test_figures_by_definition(samples, tmp_path, capsys, name, layout):
 
 
 def test_any_number_of_processes(samples, tmp_path, launch):
-    """One, two and three give the same JSON, times apart; each sample is there once."""
+    """One, two and three processes give the same JSON except for times; each sample is answered once."""
     inst2seg(tmp_path / 'data', samples)
     documents = []
     for world in (1, 2, 3):
@@ -410,7 +412,7 @@ def test_any_number_of_processes(samples, tmp_path, launch):
 
 
 def test_by_torchrun(samples, tmp_path):
-    """The command of the README: torchrun knows options of its own, and takes abbreviations of them."""
+    """The documented command: torchrun has options of its own, and accepts abbreviations of them."""
     data, out = tmp_path / 'data', tmp_path / 'a.json'
     inst2seg(data, samples)
     launcher = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
@@ -428,13 +430,13 @@ def test_by_torchrun(samples, tmp_path):
 
 
 @pytest.mark.parametrize(('world', 'again'), [(1, 2), (2, 1), (3, 3)])
-def test_killed_it_goes_on(samples, tmp_path, launch, world, again):
-    """Kill -9 of the first process as it writes (torchrun would end the others), then the same command."""
+def test_a_killed_run_resumes(samples, tmp_path, launch, world, again):
+    """SIGKILL of the first process while it writes (torchrun would end the others), then the same command."""
     inst2seg(tmp_path / 'data', samples)
     argv = ('eval', 'inst2seg', '--data', tmp_path / 'data')
     whole, cut = tmp_path / 'whole.json', tmp_path / 'cut.json'
     assert launch(*argv, '--results', tmp_path / 'whole', '--json', whole)[0] == [0]
-    place = 'instructsam.train.evaluation.running.run_folder:Writer._append'
+    place = 'instructsam.train.evaluation.running.run_folder:ResultWriter._append'
     codes, _ = launch(*argv, '--results', tmp_path / 'cut', '--json', cut, world=world, kill=(place, 3))
     assert codes[0] == -9
     assert not cut.exists()
@@ -444,7 +446,7 @@ def test_killed_it_goes_on(samples, tmp_path, launch, world, again):
         file.write(b'{"id": "0-2", "order": [0, 2')  # as if it had been killed within a line
     codes, text = launch(*argv, '--results', tmp_path / 'cut', '--json', cut, world=again)
     assert codes == [0] * again, text
-    assert 'results-00000.jsonl: the last line was cut off' in text
+    assert 'results-00000.jsonl: the last line was truncated' in text
     lines = [json.dumps(line) for line in lines_of(tmp_path / 'cut')]
     assert all(json.dumps(line) in lines for line in before)
     assert len(lines) == 9
@@ -456,7 +458,7 @@ def test_a_finished_run_needs_no_model(samples, tmp_path, capsys, monkeypatch):
     argv = ('inst2seg', '--data', tmp_path / 'data', '--results', tmp_path / 'run', '--limit', 2)
     assert evaluate(*argv) == 0
     said = capsys.readouterr().out
-    monkeypatch.setattr('instructsam.train.evaluation.command.load_engine', None)
+    monkeypatch.setattr('instructsam.train.evaluation.evaluate.load_engine', None)
     assert evaluate(*argv) == 0
     assert capsys.readouterr().out == said
     assert len(lines_of(tmp_path / 'run')) == 2
@@ -480,8 +482,8 @@ def test_other_settings_are_another_run(samples, tmp_path, capsys):
         assert err.count('\n') == 1
 
 
-def test_what_fails_is_named_and_tried_again(samples, tmp_path, capsys):
-    """A missing image, and run lengths of another size than the image's: the rest is measured."""
+def test_failed_samples_are_named_and_asked_again(samples, tmp_path, capsys):
+    """A missing image, and run lengths of another size than the image: the other samples are measured."""
     data, out = tmp_path / 'data', tmp_path / 'a.json'
     inst2seg(data, samples)
     records = json.loads((data / 'test.json').read_text())
@@ -497,7 +499,7 @@ def test_what_fails_is_named_and_tried_again(samples, tmp_path, capsys):
     assert '4 samples FAILED' in said
     assert 'later.png' in said
     assert '[4, 4]' in said
-    (tmp_path / 'later.png').write_bytes(open(there, 'rb').read())
+    (tmp_path / 'later.png').write_bytes(Path(there).read_bytes())
     assert evaluate(*argv) == SOME_FAILED
     document = json.loads(out.read_text())
     assert document['failed']['queries'] == 1
@@ -541,7 +543,7 @@ def test_bad_arguments(tmp_path, monkeypatch, capsys, arguments, said):
 
 
 def test_every_value_of_the_table_can_be_changed(samples, tmp_path):
-    """Nothing where nothing is: an IoU of 1 on Inst2Seg, 0 where it is asked for; and the other settings."""
+    """The IoU of nothing is 1 on Inst2Seg, and 0 if asked for; so are the other settings."""
     inst2seg(tmp_path / 'data', samples)
     argv, found = ('inst2seg', '--data', tmp_path / 'data'), []
     for empty in (1, 0):
@@ -561,14 +563,48 @@ def test_a_bar_shows_the_figures_so_far(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, 'isatty', lambda: True)
     mask = Rle.encode(np.ones((4, 4), bool))
     outcomes = [
-        Outcome((0, 0, 2), 'a', Query('0', 'all', (mask,)), masks=(mask,), scores=(0.9,)),
-        Outcome((0, 1, 2), 'a', Query('1', 'none', (mask,)), error='gone'),
+        Outcome(Order(0, 0, 2), 'a', Query('0', 'all', (mask,)), masks=(mask,), scores=(0.9,)),
+        Outcome(Order(0, 1, 2), 'a', Query('1', 'none', (mask,)), error='gone'),
     ]
-    assert list(watch('inst2seg test', 0.5, 1.0)(iter(outcomes), 1)) == outcomes
+    shown = with_progress_bar(iter(outcomes), 1, title='inst2seg test', threshold=0.5, empty=1.0)
+    assert list(shown) == outcomes
     assert 'inst2seg test n 1 gIoU 100.0 failed 1' in capsys.readouterr().err
 
 
-def test_every_row_of_the_table_is_whole():
+def test_the_fingerprint_of_the_code(tmp_path):
+    """Changes with every Python file at any depth, also when files swap places."""
+    package = tmp_path / 'package'
+    (package / 'room' / 'inner').mkdir(parents=True)
+    files = [package / 'a.py', package / 'room' / 'b.py', package / 'room' / 'inner' / 'b.py']
+    for number, file in enumerate(files):
+        file.write_text(f'{number}')
+    (package / 'notes.txt').write_text('1')
+    original = code_fingerprint([package])
+    for file in files:
+        content = file.read_text()
+        file.write_text('changed')
+        assert code_fingerprint([package]) != original
+        file.write_text(content)
+    (package / 'notes.txt').write_text('2')
+    assert code_fingerprint([package]) == original
+    files[1].write_text('2')
+    files[2].write_text('1')
+    assert code_fingerprint([package]) != original
+
+
+def test_the_fingerprint_covers_the_code_that_decides_results():
+    covered = {file.relative_to(folder.parent) for folder in map(package_folder, CODE) for file in folder.rglob('*.py')}
+    for name in (
+        'core/engine.py',
+        'core/model/grounding.py',
+        'engines/concept.py',
+        'evaluation/figures/metrics.py',
+        'tabletop/scenes/render.py',
+    ):
+        assert Path(name) in covered
+
+
+def test_every_row_of_the_table_is_complete():
     for benchmark in BENCHMARKS.values():
         assert benchmark.splits
         assert all('{' in prompt for prompt in benchmark.prompts.values())

@@ -1,4 +1,4 @@
-"""`instructsam eval compare`: differences, their intervals and who won, against plain numpy."""
+"""`instructsam eval compare`: differences, their intervals, and wins and losses, against plain NumPy."""
 
 import json
 from dataclasses import replace
@@ -10,9 +10,9 @@ from instructsam.core import cli
 from instructsam.core.rle import Rle
 from instructsam.train.evaluation.figures import metrics
 from instructsam.train.evaluation.figures.compare import compare_runs
-from instructsam.train.evaluation.figures.intervals import intervals, paired_intervals
-from instructsam.train.evaluation.figures.summary import compare, summarise
-from instructsam.train.evaluation.query import Outcome, Query
+from instructsam.train.evaluation.figures.intervals import bootstrap_intervals, paired_bootstrap_intervals
+from instructsam.train.evaluation.figures.summary import match_outcome, summarise
+from instructsam.train.evaluation.query import Order, Outcome, Query
 from instructsam.train.evaluation.running.run_folder import read_run
 
 HEADER = {'benchmark': 'inst2seg', 'split': 'test', 'threshold': 0.3, 'empty': 1, 'model': 'one'}
@@ -26,11 +26,13 @@ def square(x, y, side=10):
 
 
 def answers(seed, quality):
-    """90 outcomes on 30 images: the queries are the same whatever the seed, what is found has this `quality`."""
-    truth, rng, found = np.random.default_rng(0), np.random.default_rng(seed), []
+    """90 outcomes on 30 images: the queries are the same for every seed, the predictions have this `quality`."""
+    target_rng, rng, outcomes = np.random.default_rng(0), np.random.default_rng(seed), []
     for number in range(90):
-        spots = [(int(x), int(y)) for x, y in zip(truth.integers(0, 24, 3), truth.integers(0, 30, 3))]
-        targets = spots[: truth.integers(4)]
+        spots = [
+            (int(x), int(y)) for x, y in zip(target_rng.integers(0, 24, 3), target_rng.integers(0, 30, 3), strict=True)
+        ]
+        targets = spots[: target_rng.integers(4)]
         query = Query(
             f's{number}',
             f'sample {number}',
@@ -41,19 +43,20 @@ def answers(seed, quality):
         masks += [Rle.encode(square(*spots[-1]))] * int(rng.random() > quality)
         scores = np.sort(rng.uniform(0.2, 1, len(masks)))[::-1].tolist()
         image = f'{number // 3}.png'
-        found.append(Outcome((number // 3, number % 3, 3), image, query, masks=tuple(masks), scores=tuple(scores)))
-    return [replace(one, timings_ms={'segment': 1.0}) for one in found]
+        order = Order(number // 3, number % 3, 3)
+        outcomes.append(Outcome(order, image, query, masks=tuple(masks), scores=tuple(scores)))
+    return [replace(outcome, timings_ms={'segment': 1.0}) for outcome in outcomes]
 
 
 @pytest.fixture
 def run(write_run):
-    """run(name, outcomes, **header): the folder of a run."""
+    """Return a function that writes a run and returns its folder: (name, outcomes, **header)."""
     return lambda name, outcomes, **header: write_run(name, outcomes, {**HEADER, **header})
 
 
 @pytest.fixture
 def compared(run):
-    """compared(first, second, **header of the second): what compare_runs says of two lists of outcomes."""
+    """Return compare_runs as a function of two lists of outcomes, and of header entries of the second."""
 
     def of(first, second, **header):
         return compare_runs(read_run(run('a', first)), read_run(run('b', second, **header)))
@@ -66,20 +69,22 @@ def pair():
     return answers(1, 0.6), answers(2, 0.9)
 
 
-def union_iou(outcome, threshold):
-    """The plain way, with 1 for nothing."""
-    chosen = [mask.decode() for mask, score in zip(outcome.masks, outcome.scores) if score > threshold]
+def union_parts(outcome, threshold):
+    """Intersection and union in px, and the number of predictions, from arrays of pixels."""
+    chosen = [mask.decode() for mask, score in zip(outcome.masks, outcome.scores, strict=True) if score > threshold]
     found, true = (
         np.any([np.zeros((SIDE, SIDE), bool), *some], axis=0)
-        for some in (chosen, [mask.decode() for mask in outcome.query.truth])
+        for some in (chosen, [mask.decode() for mask in outcome.query.ground_truth])
     )
     return (found & true).sum(), (found | true).sum(), len(chosen)
 
 
 def test_differences_are_those_of_the_figures(compared, pair):
-    found = compared(*pair, threshold=0.5)  # each run has its own
+    found = compared(*pair, threshold=0.5)  # each run has its own threshold
     for figure, values in found['all']['figures'].items():
-        a, b = (summarise(some, threshold, 1.0)['all'][figure] for some, threshold in zip(pair, (0.3, 0.5)))
+        a, b = (
+            summarise(some, threshold, 1.0)['all'][figure] for some, threshold in zip(pair, (0.3, 0.5), strict=True)
+        )
         assert values['a'] == pytest.approx(a)
         assert values['b'] == pytest.approx(b)
         assert values['difference'] == pytest.approx(b - a)
@@ -92,10 +97,10 @@ def test_differences_are_those_of_the_figures(compared, pair):
 
 def test_against_plain_numpy(compared, pair):
     found = compared(*pair)
-    parts = [np.array([union_iou(one, 0.3) for one in some], dtype=float) for some in pair]
+    parts = [np.array([union_parts(one, 0.3) for one in some], dtype=float) for some in pair]
     a, b = (np.where(union > 0, shared / np.maximum(union, 1), 1.0) for shared, union, _ in (part.T for part in parts))
     ciou = [100 * part[:, 0].sum() / part[:, 1].sum() for part in parts]
-    empty = np.array([not one.query.truth for one in pair[0]])
+    empty = np.array([not one.query.ground_truth for one in pair[0]])
     figures = found['all']['figures']
     assert figures['gIoU']['difference'] == pytest.approx(100 * (b.mean() - a.mean()))
     assert figures['cIoU']['difference'] == pytest.approx(ciou[1] - ciou[0])
@@ -127,38 +132,41 @@ def test_by_group(compared, pair):
     assert sum(one['wins'] for one in found['by_kind'].values()) == found['all']['wins']
 
 
-def test_intervals_are_those_of_images_drawn_for_both(pair):
-    """Against drawing the queries themselves, some of them many times, and every figure of them anew."""
-    first, second = ([compare(one, 0.3) for one in some] for some in pair)
+def test_intervals_draw_the_same_images_for_both(pair):
+    """Against repeating the queries themselves as often as they are drawn, and computing every figure again."""
+    first, second = ([match_outcome(one, 0.3) for one in some] for some in pair)
     images = np.array([one.image for one in pair[0]])
     names = np.unique(images)
-    draws, plain = 40, []
-    for number in range(draws):
+    num_draws, plain = 40, []
+    for number in range(num_draws):
         rng = np.random.default_rng((0, number))
         drawn = [i for name in names[rng.integers(len(names), size=len(names))] for i in np.flatnonzero(images == name)]
-        a, b = (metrics.figures([some[i] for i in drawn]) for some in (first, second))
+        a, b = (metrics.compute_metrics([some[i] for i in drawn]) for some in (first, second))
         plain.append({name: b[name] - a[name] for name in a})
-    found = paired_intervals(first, second, images, draws=draws)
+    found = paired_bootstrap_intervals(first, second, images, num_draws=num_draws)
     assert set(found) == {'mAP', 'AP50', 'AP75', 'gIoU', 'cIoU', 'no_target_accuracy', 'target_accuracy'}
     for name, bounds in found.items():
         expected = np.quantile([one[name] for one in plain], [0.025, 0.975]).tolist()
-        # in AP what was drawn twice has equal scores, and precision between them is another
+        # In AP, repeated predictions have equal scores, and the precision between them differs.
         assert bounds == pytest.approx(expected, abs=0.01 if 'AP' in name else 1e-9)
 
 
-def test_what_both_have_in_common_is_no_chance(compared, pair):
-    """Runs that differ by the same in every sample: the figures of each are uncertain, the difference is not."""
-    targets = [one for one in pair[0] if len(one.query.truth) == 1]
+def test_a_constant_difference_is_certain(compared, pair):
+    """Runs with the same difference in every sample: the figures of each are uncertain, the difference is not."""
+    targets = [one for one in pair[0] if len(one.query.ground_truth) == 1]
     half = [replace(one, masks=(Rle.encode(square(0, 0, SIDE)),), scores=(0.9,)) for one in targets]
-    whole = [replace(one, masks=one.query.truth, scores=(0.9,)) for one in targets]
+    whole = [replace(one, masks=one.query.ground_truth, scores=(0.9,)) for one in targets]
     figure = compared(half, whole)['all']['figures']['gIoU']
     assert figure['interval'] == pytest.approx([figure['difference']] * 2)
-    first, images = [compare(one, 0.3) for one in pair[0]], [one.image for one in pair[0]]
-    near = [*first[:-1], compare(replace(pair[0][-1], masks=(), scores=()), 0.3)]
-    (low, high), (least, most) = intervals(first, images)['gIoU'], paired_intervals(first, near, images)['gIoU']
+    first, images = [match_outcome(one, 0.3) for one in pair[0]], [one.image for one in pair[0]]
+    near = [*first[:-1], match_outcome(replace(pair[0][-1], masks=(), scores=()), 0.3)]
+    (low, high), (least, most) = (
+        bootstrap_intervals(first, images)['gIoU'],
+        paired_bootstrap_intervals(first, near, images)['gIoU'],
+    )
     assert most - least < (high - low) / 2
-    assert paired_intervals(first, first, images)['mAP'] == (0, 0)
-    assert paired_intervals([], [], []) == {}
+    assert paired_bootstrap_intervals(first, first, images)['mAP'] == (0, 0)
+    assert paired_bootstrap_intervals([], [], []) == {}
 
 
 def test_samples_that_are_not_in_both(compared, pair):
@@ -180,25 +188,25 @@ def test_the_same_run(compared, pair):
 
 
 def test_table_and_json(run, pair, tmp_path, capsys):
-    truth = (Rle.encode(square(9, 9)),)
-    query = replace(pair[0][0].query, text='red\x1b[2J [b]mug[/b]', truth=truth)
+    target = (Rle.encode(square(9, 9)),)
+    query = replace(pair[0][0].query, text='red\x1b[2J [b]mug[/b]', ground_truth=target)
     first = [replace(pair[0][0], query=query, masks=(), scores=()), *pair[0][1:]]
-    second = [replace(pair[1][0], query=query, masks=truth, scores=(0.9,)), *pair[1][1:80]]
+    second = [replace(pair[1][0], query=query, masks=target, scores=(0.9,)), *pair[1][1:80]]
     folders = [str(run('a', first)), str(run('b', second, model='two'))]
     assert cli.main(['eval', 'compare', *folders, '--json', str(tmp_path / 'c.json')]) == 0
     out, err = capsys.readouterr()
     document = json.loads((tmp_path / 'c.json').read_text())
-    all_of, won = document['all']['figures']['mAP'], document['all']['wins']
+    figure, won = document['all']['figures']['mAP'], document['all']['wins']
     assert err == ''
     assert '\x1b' not in out
-    low, high = all_of['interval']
-    sure = '' if low <= 0 <= high else '*'
+    low, high = figure['interval']
+    star = '' if low <= 0 <= high else '*'
     for shown in (
         'inst2seg test, 80 samples',
         '10 samples that only A has',
         'model: one -> two',
-        f'{all_of["a"]:.1f}',
-        f'{all_of["difference"]:+.1f}{sure} {low:+.1f}..{high:+.1f}',
+        f'{figure["a"]:.1f}',
+        f'{figure["difference"]:+.1f}{star} {low:+.1f}..{high:+.1f}',
         'N-acc',
         'targets 2+',
         'kind near',
@@ -227,14 +235,14 @@ def changed(outcomes, **changes):
         (lambda some: some, {'benchmark': 'chess'}, "b is of the benchmark 'chess', expected one of"),
         (lambda some: changed(some[:1], id='x'), {}, 'have no sample in common'),
         (lambda some: changed(some, text='other'), {}, 'sample s0 has another text in '),
-        (lambda some: changed(some, truth=(Rle.encode(square(9, 9)),)), {}, 'has another truth in '),
+        (lambda some: changed(some, ground_truth=(Rle.encode(square(9, 9)),)), {}, 'has another ground truth in '),
         (lambda some: changed(some, ignore=Rle.encode(square(9, 9))), {}, 'sample s0 has another region to ignore in '),
         (lambda some: [replace(one, error='no') for one in some], {}, 'failed in one of them'),
         (lambda some: [], {}, 'have no sample in common'),
     ],
-    ids=['split', 'benchmark', 'unknown', 'none', 'text', 'truth', 'ignore', 'failed', 'empty'],
+    ids=['split', 'benchmark', 'unknown', 'none', 'text', 'ground truth', 'ignore', 'failed', 'empty'],
 )
-def test_what_cannot_be_compared(run, pair, change, header, said, capsys):
+def test_runs_that_cannot_be_compared(run, pair, change, header, said, capsys):
     folders = [str(run('a', pair[0][:6])), str(run('b', change(pair[0][:6]), **header))]
     assert cli.main(['eval', 'compare', *folders]) == 2
     out, err = capsys.readouterr()

@@ -35,7 +35,7 @@ def records():
 
 @pytest.fixture(scope='module')
 def predictions(records):
-    """A record's predicted masks and scores, all groups and slots in turn, by its idx."""
+    """The predicted masks and scores of each record by its idx, all groups and slots in order."""
     stored, found = np.load(FOLDER / 'predictions.npz'), {}
     for record in records:
         masks, scores = [], np.zeros(0, np.float32)
@@ -48,29 +48,29 @@ def predictions(records):
 
 
 @pytest.fixture(scope='module')
-def compared(records, predictions):
-    """compared(benchmark): one Compared a record, in order; of reasonseg and roborefit with one true mask."""
+def matches(records, predictions):
+    """Return a function of a benchmark: one MaskMatch per record; reasonseg and roborefit have one target each."""
 
-    def compare(benchmark):
-        return [one(benchmark, record, *predictions[record['idx']]) for record in records]
+    def match(benchmark):
+        return [match_record(benchmark, record, *predictions[record['idx']]) for record in records]
 
-    return compare
+    return match
 
 
-def one(benchmark, record, masks, scores):
+def match_record(benchmark, record, masks, scores):
     threshold = THRESHOLDS[benchmark]
     kept = [index for index, score in enumerate(scores) if score > np.float32(threshold)]
-    truth = [Rle.from_coco(rle) for rle in record['gt_rles']]
+    ground_truth = [Rle.from_coco(rle) for rle in record['gt_rles']]
     ignore = None
     if benchmark == 'reasonseg' and record['ignore_mask'] is not None:
         ignore = Rle.from_coco(record['ignore_mask'])
-    return metrics.compare([Rle.encode(masks[i]) for i in kept], scores[kept], truth, threshold, ignore)
+    return metrics.match_masks([Rle.encode(masks[i]) for i in kept], scores[kept], ground_truth, threshold, ignore)
 
 
 @pytest.mark.parametrize('name', ['inst2seg', 'refcoco_ap'])
-def test_average_precision_as_recorded(compared, expected, name):
-    queries, recorded = compared(name), expected['metrics'][name]
-    assert sum(query.targets for query in queries) == recorded['num_gt_instances']
+def test_average_precision_as_recorded(matches, expected, name):
+    queries, recorded = matches(name), expected['metrics'][name]
+    assert sum(query.num_targets for query in queries) == recorded['num_gt_instances']
     assert sum(len(query.scores) for query in queries) == recorded['num_pred_instances']
     check_average_precision(queries, recorded)
 
@@ -78,23 +78,23 @@ def test_average_precision_as_recorded(compared, expected, name):
 def check_average_precision(queries, recorded):
     for iou in metrics.IOUS:
         assert metrics.average_precision(queries, iou) == pytest.approx(recorded[f'AP@{iou:.2f}'], abs=1e-9)
-    figures = metrics.figures(queries)
+    figures = metrics.compute_metrics(queries)
     for name in ('mAP', 'AP50', 'AP75'):
         assert figures[name] == pytest.approx(recorded[name], abs=1e-9)
 
 
-def test_average_precision_of_the_first_records(compared):
+def test_average_precision_of_the_first_records(matches):
     recorded = json.loads((FOLDER / 'expected_ap_first25.json').read_text())
-    check_average_precision(compared('inst2seg')[:25], recorded)
+    check_average_precision(matches('inst2seg')[:25], recorded)
 
 
-def test_unions_as_recorded(compared, expected):
-    queries = compared('inst2seg')
+def test_unions_as_recorded(matches, expected):
+    queries = matches('inst2seg')
     for query, record in zip(queries, expected['per_record']['inst2seg'], strict=True):
         assert (query.intersection, query.union) == (record['inter'], record['union'])
         assert metrics.giou([query]) == pytest.approx(record['iou'], abs=1e-6)
-        assert query.targets == record['gt_num_objects']
-        assert query.found == len(record['pred_rles'])
+        assert query.num_targets == record['gt_num_objects']
+        assert query.num_found == len(record['pred_rles'])
     for benchmark in ('inst2seg', 'refcoco_ap'):
         check_unions(queries, expected['metrics'][benchmark])
 
@@ -104,21 +104,21 @@ def check_unions(queries, recorded, empty=1.0):
     assert metrics.ciou(queries, empty) == pytest.approx(recorded['ciou'], abs=1e-6)
 
 
-def test_by_number_of_targets_as_recorded(compared, expected):
-    queries = compared('inst2seg')
+def test_by_number_of_targets_as_recorded(matches, expected):
+    queries = matches('inst2seg')
     for number, recorded in expected['metrics']['inst2seg']['by_num_objects'].items():
-        group = [query for query in queries if query.number == number.replace('>=2', '2+')]
+        group = [query for query in queries if query.num_targets_group == number.replace('>=2', '2+')]
         assert len(group) == recorded['num_samples']
         check_unions(group, recorded)
-        if number == '0':  # the authors say 0, we say that there is nothing to find
+        if number == '0':  # the authors give 0, this package nan: there is nothing to find
             assert recorded['mAP'] == 0
-            assert np.isnan(metrics.figures(group)['mAP'])
+            assert np.isnan(metrics.compute_metrics(group)['mAP'])
         else:
             check_average_precision(group, recorded)
 
 
-def test_reasonseg_as_recorded(compared, expected, records):
-    queries, recorded = compared('reasonseg'), expected['metrics']['reasonseg']
+def test_reasonseg_as_recorded(matches, expected, records):
+    queries, recorded = matches('reasonseg'), expected['metrics']['reasonseg']
     for query, record in zip(queries, expected['per_record']['reasonseg'], strict=True):
         assert (query.intersection, query.union) == (record['inter'], record['union'])
         assert metrics.giou([query], empty=0) == pytest.approx(record['iou'], abs=1e-6)
@@ -129,24 +129,24 @@ def test_reasonseg_as_recorded(compared, expected, records):
         check_unions(group, recorded[name], empty=0)
 
 
-def test_roborefit_as_recorded(compared, expected):
-    queries = compared('roborefit')
+def test_roborefit_as_recorded(matches, expected):
+    queries = matches('roborefit')
     for query, record in zip(queries, expected['per_record']['roborefit'], strict=True):
         assert (query.intersection, query.union) == (record['intersection'], record['union'])
         assert metrics.giou([query], empty=0) == pytest.approx(record['iou'], abs=1e-6)
     assert metrics.giou(queries, empty=0) == pytest.approx(expected['metrics']['roborefit']['mean_iou'], abs=1e-6)
 
 
-def test_coco_s_own_ap(compared, records, predictions):
-    """As pycocotools finds it from the masks."""
-    images, truth, found = [], [], []
+def test_coco_s_own_ap(matches, records, predictions):
+    """Equals what pycocotools computes from the masks."""
+    images, targets, found = [], [], []
     for record in records:
         idx, size = record['idx'], {'height': record['height'], 'width': record['width']}
         images.append({'id': idx, **size})
         for mask in record['gt_rles']:
-            truth.append(
+            targets.append(
                 {
-                    'id': len(truth) + 1,
+                    'id': len(targets) + 1,
                     'image_id': idx,
                     'category_id': 1,
                     'iscrowd': 0,
@@ -164,12 +164,12 @@ def test_coco_s_own_ap(compared, records, predictions):
                         'segmentation': Rle.encode(mask).to_coco(),
                     }
                 )
-    true = COCO()
-    true.dataset = {'images': images, 'annotations': truth, 'categories': [{'id': 1}]}
-    true.createIndex()
-    evaluation = COCOeval(true, true.loadRes(found), 'segm')
+    dataset = COCO()
+    dataset.dataset = {'images': images, 'annotations': targets, 'categories': [{'id': 1}]}
+    dataset.createIndex()
+    evaluation = COCOeval(dataset, dataset.loadRes(found), 'segm')
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
-    ours = coco_average_precision(compared('inst2seg'))
+    ours = coco_average_precision(matches('inst2seg'))
     assert [ours['coco_AP'], ours['coco_AP50'], ours['coco_AP75']] == pytest.approx(evaluation.stats[:3], abs=1e-9)

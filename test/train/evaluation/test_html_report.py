@@ -1,4 +1,4 @@
-"""`instructsam eval report`: what the page says against the figures, its pictures, and the page in a real browser."""
+"""`instructsam eval report`: the page against the figures, its images, and the page in a real browser."""
 
 import base64
 import json
@@ -20,11 +20,10 @@ from PIL import Image
 from instructsam.core import cli
 from instructsam.core.rle import Rle
 from instructsam.train.evaluation.benchmarks import BENCHMARKS
-from instructsam.train.evaluation.figures.metrics import IOUS, Compared, Pooled, average_precision
-from instructsam.train.evaluation.figures.summary import compare, summarise
-from instructsam.train.evaluation.query import Outcome, Query
-from instructsam.train.evaluation.reporting import html_report as page
-from instructsam.train.evaluation.reporting import svg as plots
+from instructsam.train.evaluation.figures.metrics import IOUS, MaskMatch, PooledPredictions, average_precision
+from instructsam.train.evaluation.figures.summary import match_outcome, summarise
+from instructsam.train.evaluation.query import Order, Outcome, Query
+from instructsam.train.evaluation.reporting import cases, svg
 
 HEADER = {
     'benchmark': 'inst2seg',
@@ -41,7 +40,7 @@ BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
 FLAGS = (
     '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-component-update',
     '--disable-background-networking', '--disable-sync', '--hide-scrollbars', '--virtual-time-budget=3000',
-    '--allow-file-access-from-files',  # a frame of a page may be looked into
+    '--allow-file-access-from-files',  # lets a page inspect the document in its frame
 )  # fmt: skip
 
 
@@ -51,58 +50,59 @@ def square(x, y, side=12):
     return Rle.encode(mask)
 
 
-def made_up(image, position, number, of, rng, error=''):
-    """An Outcome of 0 to 3 targets, some found well, some badly, some not."""
-    spots = [(int(x), int(y)) for x, y in zip(rng.integers(0, 66, 3), rng.integers(0, 46, 3))]
+def made_up(image, order, rng, error=''):
+    """An outcome with 0 to 3 targets, some found well, some badly, some not."""
+    spots = [(int(x), int(y)) for x, y in zip(rng.integers(0, 66, 3), rng.integers(0, 46, 3), strict=True)]
     targets = spots[: rng.integers(4)]
     found = [square(min(x + int(rng.integers(8)), 66), y) for x, y in targets if rng.random() < 0.8]
     found += [square(*spots[-1])] * int(rng.random() < 0.3)
-    kind = ('relation', 'attribute', 'rare')[min(number, 1 + (position == 0))]
+    kind = ('relation', 'attribute', 'rare')[min(order.query, 1 + (order.image == 0))]
     query = Query(
-        f'{position}-{number}',
-        f'the {number}. thing & more of {position}',
+        f'{order.image}-{order.query}',
+        f'the {order.query}. thing & more of {order.image}',
         tuple(square(*spot) for spot in targets),
-        groups={'kind': kind, 'novelty': ['a b', 'c'][:number]},
+        groups={'kind': kind, 'novelty': ['a b', 'c'][: order.query]},
         phrases=('thing',),
     )
     if error:
-        return Outcome((position, number, of), image, query, error=error)
+        return Outcome(order, image, query, error=error)
     scores = np.sort(rng.uniform(0.15, 1, len(found)))[::-1].tolist()
-    name = 'thing' if number else 'stone'
+    name = 'thing' if order.query else 'stone'
     return Outcome(
-        (position, number, of),
+        order,
         image,
         query,
         masks=tuple(found),
         scores=tuple(scores),
         answer=f'a {name}',
         phrases=(name,),
-        timings_ms={'segment': 100.0 + position, 'prefill': 20.0},
+        timings_ms={'segment': 100.0 + order.image, 'prefill': 20.0},
     )
 
 
 @pytest.fixture
 def outcomes(tmp_path):
-    """Of 20 images with three queries each; one of them failed, one's image is gone."""
-    rng, found = np.random.default_rng(3), []
+    """Outcomes on 20 images with three queries each; one of them failed, one image is missing."""
+    rng, outcomes = np.random.default_rng(3), []
     for position in range(20):
         path = tmp_path / f'{position}.png'
         if position:
             Image.fromarray(rng.integers(60, 200, (HEIGHT, WIDTH, 3), dtype=np.uint8)).save(path)
         for number in range(3):
-            found.append(made_up(str(path), position, number, 3, rng, 'too long' * (position == number == 2)))
-    return found
+            error = 'too long' if position == number == 2 else ''
+            outcomes.append(made_up(str(path), Order(position, number, 3), rng, error))
+    return outcomes
 
 
 @pytest.fixture
 def run(write_run):
-    """run(outcomes, name='run', **header): the folder of a run."""
+    """Return a function that writes a run and returns its folder: (outcomes, name='run', **header)."""
     return lambda outcomes, name='run', **header: write_run(name, outcomes, {**HEADER, **header})
 
 
 @pytest.fixture
 def report(tmp_path, capsys):
-    """report(*folders): what the command writes about different runs, read."""
+    """Return a function of the folders of runs: the page that the command writes, parsed."""
 
     def make(*folders):
         out = tmp_path / 'report.html'
@@ -110,13 +110,13 @@ def report(tmp_path, capsys):
         printed, err = capsys.readouterr()
         assert printed.startswith(f'{out}: {len(folders)} run')
         assert err == ''
-        return Read(out.read_text(encoding='utf-8'))
+        return Page(out.read_text(encoding='utf-8'))
 
     return make
 
 
-class Read(HTMLParser):
-    """A page, taken apart: tags (name, attributes), cards, and the rows of its tables (lists of texts)."""
+class Page(HTMLParser):
+    """A parsed page: tags (name, attributes), cards, and the rows of its tables (lists of texts)."""
 
     def __init__(self, text):
         super().__init__()
@@ -129,10 +129,10 @@ class Read(HTMLParser):
         self.tags.append((tag, attributes))
         self.scripts += tag == 'script'
         if tag == 'article':
-            self._card = {'members': json.loads(attributes['data-members']), 'text': '', 'picture': ''}
+            self._card = {'members': json.loads(attributes['data-members']), 'text': '', 'image': ''}
             self.cards.append(self._card)
         elif tag == 'img':
-            self._card['picture'] = attributes['src']
+            self._card['image'] = attributes['src']
         elif tag == 'tr':
             self.rows.append([])
         elif tag in ('td', 'th'):
@@ -161,7 +161,7 @@ def test_figures_intervals_and_the_paper(run, report, outcomes):
     row, paper = found.row('run'), BENCHMARKS['inst2seg'].paper
     low, high = document['intervals']['gIoU']
     assert row[1] == '59'
-    assert f'{document["all"]["gIoU"]:.1f} {low:.1f} – {high:.1f}' in row
+    assert f'{document["all"]["gIoU"]:.1f} {low:.1f} \N{EN DASH} {high:.1f}' in row
     for figure in ('mAP', 'AP50', 'AP75', 'cIoU', 'no_target_accuracy', 'target_accuracy'):
         assert any(cell.startswith(f'{document["all"][figure]:.1f} ') for cell in row)
     assert {'31.5', '60.4'} < set(found.row('paper, InstructSAM-2B'))
@@ -192,10 +192,10 @@ def test_the_cases(run, report, outcomes):
     """The worst of different images, the best, and for each member of a group its four worst, each once."""
     found = report(run(outcomes))
     asked = [one for one in outcomes if not one.error]
-    measured = {one.query.id: compare(one, 0.3) for one in asked}
+    measured = {one.query.id: match_outcome(one, 0.3) for one in asked}
 
     def worst(some, count):
-        ordered = sorted(some, key=lambda one: measured[one.query.id].iou(1.0))
+        ordered = sorted(some, key=lambda one: measured[one.query.id].union_iou(1.0))
         images = dict.fromkeys(one.image for one in ordered)
         firsts = [next(one for one in ordered if one.image == image) for image in images]
         rest = [one for one in ordered if one not in firsts]
@@ -205,7 +205,7 @@ def test_the_cases(run, report, outcomes):
     assert found.ids()[:12] == twelve
     assert len({name.split('-')[0] for name in twelve}) == 12
     filled = [one for one in asked if measured[one.query.id].union and one.query.id not in twelve]
-    best = sorted(filled, key=lambda one: -measured[one.query.id].iou(1.0))[:12]
+    best = sorted(filled, key=lambda one: -measured[one.query.id].union_iou(1.0))[:12]
     assert found.ids()[12:24] == [one.query.id for one in best]
     assert len(set(found.ids())) == len(found.ids()) > 24
     members = {f'targets:{number}' for number in ('0', '1', '2+')} | {'novelty:a b', 'novelty:c'}
@@ -217,34 +217,34 @@ def test_the_cases(run, report, outcomes):
         those = [
             one
             for one in asked
-            if member == f'targets:{measured[one.query.id].number}'
+            if member == f'targets:{measured[one.query.id].num_targets_group}'
             or name in np.atleast_1d(one.query.groups.get(group, []))
         ]
-        shown = {name for name, card in zip(found.ids(), found.cards) if member in card['members']}
+        shown = {name for name, card in zip(found.ids(), found.cards, strict=True) if member in card['members']}
         assert set(worst(those, 4)) <= shown <= {one.query.id for one in those}
     assert {attributes['data-member'] for _, attributes in found.tags if 'data-member' in attributes} == members
 
 
-def test_what_a_card_says(run, report, outcomes):
+def test_the_text_of_a_card(run, report, outcomes):
     found = report(run(outcomes))
     by_id = {one.query.id: one for one in outcomes}
-    for name, card in zip(found.ids(), found.cards):
-        one, measured = by_id[name], compare(by_id[name], 0.3)
+    for name, card in zip(found.ids(), found.cards, strict=True):
+        one, measured = by_id[name], match_outcome(by_id[name], 0.3)
         assert one.query.text in card['text']
         assert one.answer in card['text']
         assert ('expected thing' in card['text']) == (one.answer == 'a stone')
-        shown = f'{measured.iou(1.0):.2f}' if measured.union else '–'
-        meant, seen = measured.targets or 'nothing', measured.found or 'nothing'
+        shown = f'{measured.union_iou(1.0):.2f}' if measured.union else '\N{EN DASH}'
+        meant, seen = measured.num_targets or 'nothing', measured.num_found or 'nothing'
         assert f'IoU {shown}, {meant} meant, {seen} found' in card['text'].replace(' ,', ',')
         assert all(f'{score:.2f}' in card['text'] for score in one.scores)
-        assert ('no picture: cannot read' in card['text']) == ('/0.png' in one.image) == (card['picture'] == '')
+        assert ('no image: cannot read' in card['text']) == ('/0.png' in one.image) == (card['image'] == '')
     assert any('/0.png' in card['text'] for card in found.cards)
-    pictures = [
-        cv2.imdecode(np.frombuffer(base64.b64decode(card['picture'].partition(',')[2]), np.uint8), 1)
+    images = [
+        cv2.imdecode(np.frombuffer(base64.b64decode(card['image'].partition(',')[2]), np.uint8), 1)
         for card in found.cards
-        if card['picture']
+        if card['image']
     ]
-    assert {picture.shape for picture in pictures} == {(240, 320, 3)}
+    assert {image.shape for image in images} == {(240, 320, 3)}
 
 
 def test_failed_samples_are_named(run, report, outcomes):
@@ -257,7 +257,7 @@ def test_nothing_from_data_is_markup(run, report, outcomes):
     query = Query('0-0<', SCRIPT, (square(5, 5),), groups={'kind': f'\'{SCRIPT}"'}, phrases=(SCRIPT,))
     bad = [
         Outcome(
-            (0, 0, 2),
+            Order(0, 0, 2),
             f'{SCRIPT}.png',
             query,
             masks=(square(5, 5),),
@@ -266,7 +266,7 @@ def test_nothing_from_data_is_markup(run, report, outcomes):
             phrases=('x',),
             timings_ms={'segment': 1.0},
         ),
-        Outcome((0, 1, 2), 'b', Query('0-1', 'b'), error=SCRIPT),
+        Outcome(Order(0, 1, 2), 'b', Query('0-1', 'b'), error=SCRIPT),
     ]
     clean, found = report(run(outcomes)), report(run(bad, SCRIPT[:7], model=SCRIPT, seed={'<b>': SCRIPT}))
     assert found.scripts == clean.scripts == 1
@@ -281,7 +281,7 @@ def test_several_runs_and_benchmarks(run, report, outcomes):
     third = run(outcomes, 'third', benchmark='grefcoco', split='val')
     folders = [run(outcomes), run(outcomes[:30], 'other/run'), third]
     found = report(*folders)
-    for folder, count in zip(folders, (59, 29, 59)):
+    for folder, count in zip(folders, (59, 29, 59), strict=True):
         assert found.row(str(folder))[1] == str(count)
     assert 'inst2seg test, grefcoco val' in found.text
     assert {'31.5', '57.3'} < {cell for row in found.rows for cell in row}  # the paper's mAP
@@ -294,18 +294,18 @@ def test_runs_of_nothing(run, report, outcomes):
     failed = [Outcome(one.order, one.image, one.query, error='no') for one in outcomes]
     silent = [Outcome(one.order, one.image, one.query, timings_ms={'segment': 1.0}) for one in outcomes]
     query, times = Query('a', 'a'), {'segment': 1.0}
-    of_nothing = [Outcome((0, 0, 1), 'a', query, masks=(square(1, 1),), scores=(0.5,), timings_ms=times)]
+    of_nothing = [Outcome(Order(0, 0, 1), 'a', query, masks=(square(1, 1),), scores=(0.5,), timings_ms=times)]
     found = report(run(failed, 'failed'), run(silent, 'silent'), run(of_nothing, 'of_nothing'), run([], 'empty'))
     assert [found.row(name)[1] for name in ('failed', 'silent', 'of_nothing', 'empty')] == ['0', '60', '1', '0']
     assert '60 samples failed' in found.text
     assert found.text.count('<svg') == 1
 
 
-def test_the_built_in_model_is_told(run, report, outcomes):
+def test_the_built_in_model_has_a_warning(run, report, outcomes):
     assert 'rendered tables only' in report(run(outcomes[:3], model='tabletop')).text
 
 
-def test_tabletop_scenes_are_drawn_again(run, report, outcomes, monkeypatch):
+def test_tabletop_scenes_are_rendered_again(run, report, outcomes, monkeypatch):
     drawn = []
 
     def scene(split, index, seed):
@@ -315,24 +315,24 @@ def test_tabletop_scenes_are_drawn_again(run, report, outcomes, monkeypatch):
         return SimpleNamespace(rgb=np.full((HEIGHT + (index == 2), WIDTH, 3), 90, np.uint8))
 
     monkeypatch.setitem(sys.modules, 'instructsam.train.tabletop.scenes.scene', SimpleNamespace(render_scene=scene))
-    named = [replace(one, image=f'test_7_{one.order[0]:06d}') for one in outcomes[:12]]
+    named = [replace(one, image=f'test_7_{one.order.image:06d}') for one in outcomes[:12]]
     found = report(run(named, benchmark='tabletop'))
     assert sorted(drawn) == [('test', index, 7) for index in range(4)]  # each once
-    for name, card in zip(found.ids(), found.cards):
+    for name, card in zip(found.ids(), found.cards, strict=True):
         one = next(one for one in named if one.query.id == name)
-        other_size = name.startswith('2-') and bool(one.query.truth or one.masks)
+        other_size = name.startswith('2-') and bool(one.query.ground_truth or one.masks)
         assert ('test_7_000001 cannot be drawn: no OpenGL' in card['text']) == name.startswith('1-')
-        assert ('the picture is (61, 80) now' in card['text']) == other_size
-        assert (card['picture'] == '') == (name.startswith('1-') or other_size)
+        assert ('the image is (61, 80) now' in card['text']) == other_size
+        assert (card['image'] == '') == (name.startswith('1-') or other_size)
     monkeypatch.setitem(sys.modules, 'instructsam.train.tabletop.scenes.scene', None)
     assert 'cannot be drawn: import of' in report(run(named, 'more', benchmark='tabletop')).text
 
 
-def test_pictures():
+def test_masks_in_an_image():
     image = np.full((300, 640, 3), 100, np.uint8)
     masks = {}
     for name, (y, x, height, width) in {
-        'truth': (40, 40, 80, 80),
+        'target': (40, 40, 80, 80),
         'found': (40, 240, 80, 80),
         'thin': (200, 40, 80, 1),
         'ignore': (200, 400, 80, 80),
@@ -340,70 +340,70 @@ def test_pictures():
         mask = np.zeros(image.shape[:2], bool)
         mask[y : y + height, x : x + width] = True
         masks[name] = Rle.encode(mask)
-    drawn = page.draw(image, (masks['truth'], masks['thin']), (masks['found'],), masks['ignore'])
+    drawn = cases.draw_masks(image, (masks['target'], masks['thin']), (masks['found'],), masks['ignore'])
     assert drawn.shape == (150, 320, 3)
     assert (image == 100).all()
-    assert tuple(drawn[40, 20]) == page.TRUTH == tuple(drawn[120, 20])
-    assert tuple(drawn[40, 120]) == page.FOUND
-    assert (drawn[40, 40] == 100).all()  # truth is not filled, what was found is
-    expected = (1 - page.FILL) * 100 + page.FILL * np.array(page.FOUND)
+    assert tuple(drawn[40, 20]) == cases.GROUND_TRUTH_RGB == tuple(drawn[120, 20])
+    assert tuple(drawn[40, 120]) == cases.PREDICTION_RGB
+    assert (drawn[40, 40] == 100).all()  # targets are not filled, predictions are
+    expected = (1 - cases.PREDICTION_OPACITY) * 100 + cases.PREDICTION_OPACITY * np.array(cases.PREDICTION_RGB)
     assert np.allclose(drawn[40, 140], expected, atol=1)
     assert (drawn[120, 220] < 60).all()
     assert (drawn[75, 300] == 100).all()
-    small = page.draw(image[:30, :40], (), (Rle.encode(np.zeros((30, 40), bool)),))
+    small = cases.draw_masks(image[:30, :40], (), (Rle.encode(np.zeros((30, 40), bool)),))
     assert small.shape == (240, 320, 3)
     assert (small == 100).all()
 
 
-def made_up_comparisons(rng, count=40):
-    found = []
+def made_up_matches(rng, count=40):
+    matches = []
     for _ in range(count):
         predicted, targets = rng.integers(0, 5), rng.integers(0, 4)
         scores = np.sort(rng.uniform(0, 1, predicted).round(1))[::-1]
-        found.append(Compared(scores, rng.uniform(0, 1, (predicted, targets)), 0, 1, int(predicted)))
-    return found
+        matches.append(MaskMatch(scores, rng.uniform(0, 1, (predicted, targets)), 0, 1, int(predicted)))
+    return matches
 
 
 def test_calibration():
-    queries = made_up_comparisons(np.random.default_rng(0))
-    pairs = [(score, right) for one in queries for score, right in zip(one.scores, one.right[:, 0])]
-    bins, total, error = plots.calibration(queries), 0, 0.0
+    matches = made_up_matches(np.random.default_rng(0))
+    pairs = [pair for one in matches for pair in zip(one.scores, one.true_positives[:, 0], strict=True)]
+    bins, total, error = svg.calibration_bins(matches), 0, 0.0
     for one in bins:
         last = one.high == 1
         those = [(score, right) for score, right in pairs if one.low <= score < one.high or (last and score == 1)]
         total += len(those)
         assert one.count == len(those) > 0
         assert one.high - one.low == pytest.approx(0.1)
-        assert one.score == pytest.approx(np.mean([score for score, _ in those]))
-        assert one.right == pytest.approx(np.mean([right for _, right in those]))
-        error += len(those) / len(pairs) * abs(one.score - one.right)
+        assert one.mean_score == pytest.approx(np.mean([score for score, _ in those]))
+        assert one.precision == pytest.approx(np.mean([right for _, right in those]))
+        error += len(those) / len(pairs) * abs(one.mean_score - one.precision)
     assert total == len(pairs)
-    assert plots.calibration_error(bins) == pytest.approx(error)
-    drawn = plots.calibration_svg(bins)
+    assert svg.calibration_error(bins) == pytest.approx(error)
+    drawn = svg.calibration_svg(bins)
     assert drawn.count('<circle') == drawn.count('class="bar"') == len(bins)
     assert f'>{bins[-1].count}<' in drawn
 
 
 @pytest.mark.parametrize('iou', [0.5, 0.75])
 def test_the_area_under_a_curve_is_ap(iou):
-    queries = made_up_comparisons(np.random.default_rng(1))
-    recall, precision = Pooled(queries).curve(iou)
+    matches = made_up_matches(np.random.default_rng(1))
+    recall, precision = PooledPredictions(matches).precision_recall(iou)
     assert (np.diff(precision) <= 0).all()
     assert (np.diff(recall) > 0).all()
     area = (np.diff(np.append(0, recall)) * precision).sum()
-    assert area == pytest.approx(average_precision(queries, iou))
+    assert area == pytest.approx(average_precision(matches, iou))
     assert iou in IOUS
-    path = re.search('d="M[^"]*"', plots.precision_recall_svg({'a < b': (recall, precision)}))[0]
+    path = re.search('d="M[^"]*"', svg.precision_recall_svg({'a < b': (recall, precision)}))[0]
     assert path.count('H') == len(recall)
 
 
-def test_plots_of_long_runs_and_of_nothing_right():
+def test_plots_of_long_runs_and_of_no_true_positives():
     many = np.linspace(0, 1, 10_000)
-    drawn = plots.precision_recall_svg({'a < b': (many, 1 - many), 'none': (np.zeros(0), np.zeros(0))})
+    drawn = svg.precision_recall_svg({'a < b': (many, 1 - many), 'none': (np.zeros(0), np.zeros(0))})
     assert len(drawn) < 20_000
     assert 'a &lt; b' in drawn
     assert 'nan' not in drawn
-    drawn = plots.calibration_svg([plots.Bin(0, 0.1, 2_000_000, 0, 1), plots.Bin(0.9, 1.0, 12_345, 1.0, 0.5)])
+    drawn = svg.calibration_svg([svg.Bin(0, 0.1, 2_000_000, 0, 1), svg.Bin(0.9, 1.0, 12_345, 1.0, 0.5)])
     assert '>2M<' in drawn
     assert '>12k<' in drawn
 
@@ -440,7 +440,7 @@ def test_bad_arguments(run, outcomes, arguments, said, tmp_path, monkeypatch, ca
 
 @pytest.fixture
 def browse(tmp_path):
-    """browse(url, *flags): what a real browser prints."""
+    """Return a function of (url, *flags): the output of a real browser."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         pytest.skip(f'needs a browser: none of {", ".join(BROWSERS)} is installed')
@@ -448,7 +448,7 @@ def browse(tmp_path):
     def start(url, *flags):
         profile = tmp_path / 'profile'
         command = [browser, *FLAGS, '--window-size=360,740', f'--user-data-dir={profile}', *flags, url]
-        environment = {**os.environ, 'HOME': str(tmp_path)}  # it keeps files there
+        environment = {**os.environ, 'HOME': str(tmp_path)}  # the browser keeps files there
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -461,7 +461,7 @@ def test_in_a_browser(run, report, outcomes, browse, tmp_path):
     long = {'model': 'a/folder/of_a_model_' * 5, 'prompts': {'': 'x' * 200}}
     report(run(outcomes, 'a_run_with_a_really_long_name_' * 2, **long))
     url = (tmp_path / 'report.html').as_uri()
-    seen = Read(browse(f'{url}#filter=kind:relation', '--dump-dom'))
+    seen = Page(browse(f'{url}#filter=kind:relation', '--dump-dom'))
     cards = [attributes for tag, attributes in seen.tags if tag == 'article']
     hidden = ['hidden' in one for one in cards]
     assert hidden == ['kind:relation' not in json.loads(one['data-members']) for one in cards]
@@ -473,14 +473,14 @@ def test_in_a_browser(run, report, outcomes, browse, tmp_path):
     assert root['data-filter'] == 'kind:relation'
     assert 'data-broken' not in root
 
-    # headless Chromium has no window below 500 px, but frames of any width
+    # Headless Chromium has no window below 500 px, but frames of any width.
     frame = tmp_path / 'frame.html'
     frame.write_text(
         f'<iframe src="{url}#filter=targets:2%2B" width="360" height="740" style="border: 0"></iframe><script>'
         'onload = () => { document.body.dataset.inside = JSON.stringify(frames[0].document.documentElement.dataset) }'
         '</script>'
     )
-    inside = json.loads(dict(Read(browse(frame.as_uri(), '--dump-dom')).tags)['body']['data-inside'])
+    inside = json.loads(dict(Page(browse(frame.as_uri(), '--dump-dom')).tags)['body']['data-inside'])
     assert inside == {'filter': 'targets:2+', 'scrollWidth': '360'}
 
     browse(url, f'--screenshot={tmp_path / "shown.png"}')

@@ -1,4 +1,4 @@
-"""The metrics on hand-made cases; test/core/test_evaluation_reference.py has the authors' recordings."""
+"""Metrics on hand-made cases; test_evaluation_reference.py has recordings of the authors' code."""
 
 import numpy as np
 
@@ -12,17 +12,18 @@ def square(x, side=10):
     return Rle.encode(mask)
 
 
-def query(predictions, truth, threshold=0.5):
-    """predictions: (mask, score) pairs."""
-    return metrics.compare([mask for mask, _ in predictions], [score for _, score in predictions], truth, threshold)
+def query(predictions, ground_truth, threshold=0.5):
+    """The match of one query; predictions: (mask, score) pairs."""
+    masks, scores = [mask for mask, _ in predictions], [score for _, score in predictions]
+    return metrics.match_masks(masks, scores, ground_truth, threshold)
 
 
-def test_a_true_mask_is_taken_once_by_the_best_scored():
+def test_a_target_is_matched_once_by_the_highest_score():
     twice = query([(square(0), 0.6), (square(0), 0.9)], [square(0), square(20)])
-    assert metrics.average_precision([twice], 0.5) == 0.5  # right, wrong; one of two is never found
+    assert metrics.average_precision([twice], 0.5) == 0.5  # a true and a false positive; one of two targets is missed
 
 
-def test_the_best_that_is_free_is_taken():
+def test_the_best_free_target_is_matched():
     near = query([(square(0), 0.9), (square(1), 0.8)], [square(0), square(2)])
     assert metrics.average_precision([near], 0.5) == 1
 
@@ -39,19 +40,19 @@ def test_a_missed_target_costs_recall():
     assert metrics.average_precision([missed], 0.5) == 0
 
 
-def test_ap_ranks_what_the_threshold_leaves_out():
+def test_ap_ranks_predictions_below_the_threshold():
     low = query([(square(0), 0.2)], [square(0)])
     assert metrics.average_precision([low], 0.5) == 1
     assert metrics.giou([low]) == 0
-    assert low.found == 0
+    assert low.num_found == 0
     assert (low.intersection, low.union) == (0, 100)
 
 
-def test_no_target_accuracy_and_the_rule_for_nothing():
-    silent, talks, other = query([(square(0), 0.4)], []), query([(square(0), 0.9)], []), query([], [square(0)])
-    assert metrics.no_target_accuracy([silent, talks, other]) == 0.5
-    assert metrics.giou([silent, talks]) == 0.5
-    assert metrics.giou([silent, talks], empty=0) == 0
+def test_no_target_accuracy_and_the_iou_of_nothing():
+    silent, wrong, other = query([(square(0), 0.4)], []), query([(square(0), 0.9)], []), query([], [square(0)])
+    assert metrics.no_target_accuracy([silent, wrong, other]) == 0.5
+    assert metrics.giou([silent, wrong]) == 0.5
+    assert metrics.giou([silent, wrong], empty=0) == 0
     assert metrics.ciou([silent]) == 1
     assert metrics.ciou([silent], empty=0) == 0
     assert np.isnan(metrics.no_target_accuracy([other]))
@@ -59,11 +60,11 @@ def test_no_target_accuracy_and_the_rule_for_nothing():
     assert np.isnan(metrics.ciou([]))
 
 
-def test_what_is_ignored_counts_neither_way():
-    compared = metrics.compare([square(0)], [0.9], [square(5)], 0.5, ignore=square(0, side=5))
-    assert (compared.intersection, compared.union) == (50, 125)
+def test_ignored_pixels_are_excluded():
+    match = metrics.match_masks([square(0)], [0.9], [square(5)], 0.5, ignore=square(0, side=5))
+    assert (match.intersection, match.union) == (50, 125)
 
 
 def test_a_score_at_the_threshold_is_not_above_it():
-    assert query([(square(0), np.float32(0.3))], [], threshold=0.3).found == 0
-    assert query([(square(0), float(np.float32(0.3)))], [], threshold=0.3).found == 0
+    assert query([(square(0), np.float32(0.3))], [], threshold=0.3).num_found == 0
+    assert query([(square(0), float(np.float32(0.3)))], [], threshold=0.3).num_found == 0

@@ -1,4 +1,4 @@
-"""`instructsam eval tabletop`: with stand-ins that know the truth, and with the built-in model on drawn scenes."""
+"""`instructsam eval tabletop`: with stand-ins that know the ground truth, and with the built-in model on scenes."""
 
 import json
 import sys
@@ -10,12 +10,11 @@ import pytest
 from instructsam.core import cli
 from instructsam.core.result import Instance, Result
 
-pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
-from instructsam.train.evaluation import command as eval_command
+pytest.importorskip('mujoco', reason='the tabletop world is rendered with MuJoCo: pip install mujoco')
+from instructsam.train.evaluation import evaluate
 from instructsam.train.evaluation.figures.summary import summarise
-from instructsam.train.evaluation.running.prompting import Asking, ask_all
-from instructsam.train.evaluation.running.sources import TabletopSource
-from instructsam.train.evaluation.tabletop import draw
+from instructsam.train.evaluation.running.prompting import PromptOptions, answer_images
+from instructsam.train.evaluation.tabletop import TabletopSource, draw_queries
 from instructsam.train.tabletop.language.instructions import KINDS
 
 SEED, SCENES = 11, 5
@@ -25,12 +24,12 @@ FOUND = ('mAP', 'AP50', 'AP75', 'gIoU', 'cIoU')
 
 @pytest.fixture(scope='module')
 def scenes(opengl):
-    """A few of each split; at least one instruction for nothing that is there."""
-    return {split: [draw(index, split, SEED) for index in range(SCENES)] for split in ('test', 'unseen')}
+    """A few scenes of each split, with at least one instruction that has no target."""
+    return {split: [draw_queries(index, split, SEED) for index in range(SCENES)] for split in ('test', 'unseen')}
 
 
 class Oracle:
-    """Stands in for the engine: it has seen the drawings and answers with the truth."""
+    """Stands in for the engine: it knows the scenes and answers with the ground truth."""
 
     warning, device = '', 'cpu'
 
@@ -53,14 +52,14 @@ class Oracle:
 
     def finds(self, scene, query):
         """(mask, score) pairs, best first."""
-        return [(mask, 0.9) for mask in query.truth]
+        return [(mask, 0.9) for mask in query.ground_truth]
 
 
 class Unsure(Oracle):
-    """Stands in for an engine that finds the truth and scores it below the threshold."""
+    """Stands in for an engine that finds the targets and scores them below the threshold."""
 
     def finds(self, scene, query):
-        return [(mask, 0.3) for mask in query.truth]
+        return [(mask, 0.3) for mask in query.ground_truth]
 
 
 class Silent(Oracle):
@@ -71,19 +70,19 @@ class Silent(Oracle):
 
 
 class Everything(Oracle):
-    """Stands in for an engine that answers with every object that anybody asks for, whatever it is told."""
+    """Stands in for an engine that answers every instruction with the targets of all."""
 
     def finds(self, scene, query):
-        return {mask.counts.tobytes(): (mask, 0.9) for one in scene.queries for mask in one.truth}.values()
+        return {mask.counts.tobytes(): (mask, 0.9) for one in scene.queries for mask in one.ground_truth}.values()
 
 
 def figures(stand_in, drawn, **options):
-    asking = Asking(**options)
-    return summarise(list(ask_all(stand_in(drawn), drawn, asking)), asking.threshold, details=False)
+    options = PromptOptions(**options)
+    return summarise(list(answer_images(stand_in(drawn), drawn, options)), options.threshold, details=False)
 
 
 @pytest.mark.parametrize('split', ['test', 'unseen'])
-def test_the_truth_scores_100_everywhere(scenes, split):
+def test_the_ground_truth_scores_100_everywhere(scenes, split):
     found = figures(Oracle, scenes[split])
     everywhere = [found['all'], *(one for name in found if name.startswith('by_') for one in found[name].values())]
     assert len(everywhere) > 5
@@ -97,7 +96,7 @@ def test_the_truth_scores_100_everywhere(scenes, split):
     assert found['by_targets']['2+']['no_target_accuracy'] is None
 
 
-def test_everything_is_no_good_answer(scenes):
+def test_everything_is_not_a_good_answer(scenes):
     found = figures(Everything, scenes['test'])
     assert found['all']['no_target_accuracy'] == 0 == found['by_targets']['0']['gIoU']
     assert 0 < found['by_targets']['1']['mAP'] < 60
@@ -105,13 +104,13 @@ def test_everything_is_no_good_answer(scenes):
     assert found['by_targets']['2+']['mAP'] < 100
 
 
-def test_nothing_is_no_good_answer_either(scenes):
+def test_nothing_is_not_a_good_answer_either(scenes):
     found = figures(Silent, scenes['test'])
     assert found['all']['mAP'] == found['by_targets']['1']['gIoU'] == found['all']['cIoU'] == 0
     assert found['all']['no_target_accuracy'] == 100
 
 
-def test_what_is_below_the_threshold_counts_in_ap_alone(scenes):
+def test_scores_below_the_threshold_count_in_ap_only(scenes):
     found = figures(Unsure, scenes['test'])
     assert found['all']['mAP'] == 100
     assert found['by_targets']['1']['gIoU'] == 0
@@ -133,7 +132,7 @@ def test_groups_add_up(scenes):
 def test_how_the_engine_is_asked(scenes):
     drawn = scenes['test']
     oracle = Oracle(drawn)
-    outcomes = list(ask_all(oracle, drawn, Asking(max_new_tokens=7)))
+    outcomes = list(answer_images(oracle, drawn, PromptOptions(max_new_tokens=7)))
     assert oracle.encoded == SCENES
     assert len(oracle.asked) == len(outcomes)
     wanted = {'score_threshold': 0.05, 'answer': None, 'max_new_tokens': 7, 'suppress_duplicates': True}
@@ -146,7 +145,7 @@ def test_forced_answers(scenes):
     drawn = scenes['test']
     for phrase in ('given', 'dummy'):
         oracle = Oracle(drawn)
-        found = summarise(list(ask_all(oracle, drawn, Asking(phrase=phrase))), 0.5, details=False)
+        found = summarise(list(answer_images(oracle, drawn, PromptOptions(phrase=phrase))), 0.5, details=False)
         assert found['all']['answer_accuracy'] is None
         said = [one.phrases for scene in drawn for one in scene.queries]
         wanted = said if phrase == 'given' else [('object',) * len(phrases) for phrases in said]
@@ -155,7 +154,7 @@ def test_forced_answers(scenes):
 
 def test_an_answer_is_right_if_its_phrases_are(scenes):
     class Mumbler(Oracle):
-        """Stands in for an engine that finds everything and calls it otherwise."""
+        """Stands in for an engine that finds the targets and names them wrongly."""
 
         def segment(self, *args, **options):
             return replace(super().segment(*args, **options), phrases=('thing',))
@@ -165,7 +164,7 @@ def test_an_answer_is_right_if_its_phrases_are(scenes):
     assert found['mAP'] == 100
 
 
-def test_one_kind(scenes):
+def test_some_kinds(scenes):
     kinds = ['category', 'none']
     drawn = [scene for _, scene in TabletopSource('test', SEED, SCENES, kinds).open(range(SCENES))]
     wanted = [[one.text for one in scene.queries if one.groups['kind'] in kinds] for scene in scenes['test']]
@@ -174,7 +173,7 @@ def test_one_kind(scenes):
 
 
 def test_a_limit(scenes):
-    """Cuts within a scene, and is the same from wherever the run goes on."""
+    """Cuts within a scene, and is the same from wherever the run resumes."""
     counts = [len(scene.queries) for scene in scenes['test']]
     source = TabletopSource('test', SEED, SCENES, limit=counts[0] + 2)
     assert len(source) == 2
@@ -188,13 +187,13 @@ def test_a_limit(scenes):
 
 @pytest.fixture
 def command(monkeypatch, capsys, scenes, tmp_path):
-    """command(*arguments): (exit code, stdout, stderr) of `eval`, with the oracle as engine and its drawings."""
+    """Return `eval` as a function of its arguments: (exit code, stdout, stderr), with the oracle and its scenes."""
 
     def already_drawn(function, values, workers):
         yield from (scenes['test'][index] for index in values)
 
-    monkeypatch.setattr(eval_command, 'load_engine', lambda args, process: Oracle(scenes['test']))
-    monkeypatch.setattr('instructsam.train.tabletop.workers.in_order', already_drawn)
+    monkeypatch.setattr(evaluate, 'load_engine', lambda args, process: Oracle(scenes['test']))
+    monkeypatch.setattr('instructsam.train.evaluation.tabletop.in_order', already_drawn)
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
@@ -237,7 +236,7 @@ def test_table_and_json(command, tmp_path):
     [
         ([], 'BENCHMARK'),
         (['bogus'], "invalid choice: 'bogus'"),
-        (['tabletop', '--kinds', 'category', 'odd'], "--kinds: no kind 'odd'. There are category, attribute"),
+        (['tabletop', '--kinds', 'category', 'odd'], "--kinds: no type 'odd', expected one of category, attribute"),
         (['tabletop', '--split', 'all'], '--split'),
         (['tabletop', '--scenes', '0'], '--scenes'),
         (['tabletop', '--seed', '1.5'], '--seed'),
@@ -258,9 +257,9 @@ def test_bad_arguments(command, arguments, said):
     assert err.count('\n') == 1
 
 
-def test_no_instruction_of_a_kind(command, scenes, monkeypatch):
+def test_no_instruction_of_a_type(command, scenes, monkeypatch):
     monkeypatch.setattr(
-        'instructsam.train.tabletop.workers.in_order',
+        'instructsam.train.evaluation.tabletop.in_order',
         lambda function, values, workers: (replace(scenes['test'][0], queries=()) for _ in values),
     )
     code, _, err = command('tabletop', '--kinds', 'none', '--scenes', '1')
@@ -277,7 +276,7 @@ def test_the_built_in_model(tmp_path, capfd):
     assert document['warning'] in out
     assert 'rendered tables only' in out
     assert 'scenes' not in err
-    drawn = [draw(index, 'unseen', 5) for index in range(2)]  # in this process, with the same outcome
+    drawn = [draw_queries(index, 'unseen', 5) for index in range(2)]  # in this process, with the same scenes
     assert document['all']['queries'] == sum(len(scene.queries) for scene in drawn)
     assert document['all']['latency_ms'] > 1
     assert 10 < document['all']['mAP'] < 100
@@ -290,5 +289,5 @@ def test_a_model_that_writes_its_own_answer(scenes):
     from instructsam.core import InstructSAM
 
     engine = InstructSAM.from_pretrained('tabletop')
-    outcomes = list(ask_all(engine, scenes['test'][:1], Asking(max_new_tokens=3)))
+    outcomes = list(answer_images(engine, scenes['test'][:1], PromptOptions(max_new_tokens=3)))
     assert summarise(outcomes, 0.5)['all']['answer_accuracy'] == 0

@@ -1,1 +1,1 @@
-"""Outcomes to figures: metrics, confidence intervals, summaries and comparisons."""
+"""Figures of outcomes: metrics, confidence intervals, summaries and comparisons."""

@@ -1,85 +1,107 @@
-"""From outcomes to figures: of all queries, and of every group of them. Figures in percent, times in ms."""
+"""Summary of a run: figures of all queries and of every group of them, in percent, and times in ms."""
 
+import math
 import statistics
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from instructsam.train.evaluation.figures import metrics
 from instructsam.train.evaluation.figures.coco_ap import coco_average_precision
-from instructsam.train.evaluation.figures.intervals import intervals
-from instructsam.train.evaluation.running.gc_pause import no_collection
+from instructsam.train.evaluation.figures.intervals import bootstrap_intervals
+from instructsam.train.evaluation.figures.metrics import MaskMatch, compute_metrics, match_masks
+from instructsam.train.evaluation.query import Outcome
+from instructsam.train.evaluation.running.gc_pause import gc_paused
 
-SEGMENT, ENCODE = 'segment', 'encode'  # of Outcome.timings_ms: of an instruction, and of its image where it was first
+SEGMENT = 'segment'
+"""Key of Outcome.timings_ms: the whole answer to one query, without the encoding of its image."""
+
+ENCODE = 'encode'
+"""Key of Outcome.timings_ms: the encoding of the image, given with the first query about it."""
+
+FAILURES_LISTED = 10
 
 
-@no_collection()
-def summarise(outcomes, threshold, empty=1.0, details=True):
-    """Figures of Outcomes; None where there is nothing to measure. Failed ones are counted, and have no part in them.
+@gc_paused()
+def summarise(
+    outcomes: Sequence[Outcome], threshold: float, empty: float = 1.0, *, details: bool = True
+) -> dict[str, Any]:
+    """Return the figures of a run, ready for JSON; None where there is nothing to measure.
 
-    details: with 95 % intervals, COCO's AP, and times a stage (seconds more on large sets).
+    Failed queries are counted, and excluded from the figures.
+
+    Args:
+        outcomes: One outcome per query.
+        threshold: Instances that score above it count as found.
+        empty: IoU of a query with neither a target nor a prediction.
+        details: Add 95 % intervals, COCO's AP, and times per step (seconds more on large sets).
     """
-    asked = [one for one in outcomes if not one.error]
-    failed = [one for one in outcomes if one.error]
-    compared = [compare(one, threshold) for one in asked]
-    found = {'all': figures(asked, compared, empty)}
+    answered = [outcome for outcome in outcomes if not outcome.error]
+    failed = [outcome for outcome in outcomes if outcome.error]
+    matches = [match_outcome(outcome, threshold) for outcome in answered]
+    summary: dict[str, Any] = {'all': summarise_group(answered, matches, empty)}
     if details:
-        found['all'] |= percent(coco_average_precision(compared))
-        bounds = intervals(compared, [one.image for one in asked], empty)
-        found['intervals'] = {name: [100 * low, 100 * high] for name, (low, high) in bounds.items()}
-        found['times'] = times(asked)
-    groups = {}
-    for one, measured in zip(asked, compared):
-        for group, name in members(one, measured):
-            groups.setdefault(f'by_{group}', {}).setdefault(name, []).append((one, measured))
-    found |= {
-        group: {name: figures(*zip(*those), empty) for name, those in sorted(named.items())}
-        for group, named in groups.items()
-    }
-    found['failed'] = {'queries': len(failed), 'first': [f'{one.query.id}: {one.error}' for one in failed[:10]]}
-    return found
+        summary['all'] |= to_percent(coco_average_precision(matches))
+        bounds = bootstrap_intervals(matches, [outcome.image for outcome in answered], empty)
+        summary['intervals'] = {name: [100 * low, 100 * high] for name, (low, high) in bounds.items()}
+        summary['times'] = mean_times(answered)
+    groups: dict[str, dict[str, list[tuple[Outcome, MaskMatch]]]] = {}
+    for outcome, match in zip(answered, matches, strict=True):
+        for group, member in group_members(outcome, match):
+            groups.setdefault(f'by_{group}', {}).setdefault(member, []).append((outcome, match))
+    for group, members in groups.items():
+        summary[group] = {
+            member: summarise_group([outcome for outcome, _ in pairs], [match for _, match in pairs], empty)
+            for member, pairs in sorted(members.items())
+        }
+    first = [f'{outcome.query.id}: {outcome.error}' for outcome in failed[:FAILURES_LISTED]]
+    summary['failed'] = {'queries': len(failed), 'first': first}
+    return summary
 
 
-def compare(outcome, threshold):
-    """metrics.Compared of an Outcome."""
+def match_outcome(outcome: Outcome, threshold: float) -> MaskMatch:
+    """Compare the predictions of one outcome with its ground truth."""
     query = outcome.query
-    return metrics.compare(outcome.masks, outcome.scores, query.truth, threshold, query.ignore)
+    return match_masks(outcome.masks, outcome.scores, query.ground_truth, threshold, query.ignore)
 
 
-def members(outcome, compared):
-    """The (group, member) pairs that an Outcome with its metrics.Compared is counted in."""
-    pairs = [('targets', compared.number)]
-    for group, names in outcome.query.groups.items():
-        pairs += [(group, name) for name in ([names] if isinstance(names, str) else names)]
-    return pairs
+def group_members(outcome: Outcome, match: MaskMatch) -> Iterator[tuple[str, str]]:
+    """Yield the (group, member) pairs that an outcome is counted in, e.g. ('targets', '2+')."""
+    yield 'targets', match.num_targets_group
+    for group, members in outcome.query.groups.items():
+        for member in [members] if isinstance(members, str) else members:
+            yield group, member
 
 
-def figures(outcomes, compared, empty=1.0):
-    """Name -> value of some Outcomes and their metrics.Compared."""
-    shares = metrics.figures(compared, empty)
-    rights = [one.right for one in outcomes if one.right == one.right]
-    if any(one.query.phrases for one in outcomes):
-        shares['answer_accuracy'] = float(np.mean(rights)) if rights else np.nan
-    latencies_ms = [one.timings_ms[SEGMENT] for one in outcomes]
+def summarise_group(
+    outcomes: Sequence[Outcome], matches: Sequence[MaskMatch], empty: float = 1.0
+) -> dict[str, float | int | None]:
+    """Return the figures of some outcomes and their matches, by name."""
+    shares = compute_metrics(matches, empty)
+    if any(outcome.query.phrases for outcome in outcomes):
+        known = [value for outcome in outcomes if not math.isnan(value := outcome.answer_accuracy)]
+        shares['answer_accuracy'] = float(np.mean(known)) if known else np.nan
+    latencies_ms = [outcome.timings_ms[SEGMENT] for outcome in outcomes]
     return {
         'queries': len(outcomes),
-        **percent(shares),
+        **to_percent(shares),
         'latency_ms': round(statistics.median(latencies_ms), 2) if latencies_ms else None,
     }
 
 
-def percent(shares):
-    """Name -> share from 0 to 1 as name -> percent, None for nan."""
-    return {name: None if share != share else 100 * share for name, share in shares.items()}
+def to_percent(shares: dict[str, float]) -> dict[str, float | None]:
+    """Convert shares from 0 to 1 to percent, and nan to None."""
+    return {name: None if math.isnan(share) else 100 * share for name, share in shares.items()}
 
 
-def times(outcomes):
-    """Mean ms of each stage, and instructions a second of one process, encoding included."""
-    stages = dict.fromkeys(name for one in outcomes for name in one.timings_ms)
-    total_ms = sum(one.timings_ms.get(SEGMENT, 0) + one.timings_ms.get(ENCODE, 0) for one in outcomes)
+def mean_times(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Return the mean ms of each step, and instructions per second of one process, encoding included."""
+    steps = dict.fromkeys(name for outcome in outcomes for name in outcome.timings_ms)
+    total_ms = sum(outcome.timings_ms.get(SEGMENT, 0) + outcome.timings_ms.get(ENCODE, 0) for outcome in outcomes)
     return {
         'stages_ms': {
-            stage: statistics.mean(one.timings_ms[stage] for one in outcomes if stage in one.timings_ms)
-            for stage in stages
+            step: statistics.mean(outcome.timings_ms[step] for outcome in outcomes if step in outcome.timings_ms)
+            for step in steps
         },
         'instructions_per_s': 1e3 * len(outcomes) / total_ms if total_ms else None,
     }

@@ -1,23 +1,35 @@
-"""JSON and JSON Lines files, whole or refused."""
+"""JSON and JSON Lines files, read completely or refused."""
 
 import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 from instructsam.core.errors import DataError
 
-
-def read_json(path):
-    """What a JSON file holds. Raises DataError."""
-    return _loads(_read(path), path)
+Record = dict[str, Any]
 
 
-def read_records(path):
-    """The objects in the list of a JSON file, or on the lines of a JSONL file. Raises DataError, also for none.
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file.
 
-    What is no object is {}: the reader then finds everything missing, and says so.
+    Raises:
+        DataError: The file cannot be read, or is not JSON.
+    """
+    return _parse(_read(path), str(path))
+
+
+def read_records(path: Path) -> list[Record]:
+    """Return the objects in the list of a JSON file, or on the lines of a JSONL file.
+
+    An entry that is not an object becomes {}: the reader then reports all of its keys as missing.
+
+    Raises:
+        DataError: The file cannot be read, or has no records.
     """
     if path.suffix == '.jsonl':
         lines = enumerate(_read(path).splitlines(), start=1)
-        records = [_loads(line, f'{path}, line {number},') for number, line in lines if line.strip()]
+        records = [_parse(line, f'{path}, line {number},') for number, line in lines if line.strip()]
     else:
         records = read_json(path)
     if not isinstance(records, list):
@@ -27,20 +39,22 @@ def read_records(path):
     return [record if isinstance(record, dict) else {} for record in records]
 
 
-def have(records, *keys):
-    """Whether any of the records has all `keys`: one broken record does not hide a file's layout."""
+def any_has(records: Iterable[Record], *keys: str) -> bool:
+    """Return whether any record has all `keys`: one broken record must not hide a file's layout."""
     return any(all(key in record for key in keys) for record in records)
 
 
-def _read(path):
+def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         raise DataError(f'cannot read {path}: {error.strerror or error}') from error
 
 
-def _loads(content, where):
+def _parse(content: bytes, where: str) -> Any:
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise DataError(f'{where} is no JSON: {error}. Is it cut short? Download or make it again') from error
+        raise DataError(
+            f'{where} is not valid JSON: {error}. If it is truncated, download or convert it again'
+        ) from error

@@ -1,14 +1,15 @@
 """gRefCOCO: referring expressions for no, one or several objects."""
 
-from instructsam.train.evaluation.readers.documents import have, read_records
-from instructsam.train.evaluation.readers.files import CONVERTED
-from instructsam.train.evaluation.readers.records import scenes
-from instructsam.train.evaluation.readers.referring import of_categories, of_refs
+from instructsam.train.evaluation.query import ImageQueries
+from instructsam.train.evaluation.readers.documents import Record, any_has, read_records
+from instructsam.train.evaluation.readers.files import CONVERTED, DatasetFiles
+from instructsam.train.evaluation.readers.records import group_by_image
+from instructsam.train.evaluation.readers.referring import read_converted, read_refs
 
 LAYOUTS = """
-  original; train2014 of COCO may also lie in DATA/images, beside DATA, or be --images
+  original; train2014 of COCO may also be in DATA/images, beside DATA, or be --images
     DATA/
-      grefcoco/  or what is in it right in DATA
+      grefcoco/  or its contents directly in DATA
         grefs(unc).json  [{"ann_id", "image_id", "split", "sentences", ...}, ...]
         instances.json
       train2014/  *.jpg
@@ -19,16 +20,17 @@ LAYOUTS = """
 ORIGINAL = tuple('*/' * depth + 'grefs(unc).json' for depth in range(3))
 
 
-def read(request):
-    path = request.annotations(*ORIGINAL, *CONVERTED)
+def read(files: DatasetFiles) -> list[ImageQueries]:
+    """Read the images of the split with their queries."""
+    path = files.annotation_file(*ORIGINAL, *CONVERTED)
     records = read_records(path)
-    if have(records, 'split', 'sentences'):
-        return scenes(request, path, of_refs(request, path, records, _identify))
-    if have(records, 'cat', 'masks'):
-        return scenes(request, path, of_categories(request, path, records))
-    raise request.unknown(path, records)
+    if any_has(records, 'split', 'sentences'):
+        return group_by_image(files, path, read_refs(files, path, records, _query_id))
+    if any_has(records, 'cat', 'masks'):
+        return group_by_image(files, path, read_converted(files, path, records))
+    raise files.unknown_records_error(path, records)
 
 
-def _identify(ref, sentence):
-    """With the image's id: nothing promises that sent_id alone is unique, and gRefCOCO's API expects ref_ids twice."""
+def _query_id(ref: Record, sentence: Record) -> str:
+    """Return the image's id with sent_id: sent_id alone need not be unique, as gRefCOCO's ref_ids are not."""
     return f'{ref.get("image_id")}-{sentence["sent_id"]}'

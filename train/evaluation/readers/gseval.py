@@ -1,52 +1,71 @@
 """GSEval of GroundingSuite: captions of stuff, parts, several and single objects, one mask each."""
 
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
 from instructsam.train.data.record_fields import RecordError
-from instructsam.train.evaluation.readers.documents import have, read_records
-from instructsam.train.evaluation.readers.files import CONVERTED
+from instructsam.train.evaluation.query import ImageQueries
+from instructsam.train.evaluation.readers.documents import Record, any_has, read_records
+from instructsam.train.evaluation.readers.files import CONVERTED, DatasetFiles
 from instructsam.train.evaluation.readers.records import (
-    ask,
-    image_of,
-    read_size,
+    GroundTruth,
+    QueryOfImage,
+    group_by_image,
+    image_path,
+    make_query,
+    merge_masks,
+    read_size_or_image,
     read_targets,
-    scenes,
     text_of,
-    union,
 )
 
 LAYOUTS = """
-  original; unlabeled2017 of COCO may also lie in DATA/images or --images
+  original; unlabeled2017 of COCO may also be in DATA/images or --images
     DATA/
-      GroundingSuite-Eval.jsonl  {"idx", "image_path", "class_id", "caption", "segmentation", ...} a line
+      GroundingSuite-Eval.jsonl  {"idx", "image_path", "class_id", "caption", "segmentation", ...} per line
       unlabeled2017/  *.jpg
   converted
     DATA/
       SPLIT.json  [the same, ...]
 """
-CLASSES = ('stuff', 'part', 'multi', 'single')  # class_id 1 to 4
+CLASSES = {1: 'stuff', 2: 'part', 3: 'multi', 4: 'single'}
+"""class_id -> name."""
 
 
-def read(request):
-    path = request.annotations('GroundingSuite-Eval.jsonl', '*.jsonl', *CONVERTED)
+def read(files: DatasetFiles) -> list[ImageQueries]:
+    """Read the images of the split with their queries."""
+    path = files.annotation_file('GroundingSuite-Eval.jsonl', '*.jsonl', *CONVERTED)
     records = read_records(path)
-    if not have(records, 'image_path', 'caption', 'segmentation'):
-        raise request.unknown(path, records)
-    return scenes(request, path, _asked(request, path, records))
+    if not any_has(records, 'image_path', 'caption', 'segmentation'):
+        raise files.unknown_records_error(path, records)
+    return group_by_image(files, path, _queries(files, path, records))
 
 
-def _asked(request, path, records):
-    images = request.pictures([text_of(record, 'image_path') for record in records], path.parent)
+def _queries(files: DatasetFiles, path: Path, records: list[Record]) -> Iterator[QueryOfImage]:
+    folder = files.image_folder([text_of(record, 'image_path') for record in records], path.parent)
     for number, record in enumerate(records):
-        image, class_id = image_of(record, 'image_path', images), record.get('class_id')
-        is_known = isinstance(class_id, int) and 1 <= class_id <= len(CLASSES)
+        image, class_name = image_path(record, 'image_path', folder), _class_name(record)
+        yield make_query(
+            f'{path}, record {number}',
+            str(record.get('idx', f'record {number}')),
+            image,
+            record,
+            'caption',
+            partial(_read_ground_truth, record, image),
+            groups={'class': class_name} if class_name else {},
+        )
 
-        def masks():
-            if not is_known:
-                raise RecordError(f'class_id is 1, 2, 3 or 4, got {class_id!r}')
-            truth = union(read_targets(record.get('segmentation'), read_size(record, image)))
-            if not truth:
-                raise RecordError('a record has a mask under segmentation')
-            return {'truth': truth}
 
-        id = str(record.get('idx', f'record {number}'))
-        groups = {'class': CLASSES[class_id - 1]} if is_known else {}
-        yield ask(f'{path}, record {number}', id, image, record, 'caption', masks, groups=groups)
+def _class_name(record: Record) -> str | None:
+    class_id = record.get('class_id')
+    return CLASSES.get(class_id) if isinstance(class_id, int) else None
+
+
+def _read_ground_truth(record: Record, image: Path | None) -> GroundTruth:
+    if _class_name(record) is None:
+        raise RecordError(f'class_id is 1, 2, 3 or 4, got {record.get("class_id")!r}')
+    masks = merge_masks(read_targets(record.get('segmentation'), read_size_or_image(record, image)))
+    if not masks:
+        raise RecordError('a record has a mask under segmentation')
+    return GroundTruth(masks)

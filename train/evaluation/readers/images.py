@@ -1,56 +1,77 @@
-"""Where the images of a set lie, found by the names of a few of them; and an image's size from its header."""
+"""The folder of a data set's images, found by the names of a few of them; and an image's size from its header."""
 
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from instructsam.train.data.record_fields import RecordError
 
-PLACES = ('', 'images', 'train2014', 'images/train2014', 'images/mscoco/images/train2014')  # the last is REFER's
-LOOKED_FOR = 16  # images, or a few more: all of them may be 100,000
-ORIENTATION, ON_ITS_SIDE = 0x112, (5, 6, 7, 8)  # of EXIF
+SUBFOLDERS = ('', 'images', 'train2014', 'images/train2014', 'images/mscoco/images/train2014')
+"""Subfolders of a data set that may hold its images; the last one is that of the REFER toolkit."""
+
+NUM_PROBED = 16
+"""Approximate number of images to look for: a data set may have more than 100,000."""
+
+ORIENTATION_TAG, SIDEWAYS = 0x112, (5, 6, 7, 8)
+"""EXIF tag, and its values for an image whose width and height are swapped."""
 
 
-class Pictures:
-    """The folder where a set's image paths start, and how many leading folders of theirs are too many."""
+class ImageFolder:
+    """The folder where a data set's image paths start, and the number of leading folders to drop from them."""
 
-    def __init__(self, names, folders):
-        """names: all paths, as annotations have them; folders: where to look, the first is taken if none has any."""
+    def __init__(self, names: Iterable[str], folders: Sequence[Path]):
+        """Find the folder.
+
+        Args:
+            names: All image paths, as in the annotations.
+            folders: Folders to search; the first one is taken if none of the images is found.
+        """
         names = list(dict.fromkeys(name for name in names if name))
-        tried = names[:: max(1, len(names) // LOOKED_FOR)]
-        found = (place for name in tried for place in _places(name, folders) if os.path.isfile(_join(*place, name)))
-        self._folder, self._dropped = next(found, (folders[0], 0))
+        probed = names[:: max(1, len(names) // NUM_PROBED)]
+        existing = (
+            (folder, num_dropped)
+            for name in probed
+            for folder, num_dropped in _candidates(name, folders)
+            if os.path.isfile(_join(folder, num_dropped, name))
+        )
+        self._folder, self._num_dropped = next(existing, (folders[0], 0))
 
-    def path(self, name):
-        """The file of an image path, whether it is there or not."""
-        return _join(self._folder, self._dropped, name)
+    def path(self, name: str) -> Path:
+        """Return the file of an image path, which need not exist."""
+        return _join(self._folder, self._num_dropped, name)
 
 
-def _places(name, folders):
+def _candidates(name: str, folders: Sequence[Path]) -> Iterator[tuple[Path, int]]:
+    """Yield (folder, number of leading folders of `name` to drop)."""
     absolute = [Path('/')] if name.startswith('/') else []
-    for dropped in range(len(_parts(name))):
+    for num_dropped in range(len(_parts(name))):
         for folder in (*absolute, *folders):
-            yield folder, dropped
+            yield folder, num_dropped
 
 
-def _join(folder, dropped, name):
+def _join(folder: Path, num_dropped: int, name: str) -> Path:
     parts = _parts(name)
-    return folder.joinpath(*parts[min(dropped, len(parts) - 1) :])
+    return folder.joinpath(*parts[min(num_dropped, len(parts) - 1) :])
 
 
-def _parts(name):
-    """Folders and file of a path that may be Windows', and may start above the data."""
+def _parts(name: str) -> list[str]:
+    """Split a path that may be a Windows path, and may start above the data, into folders and file."""
     return [part for part in name.replace('\\', '/').split('/') if part not in ('', '.', '..')] or ['.']
 
 
-def picture_size(path):
-    """(height, width) px of an image, upright as its EXIF tag says, from the file's header. Raises RecordError."""
+def image_size(path: Path) -> tuple[int, int]:
+    """Return (height, width) in px of an image after its EXIF rotation, from the file's header.
+
+    Raises:
+        RecordError: The image cannot be read.
+    """
     try:
         with Image.open(path) as file:
             width, height = file.size
-            # without the first condition a PNG would be read whole in search of the tag
-            on_its_side = 'exif' in file.info and file.getexif().get(ORIENTATION) in ON_ITS_SIDE
+            # Without the first condition, a PNG would be read completely in search of the tag.
+            is_sideways = 'exif' in file.info and file.getexif().get(ORIENTATION_TAG) in SIDEWAYS
     except Exception as error:  # on broken files Pillow raises SyntaxError, ValueError, struct.error, ...
         raise RecordError(f'the image cannot be read: {error}') from error
-    return (width, height) if on_its_side else (height, width)
+    return (width, height) if is_sideways else (height, width)

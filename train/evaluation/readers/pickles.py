@@ -1,34 +1,40 @@
-"""Pickled data without running what a pickle asks for: anything but plain values is refused."""
+"""Pickled data, read without running what a pickle asks for: everything except plain values is refused."""
 
 import pickle
+from pathlib import Path
+from typing import Any, NoReturn
 
 from instructsam.core.errors import DataError
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Builds lists, dicts, tuples, texts, bytes and numbers, which need nothing by name."""
+    """Builds lists, dicts, tuples, texts, bytes and numbers, which need no class or function by name."""
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> NoReturn:
         raise pickle.UnpicklingError(f'it asks for {module}.{name}')
 
-    def persistent_load(self, pid):
-        raise pickle.UnpicklingError(f'it asks for the outside object {str(pid)[:60]!r}')
+    def persistent_load(self, pid: object) -> NoReturn:
+        raise pickle.UnpicklingError(f'it asks for the external object {str(pid)[:60]!r}')
 
 
-def read_pickle(path):
-    """What a pickle of any protocol holds, Python 2's texts included. Raises DataError."""
+def read_pickle(path: Path) -> Any:
+    """Return the content of a pickle of any protocol, including the texts of Python 2.
+
+    Raises:
+        DataError: The file is missing, broken, or holds something other than plain values.
+    """
     try:
         try:
             return _load(path, 'utf-8')
         except UnicodeDecodeError:
             return _load(path, 'latin1')
-    except Exception as error:  # a broken pickle raises nearly anything
+    except Exception as error:  # a broken pickle raises almost any exception
         raise DataError(
-            f'cannot read {path}: {error or type(error).__name__}. Expected is a whole pickle of plain lists, dicts, '
-            'texts and numbers, and nothing else is loaded from one. Download it again'
+            f'cannot read {path}: {error or type(error).__name__}. Expected a complete pickle of plain lists, dicts, '
+            'texts and numbers; nothing else is loaded from one. Download it again'
         ) from error
 
 
-def _load(path, encoding):
-    with open(path, 'rb') as file:
+def _load(path: Path, encoding: str) -> Any:
+    with path.open('rb') as file:
         return _PlainUnpickler(file, encoding=encoding).load()

@@ -1,26 +1,32 @@
-"""ReasonSeg: questions that need reasoning, one mask each; a file of outlines an image or, converted, run lengths."""
+"""ReasonSeg: questions that need reasoning, one mask each, as outlines or, converted, as run lengths."""
 
 import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 from instructsam.train.data.record_fields import RecordError
-from instructsam.train.evaluation.readers.documents import have, read_records
-from instructsam.train.evaluation.readers.files import CONVERTED
-from instructsam.train.evaluation.readers.images import picture_size
+from instructsam.train.evaluation.query import ImageQueries
+from instructsam.train.evaluation.readers.documents import Record, any_has, read_records
+from instructsam.train.evaluation.readers.files import CONVERTED, DatasetFiles
+from instructsam.train.evaluation.readers.images import image_size
 from instructsam.train.evaluation.readers.outlines import read_outlines
 from instructsam.train.evaluation.readers.records import (
-    ask,
-    failed,
-    image_of,
+    GroundTruth,
+    QueryOfImage,
+    failed_query,
+    group_by_image,
+    image_path,
+    make_query,
+    merge_masks,
     read_masks,
-    read_size,
+    read_size_or_image,
     read_targets,
-    scenes,
     text_of,
-    union,
 )
 
 LAYOUTS = """
-  original; --data may also be the folder with ReasonSeg in it, or SPLIT itself
+  original; --data may also be the folder that holds ReasonSeg, or SPLIT itself
     DATA/
       SPLIT/
         1.jpg
@@ -32,54 +38,69 @@ LAYOUTS = """
 """
 
 
-def read(request):
-    folder = _folder(request)
+def read(files: DatasetFiles) -> list[ImageQueries]:
+    """Read the images of the split with their queries."""
+    folder = _outline_folder(files)
     if folder is not None:
-        return scenes(request, folder, _original(request, folder))
-    path = request.annotations(*CONVERTED)
+        return group_by_image(files, folder, _original_queries(files, folder))
+    path = files.annotation_file(*CONVERTED)
     records = read_records(path)
-    if not have(records, 'image', 'question', 'mask'):
-        raise request.unknown(path, records)
-    return scenes(request, path, _converted(request, path, records))
+    if not any_has(records, 'image', 'question', 'mask'):
+        raise files.unknown_records_error(path, records)
+    return group_by_image(files, path, _converted_queries(files, path, records))
 
 
-def _folder(request):
-    """The split's folder of outlines, None in the converted layout. Raises DataError."""
-    data = request.data
-    if data.is_dir() and data.name == request.split and not request.matches('{split}.json'):
+def _outline_folder(files: DatasetFiles) -> Path | None:
+    """Return the split's folder of outlines; None in the converted layout.
+
+    Raises:
+        DataError: There are outlines of other splits only.
+    """
+    data = files.data
+    if data.is_dir() and data.name == files.split and not files.matches('{split}.json'):
         return data
     folders = {
         split: data / top / split
-        for split in request.splits
+        for split in files.splits
         for top in ('ReasonSeg', '')
         if any((data / top / split).glob('*.json'))
     }
-    if folders and request.split not in folders:
-        raise request.no_split(list(folders))
-    return folders.get(request.split)
+    if folders and files.split not in folders:
+        raise files.missing_split_error(folders)
+    return folders.get(files.split)
 
 
-def _original(request, folder):
+def _original_queries(files: DatasetFiles, folder: Path) -> Iterator[QueryOfImage]:
     stems = sorted({path.stem for path in folder.iterdir() if path.suffix in ('.jpg', '.json')})
-    pictures = request.pictures([f'{stem}.jpg' for stem in stems], folder)
+    images = files.image_folder([f'{stem}.jpg' for stem in stems], folder)
     for stem in stems:
-        path, image = folder / f'{stem}.json', pictures.path(f'{stem}.jpg')
+        path, image = folder / f'{stem}.json', images.path(f'{stem}.jpg')
         try:
-            record = _read(path)
+            record = _read_outline_file(path)
         except RecordError as error:
-            yield failed(path, stem, image, error)
+            yield failed_query(str(path), stem, image, error)
             continue
+        # As in the authors' code, only the first text of a file is used.
+        text = record['text'][0] if isinstance(record['text'], list) else record['text']
+        form = _form(record)
+        yield make_query(
+            str(path),
+            stem,
+            image,
+            {'text': text},
+            'text',
+            partial(_read_original, record, image),
+            form=form,
+            groups={'form': form},
+        )
 
-        def masks():
-            _check_form(record)
-            return read_outlines(record.get('shapes'), *picture_size(image))
 
-        text = record['text'][0] if isinstance(record['text'], list) else record['text']  # as the authors: one a file
-        yield ask(path, stem, image, {'text': text}, 'text', masks, **_known(record))
+def _read_outline_file(path: Path) -> Record:
+    """Return the record in a file, which is UTF-8 or, in a few cases, Windows-1252.
 
-
-def _read(path):
-    """The record in a file. A few are not UTF-8 but Windows'. Raises RecordError."""
+    Raises:
+        RecordError: The file cannot be read, or has no text.
+    """
     try:
         content = path.read_bytes()
         try:
@@ -88,32 +109,45 @@ def _read(path):
             text = content.decode('cp1252')
         record = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
-        raise RecordError(f'it is no JSON: {error}') from error
+        raise RecordError(f'it is not valid JSON: {error}') from error
     if not isinstance(record, dict) or not record.get('text'):
         raise RecordError('a file has an object with text, is_sentence and shapes')
     return record
 
 
-def _converted(request, path, records):
-    images = request.pictures([text_of(record, 'image') for record in records], path.parent)
+def _read_original(record: Record, image: Path) -> GroundTruth:
+    _check_form(record)
+    return read_outlines(record.get('shapes'), *image_size(image))
+
+
+def _converted_queries(files: DatasetFiles, path: Path, records: list[Record]) -> Iterator[QueryOfImage]:
+    folder = files.image_folder([text_of(record, 'image') for record in records], path.parent)
     for number, record in enumerate(records):
-        image = image_of(record, 'image', images)
-
-        def masks():
-            _check_form(record)
-            size = read_size(record, image)
-            ignore = union(read_masks(record.get('ignore_mask'), size))
-            truth = union(read_targets(record.get('mask'), size))
-            return {'truth': truth, 'ignore': ignore[0] if ignore and ignore[0].area else None}
-
-        yield ask(f'{path}, record {number}', str(number), image, record, 'question', masks, **_known(record))
-
-
-def _known(record):
-    form = 'long' if record.get('is_sentence') else 'short'
-    return {'form': form, 'groups': {'form': form}}
+        image, form = image_path(record, 'image', folder), _form(record)
+        yield make_query(
+            f'{path}, record {number}',
+            str(number),
+            image,
+            record,
+            'question',
+            partial(_read_converted, record, image),
+            form=form,
+            groups={'form': form},
+        )
 
 
-def _check_form(record):
+def _read_converted(record: Record, image: Path | None) -> GroundTruth:
+    _check_form(record)
+    size = read_size_or_image(record, image)
+    ignore = merge_masks(read_masks(record.get('ignore_mask'), size))
+    masks = merge_masks(read_targets(record.get('mask'), size))
+    return GroundTruth(masks, ignore[0] if ignore and ignore[0].area else None)
+
+
+def _form(record: Record) -> str:
+    return 'long' if record.get('is_sentence') else 'short'
+
+
+def _check_form(record: Record) -> None:
     if record.get('is_sentence') not in (True, False):
         raise RecordError(f'is_sentence is true or false, got {record.get("is_sentence")!r}')

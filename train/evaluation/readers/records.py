@@ -1,104 +1,169 @@
-"""A record as a Query: its text, its masks, and what is wrong with it; then Queries as Scenes."""
+"""A record as a Query: its text, its masks, or what is wrong with it; and queries grouped by image."""
 
 import os
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from instructsam.core.errors import DataError
 from instructsam.core.rle import Rle
 from instructsam.train.data.record_fields import RecordError, listed, read_mask, read_text
-from instructsam.train.evaluation.query import Query, Scene
-from instructsam.train.evaluation.readers.images import picture_size
+from instructsam.train.evaluation.query import ImageQueries, Query
+from instructsam.train.evaluation.readers.documents import Record
+from instructsam.train.evaluation.readers.files import DatasetFiles
+from instructsam.train.evaluation.readers.images import ImageFolder, image_size
+
+Size = tuple[int, int]
+"""(height, width) of an image, px."""
 
 
-def ask(where, id, image, record, key, masks, **known):
-    """(path of the image, Query) for the text record[key].
+class GroundTruth(NamedTuple):
+    """The masks of a query."""
 
-    masks() gives the fields that come from annotations, as a dict. Its RecordErrors, and the text's, become the Query's
-    `error`, after `where`: file and record. known: fields that hold even then. image: None if the record has none.
+    masks: tuple[Rle, ...]
+    ignore: Rle | None = None
+
+
+class QueryOfImage(NamedTuple):
+    """A query and the path of the image that it is about."""
+
+    image: str
+    query: Query
+
+
+def make_query(
+    where: str,
+    query_id: str,
+    image: Path | None,
+    record: Record,
+    key: str,
+    read_ground_truth: Callable[[], GroundTruth],
+    *,
+    form: str = '',
+    groups: dict[str, str | list[str]] | None = None,
+) -> QueryOfImage:
+    """Return the query of a record; a RecordError of its text or masks becomes the query's `error`.
+
+    Args:
+        where: File and record, for the error.
+        query_id: Id of the query.
+        image: Path of the image; None if the record names none.
+        record: The record.
+        key: Key of the text in the record.
+        read_ground_truth: Reads the masks; raises RecordError.
+        form: Form of the prompt; kept in a broken query.
+        groups: Groups of the query; kept in a broken query.
     """
-    text = ''
+    groups, text = groups or {}, ''
     try:
         text = read_text(record, key, 'a record')
         if image is None:
             raise RecordError('its image is not named, or unknown')
-        return str(image), Query(id, text, **masks(), **known)
+        masks, ignore = read_ground_truth()
+        return QueryOfImage(str(image), Query(query_id, text, masks, ignore, groups, form))
     except RecordError as error:
-        return str(image or ''), Query(id, text, error=f'{where}: {error}', **known)
+        query = Query(query_id, text, groups=groups, form=form, error=f'{where}: {error}')
+        return QueryOfImage(str(image or ''), query)
 
 
-def failed(where, id, image, reason):
-    """(path of the image, Query) for a record of which nothing can be asked."""
-    return str(image or ''), Query(id, '', error=f'{where}: {reason}')
+def failed_query(where: str, query_id: str, image: Path | None, reason: object) -> QueryOfImage:
+    """Return the query of a record that has no usable text."""
+    return QueryOfImage(str(image or ''), Query(query_id, '', error=f'{where}: {reason}'))
 
 
-def scenes(request, annotations, asked):
-    """The pairs of `ask` as Scenes, one an image, in order. Raises DataError: none, or ids that are not unique."""
-    grouped, ids = {}, Counter()
-    for image, query in asked:
-        grouped.setdefault(image, []).append(query)
-        ids[query.id] += 1
-    if not ids:
-        raise DataError(f'{annotations} is empty: it has no record of the split {request.split!r}')
-    if twice := [id for id, times in ids.items() if times > 1]:
-        shown = ', '.join(twice[:8]) + (' ...' if len(twice) > 8 else '')
-        raise DataError(f'{annotations} has ids more than once, expected one a query: {shown}. Number them anew')
-    return [Scene(image, tuple(queries)) for image, queries in grouped.items()]
+def group_by_image(files: DatasetFiles, annotations: Path, queries: Iterable[QueryOfImage]) -> list[ImageQueries]:
+    """Group queries by their image, in the order of the first query about each.
+
+    Raises:
+        DataError: There is no query, or ids are not unique.
+    """
+    by_image: dict[str, list[Query]] = {}
+    counts = Counter()
+    for image, query in queries:
+        by_image.setdefault(image, []).append(query)
+        counts[query.id] += 1
+    if not counts:
+        raise DataError(f'{annotations} is empty: it has no record of the split {files.split!r}')
+    if repeated := [query_id for query_id, count in counts.items() if count > 1]:
+        shown = ', '.join(repeated[:8]) + (' ...' if len(repeated) > 8 else '')
+        raise DataError(f'{annotations} has ids more than once, expected one per query: {shown}. Renumber them')
+    return [ImageQueries(image, tuple(group)) for image, group in by_image.items()]
 
 
-def text_of(record, key):
-    """record[key] where that is a text, or else ''."""
+def text_of(record: Record, key: str) -> str:
+    """Return record[key] if it is a text, else ''."""
     value = record.get(key)
     return value if isinstance(value, str) else ''
 
 
-def image_of(record, key, pictures):
-    """Path of the record's image, None where it names none."""
+def image_path(record: Record, key: str, folder: ImageFolder) -> Path | None:
+    """Return the path of the record's image; None if it names none."""
     name = text_of(record, key)
-    return pictures.path(name) if name else None
+    return folder.path(name) if name else None
 
 
-def read_size(record, image=None):
-    """(height, width) px of the image: the record's, or else that of the file. Raises RecordError.
+def read_size(record: Record) -> Size:
+    """Return the size of the image that the record gives.
 
-    image: its file, where records may be without; None if that is not there either.
+    Raises:
+        RecordError: The record has no valid size.
     """
-    if image is not None and 'height' not in record and 'width' not in record:
-        return picture_size(image) if os.path.isfile(image) else None
     size = record.get('height'), record.get('width')
     if not _is_size(size):
         raise RecordError(f'a record has height and width of its image in px, got {size[0]!r} and {size[1]!r}')
     return size
 
 
-def read_masks(value, size):
-    """The masks in `value`: one, a list, or null or [] for none. A list of polygons is one mask, as in COCO.
+def read_size_or_image(record: Record, image: Path | None) -> Size | None:
+    """Return the size that the record gives, or else that of the image file; None if neither exists.
 
-    size: of the image; None: that of the first mask, given as run lengths. Raises RecordError.
+    Raises:
+        RecordError: The record has an invalid size, or the image cannot be read.
+    """
+    if image is not None and 'height' not in record and 'width' not in record:
+        return image_size(image) if os.path.isfile(image) else None
+    return read_size(record)
+
+
+def read_masks(value: Any, size: Size | None) -> tuple[Rle, ...]:
+    """Read the masks in `value`: one, a list, or null or [] for none. A list of polygons is one mask, as in COCO.
+
+    Args:
+        value: Run lengths, polygons, or a list of them.
+        size: Size of the image; None takes that of the first mask, which must then be run lengths.
+
+    Raises:
+        RecordError: A mask cannot be read, or has another size.
     """
     masks = listed(value) or []
     if size is None and masks:
         size = masks[0].get('size') if isinstance(masks[0], dict) else None
         if not _is_size(size):
-            raise RecordError(f'the image is not there, which has the size of the mask {str(masks[0])[:60]}')
-    return tuple(read_mask(mask, *size) for mask in masks)
+            raise RecordError(f'the image is missing, whose size is needed to read the mask {str(masks[0])[:60]}')
+    return tuple(read_mask(mask, *size) for mask in masks) if size is not None else ()
 
 
-def read_targets(value, size):
-    """`read_masks` of which each has to have a pixel."""
-    return tuple(map(visible, read_masks(value, size)))
+def read_targets(value: Any, size: Size | None) -> tuple[Rle, ...]:
+    """Read masks like `read_masks`, each of which must have a pixel."""
+    return tuple(map(require_pixels, read_masks(value, size)))
 
 
-def visible(mask):
-    """The mask. Raises RecordError if it has no pixel."""
+def require_pixels(mask: Rle) -> Rle:
+    """Return the mask.
+
+    Raises:
+        RecordError: It has no pixel.
+    """
     if not mask.area:
         raise RecordError('a mask has no pixel')
     return mask
 
 
-def union(masks):
-    """All masks as one: () for none."""
+def merge_masks(masks: Sequence[Rle]) -> tuple[Rle, ...]:
+    """Return the union of all masks as the only one; empty for none."""
     return (Rle.merge(masks),) if masks else ()
 
 
-def _is_size(size):
+def _is_size(size: Any) -> bool:
     return isinstance(size, (list, tuple)) and len(size) == 2 and all(isinstance(v, int) and v > 0 for v in size)

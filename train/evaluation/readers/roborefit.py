@@ -1,28 +1,34 @@
 """RoboRefIt: commands about one object each, with masks as PNG files or, converted, as run lengths."""
 
 import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from instructsam.core.rle import Rle
 from instructsam.train.data.record_fields import RecordError
-from instructsam.train.evaluation.readers.documents import have, read_records
-from instructsam.train.evaluation.readers.files import CONVERTED
-from instructsam.train.evaluation.readers.images import picture_size
+from instructsam.train.evaluation.query import ImageQueries
+from instructsam.train.evaluation.readers.documents import Record, any_has, read_records
+from instructsam.train.evaluation.readers.files import CONVERTED, DatasetFiles
+from instructsam.train.evaluation.readers.images import image_size
 from instructsam.train.evaluation.readers.records import (
-    ask,
-    image_of,
-    read_size,
+    GroundTruth,
+    QueryOfImage,
+    group_by_image,
+    image_path,
+    make_query,
+    merge_masks,
+    read_size_or_image,
     read_targets,
-    scenes,
+    require_pixels,
     text_of,
-    union,
-    visible,
 )
 
 LAYOUTS = """
-  original, as VL-Grasp ships it; --data may be any of these folders down to SPLIT
+  original, as in VL-Grasp; --data may be any of these folders down to SPLIT
     RoboRefIt/
       data/
         final_dataset/
@@ -35,54 +41,69 @@ LAYOUTS = """
       SPLIT.json  [{"image", "question" or "expression", "masks"}, ...]
 """
 ORIGINAL = tuple('*/' * depth + 'roborefit_{split}.json' for depth in range(4))
-COLOURED = ('P', 'PA', 'LA', 'RGBA')  # Pillow's modes: numbers of colours, or with an opacity that is no mask
+CONVERTED_TO_RGB = ('P', 'PA', 'LA', 'RGBA')
+"""Pillow's modes whose values are palette indices, or have an alpha channel that is not part of the mask."""
 
 
-def read(request):
-    path = request.annotations(*ORIGINAL, *CONVERTED)
+def read(files: DatasetFiles) -> list[ImageQueries]:
+    """Read the images of the split with their queries."""
+    path = files.annotation_file(*ORIGINAL, *CONVERTED)
     records = read_records(path)
-    if have(records, 'text', 'rgb_path', 'mask_path'):
-        return scenes(request, path, _original(request, path, records))
-    if have(records, 'image', 'masks'):
-        return scenes(request, path, _converted(request, path, records))
-    raise request.unknown(path, records)
+    if any_has(records, 'text', 'rgb_path', 'mask_path'):
+        return group_by_image(files, path, _original_queries(files, path, records))
+    if any_has(records, 'image', 'masks'):
+        return group_by_image(files, path, _converted_queries(files, path, records))
+    raise files.unknown_records_error(path, records)
 
 
-def _original(request, path, records):
-    images = request.pictures([text_of(record, 'rgb_path') for record in records], path.parent)
-    files = request.pictures([text_of(record, 'mask_path') for record in records], path.parent)
+def _original_queries(files: DatasetFiles, path: Path, records: list[Record]) -> Iterator[QueryOfImage]:
+    images = files.image_folder([text_of(record, 'rgb_path') for record in records], path.parent)
+    masks = files.image_folder([text_of(record, 'mask_path') for record in records], path.parent)
     for number, record in enumerate(records):
-        image = image_of(record, 'rgb_path', images)
+        image = image_path(record, 'rgb_path', images)
+        yield make_query(
+            f'{path}, record {number}',
+            str(number),
+            image,
+            record,
+            'text',
+            partial(_read_mask_file, image_path(record, 'mask_path', masks), image),
+            groups={'scene': str(record['scene'])} if record.get('scene') else {},
+        )
 
-        def masks():
-            return {'truth': (_read_png(image_of(record, 'mask_path', files), image),)}
 
-        groups = {'scene': str(record['scene'])} if record.get('scene') else {}
-        yield ask(f'{path}, record {number}', str(number), image, record, 'text', masks, groups=groups)
+def _read_mask_file(path: Path | None, image: Path) -> GroundTruth:
+    """Return the pixels of a mask file that are not black.
 
-
-def _read_png(path, image):
-    """The mask in a file, what is not black there, if it has the size of the image. Raises RecordError."""
+    Raises:
+        RecordError: The file cannot be read, or does not have the size of the image.
+    """
     if path is None:
         raise RecordError('a record has the path of its mask under mask_path')
     try:
         with Image.open(path) as file:
-            pixels = np.asarray(file.convert('RGB') if file.mode in COLOURED else file)
+            pixels = np.asarray(file.convert('RGB') if file.mode in CONVERTED_TO_RGB else file)
     except Exception as error:  # on broken files Pillow raises SyntaxError, ValueError, struct.error, ...
         raise RecordError(f'the mask cannot be read: {error}') from error
-    size = picture_size(image) if os.path.isfile(image) else pixels.shape[:2]
+    size = image_size(image) if os.path.isfile(image) else pixels.shape[:2]
     if size != pixels.shape[:2]:
         raise RecordError(f'the mask {path} of size {list(pixels.shape[:2])} on an image of {list(size)}')
-    return visible(Rle.encode(pixels.any(axis=-1) if pixels.ndim == 3 else pixels))
+    return GroundTruth((require_pixels(Rle.encode(pixels.any(axis=-1) if pixels.ndim == 3 else pixels)),))
 
 
-def _converted(request, path, records):
-    images = request.pictures([text_of(record, 'image') for record in records], path.parent)
+def _converted_queries(files: DatasetFiles, path: Path, records: list[Record]) -> Iterator[QueryOfImage]:
+    folder = files.image_folder([text_of(record, 'image') for record in records], path.parent)
     for number, record in enumerate(records):
-        image = image_of(record, 'image', images)
+        image = image_path(record, 'image', folder)
+        yield make_query(
+            f'{path}, record {number}',
+            str(number),
+            image,
+            record,
+            'expression' if 'expression' in record else 'question',
+            partial(_read_converted, record, image),
+        )
 
-        def masks():
-            return {'truth': union(read_targets(record.get('masks'), read_size(record, image)))}
 
-        key = 'expression' if 'expression' in record else 'question'
-        yield ask(f'{path}, record {number}', str(number), image, record, key, masks)
+def _read_converted(record: Record, image: Path | None) -> GroundTruth:
+    return GroundTruth(merge_masks(read_targets(record.get('masks'), read_size_or_image(record, image))))

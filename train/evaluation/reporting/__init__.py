@@ -1,1 +1,1 @@
-"""Figures for people: console tables and HTML reports."""
+"""Human-readable results: console tables and HTML reports."""

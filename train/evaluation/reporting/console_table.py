@@ -1,34 +1,61 @@
-"""What an evaluation found: figures in percent, as JSON for programs and as a table for people.
+"""Console table of a run's figures, in percent.
 
-A document holds the settings, the figures of 'all' queries, and those of groups of them: 'by_kind', 'by_targets' ...
+The document holds the settings, the figures of 'all' queries, and those of groups of them: 'by_kind', 'by_targets' ...
 """
 
 import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-HEADERS = {  # the figures of the table, and what stands above them
+from instructsam.train.evaluation.benchmarks import Benchmark
+
+HEADERS = {  # figures of the table in order, and their column headers
     'queries': 'n', 'mAP': 'mAP', 'AP50': 'AP50', 'AP75': 'AP75', 'gIoU': 'gIoU', 'cIoU': 'cIoU',
     'no_target_accuracy': 'N-acc', 'target_accuracy': 'T-acc', 'answer_accuracy': 'answer', 'latency_ms': 'ms',
 }  # fmt: skip
 
 
-def print_table(title, document, benchmark, to_stderr=False):
-    """Prints the figures of `document`, a row a group, below `title`; intervals, failed samples, and its warning."""
+def print_table(title: str, document: dict[str, Any], benchmark: Benchmark, *, to_stderr: bool = False) -> None:
+    """Print the figures of a run: one row per group, then intervals, failed queries and the model's warning."""
+    warning = document.get('warning')
+    print_all(
+        [
+            Text(title),
+            _table(document),
+            *map(Text, _notes(document, benchmark)),
+            *([Text(f'WARNING: {warning}', style='bold yellow')] if warning else []),
+        ],
+        to_stderr=to_stderr,
+    )
+
+
+def print_all(items: Iterable[RenderableType], *, to_stderr: bool) -> None:
+    """Print texts and tables of rich.
+
+    They are rendered first and written by `print`: rich itself would end the process on a broken pipe, which the
+    command line handles.
+    """
     console = Console(stderr=to_stderr, highlight=False)
-    with console.capture() as shown:  # written by print, which leaves a broken pipe to the command line
-        console.print(Text(title), soft_wrap=True)
-        console.print(_table(document))
-        for line in _notes(document, benchmark):
-            console.print(Text(line), soft_wrap=True)
-        if document.get('warning'):
-            console.print(Text(f'WARNING: {document["warning"]}', style='bold yellow'))
-    print(shown.get(), end='', file=sys.stderr if to_stderr else sys.stdout)
+    with console.capture() as captured:
+        for item in items:
+            console.print(item, soft_wrap=isinstance(item, Text))
+    print(captured.get(), end='', file=sys.stderr if to_stderr else sys.stdout)
 
 
-def _notes(document, benchmark):
+def open_table(headers: Iterable[str], *, caption: str | None = None) -> Table:
+    """Return a table without lines: a column of names, then right-aligned columns with these headers."""
+    table = Table(box=None, padding=(0, 1, 0, 0), caption=caption, caption_justify='left')
+    table.add_column()
+    for header in headers:
+        table.add_column(header, justify='right', vertical='bottom')
+    return table
+
+
+def _notes(document: dict[str, Any], benchmark: Benchmark) -> Iterator[str]:
     intervals, times, paper = document['intervals'], document['times'], benchmark.paper.get(document['split'], {})
     for name in benchmark.headline:
         if name in intervals:
@@ -36,7 +63,7 @@ def _notes(document, benchmark):
             reported = f'; the paper has {paper[name]:.1f} for InstructSAM-2B' if name in paper else ''
             yield f'{HEADERS[name]} {document["all"][name]:.1f}, 95 % interval {low:.1f} to {high:.1f}{reported}'
     if times['instructions_per_s']:
-        yield f'{times["instructions_per_s"]:.1f} instructions/s of one process'
+        yield f'{times["instructions_per_s"]:.1f} instructions/s per process'
     failed = document['failed']
     if failed['queries']:
         yield f'{failed["queries"]} samples FAILED and are not in the figures:'
@@ -44,21 +71,18 @@ def _notes(document, benchmark):
     yield f'results: {document["run"]}'
 
 
-def _table(document):
-    shown = [name for name in HEADERS if name in document['all']]
-    table = Table(box=None, padding=(0, 1, 0, 0), caption='percent; ms: median', caption_justify='left')
-    table.add_column()
-    for name in shown:
-        table.add_column(HEADERS[name], justify='right', vertical='bottom')
-    table.add_row('all', *_cells(document['all'], shown))
+def _table(document: dict[str, Any]) -> Table:
+    names = [name for name in HEADERS if name in document['all']]
+    table = open_table([HEADERS[name] for name in names], caption='percent; ms: median')
+    table.add_row('all', *_cells(document['all'], names))
     for group, members in document.items():
         if group.startswith('by_'):
             table.add_row()
             for member, figures in members.items():
-                table.add_row(f'{group.removeprefix("by_")} {member}', *_cells(figures, shown))
+                table.add_row(f'{group.removeprefix("by_")} {member}', *_cells(figures, names))
     return table
 
 
-def _cells(figures, shown):
-    for value in map(figures.get, shown):
+def _cells(figures: dict[str, Any], names: Iterable[str]) -> Iterator[str]:
+    for value in map(figures.get, names):
         yield '-' if value is None else str(value) if isinstance(value, int) else f'{value:.1f}'

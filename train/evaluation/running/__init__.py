@@ -1,1 +1,1 @@
-"""Running a model over a benchmark: queries in, outcomes on disk."""
+"""Running a model on a benchmark: queries in, outcomes on disk."""

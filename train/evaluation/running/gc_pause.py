@@ -1,12 +1,13 @@
-"""Python's search for cycles, put off while millions of values that have none are read."""
+"""Disables the garbage collector while many objects are created."""
 
 import gc
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 @contextmanager
-def no_collection():
-    """To look for cycles among millions of values takes longer than to read them. Also as a decorator."""
+def gc_paused() -> Iterator[None]:
+    """Pause the search for reference cycles, which takes longer than reading millions of values. Also a decorator."""
     enabled = gc.isenabled()
     gc.disable()
     try:

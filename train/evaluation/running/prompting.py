@@ -1,105 +1,116 @@
-"""Asks an engine everything about an image, which it encodes once."""
+"""Puts the queries of a benchmark to a model; each image is encoded once for all queries about it."""
+
+from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
+from instructsam.core.engine import EncodedImage, InstructSAM
 from instructsam.core.errors import ImageError, InstructionError
-from instructsam.train.evaluation.benchmarks import prompt_of
+from instructsam.train.engines.concept import ConceptEngine
+from instructsam.train.evaluation.benchmarks import DUMMY_PHRASE, fill_prompt
 from instructsam.train.evaluation.figures.summary import ENCODE, SEGMENT
-from instructsam.train.evaluation.query import Outcome
-
-PHRASES = ('generated', 'given', 'dummy')
-DUMMY = 'object'
+from instructsam.train.evaluation.query import ImageQueries, Order, Outcome, Query
 
 
 @dataclass(frozen=True)
-class Asking:
-    """How queries are asked.
+class PromptOptions:
+    """How queries are put to a model. The fields are stored in the header of a run under these names."""
 
-    threshold: instances above it are the answer, those above `lowest` take part in AP. phrase: 'generated' by the
-    model, or a forced answer: the true phrases ('given') or DUMMY for each ('dummy'). own_queries: the phrase prompts
-    SAM3, which answers with learned queries of its own.
-    """
-
-    threshold: float = 0.5
-    lowest: float = 0.05
-    prompts: dict[str, str] = field(default_factory=lambda: {'': '{text}'})
+    threshold: float = 0.5  # instances that score above it are the answer
+    lowest: float = 0.05  # instances that score above it take part in AP
+    prompts: dict[str, str] = field(default_factory=lambda: {'': '{text}'})  # form -> template
     suppress_duplicates: bool = True
     max_new_tokens: int = 256
-    phrase: str = 'generated'
-    own_queries: bool = False
+    phrase: str = 'generated'  # source of the answer's phrases, one of benchmarks.PHRASE_SOURCES
+    own_queries: bool = False  # concept prompting: the phrase prompts SAM3, which answers with its own learned queries
 
-    def engine(self, engine):
-        """The engine to ask, in the place of `engine`."""
-        if not self.own_queries:
-            return engine
-        from instructsam.train.engines.concept import ConceptEngine
+    def engine_for(self, engine: InstructSAM) -> InstructSAM:
+        """Return the engine to query instead of `engine`: itself, or a ConceptEngine with the same model."""
+        return ConceptEngine.from_engine(engine) if self.own_queries else engine
 
-        return ConceptEngine.from_engine(engine)
+    def forced_phrases(self, query: Query) -> tuple[str, ...]:
+        """Return the phrases that the model is made to answer; empty if it generates them."""
+        if self.phrase == 'generated':
+            return ()
+        return (DUMMY_PHRASE,) * len(query.phrases) if self.phrase == 'dummy' else query.phrases
 
 
-def ask(engine, position, scene, asking, skip=frozenset()):
-    """Yields an Outcome for each query of a query.Scene but those whose number is in `skip`; encodes its image once.
+def answer_image(
+    engine: InstructSAM, index: int, image: ImageQueries, options: PromptOptions, skip: Collection[int] = frozenset()
+) -> Iterator[Outcome]:
+    """Yield an outcome for every query about one image, which is encoded once.
 
-    position: the scene's in the split. What cannot be asked becomes an Outcome with an error.
+    Args:
+        engine: The engine to query, see `PromptOptions.engine_for`.
+        index: Index of the image in the split.
+        image: The image with its queries. A query that cannot be asked becomes an outcome with an error.
+        options: How the queries are put.
+        skip: Indices of queries that are left out.
     """
-    queries = [(number, query) for number, query in enumerate(scene.queries) if number not in skip]
-    frame, encode_ms, reason = None, {}, ''
-    if any(not query.error for _, query in queries):
+    pending = [(number, query) for number, query in enumerate(image.queries) if number not in skip]
+    encoded, encode_ms, reason = None, {}, ''
+    if any(not query.error for _, query in pending):
         start = time.perf_counter()
         try:
-            frame = engine.encode(scene.load())
+            encoded = engine.encode(image.load())
         except (ImageError, InstructionError) as error:
             reason = str(error)
         encode_ms = {ENCODE: (time.perf_counter() - start) * 1e3}
-    for number, query in queries:
-        about = {'order': (position, number, len(scene.queries)), 'image': scene.image, 'query': query}
-        if query.error or reason:
-            yield Outcome(**about, error=query.error or reason)
+    for number, query in pending:
+        order = Order(index, number, len(image.queries))
+        if query.error or encoded is None:
+            yield Outcome(order, image.image, query, error=query.error or reason)
             continue
-        yield _asked(engine, frame, query, asking, about, encode_ms)
+        yield _answer_query(engine, encoded, Outcome(order, image.image, query), options, encode_ms)
         encode_ms = {}
 
 
-def ask_all(engine, scenes, asking):
-    """Yields an Outcome for every query of every one of `scenes`."""
-    engine = asking.engine(engine)
-    for position, scene in enumerate(scenes):
-        yield from ask(engine, position, scene, asking)
+def answer_images(engine: InstructSAM, images: Iterable[ImageQueries], options: PromptOptions) -> Iterator[Outcome]:
+    """Yield an outcome for every query about every image."""
+    engine = options.engine_for(engine)
+    for index, image in enumerate(images):
+        yield from answer_image(engine, index, image, options)
 
 
-def _asked(engine, frame, query, asking, about, encode_ms):
-    prompt = prompt_of(asking.prompts[query.form], query.text)
-    named = {'generated': (), 'dummy': (DUMMY,) * len(query.phrases)}.get(asking.phrase, query.phrases)
+def _answer_query(
+    engine: InstructSAM, encoded: EncodedImage, unanswered: Outcome, options: PromptOptions, encode_ms: dict[str, float]
+) -> Outcome:
+    """Return `unanswered` with the model's predictions, or with an error.
+
+    encode_ms: the time of the encoding if this is the first query about the image, else empty.
+    """
+    query = unanswered.query
+    prompt = fill_prompt(options.prompts[query.form], query.text)
+    forced = options.forced_phrases(query)
     start = time.perf_counter()
     try:
         result = engine.segment(
-            frame,
+            encoded,
             prompt,
-            score_threshold=min(asking.lowest, asking.threshold),
-            answer=engine.answer_for(named) if named else None,
-            max_new_tokens=asking.max_new_tokens,
-            suppress_duplicates=asking.suppress_duplicates,
+            score_threshold=min(options.lowest, options.threshold),
+            answer=engine.answer_for(forced) if forced else None,
+            max_new_tokens=options.max_new_tokens,
+            suppress_duplicates=options.suppress_duplicates,
         )
     except InstructionError as error:
-        return Outcome(**about, prompt=prompt, error=str(error))
-    sizes = {(mask.height, mask.width) for mask in (*query.truth, *filter(None, [query.ignore]))}
+        return replace(unanswered, prompt=prompt, error=str(error))
+    annotated = [*query.ground_truth, *([query.ignore] if query.ignore is not None else [])]
+    sizes = {(mask.height, mask.width) for mask in annotated}
     if sizes - {(result.height, result.width)}:
-        return Outcome(
-            **about,
-            prompt=prompt,
-            error=(
-                f'its masks are {sorted(sizes)} (height, width), the image {about["image"]} is '
-                f'{(result.height, result.width)}'
-            ),
+        reason = (
+            f'its masks are {sorted(sizes)} (height, width), the image {unanswered.image} is '
+            f'{(result.height, result.width)}'
         )
-    return Outcome(
-        **about,
+        return replace(unanswered, prompt=prompt, error=reason)
+    return replace(
+        unanswered,
         prompt=prompt,
-        masks=tuple(one.mask for one in result.instances),
-        scores=tuple(one.score for one in result.instances),
+        masks=tuple(instance.mask for instance in result.instances),
+        scores=tuple(instance.score for instance in result.instances),
         answer=result.answer,
         phrases=result.phrases,
-        named=bool(named),
+        is_forced=bool(forced),
         timings_ms={**result.timings_ms, **encode_ms, SEGMENT: (time.perf_counter() - start) * 1e3},
     )

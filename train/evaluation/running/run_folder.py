@@ -1,22 +1,29 @@
-"""A run's folder: `results-RANK.jsonl` of every process, which only grow. The first line of each is the run's header.
+"""Results of a run on disk: one append-only file `results-RANK.jsonl` per process, which begins with the run's header.
 
-A run that was stopped goes on from whatever whole lines there are, in any number of processes; a line that was cut off
-is dropped, and its sample asked again. Several machines need a folder that all of them see.
+A run that was stopped resumes from the complete lines on disk, in any number of processes; a truncated line is dropped
+and its query asked again. Processes on several machines need a folder that all of them can see.
 """
+
+from __future__ import annotations
 
 import fcntl
 import hashlib
 import itertools
 import json
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from instructsam.core.errors import InstructSAMError
 from instructsam.train.evaluation.query import Outcome
-from instructsam.train.evaluation.running.gc_pause import no_collection
+from instructsam.train.evaluation.running.gc_pause import gc_paused
 
 PATTERN = 'results-*.jsonl'
+CHUNK_BYTES = 1 << 20
+
+Parsed = TypeVar('Parsed')
 
 
 class RunError(InstructSAMError):
@@ -25,63 +32,76 @@ class RunError(InstructSAMError):
 
 @dataclass(frozen=True)
 class Run:
-    """What is in a folder: the header, and an outcome of every sample, in the split's order."""
+    """Contents of a run's folder: its header, and one outcome per answered query in the order of the split."""
 
     folder: Path
-    header: dict
+    header: dict[str, Any]
     outcomes: tuple[Outcome, ...]
 
 
-def read_run(folder, expected=None):
-    """The Run in `folder`. expected: the header that it must have. Raises RunError."""
-    folder, header, found = Path(folder), expected, {}
+def read_run(folder: str | Path, expected: dict[str, Any] | None = None) -> Run:
+    """Read the run in `folder`.
+
+    Args:
+        folder: Folder that `instructsam eval ... --results` wrote.
+        expected: Header that the run must have; None accepts any.
+
+    Raises:
+        RunError: The folder holds no run, another run, or a broken line.
+    """
+    folder, header, outcomes = Path(folder), expected, {}
     files = sorted(folder.glob(PATTERN))
     if not files and expected is None:
         raise RunError(f'{folder} holds no run, no {PATTERN}: `instructsam eval ... --results DIR` makes one')
     for file in files:
-        lines = enumerate(_whole_lines(file), start=1)
+        lines = enumerate(_complete_lines(file), start=1)
         for _, line in itertools.islice(lines, 1):
-            header = _same(_parsed(json.loads, line, file, 1).get('header'), header, file)
-        with no_collection():
+            header = _checked_header(_parse_line(json.loads, line, file, 1).get('header'), header, file)
+        with gc_paused():
             for number, line in lines:
-                outcome = _parsed(Outcome.from_line, line, file, number)
-                known = found.get(outcome.query.id)
+                outcome = _parse_line(Outcome.from_line, line, file, number)
+                known = outcomes.get(outcome.query.id)
                 if known is None or known.error:
-                    found[outcome.query.id] = outcome
+                    outcomes[outcome.query.id] = outcome
     if header is None:
-        raise RunError(f'{folder} holds no run: {files[0].name} begins with no header')
-    return Run(folder, header, tuple(sorted(found.values(), key=lambda one: one.order)))
+        raise RunError(f'{folder} holds no run: {files[0].name} does not begin with a header')
+    return Run(folder, header, tuple(sorted(outcomes.values(), key=lambda outcome: outcome.order)))
 
 
-def _parsed(parse, line, file, number):
+def _parse_line(parse: Callable[[bytes], Parsed], line: bytes, file: Path, number: int) -> Parsed:
     try:
         return parse(line)
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(
-            f'{file}, line {number}: no line of a run ({error}). Without it, its sample is asked again'
+            f"{file}, line {number} is not a line of a run's results ({error}). Delete it and run the same command "
+            'again: its query is then asked again'
         ) from error
 
 
-def _whole_lines(file):
-    """Those that have an end."""
+def _complete_lines(file: Path) -> Iterator[bytes]:
+    """Yield the lines that end with a newline."""
     with file.open('rb') as lines:
         yield from (line for line in lines if line.endswith(b'\n'))
 
 
-def _same(header, expected, file):
-    """`header`; raises RunError where it is not the expected one, with what differs."""
+def _checked_header(header: dict[str, Any], expected: dict[str, Any] | None, file: Path) -> dict[str, Any]:
+    """Return `header`; raise RunError with the differences if it is not the expected one."""
     if expected is None or header == expected:
         return header
     keys = [key for key in {**header, **expected} if header.get(key) != expected.get(key)]
     differences = '; '.join(f'{key} was {header.get(key)!r} and is {expected.get(key)!r}' for key in keys)
-    raise RunError(f'{file} is of another run: {differences}. Give this one another folder with --results')
+    raise RunError(f'{file} is of another run: {differences}. Choose another folder with --results')
 
 
-class Writer:
-    """Appends outcomes to the file of one process. Whole lines: a kill loses at most the one being written."""
+class ResultWriter:
+    """Appends outcomes to the file of one process, line by line: a kill loses at most the line being written."""
 
-    def __init__(self, folder, rank, header):
-        """Raises RunError: another process is writing, or it cannot be written."""
+    def __init__(self, folder: str | Path, rank: int, header: dict[str, Any]):
+        """Open the file of process `rank` and lock it; drop a truncated last line, write the header if it is new.
+
+        Raises:
+            RunError: The file cannot be written, or another process is writing it.
+        """
         self.path = Path(folder) / f'results-{rank:05d}.jsonl'
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,37 +111,40 @@ class Writer:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            self._file.close()
             raise RunError(f'{self.path} is being written by another run: wait, or give --results') from error
-        whole = sum(map(len, _whole_lines(self.path)))
-        if self.path.stat().st_size > whole:
-            print(f'{self.path}: the last line was cut off, its sample is asked again', file=sys.stderr)
-            self._file.truncate(whole)
+        complete_bytes = sum(map(len, _complete_lines(self.path)))
+        if self.path.stat().st_size > complete_bytes:
+            print(f'{self.path}: the last line was truncated, its query is asked again', file=sys.stderr)
+            self._file.truncate(complete_bytes)
         if not self.path.stat().st_size:
             self._append(json.dumps({'header': header}))
 
-    def add(self, outcome):
+    def add(self, outcome: Outcome) -> None:
+        """Append one outcome."""
         self._append(outcome.to_line())
 
-    def _append(self, text):
+    def _append(self, text: str) -> None:
         self._file.write(text.encode() + b'\n')
         self._file.flush()
 
-    def close(self):
+    def close(self) -> None:
+        """Close the file and release its lock."""
         self._file.close()
 
-    def __enter__(self):
+    def __enter__(self) -> ResultWriter:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def fingerprint(files):
-    """sha256, 16 digits, of names and content of files."""
+def fingerprint(files: Iterable[tuple[str, Path]]) -> str:
+    """Return 16 hexadecimal digits of the SHA-256 of (name, file) pairs: of the names and contents, in their order."""
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.name.encode())
+    for name, file in files:
+        digest.update(name.encode())
         with file.open('rb') as content:
-            for part in iter(lambda: content.read(1 << 20), b''):
-                digest.update(part)
+            while chunk := content.read(CHUNK_BYTES):
+                digest.update(chunk)
     return digest.hexdigest()[:16]

@@ -1,75 +1,118 @@
-"""Lets a model answer a benchmark into a run's folder, alone or as one of torchrun's processes, also a second time.
+"""Runs a benchmark into a run's folder, alone or as one of torchrun's processes; a second call resumes a stopped run.
 
-Process R of W takes every W-th scene, from the R-th on: each is asked once, whoever asks it, and what is asked does not
-depend on what was there before. What is asked at once is one image on one thread (or GPU), so that the figures do not
-depend on how many processes there are.
+Process R of W takes every W-th image, starting with the R-th: each query is asked once, and which images a process
+takes does not depend on earlier results. Each process handles one image at a time on one thread (or GPU), so that the
+figures do not depend on the number of processes.
 """
 
+from __future__ import annotations
+
 import os
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
-from instructsam.train.evaluation.running.prompting import ask
-from instructsam.train.evaluation.running.run_folder import Writer, read_run
+import torch.distributed as dist
 
-WAIT = timedelta(days=7)  # for the slowest process
+from instructsam.core.engine import InstructSAM
+from instructsam.train.evaluation.query import Outcome
+from instructsam.train.evaluation.running.prompting import PromptOptions, answer_image
+from instructsam.train.evaluation.running.run_folder import ResultWriter, read_run
+from instructsam.train.evaluation.running.sources import Source
+
+BARRIER_TIMEOUT = timedelta(days=7)  # the fastest process waits this long for the slowest one
 
 
 @dataclass(frozen=True)
 class Process:
-    """Which of torchrun's processes this is."""
+    """The rank of this process among those that torchrun started."""
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     local_rank: int = 0
 
     @classmethod
-    def of_environment(cls):
-        named = (('RANK', 0), ('WORLD_SIZE', 1), ('LOCAL_RANK', 0))
-        return cls(*(int(os.environ.get(name, default)) for name, default in named))
+    def from_environment(cls) -> Process:
+        """Read torchrun's environment variables; without them this is the only process."""
+        environ = os.environ
+        return cls(int(environ.get('RANK', 0)), int(environ.get('WORLD_SIZE', 1)), int(environ.get('LOCAL_RANK', 0)))
 
-    def wait_for_all(self):
-        """Returns when every process has come here."""
-        if self.world == 1:
+    def wait_for_all(self) -> None:
+        """Return when every process has called this."""
+        if self.world_size == 1:
             return
-        import torch.distributed as dist
-
-        dist.init_process_group('gloo', timeout=WAIT)
+        dist.init_process_group('gloo', timeout=BARRIER_TIMEOUT)
         dist.barrier()
         dist.destroy_process_group()
 
 
-def answer(load_engine, source, asking, folder, header, process=Process(), track=lambda outcomes, scenes: outcomes):
-    """Asks what is not answered in `folder` yet, and returns once all processes are done.
+def run_benchmark(
+    load_engine: Callable[[], InstructSAM],
+    source: Source,
+    options: PromptOptions,
+    folder: Path,
+    header: dict[str, Any],
+    process: Process,
+    track: Callable[[Iterable[Outcome], int], Iterable[Outcome]],
+) -> None:
+    """Answer all queries that have no result in `folder` yet; return once all processes are done.
 
-    load_engine: called where there is something to ask. track: gets the outcomes as they come and the number of scenes,
-    and yields them on, e.g. to show how far it is. Failed samples of an earlier start are tried again. Raises RunError.
+    Queries that failed in an earlier call are asked again.
+
+    Args:
+        load_engine: Loads the engine; called only if there is a query to ask.
+        source: The images with their queries.
+        options: How the queries are put.
+        folder: The run's folder.
+        header: The settings of the run, which must be those of the results in `folder`.
+        process: This process.
+        track: Passes the outcomes on as they arrive, e.g. to show the progress; gets the number of images, too.
+
+    Raises:
+        RunError: The folder holds another run, or cannot be written.
     """
-    with Writer(folder, process.rank, header) as writer:
-        done = _done(read_run(folder, header).outcomes)
-        mine = range(process.rank, len(source), process.world)
-        waiting = [position for position in mine if not _is_complete(done.get(position))]
-        if waiting:
-            engine = asking.engine(load_engine())
-            for outcome in track(_outcomes(engine, source, waiting, asking, done), len(waiting)):
+    with ResultWriter(folder, process.rank, header) as writer:
+        answered = _answered_queries(read_run(folder, header).outcomes)
+        own = range(process.rank, len(source), process.world_size)
+        pending = [index for index in own if index not in answered or not answered[index].is_complete]
+        if pending:
+            engine = options.engine_for(load_engine())
+            for outcome in track(_outcomes(engine, source, pending, options, answered), len(pending)):
                 writer.add(outcome)
     process.wait_for_all()
 
 
-def _done(outcomes):
-    """Position -> (numbers of the queries that are answered, of how many)."""
-    done = {}
+@dataclass
+class _AnsweredQueries:
+    """The queries about one image that have a result."""
+
+    indices: set[int]
+    total: int  # number of queries about the image
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self.indices) == self.total
+
+
+def _answered_queries(outcomes: Iterable[Outcome]) -> dict[int, _AnsweredQueries]:
+    """Return the answered queries by the index of their image."""
+    answered = {}
     for outcome in outcomes:
-        position, number, of = outcome.order
         if not outcome.error:
-            done.setdefault(position, (set(), of))[0].add(number)
-    return done
+            entry = answered.setdefault(outcome.order.image, _AnsweredQueries(set(), outcome.order.queries))
+            entry.indices.add(outcome.order.query)
+    return answered
 
 
-def _is_complete(entry):
-    return entry is not None and len(entry[0]) == entry[1]
-
-
-def _outcomes(engine, source, positions, asking, done):
-    for position, scene in source.open(positions):
-        yield from ask(engine, position, scene, asking, skip=done.get(position, (frozenset(), 0))[0])
+def _outcomes(
+    engine: InstructSAM,
+    source: Source,
+    indices: Collection[int],
+    options: PromptOptions,
+    answered: dict[int, _AnsweredQueries],
+) -> Iterator[Outcome]:
+    for index, image in source.open(indices):
+        skip = answered[index].indices if index in answered else frozenset()
+        yield from answer_image(engine, index, image, options, skip)

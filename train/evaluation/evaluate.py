@@ -1,0 +1,172 @@
+"""Implementation of `instructsam eval BENCHMARK`: load a model, run it on a benchmark, and print the figures."""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+import instructsam.core
+from instructsam.core import builtin
+from instructsam.core.commands.document import write_json
+from instructsam.core.engine import InstructSAM
+from instructsam.core.errors import DataError, InstructSAMError
+from instructsam.core.image_file import check_path
+from instructsam.core.version import version
+from instructsam.train import engines, evaluation, tabletop
+from instructsam.train.engines import autoregressive
+from instructsam.train.evaluation.benchmarks import BENCHMARKS, Benchmark
+from instructsam.train.evaluation.figures.summary import summarise
+from instructsam.train.evaluation.readers import read_benchmark
+from instructsam.train.evaluation.reporting.console_table import print_table
+from instructsam.train.evaluation.running.progress_bar import with_progress_bar
+from instructsam.train.evaluation.running.prompting import PromptOptions
+from instructsam.train.evaluation.running.run_folder import Run, fingerprint, read_run
+from instructsam.train.evaluation.running.runner import Process, run_benchmark
+from instructsam.train.evaluation.running.sources import FileSource, Source
+
+RESULTS = Path('runs/eval')
+MODEL_FILES = ('.safetensors', '.json', '.jinja')
+CODE = (instructsam.core, engines, evaluation, tabletop)
+"""Packages that decide the results: a run can only be resumed with the same code."""
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Run the benchmark and return the number of failed queries; processes but the first return 0.
+
+    Raises:
+        InstructSAMError: The options, the data, the model or the run's folder cannot be used.
+    """
+    benchmark = BENCHMARKS[args.benchmark]
+    options = prompt_options(benchmark, args)
+    if args.json not in (None, '-'):
+        check_path(args.json)
+    model_folder = builtin.folder(args.model)
+    source = open_source(args)
+    header = run_header(args, options, source, Path(model_folder))
+    folder = args.results or RESULTS / _run_name(args, header)
+    process = Process.from_environment()
+    title = f'{args.benchmark} {args.split}'
+    run_benchmark(
+        lambda: load_engine(args, process),
+        source,
+        options,
+        folder,
+        header,
+        process,
+        track=partial(with_progress_bar, title=title, threshold=options.threshold, empty=args.empty),
+    )
+    return 0 if process.rank else report_figures(args, read_run(folder, header), benchmark)
+
+
+def prompt_options(benchmark: Benchmark, args: argparse.Namespace) -> PromptOptions:
+    """Return how queries are put, from the benchmark and the command line.
+
+    Raises:
+        InstructSAMError: A prompt has no place for the text.
+    """
+    if args.prompt is not None and '{text}' not in args.prompt and '{lowered}' not in args.prompt:
+        raise InstructSAMError(f'--prompt {args.prompt!r} has no place for the text: put {{text}} into it')
+    lowest = args.lowest if args.lowest is not None else benchmark.lowest
+    return PromptOptions(
+        threshold=args.threshold,
+        lowest=args.threshold if lowest is None else lowest,
+        prompts=benchmark.prompts if args.prompt is None else dict.fromkeys(benchmark.prompts, args.prompt),
+        suppress_duplicates=args.duplicates == 'suppress',
+        max_new_tokens=args.max_new_tokens,
+        phrase=getattr(args, 'phrase', 'generated'),
+        own_queries=getattr(args, 'own_queries', False),
+    )
+
+
+def open_source(args: argparse.Namespace) -> Source:
+    """Return the images and queries that the command line asks for.
+
+    Raises:
+        DataError: The data set is missing or broken.
+        InstructSAMError: Scenes cannot be drawn on this machine.
+    """
+    if args.benchmark == 'tabletop':
+        # MuJoCo is an optional dependency, and the other benchmarks do not need it.
+        from instructsam.train.evaluation.tabletop import TabletopSource  # noqa: PLC0415
+        from instructsam.train.tabletop.command import check_drawing  # noqa: PLC0415
+
+        check_drawing()
+        return TabletopSource(args.split, args.seed, args.scenes, args.kinds, args.workers, args.limit)
+    if args.data is None:
+        raise DataError(f'{args.benchmark} is read from files: give their folder with --data')
+    return FileSource(read_benchmark(args.benchmark, args.data, args.split, args.images, args.split_by), args.limit)
+
+
+def run_header(args: argparse.Namespace, options: PromptOptions, source: Source, model_folder: Path) -> dict[str, Any]:
+    """Return everything that decides the results; a run is resumed only if all of it is the same."""
+    device = args.device if args.device != 'auto' else 'cuda' if torch.cuda.is_available() else 'cpu'
+    model_files = sorted(file for file in model_folder.rglob('*') if file.suffix in MODEL_FILES)
+    return {
+        'benchmark': args.benchmark,
+        'split': args.split,
+        **source.identity(),
+        'model': args.model,
+        'model_hash': fingerprint((file.name, file) for file in model_files),
+        'mode': args.mode,
+        **asdict(options),
+        'empty': args.empty,
+        'device': device.partition(':')[0],
+        'dtype': args.dtype,
+        'threads': args.threads,
+        'code': f'{version()} {code_fingerprint([package_folder(package) for package in CODE])}',
+    }
+
+
+def code_fingerprint(folders: Sequence[Path]) -> str:
+    """Return the fingerprint of all Python files in `folders` and their subfolders."""
+    return fingerprint(
+        (f'{folder.name}/{file.relative_to(folder).as_posix()}', file)
+        for folder in folders
+        for file in sorted(folder.rglob('*.py'))
+    )
+
+
+def package_folder(package: ModuleType) -> Path:
+    """Return the folder of a package."""
+    return Path(package.__path__[0])
+
+
+def _run_name(args: argparse.Namespace, header: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:8]
+    return f'{args.benchmark}_{args.split}_{Path(args.model).name}_{digest}'
+
+
+def load_engine(args: argparse.Namespace, process: Process) -> InstructSAM:
+    """Load the engine that the command line asks for; with several GPUs, on the one of this process."""
+    torch.set_num_threads(args.threads)
+    device = args.device
+    if device == 'auto' and torch.cuda.is_available():
+        device = f'cuda:{process.local_rank % torch.cuda.device_count()}'
+    return autoregressive.load_engine(args.model, args.mode, device=device, dtype=args.dtype)
+
+
+def report_figures(args: argparse.Namespace, run: Run, benchmark: Benchmark) -> int:
+    """Print the figures of a run, write them as JSON if asked to, and return the number of failed queries.
+
+    Raises:
+        InstructSAMError: The run is empty, or the JSON file cannot be written.
+    """
+    if not run.outcomes:
+        raise InstructSAMError('there is nothing to ask: no sample of these types. Ask for more samples or other types')
+    document = {
+        **run.header,
+        'run': str(run.folder),
+        'warning': builtin.warning(args.model),
+        **summarise(run.outcomes, args.threshold, args.empty),
+    }
+    if args.json is not None:
+        write_json(args.json, document)
+    print_table(f'{args.model} on {args.benchmark} {args.split}', document, benchmark, to_stderr=args.json == '-')
+    return document['failed']['queries']
