@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from instructsam.core.commands.options import USAGE_ERROR, CommandParser, add_commands
+from instructsam.core.commands.parser import USAGE_ERROR, CommandParser, add_commands
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.version import version
 

@@ -1,6 +1,6 @@
 """`instructsam train`: train a model by a recipe, and change the weights of a model folder."""
 
-from instructsam.core.commands.options import CommandParser, add_commands
+from instructsam.core.commands.parser import CommandParser, add_commands
 
 COMMANDS = {
     'run': ('instructsam.train.loop.command', 'train one stage as a recipe describes'),

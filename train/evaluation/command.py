@@ -9,8 +9,9 @@ from pathlib import Path
 
 from instructsam.core import DEFAULT_MODEL
 from instructsam.core.commands.arguments import count, probability
-from instructsam.core.commands.options import CommandParser, option, sentence
-from instructsam.core.modes import DTYPES
+from instructsam.core.commands.options import option
+from instructsam.core.commands.parser import CommandParser, sentence
+from instructsam.core.modes import DTYPES, DUPLICATE_IOU
 from instructsam.train.evaluation.benchmarks import BENCHMARKS, DUMMY_PHRASE, PHRASE_SOURCES, Benchmark
 from instructsam.train.modes import ENGINE_MODES
 
@@ -116,7 +117,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser, benchmark: Benchmark) ->
     add('--prompt', 'template instead of the benchmark\'s own, e.g. "find {text}"')
     add(
         '--duplicates',
-        'masks that overlap by more than 0.8 IoU',
+        f'masks that overlap by more than {DUPLICATE_IOU} IoU',
         'suppress' if benchmark.suppress_duplicates else 'keep',
         choices=('keep', 'suppress'),
     )

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from instructsam.core.commands.arguments import count, seconds
-from instructsam.core.commands.options import CommandParser, option, sentence
+from instructsam.core.commands.options import option
+from instructsam.core.commands.parser import CommandParser, sentence
 from instructsam.core.errors import InstructSAMError
 from instructsam.train.tabletop.world.splits import SPLITS
 

@@ -1,0 +1,53 @@
+"""Argument parser of `instructsam`: subcommands that are imported only when called, and errors in one line."""
+
+import argparse
+import importlib
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+USAGE_ERROR = 2  # exit code of argparse, and of every InstructSAMError
+
+
+def sentence(summary: str) -> str:
+    """Return a one-line help text as a sentence, for the description at the top of --help."""
+    return summary[0].upper() + summary[1:] + '.'
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and whose module is imported only when its command is called.
+
+    Args:
+        module: Name of a module with `add_arguments(parser)` and, unless it has subcommands itself, `run(args)`.
+            `--help` of the parser above does not import it. The called module's `run` is left in `args.run_command`.
+        kwargs: Those of argparse.ArgumentParser.
+    """
+
+    def __init__(self, *args: Any, module: str = '', **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._module = module
+        self.hint = ''  # advice that is printed with this parser's own errors
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Import the module, let it add its arguments and parse."""
+        if self._module:
+            module = importlib.import_module(self._module)
+            self._module = ''
+            module.add_arguments(self)
+            if hasattr(module, 'run'):
+                self.set_defaults(run_command=module.run)
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message in one line and exit."""
+        hint = f'{self.hint}; ' if self.hint else ''
+        self.exit(USAGE_ERROR, f'instructsam: error: {message} ({hint}see {self.prog} --help)\n')
+
+
+def add_commands(parser: argparse.ArgumentParser, commands: Mapping[str, tuple[str, str]], dest: str) -> None:
+    """Add one subparser per command: name -> (module for CommandParser, one-line summary).
+
+    `args.run_command(args)` runs the innermost command that was called.
+    """
+    subparsers = parser.add_subparsers(dest=dest, metavar='COMMAND', required=True, parser_class=CommandParser)
+    for name, (module, summary) in commands.items():
+        subparsers.add_parser(name, help=summary, description=sentence(summary), module=module)
