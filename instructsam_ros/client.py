@@ -1,9 +1,10 @@
 """Python client of the perception node, for programs that need no other knowledge of ROS.
 
-with Perception() as perception:
-    for mug in perception.find('the mugs', timeout=5.0):  # best score first
-        print(mug.mask.shape, mug.score, mug.center)  # (height, width), 0 to 1, [3] m
+Example::
 
+    with Perception() as perception:
+        for mug in perception.find('the mugs', timeout=5.0):  # best score first
+            print(mug.mask.shape, mug.score, mug.center)  # (height, width), 0 to 1, [3] m
 """
 
 # pyright: reportMissingTypeStubs=false

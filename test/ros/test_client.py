@@ -180,7 +180,9 @@ def test_examples(robot, arguments, says):
             timeout=60,
             env=os.environ | {'ROS_DOMAIN_ID': str(robot.domain_id)},
         )
-    assert done.returncode == 0 and says in done.stdout and not done.stderr, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert says in done.stdout
+    assert not done.stderr
 
 
 def test_twenty_clients_at_once(robot, perception, capfd):
