@@ -1,1 +1,1 @@
-"""`instructsam bag`: the pipeline over a recording."""
+"""The `instructsam bag` command: the pipeline applied to a recording."""

@@ -1,44 +1,36 @@
-"""Finished results of a run that is not through yet, in a folder beside its output: they outlast its death."""
+"""Finished results of an incomplete run, in a folder beside its output, so that they survive the process."""
 
 import json
 import shutil
 import sqlite3
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from instructsam.core.errors import InstructSAMError
 
 
 class Journal:
-    """The folder OUT.journal while one run works on it.
+    """The folder OUT.journal, locked by one run.
 
-    A result is safe once add() has returned, however the process ends; after a power failure the latest may be
-    missing, and are worked out again.
+    A result is safe once add() has returned, however the process ends; after a power failure the latest ones may be
+    missing and are computed again.
+
+    Args:
+        out: The bag that the run writes.
+        inputs: Plain values that decide the results. A journal with results of other inputs is refused.
+
+    Raises:
+        InstructSAMError: The journal belongs to other inputs, another run has locked it, or it is damaged.
     """
 
-    def __init__(self, out, asked):
-        """Opens the journal of the bag `out`, or makes one.
-
-        asked: dict of plain values, all that decides the results. Raises InstructSAMError: the journal is of something
-        else, somebody else works on it, it is damaged.
-        """
-        out = Path(out)
+    def __init__(self, out: Path, inputs: Mapping[str, Any]) -> None:
         self._out = out
-        self.folder = out.with_name(f'{out.name}.journal')
+        self.folder = folder_for(out)
         try:
             self.folder.mkdir(exist_ok=True)
             self._database = sqlite3.connect(self.folder / 'results.sqlite', timeout=0, isolation_level=None)
-            # the lock is kept until the end; it ends with the process, whatever happens to that
-            self._execute('PRAGMA locking_mode=EXCLUSIVE')
-            self._execute('PRAGMA journal_mode=WAL')
-            self._execute('BEGIN EXCLUSIVE')
-            self._execute('CREATE TABLE IF NOT EXISTS run (asked TEXT NOT NULL, merged INTEGER NOT NULL)')
-            self._execute('CREATE TABLE IF NOT EXISTS results (frame INTEGER PRIMARY KEY, ms REAL, message BLOB)')
-            row = self._execute('SELECT asked FROM run').fetchone()
-            if not row or not self.done:  # nothing would be lost
-                self._execute('DELETE FROM run')
-                self._execute('INSERT INTO run VALUES (?, 0)', json.dumps(asked))
-                row = None
-            self._execute('COMMIT')
+            previous = self._open(json.dumps(inputs))
         except OSError as error:
             raise InstructSAMError(f'cannot write {self.folder}: {error.strerror}') from error
         except sqlite3.OperationalError as error:
@@ -46,66 +38,94 @@ class Journal:
                 raise InstructSAMError(f'another run works on {out} (it has {self.folder} open)') from error
             raise InstructSAMError(f'cannot write {self.folder}: {error}') from error
         except sqlite3.DatabaseError as error:
-            raise InstructSAMError(f'{self.folder} is damaged ({error}): delete it to begin anew') from error
-        if row:
-            self._check(json.loads(row[0]), json.loads(json.dumps(asked)))
+            raise InstructSAMError(f'{self.folder} is damaged ({error}): delete it to start from scratch') from error
+        if previous is not None:
+            self._check_inputs(json.loads(previous), json.loads(json.dumps(inputs)))
 
-    def _check(self, before, now):
-        others = [f'{key} was {before.get(key)!r}, now {now.get(key)!r}' for key in now if before.get(key) != now[key]]
-        if others:
+    def _open(self, inputs: str) -> str | None:
+        """Lock the database and create its tables; return the inputs of an earlier run that left results."""
+        # The lock is held until the database is closed, and is released by the system if the process dies.
+        self._execute('PRAGMA locking_mode=EXCLUSIVE')
+        self._execute('PRAGMA journal_mode=WAL')
+        self._execute('BEGIN EXCLUSIVE')
+        self._execute('CREATE TABLE IF NOT EXISTS run (asked TEXT NOT NULL, merged INTEGER NOT NULL)')
+        self._execute('CREATE TABLE IF NOT EXISTS results (frame INTEGER PRIMARY KEY, ms REAL, message BLOB)')
+        row = self._execute('SELECT asked FROM run').fetchone()
+        if not row or not self.done:  # no result would be lost
+            self._execute('DELETE FROM run')
+            self._execute('INSERT INTO run VALUES (?, 0)', inputs)
+            row = None
+        self._execute('COMMIT')
+        return row[0] if row else None
+
+    def _check_inputs(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        changed = [f'{key} was {before.get(key)!r}, now {now.get(key)!r}' for key in now if before.get(key) != now[key]]
+        if changed:
             self.close()
             raise InstructSAMError(
-                f'{self.folder} holds results of another run ({"; ".join(others)}): give what was given then to go '
-                'on with it, or delete it to begin anew'
+                f'{self.folder} holds results of another run ({"; ".join(changed)}): repeat the earlier arguments to '
+                'resume it, or delete it to start from scratch'
             )
 
     @property
-    def done(self):
-        """How many frames need no more work, counted from the first."""
+    def done(self) -> int:
+        """Number of images, counted from the first, that need no more work."""
         return self._execute('SELECT coalesce(max(frame) + 1, 0) FROM results').fetchone()[0]
 
-    def add(self, frame, ms, message):
-        """The result on the `frame`-th image: a serialized InstanceArray, and what it took."""
+    def add(self, frame: int, ms: float, message: bytes) -> None:
+        """Store the result on an image.
+
+        Args:
+            frame: index of the image.
+            ms: the time that the result took.
+            message: a serialized InstanceArray.
+        """
         self._execute('INSERT INTO results VALUES (?, ?, ?)', frame, ms, message)
 
-    def get(self, frame):
-        """The message, or None where the frame has no result."""
+    def get(self, frame: int) -> bytes | None:
+        """Return the message on an image; None if the image has no result."""
         row = self._execute('SELECT message FROM results WHERE frame = ?', frame).fetchone()
         return row and row[0]
 
-    def __iter__(self):
-        """Yields (ms, message) in order."""
+    def __iter__(self) -> Iterator[tuple[float, bytes]]:
+        """Yield (ms, message) in the order of the images."""
         yield from self._execute('SELECT ms, message FROM results ORDER BY frame')
 
     @property
-    def is_merged(self):
-        """Whether the output was complete, and only the journal had still to go."""
+    def is_merged(self) -> bool:
+        """Whether the output is complete, so that only the journal remains to be removed."""
         return self._out.exists() and bool(self._execute('SELECT merged FROM run').fetchone()[0])
 
-    def fresh_copy(self):
-        """Where the output is put together: a folder that does not exist yet, of the output's name."""
+    def new_output_folder(self) -> Path:
+        """Return a folder in the journal in which to write the output; it does not exist yet."""
         folder = self.folder / self._out.name
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that died in the midst of it
+        shutil.rmtree(folder, ignore_errors=True)  # left by a run that died while it wrote
         return folder
 
-    def publish(self, folder):
-        """The finished output takes its place, at once and whole. Raises InstructSAMError."""
+    def publish(self, folder: Path) -> None:
+        """Move the finished output to its final path in one step."""
         self._execute('UPDATE run SET merged = 1')
         try:
             folder.rename(self._out)
         except OSError as error:
-            raise InstructSAMError(f'cannot write {self._out}: {error.strerror}; run the same again') from error
+            raise InstructSAMError(f'cannot write {self._out}: {error.strerror}; run the same command again') from error
 
-    def remove(self):
+    def remove(self) -> None:
+        """Close the journal and delete it."""
         self._database.close()
         shutil.rmtree(self.folder)
 
-    def close(self):
-        """Lets others have it; one that holds no result is removed."""
+    def close(self) -> None:
+        """Release the lock; delete the journal if it holds no result."""
         if self.done:
             self._database.close()
         else:
             self.remove()
 
-    def _execute(self, query, *values):
+    def _execute(self, query: str, *values: Any) -> sqlite3.Cursor:
         return self._database.execute(query, values)
+
+
+def folder_for(out: Path) -> Path:
+    """Return the folder of the journal of the output `out`."""
+    return out.with_name(f'{out.name}.journal')

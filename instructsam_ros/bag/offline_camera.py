@@ -11,6 +11,8 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from instructsam_ros.bag.reader import BagFile
+from instructsam_ros.bag.timeline import InstructionTimeline
 from instructsam_ros.bag.topics import COMPRESSED, Topics
 from instructsam_ros.conversions.images import ImageFormatError
 from instructsam_ros.conversions.instances import error_msg, result_from_msg
@@ -28,8 +30,6 @@ from instructsam_ros.pipeline.tracker_pool import TrackerPool
 
 if TYPE_CHECKING:  # importing the engine imports torch
     from instructsam.core import InstructSAM
-    from instructsam_ros.bag.bag_file import BagFile
-    from instructsam_ros.bag.timeline import Script
 
 Message = TypeVar('Message')
 
@@ -91,16 +91,16 @@ class BatchCaller:
 class OfflineCamera:
     """Yields the frames of a bag and answers them one after the other, as camera and worker do with live images."""
 
-    def __init__(self, bag: 'BagFile', topics: Topics, script: 'Script', settings: Settings) -> None:
+    def __init__(self, bag: BagFile, topics: Topics, timeline: InstructionTimeline, settings: Settings) -> None:
         """Prepare to read `bag`.
 
         Args:
             bag: The recording.
             topics: Its image, depth and camera info topics.
-            script: The instruction in force at each time.
+            timeline: The instruction in force at each time.
             settings: How to answer; a target frame is not supported.
         """
-        self._bag, self._topics, self._script, self._settings = bag, topics, script, settings
+        self._bag, self._topics, self._timeline, self._settings = bag, topics, timeline, settings
         self._image_type = CompressedImage if bag.types[topics.image] == COMPRESSED else Image
         self._depth = BufferedDepth()
         self._trackers = TrackerPool()
@@ -122,7 +122,7 @@ class OfflineCamera:
         index = 0
         for connection, time_ns, data in self._bag.messages({image, depth, info}):
             if connection.topic == image:
-                waiting.append(RecordedFrame(index, time_ns, data, self._script.at(time_ns), self._depth_images))
+                waiting.append(RecordedFrame(index, time_ns, data, self._timeline.at(time_ns), self._depth_images))
                 index += 1
             elif connection.topic == depth:
                 self._put_depth(data)

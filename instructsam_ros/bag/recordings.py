@@ -1,64 +1,96 @@
-"""What can be replayed, a ROS 2 bag or pictures, as messages with the time at which each is due."""
+"""Recordings that can be replayed: ROS 2 bags and image files, as messages with the time at which each is due."""
 
 import contextlib
 import re
+from collections.abc import Container, Generator, Iterator
 from pathlib import Path
+from typing import Protocol
 
 from rosbags.rosbag2 import Reader
+from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from instructsam.core import ImageError
+from instructsam.core.errors import ImageError, InstructSAMError
 from instructsam.core.image_file import read_image
 from instructsam_ros.conversions.instances import image_msg
 
-PICTURES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
-BAGS = ('.mcap', '.db3')
+IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
+BAG_SUFFIXES = ('.mcap', '.db3')
 IMAGE_TOPIC = 'image'  # relative, so that a namespace and a remapping apply
 FRAME_ID = 'camera_optical_frame'
 
 
-class RecordingError(Exception):
+class RecordingError(InstructSAMError):
     """The recording is missing, empty or damaged; the message says which and what to do."""
 
 
-def open_recording(path, fps=10.0):
-    """The Bag or Pictures at `path`: a bag's folder, .mcap or .db3 file, a picture, or a folder of pictures."""
+class Recording(Protocol):
+    """Messages with the time at which each is due.
+
+    Attributes:
+        types: {topic: 'package/msg/Name'}.
+        period_s: time from the start of one round to the start of the next, s.
+    """
+
+    types: dict[str, str]
+    period_s: float
+
+    def messages(self, topics: Container[str]) -> Iterator[tuple[float, str, bytes | Image]]:
+        """Yield (time since the first message in s, topic, message) for every message on `topics`.
+
+        A message is either serialized, as it was recorded, or an Image without a stamp.
+        """
+        ...
+
+
+def open_recording(path: str | Path, fps: float = 10.0) -> Recording:
+    """Open a bag (a folder, an .mcap or a .db3 file), an image file, or a folder of image files.
+
+    Args:
+        path: the file or folder.
+        fps: rate of image files, Hz.
+
+    Raises:
+        RecordingError: there is nothing at `path` that can be replayed.
+    """
     path = Path(path)
     if not path.exists():
-        raise RecordingError(f'{path} does not exist; give a bag, a picture or a folder of pictures')
-    if path.suffix in BAGS or (path / 'metadata.yaml').is_file():
-        return Bag(path)
-    if path.is_file() and path.suffix.lower() in PICTURES:
-        return Pictures([path], fps)
+        raise RecordingError(f'{path} does not exist; give a bag, an image file or a folder of image files')
+    if path.suffix in BAG_SUFFIXES or (path / 'metadata.yaml').is_file():
+        return RecordedBag(path)
+    if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
+        return ImageFiles([path], fps)
     if not path.is_dir():
-        raise RecordingError(f'{path} is neither a bag ({", ".join(BAGS)}) nor a picture ({", ".join(PICTURES)})')
-    pictures = sorted((file for file in path.iterdir() if file.suffix.lower() in PICTURES), key=_natural)
-    if not pictures:
         raise RecordingError(
-            f'{path} holds no pictures ({", ".join(PICTURES)}) and is no bag (metadata.yaml is missing); '
-            f'a bag without it is given by its file ({", ".join(BAGS)})'
+            f'{path} is neither a bag ({", ".join(BAG_SUFFIXES)}) nor an image file ({", ".join(IMAGE_SUFFIXES)})'
         )
-    return Pictures(pictures, fps)
+    files = sorted((file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES), key=_natural_order)
+    if not files:
+        raise RecordingError(
+            f'{path} holds no image files ({", ".join(IMAGE_SUFFIXES)}) and is not a bag (metadata.yaml is missing); '
+            f'for a bag without metadata.yaml, give its file ({", ".join(BAG_SUFFIXES)})'
+        )
+    return ImageFiles(files, fps)
 
 
-def _natural(file):
-    """frame_2 before frame_10."""
+def _natural_order(file: Path) -> list[int | str]:
+    """Sort key that puts frame_2 before frame_10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r'(\d+)', file.name)]
 
 
-class Bag:
-    """A ROS 2 bag. `types` is {topic: 'package/msg/Name'}, `period_s` the time from one round to the next."""
+class RecordedBag:
+    """A ROS 2 bag as a Recording."""
 
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         self._path = path
         with readable(path), Reader(path) as reader:
             self.types = {connection.topic: connection.msgtype for connection in reader.connections}
             count = reader.message_count
-            # one mean interval lies between the last message and the first of the next round
+            # One mean interval separates the last message from the first message of the next round.
             self.period_s = reader.duration * 1e-9 * count / (count - 1) if count > 1 else 1.0
 
-    def messages(self, topics):
-        """Yields (s since the first message, topic, serialized message) of `topics`, the bytes as recorded."""
+    def messages(self, topics: Container[str]) -> Iterator[tuple[float, str, bytes]]:
+        """Yield (time since the first message in s, topic, serialized message) for every message on `topics`."""
         start_ns = None
         with readable(self._path), Reader(self._path) as reader:
             wanted = [c for c in reader.connections if c.topic in topics and c.msgtype == self.types[c.topic]]
@@ -68,29 +100,29 @@ class Bag:
 
 
 @contextlib.contextmanager
-def readable(path):
+def readable(path: Path) -> Generator[None, None, None]:
+    """Raise RecordingError for anything that rosbags raises: on a damaged file it can be of any type."""
     try:
         yield
-    except Exception as error:  # a damaged file makes rosbags raise anything from KeyError to OverflowError
+    except Exception as error:
         reason = ' '.join(str(error).split()) or type(error).__name__
         raise RecordingError(
-            f'{path} cannot be read as a bag ({reason}); a recording that was cut off can be mended with '
-            '`ros2 bag reindex` or `mcap recover`'
+            f'{path} cannot be read as a bag ({reason}); `ros2 bag reindex` or `mcap recover` repairs a truncated '
+            'recording'
         ) from error
 
 
-class Pictures:
-    """Pictures as rgb8 images on the topic `image`, `fps` a second."""
+class ImageFiles:
+    """Image files as a Recording of rgb8 images on the topic `image`."""
 
-    types = {IMAGE_TOPIC: 'sensor_msgs/msg/Image'}
-
-    def __init__(self, files, fps):
+    def __init__(self, files: list[Path], fps: float) -> None:
+        self.types = {IMAGE_TOPIC: 'sensor_msgs/msg/Image'}
+        self.period_s = len(files) / fps
         self._files = files
         self._fps = fps
-        self.period_s = len(files) / fps
 
-    def messages(self, topics):
-        """Yields (s since the first picture, topic, sensor_msgs/Image without a stamp)."""
+    def messages(self, topics: Container[str]) -> Iterator[tuple[float, str, Image]]:
+        """Yield (time since the first image in s, topic, image without a stamp) for every file."""
         for index, file in enumerate(self._files):
             try:
                 rgb = read_image(file)

@@ -1,204 +1,210 @@
-"""`instructsam bag show`: the results in a bag drawn on the images that they are about, as a video or a picture."""
+"""`instructsam bag show`: draws the results in a bag on their images, as a video, an animation or a strip of images."""
 
-from collections import OrderedDict
+import argparse
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image as Picture
+from PIL import Image as PillowImage
 from rclpy.serialization import deserialize_message
 from rich.console import Console
 from rich.progress import track
 from sensor_msgs.msg import CompressedImage, Image
 
 from instructsam.core.commands.arguments import count, seconds
+from instructsam.core.commands.options import option
 from instructsam.core.display.overlay import draw_overlay
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.image_file import check_path, write_image
-from instructsam_ros.bag import topics as bag_topics
-from instructsam_ros.bag.bag_file import BagFile
+from instructsam_ros.bag import topics
 from instructsam_ros.bag.offline_camera import stamp_ns
+from instructsam_ros.bag.reader import BagFile
 from instructsam_ros.bag.recordings import RecordingError
 from instructsam_ros.conversions.images import to_rgb
 from instructsam_ros.conversions.instances import result_from_msg
 from instructsam_ros.msg import InstanceArray
+from instructsam_ros.pipeline.newest import NewestDict
 
-KEPT_IMAGES = 32  # that wait for their result; one, in a bag that `instructsam bag` wrote
-STRIP, WIDTH_PX = 6, 480
-MOST_FPS = 60.0
-ENDINGS = ('.mp4', '.gif', '.png')
-
-
-def add_arguments(parser):
-    group = parser.add_argument_group('of show', 'together with --topic and --name, where there are several')
-    group.add_argument('--fps', type=seconds, metavar='N', help='pictures a second (default: as recorded)')
-    group.add_argument(
-        '--frames',
-        type=count,
-        metavar='N',
-        default=STRIP,
-        help='pictures of a strip, evenly spread (default: %(default)s)',
-    )
-    group.add_argument(
-        '--width',
-        type=count,
-        metavar='PX',
-        default=WIDTH_PX,
-        help='at most, of a GIF or each picture of a strip (default: %(default)s)',
-    )
+MAX_WAITING_IMAGES = 32  # that are kept for a later result; 1 would do for bags of `instructsam bag annotate`
+MAX_FPS = 60.0
+SUFFIXES = ('.mp4', '.gif', '.png')
 
 
-def run(args):
-    """Writes what the command names; returns exit code 0. Raises InstructSAMError and RecordingError."""
-    path = Path(args.file or '')
-    if path.suffix.lower() not in ENDINGS:
-        raise InstructSAMError(f'FILE ends in {", ".join(ENDINGS)}: instructsam bag show OUT FILE')
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the bag, the file to write and how to draw it."""
+    parser.add_argument('bag', metavar='OUT', help='a bag with results, such as `instructsam bag annotate` writes')
+    parser.add_argument('file', metavar='FILE', help=f'what to write, by its ending: {", ".join(SUFFIXES)} (a strip)')
+    option(parser, '--topic', 'topic of the images (default: the only one of colour images)', metavar='TOPIC')
+    option(parser, '--name', 'prefix of the topics of results, if several', topics.DEFAULT_NAME, metavar='NAME')
+    option(parser, '--fps', 'images per second of a video or GIF (default: as recorded)', type=seconds, metavar='N')
+    option(parser, '--frames', 'number of images in a strip, evenly spread over the bag', 6, type=count, metavar='N')
+    option(parser, '--width', 'largest width of a GIF or of each image of a strip', 480, type=count, metavar='PX')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the file and return exit code 0.
+
+    Raises:
+        InstructSAMError: the bag has no results that can be drawn, or the file cannot be written.
+    """
+    path = Path(args.file)
+    if path.suffix.lower() not in SUFFIXES:
+        raise InstructSAMError(f'FILE ends in {", ".join(SUFFIXES)}, got {args.file}')
     check_path(path)
-    shown = Overlays(BagFile(args.output), args.topic, args.name)
-    fps = args.fps or shown.fps
+    overlays = Overlays(BagFile(args.bag), args.topic, args.name)
+    fps = args.fps or overlays.fps
     if path.suffix.lower() == '.mp4':
-        number = write_video(path, shown, fps)
+        drawn = write_video(path, overlays, fps)
     elif path.suffix.lower() == '.gif':
-        number = write_animation(path, shown, fps, args.width)
+        drawn = write_animation(path, overlays, fps, args.width)
     else:
-        number = write_strip(path, shown, args.frames, args.width)
-    print(f'{number} of {len(shown)} results on {shown.topic} drawn: {path.resolve()}')
+        drawn = write_strip(path, overlays, args.frames, args.width)
+    print(f'{drawn} of {len(overlays)} results on {overlays.topic} drawn: {path.resolve()}')
     return 0
 
 
 class Overlays:
-    """The overlays in a bag, in order: [H, W, 3] uint8 RGB. `fps` is how many there are a second."""
+    """The results in a bag drawn on their images.
 
-    def __init__(self, bag, image='', name=''):
-        """Raises RecordingError where the bag has no results, or images of several topics and none is named."""
+    Args:
+        bag: A bag with results.
+        image: Topic of the images; '' is the only one.
+        name: Prefix of the topics of results, if there are several.
+
+    Attributes:
+        topic: The topic of the results.
+        fps: Results per second.
+
+    Raises:
+        RecordingError: The bag has no results, or a topic is missing or ambiguous.
+    """
+
+    def __init__(self, bag: BagFile, image: str = '', name: str = '') -> None:
         self._bag = bag
-        self.topic = _instances_topic(bag, name)
-        self._image = bag_topics.image_topic(bag, image)
-        self._kind = CompressedImage if bag.types[self._image] == bag_topics.COMPRESSED else Image
+        self.topic = topics.instances_topic(bag, name)
+        self._image = topics.image_topic(bag, image)
+        self._image_type = CompressedImage if bag.types[self._image] == topics.COMPRESSED else Image
         times_ns = [time_ns for _, time_ns, _ in bag.messages({self.topic})]
-        apart_s = np.median(np.diff(times_ns)) * 1e-9 if len(times_ns) > 1 else 0.0
-        self.fps = min(MOST_FPS, 1 / apart_s) if apart_s > 0 else 1.0
+        interval_s = float(np.median(np.diff(times_ns))) * 1e-9 if len(times_ns) > 1 else 0.0
+        self.fps = min(MAX_FPS, 1 / interval_s) if interval_s > 0 else 1.0
         self._count = len(times_ns)
 
-    def __len__(self):
-        """How many results there are, those included that cannot be drawn."""
+    def __len__(self) -> int:
+        """Return the number of results, including those that cannot be drawn."""
         return self._count
 
-    def draw(self, wanted=None):
-        """Yields the overlay of each result, or of those whose numbers are in `wanted`; without those on images that
-        are not in the bag or cannot be read.
+    def draw(self, indices: Collection[int] | None = None) -> Iterator[np.ndarray]:
+        """Yield the overlay, [H, W, 3] uint8 RGB, of each result, or of those with the given indices.
+
+        Results whose image is not in the bag or cannot be read are skipped.
         """
-        images, index = OrderedDict(), -1
+        images: NewestDict[int | None, bytes] = NewestDict(MAX_WAITING_IMAGES)
+        index = -1
         for connection, _, data in self._bag.messages({self.topic, self._image}):
             if connection.topic == self._image:
                 images[stamp_ns(data)] = data
-                if len(images) > KEPT_IMAGES:
-                    images.popitem(last=False)
                 continue
             index += 1
-            if wanted is None or index in wanted:
+            if indices is None or index in indices:
                 overlay = self._overlay(deserialize_message(data, InstanceArray), images.get(stamp_ns(data)))
                 if overlay is not None:
                     yield overlay
 
-    def _overlay(self, message, data):
+    def _overlay(self, message: InstanceArray, data: bytes | None) -> np.ndarray | None:
         if data is None:
             return None
         try:
-            picture = to_rgb(deserialize_message(data, self._kind))
-        except Exception:  # the result, an error, tells of it
-            if message.status != message.STATUS_ERROR:
+            image = to_rgb(deserialize_message(data, self._image_type))
+        except Exception:  # the result is an error that reports the same
+            if message.status != InstanceArray.STATUS_ERROR:
                 raise
             return None
         result = result_from_msg(message)
-        if message.status == message.STATUS_ERROR:
-            result = replace(result, height=len(picture), width=picture.shape[1], warning=f'ERROR: {message.message}')
-        if picture.shape[:2] != (result.height, result.width):
+        height, width = image.shape[:2]
+        if message.status == InstanceArray.STATUS_ERROR:
+            result = replace(result, height=height, width=width, warning=f'ERROR: {message.message}')
+        if (height, width) != (result.height, result.width):
             raise RecordingError(
-                f'a result on {self.topic} is of {result.width} x {result.height} px, the image of its stamp on '
-                f'{self._image} has {picture.shape[1]} x {len(picture)}; name the topic of the images with --topic'
+                f'a result on {self.topic} is of {result.width} x {result.height} px, but the image with its stamp on '
+                f'{self._image} has {width} x {height}; name the topic of the images with --topic'
             )
-        return draw_overlay(picture, result)
+        return draw_overlay(image, result)
 
 
-def _instances_topic(bag, name):
-    found = sorted(topic for topic, kind in bag.types.items() if kind == bag_topics.INSTANCES)
-    if not found:
-        raise RecordingError(f'{bag.path} has no results; make some with `instructsam bag {bag.path} OUT`')
-    if len(found) > 1:
-        found = [topic for topic in found if topic == f'/{name.strip("/")}/instances']
-    if len(found) != 1:
-        raise RecordingError(f'{bag.path} has several topics of results; name one with --name')
-    if not bag.counts[found[0]]:
-        raise RecordingError(f'{bag.path} has the topic {found[0]} but no result on it')
-    return found[0]
+def write_video(path: Path, overlays: Overlays, fps: float) -> int:
+    """Write an MP4 (MPEG-4 Part 2, which OpenCV's wheels can encode) of the first overlay's size.
 
-
-def write_video(path, shown, fps):
-    """An MP4 (MPEG-4 Part 2, which OpenCV's wheels can write), of the first picture's size. Returns the pictures."""
-    writer, size, number = None, None, 0
+    Returns:
+        The number of overlays.
+    """
+    writer, size, number = None, (0, 0), 0
     try:
-        for overlay in _progress(shown.draw(), len(shown)):
+        for overlay in _progress(overlays.draw(), len(overlays)):
             if writer is None:
-                size = overlay.shape[1] // 2 * 2, overlay.shape[0] // 2 * 2  # video has no odd sizes
-                writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), fps, size)
+                size = overlay.shape[1] // 2 * 2, overlay.shape[0] // 2 * 2  # the codec requires even sizes
+                writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'mp4v'), fps, size)
                 if not writer.isOpened():
                     raise InstructSAMError(f'cannot write {path}: OpenCV has no MP4 here; write a .gif instead')
-            writer.write(cv2.cvtColor(_fit(overlay, size), cv2.COLOR_RGB2BGR))
+            writer.write(cv2.cvtColor(_resized(overlay, size), cv2.COLOR_RGB2BGR))
             number += 1
     finally:
         if writer is not None:
             writer.release()
-    return _checked(number, shown)
+    return _checked(number, overlays)
 
 
-def write_animation(path, shown, fps, width):
-    """A GIF of pictures at most `width` px wide, 256 colours each. Returns the pictures."""
-    pictures, size = [], None
-    for overlay in _progress(shown.draw(), len(shown)):
-        size = size or _shrunk(overlay, width)
-        pictures.append(Picture.fromarray(_fit(overlay, size)).quantize(dither=Picture.Dither.NONE))
-    _checked(len(pictures), shown)
+def write_animation(path: Path, overlays: Overlays, fps: float, width: int) -> int:
+    """Write a GIF of overlays at most `width` px wide, with 256 colours each; return their number."""
+    images, size = [], None
+    for overlay in _progress(overlays.draw(), len(overlays)):
+        size = size or _size_at_most(overlay, width)
+        images.append(PillowImage.fromarray(_resized(overlay, size)).quantize(dither=PillowImage.Dither.NONE))
+    _checked(len(images), overlays)
     try:
-        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0)
+        images[0].save(path, save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0)
     except OSError as error:
         raise InstructSAMError(f'cannot write {path}: {error.strerror or error}') from error
-    return len(pictures)
+    return len(images)
 
 
-def write_strip(path, shown, frames, width):
-    """`frames` overlays in a row, evenly spread over the bag, each at most `width` px wide. Returns the pictures."""
-    wanted = set(np.linspace(0, len(shown) - 1, frames).round().astype(int).tolist())
-    pictures, size = [], None
-    for overlay in _progress(shown.draw(wanted), len(wanted)):
-        size = size or _shrunk(overlay, width)
-        pictures.append(_fit(overlay, size))
-    _checked(len(pictures), shown)
-    write_image(path, np.hstack(pictures))
-    return len(pictures)
+def write_strip(path: Path, overlays: Overlays, frames: int, width: int) -> int:
+    """Write `frames` overlays side by side, evenly spread over the bag, each at most `width` px wide.
+
+    Returns:
+        The number of overlays.
+    """
+    indices = set(np.linspace(0, len(overlays) - 1, frames).round().astype(int).tolist())
+    images, size = [], None
+    for overlay in _progress(overlays.draw(indices), len(indices)):
+        size = size or _size_at_most(overlay, width)
+        images.append(_resized(overlay, size))
+    _checked(len(images), overlays)
+    write_image(path, np.hstack(images))
+    return len(images)
 
 
-def _shrunk(picture, width):
-    """The size (w, h) of `picture` at `width`, its own where it is not wider."""
-    width = min(width, picture.shape[1])
-    return width, max(1, round(picture.shape[0] * width / picture.shape[1]))
+def _size_at_most(image: np.ndarray, width: int) -> tuple[int, int]:
+    """Return the size (width, height) of `image` scaled down to `width` px, or its own if it is not wider."""
+    width = min(width, image.shape[1])
+    return width, max(1, round(image.shape[0] * width / image.shape[1]))
 
 
-def _fit(picture, size):
-    """[h, w, 3] of `size` (w, h); smaller pictures by area, so that thin outlines stay."""
-    if picture.shape[1::-1] == size:
-        return picture
-    is_smaller = picture.shape[1] > size[0]
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if is_smaller else cv2.INTER_CUBIC)
+def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return `image` [H, W, 3] at `size` (width, height); scaled down by area, which keeps thin outlines visible."""
+    if image.shape[1::-1] == size:
+        return image
+    is_smaller = image.shape[1] > size[0]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if is_smaller else cv2.INTER_CUBIC)
 
 
-def _checked(number, shown):
+def _checked(number: int, overlays: Overlays) -> int:
     if not number:
-        raise RecordingError(f'no result on {shown.topic} belongs to an image that is in the bag and can be read')
+        raise RecordingError(f'no result on {overlays.topic} belongs to an image that is in the bag and can be read')
     return number
 
 
-def _progress(overlays, total):
+def _progress(overlays: Iterable[np.ndarray], total: int) -> Iterable[np.ndarray]:
     console = Console(stderr=True)
     return track(overlays, 'drawing', total=total, console=console, disable=not console.is_terminal)

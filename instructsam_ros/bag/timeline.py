@@ -1,7 +1,8 @@
-"""What is asked during a bag, and from when on: one instruction, a timeline from a file, or what was recorded."""
+"""The instructions of a bag: one for the whole bag, a timeline from a YAML file, or those that were recorded."""
 
 import bisect
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
@@ -10,92 +11,99 @@ from std_msgs.msg import String
 
 from instructsam.core.errors import InstructionError, InstructSAMError
 from instructsam.core.model.prompt import check_instruction
+from instructsam_ros.bag.reader import BagFile
 from instructsam_ros.pipeline.instruction import Instruction
 
 EXAMPLE = '"- {at: 0, instruction: the red mug}"'
 
 
-class Script:
-    """The instruction in force at each time of a bag, numbered as the node does."""
+class InstructionTimeline:
+    """The instruction in force at each time of a bag, numbered as the node numbers them.
 
-    def __init__(self, said):
-        """`said`: [(ns of bag time, text)] in order; '' stops. A repetition of the text in force changes nothing."""
-        self.said = list(said)
-        self._times, self._instructions = [], []
+    Args:
+        changes: (bag time in ns, text) in order; '' stops. A repetition of the text in force changes nothing.
+    """
+
+    def __init__(self, changes: Iterable[tuple[int, str]]) -> None:
+        self.changes = list(changes)
+        self._times_ns: list[int] = []
+        self._instructions: list[Instruction | None] = []
         current, count = None, 0
-        for time_ns, text in self.said:
+        for time_ns, text in self.changes:
             if current is not None and text == current.text:
                 continue
             count += bool(text)
             current = Instruction(text, count) if text else None
-            self._times.append(time_ns)
+            self._times_ns.append(time_ns)
             self._instructions.append(current)
 
-    def at(self, time_ns):
-        """The Instruction, or None: stopped, or none has come yet."""
-        index = bisect.bisect_right(self._times, time_ns) - 1
+    def at(self, time_ns: int) -> Instruction | None:
+        """Return the instruction in force at a bag time; None before the first one and after a stop."""
+        index = bisect.bisect_right(self._times_ns, time_ns) - 1
         return self._instructions[index] if index >= 0 else None
 
 
-def constant(bag, text):
-    """The Script of one instruction for the whole BagFile. Raises InstructionError."""
+def constant_timeline(bag: BagFile, text: str) -> InstructionTimeline:
+    """Return the timeline of one instruction for the whole bag; raise InstructionError if it cannot be used."""
     check_instruction(text)
-    return Script([(bag.start_ns, text)])
+    return InstructionTimeline([(bag.start_ns, text)])
 
 
-def timeline(bag, path):
-    """The Script of a YAML file: a list of {at: s since the bag's first message, instruction: text}.
+def timeline_from_file(bag: BagFile, path: str | Path) -> InstructionTimeline:
+    """Read a timeline from a YAML list of {at: seconds since the bag's first message, instruction: text}.
 
-    Raises InstructSAMError, which says which entry is wrong.
+    Raises:
+        InstructSAMError: the file cannot be read, or an entry cannot be used; the message names the entry.
     """
     try:
         entries = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
     except OSError as error:
         raise InstructSAMError(f'cannot read {path}: {error.strerror}') from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InstructSAMError(f'{path} is no YAML: {" ".join(str(error).split())}') from error
+        raise InstructSAMError(f'{path} is not YAML: {" ".join(str(error).split())}') from error
     if not isinstance(entries, list) or not entries:
-        raise InstructSAMError(f'{path} is no timeline: expected a list such as {EXAMPLE}')
-    said, before = [], -math.inf
+        raise InstructSAMError(f'{path} is not a timeline: expected a list such as {EXAMPLE}')
+    changes, previous_s = [], -math.inf
     for number, entry in enumerate(entries, 1):
         try:
-            at, text = _entry(entry)
-            if at <= before:
-                raise ValueError(f'it is at {at:g} s, not after the one before it; sort them')
-            if at >= bag.duration_s:
-                raise ValueError(f'it is at {at:g} s, and the bag ends after {bag.duration_s:.3f} s')
+            at_s, text = _parse_entry(entry)
+            if at_s <= previous_s:
+                raise ValueError(f'it is at {at_s:g} s, not after the previous one; sort them')
+            if at_s >= bag.duration_s:
+                raise ValueError(f'it is at {at_s:g} s, and the bag ends after {bag.duration_s:.3f} s')
         except (ValueError, InstructionError) as error:
             raise InstructSAMError(f'{path}, entry {number} cannot be used: {error}') from error
-        said.append((bag.start_ns + round(at * 1e9), text))
-        before = at
-    return Script(said)
+        changes.append((bag.start_ns + round(at_s * 1e9), text))
+        previous_s = at_s
+    return InstructionTimeline(changes)
 
 
-def _entry(entry):
-    """(s, text) of one. Raises ValueError and InstructionError."""
+def _parse_entry(entry: object) -> tuple[float, str]:
+    """Return (time in s, text) of one entry; raise ValueError or InstructionError if it cannot be used."""
     if not isinstance(entry, dict) or set(entry) != {'at', 'instruction'}:
         raise ValueError(f'expected `at` and `instruction`, such as {EXAMPLE}')
-    at, text = entry['at'], entry['instruction']
-    if isinstance(at, bool) or not isinstance(at, (int, float)) or not 0 <= at < math.inf:
-        raise ValueError(f'`at` is a number of seconds from 0, got {at!r}')
+    at_s, text = entry['at'], entry['instruction']
+    if isinstance(at_s, bool) or not isinstance(at_s, (int, float)) or not 0 <= at_s < math.inf:
+        raise ValueError(f'`at` is a number of seconds from 0, got {at_s!r}')
     if not isinstance(text, str):
         raise ValueError(f'`instruction` is a text, got {text!r}')
     if text:
         check_instruction(text)
-    return at, text
+    return at_s, text
 
 
-def recorded(bag, topic):
-    """The Script of the std_msgs/String messages on `topic`, as the node would have heard them.
+def recorded_timeline(bag: BagFile, topic: str) -> InstructionTimeline:
+    """Return the timeline of the std_msgs/String messages on `topic`, as the node would have received them.
 
-    Raises RecordingError, InstructSAMError.
+    Raises:
+        InstructSAMError: there is no message, one cannot be read, or the bag is damaged.
     """
-    said = []
+    changes = []
     for _, time_ns, data in bag.messages({topic}):
         try:
-            said.append((time_ns, deserialize_message(data, String).data))
-        except Exception as error:  # what rclpy raises for bytes that are no message depends on the middleware
-            raise InstructSAMError(f'{bag.path} has a message on {topic} that is no text: {error}') from error
-    if not said:
+            changes.append((time_ns, deserialize_message(data, String).data))
+        except Exception as error:  # the type that rclpy raises for malformed bytes depends on the middleware
+            raise InstructSAMError(f'{bag.path} has a message on {topic} that is not a String: {error}') from error
+    if not changes:
         raise InstructSAMError(f'{bag.path} has no message on {topic}; give --instruction or --instructions')
-    return Script(said)
+    return InstructionTimeline(changes)

@@ -1,77 +1,75 @@
-"""Which topics of a bag are the pictures, their depth, the camera's intrinsics and the instructions."""
+"""Finds the topics of a bag that hold the images, their depth, the camera's intrinsics and the instructions."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from instructsam_ros.bag.reader import BagFile
 from instructsam_ros.bag.recordings import RecordingError
 
-IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
-INFO, TEXT = 'sensor_msgs/msg/CameraInfo', 'std_msgs/msg/String'
+IMAGE = 'sensor_msgs/msg/Image'
+COMPRESSED = 'sensor_msgs/msg/CompressedImage'
+CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
+STRING = 'std_msgs/msg/String'
 INSTANCES = 'instructsam_ros/msg/InstanceArray'
-ALIGNED = ('aligned_depth_to_color', 'depth_registered', 'depth_to_color', 'depth_to_rgb')  # what drivers call it
+
+ALIGNED = ('aligned_depth_to_color', 'depth_registered', 'depth_to_color', 'depth_to_rgb')  # names used by drivers
 OFF = 'off'
+DEFAULT_NAME = '/perception'  # the node's default name, with which its topics begin
 
 
 @dataclass(frozen=True)
 class Topics:
-    """Names; '' for what there is not."""
+    """Names of the topics to read; '' if there is none."""
 
     image: str
     depth: str = ''
     camera_info: str = ''
 
 
-def choose(bag, image='', depth='', camera_info=''):
-    """The Topics of a BagFile; what is not named is found by its type and name. Raises RecordingError.
+def select_topics(bag: BagFile, image: str = '', depth: str = '', camera_info: str = '') -> Topics:
+    """Return the topics of a bag; those that are not named are found by their type and name.
 
-    depth: 'off' to measure nothing. Depth that is not named is taken only where its name says that it is aligned to
-    colour: depth/image_raw and the like are of another view.
+    Depth is found only if its name says that it is aligned to colour: depth/image_raw and the like have another view.
+
+    Args:
+        bag: the bag.
+        image: topic of the images.
+        depth: topic of depth aligned to the images; 'off' to measure nothing.
+        camera_info: topic of the intrinsics of both.
+
+    Raises:
+        RecordingError: a topic is missing, ambiguous or of another type.
     """
     image = image_topic(bag, image)
-    depths = [each for each in _of_types(bag, IMAGE) if _is_aligned(each, image)]
     if depth == OFF:
         return Topics(image)
-    if depth:
-        _check(bag, depth, IMAGE)
-    elif len(depths) == 1:
-        (depth,) = depths
-    elif depths:
-        raise RecordingError(
-            f'{bag.path} has several topics of aligned depth ({", ".join(depths)}); name one with --depth, or --depth '
-            f'{OFF}'
-        )
-    else:
+    depth = _depth_topic(bag, image, depth)
+    if not depth:
         if camera_info:
             raise RecordingError('--camera-info is for depth, and no topic is named like aligned depth; give --depth')
         return Topics(image)
-    if camera_info:
-        _check(bag, camera_info, INFO)
-    else:
-        infos = _of_types(bag, INFO)
-        # as image_transport lays them out; the depth's serves as well, since the two are aligned
-        beside = [f'{_base(topic)}/camera_info' for topic in (image, depth)]
-        camera_info = next((each for each in beside if each in infos), infos[0] if len(infos) == 1 else '')
-    if not camera_info:
-        raise RecordingError(
-            f'{bag.path} has depth on {depth} but no camera info beside it; name one with --camera-info (there is '
-            f'{", ".join(infos) or "none"}), or --depth {OFF}'
-        )
-    return Topics(image, depth, camera_info)
+    return Topics(image, depth, _camera_info_topic(bag, image, depth, camera_info))
 
 
-def image_topic(bag, wanted=''):
-    """The topic of pictures. Raises RecordingError: none, several, one without messages."""
-    if wanted:
-        _check(bag, wanted, IMAGE, COMPRESSED)
-        found = [wanted]
+def image_topic(bag: BagFile, name: str = '') -> str:
+    """Return the topic of colour images: `name`, or the only one there is.
+
+    Raises:
+        RecordingError: there is none or more than one, or it has no messages.
+    """
+    if name:
+        _check(bag, name, IMAGE, COMPRESSED)
+        found = [name]
     else:
-        made = {_base(topic) for topic in _of_types(bag, INSTANCES)}  # beside results lie pictures made of them
-        every = _of_types(bag, IMAGE, COMPRESSED)
-        found = [topic for topic in every if 'depth' not in topic and _base(topic) not in made]
+        # Images beside results, such as label_image, were made from these results.
+        results = {_namespace(topic) for topic in _topics_of(bag, INSTANCES)}
+        images = _topics_of(bag, IMAGE, COMPRESSED)
+        found = [topic for topic in images if 'depth' not in topic and _namespace(topic) not in results]
         if not found:
-            hint = '; if one of them is in colour, name it with --topic' if every else ''
+            hint = '; if one of them is in colour, name it with --topic' if images else ''
             raise RecordingError(
                 f'{bag.path} has no topic of colour images ({IMAGE} or {COMPRESSED}); it has '
-                f'{_listed(every or bag.types)}{hint}'
+                f'{_listed(images or bag.types)}{hint}'
             )
         if len(found) > 1:
             raise RecordingError(f'{bag.path} has several topics of images ({", ".join(found)}); name one with --topic')
@@ -80,9 +78,16 @@ def image_topic(bag, wanted=''):
     return found[0]
 
 
-def instruction_topic(bag):
-    """The topic of instructions, as the node listens to it. Raises RecordingError: none, or several."""
-    texts = _of_types(bag, TEXT)
+def instruction_topic(bag: BagFile, name: str = '') -> str:
+    """Return the topic of instructions: `name`, or the only one whose name ends like the node's topic.
+
+    Raises:
+        RecordingError: there is none or more than one, or it is of another type.
+    """
+    if name:
+        _check(bag, name, STRING)
+        return name
+    texts = _topics_of(bag, STRING)
     found = [topic for topic in texts if topic.rsplit('/', 1)[-1] == 'instruction']
     if len(found) == 1:
         return found[0]
@@ -91,41 +96,87 @@ def instruction_topic(bag):
             f'{bag.path} has several topics of instructions ({", ".join(found)}); name one with --instruction-topic'
         )
     raise RecordingError(
-        f'{bag.path} has no topic `instruction` ({TEXT}); give --instruction or --instructions'
+        f'{bag.path} has no topic `instruction` ({STRING}); give --instruction or --instructions'
         + (f', or name one of {", ".join(texts)} with --instruction-topic' if texts else '')
     )
 
 
-def check_instruction_topic(bag, topic):
-    """Raises RecordingError where that is no topic of texts."""
-    _check(bag, topic, TEXT)
+def instances_topic(bag: BagFile, name: str = '') -> str:
+    """Return the topic of results: the only one, or of several the one that `name` is the node's name of.
+
+    Raises:
+        RecordingError: there is none or more than one, or it has no messages.
+    """
+    found = _topics_of(bag, INSTANCES)
+    if not found:
+        raise RecordingError(f'{bag.path} has no results; make some with `instructsam bag annotate {bag.path} OUT`')
+    if len(found) > 1:
+        found = [topic for topic in found if topic == f'/{name.strip("/")}/instances']
+    if len(found) != 1:
+        raise RecordingError(f'{bag.path} has several topics of results; name one with --name')
+    if not bag.counts[found[0]]:
+        raise RecordingError(f'{bag.path} has the topic {found[0]} but no result on it')
+    return found[0]
 
 
-def _check(bag, topic, *kinds):
+def _depth_topic(bag: BagFile, image: str, name: str) -> str:
+    """Return `name`, or the only topic of aligned depth; '' if there is none."""
+    if name:
+        _check(bag, name, IMAGE)
+        return name
+    found = [topic for topic in _topics_of(bag, IMAGE) if _is_aligned(topic, image)]
+    if len(found) > 1:
+        raise RecordingError(
+            f'{bag.path} has several topics of aligned depth ({", ".join(found)}); name one with --depth, or --depth '
+            f'{OFF}'
+        )
+    return found[0] if found else ''
+
+
+def _camera_info_topic(bag: BagFile, image: str, depth: str, name: str) -> str:
+    """Return `name`, or the topic beside the images or the depth, or the only camera info of the bag."""
+    if name:
+        _check(bag, name, CAMERA_INFO)
+        return name
+    infos = _topics_of(bag, CAMERA_INFO)
+    # image_transport puts camera_info beside the image; the depth's one serves as well, since the two are aligned.
+    for topic in (image, depth):
+        beside = f'{_namespace(topic)}/camera_info'
+        if beside in infos:
+            return beside
+    if len(infos) == 1:
+        return infos[0]
+    raise RecordingError(
+        f'{bag.path} has depth on {depth} but no camera info beside it; name one with --camera-info (there is '
+        f'{", ".join(infos) or "none"}), or --depth {OFF}'
+    )
+
+
+def _check(bag: BagFile, topic: str, *type_names: str) -> None:
+    """Raise RecordingError unless the bag has `topic` and it is of one of these types."""
     if topic not in bag.types:
         raise RecordingError(f'{bag.path} has no topic {topic}; it has {_listed(bag.types)}')
-    if bag.types[topic] not in kinds:
-        there = _of_types(bag, *kinds)
+    if bag.types[topic] not in type_names:
         raise RecordingError(
-            f'{topic} in {bag.path} is of type {bag.types[topic]}, expected {" or ".join(kinds)}; of these there is '
-            f'{_listed(there)}'
+            f'{topic} in {bag.path} is of type {bag.types[topic]}, expected {" or ".join(type_names)}; topics of that '
+            f'type: {_listed(_topics_of(bag, *type_names))}'
         )
 
 
-def _of_types(bag, *kinds):
-    return sorted(topic for topic, kind in bag.types.items() if kind in kinds)
+def _topics_of(bag: BagFile, *type_names: str) -> list[str]:
+    return sorted(topic for topic, type_name in bag.types.items() if type_name in type_names)
 
 
-def _is_aligned(topic, image):
-    return any(word in topic for word in ALIGNED) or topic == f'{_base(image)}/depth'
+def _is_aligned(topic: str, image: str) -> bool:
+    return any(word in topic for word in ALIGNED) or topic == f'{_namespace(image)}/depth'
 
 
-def _base(topic):
-    """Where a camera's topics begin."""
+def _namespace(topic: str) -> str:
+    """Return the prefix that the topics of one camera share."""
     return topic.removesuffix('/compressed').rsplit('/', 1)[0]
 
 
-def _listed(topics, most=8):
+def _listed(topics: Iterable[str], limit: int = 8) -> str:
     topics = sorted(topics)
-    more = f' and {len(topics) - most} more' if len(topics) > most else ''
-    return (', '.join(topics[:most]) + more) or 'none'
+    more = f' and {len(topics) - limit} more' if len(topics) > limit else ''
+    return (', '.join(topics[:limit]) + more) or 'none'

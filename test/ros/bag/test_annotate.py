@@ -1,4 +1,4 @@
-"""`instructsam bag`: what is written, and what is told of input that cannot be used."""
+"""`instructsam bag annotate`: the bag that it writes, and its errors for input that cannot be used."""
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from bags import (
     recording,
     results,
     run,
+    show,
     write,
 )
 from rclpy.serialization import deserialize_message
@@ -28,14 +29,15 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
+from instructsam.core import cli
 from instructsam_ros.conversions.instances import rle_from_msg
 
 STORAGES = ['mcap', 'sqlite3']
-pytest_plugins = ['bags']  # engines
+pytest_plugins = ['bags']  # the fixture `engines`
 pytestmark = pytest.mark.usefixtures('engines')
 
 
-# What is written
+# The output
 
 
 COMPRESSIONS = [
@@ -45,7 +47,7 @@ COMPRESSIONS = [
 
 
 @pytest.mark.parametrize(('storage', 'compression'), COMPRESSIONS)
-def test_what_was_recorded_is_not_touched(tmp_path, storage, compression):
+def test_recorded_messages_are_copied_unchanged(tmp_path, storage, compression):
     source = write(tmp_path / 'in', storage, recording(info(), *map(depth, range(FRAMES))), compression)
     assert run(source, tmp_path / 'out', '--instruction', 'red green', '--label-images') == 0
     added = {'/perception/instances', '/perception/label_image'}
@@ -64,12 +66,12 @@ def test_what_was_recorded_is_not_touched(tmp_path, storage, compression):
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_one_result_an_image_behind_it_at_its_time(tmp_path, storage):
+def test_each_image_is_followed_by_one_result_at_its_time(tmp_path, storage):
     source = write(tmp_path / 'in', storage, recording())
-    file = next(source.glob('in.*'))  # without metadata.yaml
+    file = next(source.glob('in.*'))  # the file alone, without metadata.yaml
     assert run(file, tmp_path / 'out', '--instruction', 'red green', '--label-images', '--name', 'arm/seen') == 0
-    made = [each for each in read(tmp_path / 'out') if each[1] in ('/camera/image', '/arm/seen/instances')]
-    assert [each[:2] for each in made] == [
+    written = [each for each in read(tmp_path / 'out') if each[1] in ('/camera/image', '/arm/seen/instances')]
+    assert [each[:2] for each in written] == [
         (100 * index, topic) for index in range(FRAMES) for topic in ('/camera/image', '/arm/seen/instances')
     ]
     labels = read(tmp_path / 'out', '/arm/seen/label_image')
@@ -86,8 +88,8 @@ def test_one_result_an_image_behind_it_at_its_time(tmp_path, storage):
         assert np.array_equal(np.frombuffer(label_image.data, np.uint16).reshape(HEIGHT, WIDTH), red + 2 * green)
 
 
-def test_the_types_of_results_are_those_that_are_installed(tmp_path):
-    """rosbags, which knows this package only from the bag, reads what rclpy wrote."""
+def test_result_types_match_the_installed_ones(tmp_path):
+    """Rosbags knows this package only from the bag and reads what rclpy wrote."""
     run(write(tmp_path / 'in', 'mcap', recording()), tmp_path / 'out', '--instruction', 'red')
     with Reader(tmp_path / 'out') as reader:
         store = get_typestore(Stores.EMPTY)
@@ -103,7 +105,7 @@ def test_the_types_of_results_are_those_that_are_installed(tmp_path):
 # Depth
 
 
-def test_depth_that_was_recorded_later_is_found(tmp_path):
+def test_depth_recorded_after_its_image_is_found(tmp_path):
     source = write(tmp_path / 'in', 'mcap', recording(info(), *map(depth, range(FRAMES))))
     run(source, tmp_path / 'out', '--instruction', 'red')
     for message in only_results(tmp_path / 'out'):
@@ -114,11 +116,11 @@ def test_depth_that_was_recorded_later_is_found(tmp_path):
 def test_an_image_without_its_own_depth_has_no_geometry(tmp_path, capsys):
     depths = [depth(index, value=1000 + index) for index in range(FRAMES) if index != 3]
     run(write(tmp_path / 'in', 'mcap', recording(info(), *depths)), tmp_path / 'out', '--instruction', 'red')
-    made = only_results(tmp_path / 'out')
-    assert [message.instances[0].has_geometry for message in made] == [index != 3 for index in range(FRAMES)]
-    assert 'no depth image with the stamp of the image' in made[3].geometry_message
+    answers = only_results(tmp_path / 'out')
+    assert [message.instances[0].has_geometry for message in answers] == [index != 3 for index in range(FRAMES)]
+    assert 'no depth image with the stamp of the image' in answers[3].geometry_message
     for index in (2, 4):
-        assert made[index].instances[0].geometry.centroid.z == pytest.approx(1 + index / 1000, abs=1e-4)
+        assert answers[index].instances[0].geometry.centroid.z == pytest.approx(1 + index / 1000, abs=1e-4)
     assert 'without depth   1 results' in capsys.readouterr().out
 
 
@@ -128,7 +130,7 @@ def test_tolerance_and_no_depth_and_depth_by_name(tmp_path):
     source = write(tmp_path / 'in', 'mcap', recording(info(), *depths))
     named = ('--depth', '/camera/depth/image')
     for out, more, expected in (
-        ('unnamed', (), False),  # it may be of another view
+        ('unnamed', (), False),  # its view may differ from the images'
         ('exact', named, False),
         ('near', (*named, '--depth-tolerance', '0.03'), True),
         ('off', ('--depth', 'off'), False),
@@ -137,7 +139,7 @@ def test_tolerance_and_no_depth_and_depth_by_name(tmp_path):
         assert [message.instances[0].has_geometry for message in only_results(tmp_path / out)] == [expected] * FRAMES
 
 
-def test_depth_that_cannot_be_used_is_told_in_the_result(tmp_path, capfd):
+def test_unusable_depth_is_reported_in_the_result(tmp_path, capfd):
     wrong = [depth(0, value=0), depth(1), (260, depth(2)[1], (b'\0\1\0\0\7', 'sensor_msgs/msg/Image'))]
     wrong[1][2].height //= 2
     run(write(tmp_path / 'in', 'mcap', recording(info(), *wrong)), tmp_path / 'out', '--instruction', 'red')
@@ -150,14 +152,14 @@ def test_depth_that_cannot_be_used_is_told_in_the_result(tmp_path, capfd):
 
 
 def test_stamps_that_go_backwards(tmp_path):
-    """A camera that was started anew: every image has its result, and the depth of its own stamp."""
+    """After a restart of the camera, every image has a result with the depth of its own stamp."""
     recorded = [info()]
     for at, index in enumerate((5, 6, 0, 1)):
         recorded += [(100 * at, *frame(index)[1:]), (100 * at + 60, *depth(index, value=1000 + index)[1:])]
     run(write(tmp_path / 'in', 'mcap', recorded), tmp_path / 'out', '--instruction', 'red')
-    made = only_results(tmp_path / 'out')
-    assert [message.header.stamp.sec for message in made] == [105, 106, 100, 101]
-    assert [round(message.instances[0].geometry.centroid.z, 3) for message in made] == [1.005, 1.006, 1.0, 1.001]
+    answers = only_results(tmp_path / 'out')
+    assert [message.header.stamp.sec for message in answers] == [105, 106, 100, 101]
+    assert [round(message.instances[0].geometry.centroid.z, 3) for message in answers] == [1.005, 1.006, 1.0, 1.001]
 
 
 # Instructions
@@ -176,7 +178,7 @@ def test_a_timeline(tmp_path, capsys):
         *((ms, 'red green', 3, 0) for ms in (500, 600, 700)),
     ]
     ids = [[instance.track_id for instance in message.instances] for message in only_results(tmp_path / 'out')]
-    assert ids == [[0], [], [0, 1], [0, 1], [0, 1]]  # an instruction begins anew
+    assert ids == [[0], [], [0, 1], [0, 1], [0, 1]]  # track ids start again with each instruction
     out = capsys.readouterr().out
     for row in (
         'images          8',
@@ -189,10 +191,10 @@ def test_a_timeline(tmp_path, capsys):
         assert row in out
 
 
-def test_instructions_that_were_recorded(tmp_path):
-    said = [(150, 'green'), (250, 'green'), (300, 'red'), (550, ''), (650, 'red')]
-    said = [(ms, '/instruction', String(data=text)) for ms, text in said]
-    assert run(write(tmp_path / 'in', 'sqlite3', recording(*said)), tmp_path / 'out') == 0
+def test_recorded_instructions(tmp_path):
+    texts = [(150, 'green'), (250, 'green'), (300, 'red'), (550, ''), (650, 'red')]
+    messages = [(ms, '/instruction', String(data=text)) for ms, text in texts]
+    assert run(write(tmp_path / 'in', 'sqlite3', recording(*messages)), tmp_path / 'out') == 0
     assert [(ms, each.instruction, each.instruction_id) for ms, each in results(tmp_path / 'out')] == [
         (200, 'green', 1),
         (300, 'red', 2),
@@ -205,9 +207,9 @@ def test_instructions_that_were_recorded(tmp_path):
 @pytest.mark.parametrize(
     ('text', 'expected'),
     [
-        ('at: 0', 'is no timeline: expected a list'),
-        ('[]', 'is no timeline'),
-        ('- [', 'is no YAML'),
+        ('at: 0', 'is not a timeline: expected a list'),
+        ('[]', 'is not a timeline'),
+        ('- [', 'is not YAML'),
         ('- {at: 0, instruction: red}\n- {at: 1}', 'entry 2 cannot be used: expected `at` and `instruction`'),
         ('- {at: yes, instruction: red}', 'entry 1 cannot be used: `at` is a number of seconds from 0, got True'),
         ('- {at: -1, instruction: red}', '`at` is a number of seconds from 0, got -1'),
@@ -218,7 +220,7 @@ def test_instructions_that_were_recorded(tmp_path):
         ('- {at: 0, instruction: "\\x07"}', 'control character'),
     ],
 )
-def test_a_bad_timeline_is_named(tmp_path, capsys, text, expected):
+def test_errors_of_a_timeline_name_the_entry(tmp_path, capsys, text, expected):
     timeline = tmp_path / 'timeline.yaml'
     timeline.write_text(text)
     assert run(write(tmp_path / 'in', 'mcap', recording()), tmp_path / 'out', '--instructions', timeline) == 2
@@ -226,7 +228,7 @@ def test_a_bad_timeline_is_named(tmp_path, capsys, text, expected):
     assert {file.name for file in tmp_path.iterdir()} == {'in', 'timeline.yaml'}
 
 
-# What goes wrong
+# Errors
 
 
 def test_images_that_cannot_be_read_are_errors(tmp_path, capfd):
@@ -241,28 +243,28 @@ def test_images_that_cannot_be_read_are_errors(tmp_path, capfd):
     ]
     source = write(tmp_path / 'in', 'mcap', [frame(0), *broken, frame(4)])
     assert run(source, tmp_path / 'out', '--instruction', 'red', '--label-images') == 0
-    made = only_results(tmp_path / 'out')
-    assert [message.status for message in made] == [0, 2, 2, 2, 0]
-    assert 'data has 100 bytes' in made[1].message
-    assert (made[1].height, made[1].width) == (HEIGHT, WIDTH)
-    assert 'header stamp' in made[2].message
-    assert made[2].header.stamp.sec == -5
-    assert 'is not a valid Image' in made[3].message
+    answers = only_results(tmp_path / 'out')
+    assert [message.status for message in answers] == [0, 2, 2, 2, 0]
+    assert 'data has 100 bytes' in answers[1].message
+    assert (answers[1].height, answers[1].width) == (HEIGHT, WIDTH)
+    assert 'header stamp' in answers[2].message
+    assert answers[2].header.stamp.sec == -5
+    assert 'is not a valid Image' in answers[3].message
     assert [each[0] for each in read(tmp_path / 'out', '/perception/label_image')] == [0, 400]
-    assert [message.instances[0].track_id for message in made if message.instances] == [0, 0]
+    assert [message.instances[0].track_id for message in answers if message.instances] == [0, 0]
     out, err = capfd.readouterr()
     assert 'errors          3' in out
     assert 'image 1: Image 64 x 48' in err
     assert 'Traceback' not in err
-    assert run('show', tmp_path / 'out', tmp_path / 'strip.png') == 0
+    assert show(tmp_path / 'out', tmp_path / 'strip.png') == 0
     assert '2 of 5 results' in capfd.readouterr().out
 
 
 def test_where_every_image_is_an_error_the_exit_code_is_1(tmp_path, capsys):
     source = write(tmp_path / 'in', 'mcap', recording())
     assert run(source, tmp_path / 'out', '--instruction', 'refuse') == 1
-    assert {message.message for message in only_results(tmp_path / 'out')} == {'that is no question.'}
-    assert run('show', tmp_path / 'out', tmp_path / 'strip.png') == 0
+    assert {message.message for message in only_results(tmp_path / 'out')} == {'that is no question'}
+    assert show(tmp_path / 'out', tmp_path / 'strip.png') == 0
 
 
 def two_cameras():
@@ -286,17 +288,17 @@ BAD = [
     (recording(), ['--instruction', 'red', '--instructions', 'x'], 'not allowed with argument --instruction'),
     (recording(), ['--instructions', '/no/file'], 'cannot read /no/file: No such file or directory'),
     (recording(), ['--instruction', 'red', '--name', 'a//b'], "--name is a ROS name such as /perception, got 'a//b'"),
-    (recording(), ['third', '--instruction', 'red'], 'there is a third name, third'),
+    (recording(), ['third', '--instruction', 'red'], 'unrecognized arguments: third'),
 ]
 
 
 @pytest.mark.parametrize(('recorded', 'arguments', 'expected'), BAD)
-def test_what_is_wrong_with_a_bag_or_with_arguments_is_told(tmp_path, capsys, recorded, arguments, expected):
+def test_unusable_bags_and_arguments(tmp_path, capsys, recorded, arguments, expected):
     source = write(tmp_path / 'in', 'mcap', recorded)
     try:
         code = run(source, tmp_path / 'out', *arguments)
-    except SystemExit as exit:  # argparse
-        code = exit.code
+    except SystemExit as error:  # from argparse
+        code = error.code
     err = capsys.readouterr().err
     assert code == 2
     assert err.startswith('instructsam: error: ')
@@ -305,9 +307,10 @@ def test_what_is_wrong_with_a_bag_or_with_arguments_is_told(tmp_path, capsys, re
     assert [file.name for file in tmp_path.iterdir()] == ['in']
 
 
-def test_what_is_no_bag(tmp_path, capsys):
+def test_paths_that_are_not_bags(tmp_path, capsys):
     (tmp_path / 'notes.txt').write_text('hello')
-    for name, expected in (('nothing', 'does not exist; give a bag'), ('notes.txt', 'is no bag'), ('.', 'is no bag')):
+    errors = {'nothing': 'does not exist; give a bag', 'notes.txt': 'is not a bag', '.': 'is not a bag'}
+    for name, expected in errors.items():
         assert run(tmp_path / name, tmp_path / 'out', '--instruction', 'red') == 2
         assert expected in capsys.readouterr().err
 
@@ -315,7 +318,7 @@ def test_what_is_no_bag(tmp_path, capsys):
 @pytest.mark.parametrize(('storage', 'name'), [('mcap', 'in.mcap'), ('sqlite3', 'in.db3')])
 @pytest.mark.parametrize('kept', [0.0, 0.3, 0.95])
 @pytest.mark.parametrize('alone', [True, False])
-def test_a_bag_that_was_cut_off(tmp_path, capsys, storage, name, kept, alone):
+def test_a_truncated_bag(tmp_path, capsys, storage, name, kept, alone):
     source = write(tmp_path / 'in', storage, recording())
     whole = (source / name).read_bytes()
     (source / name).write_bytes(whole[: int(kept * len(whole))])
@@ -327,7 +330,7 @@ def test_a_bag_that_was_cut_off(tmp_path, capsys, storage, name, kept, alone):
     assert not (tmp_path / 'out').exists()
 
 
-def test_messages_that_the_index_lists_and_the_bag_does_not_hold(tmp_path, capsys):
+def test_messages_missing_from_the_bag(tmp_path, capsys):
     source = write(tmp_path / 'in', 'mcap', recording())
     metadata = (source / 'metadata.yaml').read_text()
     (source / 'metadata.yaml').write_text(metadata.replace('message_count: 8', 'message_count: 9'))
@@ -347,3 +350,12 @@ def test_results_and_outputs_are_not_overwritten(tmp_path, capsys):
     assert len(results(tmp_path / 'twice', '/second/instances')) == FRAMES
     assert run(source, tmp_path / 'no/folder', '--instruction', 'red') == 2
     assert 'there is no folder' in capsys.readouterr().err
+
+
+def test_a_bag_without_a_subcommand_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        cli.main(['bag', str(tmp_path / 'in'), str(tmp_path / 'out'), '--instruction', 'red'])
+    err = capsys.readouterr().err
+    assert 'invalid choice' in err
+    assert 'a bag is answered with `instructsam bag annotate IN OUT`' in err
+    assert err.count('\n') == 1

@@ -1,10 +1,9 @@
-"""The built-in model on a bag, by `instructsam bag` and by the node that hears it replayed."""
+"""The built-in model on a bag: `instructsam bag annotate` and the node, to which it is replayed, agree."""
 
 import sys
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
@@ -18,16 +17,18 @@ from std_msgs.msg import String
 from instructsam_ros.bag.recordings import open_recording
 from instructsam_ros.conversions.depth import to_depth
 from instructsam_ros.conversions.images import to_rgb
-from instructsam_ros.conversions.instances import image_msg
+from instructsam_ros.conversions.instances import depth_msg
 from instructsam_ros.simulation import replay_node
 
 TABLE = Path(replay_node.__file__).parents[1] / 'data/tabletop_bag'
-LOADING_S = 120.0  # of the model, on a machine under load
+LOADING_S = 120.0  # longest time to load the model, on a machine under load
 
 
 def small_table(frames):
-    """The beginning of the bag of a rendered table at half its size, of which less is lost on its way through DDS; the
-    image behind what belongs to it, so that the player may wait before an image.
+    """Yield the first images of the bag of a rendered table, with their depth and camera info.
+
+    At half their size fewer images are lost in DDS. Each image follows the messages that belong to it, so that the
+    player may wait before an image.
     """
     kinds = {'CompressedImage': CompressedImage, 'CameraInfo': CameraInfo, 'Image': Image}
     with Reader(TABLE) as reader:
@@ -41,9 +42,7 @@ def small_table(frames):
                 content = cv2.imencode('.png', pixels[..., ::-1])[1].tobytes()
                 yield ms + 2, '/image/compressed', CompressedImage(header=message.header, format='png', data=content)
             elif kind is Image:
-                small = image_msg(np.ascontiguousarray(to_depth(message)[::2, ::2]), message.header)
-                small.encoding = '16UC1'
-                yield ms + 1, '/depth', small
+                yield ms + 1, '/depth', depth_msg(to_depth(message)[::2, ::2], message.header)
             else:
                 message.height, message.width, message.k = message.height // 2, message.width // 2, message.k / 2
                 message.k[8] = 1
@@ -51,12 +50,13 @@ def small_table(frames):
 
 
 class UntilAnswered:
-    """A stop event for replay_node.Player that waits, in place of the time between two messages, for the answer to
-    the image before: the node then sees every image. `expected`: the InstanceArrays that the bag has.
+    """Stop event for replay_node.Player that waits for the answer to the previous image instead of for the next one.
+
+    The node then receives every image. `expected` are the InstanceArrays of the bag.
     """
 
     def __init__(self, robot, expected):
-        self.sent = lambda: 0  # how many images were
+        self.sent = lambda: 0  # number of images sent
         self._robot, self._expected = robot, expected
 
     def wait(self, seconds):
@@ -64,17 +64,17 @@ class UntilAnswered:
         return False
 
     def answers(self):
-        """Those to the same questions; to a new instruction the node says at once what it sees in the image before."""
-        found = {self._question(message): message for message in self._robot.results}
-        return [found[key] for key in map(self._question, self._expected) if key in found]
+        """Return the answers to the same queries; the node also answers a new instruction on the image before it."""
+        found = {self._query(message): message for message in self._robot.results}
+        return [found[key] for key in map(self._query, self._expected) if key in found]
 
     @staticmethod
-    def _question(message):
+    def _query(message):
         return message.header.stamp.sec, message.header.stamp.nanosec, message.instruction_id
 
 
 def test_the_node_gives_the_same_results(tmp_path, robot):
-    """Masks, scores, geometry, ids, messages: all but the times. The instruction changes on the way."""
+    """Compare masks, scores, geometry, ids and messages, but not times. The instruction changes halfway."""
     source = write(
         tmp_path / 'in',
         'mcap',

@@ -1,4 +1,4 @@
-"""`instructsam bag` that was killed, interrupted or started twice."""
+"""`instructsam bag annotate` when it is killed, interrupted or started twice."""
 
 import os
 import signal
@@ -14,45 +14,45 @@ from bags import FRAMES, Engine, depth, frame, header, info, picture, read, reco
 from std_msgs.msg import String
 
 from instructsam.core.errors import ModelError
-from instructsam_ros.bag import command as bag
+from instructsam_ros.bag import annotate
 from instructsam_ros.conversions.instances import image_msg
 
-pytest_plugins = ['bags']  # engines
+pytest_plugins = ['bags']  # the fixture `engines`
 pytestmark = pytest.mark.usefixtures('engines')
 
 DEATHS = """
 import sys
 import bags
-from instructsam_ros.bag import command as bag
-from instructsam_ros.bag import bag_file
+from instructsam_ros.bag import annotate, writer
 
 died, at, *arguments = sys.argv[1:]
-bag._load = lambda args, console: bags.Engine(dies_at=int(at) if died == 'engine' else None)
+annotate.load_engine = lambda args, console: bags.Engine(dies_at=int(at) if died == 'engine' else None)
 if died == 'copy':
-    write, count = bag_file.Copy.write, 0
+    copy, count = writer.BagWriter.copy, 0
     def dying(*args):
         global count
         count += 1
         if count == int(at):
             bags.os.kill(bags.os.getpid(), 9)
-        write(*args)
-    bag_file.Copy.write = dying
+        copy(*args)
+    writer.BagWriter.copy = dying
 if died == 'remove':
-    bag.Journal.remove = lambda self: bags.os.kill(bags.os.getpid(), 9)
+    annotate.Journal.remove = lambda self: bags.os.kill(bags.os.getpid(), 9)
 sys.exit(bags.run(*arguments))
 """
 
 
 def die(*arguments):
-    """Runs the command in a process that kills itself."""
-    env = os.environ | {'PYTHONPATH': str(Path(__file__).parents[1] / 'support')}
+    """Run the command in a process that kills itself."""
+    python_path = [str(Path(__file__).parents[1] / 'support'), os.environ.get('PYTHONPATH', '')]
+    env = os.environ | {'PYTHONPATH': os.pathsep.join(filter(None, python_path))}
     done = subprocess.run(
         [sys.executable, '-c', DEATHS, *map(str, arguments)], env=env, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-def test_a_run_that_was_killed_goes_on(tmp_path, capfd, engines):
+def test_a_killed_run_is_resumed(tmp_path, capfd, engines):
     timeline = tmp_path / 'timeline.yaml'
     timeline.write_text('- {at: 0.1, instruction: red}\n- {at: 0.3, instruction: red green}\n')
     source = write(tmp_path / 'in', 'mcap', recording(info(), *map(depth, range(FRAMES))))
@@ -60,29 +60,29 @@ def test_a_run_that_was_killed_goes_on(tmp_path, capfd, engines):
     run(source, tmp_path / 'whole', *arguments[2:])
     assert engines.pop().asked == 7
 
-    die('engine', 5, *arguments)  # at the image of 500 ms
+    die('engine', 5, *arguments)  # on the fifth answer, of the image at 500 ms
     assert not (tmp_path / 'out').exists()
-    die('copy', 5, *arguments)  # all are done
+    die('copy', 5, *arguments)  # all images are answered
     assert not (tmp_path / 'out').exists()
     capfd.readouterr()
     assert run(*arguments) == 0
     assert not engines
-    assert 'going on after 8 images' in capfd.readouterr().err
+    assert 'resuming after 8 finished images' in capfd.readouterr().err
     assert results(tmp_path / 'out') == results(tmp_path / 'whole')
-    for mine, other in zip(read(tmp_path / 'out'), read(tmp_path / 'whole'), strict=True):
-        assert mine[:2] == other[:2]
-        assert mine == other or mine[1].startswith('/perception')
+    for resumed, expected in zip(read(tmp_path / 'out'), read(tmp_path / 'whole'), strict=True):
+        assert resumed[:2] == expected[:2]
+        assert resumed == expected or resumed[1].startswith('/perception')
     assert not (tmp_path / 'out.journal').exists()
 
 
-def test_ids_go_on_where_a_run_was_killed(tmp_path, engines):
-    """The green square leaves for a while; who sees only the last images takes it for a new one."""
-    gone = [frame(index) for index in range(FRAMES)]
+def test_track_ids_continue_after_a_run_was_killed(tmp_path, engines):
+    """The green square is gone for a while; a tracker without the first images would number it as a new object."""
+    frames = [frame(index) for index in range(FRAMES)]
     for index in (3, 4):
         pixels = picture(index)
         pixels[28:40] = pixels[:12]
-        gone[index] = (index * 100, '/camera/image', image_msg(pixels, header(index)))
-    source = write(tmp_path / 'in', 'sqlite3', gone)
+        frames[index] = (index * 100, '/camera/image', image_msg(pixels, header(index)))
+    source = write(tmp_path / 'in', 'sqlite3', frames)
     die('engine', 6, source, tmp_path / 'out', '--instruction', 'red green')
     assert run(source, tmp_path / 'out', '--instruction', 'red green') == 0
     assert engines.pop().asked == 3
@@ -102,7 +102,7 @@ def test_death_after_the_output_was_complete(tmp_path, engines, capfd):
     assert not (tmp_path / 'out.journal').exists()
 
 
-def test_a_journal_of_something_else_is_refused(tmp_path, capsys):
+def test_a_journal_of_other_inputs_is_refused(tmp_path, capsys):
     source = write(tmp_path / 'in', 'mcap', recording())
     out = tmp_path / 'out'
     die('engine', 3, source, out, '--instruction', 'red')
@@ -123,14 +123,14 @@ def test_a_journal_of_something_else_is_refused(tmp_path, capsys):
     assert 'out.journal is damaged' in capsys.readouterr().err
 
 
-def test_a_journal_without_results_is_in_nobody_s_way(tmp_path, capsys, monkeypatch):
+def test_a_journal_without_results_is_ignored(tmp_path, capsys, monkeypatch):
     source = write(tmp_path / 'in', 'mcap', recording())
 
     def fail(args, console):
-        raise ModelError('there is no such model.')
+        raise ModelError('there is no such model')
 
     with monkeypatch.context() as patch:
-        patch.setattr(bag, '_load', fail)
+        patch.setattr(annotate, 'load_engine', fail)
         assert run(source, tmp_path / 'out', '--instruction', 'red') == 2
     assert [file.name for file in tmp_path.iterdir()] == ['in']
     die('engine', 1, source, tmp_path / 'out', '--instruction', 'red')
@@ -151,7 +151,7 @@ def test_two_runs_at_once(tmp_path, capsys, monkeypatch):
     assert run(source, tmp_path / 'out', '--instruction', 'red') == 0
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path, capsys, monkeypatch, engines):
+def test_ctrl_c_reports_how_to_resume(tmp_path, capsys, monkeypatch, engines):
     source = write(tmp_path / 'in', 'mcap', recording())
 
     def interrupt(self, frame, *args, **kwargs):
@@ -163,6 +163,6 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, capsys, monkeypatch, engines):
     with monkeypatch.context() as patch:
         patch.setattr(Engine, 'segment', interrupt)
         assert run(source, tmp_path / 'out', '--instruction', 'red') == 130
-    assert 'stopped; the same command goes on after 2 images' in capsys.readouterr().err
+    assert 'stopped; the same command resumes after 2 images' in capsys.readouterr().err
     assert run(source, tmp_path / 'out', '--instruction', 'red') == 0
     assert engines[-1].asked == FRAMES - 2

@@ -7,15 +7,15 @@ from PIL import Image as PillowImage
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-from bags import FRAMES, HEIGHT, WIDTH, Engine, header, picture, recording, run, write
+from bags import FRAMES, HEIGHT, WIDTH, Engine, header, picture, recording, run, show, write
 from sensor_msgs.msg import CompressedImage
 
-from instructsam_ros.bag import command as bag
+from instructsam_ros.bag import annotate
 
 
 @pytest.fixture(scope='module')
 def answered(tmp_path_factory):
-    """A bag with results, the images compressed and of an odd size."""
+    """Return a bag with results; its images are compressed and have an odd size."""
     folder = tmp_path_factory.mktemp('answered')
     recorded = []
     for index in range(FRAMES):
@@ -24,13 +24,13 @@ def answered(tmp_path_factory):
         recorded.append((index * 100, '/camera/image/compressed', message))
     source = write(folder / 'in', 'mcap', recorded)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bag, '_load', lambda args, console: Engine())
+        patch.setattr(annotate, 'load_engine', lambda args, console: Engine())
         assert run(source, folder / 'out', '--instruction', 'red green', '--label-images') == 0
     return folder / 'out'
 
 
-def is_drawn(pixels, index):
-    """The red square is tinted, the cloth is not."""
+def check_is_drawn(pixels, index):
+    """Check that the red square is tinted and the cloth is not."""
     expected = picture(index)[:-1, :-1]
     red = np.zeros(expected.shape[:2], bool)
     red[10:18, 7 + 2 * index : 15 + 2 * index] = True
@@ -39,7 +39,7 @@ def is_drawn(pixels, index):
 
 
 def test_a_video(answered, tmp_path, capsys):
-    assert run('show', answered, tmp_path / 'v.mp4') == 0
+    assert show(answered, tmp_path / 'v.mp4') == 0
     assert '8 of 8 results on /perception/instances drawn' in capsys.readouterr().out
     video = cv2.VideoCapture(str(tmp_path / 'v.mp4'))
     assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
@@ -51,37 +51,42 @@ def test_a_video(answered, tmp_path, capsys):
 
 
 def test_an_animation(answered, tmp_path):
-    assert run('show', answered, tmp_path / 'a.gif', '--fps', '4') == 0
+    assert show(answered, tmp_path / 'a.gif', '--fps', '4') == 0
     with PillowImage.open(tmp_path / 'a.gif') as gif:
         assert (gif.n_frames, gif.info['duration'], gif.size) == (FRAMES, 250, (WIDTH - 1, HEIGHT - 1))
         gif.seek(5)
-        is_drawn(np.array(gif.convert('RGB')), 5)
+        check_is_drawn(np.array(gif.convert('RGB')), 5)
 
 
 def test_a_strip(answered, tmp_path):
-    assert run('show', answered / 'out.mcap', tmp_path / 's.png', '--frames', '3') == 0
+    assert show(answered / 'out.mcap', tmp_path / 's.png', '--frames', '3') == 0
     pixels = np.array(PillowImage.open(tmp_path / 's.png'))
     assert pixels.shape == (HEIGHT - 1, 3 * (WIDTH - 1), 3)
-    for place, index in enumerate((0, 4, 7)):
-        is_drawn(pixels[:, place * (WIDTH - 1) : (place + 1) * (WIDTH - 1)], index)
+    for position, index in enumerate((0, 4, 7)):
+        check_is_drawn(pixels[:, position * (WIDTH - 1) : (position + 1) * (WIDTH - 1)], index)
 
 
 @pytest.mark.parametrize(
     ('arguments', 'expected'),
     [
         (['v.avi'], 'FILE ends in .mp4, .gif, .png'),
-        ([], 'FILE ends in .mp4, .gif, .png'),
         (['no/v.mp4'], 'there is no folder'),
         (['v.png', '--topic', '/motor'], 'is of type robot_msgs/msg/Motor'),
     ],
 )
 def test_what_cannot_be_shown(answered, tmp_path, capsys, monkeypatch, arguments, expected):
     monkeypatch.chdir(tmp_path)
-    assert run('show', answered, *arguments) == 2
+    assert show(answered, *arguments) == 2
     assert expected in capsys.readouterr().err
+
+
+def test_a_missing_file_argument_is_a_usage_error(answered, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        show(answered)
+    assert 'the following arguments are required: FILE' in capsys.readouterr().err
 
 
 def test_a_bag_without_results_cannot_be_shown(tmp_path, capsys):
     source = write(tmp_path / 'in', 'mcap', recording())
-    assert run('show', source, tmp_path / 'v.png') == 2
-    assert 'has no results; make some with `instructsam bag' in capsys.readouterr().err
+    assert show(source, tmp_path / 'v.png') == 2
+    assert 'has no results; make some with `instructsam bag annotate' in capsys.readouterr().err

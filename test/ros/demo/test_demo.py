@@ -101,7 +101,7 @@ def test_live_from_an_instruction_to_a_grasp(tmp_path, mark):
     [
         (['--recording', 'absent', '--instruction', 'a'], 'absent does not exist'),
         (['--recording', '.'], 'give an --instruction for your recording'),
-        (['--recording', '.', '--instruction', 'a'], 'holds no pictures'),
+        (['--recording', '.', '--instruction', 'a'], 'holds no image files'),
         (['--recording', '.', '--live'], 'not both'),
         (['--seed', '1'], '--seed chooses the table of --live'),
     ],

@@ -1,4 +1,4 @@
-"""Small bags of moving squares, an engine that finds their colours, and what `instructsam bag` made of them."""
+"""Small bags of moving squares, an engine that finds their colours, and readers of annotated bags."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from instructsam.core import cli
 from instructsam.core.errors import InstructionError
 from instructsam.core.result import STEPS, Instance, Result
 from instructsam.core.rle import Rle
-from instructsam_ros.bag import command as bag
+from instructsam_ros.bag import annotate
 from instructsam_ros.conversions.instances import image_msg
 from instructsam_ros.msg import InstanceArray
 
@@ -46,7 +46,7 @@ class Engine:
         if self.asked == self._dies_at:
             os.kill(os.getpid(), signal.SIGKILL)
         if 'refuse' in instruction:
-            raise InstructionError('that is no question.')
+            raise InstructionError('that is no question')
         found = [
             Instance(Rle.encode(frame.image[..., channel] > 200), 0.9 - 0.1 * channel, f'{color} thing', channel)
             for channel, color in enumerate(COLORS)
@@ -66,11 +66,11 @@ def engines(monkeypatch):
     """The Engines that were loaded, in place of the model."""
     loaded = []
 
-    def load(args, console):
+    def load_engine(args, console):
         loaded.append(Engine())
         return loaded[-1]
 
-    monkeypatch.setattr(bag, '_load', load)
+    monkeypatch.setattr(annotate, 'load_engine', load_engine)
     return loaded
 
 
@@ -132,7 +132,11 @@ def write(folder, storage, recorded, compression=None):
 
 
 def run(*arguments):
-    return cli.main(['bag', *map(str, arguments)])
+    return cli.main(['bag', 'annotate', *map(str, arguments)])
+
+
+def show(*arguments):
+    return cli.main(['bag', 'show', *map(str, arguments)])
 
 
 def read(path, topic=None):

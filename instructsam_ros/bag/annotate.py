@@ -1,0 +1,354 @@
+"""`instructsam bag annotate`: answers instructions on every image of a bag and writes a copy that has the results too.
+
+The results are those of the node: the same engine, depth synchronization, geometry, track ids and messages (see
+offline_camera), except that no image is dropped. `instructsam bag show` draws them.
+"""
+
+import argparse
+import dataclasses
+import re
+import statistics
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rclpy.serialization import deserialize_message, serialize_message
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from instructsam.core.commands.arguments import count, probability, seconds, text
+from instructsam.core.commands.options import add_model_options, option
+from instructsam.core.errors import InstructSAMError
+from instructsam.core.version import version
+from instructsam_ros.bag import topics as bag_topics
+from instructsam_ros.bag.journal import Journal, folder_for
+from instructsam_ros.bag.offline_camera import OfflineCamera
+from instructsam_ros.bag.reader import BagFile
+from instructsam_ros.bag.recordings import RecordingError
+from instructsam_ros.bag.timeline import (
+    EXAMPLE,
+    InstructionTimeline,
+    constant_timeline,
+    recorded_timeline,
+    timeline_from_file,
+)
+from instructsam_ros.bag.writer import BagWriter
+from instructsam_ros.conversions.instances import label_image, result_from_msg
+from instructsam_ros.msg import InstanceArray
+from instructsam_ros.pipeline.settings import ANSWERS, GENERATE, Settings
+
+if TYPE_CHECKING:
+    from instructsam.core import InstructSAM
+
+ROS_NAME = re.compile(r'/?[a-z_]\w*(/[a-z_]\w*)*', re.ASCII | re.IGNORECASE)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the bags, the instructions, the topics and the options of the model."""
+    parser.epilog = (
+        'The same command resumes a run that was interrupted: finished results are kept in OUT.journal until OUT is '
+        'complete. Exit code: 0, also if nothing matches; 1 if every image ended in an error; 2 for input that cannot '
+        'be used.'
+    )
+    parser.add_argument('input', metavar='IN', help='a bag: its folder, .mcap or .db3 file')
+    parser.add_argument('output', metavar='OUT', help='the bag to write, a folder that does not exist yet')
+    instructions = parser.add_mutually_exclusive_group()
+    instructions.add_argument('--instruction', type=text, help='what to look for in the whole bag')
+    instructions.add_argument(
+        '--instructions',
+        metavar='FILE',
+        help=f'a YAML list of instructions and the times at which they start, such as {EXAMPLE}; seconds from the '
+        'first message',
+    )
+    instructions.add_argument(
+        '--instruction-topic',
+        metavar='TOPIC',
+        help='a recorded std_msgs/String (default, without the other two: `instruction`)',
+    )
+    option(parser, '--topic', 'topic of the images (default: the only one of colour images)', metavar='TOPIC')
+    option(
+        parser,
+        '--depth',
+        'topic of depth aligned to the images (default: found by its name, such as aligned_depth_to_color; off: none)',
+        metavar='TOPIC',
+    )
+    option(parser, '--camera-info', 'topic of their intrinsics (default: beside the images)', metavar='TOPIC')
+    option(parser, '--name', 'prefix of the topics of results', bag_topics.DEFAULT_NAME, metavar='NAME')
+    parser.add_argument('--label-images', action='store_true', help='write NAME/label_image as well')
+    add_model_options(parser)
+    option(
+        parser,
+        '--answer',
+        'generate: the language model writes its answer; instruction: the instruction itself is the answer',
+        GENERATE,
+        choices=ANSWERS,
+    )
+    option(parser, '--threshold', 'lowest score, 0 to 1', Settings.score_threshold, type=probability)
+    option(parser, '--max-new-tokens', 'limit of an answer', Settings.max_new_tokens, type=count, metavar='N')
+    option(
+        parser,
+        '--depth-tolerance',
+        'largest difference between the stamps of an image and its depth (default: they are equal)',
+        type=seconds,
+        metavar='S',
+    )
+    parser.add_argument('--keep-duplicates', action='store_true', help='keep masks that overlap by more than 0.8 IoU')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Annotate a bag and print a summary; return the exit code, see add_arguments.
+
+    Raises:
+        InstructSAMError: the bags or arguments cannot be used, or the output cannot be written.
+    """
+    with _explained_os_errors(args.output):
+        bag = BagFile(args.input)
+        topics = bag_topics.select_topics(bag, args.topic, args.depth, args.camera_info)
+        timeline = _timeline(bag, args)
+        result_topics = ResultTopics(args.name, label_images=args.label_images)
+        result_topics.check(bag)
+        settings = _settings(args)
+        journal = _open_journal(Path(args.output), _inputs(args, bag, topics, timeline, settings))
+        with _closed_on_error(journal):
+            if not journal.is_merged:
+                camera = OfflineCamera(bag, topics, timeline, settings)
+                _answer_images(args, camera, bag.counts[topics.image], journal)
+                _write_output(bag, topics, result_topics, journal)
+        exit_code = _print_summary(args.output, bag.counts[topics.image], topics, result_topics, journal)
+        journal.remove()
+    return exit_code
+
+
+@contextmanager
+def _explained_os_errors(output: str) -> Generator[None, None, None]:
+    """Raise InstructSAMError for an OSError, such as a full disk."""
+    try:
+        yield
+    except OSError as error:
+        path = error.filename or output
+        raise InstructSAMError(f'{path}: {error.strerror}; fix that and run the same command again') from error
+
+
+@contextmanager
+def _closed_on_error(journal: Journal) -> Generator[None, None, None]:
+    """Close the journal if the block raises; on Ctrl-C, also say how to resume."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and (done := journal.done):
+            print(f'stopped; the same command resumes after {done} images (see {journal.folder})', file=sys.stderr)
+        journal.close()
+        raise
+
+
+def _timeline(bag: BagFile, args: argparse.Namespace) -> InstructionTimeline:
+    if args.instruction is not None:
+        return constant_timeline(bag, args.instruction)
+    if args.instructions is not None:
+        return timeline_from_file(bag, args.instructions)
+    return recorded_timeline(bag, bag_topics.instruction_topic(bag, args.instruction_topic))
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    return Settings(
+        answer=args.answer,
+        score_threshold=args.threshold,
+        max_new_tokens=args.max_new_tokens,
+        suppress_duplicates=not args.keep_duplicates,
+        depth_tolerance_s=args.depth_tolerance or 0.0,
+        depth_timeout_s=0.0,  # all depth that can be of use is read before an image is answered
+    )
+
+
+def _open_journal(out: Path, inputs: dict[str, Any]) -> Journal:
+    folder = folder_for(out)
+    if out.exists() and not folder.exists():
+        raise InstructSAMError(f'{out} exists already: delete it or give another name')
+    if not out.absolute().parent.is_dir():
+        raise InstructSAMError(f'cannot write {out}: there is no folder {out.absolute().parent}')
+    journal = Journal(out, inputs)
+    if out.exists() and not journal.is_merged:
+        journal.close()
+        raise InstructSAMError(f'{out} exists already, and {folder} has results for it: delete or rename one of them')
+    return journal
+
+
+def _inputs(
+    args: argparse.Namespace,
+    bag: BagFile,
+    topics: bag_topics.Topics,
+    timeline: InstructionTimeline,
+    settings: Settings,
+) -> dict[str, Any]:
+    """Return everything that decides the results, for the journal."""
+    return {
+        'version': version(),
+        'input': [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in bag.files],
+        'topics': list(dataclasses.astuple(topics)),
+        'instructions': [[time_ns - bag.start_ns, instruction] for time_ns, instruction in timeline.changes],
+        **{name: getattr(args, name) for name in ('model', 'mode', 'device', 'dtype', 'name', 'label_images')},
+        **dataclasses.asdict(settings),
+    }
+
+
+def _answer_images(args: argparse.Namespace, camera: OfflineCamera, image_count: int, journal: Journal) -> None:
+    """Compute the results that the journal does not have yet; the model is loaded for the first one."""
+    engine, done = None, journal.done
+    last = _last_result(journal, done)
+    with _progress() as progress:
+        errors = _ErrorLog(progress.console)
+        if done:
+            progress.console.print(f'resuming after {done} finished images (see {journal.folder})')
+        task = progress.add_task('answering', total=image_count)
+        for frame in camera.frames():
+            if frame.index < done:
+                result = journal.get(frame.index)
+                if result and last and frame.instruction and frame.instruction.id == last.instruction_id:
+                    camera.recall(frame, _read_result(result))
+            elif frame.instruction:
+                if engine is None:
+                    engine = load_engine(args, progress.console)
+                start = time.perf_counter()
+                message, error = camera.answer(engine, frame, frame.instruction)
+                journal.add(frame.index, (time.perf_counter() - start) * 1e3, serialize_message(message))
+                if error is not None:
+                    errors.report(frame.index, message.message, error)
+            progress.advance(task)
+        if camera.unreadable:
+            progress.console.print(f'{camera.unreadable} messages of depth and camera info cannot be read')
+
+
+def load_engine(args: argparse.Namespace, console: Console) -> 'InstructSAM':
+    """Load the model that the arguments name, and print its warning."""
+    from instructsam.core import InstructSAM  # noqa: PLC0415  # imports torch: after all cheap checks
+
+    engine = InstructSAM.from_pretrained(args.model, device=args.device, dtype=args.dtype, mode=args.mode)
+    if engine.warning:
+        console.print(Text(f'WARNING: {engine.warning}'), soft_wrap=True)
+    return engine
+
+
+class _ErrorLog:
+    """Prints the first error of each type, with a traceback if it is not caused by the input."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._reported: set[type[Exception]] = set()
+
+    def report(self, index: int, message: str, error: Exception) -> None:
+        if type(error) in self._reported:
+            return
+        self._reported.add(type(error))
+        self._console.print(Text(f'image {index}: {message}'), soft_wrap=True)
+        if not isinstance(error, InstructSAMError):
+            self._console.print(Text(''.join(traceback.format_exception(error))), soft_wrap=True)
+
+
+class ResultTopics:
+    """The topics that are added to the bag, and the messages on them.
+
+    Args:
+        name: Prefix of the topics, like the name of the node.
+        label_images: Whether label images are written too.
+
+    Raises:
+        InstructSAMError: `name` is not a ROS name.
+    """
+
+    def __init__(self, name: str, *, label_images: bool) -> None:
+        if not ROS_NAME.fullmatch(name):
+            raise InstructSAMError(f'--name is a ROS name such as {bag_topics.DEFAULT_NAME}, got {name!r}')
+        prefix = f'/{name.strip("/")}'
+        self._instances, self._label_image = f'{prefix}/instances', f'{prefix}/label_image'
+        self.types = {self._instances: bag_topics.INSTANCES}
+        if label_images:
+            self.types[self._label_image] = bag_topics.IMAGE
+
+    def check(self, bag: BagFile) -> None:
+        """Raise RecordingError if the bag has one of the topics already."""
+        taken = sorted(self.types.keys() & bag.types.keys())
+        if taken:
+            raise RecordingError(f'{bag.path} has {", ".join(taken)} already; give another --name than that')
+
+    def messages(self, result: bytes) -> Iterator[tuple[str, bytes]]:
+        """Yield (topic, serialized message) for a serialized InstanceArray."""
+        yield self._instances, result
+        message = _read_result(result)
+        if self._label_image in self.types and message.status != InstanceArray.STATUS_ERROR:
+            instances = result_from_msg(message).instances
+            labels = label_image(instances, message.height, message.width, message.header)
+            yield self._label_image, serialize_message(labels)
+
+
+def _write_output(bag: BagFile, topics: bag_topics.Topics, result_topics: ResultTopics, journal: Journal) -> None:
+    """Write a copy of the bag with the results of each image after it, at the same bag time."""
+    folder, index = journal.new_output_folder(), 0
+    with _progress() as progress, BagWriter(folder, bag, result_topics.types) as writer:
+        for connection, time_ns, data in progress.track(bag.messages(), bag.counts.total(), description='writing'):
+            writer.copy(connection, time_ns, data)
+            if connection.topic == topics.image:
+                result = journal.get(index)
+                if result:
+                    for topic, message in result_topics.messages(result):
+                        writer.add(topic, time_ns, message)
+                index += 1
+    journal.publish(folder)
+
+
+def _print_summary(
+    output: str, image_count: int, topics: bag_topics.Topics, result_topics: ResultTopics, journal: Journal
+) -> int:
+    """Print the counts of the results; return the exit code."""
+    counts: Counter[str] = Counter()
+    times_ms = []
+    for ms, data in journal:
+        message = _read_result(data)
+        times_ms.append(ms)
+        counts['results'] += 1
+        counts['answered'] += message.status == InstanceArray.STATUS_OK
+        counts['no target'] += message.status == InstanceArray.STATUS_NO_TARGET
+        counts['errors'] += message.status == InstanceArray.STATUS_ERROR
+        counts['instances'] += len(message.instances)
+        counts['in 3D'] += sum(instance.has_geometry for instance in message.instances)
+        counts['without depth'] += bool(message.geometry_message)
+    rows = {
+        'images': f'{image_count} on {topics.image}',
+        **{name: str(counts[name]) for name in ('answered', 'no target', 'errors')},
+        'no instruction': str(image_count - counts['results']),
+        'instances': str(counts['instances']),
+        'ms per image': f'{statistics.median(times_ms):.0f} (median)' if times_ms else '-',
+        'written': ', '.join(result_topics.types) + f' in {output}',
+    }
+    if topics.depth:
+        rows['instances'] += f', {counts["in 3D"]} of them in 3D by {topics.depth}'
+        rows['without depth'] = f'{counts["without depth"]} results'
+    for name, value in rows.items():
+        print(f'{name:<16}{value}')
+    return 1 if counts['errors'] and counts['errors'] == counts['results'] else 0
+
+
+def _last_result(journal: Journal, done: int) -> InstanceArray | None:
+    result = journal.get(done - 1) if done else None
+    return None if result is None else _read_result(result)
+
+
+def _read_result(data: bytes) -> InstanceArray:
+    return deserialize_message(data, InstanceArray)
+
+
+def _progress() -> Progress:
+    console = Console(stderr=True, highlight=False)
+    return Progress(
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )

@@ -1,0 +1,128 @@
+"""A copy of a ROS 2 bag with further topics."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import cast
+
+from rosbags.interfaces import (
+    Connection,
+    ConnectionExtRosbag2,
+    MessageDefinitionFormat,
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
+from rosbags.rosbag2 import CompressionFormat, Writer
+from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+from instructsam_ros import msg
+from instructsam_ros.bag.reader import BagFile
+
+METADATA_VERSION = 8  # of Humble; later releases read it as well, and it has a field for everything that is copied
+NO_HASH = f'RIHS01_{0:064}'  # for a type that the bag neither hashes nor defines: the writer requires a hash
+MESSAGES = ('Rle', 'Geometry', 'Instance', 'InstanceArray')  # of this package, each after those that it contains
+MSG_NAMES = {'boolean': 'bool', 'float': 'float32', 'double': 'float64'}  # IDL type -> its name in .msg files
+
+INFINITE = QosTime(9223372036, 854775807)
+RELIABLE = Qos(
+    history=QosHistory.KEEP_LAST,
+    depth=10,
+    reliability=QosReliability.RELIABLE,
+    durability=QosDurability.VOLATILE,
+    deadline=INFINITE,
+    lifespan=INFINITE,
+    liveliness=QosLiveliness.AUTOMATIC,
+    liveliness_lease_duration=INFINITE,
+    avoid_ros_namespace_conventions=False,
+)
+
+
+class BagWriter:
+    """A new bag with all topics of another one, and further topics.
+
+    The source's messages, types, definitions, type hashes and offered QoS are copied unchanged, also of types that are
+    not installed. A context manager; if an error leaves the context, the bag is incomplete.
+
+    Args:
+        folder: The bag to write, which must not exist.
+        source: The bag to copy.
+        added: {topic: 'package/msg/Name'} of the further topics; the types are ROS's own or this package's.
+    """
+
+    def __init__(self, folder: Path, source: BagFile, added: Mapping[str, str]) -> None:
+        self._writer = Writer(folder, version=METADATA_VERSION, storage_plugin=source.plugin)
+        self._writer.set_compression(source.compression, CompressionFormat.ZSTD)
+        self._source, self._added = source, added
+        self._copied: dict[int, Connection] = {}  # id of the source's connection -> connection of the copy
+        self._new: dict[str, Connection] = {}  # added topic -> connection
+
+    def __enter__(self) -> 'BagWriter':
+        for key, value in self._source.custom.items():
+            self._writer.set_custom_data(key, value)
+        self._writer.__enter__()
+        self._copied = {each.id: self._copy_connection(each) for each in self._source.connections}
+        store = typestore()
+        self._new = {
+            topic: self._writer.add_connection(topic, type_name, typestore=store, offered_qos_profiles=[RELIABLE])
+            for topic, type_name in self._added.items()
+        }
+        return self
+
+    def _copy_connection(self, connection: Connection) -> Connection:
+        topic, type_name, ext = connection.topic, connection.msgtype, cast(ConnectionExtRosbag2, connection.ext)
+        for other in self._writer.connections:  # an MCAP file may have several equal channels
+            if (other.topic, other.msgtype, other.ext) == (topic, type_name, ext):
+                return other
+        return self._writer.add_connection(
+            topic,
+            type_name,
+            msgdef=connection.msgdef.data,
+            rihs01=connection.digest or _type_hash(connection),
+            serialization_format=ext.serialization_format,
+            offered_qos_profiles=ext.offered_qos_profiles,
+        )
+
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._writer.__exit__(error_type, error, traceback)
+
+    def copy(self, connection: Connection, time_ns: int, data: bytes) -> None:
+        """Write a message of the source at bag time `time_ns`."""
+        self._writer.write(self._copied[connection.id], time_ns, data)
+
+    def add(self, topic: str, time_ns: int, data: bytes) -> None:
+        """Write a serialized message on an added topic at bag time `time_ns`."""
+        self._writer.write(self._new[topic], time_ns, data)
+
+
+def typestore() -> Typestore:
+    """Return the types of ROS 2 and of this package; the latter from the installed classes, without constants."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    for name in MESSAGES:
+        fields = getattr(msg, name).get_fields_and_field_types()
+        definition = '\n'.join(f'{_msg_type(idl_type)} {field}' for field, idl_type in fields.items())
+        store.register(get_types_from_msg(definition, f'instructsam_ros/msg/{name}'))
+    return store
+
+
+def _msg_type(idl_type: str) -> str:
+    if idl_type.startswith('sequence<'):
+        return f'{_msg_type(idl_type[9:-1])}[]'
+    return MSG_NAMES.get(idl_type, idl_type)
+
+
+def _type_hash(connection: Connection) -> str:
+    """Return the hash of a type from its definition; recordings older than ROS 2 Iron have none."""
+    store = get_typestore(Stores.EMPTY)
+    definition, is_idl = connection.msgdef.data, connection.msgdef.format == MessageDefinitionFormat.IDL
+    try:
+        store.register(get_types_from_idl(definition) if is_idl else get_types_from_msg(definition, connection.msgtype))
+        return store.hash_rihs01(connection.msgtype)
+    except Exception:  # the definition is missing or malformed, which must not prevent copying the messages
+        return NO_HASH
