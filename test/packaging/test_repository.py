@@ -1,5 +1,7 @@
 """Consistency of the repository: facts that several files state, the layout, and the documentation."""
 
+import argparse
+import ast
 import importlib
 import importlib.metadata
 import os
@@ -9,6 +11,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+
+from instructsam.core import cli
+from instructsam.core.commands.parser import CommandParser
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTALLED = importlib.metadata.metadata('instructsam-ros')
@@ -22,18 +27,27 @@ GENERATED = [ROOT / 'instructsam_ros' / kind for kind in INTERFACES]
 MODULES = [path for name in PACKAGES for path in (ROOT / name).rglob('*.py') if not set(GENERATED) & set(path.parents)]
 ROOMS = [path.parent for path in MODULES if path.name == '__init__.py' and path.parent.parent != ROOT]
 MOST_MODULES = 12
-LARGER_ROOMS = {'train/evaluation/readers': 14}  # one module per benchmark
+LARGER_ROOMS = {
+    'instructsam_ros/pipeline': 17,  # the whole way of an image, in modules of about a hundred lines
+    'train/evaluation/readers': 14,  # one module per benchmark
+}
 
 DOCUMENTS = [
     *ROOT.glob('*.md'),
     *(ROOT / 'docs').rglob('*.md'),
     *(path for name in PACKAGES for path in (ROOT / name).rglob('*.md')),
 ]
-DIAGRAM = re.compile(r'```mermaid\n(.*?)```', re.DOTALL)
+CURRENT = [path for path in DOCUMENTS if path.name != 'CHANGELOG.md']  # documents that describe the present
+ARCHITECTURE = (ROOT / 'docs/architecture.md').read_text()
 
 
 def relative(path):
     return str(path.relative_to(ROOT))
+
+
+def sentence_of(room):
+    """Return the first paragraph of the docstring of a room's __init__.py in one line."""
+    return ' '.join(ast.get_docstring(ast.parse((room / '__init__.py').read_text())).split('\n\n')[0].split())
 
 
 # Facts that several files state
@@ -98,5 +112,41 @@ def test_there_is_no_init_file_where_it_would_shadow():
     assert not list((ROOT / 'test').rglob('__init__.py'))
 
 
+@pytest.mark.parametrize('room', ROOMS, ids=relative)
+def test_a_room_opens_with_one_sentence_and_has_a_dozen_modules(room):
+    sentence = sentence_of(room)
+    assert sentence.endswith('.')
+    assert not re.search(r'[.?] [A-Z`]', sentence), sentence
+    modules = [path for path in room.glob('*.py') if path.name != '__init__.py']
+    assert len(modules) <= LARGER_ROOMS.get(relative(room), MOST_MODULES)
+
+
 def test_no_module_is_a_collection_of_utilities():
     assert not [path for path in MODULES if re.search(r'util|helper|misc', path.stem)]
+
+
+# Documentation
+
+
+def subcommands(parser):
+    """Return the names of a parser's subcommands; empty if it has none."""
+    actions = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return {name for action in actions for name in action.choices}
+
+
+@pytest.mark.parametrize('document', CURRENT, ids=relative)
+def test_commands_exist(document):
+    pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
+    for name, argument in re.findall(
+        r'\b(?:instructsam|core\.cli) ([a-z]+)\b(?: ([a-z]+)(?![\w/.]))?', document.read_text()
+    ):
+        assert name in cli.COMMANDS, name
+        parser = CommandParser(prog='instructsam')
+        importlib.import_module(cli.COMMANDS[name][0]).add_arguments(parser)
+        names = subcommands(parser)
+        assert not (argument and names) or argument in names, f'instructsam {name} {argument}'
+
+
+@pytest.mark.parametrize('room', ROOMS, ids=relative)
+def test_the_architecture_describes_a_room_as_its_docstring_does(room):
+    assert f'| `{relative(room)}` | {sentence_of(room)} |' in ARCHITECTURE
