@@ -1,6 +1,6 @@
 """`instructsam bag`: answer instructions on the images of a ROS 2 bag, and draw the results."""
 
-from instructsam.core.commands.options import CommandParser, add_commands
+from instructsam.core.commands.parser import CommandParser, add_commands
 
 COMMANDS = {
     'annotate': (
