@@ -93,7 +93,7 @@ class CameraSubscriber:
         lost, received = self._statistics.lost, self._stream.mailbox.counts().received
         if lost > MUCH_LOST * received:
             self._node.get_logger().warning(
-                f"{lost} images were lost on the way to the node, {received} came: the publisher's middleware has too "
-                'little room for them (Fast DDS: see config/fastdds_images.xml)',
+                f'{lost} images were lost on the way to the node, {received} were received: the buffers of the '
+                "publisher's middleware are too small (Fast DDS: see config/fastdds_images.xml)",
                 throttle_duration_sec=REMIND_S,
             )

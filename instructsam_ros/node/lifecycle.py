@@ -96,7 +96,7 @@ class AsyncLifecycleNode(LifecycleNodeMixin, Node):
         possible = {key for transition in self._state_machine.available_transitions for key in transition[:2]}
         try:
             if wanted not in possible:
-                raise RuntimeError('this state does not have it')
+                raise RuntimeError('there is no such transition from this state')
             if wanted in IMMEDIATE:
                 return self._rclpy_change_state(request, response)
             return await self.run_in_worker(functools.partial(self._rclpy_change_state, request, response))

@@ -125,7 +125,7 @@ class PerceptionNode(AsyncLifecycleNode):
             self._load_error, _ = explain(error)
             self.get_logger().error(
                 f"model '{arguments['model']}' could not be loaded: {self._load_error} "
-                f'(set the parameter right, then configure and activate {self.get_fully_qualified_name()})'
+                f'(correct the parameter, then configure and activate {self.get_fully_qualified_name()})'
             )
             self.get_logger().debug(traceback.format_exc())
             return TransitionCallbackReturn.FAILURE
@@ -169,7 +169,7 @@ class PerceptionNode(AsyncLifecycleNode):
             if await self.run_in_worker(self.trigger_configure) == TransitionCallbackReturn.SUCCESS:
                 self.trigger_activate()
         except RuntimeError as error:  # Another client has requested a transition first.
-            self.get_logger().warning(f'autostart gave way: {error}')
+            self.get_logger().warning(f'autostart was skipped: {error}')
 
     # Input and output
 

@@ -161,7 +161,7 @@ def _fault(goal: Segment.Goal, streams: Mapping[str, CameraStream]) -> str:
         return 'the instruction is empty: say what to look for'
     if goal.camera and goal.camera not in streams:
         names = ', '.join(filter(None, streams)) or 'none with a name'
-        return f"there is no camera '{goal.camera}', there are: {names}"
+        return f"there is no camera '{goal.camera}', the cameras are: {names}"
     if goal.freshness not in (Segment.Goal.NEWEST, Segment.Goal.NEXT, Segment.Goal.STAMP):
         return f'freshness is NEWEST 0, NEXT 1 or STAMP 2, got {goal.freshness}'
     if not 0 <= goal.score_threshold <= 1:  # also true for NaN

@@ -15,7 +15,7 @@ from instructsam_ros.pipeline.protocols import Transform
 
 MISSING = (
     'target_frame needs tf2_ros, which is not installed here (Debian package ros-$ROS_DISTRO-tf2-ros-py): leave it '
-    'empty, and geometry is in the frame of the camera'
+    "empty to get geometry in the camera's frame"
 )
 
 

@@ -73,7 +73,7 @@ class CameraStream:
             newest = self._recent[-1].header.stamp
             if nanoseconds(newest) > nanoseconds(stamp):
                 raise ValueError(
-                    f'no image with the stamp {stamp.sec}.{stamp.nanosec:09d} is in hand, the newest has '
+                    f'no image with the stamp {stamp.sec}.{stamp.nanosec:09d} is buffered, the newest has '
                     f'{newest.sec}.{newest.nanosec:09d}: ask within {KEPT_FRAMES} images'
                 )
         return found

@@ -99,13 +99,13 @@ class DepthBuffer:
         wanted, tolerance = nanoseconds(stamp), round(tolerance_s * 1e9)
         with self._changed:
             if not self._depth_images:
-                raise NoDepthError('no depth image has come')
+                raise NoDepthError('no depth image has been received')
             left_s = timeout_s
             while not (self._is_decided(wanted, tolerance) and self._newest_info) and left_s > 0 and not cancelled():
                 self._changed.wait(min(left_s, POLL_S))
                 left_s -= POLL_S
             if not self._depth_images:  # cleared while waiting
-                raise NoDepthError('no depth image has come')
+                raise NoDepthError('no depth image has been received')
             nearest = min(self._depth_images, key=lambda other: abs(other - wanted))
             difference = abs(nearest - wanted)
             if difference > tolerance:
@@ -115,7 +115,7 @@ class DepthBuffer:
                 )
             info = self._camera_infos.get(wanted, self._newest_info)
             if info is None:
-                raise NoDepthError('a depth image has come, but no camera info')
+                raise NoDepthError('a depth image has been received, but no camera info')
             return DepthPair(self._depth_images[nearest], info)
 
     def _is_decided(self, wanted: int, tolerance: int) -> bool:

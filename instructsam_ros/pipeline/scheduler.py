@@ -141,7 +141,7 @@ class Scheduler:
         if self._session is None:
             return 'the node is not active: configure and activate it, then ask again'
         if len(self._waiting) >= MOST_WAITING_GOALS:
-            return f'{MOST_WAITING_GOALS} goals wait already: ask again later'
+            return f'{MOST_WAITING_GOALS} goals are waiting already: try again later'
         if not request.has_own_image and request.goal.freshness == Segment.Goal.STAMP:
             try:
                 request.frame = request.stream.find_frame(request.goal.stamp)

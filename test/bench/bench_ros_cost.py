@@ -1,12 +1,12 @@
-"""What ROS costs: image in to result out, with a stand-in engine that returns ten prepared masks at once.
+"""Overhead of the node: image in to result out, with a stand-in engine that returns ten prepared masks at once.
 
     python test/bench/bench_ros_cost.py [--size 1280x720] [--frames 500] [--depth | --label-image] [--json FILE]
 
-receive_to_publish is inside the node, from its image callback to the return of publish. end_to_end is what another
-process sees: from before it publishes the image until it has the result, both DDS hops and Python's (de)serialization
-included. --depth: with a depth image for each, of a table with ten things on it; geometry is all of 3D, from finding
-the depth image on. Exits with 1 where the median of receive_to_publish is not under its goal, with --depth that of
-geometry; with a label image there is no goal.
+receive_to_publish is measured inside the node, from its image callback to the return of publish. end_to_end is measured
+by another process, from before it publishes the image until it has the result: both DDS hops and (de)serialization in
+Python are included. With --depth every image has a depth image of a table with ten objects; geometry is the time of all
+3D steps, including the search for the depth image. Exits with 1 unless the median of receive_to_publish, or of geometry
+with --depth, is below its goal; with --label-image there is no goal.
 """
 
 import argparse
@@ -27,13 +27,13 @@ from robot import Robot  # noqa: E402
 from scenery import table  # noqa: E402
 
 GOALS_MS = {'receive_to_publish': 5.0, 'geometry': 15.0}
-STAGES = 'receive_to_publish', 'conversion', 'tracking', 'messages', 'geometry'
+STEPS = 'receive_to_publish', 'conversion', 'tracking', 'messages', 'geometry'
 WARM_UP = 50  # images
-LOST_S = 1.0  # an image without a result for this long was lost
+LOST_S = 1.0  # an image without a result after this time is lost
 
 
 def measure(width, height, frames, rate_hz, depth, label_image):
-    """{stage: (p50, p95)} in ms, and how many images got no answer."""
+    """Return {step: (p50, p95)} in ms and the number of images without a result."""
     depth = table(height, width) if depth else None
     k = [width, 0.0, (width - 1) / 2, 0.0, width, (height - 1) / 2, 0.0, 0.0, 1.0]
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
@@ -67,8 +67,8 @@ def measure(width, height, frames, rate_hz, depth, label_image):
     finally:
         robot.close()
     times_ms = {}
-    for stage in STAGES[: None if depth is not None else -1]:
-        times_ms[stage] = tuple(float(status[f'{stage}_ms_p{percent}']) for percent in (50, 95))
+    for step in STEPS[: None if depth is not None else -1]:
+        times_ms[step] = tuple(float(status[f'{step}_ms_p{percent}']) for percent in (50, 95))
     times_ms['end_to_end'] = tuple(map(float, np.percentile(round_trips_ms, (50, 95))))
     return times_ms, lost
 
@@ -79,8 +79,8 @@ def main():
     parser.add_argument('--frames', type=int, default=500, help='measured images (default: %(default)s)')
     parser.add_argument('--rate', type=float, default=30.0, help='images per second (default: %(default)s)')
     extra = parser.add_mutually_exclusive_group()
-    extra.add_argument('--depth', action='store_true', help='publish depth images, so that masks are located')
-    extra.add_argument('--label-image', action='store_true', help='subscribe to it, so that it is made')
+    extra.add_argument('--depth', action='store_true', help='publish depth images, so that instances are located')
+    extra.add_argument('--label-image', action='store_true', help='subscribe to the label image, so that it is made')
     parser.add_argument('--json', type=Path, help='also write the numbers to this file')
     args = parser.parse_args()
     width, height = map(int, args.size.split('x'))
@@ -89,17 +89,17 @@ def main():
     extra = 'depth' if args.depth else 'label image' if args.label_image else 'no depth, no label image'
     print(f'{args.size} rgb8, ten masks, {extra}, {args.frames} images')
     print(f'{"ms":<20}{"median":>10}{"p95":>10}')
-    for stage, (median, p95) in times_ms.items():
-        print(f'{stage:<20}{median:>10.2f}{p95:>10.2f}')
+    for step, (median, p95) in times_ms.items():
+        print(f'{step:<20}{median:>10.2f}{p95:>10.2f}')
     if lost:
-        print(f'{lost} images got no answer')
+        print(f'{lost} images without a result')
     if args.json:
         args.json.write_text(json.dumps({'size': args.size, 'lost': lost, 'times_ms': times_ms}, indent=1))
     if args.label_image:
         return 0
-    stage = 'geometry' if args.depth else 'receive_to_publish'
-    is_met = times_ms[stage][0] < GOALS_MS[stage]
-    print(f'goal: median of {stage} under {GOALS_MS[stage]} ms: {"met" if is_met else "NOT MET"}')
+    step = 'geometry' if args.depth else 'receive_to_publish'
+    is_met = times_ms[step][0] < GOALS_MS[step]
+    print(f'goal: median of {step} under {GOALS_MS[step]} ms: {"met" if is_met else "NOT MET"}')
     return int(not is_met)
 
 

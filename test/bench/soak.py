@@ -2,9 +2,9 @@
 
     python test/bench/soak.py [--minutes 10] [--model tabletop] [--rate 30] [--size 640x480] [--json FILE]
 
-Once a second the node's memory, its diagnostics and the time that it takes to answer a parameter request are noted;
-the instruction changes now and then. Exits with 1 unless, after the warm-up, memory stays flat, latency does not grow,
-every image is accounted for and parameters are answered.
+Once per second the node's memory, its diagnostics and its response time to a parameter request are recorded; the
+instruction changes every 20 s. Exits with 1 unless, after the warm-up, memory stays flat, latency does not grow, every
+image is accounted for and parameter requests are answered quickly.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 os.environ.setdefault('FASTRTPS_DEFAULT_PROFILES_FILE', str(ROOT / 'instructsam_ros' / 'data' / 'fastdds_images.xml'))
@@ -30,7 +31,7 @@ from std_msgs.msg import Header  # noqa: E402
 NODE = (sys.executable, '-m', 'instructsam_ros.node.perception_node')
 INSTRUCTIONS = ('the red mug', 'the spoons left of the kettle', 'everything that can be eaten')
 INSTRUCTION_S = 20  # how long each is in force
-PARTS = 5  # of the run after the warm-up, compared with each other
+PARTS = 5  # equal parts of the run after the warm-up that are compared with each other
 MEMORY_TOLERANCE = 0.02
 LATENCY_TOLERANCE = 0.2
 ANSWER_S = 0.1
@@ -53,8 +54,25 @@ class Sample:
     frames_lost_in_transport: int
 
 
+class Run(NamedTuple):
+    """Everything recorded by observe()."""
+
+    samples: list[Sample]
+    before: Sample
+    after: Sample
+    sent: int  # images
+
+
+class Finding(NamedTuple):
+    """A requirement and whether it is met."""
+
+    requirement: str
+    measured: str
+    is_good: bool
+
+
 class Camera(threading.Thread):
-    """Publishes images with the time as their stamp until stop()."""
+    """Publishes images with the current time as their stamp until stop() is called."""
 
     def __init__(self, robot, width, height, rate_hz):
         super().__init__(daemon=True)
@@ -79,7 +97,7 @@ class Camera(threading.Thread):
 
 
 def observe(args, width, height):
-    """(samples of the run, samples before and after it with the camera at rest, images sent in between)."""
+    """Return a Run: samples of the run, before and after it with the camera at rest, and the images sent in between."""
     robot = Robot(random.randrange(1, 102))
     try:
         parameters = [f'model:={args.model}', 'device:=cpu', f'answer:={args.answer}']
@@ -117,7 +135,7 @@ def observe(args, width, height):
         after = settled(sample)
         node.interrupt()
         assert node.exit_code() == 0
-        return samples, before, after, camera.sent
+        return Run(samples, before, after, camera.sent)
     finally:
         for node in robot.nodes:
             node.process.kill()
@@ -125,7 +143,7 @@ def observe(args, width, height):
 
 
 def settled(sample):
-    """A sample equal to the one before it in what it counts."""
+    """Return the first sample that counts no more images than the one before."""
     last = sample()
     while True:
         now = sample()
@@ -146,12 +164,13 @@ def describe(sample):
     )
 
 
-def judge(samples, before, after, sent, warm_up_s):
-    """[(what, measured, whether it is as it should be)]."""
-    samples = [sample for sample in samples if sample.time_s > warm_up_s]
+def judge(run, warm_up_s):
+    """Return a Finding for each requirement."""
+    samples = [sample for sample in run.samples if sample.time_s > warm_up_s]
+    before, after = run.before, run.after
     parts = np.array_split(np.arange(len(samples)), PARTS)
     memory_mb = [float(np.median([samples[i].memory_mb for i in part])) for part in parts]
-    # a backlog would lengthen every latency, another program's burst of work only some
+    # A backlog would lengthen every latency, a burst of work of another program only some.
     latency_s = [float(np.nanpercentile([samples[i].latency_s for i in part], 25)) for part in parts]
     change = max(abs(part / memory_mb[0] - 1) for part in memory_mb)
     growth = latency_s[-1] / latency_s[0] - 1
@@ -163,22 +182,24 @@ def judge(samples, before, after, sent, warm_up_s):
     )
     p95_s = float(np.percentile(answers_s, 95))
     return [
-        ('median memory by fifths, MB', f'{numbers(memory_mb, 1)}, {change:.2%} off', change <= MEMORY_TOLERANCE),
-        ('p25 of latency by fifths, s', f'{numbers(latency_s, 3)}, {growth:+.1%}', growth <= LATENCY_TOLERANCE),
-        ('images', f'{sent} sent = {came} in + {lost} lost in transport', sent == came + lost),
-        (
+        Finding(
+            'median memory by fifths, MB', f'{numbers(memory_mb, 1)}, {change:.2%} off', change <= MEMORY_TOLERANCE
+        ),
+        Finding('p25 of latency by fifths, s', f'{numbers(latency_s, 3)}, {growth:+.1%}', growth <= LATENCY_TOLERANCE),
+        Finding('images', f'{run.sent} sent = {came} in + {lost} lost in transport', run.sent == came + lost),
+        Finding(
             'images in',
             f'{after.frames_in} = {after.frames_used} used + {after.frames_dropped} dropped + '
             f'{after.frames_waiting} waiting; so in every sample',
             adds_up,
         ),
-        (
+        Finding(
             'parameter answers',
             f'median {np.median(answers_s) * 1e3:.1f} ms, p95 {p95_s * 1e3:.1f} ms, '
             f'longest {max(answers_s) * 1e3:.1f} ms',
             p95_s <= ANSWER_S,
         ),
-        ('results', str(after.results - before.results), after.results > before.results),
+        Finding('results', str(after.results - before.results), after.results > before.results),
     ]
 
 
@@ -202,13 +223,13 @@ def main():
     parser.add_argument('--json', type=Path, help='also write every sample to this file')
     args = parser.parse_args()
 
-    samples, before, after, sent = observe(args, *map(int, args.size.split('x')))
+    run = observe(args, *map(int, args.size.split('x')))
     if args.json:
-        args.json.write_text(json.dumps([asdict(sample) for sample in samples], indent=1))
-    findings = judge(samples, before, after, sent, args.warm_up)
-    for what, measured, is_good in findings:
-        print(f'{"ok  " if is_good else "FAIL"}  {what}: {measured}')
-    return int(not all(is_good for *_, is_good in findings))
+        args.json.write_text(json.dumps([asdict(sample) for sample in run.samples], indent=1))
+    findings = judge(run, args.warm_up)
+    for finding in findings:
+        print(f'{"ok  " if finding.is_good else "FAIL"}  {finding.requirement}: {finding.measured}')
+    return int(not all(finding.is_good for finding in findings))
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""The robot that tests use to talk to a node."""
+"""Fixtures: a robot that talks to a perception node in another process."""
 
 import sys
 from contextlib import contextmanager
@@ -11,7 +11,10 @@ sys.path.insert(0, str(Path(__file__).parent / 'support'))
 
 @contextmanager
 def alone(domain_id):
-    """A Robot alone on its domain. Every node that it started must end with exit code 0 and without a traceback."""
+    """Yield a Robot alone on its domain.
+
+    Every node that it started must end with exit code 0 and without a traceback.
+    """
     pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
     from robot import Robot
 
@@ -45,6 +48,6 @@ def robot(lone_robot):
 
 @pytest.fixture(scope='module')
 def lasting_robot(module_domain_id):
-    """One for all tests of a module that take it; they leave its node as they found it, which saves starting one."""
+    """A robot shared by the tests of a module, which leave its node as they found it; saves starting one for each."""
     with alone(module_domain_id) as robot:
         yield robot

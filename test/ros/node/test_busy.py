@@ -1,6 +1,7 @@
-"""The node while the model is at work: it answers, and it ends when told to."""
+"""The node while the model is busy: it answers requests, and it ends when it is signalled."""
 
 import signal
+import subprocess
 import sys
 import time
 
@@ -8,9 +9,12 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-ANSWER_S = 0.1  # what is promised
-END_S = 2.0
+from instructsam_ros.node import perception_node
+
+ANSWER_S = 0.1  # the promised response time
+END_S = 15.0  # far below the 60 s for which the model is busy; about 1 s on an idle machine
 PERIOD_S = 0.1  # of the stand-in's diagnostics
+CALLS = 15
 
 
 def seconds(function, *arguments):
@@ -19,24 +23,33 @@ def seconds(function, *arguments):
     return time.monotonic() - start
 
 
+def response_s(function, *arguments):
+    """Return the lower quartile over several calls: on a busy machine the others may wait for the processor.
+
+    A node that waits for its model would make all of them slow.
+    """
+    return sorted(seconds(function, *arguments) for _ in range(CALLS))[CALLS // 4]
+
+
 @pytest.mark.parametrize('work', ['sleep 60', 'burn 60', 'stuck 60'])
 def test_parameters_lifecycle_and_diagnostics_answer_while_the_model_is_busy(robot, work):
     node = robot.start_active()
-    robot.get('model'), robot.state()  # the first calls wait for discovery
+    robot.get('model'), robot.state(), robot.set('score_threshold', 0.4)  # the first calls wait for discovery
     robot.say(work)
     robot.wait(lambda: node.logged('begins'))
-    # the median: one call may lose the processor to another program
-    assert sorted(seconds(robot.get, 'score_threshold') for _ in range(15))[7] < ANSWER_S
-    assert sorted(seconds(robot.state) for _ in range(15))[7] < ANSWER_S
-    assert sorted(seconds(robot.set, 'score_threshold', 0.3) for _ in range(15))[7] < ANSWER_S
-    assert sorted(seconds(robot.status) for _ in range(15))[7] < PERIOD_S + ANSWER_S
+    assert response_s(robot.get, 'score_threshold') < ANSWER_S
+    assert response_s(robot.state) < ANSWER_S
+    assert response_s(robot.set, 'score_threshold', 0.3) < ANSWER_S
+    assert response_s(robot.status) < PERIOD_S + ANSWER_S
+    assert not node.logged('ends')
     assert not robot.results
 
 
 def test_node_answers_while_the_model_loads(robot):
-    node = robot.start('model:=slow 60')
+    node = robot.start('model:=slow 600')
+    robot.wait(lambda: node.logged("loading model 'slow 600'"))  # logged within the transition
     assert robot.state() == 'configuring'
-    assert robot.get('model').string_value == 'slow 60'
+    assert robot.get('model').string_value == 'slow 600'
     assert robot.set('score_threshold', 0.3) == (True, '')
     assert 'configuring' in robot.set('model', 'other')[1]
     assert robot.status()['state'] == 'configuring'
@@ -47,16 +60,15 @@ def test_node_answers_while_the_model_loads(robot):
 def test_deactivate_does_not_wait_for_the_model(robot):
     node = robot.start_active()
     robot.state()
-    robot.say('stuck 5')
+    robot.say('stuck 10')
     robot.wait(lambda: node.logged('begins'))
-    start = time.monotonic()
     assert robot.change_state('deactivate')
     assert robot.state() == 'inactive'
-    assert time.monotonic() - start < 4
     robot.say('the mugs')
     robot.wait(lambda: node.logged('instruction 2'))
+    assert not node.logged('ends')
     assert robot.change_state('cleanup')  # waits for the model to return
-    assert time.monotonic() - start > 4
+    assert robot.wait_or_time_out(lambda: node.logged('ends'), 3)
     assert not robot.results
 
 
@@ -86,14 +98,10 @@ def test_second_interrupt_within_the_shutdown(robot):
 
 
 def test_module_is_light():
-    """Parameters, --help and the wait for `configure` need no deep-learning library."""
-    import subprocess
-
+    """Parameters, --help and waiting for `configure` need no deep-learning library."""
     code = 'import sys, instructsam_ros.node.perception_node; print({"torch", "transformers"} & set(sys.modules))'
     assert subprocess.check_output([sys.executable, '-c', code], text=True).strip() == 'set()'
 
 
 def test_diagnostics_come_once_a_second():
-    from instructsam_ros.node import perception_node
-
     assert perception_node.DIAGNOSTICS_PERIOD_S == 1.0

@@ -1,4 +1,4 @@
-"""Several cameras on one node: fair turns, topics of their own, one model."""
+"""Several cameras on one node: fair turns, separate topics, one model."""
 
 import time
 
@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
+from robot import PATIENCE_S
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -18,7 +19,7 @@ NAMES = ('left', 'right')
 
 @pytest.fixture
 def pair(robot):
-    """The robot with an active node of two cameras that both have been seen; `see(name)` sends an image of one."""
+    """A robot with an active node that has received images of two cameras; `see_with(name)` publishes one more."""
     node = robot.start('cameras:=["left","right"]')
     publishers = {name: robot.node.create_publisher(Image, f'{name}/image', 10) for name in NAMES}
     robot.seen = {name: [] for name in NAMES}
@@ -32,7 +33,7 @@ def pair(robot):
         message.header.stamp.sec = robot.frames
         publishers[name].publish(message)
 
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while not all(node.logged(f'first image of {name}') for name in NAMES):
         assert time.monotonic() < deadline, node.log
         for name in NAMES:
@@ -44,7 +45,7 @@ def pair(robot):
 
 
 def test_fair_turns_one_model(pair):
-    """A camera that sends ten times as much takes no more turns."""
+    """A camera that publishes ten times as often gets no more turns."""
     pair.say('sleep 0.05')
     pair.wait(lambda: all(pair.seen.values()))
     before = {name: len(pair.seen[name]) for name in NAMES}
@@ -65,10 +66,10 @@ def test_goals_name_their_camera(pair):
     for name in ('right', 'left'):
         assert pair.ask('the mugs', camera=name).end()[1].header.frame_id == name
     assert pair.ask('the mugs').end()[1].header.frame_id == 'left'  # the first
-    assert 'there are: left, right' in pair.ask('the mugs', camera='rear').end()[1].message
+    assert 'the cameras are: left, right' in pair.ask('the mugs', camera='rear').end()[1].message
 
 
-def test_one_answer_a_camera_on_instruction(pair):
+def test_one_answer_per_camera_on_instruction(pair):
     assert pair.set('trigger', 'on_instruction') == (True, '')
     pair.say('the mugs')
     pair.wait(lambda: all(len(results) == 1 for results in pair.seen.values()))

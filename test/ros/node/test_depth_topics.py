@@ -1,4 +1,4 @@
-"""3D in the node: which depth belongs to an image, what is said where none does, and bad depth."""
+"""3D in the node: pairing of depth and image, and the messages about missing and bad depth."""
 
 import time
 from functools import partial
@@ -10,6 +10,7 @@ import scenery
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
 from geometry_msgs.msg import PoseArray
+from robot import PATIENCE_S
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
@@ -19,6 +20,7 @@ from instructsam_ros.conversions.point_clouds import read_cloud
 from instructsam_ros.msg import InstanceArray
 
 OPTICAL = 'camera_color_optical_frame'
+TIMEOUT_S = 5.0  # of the depth; on a busy machine it may arrive late
 K = [60.0, 0.0, 31.5, 0.0, 60.0, 23.5, 0.0, 0.0, 1.0]
 
 
@@ -27,40 +29,40 @@ table = partial(scenery.table, 48, 64)
 
 @pytest.fixture
 def robot(lasting_robot):
-    """A robot with an active node that has heard of depth; the same for most tests."""
+    """A robot with an active node; shared by most tests."""
     if not lasting_robot.nodes:
         lasting_robot.start_active('instruction:=the mugs')
     lasting_robot.results.clear()
     lasting_robot.set('depth_tolerance_s', 0.0)
-    lasting_robot.set('depth_timeout_s', 1.0)
+    lasting_robot.set('depth_timeout_s', TIMEOUT_S)
     return lasting_robot
 
 
 @pytest.fixture
 def seeing(robot):
-    """`see(depth, ...)`: the result on a new image and that depth; returned when depth and images arrive."""
+    """A function `see(depth, ...)` that returns the result on a new image with that depth."""
 
     def see(depth=None, stamp=None, **fields):
-        robot.frames += 1  # depth first, so that it need not be waited for
+        robot.frames += 1  # depth first, so that the node need not wait for it
         robot.measure(table() if depth is None else depth, stamp=robot.frames if stamp is None else stamp, **fields)
         robot.frames -= 1
         return robot.result_of(robot.see())
 
-    deadline = time.monotonic() + 30
-    while not see().geometry_frame_id:  # until the depth publisher has been found
+    deadline = time.monotonic() + PATIENCE_S
+    while not see().geometry_frame_id:  # until the depth publisher has been discovered
         assert time.monotonic() < deadline, robot.nodes[0].log
     return see
 
 
 def test_instances_are_located(robot, seeing):
-    result = seeing(table(things=1))  # with nothing but the table around it
+    result = seeing(table(count=1))  # with only the table around it
     assert (result.geometry_frame_id, result.geometry_message) == (OPTICAL, '')
     assert result.geometry_ms > 0
     assert all(each.has_geometry and not each.geometry_message for each in result.instances)
     first = result.instances[0]
     x0, y0, x1, y1 = first.roi.x_offset, first.roi.y_offset, first.roi.width, first.roi.height
     geometry = first.geometry
-    assert geometry.pose.position.z == pytest.approx(0.975, abs=0.01)  # half way up
+    assert geometry.pose.position.z == pytest.approx(0.975, abs=0.01)  # the middle of its height
     assert geometry.pose.position.x == pytest.approx((x0 + (x1 - 1) / 2 - 31.5) / 60 * 0.95, abs=0.02)
     assert geometry.pose.position.y == pytest.approx((y0 + (y1 - 1) / 2 - 23.5) / 60 * 0.95, abs=0.02)
     assert geometry.size.z == pytest.approx(0.05, abs=0.005)
@@ -79,7 +81,7 @@ def test_metres_and_millimetres_agree(robot, seeing):
     assert in_mm.points == in_m.points
 
 
-def test_no_depth_for_this_image_is_said_and_counted(robot, seeing):
+def test_missing_depth_is_reported_and_counted(robot, seeing):
     before = int(robot.status()['results_without_depth'])
     assert robot.set('depth_timeout_s', 0.05) == (True, '')
     result = robot.result_of(robot.see())
@@ -114,7 +116,7 @@ def test_depth_that_comes_later_is_waited_for(robot, seeing):
         (table(), {'encoding': 'rgb8'}, 'expected 16UC1'),
         (table(), {'data': b'12'}, 'data has 2 bytes'),
     ],
-    ids=['another size', 'intrinsics of zeros', 'another encoding', 'cut off'],
+    ids=['another size', 'intrinsics of zeros', 'another encoding', 'truncated'],
 )
 def test_bad_depth_is_named_and_masks_are_not_lost(seeing, depth, fields, says):
     result = seeing(depth, **fields)
@@ -132,18 +134,18 @@ def test_depth_without_a_measurement_is_named_for_each(seeing, nothing):
     assert all(not each.has_geometry and '0 % of the mask' in each.geometry_message for each in result.instances)
 
 
-def test_points_markers_and_grasps_for_those_who_look(robot, seeing):
+def test_points_markers_and_grasps_for_subscribers(robot, seeing):
     kinds = {'points': PointCloud2, 'markers': MarkerArray, 'grasp_candidates': PoseArray}
     for topic, kind in kinds.items():
         robot.look_at(f'perception/{topic}', kind)
-    while {type(message) for message in robot.pictures} != set(kinds.values()):
+    while {type(message) for message in robot.views} != set(kinds.values()):
         result = seeing()
-    cloud = next(message for message in robot.pictures if isinstance(message, PointCloud2))
+    cloud = next(message for message in robot.views if isinstance(message, PointCloud2))
     points, owners = read_cloud(cloud)
     assert cloud.header.frame_id == OPTICAL
     assert set(owners) == set(range(len(result.instances)))
     assert len(points) == sum(each.geometry.points for each in result.instances)
-    boxes = next(message for message in robot.pictures if isinstance(message, MarkerArray)).markers
+    boxes = next(message for message in robot.views if isinstance(message, MarkerArray)).markers
     assert {marker.header.frame_id for marker in boxes} == {OPTICAL}
 
 
@@ -156,19 +158,19 @@ def test_goals_are_located_too(robot, seeing):
     points, _ = read_cloud(goal.response.result.points)
     assert len(points) == sum(each.geometry.points for each in answer.instances)
     header = Header(frame_id='elsewhere')
-    picture, depth = image_msg(np.zeros((48, 64, 3), np.uint8), header), image_msg(table(), header)
+    image, depth = image_msg(np.zeros((48, 64, 3), np.uint8), header), image_msg(table(), header)
     depth.encoding = '16UC1'
     info = CameraInfo(header=header, height=48, width=64, k=K)
-    answer = robot.ask('the cups', image=picture, depth=depth, camera_info=info).end()[1]
+    answer = robot.ask('the cups', image=image, depth=depth, camera_info=info).end()[1]
     assert answer.geometry_frame_id == 'elsewhere'
     assert answer.instances[0].has_geometry
-    answer = robot.ask('the cups', image=picture).end()[1]
+    answer = robot.ask('the cups', image=image).end()[1]
     assert (answer.geometry_frame_id, answer.geometry_message) == ('', 'the goal has an image but no depth')
 
 
-def test_without_any_depth_nothing_is_waited_for(lone_robot):
+def test_without_any_depth_there_is_no_wait(lone_robot):
     robot = lone_robot
     robot.start_active('instruction:=the mugs')
     result = robot.result_of(robot.see())
-    assert (result.geometry_frame_id, result.geometry_message) == ('', 'no depth image has come')
-    assert robot.status()['results_without_depth'] == '0'  # nobody expects one
+    assert (result.geometry_frame_id, result.geometry_message) == ('', 'no depth image has been received')
+    assert robot.status()['results_without_depth'] == '0'  # a camera without depth is not expected to have it

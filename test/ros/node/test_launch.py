@@ -1,4 +1,4 @@
-"""The launch file: what can be known without launch (which PyPI lacks), and all of it where launch_ros is installed."""
+"""The launch file: its source where launch is missing (it is not on PyPI), its effect where launch_ros is installed."""
 
 import ast
 import sys
@@ -22,14 +22,14 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 
 arguments = [argument.split(':=', 1) for argument in sys.argv[2 : sys.argv.index('--ros-args')]]
 source = PythonLaunchDescriptionSource(sys.argv[1])
-service = LaunchService(noninteractive=True)  # hands SIGINT on; on a terminal the children get it from there
+service = LaunchService(noninteractive=True)  # forwards SIGINT; on a terminal the children receive it directly
 service.include_launch_description(LaunchDescription([IncludeLaunchDescription(source, launch_arguments=arguments)]))
 sys.exit(service.run())
 """
 
 
 def calls(name):
-    """{first argument or `executable`: keywords as source text} of every call of `name` in the launch file."""
+    """Return {first argument or `executable`: keywords as source text} of every call of `name` in the launch file."""
     found = {}
     for node in ast.walk(ast.parse(FILE.read_text())):
         if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == name:
@@ -43,7 +43,7 @@ def test_each_argument_is_described():
     assert set(declared) == ARGUMENTS
     for keywords in declared.values():
         assert len(ast.literal_eval(keywords['description'])) > 20
-        assert 'default_value' in keywords  # nothing has to be given
+        assert 'default_value' in keywords  # no argument is mandatory
 
 
 def test_it_has_no_logic():

@@ -23,7 +23,7 @@ def test_through_every_state_to_another_model_and_back(robot):
     assert robot.next_result().instruction == 'the mugs'
 
     assert robot.change_state('deactivate')
-    robot.say('the cups')  # heard, and answered when active again
+    robot.say('the cups')  # received, and answered when the node is active again
     robot.wait(lambda: node.logged('instruction 2'))
     robot.see()
     assert robot.status()['state'] == 'inactive'
@@ -54,7 +54,7 @@ def test_model_that_does_not_load_can_be_corrected(robot):
     node = robot.start('model:=missing')
     robot.wait(lambda: node.logged('there is no such model'))
     assert len(node.logged('there is no such model')) == 1
-    while (status := robot.status())['state'] == 'configuring':  # the log is told before the transition ends
+    while (status := robot.status())['state'] == 'configuring':  # the log entry precedes the end of the transition
         pass
     assert (status['level'], status['state']) == (DiagnosticStatus.ERROR, 'unconfigured')
     assert 'there is no such model' in status['']
@@ -68,7 +68,7 @@ def test_model_that_does_not_load_can_be_corrected(robot):
     assert robot.next_result().status == InstanceArray.STATUS_OK
 
 
-def test_impossible_transitions_are_refused_and_the_node_lives_on(robot):
+def test_impossible_transitions_are_refused_and_the_node_keeps_running(robot):
     robot.start('autostart:=false')
     assert not robot.change_state('activate')
     assert not robot.change_state('cleanup')
@@ -133,14 +133,14 @@ def test_changed_parameter_counts_from_the_next_image_on(robot):
     assert robot.result_of(robot.see()).instruction == 'the cups'
 
 
-def test_misspelt_parameter_is_told_of(robot):
+def test_misspelt_parameter_is_reported(robot):
     node = robot.start('autostart:=false', 'scor_threshold:=0.9')
     robot.wait(lambda: node.logged("there is no parameter 'scor_threshold'"))
     assert len(node.logged('there is no parameter')) == 1
 
 
-def test_silent_camera_is_told_of(robot):
-    node = robot.start_active()  # it has found the camera, which may take longer than its patience
+def test_silent_camera_is_reported(robot):
+    node = robot.start_active()  # discovery may take longer than the node tolerates silence
     robot.say('the mugs')
     robot.wait(lambda: node.logged('no image on /image'))
     assert '(1 publishers)' in node.logged('no image on /image')[0]

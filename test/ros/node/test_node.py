@@ -1,4 +1,4 @@
-"""The node from image and instruction to result, with a stand-in engine (standin.py) in a process of its own."""
+"""The node from image and instruction to result, in a process of its own with a stand-in engine (standin.py)."""
 
 import json
 
@@ -13,7 +13,7 @@ OK, NO_TARGET, ERROR = InstanceArray.STATUS_OK, InstanceArray.STATUS_NO_TARGET, 
 
 
 def work_of(result):
-    """What the engine had done by then: encoded, segmented, cancelled."""
+    """Return the counts of the engine's work so far: encoded, segmented, cancelled."""
     return json.loads(result.answer)
 
 
@@ -46,7 +46,7 @@ def test_on_instruction_answers_once_on_the_newest_image(robot):
     result = robot.next_result()
     assert result.header.stamp.sec == newest
     newest = robot.see_several()
-    robot.say('the mugs')  # said again: asked again
+    robot.say('the mugs')  # repeating the instruction asks again
     result = robot.next_result()
     assert (result.header.stamp.sec, result.instruction_id) == (newest, 2)
     robot.say('the cups')
@@ -55,7 +55,7 @@ def test_on_instruction_answers_once_on_the_newest_image(robot):
 
 
 def test_instruction_waits_for_the_first_image(robot):
-    robot.say('the mugs')  # before the node runs: it is latched
+    robot.say('the mugs')  # latched, so it may be published before the node runs
     node = robot.start('trigger:=on_instruction')
     robot.wait(lambda: node.logged("instruction 1: 'the mugs'"))
     robot.wait_until_heard()
@@ -93,7 +93,7 @@ def test_new_instruction_supersedes_running_work_on_the_image_in_hand(robot):
 
 def test_result_that_comes_too_late_is_not_published(robot):
     node = robot.start_active()
-    robot.say('stuck 1')
+    robot.say('stuck 3')
     robot.wait(lambda: node.logged('begins'))
     robot.say('the mugs')
     result = robot.next_result()
@@ -133,7 +133,7 @@ def test_nothing_found_is_no_failure(robot):
     assert (result.status, list(result.instances)) == (NO_TARGET, [])
 
 
-def test_failure_of_the_engine_is_a_result_and_the_node_lives_on(robot):
+def test_failure_of_the_engine_is_a_result_and_the_node_keeps_running(robot):
     node = robot.start_active()
     node.expected = 'Traceback'
     robot.say('fail out of memory')
@@ -142,7 +142,7 @@ def test_failure_of_the_engine_is_a_result_and_the_node_lives_on(robot):
     assert (result.height, result.width) == (48, 64)
     for _ in range(10):
         assert robot.result_of(robot.see()).status == ERROR
-    assert len(node.logged('Traceback')) == 1  # told at length once
+    assert len(node.logged('Traceback')) == 1  # the traceback is logged once
     status = robot.status()
     assert (status['errors'], status['']) == ('11', 'RuntimeError: out of memory')
     robot.say('the mugs')
@@ -175,7 +175,7 @@ def test_huge_instruction_comes_back_whole(robot):
         pytest.param({'height': 0, 'width': 0, 'data': b''}, id='empty'),
         pytest.param({'step': 3}, id='rows too short'),
         pytest.param({'encoding': 'rgb16'}, id='8 bits sent as 16'),
-        pytest.param({'data': b'12'}, id='data cut off'),
+        pytest.param({'data': b'12'}, id='truncated data'),
     ],
 )
 def test_image_that_cannot_be_used_is_an_error_result(robot, fields):
@@ -202,25 +202,25 @@ def test_compressed_images(robot):
     assert (result.height, result.width, result.status) == (48, 64, OK)
 
 
-def test_pictures_are_made_for_those_who_look(robot):
+def test_views_are_made_for_subscribers(robot):
     robot.start_active()
     robot.say('the mugs')
     robot.next_result()
     robot.look_at('perception/label_image')
-    while not robot.pictures:  # the node learns of the subscriber in its own time
+    while not robot.views:  # until the node has discovered the subscription
         robot.see()
         robot.next_result()
-    labels = robot.pictures.pop()
+    labels = robot.views.pop()
     assert (labels.encoding, labels.height, labels.width) == ('16UC1', 48, 64)
     assert set(np.frombuffer(labels.data, np.uint16)) == set(range(10))
     robot.look_at('perception/overlay')
-    while not any(picture.encoding == 'rgb8' for picture in robot.pictures):
+    while not any(view.encoding == 'rgb8' for view in robot.views):
         stamp = robot.see()
         robot.next_result()
-        robot.wait_or_time_out(lambda: any(picture.encoding == 'rgb8' for picture in robot.pictures), 0.2)
-    overlay = next(picture for picture in robot.pictures if picture.encoding == 'rgb8')
+        robot.wait_or_time_out(lambda: any(view.encoding == 'rgb8' for view in robot.views), 0.2)
+    overlay = next(view for view in robot.views if view.encoding == 'rgb8')
     assert overlay.header.stamp.sec <= stamp
-    assert np.ptp(np.frombuffer(overlay.data, np.uint8)) > 0  # the image was one grey
+    assert np.ptp(np.frombuffer(overlay.data, np.uint8)) > 0  # the image itself has one grey value
 
 
 def test_every_image_is_counted(robot):

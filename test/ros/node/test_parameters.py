@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def run_node(*arguments):
-    """(exit code, stdout, stderr) of a node that is not meant to run."""
+    """Return (exit code, stdout, stderr) of a node that ends at once."""
     command = [sys.executable, '-m', 'instructsam_ros.node.perception_node', *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     return done.returncode, done.stdout, done.stderr

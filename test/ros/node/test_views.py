@@ -1,4 +1,4 @@
-"""The views that ship show topics that the node has, of the types that they show."""
+"""The shipped RViz and Foxglove views show topics that the node has, with the right types."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 import yaml
 
 ROOT = Path(__file__).parents[3]
-DISPLAYS = {  # of RViz -> what it shows
+DISPLAYS = {  # RViz display -> message type
     'Image': 'sensor_msgs/msg/Image',
     'PointCloud2': 'sensor_msgs/msg/PointCloud2',
     'MarkerArray': 'visualization_msgs/msg/MarkerArray',
@@ -20,7 +20,7 @@ DISPLAYS = {  # of RViz -> what it shows
 
 @pytest.fixture(scope='module')
 def topics(lasting_robot):
-    """{topic: type} of all that the node publishes or hears."""
+    """{topic: type} of everything that the node publishes or subscribes to."""
     lasting_robot.start_active()
     node, found = lasting_robot.node, {}
     for ask in (node.get_publisher_names_and_types_by_node, node.get_subscriber_names_and_types_by_node):

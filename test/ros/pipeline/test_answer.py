@@ -1,7 +1,6 @@
 """The pipeline from a frame and a query to an answer, with a fake engine, depth and caller."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,12 +8,11 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
 from builtin_interfaces.msg import Time
+from fakes import FakeEngine
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from instructsam.core import CancelledError, InstructionError
-from instructsam.core.result import Instance, Result
-from instructsam.core.rle import Rle
 from instructsam_ros.action import Segment
 from instructsam_ros.conversions.images import ImageFormatError
 from instructsam_ros.conversions.instances import depth_msg, image_msg
@@ -33,48 +31,21 @@ MUGS = Instruction('the mugs', 1)
 
 
 class World:
-    """Everything around the pipeline: engine, depth, transforms and caller, and what happened in which order."""
+    """Everything around the pipeline: depth, transforms and caller, and a log of what happened in which order."""
 
     def __init__(self):
         self.log = []
-        self.finds = 1  # instances
+        self.engine = FakeEngine(self.log)
         self.has_depth = True
         self.transform = Transform(np.eye(3), np.zeros(3))
         self.cancel_at = None  # an entry of the log after which the caller no longer wants the answer
-        self.error = None  # raised by segment()
-        self.arguments = {}  # of segment()
-
-    # the engine
-
-    def encode(self, image, *, cancelled):
-        assert image.shape == (HEIGHT, WIDTH, 3)
-        self.log.append('encode')
-        if cancelled():
-            raise CancelledError
-        return SimpleNamespace(timings_ms={'image_encoders': 10.0, 'prefill': 5.0})
-
-    def answer_for(self, phrases):
-        return phrases
-
-    def segment(self, encoded, instruction, *, cancelled, **arguments):
-        self.log.append('segment')
-        self.arguments = arguments
-        if cancelled():
-            raise CancelledError
-        if self.error is not None:
-            raise self.error
-        mask = np.zeros((HEIGHT, WIDTH), bool)
-        mask[10:30, 10:40] = True
-        instances = tuple(Instance(Rle.encode(mask), 0.9, 'mug', slot=0) for _ in range(self.finds))
-        times_ms = {'image_encoders': 10.0, 'prefill': 6.0, 'masks': 1.0}
-        return Result(instruction, 'mug', HEIGHT, WIDTH, instances, timings_ms=times_ms)
 
     # the depth source and the transform source
 
     def find_depth(self, stamp, settings, caller):
         self.log.append('find depth')
         if not self.has_depth:
-            raise NoDepthError('no depth image has come')
+            raise NoDepthError('no depth image has been received')
         depth_mm = np.full((HEIGHT, WIDTH), 1000, np.uint16)
         k = [60.0, 0.0, (WIDTH - 1) / 2, 0.0, 60.0, (HEIGHT - 1) / 2, 0.0, 0.0, 1.0]
         return DepthPair(depth_msg(depth_mm, Header()), CameraInfo(height=HEIGHT, width=WIDTH, k=k))
@@ -117,7 +88,9 @@ def camera_frame(received_s=0.0, **fields):
 
 def answer(world, trackers, frame, group=MUGS, text='the mugs', **settings):
     query = Query(text, Settings(**settings), group)
-    return answer_query(world, frame, query, depth_source=world, transforms=world, trackers=trackers, caller=world)
+    return answer_query(
+        world.engine, frame, query, depth_source=world, transforms=world, trackers=trackers, caller=world
+    )
 
 
 def test_steps_in_order(world, trackers):
@@ -142,7 +115,7 @@ def test_settings_reach_the_engine(world, trackers):
         time_budget_s=2.0,
         suppress_duplicates=False,
     )
-    assert world.arguments == {
+    assert world.engine.arguments == {
         'answer': ['the mugs'],
         'score_threshold': 0.3,
         'max_new_tokens': 7,
@@ -150,7 +123,7 @@ def test_settings_reach_the_engine(world, trackers):
         'suppress_duplicates': False,
     }
     answer(world, trackers, camera_frame())
-    assert (world.arguments['answer'], world.arguments['time_budget_s']) == (None, None)  # 0 is no limit
+    assert (world.engine.arguments['answer'], world.engine.arguments['time_budget_s']) == (None, None)  # 0 is no limit
 
 
 def test_message_of_an_answer(world, trackers):
@@ -245,7 +218,7 @@ def test_a_cancelled_answer_keeps_the_encoded_image(world, trackers):
 def test_missing_depth_is_a_reason_and_not_an_error(world, trackers):
     world.has_depth = False
     result = answer(world, trackers, camera_frame())
-    assert (result.geometry_frame_id, result.geometry_message) == ('', 'no depth image has come')
+    assert (result.geometry_frame_id, result.geometry_message) == ('', 'no depth image has been received')
     (instance,) = result.result.instances
     assert (instance.geometry, instance.track_id) == (None, 0)
     assert 'geometry' not in result.times_ms
@@ -253,7 +226,7 @@ def test_missing_depth_is_a_reason_and_not_an_error(world, trackers):
 
 
 def test_without_instances_no_depth_is_looked_for(world, trackers):
-    world.finds = 0
+    world.engine.finds = 0
     result = answer(world, trackers, camera_frame())
     assert 'find depth' not in world.log
     assert (result.geometry_frame_id, result.geometry_message) == ('', '')
@@ -292,7 +265,7 @@ def test_an_image_that_cannot_be_decoded(world, trackers):
 
 @pytest.mark.parametrize('error', [InstructionError('words'), RuntimeError('out of memory')], ids=repr)
 def test_errors_of_the_engine_are_passed_on(world, trackers, error):
-    world.error = error
+    world.engine.error = error
     frame = camera_frame()
     with pytest.raises(type(error), match=str(error)):
         answer(world, trackers, frame)
@@ -309,9 +282,9 @@ def track_ids(result):
 def test_ids_persist_within_a_track_group_only(world, trackers):
     other = dataclasses.replace(MUGS)  # the same words received again
     assert track_ids(answer(world, trackers, camera_frame(1.0))) == [0]
-    world.finds = 0
+    world.engine.finds = 0
     answer(world, trackers, camera_frame(2.0))
-    world.finds = 1
+    world.engine.finds = 1
     assert track_ids(answer(world, trackers, camera_frame(3.0))) == [0]
     assert track_ids(answer(world, trackers, camera_frame(4.0), group=other)) == [0]
     assert track_ids(answer(world, trackers, camera_frame(5.0), group=None)) == [-1]

@@ -1,4 +1,4 @@
-"""Depth and camera info for a picture: equal stamps, a tolerance where one is set, and never a guess."""
+"""Depth and camera info for an image: equal stamps or within the tolerance, never a guess."""
 
 import threading
 from types import SimpleNamespace
@@ -37,10 +37,10 @@ def names(found):
 def test_equal_stamps():
     depths = filled(100, 133, 166, infos=(100, 133))
     assert names(depths.find(time(133))) == ('depth 133', 'info 133')
-    assert names(depths.find(time(166))) == ('depth 166', 'info 133')  # intrinsics do not change: the newest will do
+    assert names(depths.find(time(166))) == ('depth 166', 'info 133')  # intrinsics do not change, so the newest serves
 
 
-def test_another_stamp_is_no_pair_without_a_tolerance():
+def test_another_stamp_does_not_match_without_a_tolerance():
     with pytest.raises(NoDepthError, match=r'nearest is 0\.003 s off'):
         filled(100, 130, 166).find(time(133))
 
@@ -52,7 +52,7 @@ def test_the_nearest_within_the_tolerance():
         depths.find(time(167), tolerance_s=0.02)
 
 
-def test_it_waits_for_what_may_still_come():
+def test_it_waits_for_depth_that_may_still_arrive():
     depths, found = filled(100), []
     finder = threading.Thread(target=lambda: found.extend(depths.find(time(133), timeout_s=30)))
     finder.start()
@@ -62,19 +62,19 @@ def test_it_waits_for_what_may_still_come():
     assert found[0].name == 'depth 133'
 
 
-def test_it_does_not_wait_for_what_has_gone_by():
+def test_it_does_not_wait_for_depth_that_has_been_skipped():
     depths = filled(100, 166)
     with pytest.raises(NoDepthError, match=r'0\.033 s off'):
         depths.find(time(133), timeout_s=1e6)
 
 
-def test_it_stops_waiting_when_nobody_wants_it():
+def test_it_stops_waiting_when_cancelled():
     with pytest.raises(NoDepthError):
         filled(100).find(time(133), timeout_s=1e6, cancelled=lambda: True)
 
 
-def test_it_does_not_wait_where_nothing_ever_came():
-    with pytest.raises(NoDepthError, match='no depth image has come'):
+def test_it_does_not_wait_if_no_depth_ever_arrived():
+    with pytest.raises(NoDepthError, match='no depth image has been received'):
         filled().find(time(100), timeout_s=1e6)
 
 
@@ -87,10 +87,10 @@ def test_memory_is_bounded_and_stamps_may_go_backwards():
     depths = filled(*range(1000, 2000, 10), size=5)
     with pytest.raises(NoDepthError):
         depths.find(time(1900))
-    depths.put_depth(message(50))  # a recording begins anew
+    depths.put_depth(message(50))  # a recording starts again
     assert names(depths.find(time(50)))[0] == 'depth 50'
     assert depths.received == 101
-    found = []  # and what came in its first round tells nothing about what is to come
+    found = []  # earlier messages say nothing about what follows
     finder = threading.Thread(target=lambda: found.extend(depths.find(time(60), timeout_s=30)))
     finder.start()
     finder.join(0.2)
@@ -98,5 +98,5 @@ def test_memory_is_bounded_and_stamps_may_go_backwards():
     finder.join(10)
     assert names(found)[0] == 'depth 60'
     depths.clear()
-    with pytest.raises(NoDepthError, match='no depth image has come'):
+    with pytest.raises(NoDepthError, match='no depth image has been received'):
         depths.find(time(50))

@@ -1,4 +1,4 @@
-"""The one-slot mailbox: always the newest, nothing uncounted."""
+"""The single-slot mailbox: the newest message wins, and every message is counted."""
 
 import threading
 

@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
 from builtin_interfaces.msg import Time
+from fakes import FakeClient, FakePublisher, FakeSettings
 from std_msgs.msg import Header
 
 from instructsam_ros.action import Segment
@@ -20,39 +21,6 @@ from instructsam_ros.pipeline.settings import ON_INSTRUCTION, Settings
 from instructsam_ros.pipeline.statistics import Statistics
 
 NEWEST, NEXT, STAMP = Segment.Goal.NEWEST, Segment.Goal.NEXT, Segment.Goal.STAMP
-
-
-class FakeSettings:
-    """A SettingsSource whose settings the test replaces."""
-
-    def __init__(self):
-        self.value = Settings()
-
-    def current(self):
-        return self.value
-
-
-class FakePublisher:
-    def __init__(self):
-        self.published = []
-
-    def publish(self, message):
-        self.published.append(message)
-
-
-class FakeClient:
-    """A GoalClient that remembers what it was notified of."""
-
-    def __init__(self):
-        self.stages = []
-        self.outcome = None
-
-    def notify_stage(self, stage):
-        self.stages.append(stage)
-
-    def notify_end(self, outcome):
-        assert self.outcome is None
-        self.outcome = outcome
 
 
 class Bench:
@@ -178,6 +146,18 @@ def test_a_new_instruction_supersedes_running_work(bench):
     assert bench.answer_next().frame is not frame
 
 
+def test_an_instruction_after_a_goal_is_answered_on_the_newest_frame(bench):
+    bench.scheduler.instruct('the mugs')
+    bench.see()
+    work = bench.scheduler.next_work()
+    request = bench.ask('the spoons')
+    bench.scheduler.postpone(work)
+    request.cancel()
+    newest = bench.see()
+    bench.scheduler.instruct('the cups')
+    assert bench.scheduler.next_work().frame is newest
+
+
 def test_on_instruction_a_new_instruction_cancels_the_encoding_of_an_older_frame(bench):
     bench.settings.value = Settings(trigger=ON_INSTRUCTION)
     bench.scheduler.instruct('the mugs')
@@ -211,6 +191,9 @@ def test_repeating_the_instruction_in_force_changes_nothing(bench):
     bench.settings.value = Settings(trigger=ON_INSTRUCTION)
     assert bench.scheduler.instruct('the mugs') is instruction  # still being answered
     assert bench.publish(work)
+    bench.settings.value = Settings()
+    assert bench.scheduler.instruct('the mugs') is instruction
+    bench.settings.value = Settings(trigger=ON_INSTRUCTION)
     assert bench.scheduler.instruct('the mugs') is not instruction
 
 
@@ -338,6 +321,14 @@ def test_goals_with_their_own_image_are_not_joined(bench):
         assert (work.frame, work.requests) == (frame, (request,))
 
 
+def test_a_goal_on_the_newest_frame_does_not_join_one_with_its_own_image(bench):
+    bench.see()
+    own = bench.ask('the mugs', own_frame=CameraFrame(SimpleNamespace(header=Header()), 0.0))
+    newest = bench.ask('the mugs')
+    assert bench.scheduler.next_work().requests == (own,)
+    assert bench.scheduler.next_work().requests == (newest,)
+
+
 def test_a_goal_for_the_next_frame_waits_for_it(bench):
     bench.see()
     request = bench.ask(freshness=NEXT)
@@ -378,9 +369,18 @@ def test_too_many_waiting_goals_are_aborted(bench):
     waiting = [bench.ask(freshness=NEXT) for _ in range(MOST_WAITING_GOALS)]
     request = bench.ask(freshness=NEXT)
     assert request.client.outcome.state == ABORTED
-    assert f'{MOST_WAITING_GOALS} goals wait already' in request.client.outcome.answer.message
+    assert f'{MOST_WAITING_GOALS} goals are waiting already' in request.client.outcome.answer.message
     assert all(each.is_open for each in waiting)
     assert qos.ACTION.depth >= MOST_WAITING_GOALS  # the middleware must not replace what may wait here
+
+
+def test_ended_goals_do_not_count_as_waiting(bench):
+    bench.see()
+    for _ in range(MOST_WAITING_GOALS - 1):
+        bench.ask(freshness=NEXT).cancel()
+    bench.ask()
+    assert bench.scheduler.next_work() is not None
+    assert all(bench.ask(freshness=NEXT).is_open for _ in range(MOST_WAITING_GOALS))
 
 
 def test_a_canceled_goal_is_never_started(bench):
@@ -449,6 +449,7 @@ def test_deactivation_voids_everything(bench):
     bench.scheduler.postpone(work)
     assert bench.publisher.published == []
     assert bench.statistics.superseded == 0
+    assert not bench.streams[0].must_answer_current
     assert bench.scheduler.next_work() is None  # its frames are gone
     assert bench.scheduler.instruction.text == 'the mugs'  # its instruction is not
     bench.see()
@@ -491,3 +492,13 @@ def test_frames_of_goals_are_released_when_nothing_needs_them(bench, is_needed):
     request.succeed(None, None)
     bench.scheduler.finish_goals(work)
     assert (old.image == 'decoded') == is_needed
+
+
+def test_the_frame_of_a_goal_is_kept_if_the_stream_has_it(bench):
+    frame = bench.see()
+    request = bench.ask()
+    work = bench.scheduler.next_work()
+    frame.image = 'decoded'
+    request.succeed(None, None)
+    bench.scheduler.finish_goals(work)
+    assert frame.image == 'decoded'

@@ -1,4 +1,4 @@
-"""A robot for tests and benchmarks: it talks to a perception node in another process, over real DDS."""
+"""A robot for tests and benchmarks that talks to a perception node in another process, over real DDS."""
 
 import os
 import signal
@@ -26,15 +26,15 @@ from instructsam_ros.msg import InstanceArray
 from instructsam_ros.node import qos
 
 STANDIN = Path(__file__).parent / 'standin.py'
-PATIENCE_S = 30.0  # how long a machine under load may take; nothing waits this long when all is well
+PATIENCE_S = 60.0  # time that a machine under load may take; reached only by a test that fails
 
 
 class Node:
-    """A process, its log and its end."""
+    """A node process and its log."""
 
     def __init__(self, command, env, changed):
         self.log = []
-        self.expected = ''  # in the log of a node that is made to fail
+        self.expected = ''  # 'Traceback' if the test provokes one
         self._changed = changed
         self.process = subprocess.Popen(
             command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace'
@@ -58,7 +58,7 @@ class Node:
 
 
 class Goal:
-    """A goal of the action on its way: its stages so far, and its end."""
+    """A goal of the action: the stages so far, and the outcome."""
 
     def __init__(self, robot):
         self.stages = []
@@ -72,12 +72,12 @@ class Goal:
         return self.sent
 
     def end(self):
-        """(status, answer) when it has ended; the status is one of action_msgs/GoalStatus."""
+        """Wait for the end; return (status, answer), where the status is one of action_msgs/GoalStatus."""
         self._robot.wait(lambda: self.response)
         return self.response.status, self.response.result.answer
 
     def cancel(self):
-        """Whether the node lets itself be asked to."""
+        """Request cancellation; return whether the node accepts it."""
         self.handle.cancel_goal_async().add_done_callback(self._robot.keep_in(self, 'cancel_response'))
         self._robot.wait(lambda: self.cancel_response)
         return bool(self.cancel_response.goals_canceling)
@@ -88,7 +88,7 @@ class Robot:
 
     def __init__(self, domain_id, name='robot'):
         self.changed = threading.Condition()
-        self.results, self.diagnostics, self.pictures = [], [], []
+        self.results, self.diagnostics, self.views = [], [], []
         self.nodes = []
         self.domain_id = domain_id
         self._context = rclpy.Context()
@@ -103,7 +103,7 @@ class Robot:
         listen = partial(node.create_subscription, qos_profile=100)
         self._listener = listen(InstanceArray, 'perception/instances', self.keep(self.results))
         listen(DiagnosticArray, '/diagnostics', self.keep(self.diagnostics))
-        self.frames = 0  # published
+        self.frames = 0  # images published so far
         self._clients = {}
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(node)
@@ -118,10 +118,10 @@ class Robot:
 
         return keep
 
-    # the node
+    # Nodes
 
     def start(self, *parameters, command=(sys.executable, str(STANDIN))):
-        """Starts the stand-in node with `name:=value` parameters."""
+        """Start the stand-in node with `name:=value` parameters."""
         arguments = ['--ros-args', *(part for parameter in parameters for part in ('-p', parameter))]
         env = os.environ | {'ROS_DOMAIN_ID': str(self.domain_id), 'PYTHONUNBUFFERED': '1'}
         node = Node([*command, *arguments], env, self.changed)
@@ -129,33 +129,34 @@ class Robot:
         return node
 
     def start_active(self, *parameters):
-        """The same, ready to receive images and heard by this one. Some images have been sent by then."""
+        """Start a node and wait until it is connected, see connect()."""
         node = self.start(*parameters)
         self.connect(node)
         return node
 
     def wait_until_heard(self):
-        """Instructions reach a node and its results are heard when this returns."""
+        """Wait until instructions reach the node and its results reach this robot."""
         self.wait(lambda: self._listener.get_publisher_count() and self._instruction.get_subscription_count())
 
     def connect(self, node, see=None):
-        """The same, and images, which `see` sends, reach `node`; some are sent, and their results are forgotten."""
+        """Wait until images reach `node` as well; sends some by `see` and discards their results."""
         seen = len(node.logged('first image'))
         deadline = time.monotonic() + PATIENCE_S
-        while len(node.logged('first image')) == seen:  # a best-effort image before the match is lost
-            assert time.monotonic() < deadline and node.process.poll() is None, node.log
+        while len(node.logged('first image')) == seen:  # best-effort images are lost before discovery
+            assert time.monotonic() < deadline, node.log
+            assert node.process.poll() is None, node.log
             (see or self.see)()
             self.wait_or_time_out(lambda: len(node.logged('first image')) > seen, 0.05)
         self.wait_until_heard()
         before = None
-        while (now := self.status()['frames_in']) != before:  # more may be on their way
+        while (now := self.status()['frames_in']) != before:  # more may be in transit
             before = now
         self.results.clear()
 
-    # what the robot does
+    # Output
 
     def see(self, image=None, **fields):
-        """Publishes one image, grey by default; returns its stamp in seconds, which counts up from 1."""
+        """Publish one image, grey by default; return its stamp in seconds, which counts up from 1."""
         self.frames += 1
         header = Header(frame_id='camera_color_optical_frame')
         header.stamp.sec = self.frames
@@ -166,8 +167,9 @@ class Robot:
         return self.frames
 
     def measure(self, depth=None, stamp=None, k=None, **fields):
-        """Publishes a depth image (a plane 1 m away by default) and the camera info that goes with it, of the latest
-        image unless a `stamp` is given.
+        """Publish a depth image, by default a plane 1 m away, and its camera info.
+
+        They have the stamp of the latest image unless a `stamp` is given.
         """
         depth = np.full((48, 64), 1000, np.uint16) if depth is None else depth
         message = image_msg(depth, Header(frame_id='camera_color_optical_frame'))
@@ -188,7 +190,7 @@ class Robot:
         return self.frames
 
     def ask(self, instruction, **fields):
-        """Sends a goal of the action, see Segment.action; returns the Goal."""
+        """Send a goal of the action with the given fields of Segment.Goal; return the Goal."""
         if self._action is None:
             self._action = ActionClient(
                 self.node,
@@ -201,8 +203,8 @@ class Robot:
             )
             self.wait(self._action.server_is_ready)
             deadline = time.monotonic() + PATIENCE_S
-            # see call(); a goal without an instruction is aborted at once
-            while not self.wait_or_time_out(lambda goal=self.ask(''): goal.response, 2):
+            # The first response may be lost, see call(). A goal without an instruction is aborted at once.
+            while not self._has_end(self.ask('')):
                 assert time.monotonic() < deadline
         goal = Goal(self)
         request = Segment.Goal(instruction=instruction, **fields)
@@ -217,6 +219,9 @@ class Robot:
         sent.add_done_callback(on_sent)
         return goal
 
+    def _has_end(self, goal):
+        return self.wait_or_time_out(lambda: goal.response, 2)
+
     def keep_in(self, goal, name):
         def keep(future):
             with self.changed:
@@ -229,14 +234,14 @@ class Robot:
         self._instruction.publish(String(data=text))
 
     def look_at(self, topic, kind=Image):
-        """Subscribes to a topic that the node makes on demand; what comes arrives in `pictures`."""
-        self.node.create_subscription(kind, topic, self.keep(self.pictures), 10)
+        """Subscribe to a topic that the node publishes on demand; its messages arrive in `views`."""
+        self.node.create_subscription(kind, topic, self.keep(self.views), 10)
         self.wait(lambda: self.node.count_publishers(topic) == 1)
 
-    # what the robot knows
+    # Input
 
     def wait_or_time_out(self, condition, timeout_s=PATIENCE_S):
-        """Whether `condition()` came true; it is asked whenever a message or a line of a log arrives."""
+        """Wait until `condition()` is true; return whether it is. Checked whenever a message or a log line arrives."""
         deadline = time.monotonic() + timeout_s
         with self.changed:
             while not condition():
@@ -249,36 +254,38 @@ class Robot:
         assert self.wait_or_time_out(condition), '\n'.join(line for node in self.nodes for line in node.log)
 
     def next_result(self):
-        """The oldest result that was not fetched yet."""
+        """Wait for a result and return the oldest that has not been fetched yet."""
         self.wait(lambda: self.results)
         return self.results.pop(0)
 
     def result_of(self, stamp):
-        """The result on the image of that stamp; older ones are forgotten."""
+        """Wait for the result on the image with that stamp and return it; discards older ones."""
         while (result := self.next_result()).header.stamp.sec != stamp:
             assert result.header.stamp.sec < stamp
         return result
 
     def status(self):
-        """The next diagnostics: its summary under '', its level under 'level', and its values."""
+        """Wait for diagnostics; return the values, the level under 'level' and the summary under ''."""
         seen = len(self.diagnostics)
         self.wait(lambda: len(self.diagnostics) > seen)
         status = self.diagnostics[-1].status[0]
         return {value.key: value.value for value in status.values} | {'': status.message, 'level': status.level}
 
     def see_several(self, count=3):
-        """Publishes images and waits until the node has them; returns the newest's stamp."""
+        """Publish images and wait until the node has received them; return the newest stamp."""
         before = int(self.status()['frames_in'])
         newest = [self.see() for _ in range(count)][-1]
         while int(self.status()['frames_in']) < before + count:
             pass
         return newest
 
-    # services
+    # Services
 
     def call(self, service_type, name, request, attempts=3):
-        """The response of /perception/`name`. Asked again where none comes: the first response to a new client may be
-        lost on a machine under load, when the two ends have not matched yet.
+        """Call the service /perception/`name` and return its response.
+
+        Repeated if no response arrives: on a machine under load the first response to a new client may be lost, because
+        the two ends have not discovered each other yet.
         """
         if name not in self._clients:
             self._clients[name] = self.node.create_client(service_type, f'/perception/{name}')
@@ -295,9 +302,9 @@ class Robot:
         return self.call(GetState, 'get_state', GetState.Request()).current_state.label
 
     def change_state(self, label):
-        """Whether the transition of that name succeeded."""
+        """Request the transition of that name; return whether it succeeded."""
         if 'change_state' not in self._clients:
-            self.call(ChangeState, 'change_state', self._transition('none'))  # may be asked again, a real one may not
+            self.call(ChangeState, 'change_state', self._transition('none'))  # may be repeated, a real one may not
         return self.call(ChangeState, 'change_state', self._transition(label), attempts=1).success
 
     @staticmethod
@@ -310,7 +317,7 @@ class Robot:
         return self.call(GetParameters, 'get_parameters', GetParameters.Request(names=[name])).values[0]
 
     def set(self, name, value):
-        """(successful, reason) of setting a parameter."""
+        """Set a parameter; return (successful, reason)."""
         parameters = [Parameter(name, value=value).to_parameter_msg()]
         result = self.call(SetParameters, 'set_parameters', SetParameters.Request(parameters=parameters)).results[0]
         return result.successful, result.reason

@@ -1,16 +1,16 @@
-"""The perception node as a process of its own with a stand-in for the engine: the instruction says what it does.
+"""Runs the perception node with a stand-in for the engine; the instruction says what it does.
 
-    sleep S       works S seconds without the CPU, asking `cancelled` often
-    burn S        works S seconds holding Python's lock in short slices, asking `cancelled` often
-    stuck S       works S seconds and never asks
+    sleep S       works for S seconds without the CPU, checking for cancellation often
+    burn S        works for S seconds holding Python's lock in short slices, checking for cancellation often
+    stuck S       works for S seconds without checking for cancellation
     nothing       finds nothing
     fail TEXT     raises RuntimeError(TEXT)
     bad TEXT      raises InstructionError(TEXT)
-    anything else ten masks at once
+    anything else returns ten masks at once
 
-The log says when the work for an instruction begins, the answer of a result what was done so far, as JSON.
+The log says when the work on an instruction begins and ends, and a result's answer holds the work done so far as JSON.
 Models: `slow S` takes S seconds to load, `missing` does not load, `heavy S` takes S seconds to encode an image.
-Diagnostics come ten times as often as from the node alone, so that those who wait for them do not wait long.
+Diagnostics are published ten times as often as by the node alone, so that tests need not wait long for them.
 """
 
 import json
@@ -29,7 +29,7 @@ STEP_S = 0.002
 
 
 class StandInEngine:
-    """See above; the interface is that of instructsam.core.InstructSAM."""
+    """Stands in for instructsam.core.InstructSAM and has its interface."""
 
     def __init__(self, model, device, dtype, mode):
         self.name = model
@@ -65,6 +65,7 @@ class StandInEngine:
         try:
             if verb in ('sleep', 'burn', 'stuck'):
                 _work(float(argument), None if verb == 'stuck' else cancelled, burn=verb == 'burn')
+                print(f"ends '{instruction}'", flush=True)
         except CancelledError:
             self.done['cancelled'] += 1
             raise
@@ -81,7 +82,7 @@ class StandInEngine:
         )
 
     def _prepared(self, height, width):
-        """Ten ellipses, made once for a size."""
+        """Return ten ellipses, which are encoded once per image size."""
         if (height, width) not in self._masks:
             self._masks[height, width] = [Rle.encode(ellipse) for ellipse in ellipses(height, width)]
         return self._masks[height, width]
