@@ -4,9 +4,9 @@ from typing import TypeVar
 
 import numpy as np
 from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
-from scipy.spatial.transform import Rotation
 
 from instructsam.core.spatial import geometry as spatial
+from instructsam.core.spatial.rotations import matrix_to_quaternion, quaternion_to_matrix
 from instructsam_ros.msg import Geometry
 
 PointOrVector = TypeVar('PointOrVector', Point, Vector3)
@@ -14,7 +14,7 @@ PointOrVector = TypeVar('PointOrVector', Point, Vector3)
 
 def pose(position: np.ndarray, rotation: np.ndarray) -> Pose:
     """Return the Pose with `position` [3] m and `rotation` [3, 3], whose columns are the axes."""
-    x, y, z, w = Rotation.from_matrix(rotation).as_quat().tolist()
+    x, y, z, w = matrix_to_quaternion(rotation).tolist()
     return Pose(position=_xyz(Point, position), orientation=Quaternion(x=x, y=y, z=z, w=w))
 
 
@@ -25,7 +25,7 @@ def position_of(msg: Point | Vector3) -> np.ndarray:
 
 def rotation_of(msg: Quaternion) -> np.ndarray:
     """Return the rotation matrix of a Quaternion, [3, 3]."""
-    return Rotation.from_quat([msg.x, msg.y, msg.z, msg.w]).as_matrix()
+    return quaternion_to_matrix([msg.x, msg.y, msg.z, msg.w])
 
 
 def geometry_to_msg(geometry: spatial.Geometry) -> Geometry:
