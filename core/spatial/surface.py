@@ -28,7 +28,7 @@ _KERNEL = np.ones((3, 3), np.uint8)
 
 @dataclass(frozen=True)
 class SurfaceParams:
-    """How the surface is separated from its background, and how densely it is sampled."""
+    """Parameters that separate a surface from its background and set the density of its samples."""
 
     depth_jump: float = 0.03  # relative depth difference above which neighbouring pixels are on different surfaces
     fragment_share: float = 0.2  # fragments below this share of the largest one's area are small

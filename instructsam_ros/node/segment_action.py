@@ -108,7 +108,7 @@ class SegmentAction:
 
     @property
     def is_idle(self) -> bool:
-        """Whether every goal has ended and its result has been handed to rclpy."""
+        """True if every goal has ended and its result has been handed to rclpy."""
         return not self._open
 
     def _accept(self, handle: ServerGoalHandle) -> None:

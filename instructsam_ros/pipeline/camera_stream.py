@@ -52,7 +52,7 @@ class CameraStream:
 
     @property
     def has_frame(self) -> bool:
-        """Whether there is a frame to answer on. Safe to call without the lock."""
+        """True if there is a frame to answer on. Safe to call without the lock."""
         return self.mailbox.waiting or self.frame is not None
 
     def take_for_goal(self) -> CameraFrame | None:

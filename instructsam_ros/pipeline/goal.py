@@ -20,7 +20,7 @@ SUCCEEDED, ABORTED, CANCELED = 'succeeded', 'aborted', 'canceled'
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """How a goal ended. If it did not succeed, `answer` has the status ERROR and its message says why."""
+    """The end of a goal. If it did not succeed, `answer` has the status ERROR and its message says why."""
 
     state: str  # SUCCEEDED, ABORTED or CANCELED
     answer: InstanceArray
@@ -81,7 +81,7 @@ class GoalRequest:
 
     @property
     def is_open(self) -> bool:
-        """Whether the goal has not ended."""
+        """True if the goal has not ended."""
         return self._outcome is None
 
     def waits_for(self, header: Header) -> bool:

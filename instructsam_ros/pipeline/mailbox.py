@@ -59,7 +59,7 @@ class Mailbox(Generic[Message]):
 
     @property
     def waiting(self) -> bool:
-        """Whether a message is waiting."""
+        """True if a message is waiting."""
         return bool(self._slot)
 
     def counts(self) -> Counts:

@@ -92,7 +92,7 @@ class Scheduler:
 
     @property
     def is_closed(self) -> bool:
-        """Whether close() has been called."""
+        """True if close() has been called."""
         return self._is_closed
 
     def offer(self, stream: CameraStream, frame: CameraFrame) -> None:

@@ -84,7 +84,7 @@ class AutoregressiveEngine(InstructSAM):
 
 
 class EngineType(NamedTuple):
-    """How a model that was trained in some mode is queried."""
+    """The way to query a model that was trained in a given mode."""
 
     engine_class: type[InstructSAM]
     mode: str  # one of core.modes.MODES

@@ -93,7 +93,7 @@ class GraspOutcome:
 
     @property
     def success(self) -> bool:
-        """Whether the object was lifted and is still held."""
+        """True if the object was lifted and is still held."""
         return self.reason == 'lifted'
 
 
