@@ -55,7 +55,7 @@ def test_kinds_are_balanced_and_an_eighth_has_no_target(train):
     assert 0.08 <= bare['none'] / sum(bare.values()) <= 0.17
 
 
-def test_targets_are_clear_and_as_many_as_said(train):
+def test_targets_are_clear_and_match_the_phrases(train):
     for scene, said, phrases in train:
         for one in [*said, *phrases]:
             assert (one.kind == 'none') == (not any(one.targets))
