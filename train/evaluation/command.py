@@ -117,7 +117,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser, benchmark: Benchmark) ->
     add('--prompt', 'template instead of the benchmark\'s own, e.g. "find {text}"')
     add(
         '--duplicates',
-        f'masks that overlap by more than {DUPLICATE_IOU} IoU',
+        f'masks that overlap a better one by more than {DUPLICATE_IOU} IoU',
         'suppress' if benchmark.suppress_duplicates else 'keep',
         choices=('keep', 'suppress'),
     )

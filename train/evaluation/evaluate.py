@@ -30,6 +30,8 @@ from instructsam.train.evaluation.running.prompting import PromptOptions
 from instructsam.train.evaluation.running.run_folder import Run, fingerprint, read_run
 from instructsam.train.evaluation.running.runner import Process, run_benchmark
 from instructsam.train.evaluation.running.sources import FileSource, Source
+from instructsam.train.evaluation.tabletop import TabletopSource
+from instructsam.train.tabletop.command import check_drawing
 
 RESULTS = Path('runs/eval')
 MODEL_FILES = ('.safetensors', '.json', '.jinja')
@@ -74,10 +76,13 @@ def prompt_options(benchmark: Benchmark, args: argparse.Namespace) -> PromptOpti
     if args.prompt is not None and '{text}' not in args.prompt and '{lowered}' not in args.prompt:
         raise InstructSAMError(f'--prompt {args.prompt!r} has no place for the text: put {{text}} into it')
     lowest = args.lowest if args.lowest is not None else benchmark.lowest
+    prompts = benchmark.prompts
+    if args.prompt is not None:
+        prompts = dict.fromkeys(prompts, str(args.prompt))
     return PromptOptions(
         threshold=args.threshold,
         lowest=args.threshold if lowest is None else lowest,
-        prompts=benchmark.prompts if args.prompt is None else dict.fromkeys(benchmark.prompts, args.prompt),
+        prompts=prompts,
         suppress_duplicates=args.duplicates == 'suppress',
         max_new_tokens=args.max_new_tokens,
         phrase=getattr(args, 'phrase', 'generated'),
@@ -93,10 +98,6 @@ def open_source(args: argparse.Namespace) -> Source:
         InstructSAMError: Scenes cannot be drawn on this machine.
     """
     if args.benchmark == 'tabletop':
-        # MuJoCo is an optional dependency, and the other benchmarks do not need it.
-        from instructsam.train.evaluation.tabletop import TabletopSource  # noqa: PLC0415
-        from instructsam.train.tabletop.command import check_drawing  # noqa: PLC0415
-
         check_drawing()
         return TabletopSource(args.split, args.seed, args.scenes, args.kinds, args.workers, args.limit)
     if args.data is None:

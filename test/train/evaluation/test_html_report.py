@@ -24,6 +24,7 @@ from instructsam.train.evaluation.figures.metrics import IOUS, MaskMatch, Pooled
 from instructsam.train.evaluation.figures.summary import match_outcome, summarise
 from instructsam.train.evaluation.query import Order, Outcome, Query
 from instructsam.train.evaluation.reporting import cases, svg
+from instructsam.train.tabletop.scenes.scene import render_scene
 
 HEADER = {
     'benchmark': 'inst2seg',
@@ -314,7 +315,7 @@ def test_tabletop_scenes_are_rendered_again(run, report, outcomes, monkeypatch):
             raise RuntimeError('no OpenGL')
         return SimpleNamespace(rgb=np.full((HEIGHT + (index == 2), WIDTH, 3), 90, np.uint8))
 
-    monkeypatch.setitem(sys.modules, 'instructsam.train.tabletop.scenes.scene', SimpleNamespace(render_scene=scene))
+    monkeypatch.setattr(cases, 'render_scene', scene)
     named = [replace(one, image=f'test_7_{one.order.image:06d}') for one in outcomes[:12]]
     found = report(run(named, benchmark='tabletop'))
     assert sorted(drawn) == [('test', index, 7) for index in range(4)]  # each once
@@ -324,8 +325,12 @@ def test_tabletop_scenes_are_rendered_again(run, report, outcomes, monkeypatch):
         assert ('test_7_000001 cannot be drawn: no OpenGL' in card['text']) == name.startswith('1-')
         assert ('the image is (61, 80) now' in card['text']) == other_size
         assert (card['image'] == '') == (name.startswith('1-') or other_size)
-    monkeypatch.setitem(sys.modules, 'instructsam.train.tabletop.scenes.scene', None)
-    assert 'cannot be drawn: import of' in report(run(named, 'more', benchmark='tabletop')).text
+    monkeypatch.setitem(sys.modules, 'mujoco', None)
+    monkeypatch.setattr(cases, 'render_scene', render_scene)
+    assert (
+        'cannot be drawn: drawing the tabletop world needs MuJoCo'
+        in report(run(named, 'more', benchmark='tabletop')).text
+    )
 
 
 def test_masks_in_an_image():

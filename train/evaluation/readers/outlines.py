@@ -47,7 +47,7 @@ def _label(shape: Any) -> str:
 def _points(shape: dict[str, Any], height: int, width: int) -> np.ndarray:
     """Return the outline, [N, 2] int32 px, truncated to whole pixels as in the authors' code."""
     try:
-        points = np.array(shape.get('points'), dtype=np.float64)
+        points: np.ndarray = np.array(shape.get('points'), dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         points = np.zeros(0)
     limit = 2 * max(height, width)  # painting points that are far outside takes long

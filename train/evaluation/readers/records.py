@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from instructsam.core.errors import DataError
 from instructsam.core.rle import Rle
@@ -109,10 +109,10 @@ def read_size(record: Record) -> Size:
     Raises:
         RecordError: The record has no valid size.
     """
-    size = record.get('height'), record.get('width')
-    if not _is_size(size):
-        raise RecordError(f'a record has height and width of its image in px, got {size[0]!r} and {size[1]!r}')
-    return size
+    height, width = record.get('height'), record.get('width')
+    if not _is_length(height) or not _is_length(width):
+        raise RecordError(f'a record has height and width of its image in px, got {height!r} and {width!r}')
+    return height, width
 
 
 def read_size_or_image(record: Record, image: Path | None) -> Size | None:
@@ -166,4 +166,8 @@ def merge_masks(masks: Sequence[Rle]) -> tuple[Rle, ...]:
 
 
 def _is_size(size: Any) -> bool:
-    return isinstance(size, (list, tuple)) and len(size) == 2 and all(isinstance(v, int) and v > 0 for v in size)
+    return isinstance(size, (list, tuple)) and len(size) == 2 and all(map(_is_length, size))
+
+
+def _is_length(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and value > 0

@@ -115,8 +115,8 @@ def _read_annotated(instances: _Instances, ref: Record, image: Record) -> Ground
 
 def _target_ids(ref: Record) -> list[int]:
     """Return the annotation ids of a ref; empty if it has no target."""
-    ids = ref.get('ann_id')
-    ids = ids if isinstance(ids, list) else [ids]
+    value = ref.get('ann_id')
+    ids: list[Any] = value if isinstance(value, list) else [value]
     if not ids or not all(isinstance(annotation_id, int) for annotation_id in ids):
         raise RecordError(f'ann_id is the number of an annotation, or a list of them, got {str(ids)[:60]}')
     return [annotation_id for annotation_id in ids if annotation_id != NO_TARGET]

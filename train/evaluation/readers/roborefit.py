@@ -72,7 +72,7 @@ def _original_queries(files: DatasetFiles, path: Path, records: list[Record]) ->
         )
 
 
-def _read_mask_file(path: Path | None, image: Path) -> GroundTruth:
+def _read_mask_file(path: Path | None, image: Path | None) -> GroundTruth:
     """Return the pixels of a mask file that are not black.
 
     Raises:
@@ -85,10 +85,11 @@ def _read_mask_file(path: Path | None, image: Path) -> GroundTruth:
             pixels = np.asarray(file.convert('RGB') if file.mode in CONVERTED_TO_RGB else file)
     except Exception as error:  # on broken files Pillow raises SyntaxError, ValueError, struct.error, ...
         raise RecordError(f'the mask cannot be read: {error}') from error
-    size = image_size(image) if os.path.isfile(image) else pixels.shape[:2]
+    size = image_size(image) if image is not None and os.path.isfile(image) else pixels.shape[:2]
     if size != pixels.shape[:2]:
         raise RecordError(f'the mask {path} of size {list(pixels.shape[:2])} on an image of {list(size)}')
-    return GroundTruth((require_pixels(Rle.encode(pixels.any(axis=-1) if pixels.ndim == 3 else pixels)),))
+    mask = np.asarray(pixels.any(axis=-1)) if pixels.ndim == 3 else pixels
+    return GroundTruth((require_pixels(Rle.encode(mask)),))
 
 
 def _converted_queries(files: DatasetFiles, path: Path, records: list[Record]) -> Iterator[QueryOfImage]:

@@ -16,6 +16,7 @@ from instructsam.core.rle import Rle
 from instructsam.train.evaluation.figures.metrics import MaskMatch
 from instructsam.train.evaluation.figures.summary import group_members
 from instructsam.train.evaluation.query import Outcome
+from instructsam.train.tabletop.scenes.scene import render_scene
 
 NUM_CASES = 12
 """Number of the worst, and of the best cases."""
@@ -172,10 +173,7 @@ def _load_image(name: str, benchmark: str) -> np.ndarray:
     if benchmark != 'tabletop':
         return read_image(name)
     try:
-        # MuJoCo is an optional dependency, and reports of other benchmarks do not need it.
-        from instructsam.train.tabletop.scenes.scene import render_scene  # noqa: PLC0415
-
         split, seed, index = name.rsplit('_', 2)
         return render_scene(split, int(index), int(seed)).rgb
-    except (ImportError, RuntimeError, ValueError) as error:
+    except (ImportError, RuntimeError, ValueError) as error:  # no MuJoCo, no OpenGL, or not the name of a scene
         raise InstructSAMError(f'{name} cannot be drawn: {error}') from error

@@ -79,7 +79,7 @@ def precision_recall_svg(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> Ma
     for row, (name, (recall, precision)) in enumerate(curves.items()):
         css_class = CURVE_CLASSES[row]
         points = np.unique(np.linspace(0, len(recall) - 1, MAX_STEPS).round().astype(int)) if len(recall) else []
-        steps = ''.join(f'V{_y(precision[i]):.1f}H{_x(recall[i]):.1f}' for i in points)
+        steps = ''.join(f'V{_y(float(precision[i])):.1f}H{_x(float(recall[i])):.1f}' for i in points)
         start = f'M{_x(0):.1f} {_y(precision[0] if len(recall) else 0):.1f}'
         y = 16 * row + 14
         parts += [
