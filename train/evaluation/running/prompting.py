@@ -16,7 +16,7 @@ from instructsam.train.evaluation.query import ImageQueries, Order, Outcome, Que
 
 @dataclass(frozen=True)
 class PromptOptions:
-    """How queries are put to a model. The fields are stored in the header of a run under these names."""
+    """Prompts, thresholds and limits of a run. Its header stores the fields under these names."""
 
     threshold: float = 0.5  # instances that score above it are the answer
     lowest: float = 0.05  # instances that score above it take part in AP
