@@ -73,7 +73,6 @@ def _run(argv: Sequence[str]) -> int:
     module, _ = COMMANDS.get(called, ('', ''))
     with _explain_missing_module(called, needs_ros=module.startswith('instructsam_ros')):
         args = parser.parse_args(argv)
-    with _explain_missing_module(called):
         return args.run_command(args)
 
 

@@ -1,6 +1,6 @@
 """The topic `~/points`: the points of all objects with their colours and the instance that each belongs to.
 
-Why not sensor_msgs_py.point_cloud2.create_cloud: the ROS wheels on PyPI do not have it.
+Why not sensor_msgs_py.point_cloud2.create_cloud: the ROS wheels that pip installs do not include it.
 """
 
 import sys

@@ -1,1 +1,1 @@
-"""`instructsam demo`: camera, node and user as three processes."""
+"""The `instructsam demo` command: camera, node and user as three processes that share only DDS."""

@@ -1,57 +1,70 @@
-"""The user of `instructsam demo`: a ROS node of this process, whose callbacks run while it waits."""
+"""A ROS node of this process whose callbacks run while it waits: the user of the demo."""
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from instructsam_ros.demo.processes import NoResultError
 
-KEPT = 20  # messages that wait for what belongs to them
+KEPT_MESSAGES = 20  # messages of a topic that are kept for those of the same stamp on another topic
+Stamp = tuple[int, int]  # seconds and nanoseconds of a header
 
 
-class Listener:
-    """Has its own ROS context; a context manager. Diagnostics of level ERROR raise NoResultError while it waits."""
+def stamp_of(message: Any) -> Stamp:
+    """Return the stamp of a message with a header."""
+    return message.header.stamp.sec, message.header.stamp.nanosec
 
-    def __init__(self, name):
-        self._context = rclpy.Context()
-        # Ctrl-C stays Python's KeyboardInterrupt, which unwinds everything that was started
+
+class TopicListener:
+    """A node with its own ROS context; a context manager.
+
+    While it waits, diagnostics of level ERROR raise NoResultError.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._context = Context()
+        # Ctrl-C must stay Python's KeyboardInterrupt, which unwinds everything that was started.
         rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self._node = rclpy.create_node(name, context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
         self._node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
 
-    def wait_for(self, condition, check, deadline_s, otherwise):
-        """Until `condition()`.
+    def wait_for(
+        self, condition: Callable[[], object], check: Callable[[], object], deadline_s: float, reason: str
+    ) -> None:
+        """Wait until `condition()` is true.
 
-        check: called now and then, raises where waiting is in vain. Raises NoResultError(otherwise) where deadline_s,
-        by time.monotonic(), has passed.
+        Args:
+            condition: What to wait for.
+            check: Called repeatedly; raises if waiting is pointless.
+            deadline_s: Latest time, as of time.monotonic().
+            reason: Message of the error after the deadline.
+
+        Raises:
+            NoResultError: The deadline has passed.
         """
         while not condition():
             check()
             if time.monotonic() > deadline_s:
-                raise NoResultError(otherwise)
+                raise NoResultError(reason)
             self._executor.spin_once(0.1)
 
-    def _on_diagnostics(self, message):
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            if status.level == DiagnosticStatus.ERROR:  # such as a model that cannot be loaded
+            if status.level == DiagnosticStatus.ERROR:  # for example a model that cannot be loaded
                 raise NoResultError(f'the node reports: {status.message}')
 
-    def __enter__(self):
+    def __enter__(self) -> Any:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._executor.shutdown()
         self._node.destroy_node()
         self._context.try_shutdown()
-
-
-def keep(by_stamp, stamp, value):
-    """Puts `value` into the dict under (sec, nanosec) of its stamp; the oldest of more than KEPT go."""
-    by_stamp[stamp.sec, stamp.nanosec] = value
-    if len(by_stamp) > KEPT:
-        by_stamp.pop(next(iter(by_stamp)))

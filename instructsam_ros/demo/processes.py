@@ -1,4 +1,4 @@
-"""The child processes of `instructsam demo`: their own domain, an orderly end, what they printed where one fails."""
+"""Child processes of the demo: isolated from other ROS systems, ended in order, with their output after a failure."""
 
 import json
 import os
@@ -7,38 +7,50 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-STOP_S = 10  # for a process to end by itself
+from instructsam.core.errors import InstructSAMError
+
+STOP_S = 10  # time for a process to end after an interrupt, before it is killed
 
 
-class NoResultError(Exception):
-    """The message says why no result came."""
+class NoResultError(InstructSAMError):
+    """There was no result; the message says why."""
 
 
-def isolation():
-    """Environment for this process and its children: nobody else's topics, and nothing leaves this machine."""
+def isolated_environment() -> dict[str, str]:
+    """Return environment variables for a random ROS domain whose messages stay on this machine."""
     localhost = {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
-    if os.environ.get('ROS_DISTRO') == 'humble':  # knows only the older variable
+    if os.environ.get('ROS_DISTRO') == 'humble':  # Humble supports only the older variable
         localhost = {'ROS_LOCALHOST_ONLY': '1'}
     return {'ROS_DOMAIN_ID': str(random.randint(1, 101)), 'PYTHONUNBUFFERED': '1', **localhost}
 
 
-def node_command(module, parameters, *remappings):
-    """Command line of a node of instructsam_ros with `parameters` {name: value}."""
+def node_command(module: str, parameters: Mapping[str, object], *remappings: str) -> list[str]:
+    """Return the command line of a node.
+
+    Args:
+        module: Module of the node, relative to instructsam_ros.
+        parameters: {name: value}.
+        remappings: Such as 'image:=/camera/image'.
+    """
     command = [sys.executable, '-m', f'instructsam_ros.{module}', '--ros-args']
     for name, value in parameters.items():
-        command += ['-p', f'{name}:={json.dumps(value)}']  # quoted, so that YAML does not take a name for a number
+        command += ['-p', f'{name}:={json.dumps(value)}']  # quoted, so that YAML does not read a string as a number
     return command + [part for remapping in remappings for part in ('-r', remapping)]
 
 
 @contextmanager
-def running(commands):
-    """Runs `commands` {name: command line} while the context lasts.
+def run_processes(commands: Mapping[str, list[str]]) -> Generator[Callable[[], object], None, None]:
+    """Run processes while the context lasts; print their output if a NoResultError leaves it.
 
-    Yields a function that raises NoResultError where one of them has ended. Where a NoResultError leaves the context,
-    what they printed is shown.
+    Args:
+        commands: {name: command line}.
+
+    Yields:
+        A function that raises NoResultError if one of the processes has ended.
     """
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix='instructsam_demo_'))
@@ -55,37 +67,38 @@ def running(commands):
 
 
 class _Process:
-    """A child process while the context lasts; its output goes to a file."""
+    """A child process while the context lasts; its output goes to the file `log`."""
 
-    def __init__(self, name, command, log):
+    def __init__(self, name: str, command: list[str], log: Path) -> None:
         self.name = name
         self._log = log
         with open(log, 'wb') as file:
-            # a session of its own: Ctrl-C reaches only this process, which then ends its children in order
+            # With a session of its own, Ctrl-C reaches only this process, which then ends its children in order.
             self._process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
 
-    def check(self):
-        """Raises NoResultError if the process has ended."""
+    def check(self) -> None:
+        """Raise NoResultError if the process has ended."""
         code = self._process.poll()
         if code is not None:
             raise NoResultError(f'the {self.name} ended with exit code {code}')
 
-    def output(self):
+    def output(self) -> str:
         return self._log.read_text(errors='replace').strip() or '(nothing)'
 
-    def __enter__(self):
+    def __enter__(self) -> '_Process':
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         try:
             self._interrupt()
-        finally:  # also where the user interrupts the waiting
+        finally:  # also if the user interrupts the wait
             self._process.kill()
             self._process.wait()
 
-    def _interrupt(self):
+    def _interrupt(self) -> None:
         for _ in range(STOP_S):
-            self._process.send_signal(signal.SIGINT)  # again, as one before the process listens for it is lost
+            # Sent repeatedly, because a signal that arrives before the process handles it is lost.
+            self._process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(1)
                 return

@@ -1,33 +1,46 @@
-"""`instructsam-replay`: a bag or pictures onto topics with the recorded timing, as `ros2 bag play` does.
+"""`instructsam-replay`: publishes a bag or image files with the recorded timing, as `ros2 bag play` does.
 
-A bag's messages are sent as the bytes that were recorded, so their stamps are the recorded ones; pictures get the
-current time. Topics are renamed as in any node: `--ros-args -r /camera/color/image_raw:=/image`.
+Why not `ros2 bag play`: the ROS wheels that pip installs do not include it, and it does not read image files.
+
+A bag's messages are sent as the bytes that were recorded, with their recorded stamps; image files get the current
+time. Topics are remapped as in any node: `--ros-args -r /camera/color/image_raw:=/image`.
 """
 
 import argparse
-import collections
 import importlib
 import sys
 import time
+from collections import Counter
+from typing import Any, Protocol
 
 import rclpy
-from rclpy._rclpy_pybind11 import RCLError
+from rclpy._rclpy_pybind11 import RCLError  # raised for bad --ros-args, but not exported by rclpy
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidTopicNameException, NoTypeSupportImportedException
-from rclpy.qos import ReliabilityPolicy
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import try_shutdown
+from sensor_msgs.msg import Image
 
-from instructsam_ros.bag.recordings import RecordingError, open_recording
+from instructsam_ros.bag.recordings import Recording, RecordingError, open_recording
 from instructsam_ros.node import qos, signals
 from instructsam_ros.node.dds import use_large_image_dds_profile
 
-SETTLE_S = 0.5  # between seeing a subscriber and being seen by it; what is sent earlier may be lost
+SETTLE_S = 0.5  # between discovering a subscriber and being discovered by it; messages sent earlier may be lost
 CAMERA_TYPES = {f'sensor_msgs/msg/{name}' for name in ('Image', 'CompressedImage', 'CameraInfo')}
 
 
-def qos_of(topic, type_name):
-    """As a camera sends images, and so that whoever starts late still gets instructions and fixed transforms."""
+class StopEvent(Protocol):
+    """The part of threading.Event that a Player uses."""
+
+    def wait(self, timeout: float, /) -> bool:
+        """Wait up to `timeout` seconds; return whether the event is set."""
+        ...
+
+
+def qos_of(topic: str, type_name: str) -> QoSProfile:
+    """Return the QoS profile with which a recorded topic is published."""
     if type_name in CAMERA_TYPES:
         return qos.REPLAY_CAMERA
     if type_name == 'std_msgs/msg/String':
@@ -37,30 +50,35 @@ def qos_of(topic, type_name):
     return qos.REPLAY
 
 
-def message_class(type_name):
-    """The Python class of 'package/msg/Name'. ImportError or AttributeError where it is not installed."""
+def message_class(type_name: str) -> Any:
+    """Return the Python class of 'package/msg/Name'; ImportError or AttributeError if it is not installed."""
     package, _, name = type_name.split('/')
     return getattr(importlib.import_module(f'{package}.msg'), name)
 
 
 class Player:
-    """Publishes one recording. `sent` counts the messages of each topic; `skipped` is {topic: type}."""
+    """Publishes one recording.
 
-    def __init__(self, node, recording):
-        self.sent = collections.Counter()
-        self.skipped = {}
+    Attributes:
+        sent: {topic: number of messages sent}.
+        skipped: {topic: type} of the topics whose type is not installed.
+    """
+
+    def __init__(self, node: Node, recording: Recording) -> None:
+        self.sent: Counter[str] = Counter()
+        self.skipped: dict[str, str] = {}
         self._node = node
         self._recording = recording
         self._publishers = {}
         for topic, type_name in recording.types.items():
-            qos = qos_of(topic, type_name)
+            profile = qos_of(topic, type_name)
             try:
-                self._publishers[topic] = node.create_publisher(message_class(type_name), topic, qos)
+                self._publishers[topic] = node.create_publisher(message_class(type_name), topic, profile)
             except (ImportError, AttributeError, ValueError, NoTypeSupportImportedException, InvalidTopicNameException):
                 self.skipped[topic] = type_name
 
-    def wait_for_subscribers(self, stop):
-        """Returns when somebody listens to an image (to anything, where there are no images) or `stop` is set."""
+    def wait_for_subscribers(self, stop: StopEvent) -> None:
+        """Wait until an image topic has a subscriber (any topic, if there are no images) or `stop` is set."""
         types = self._recording.types
         cameras = [publisher for topic, publisher in self._publishers.items() if types[topic] in CAMERA_TYPES]
         watched = cameras or self._publishers.values()
@@ -69,54 +87,69 @@ class Player:
                 return
         stop.wait(SETTLE_S)
 
-    def play(self, rate, loop, stop):
-        """Plays to the end, or round and round, until `stop` is set. Raises RecordingError."""
-        start = time.monotonic()
+    def play(self, rate: float, *, loop: bool, stop: StopEvent) -> None:
+        """Publish the recording until its end or until `stop` is set.
+
+        Args:
+            rate: Multiple of the recorded speed.
+            loop: Whether to start again at the end.
+            stop: Ends the playback.
+
+        Raises:
+            RecordingError: The recording is damaged, or none of its message types is installed.
+        """
+        start_s = time.monotonic()
         while True:
             for offset_s, topic, message in self._recording.messages(self._publishers):
-                # each message is due at its own time of one clock, so that delays do not add up
-                if stop.wait(max(0.0, start + offset_s / rate - time.monotonic())):
+                # Each message is due at its own time of one clock, so that delays do not accumulate.
+                if stop.wait(max(0.0, start_s + offset_s / rate - time.monotonic())):
                     return
                 self._publish(topic, message)
             if not self.sent:
                 raise RecordingError('there is nothing to play: no message of a type that is installed here')
             if not loop:
                 break
-            start += self._recording.period_s / rate
+            start_s += self._recording.period_s / rate
         for publisher in self._publishers.values():
             if publisher.qos_profile.reliability == ReliabilityPolicy.RELIABLE:
                 publisher.wait_for_all_acked(Duration(seconds=1))
 
-    def _publish(self, topic, message):
+    def _publish(self, topic: str, message: bytes | Image) -> None:
         if not isinstance(message, bytes):
             message.header.stamp = self._node.get_clock().now().to_msg()
         self._publishers[topic].publish(message)
         self.sent[topic] += 1
 
 
-def parse(args):
-    def positive(text):
+def parse(args: list[str]) -> argparse.Namespace:
+    """Parse the command line without the arguments for ROS."""
+
+    def positive(text: str) -> float:
         if not 0 < float(text) < float('inf'):
             raise ValueError
         return float(text)
 
     parser = argparse.ArgumentParser(
         prog='instructsam-replay',
-        description='Play a ROS 2 bag or pictures onto topics with the recorded timing.',
-        epilog='Arguments after --ros-args go to ROS, e.g. --ros-args -r /camera/color/image_raw:=/image',
+        description='Publish a ROS 2 bag or image files with the recorded timing.',
+        epilog='Arguments after --ros-args go to ROS, for example --ros-args -r /camera/color/image_raw:=/image',
     )
-    parser.add_argument('path', help='bag (folder, .mcap or .db3), picture (png, jpg), or folder of pictures')
-    parser.add_argument('--rate', type=positive, default=1.0, help='times the recorded speed (default: 1)')
-    parser.add_argument('--fps', type=positive, default=10.0, help='pictures a second (default: 10)')
+    parser.add_argument('path', help='bag (folder, .mcap or .db3), image file (png, jpg), or folder of image files')
+    parser.add_argument('--rate', type=positive, default=1.0, help='multiple of the recorded speed (default: 1)')
+    parser.add_argument('--fps', type=positive, default=10.0, help='rate of image files, Hz (default: 10)')
     parser.add_argument('--loop', action='store_true', help='start again at the end')
     parser.add_argument(
-        '--wait-for-subscribers', action='store_true', help='start when somebody listens to an image topic'
+        '--wait-for-subscribers', action='store_true', help='start when an image topic has a subscriber'
     )
     return parser.parse_args(args)
 
 
-def run(args, stop):
-    """Plays what `args` names until it ends or `stop` is set, and prints what was sent. Raises RecordingError."""
+def run(args: argparse.Namespace, stop: StopEvent) -> None:
+    """Publish the recording until it ends or `stop` is set, then print the number of messages.
+
+    Raises:
+        RecordingError: There is nothing that can be replayed.
+    """
     recording = open_recording(args.path, args.fps)
     player = Player(rclpy.create_node('replay'), recording)
     if player.skipped:
@@ -125,17 +158,17 @@ def run(args, stop):
     try:
         if args.wait_for_subscribers:
             player.wait_for_subscribers(stop)
-        player.play(args.rate, args.loop, stop)
+        player.play(args.rate, loop=args.loop, stop=stop)
     finally:
         print(f'sent {player.sent.total()} messages')
         for topic, count in sorted(player.sent.items()):
             print(f'{count:8d}  {topic}', flush=True)
 
 
-def main():
-    """The command. Exit status 0 at the end and after Ctrl-C, 2 with one line where it cannot play."""
+def main() -> None:
+    """Run the command; exit with 0 at the end and after Ctrl-C, with 2 and one line of text after an error."""
     stop = signals.event()
-    # not by rclpy's remove_ros_args(), which fails for a file name that is not UTF-8
+    # rclpy's remove_ros_args() fails for a file name that is not UTF-8.
     ros_args_at = sys.argv.index('--ros-args') if '--ros-args' in sys.argv else len(sys.argv)
     args = parse(sys.argv[1:ros_args_at])
     try:
@@ -147,7 +180,7 @@ def main():
         sys.exit(2)
     finally:
         try_shutdown()
-        signals.ignore()  # launch sends its second one about now
+        signals.ignore()  # `ros2 launch` sends its second signal at about this time
 
 
 if __name__ == '__main__':

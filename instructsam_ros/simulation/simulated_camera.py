@@ -1,15 +1,15 @@
-"""`instructsam-simulated-camera`: an RGB-D camera before a rendered table of the tabletop world, with the truth.
+"""`instructsam-simulated-camera`: an RGB-D camera in front of a rendered table, with ground truth.
 
     image            sensor_msgs/Image rgb8
     depth            sensor_msgs/Image 16UC1: mm along the optical axis, aligned to `image`, of the same stamp
-    camera_info      of both, of the same stamp
+    camera_info      intrinsics of both, of the same stamp
     /tf              the camera's optical frame (REP 103) in `world`, where tf2_msgs is installed
-    ~/pose           the same as geometry_msgs/PoseStamped
-    ~/truth          std_msgs/String, latched: what is on the table from the stamp in it on, as JSON (see `truth`)
-    ~/reset          srv/ResetScene: another table
+    ~/pose           the same pose as geometry_msgs/PoseStamped
+    ~/truth          std_msgs/String, latched, JSON: the table as of the stamp in it (see `ground_truth`)
+    ~/reset          srv/ResetScene: shows another table
 
-A still scene is drawn once and sent again and again, a moving one is drawn for every image. Where that takes longer
-than the rate allows, images come as fast as they are drawn, and the log says so.
+A still scene is rendered once and published repeatedly, a moving one is rendered for every image. If rendering takes
+longer than the rate allows, images are published as fast as they are rendered, and a warning is logged.
 """
 
 import argparse
@@ -17,15 +17,22 @@ import importlib
 import json
 import sys
 import time
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import rclpy
-from geometry_msgs.msg import PoseStamped, Transform, TransformStamped, Vector3
-from rclpy.clock import Clock, ClockType
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Pose, PoseStamped, Transform, TransformStamped, Vector3
+
+# Humble has no rclpy.clock_type.
+from rclpy.clock import Clock, ClockType  # pyright: ignore[reportPrivateImportUsage]
 from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.signals import SignalHandlerOptions
+from rclpy.time import Time as RosTime
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header, String
@@ -33,7 +40,8 @@ from std_msgs.msg import Header, String
 from instructsam.train.tabletop.generate import depth_mm
 from instructsam.train.tabletop.records import scene_facts
 from instructsam.train.tabletop.scenes.motion import Motion
-from instructsam.train.tabletop.scenes.scene import photograph_objects, stage_scene
+from instructsam.train.tabletop.scenes.render import Camera
+from instructsam.train.tabletop.scenes.scene import Scene, photograph_objects, stage_scene
 from instructsam.train.tabletop.world.splits import generator
 from instructsam_ros.conversions.instances import depth_msg, image_msg
 from instructsam_ros.conversions.poses import pose
@@ -43,48 +51,61 @@ from instructsam_ros.node.parameters import AT_START, Parameter, help_text
 from instructsam_ros.srv import ResetScene
 
 WORLD = 'world'
-REPORT_S = 10.0  # over which the rate is looked at
-SLOW = 0.9  # of the rate that was asked for
-# all are fixed at the start, a scene can be replaced by ~/reset
+REPORT_S = 10.0  # interval over which the rate is measured
+SLOW = 0.9  # share of the requested rate below which a warning is logged
+# All are fixed at the start; ~/reset can replace the scene.
 PARAMETERS = (
     Parameter('split', 'test', AT_START, 'Split of the first scene: train, val, test or unseen.'),
     Parameter('seed', 0, AT_START, 'Seed of the first scene.', range=(0, 2**32 - 1)),
-    Parameter('index', 0, AT_START, 'Number of the first scene, as in `instructsam tabletop generate`.',
+    Parameter('index', 0, AT_START, 'Index of the first scene, as in `instructsam tabletop generate`.',
               range=(0, 2**32 - 1)),
     Parameter('width', 640, AT_START, 'Width of the images, px.', range=(32, 1920)),
     Parameter('height', 480, AT_START, 'Height of the images, px.', range=(32, 1920)),
-    Parameter('rate_hz', 10.0, AT_START, 'Images a second.', range=(0.1, 120.0)),
+    Parameter('rate_hz', 10.0, AT_START, 'Images per second.', range=(0.1, 120.0)),
     Parameter('moving', False, AT_START, 'Whether the camera sways and some objects slide along the table.'),
     Parameter('frame_id', 'camera_color_optical_frame', AT_START, "Name of the camera's optical frame."),
 )  # fmt: skip
 
 
-class Table:
-    """What stands before the camera, over time. Raises ValueError where there is no such split, seed or index."""
+class TableView:
+    """The table in front of the camera, over time.
 
-    def __init__(self, split, seed, index, size, moving):
+    Args:
+        split: Split of the scene: train, val, test or unseen.
+        seed: Seed of the scene.
+        index: Index of the scene.
+        size: (width, height) of the images, px.
+        moving: Whether the camera sways and some objects slide.
+
+    Raises:
+        ValueError: There is no such split, seed or index.
+    """
+
+    def __init__(self, split: str, seed: int, index: int, size: tuple[int, int], *, moving: bool) -> None:
         self.moving = moving
-        self._name = split, seed, index
+        self._id = split, seed, index
         objects, self._room, camera = stage_scene(split, index, seed, size)
-        # without objects and sway it is still
         self._motion = Motion(seed, objects, self._room, camera, slide=moving, sway=moving)
 
-    def shot(self, time_s):
-        """The scene.Scene that the camera sees, so long after the beginning."""
+    def photograph(self, time_s: float) -> Scene:
+        """Return what the camera sees at a time since the start."""
         objects, camera = self._motion.at(time_s)
-        rng = generator(*self._name, 'sensor')  # one camera, whose settings stay
-        return photograph_objects(objects, self._room, camera, rng, self._name)
+        rng = generator(*self._id, 'sensor')  # the same for every image: one camera, whose settings do not change
+        return photograph_objects(objects, self._room, camera, rng, self._id)
 
 
 class SimulatedCamera(Node):
-    """Node `simulated_camera`. Everything runs in the executor's one thread, drawing, too: OpenGL wants it so."""
+    """Node `simulated_camera`. Everything, rendering included, runs in the executor's one thread, as OpenGL requires.
 
-    def __init__(self, **kwargs):
-        """kwargs: for rclpy's Node.
+    Args:
+        kwargs: Those of rclpy's Node.
 
-        Raises ParameterException or ValueError: a parameter cannot be used; ImportError or RuntimeError: nothing can be
-        drawn here. The message says why.
-        """
+    Raises:
+        ParameterException, ValueError: A parameter cannot be used.
+        ImportError, RuntimeError: Nothing can be rendered here; the message says why.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__('simulated_camera', **kwargs)
         for parameter in PARAMETERS:
             self.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
@@ -93,96 +114,108 @@ class SimulatedCamera(Node):
         self._header = Header(frame_id=self._value('frame_id'))
         if not self._header.frame_id:
             raise ValueError("frame_id is empty: give the camera's optical frame a name")
-        table = Table(self._value('split'), self._value('seed'), self._value('index'), self._size, self._moving)
-        self._cameras = [
+        view = TableView(
+            self._value('split'), self._value('seed'), self._value('index'), self._size, moving=self._moving
+        )
+        self._camera_publishers = [
             self.create_publisher(kind, topic, qos.CAMERA_OUTPUT)
             for kind, topic in ((Image, 'image'), (Image, 'depth'), (CameraInfo, 'camera_info'))
         ]
-        self._pose = self.create_publisher(PoseStamped, '~/pose', 10)
-        self._truth = self.create_publisher(String, '~/truth', qos.LATCHED)
-        self._tf_message, self._tf = self._make_tf()
-        self._seen, self._seen_since_s = 0, time.monotonic()
-        self._show(table)
+        self._pose_publisher = self.create_publisher(PoseStamped, '~/pose', 10)
+        self._truth_publisher = self.create_publisher(String, '~/truth', qos.LATCHED)
+        self._tf = self._transform_publisher()
+        self._sent, self._sent_since_s = 0, time.monotonic()
+        self._show(view)
         self.create_service(ResetScene, '~/reset', self._on_reset)
-        steady = Clock(clock_type=ClockType.STEADY_TIME)  # images come also while simulated time stands still
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # publish images also while simulated time stands still
         self.create_timer(1 / self._rate_hz, self._on_timer, clock=steady)
 
-    def _value(self, name):
+    def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
 
-    def _make_tf(self):
-        """(class of the message, publisher), or (None, None) where tf2_msgs is not installed."""
+    def _transform_publisher(self) -> '_TransformPublisher | None':
+        """Return a publisher on /tf; None if tf2_msgs is not installed."""
         try:
-            kind = importlib.import_module('tf2_msgs.msg').TFMessage
+            message_type = importlib.import_module('tf2_msgs.msg').TFMessage
         except ImportError:
-            self.get_logger().warning('tf2_msgs is not installed here: nothing on /tf, the camera is on ~/pose alone')
-            return None, None
-        return kind, self.create_publisher(kind, '/tf', 100)
+            self.get_logger().warning('tf2_msgs is not installed here: the camera pose is on ~/pose, but not on /tf')
+            return None
+        return _TransformPublisher(message_type, self.create_publisher(message_type, '/tf', 100))
 
-    def _show(self, table):
-        """Puts `table` before the camera and sends its first image. Returns the image's stamp."""
-        self._table, self._start, self._messages = table, self.get_clock().now(), None
-        return self._take(self._start)
+    def _show(self, view: TableView) -> Time:
+        """Put a table in front of the camera and publish its first image; return the image's stamp."""
+        self._view, self._start, self._messages = view, self.get_clock().now(), None
+        return self._publish(self._start)
 
-    def _on_reset(self, request, response):
+    def _on_reset(self, request: Any, response: Any) -> Any:
         split = request.split or 'test'
         try:
-            table = Table(split, request.seed, request.index, self._size, self._moving)
+            view = TableView(split, request.seed, request.index, self._size, moving=self._moving)
         except ValueError as error:
             response.success, response.message = False, f'the scene stays as it is: {error}'
             return response
-        response.stamp = self._show(table)
+        response.stamp = self._show(view)
         response.success, response.message = True, f'{split} {request.seed} {request.index}'
         self.get_logger().info(f'scene {response.message}')
         return response
 
-    def _on_timer(self):
-        self._take(self.get_clock().now())
-        self._seen += 1
-        passed_s = time.monotonic() - self._seen_since_s
+    def _on_timer(self) -> None:
+        self._publish(self.get_clock().now())
+        self._sent += 1
+        passed_s = time.monotonic() - self._sent_since_s
         if passed_s > REPORT_S:
-            if self._seen < SLOW * self._rate_hz * passed_s:
+            if self._sent < SLOW * self._rate_hz * passed_s:
                 self.get_logger().warning(
-                    f'{self._seen / passed_s:.1f} images a second in place of {self._rate_hz:g}: drawing is slow, '
+                    f'{self._sent / passed_s:.1f} images per second instead of {self._rate_hz:g}: rendering is slow, '
                     'set a smaller width and height'
                 )
-            self._seen, self._seen_since_s = 0, time.monotonic()
+            self._sent, self._sent_since_s = 0, time.monotonic()
 
-    def _take(self, now):
-        """Sends what the camera sees at the time `now`; returns it as a stamp."""
+    def _publish(self, now: RosTime) -> Time:
+        """Publish what the camera sees at the time `now`; return it as a stamp."""
         self._header.stamp = now.to_msg()
-        if self._messages is None or self._table.moving:
-            shot = self._table.shot((now - self._start).nanoseconds * 1e-9)
-            self._messages = *_images(shot, self._header), _info(shot.camera, self._header)
-            self._optical = pose(shot.camera.position, shot.camera.rotation)
-            self._truth.publish(String(data=json.dumps(truth(shot, self._header))))
-        # the pose first, for who has an image may ask for it at once
+        if self._messages is None or self._view.moving:
+            scene = self._view.photograph((now - self._start).nanoseconds * 1e-9)
+            self._messages = (
+                image_msg(scene.rgb, self._header),
+                depth_msg(depth_mm(scene.depth), self._header),
+                _camera_info(scene.camera, self._header),
+            )
+            self._optical_pose = pose(scene.camera.position, scene.camera.rotation)
+            self._truth_publisher.publish(String(data=json.dumps(ground_truth(scene, self._header))))
+        # The pose comes first, because a subscriber that has the image may look it up at once.
         world = Header(stamp=self._header.stamp, frame_id=WORLD)
-        self._pose.publish(PoseStamped(header=world, pose=self._optical))
+        self._pose_publisher.publish(PoseStamped(header=world, pose=self._optical_pose))
         if self._tf is not None:
-            self._tf.publish(self._tf_message(transforms=[_transform(world, self._header.frame_id, self._optical)]))
-        for publisher, message in zip(self._cameras, self._messages, strict=True):
+            self._tf.publish(_transform(world, self._header.frame_id, self._optical_pose))
+        for publisher, message in zip(self._camera_publishers, self._messages, strict=True):
             message.header = self._header
             publisher.publish(message)
         return self._header.stamp
 
 
-def truth(shot, header):
-    """What is known about a scene.Scene as plain types: tabletop.records.scene_facts, among them each object's mask
-    (COCO's run lengths) and `camera_m`, the middle of its box in the camera's frame, with `stamp` and `frame_id`.
+@dataclass(frozen=True)
+class _TransformPublisher:
+    message_type: Any  # tf2_msgs.msg.TFMessage, which may not be installed
+    publisher: Publisher
+
+    def publish(self, transform: TransformStamped) -> None:
+        self.publisher.publish(self.message_type(transforms=[transform]))
+
+
+def ground_truth(scene: Scene, header: Header) -> dict[str, Any]:
+    """Return what is known about a scene as plain types.
+
+    These are tabletop.records.scene_facts, among them each object's mask (COCO's run lengths) and `camera_m`, the
+    center of its box in the camera's frame, with `stamp` and `frame_id`.
     """
-    facts = scene_facts(shot)
-    del facts['image'], facts['depth']  # names of files
+    facts = scene_facts(scene)
+    del facts['image'], facts['depth']  # names of files that are not written here
     stamp = {'sec': header.stamp.sec, 'nanosec': header.stamp.nanosec}
     return {**facts, 'stamp': stamp, 'frame_id': header.frame_id}
 
 
-def _images(shot, header):
-    """Colour and depth of a shot."""
-    return image_msg(shot.rgb, header), depth_msg(depth_mm(shot.depth), header)
-
-
-def _info(camera, header):
+def _camera_info(camera: Camera, header: Header) -> CameraInfo:
     k = camera.intrinsics
     return CameraInfo(
         header=header,
@@ -196,23 +229,23 @@ def _info(camera, header):
     )
 
 
-def _transform(world, frame_id, optical):
-    place = Vector3(x=optical.position.x, y=optical.position.y, z=optical.position.z)
-    transform = Transform(translation=place, rotation=optical.orientation)
+def _transform(world: Header, frame_id: str, optical: Pose) -> TransformStamped:
+    translation = Vector3(x=optical.position.x, y=optical.position.y, z=optical.position.z)
+    transform = Transform(translation=translation, rotation=optical.orientation)
     return TransformStamped(header=world, child_frame_id=frame_id, transform=transform)
 
 
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         prog='instructsam-simulated-camera',
-        description='Publishes rendered RGB-D images of a table, and the truth about them (ROS 2 node).',
+        description='Publish rendered RGB-D images of a table and their ground truth (ROS 2 node).',
         epilog=f'parameters (--ros-args -p name:=value):\n{help_text(PARAMETERS)}',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 
-def main(args=None):
-    """Runs the node until SIGINT or SIGTERM; returns the process's exit code: 2 with one line where it cannot run."""
+def main(args: list[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; return the exit code: 2, after one line of text, if it cannot run."""
     caught = signals.catch()
     try:
         _parser().parse_args(remove_ros_args(args if args is not None else sys.argv)[1:])

@@ -14,16 +14,17 @@ from instructsam.core import cli
 from instructsam.core.image_file import read_image
 
 psutil = pytest.importorskip('psutil')
-demo = pytest.importorskip('instructsam_ros.demo.command', reason='needs ROS 2 or its wheels', exc_type=ImportError)
+names = pytest.importorskip('instructsam_ros.demo.names', reason='needs ROS 2 or its wheels', exc_type=ImportError)
+pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
 COMMAND = [sys.executable, '-m', 'instructsam.core.cli', 'demo']
-MARK = 'INSTRUCTSAM_TEST_MARK'  # in the environment of the command and of all it starts
-PATIENCE_S = 240
+MARK = 'INSTRUCTSAM_TEST_MARK'  # environment variable of the command and of all processes that it starts
+TIMEOUT_S = 240
 
 
 @pytest.fixture
 def mark():
-    """Environment for the command; nothing that it started may be left."""
+    """Return an environment for the command; check that no process that it started is left."""
     env = os.environ | {MARK: uuid.uuid4().hex}
     yield env
     left = [process for process in psutil.process_iter() if _marked_as(process) == env[MARK]]
@@ -35,41 +36,43 @@ def mark():
 def _marked_as(process):
     try:
         return process.environ().get(MARK)
-    except psutil.Error:  # ended meanwhile, or another user's
+    except psutil.Error:  # the process has ended, or belongs to another user
         return None
 
 
 def run(*arguments, **kwargs):
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=PATIENCE_S, **kwargs)
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=TIMEOUT_S, **kwargs)
 
 
 def test_from_camera_topic_to_overlay(tmp_path, mark):
-    own = ('--recording', str(demo.FRAME), '--instruction', 'all objects – 全部')
-    done = run(*own, env=mark, cwd=tmp_path)
+    arguments = ('--recording', str(names.FRAME), '--instruction', 'all objects – 全部')  # noqa: RUF001
+    done = run(*arguments, env=mark, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert 'result received on /instructsam_perception/instances' in done.stdout
-    assert 'all objects – 全部' in done.stdout
+    assert 'all objects – 全部' in done.stdout  # noqa: RUF001
     assert 'WARNING: built-in model' in done.stdout
     assert done.stdout.splitlines()[-1].endswith(str(tmp_path / 'instructsam_demo.png'))
-    frame, overlay = read_image(demo.FRAME / 'rgb.png'), read_image(tmp_path / 'instructsam_demo.png')
+    frame, overlay = read_image(names.FRAME / 'rgb.png'), read_image(tmp_path / 'instructsam_demo.png')
     assert overlay.shape == frame.shape
     unchanged = (overlay == frame).all(axis=2).mean()
-    assert 0.01 < unchanged < 0.9  # the same picture, drawn over
+    assert 0.01 < unchanged < 0.9  # the same image with an overlay
     np.testing.assert_array_equal(overlay[2, 2], (255, 193, 7))  # the warning's banner
 
 
-def test_what_ships_is_shown_side_by_side(tmp_path, mark):
+def test_the_shipped_recordings_are_shown_side_by_side(tmp_path, mark):
     done = run('--out', 'both.png', env=mark, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count('result received on /instructsam_perception/instances') == 2
-    for recording, instruction in demo.SHOWN:
+    for recording, instruction in names.SHOWCASES:
         assert f'replay of {recording.name} on' in done.stdout
         assert f'instruction sent: {instruction}' in done.stdout
-    both, frame = read_image(tmp_path / 'both.png'), read_image(demo.FRAME / 'rgb.png')
+    both, frame = read_image(tmp_path / 'both.png'), read_image(names.FRAME / 'rgb.png')
     assert both.shape == (480, 480 + 640, 3)
     assert 0.01 < (both[:, 480:] == frame).all(axis=2).mean() < 0.9
-    assert both[:, :480].std() > 10  # a picture
-    assert '│ blue scissors' in done.stdout.partition(demo.FRAME.name)[0]  # what the model was made for
+    assert both[:, :480].std() > 10  # not blank
+    assert (
+        '│ blue scissors' in done.stdout.partition(names.FRAME.name)[0]
+    )  # on the kind of image that the model was trained on
 
 
 def test_live_from_an_instruction_to_a_grasp(tmp_path, mark):
@@ -90,14 +93,14 @@ def test_live_from_an_instruction_to_a_grasp(tmp_path, mark):
     assert float(off_mm) < 20
     assert float(width_mm) < 85
     assert np.linalg.norm(center - grasp) < 150
-    picture = read_image(tmp_path / 'live.png')
-    assert picture.shape == (480, 640, 3)
-    assert picture.std() > 10
+    image = read_image(tmp_path / 'live.png')
+    assert image.shape == (480, 640, 3)
+    assert image.std() > 10
     assert done.stdout.splitlines()[-1].endswith(str(tmp_path / 'live.png'))
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'said'),
+    ('arguments', 'message'),
     [
         (['--recording', 'absent', '--instruction', 'a'], 'absent does not exist'),
         (['--recording', '.'], 'give an --instruction for your recording'),
@@ -106,11 +109,11 @@ def test_live_from_an_instruction_to_a_grasp(tmp_path, mark):
         (['--seed', '1'], '--seed chooses the table of --live'),
     ],
 )
-def test_recordings_that_cannot_be_shown(tmp_path, monkeypatch, capsys, arguments, said):
+def test_recordings_that_cannot_be_shown(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     assert cli.main(['demo', *arguments]) == 2
     err = capsys.readouterr().err
-    assert said in err
+    assert message in err
     assert err.startswith('instructsam: error: ')
     assert err.count('\n') == 1
 

@@ -1,4 +1,4 @@
-"""Bags and pictures replayed by a process of its own, heard over real DDS; the schedule on a clock of the test's."""
+"""Bags and image files replayed by another process and received over DDS; the schedule on a simulated clock."""
 
 import os
 import signal
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from functools import partial
 
 import numpy as np
 import pytest
@@ -27,17 +28,17 @@ from instructsam_ros.conversions import instances as messages  # noqa: E402
 from instructsam_ros.simulation import replay_node  # noqa: E402
 
 COMMAND = [sys.executable, '-m', 'instructsam_ros.simulation.replay_node']
-PATIENCE_S = 30.0  # on a machine under load
+TIMEOUT_S = 30.0  # for a machine under load
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 START_NS = 1_700_000_000_000_000_000
 
 
-def picture(value):
+def flat_rgb(value):
     return np.full((6, 8, 3), value, np.uint8)
 
 
 def image(value):
-    return messages.image_msg(picture(value), Header(frame_id='camera_color_optical_frame'))
+    return messages.image_msg(flat_rgb(value), Header(frame_id='camera_color_optical_frame'))
 
 
 RECORDED = [  # (ms, topic, message); a message of a package that is not installed is added below
@@ -52,7 +53,7 @@ RECORDED = [  # (ms, topic, message); a message of a package that is not install
 
 
 def write_bag(folder, storage, recorded=RECORDED):
-    """A bag as `ros2 bag record` writes it, with one topic of a type that is known nowhere else."""
+    """Write a bag as `ros2 bag record` does, with one topic of a type that is not installed."""
     types = get_typestore(Stores.ROS2_JAZZY)
     types.register(get_types_from_msg('int32 speed', 'robot_msgs/msg/Motor'))
     with Writer(folder, version=9, storage_plugin=storage) as writer:
@@ -76,17 +77,17 @@ def bags(tmp_path_factory):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    folder = tmp_path / 'pictures'
+def image_folder(tmp_path):
+    folder = tmp_path / 'images'
     folder.mkdir()
     for number in (1, 2, 10):
-        PillowImage.fromarray(picture(number)).save(folder / f'frame_{number}.png')
-    (folder / 'README.md').write_text('not a picture')
+        PillowImage.fromarray(flat_rgb(number)).save(folder / f'frame_{number}.png')
+    (folder / 'README.md').write_text('not an image')
     return folder
 
 
 class Listener:
-    """A node that keeps what it hears in `heard` {topic: messages}, and the replay process beside it."""
+    """Node that collects messages in `heard` {topic: messages}, and the replay process."""
 
     def __init__(self, domain_id):
         self.heard = defaultdict(list)
@@ -108,17 +109,17 @@ class Listener:
         )
 
     def until(self, condition):
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while not condition():
             if time.monotonic() > deadline or self.process.poll() is not None:
-                pytest.fail(f'in vain, after exit code, stdout, stderr {self.end(signal.SIGKILL)}')
+                pytest.fail(f'timed out; exit code, stdout, stderr: {self.end(signal.SIGKILL)}')
             self._executor.spin_once(0.1)
 
     def end(self, *signals):
-        """(exit code, stdout, stderr) after these signals."""
+        """Send signals; return (exit code, stdout, stderr)."""
         for number in signals:
             self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=PATIENCE_S)
+        out, err = self.process.communicate(timeout=TIMEOUT_S)
         return self.process.returncode, out, err
 
     def close(self):
@@ -138,11 +139,11 @@ def listener(monkeypatch, domain_id):
     listener.close()
 
 
-# What is played
+# Messages
 
 
 def is_heard(received, recorded):
-    """The same bytes; DDS fills the last word up."""
+    """Return whether the bytes are the same, apart from DDS's padding of the last word."""
     return received.startswith(recorded) and len(received) - len(recorded) < 4
 
 
@@ -160,8 +161,9 @@ def test_every_message_of_a_bag_arrives_as_it_was_recorded(listener, bags, path)
     listener.start(bags / path, '--loop', '--wait-for-subscribers')
     heard = listener.heard
     listener.until(lambda: all(any(is_heard(message, data) for message in heard[topic]) for topic, data in expected))
-    for topic, data in ((topic, data) for topic in heard for data in heard[topic]):
-        assert any(is_heard(data, recorded) for recorded_topic, recorded in expected if recorded_topic == topic)
+    for topic, received in heard.items():
+        sent = [data for recorded_topic, data in expected if recorded_topic == topic]
+        assert all(any(is_heard(message, data) for data in sent) for message in received)
 
     code, out, err = listener.end(signal.SIGINT)
     assert (code, err) == (0, '')
@@ -170,7 +172,7 @@ def test_every_message_of_a_bag_arrives_as_it_was_recorded(listener, bags, path)
     assert all(topic in out for topic, _ in expected)
 
 
-def test_the_end_of_a_bag_is_the_end(listener, bags):
+def test_replay_ends_at_the_end_of_a_bag(listener, bags):
     listener.start(bags / 'mcap', '--rate', '4')
     code, out, err = listener.end()
     assert (code, err) == (0, '')
@@ -184,11 +186,11 @@ def test_the_end_of_a_bag_is_the_end(listener, bags):
     ]
 
 
-def test_qos_is_a_camera_s_and_instructions_reach_late_comers(listener, bags):
+def test_camera_qos_and_latched_instructions(listener, bags):
     listener.start(bags / 'mcap', '--loop')
     qos = {}
     for topic in ('/camera/image', '/camera/camera_info', '/imu', '/command'):
-        listener.until(lambda: listener.node.get_publishers_info_by_topic(topic))
+        listener.until(partial(listener.node.get_publishers_info_by_topic, topic))
         (publisher,) = listener.node.get_publishers_info_by_topic(topic)
         qos[topic] = (publisher.qos_profile.reliability, publisher.qos_profile.durability)
     camera = (ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE)
@@ -201,10 +203,10 @@ def test_qos_is_a_camera_s_and_instructions_reach_late_comers(listener, bags):
     assert listener.heard['/command'][0].data == 'the red mug'
 
 
-def test_pictures_come_in_order_with_the_current_time(listener, pictures):
+def test_image_files_are_sent_in_order_with_the_current_time(listener, image_folder):
     listener.listen(Image, '/camera/image', qos_profile_sensor_data)
     before_s = time.time()
-    listener.start(pictures, '--loop', '--fps', '50', '--ros-args', '-r', 'image:=/camera/image')
+    listener.start(image_folder, '--loop', '--fps', '50', '--ros-args', '-r', 'image:=/camera/image')
     listener.until(lambda: len(listener.heard['/camera/image']) >= 30)
     heard = listener.heard['/camera/image']
     values = [int(images.to_rgb(message)[0, 0, 0]) for message in heard]
@@ -216,19 +218,19 @@ def test_pictures_come_in_order_with_the_current_time(listener, pictures):
     assert {message.header.frame_id for message in heard} == {'camera_optical_frame'}
 
 
-def test_one_picture(listener, pictures):
+def test_one_image_file(listener, image_folder):
     listener.listen(Image, '/image', qos_profile_sensor_data)
-    listener.start(pictures / 'frame_10.png', '--wait-for-subscribers', '--loop')
+    listener.start(image_folder / 'frame_10.png', '--wait-for-subscribers', '--loop')
     listener.until(lambda: listener.heard['/image'])
-    assert np.array_equal(images.to_rgb(listener.heard['/image'][0]), picture(10))
+    assert np.array_equal(images.to_rgb(listener.heard['/image'][0]), flat_rgb(10))
 
 
-# How it ends
+# The end
 
 
 @pytest.mark.parametrize('signals', [[signal.SIGINT], [signal.SIGINT, signal.SIGINT], [signal.SIGTERM]])
-def test_ctrl_c_ends_it_quietly(listener, pictures, signals):
-    listener.start(pictures, '--loop', '--fps', '1000')
+def test_ctrl_c_ends_it_quietly(listener, image_folder, signals):
+    listener.start(image_folder, '--loop', '--fps', '1000')
     listener.until(lambda: listener.node.count_publishers('/image'))
     code, out, err = listener.end(*signals)
     assert (code, err) == (0, '')
@@ -247,9 +249,9 @@ for _ in range(50):
 """
 
 
-def test_ctrl_c_in_the_midst_of_a_wait():
-    """It may come at any instruction, also where the wait holds the lock that setting the event takes."""
-    subprocess.run([sys.executable, '-c', WAITING], check=True, timeout=PATIENCE_S)
+def test_ctrl_c_during_a_wait():
+    """The signal may arrive at any time, also while the wait holds the lock that setting the event needs."""
+    subprocess.run([sys.executable, '-c', WAITING], check=True, timeout=TIMEOUT_S)
 
 
 AGAIN = """
@@ -266,13 +268,13 @@ os.kill(os.getpid(), signal.SIGINT)
 """
 
 
-def test_ctrl_c_after_the_first_was_dealt_with():
-    done = subprocess.run([sys.executable, '-c', AGAIN], capture_output=True, text=True, timeout=PATIENCE_S)
+def test_a_second_ctrl_c_after_the_first_was_handled():
+    done = subprocess.run([sys.executable, '-c', AGAIN], capture_output=True, text=True, timeout=TIMEOUT_S)
     assert (done.returncode, done.stderr) == (0, '')
 
 
-def test_ctrl_c_while_it_waits_for_subscribers(listener, pictures):
-    listener.start(pictures, '--wait-for-subscribers')
+def test_ctrl_c_while_it_waits_for_subscribers(listener, image_folder):
+    listener.start(image_folder, '--wait-for-subscribers')
     listener.until(lambda: listener.node.count_publishers('/image'))
     assert listener.end(signal.SIGINT) == (0, 'sent 0 messages\n', '')
 
@@ -289,7 +291,7 @@ def test_ctrl_c_while_it_waits_for_subscribers(listener, pictures):
     ],
 )
 def test_errors_are_one_line_and_exit_code_2(arguments, expected):
-    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=PATIENCE_S)
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=TIMEOUT_S)
     assert done.returncode == 2
     assert 'Traceback' not in done.stderr
     assert done.stderr.splitlines()[-1].startswith('instructsam-replay: ')
@@ -303,7 +305,7 @@ def consume(path):
 
 @pytest.mark.parametrize('path', ['mcap/mcap.mcap', 'sqlite3/sqlite3.db3'])
 @pytest.mark.parametrize('kept', [0.0, 0.3, 0.9])
-def test_a_bag_that_was_cut_off(bags, tmp_path, path, kept):
+def test_a_truncated_bag(bags, tmp_path, path, kept):
     whole = (bags / path).read_bytes()
     cut = tmp_path / (bags / path).name
     cut.write_bytes(whole[: int(kept * len(whole))])
@@ -326,31 +328,31 @@ def test_a_bag_without_its_file(bags, tmp_path):
         consume(tmp_path)
 
 
-def test_folder_without_pictures(tmp_path):
+def test_folder_without_image_files(tmp_path):
     with pytest.raises(recordings.RecordingError, match=r'no image files.*not a bag'):
         consume(tmp_path)
 
 
-def test_file_of_another_kind(tmp_path):
+def test_file_of_another_type(tmp_path):
     (tmp_path / 'notes.txt').write_text('hello')
     with pytest.raises(recordings.RecordingError, match=r'neither a bag .* nor an image file'):
         consume(tmp_path / 'notes.txt')
 
 
 @pytest.mark.parametrize('kept', [0, 0.5])
-def test_a_picture_that_was_cut_off_is_named(pictures, kept):
-    file = pictures / 'frame_2.png'
+def test_the_error_names_a_truncated_image_file(image_folder, kept):
+    file = image_folder / 'frame_2.png'
     whole = file.read_bytes()
     file.write_bytes(whole[: int(kept * len(whole))])
     with pytest.raises(recordings.RecordingError, match=r'frame_2\.png'):
-        consume(pictures)
+        consume(image_folder)
 
 
-# When each message is sent
+# The schedule
 
 
 class Clock:
-    """Time passes only in wait() and publish(). Stands for the stop event, time.monotonic, the node and publishers."""
+    """Simulated time that passes only in wait() and publish(); stop event, `time`, node and publisher in one."""
 
     def __init__(self, ends_at_s=float('inf'), publishing_s=0.0):
         self.now_s = 1000.0
@@ -378,15 +380,16 @@ class Clock:
 
 
 class Recording:
-    types = {'/imu': 'sensor_msgs/msg/Imu'}
-    period_s = 4.0
+    def __init__(self):
+        self.types = {'/imu': 'sensor_msgs/msg/Imu'}
+        self.period_s = 4.0
 
     def messages(self, topics):
         yield from ((0.0, '/imu', b'a'), (1.0, '/imu', b'b'), (3.0, '/imu', b'c'))
 
 
 @pytest.mark.parametrize('publishing_s', [0.0, 0.2])
-def test_delays_do_not_add_up(monkeypatch, publishing_s):
+def test_delays_do_not_accumulate(monkeypatch, publishing_s):
     clock = Clock(ends_at_s=9.5, publishing_s=publishing_s)
     monkeypatch.setattr(replay_node, 'time', clock)
     replay_node.Player(clock, Recording()).play(rate=1.0, loop=True, stop=clock)
@@ -400,7 +403,7 @@ def test_rate(monkeypatch):
     assert clock.sent[:4] == [(0, b'a'), (0.25, b'b'), (0.75, b'c'), (1, b'a')]
 
 
-def test_a_late_message_is_sent_at_once_and_the_schedule_kept(monkeypatch):
+def test_a_late_message_is_sent_at_once_and_the_schedule_is_kept(monkeypatch):
     clock = Clock(publishing_s=1.5)
     monkeypatch.setattr(replay_node, 'time', clock)
     replay_node.Player(clock, Recording()).play(rate=1.0, loop=False, stop=clock)
@@ -408,7 +411,7 @@ def test_a_late_message_is_sent_at_once_and_the_schedule_kept(monkeypatch):
 
 
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
-def test_a_bag_s_times(bags, storage):
+def test_times_of_a_bag(bags, storage):
     bag = recordings.open_recording(bags / storage)
     times = [round(offset_s, 6) for offset_s, topic, _ in bag.messages(['/camera/image', '/imu'])]
     assert times == [0, 0.1, 0.15, 0.4, 0.41]
@@ -416,14 +419,11 @@ def test_a_bag_s_times(bags, storage):
 
 
 def test_nothing_to_play():
-    class OnlyUnknown(Recording):
-        types = {'/motor': 'robot_msgs/msg/Motor'}
-
-        def messages(self, topics):
-            return iter(())
-
-    player = replay_node.Player(Clock(), OnlyUnknown())
-    assert player.skipped == OnlyUnknown.types
-    player.wait_for_subscribers(Clock())  # for nobody
+    recording = Recording()
+    recording.types = {'/motor': 'robot_msgs/msg/Motor'}
+    recording.messages = lambda topics: iter(())
+    player = replay_node.Player(Clock(), recording)
+    assert player.skipped == recording.types
+    player.wait_for_subscribers(Clock())  # returns at once: there is no topic
     with pytest.raises(recordings.RecordingError, match='nothing to play'):
-        player.play(1.0, True, Clock())
+        player.play(1.0, loop=True, stop=Clock())

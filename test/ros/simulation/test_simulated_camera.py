@@ -1,4 +1,4 @@
-"""The simulated camera as its user sees it: what belongs together, what is true, and what a reset does."""
+"""The simulated camera as seen by its user: matching messages, ground truth and resets."""
 
 import json
 import os
@@ -14,13 +14,14 @@ pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: p
 from geometry_msgs.msg import PoseStamped
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from robot import PATIENCE_S
-from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 
 from instructsam.core.rle import Rle
-from instructsam.core.spatial.geometry import CameraModel, measure
+from instructsam.core.spatial.camera_model import CameraModel
+from instructsam.core.spatial.geometry import measure
 from instructsam.train.tabletop.scenes import scene
+from instructsam_ros.conversions.poses import position_of, rotation_of
 from instructsam_ros.srv import ResetScene
 
 COMMAND = (sys.executable, '-m', 'instructsam_ros.simulation.simulated_camera')
@@ -40,7 +41,7 @@ def opengl():
 
 
 class Watcher:
-    """Keeps what a simulated camera sends, by stamp."""
+    """Collects the messages of a simulated camera by stamp."""
 
     def __init__(self, robot, *parameters):
         self._robot = robot
@@ -53,42 +54,48 @@ class Watcher:
         robot.start(f'width:={WIDTH}', f'height:={HEIGHT}', *parameters, command=COMMAND)
         robot.wait(self._reset.service_is_ready)
 
-    def shots(self, count, since=(0, 0), told=False):
-        """`count` shots from the stamp `since` on, oldest first: {topic: message}, of one stamp each. told: those alone
-        of which the truth has come, too; it goes by its own way, and one may be lost to a listener that is new.
+    def shots(self, count, since=(0, 0), with_truth=False):
+        """Return the first `count` complete shots, oldest first, as {topic: message of the same stamp}.
+
+        Args:
+            count: number of shots.
+            since: earliest stamp.
+            with_truth: only shots whose ground truth has arrived too; a new subscriber may miss the first one.
         """
         found = {}
 
         def complete():
             kept = [{_key(each.header.stamp): each for each in list(self._kept[name])} for name in TOPICS]
             stamps = set.intersection(*map(set, kept))
-            if told:
+            if with_truth:
                 stamps &= set(self._truths())
-            found.update({key: {name: each[key] for name, each in zip(TOPICS, kept)} for key in stamps if key >= since})
+            for key in stamps:
+                if key >= since:
+                    found[key] = {name: each[key] for name, each in zip(TOPICS, kept, strict=True)}
             return len(found) >= count
 
         self._robot.wait(complete)
         return [found[key] for key in sorted(found)[:count]]
 
     def truth(self, stamp):
-        """What is known from `stamp` on."""
+        """Return the ground truth that was published with `stamp`."""
         self._robot.wait(lambda: stamp in self._truths())
         return self._truths()[stamp]
 
     def _truths(self):
-        told = [json.loads(each.data) for each in list(self._kept['truth'])]
-        return {(each['stamp']['sec'], each['stamp']['nanosec']): each for each in told}
+        truths = [json.loads(each.data) for each in list(self._kept['truth'])]
+        return {(each['stamp']['sec'], each['stamp']['nanosec']): each for each in truths}
 
     def first_truth(self):
         self._robot.wait(lambda: self._kept['truth'])
         return json.loads(self._kept['truth'][0].data)
 
     def newest(self):
-        """The stamp of the newest image so far."""
+        """Return the stamp of the newest image so far."""
         return max(_key(each.header.stamp) for each in list(self._kept['image']))
 
     def reset(self, **fields):
-        for _ in range(ATTEMPTS):  # as in Robot.call
+        for _ in range(ATTEMPTS):  # the first response may be lost, see Robot.call
             future = self._reset.call_async(ResetScene.Request(**fields))
             if self._robot.wait_or_time_out(future.done, PATIENCE_S / ATTEMPTS):
                 return future.result()
@@ -109,7 +116,7 @@ def same_bytes(one, other):
 
 
 def located(shot, truth):
-    """{id: (center of the box from the depth image [3] m, the same from the truth)} of what is seen as a whole."""
+    """Return {id: (measured, true)} with the box centers [3] m of all fully visible objects."""
     info = shot['camera_info']
     camera = CameraModel(info.height, info.width, np.reshape(info.k, (3, 3)), info.d, info.distortion_model)
     seen = [item for item in truth['objects'] if item['visible'] > 0.95 and item['seen_px'] > 200]
@@ -120,7 +127,7 @@ def located(shot, truth):
     }
 
 
-def test_a_still_scene_and_what_is_true_of_it(robot):
+def test_a_still_scene_and_its_ground_truth(robot):
     watcher = Watcher(robot, 'seed:=4')
     shots = watcher.shots(3)
     for shot in shots:
@@ -142,14 +149,13 @@ def test_a_still_scene_and_what_is_true_of_it(robot):
     assert len(apart_m) >= 3
     assert np.median(apart_m) < NEAR_M
     pose = shots[0]['simulated_camera/pose'].pose
-    place, turn = pose.position, pose.orientation
-    rotation = Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix()
+    position, rotation = position_of(pose.position), rotation_of(pose.orientation)
     for item in truth['objects']:
-        in_world = rotation @ item['camera_m'] + [place.x, place.y, place.z]
+        in_world = rotation @ item['camera_m'] + position
         np.testing.assert_allclose(in_world, item['center_m'], atol=1e-4)
 
 
-def test_reset_puts_another_scene_there_and_the_same_one_back(robot):
+def test_reset_shows_another_scene_and_the_first_one_again(robot):
     watcher = Watcher(robot, 'seed:=4', 'split:=val')
     before = watcher.shots(1)[0]
     shown = {}
@@ -175,12 +181,12 @@ def test_reset_puts_another_scene_there_and_the_same_one_back(robot):
     assert all(same_bytes(shot, before) for shot in watcher.shots(3, since=watcher.newest()))
 
 
-def test_a_moving_camera_and_its_truth(robot):
+def test_a_moving_camera_and_its_ground_truth(robot):
     watcher = Watcher(robot, 'seed:=4', 'moving:=true', 'rate_hz:=5.0')
-    first, *_, last = watcher.shots(4, told=True)
+    first, *_, last = watcher.shots(4, with_truth=True)
     assert not same_bytes(first, last)
-    places = [shot['simulated_camera/pose'].pose.position for shot in (first, last)]
-    moved_m = np.linalg.norm([places[1].x - places[0].x, places[1].y - places[0].y, places[1].z - places[0].z])
+    before, after = (position_of(shot['simulated_camera/pose'].pose.position) for shot in (first, last))
+    moved_m = np.linalg.norm(after - before)
     assert 0.001 < moved_m < 0.5
     truths = [watcher.truth(_key(shot['image'].header.stamp)) for shot in (first, last)]
     assert truths[0]['camera_to_world'] != truths[1]['camera_to_world']
@@ -199,7 +205,7 @@ def test_a_moving_camera_and_its_truth(robot):
         ("frame_id:=''", 'frame_id is empty'),
     ],
 )
-def test_bad_parameters_end_it_in_one_line(domain_id, parameter, says):
+def test_bad_parameters_end_the_node_with_one_line(domain_id, parameter, says):
     env = os.environ | {'ROS_DOMAIN_ID': str(domain_id), 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
     done = subprocess.run(
         [*COMMAND, '--ros-args', '-p', parameter], env=env, capture_output=True, text=True, timeout=60
