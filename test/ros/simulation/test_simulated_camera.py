@@ -68,7 +68,7 @@ class Watcher:
             kept = [{_key(each.header.stamp): each for each in list(self._kept[name])} for name in TOPICS]
             stamps = set.intersection(*map(set, kept))
             if with_truth:
-                stamps &= set(self._truths())
+                stamps &= set(self._ground_truths())
             for key in stamps:
                 if key >= since:
                     found[key] = {name: each[key] for name, each in zip(TOPICS, kept, strict=True)}
@@ -77,16 +77,16 @@ class Watcher:
         self._robot.wait(complete)
         return [found[key] for key in sorted(found)[:count]]
 
-    def truth(self, stamp):
+    def ground_truth(self, stamp):
         """Return the ground truth that was published with `stamp`."""
-        self._robot.wait(lambda: stamp in self._truths())
-        return self._truths()[stamp]
+        self._robot.wait(lambda: stamp in self._ground_truths())
+        return self._ground_truths()[stamp]
 
-    def _truths(self):
+    def _ground_truths(self):
         truths = [json.loads(each.data) for each in list(self._kept['truth'])]
         return {(each['stamp']['sec'], each['stamp']['nanosec']): each for each in truths}
 
-    def first_truth(self):
+    def first_ground_truth(self):
         self._robot.wait(lambda: self._kept['truth'])
         return json.loads(self._kept['truth'][0].data)
 
@@ -115,11 +115,11 @@ def same_bytes(one, other):
     return all(bytes(one[name].data) == bytes(other[name].data) for name in ('image', 'depth'))
 
 
-def located(shot, truth):
+def located(shot, ground_truth):
     """Return {id: (measured, true)} with the box centers [3] m of all fully visible objects."""
     info = shot['camera_info']
     camera = CameraModel(info.height, info.width, np.reshape(info.k, (3, 3)), info.d, info.distortion_model)
-    seen = [item for item in truth['objects'] if item['visible'] > 0.95 and item['seen_px'] > 200]
+    seen = [item for item in ground_truth['objects'] if item['visible'] > 0.95 and item['seen_px'] > 200]
     depth = pixels(shot['depth'])
     return {
         item['id']: (measure(Rle.from_coco(item['mask']), depth, camera).center, np.array(item['camera_m']))
@@ -140,17 +140,17 @@ def test_a_still_scene_and_its_ground_truth(robot):
         assert shot['simulated_camera/pose'].header.frame_id == 'world'
         assert same_bytes(shot, shots[0])
     assert pixels(shots[0]['image']).std() > 10
-    truth = watcher.first_truth()
-    assert truth['name'] == 'test_4_000000'
-    assert truth['frame_id'] == OPTICAL
-    np.testing.assert_allclose(np.reshape(shots[0]['camera_info'].k, (3, 3)), truth['intrinsics'], atol=1e-5)
-    centers = located(shots[0], truth)
+    ground_truth = watcher.first_ground_truth()
+    assert ground_truth['name'] == 'test_4_000000'
+    assert ground_truth['frame_id'] == OPTICAL
+    np.testing.assert_allclose(np.reshape(shots[0]['camera_info'].k, (3, 3)), ground_truth['intrinsics'], atol=1e-5)
+    centers = located(shots[0], ground_truth)
     apart_m = [np.linalg.norm(found - true) for found, true in centers.values()]
     assert len(apart_m) >= 3
     assert np.median(apart_m) < NEAR_M
     pose = shots[0]['simulated_camera/pose'].pose
     position, rotation = position_of(pose.position), rotation_of(pose.orientation)
-    for item in truth['objects']:
+    for item in ground_truth['objects']:
         in_world = rotation @ item['camera_m'] + position
         np.testing.assert_allclose(in_world, item['center_m'], atol=1e-4)
 
@@ -167,7 +167,7 @@ def test_reset_shows_another_scene_and_the_first_one_again(robot):
         response = watcher.reset(**fields)
         assert response.success, response.message
         stamp = _key(response.stamp)
-        assert watcher.truth(stamp)['split'] == fields.get('split', 'test')
+        assert watcher.ground_truth(stamp)['split'] == fields.get('split', 'test')
         shown[name] = watcher.shots(1, stamp)[0]
         assert _key(shown[name]['image'].header.stamp) == stamp
     assert not same_bytes(shown['other'], before)
@@ -188,7 +188,7 @@ def test_a_moving_camera_and_its_ground_truth(robot):
     before, after = (position_of(shot['simulated_camera/pose'].pose.position) for shot in (first, last))
     moved_m = np.linalg.norm(after - before)
     assert 0.001 < moved_m < 0.5
-    truths = [watcher.truth(_key(shot['image'].header.stamp)) for shot in (first, last)]
+    truths = [watcher.ground_truth(_key(shot['image'].header.stamp)) for shot in (first, last)]
     assert truths[0]['camera_to_world'] != truths[1]['camera_to_world']
     assert [each['id'] for each in truths[0]['objects']] == [each['id'] for each in truths[1]['objects']]
     apart_m = [np.linalg.norm(found - true) for found, true in located(last, truths[1]).values()]
