@@ -22,7 +22,7 @@ class Instance:
     mask: Rle  # at the source image's size; mask.decode() returns [H, W] bool
     score: float  # sigmoid of SAM3's dot-product scoring logit, 0 to 1
     phrase: str  # noun phrase of the answer that the object belongs to
-    slot: int  # index of the query in the bank, 0 to K - 1
+    slot: int | None  # index of the query in the bank, 0 to K - 1; None in a result that was read from a message
     group: int = 0  # index of the phrase in the answer
     geometry: Geometry | None = None  # position and size, if the object was located in a depth image
     geometry_message: str = ''  # human-readable reason why it could not be located, if there was a depth image

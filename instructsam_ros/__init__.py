@@ -1,1 +1,1 @@
-"""ROS 2 nodes around instructsam.core, and the generated messages (instructsam_ros.msg)."""
+"""ROS 2 nodes and tools around instructsam.core, and the generated messages (instructsam_ros.msg)."""
