@@ -149,4 +149,4 @@ def test_interrupted(tmp_path, mark, number, code):
 def test_bad_arguments(tmp_path):
     done = run('--out', 'absent/a.png', cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == 'instructsam: error: cannot write absent/a.png: there is no folder absent.\n'
+    assert done.stderr == 'instructsam: error: cannot write absent/a.png: there is no folder absent\n'
