@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from instructsam.core.commands.arguments import count, probability, seconds, text
-from instructsam.core.commands.options import add_model_options, option
+from instructsam.core.commands.options import add_keep_duplicates, add_model_options, option
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.version import version
 from instructsam_ros.bag import topics as bag_topics
@@ -98,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=seconds,
         metavar='S',
     )
-    parser.add_argument('--keep-duplicates', action='store_true', help='keep masks that overlap by more than 0.8 IoU')
+    add_keep_duplicates(parser)
 
 
 def run(args: argparse.Namespace) -> int:

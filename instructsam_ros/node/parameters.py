@@ -13,7 +13,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.parameter import Parameter as RosParameter
 
 from instructsam.core import DEFAULT_MODEL
-from instructsam.core.modes import DTYPES, INFERENCE_MODES
+from instructsam.core.modes import DTYPES, DUPLICATE_IOU, INFERENCE_MODES
 from instructsam_ros.node.lifecycle import AsyncLifecycleNode
 from instructsam_ros.node.transforms import import_tf2
 from instructsam_ros.pipeline.localization import TransformError
@@ -119,7 +119,8 @@ PARAMETERS = (
     Parameter('time_budget_s', Settings.time_budget_s, ANY_TIME,
               'Time limit for generating an answer, s; 0: no limit.', range=(0.0, 3600.0)),
     Parameter('suppress_duplicates', Settings.suppress_duplicates, ANY_TIME,
-              'Of two masks that overlap almost entirely (IoU above 0.8), omit the one with the lower score.'),
+              f'Of two masks that overlap almost entirely (IoU above {DUPLICATE_IOU}), '
+              'omit the one with the lower score.'),
     Parameter('depth_tolerance_s', Settings.depth_tolerance_s, ANY_TIME,
               'Maximum difference between the stamps of a depth image and its image, s; 0: they must be equal.',
               range=(0.0, 1.0)),
