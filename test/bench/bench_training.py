@@ -1,11 +1,11 @@
-"""One training step of stage 1, and the same step without what makes it cheap, in turn on this machine.
+"""Measure a training step of stage 1, and the same step without the measures that make it fast.
 
     python test/bench/bench_training.py [--seconds 60] [--vocabulary 151936]
 
-Beside the step as it is: token logits of every row in the place of the supervised rows alone, one detector call for
-every phrase in the place of a few for all, and both. Forward and backward pass, random weights, made-up samples; the
-losses of all four are compared first. The variants take turns, the median of each counts. Where other programs want
-the cores, believe the ratio of processor times rather than that of durations.
+The variants compute token logits of every row instead of the supervised rows only, make one detector call per phrase
+instead of a few for all phrases, or both. Each step is a forward and backward pass with random weights on random samples;
+the losses of all variants are compared first. The variants take turns, and the median of each is reported. If other
+programs use the cores, the ratio of processor times is more reliable than that of durations.
 """
 
 import argparse
@@ -28,8 +28,9 @@ from instructsam.core.rle import Rle
 from instructsam.train.data.collate import Collator
 from instructsam.train.data.dialogue import IGNORED
 from instructsam.train.data.record_fields import Target
-from instructsam.train.data.records import Sample, Turn
-from instructsam.train.losses.mask_losses import Objective
+from instructsam.train.data.sample import Sample, Turn
+from instructsam.train.losses.loss_sum import LossSum
+from instructsam.train.losses.objective import Objective
 from instructsam.train.stages import forward
 from instructsam.train.stages.instruct import InstructTraining
 
@@ -38,23 +39,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'support'))
 from sample_models import random_model  # noqa: E402
 
 SIDE_PX = 224
-THINGS = ('red mug', 'spoon', 'blue bowl', 'book', 'green bottle', 'plate', 'scissors', 'banana')
+NAMES = ('red mug', 'spoon', 'blue bowl', 'book', 'green bottle', 'plate', 'scissors', 'banana')
 
 
 def all_rows(model, batch, hidden):
-    """The answer's loss from token logits of every row: forward.answer_terms without its choice of rows."""
+    """Return the answer's loss from the token logits of every row, not only of those that forward.answer_losses uses."""
     labels = batch.text.labels[:, 1:].flatten().to(hidden.device)
     logits = model.token_logits(hidden[:, :-1]).flatten(0, 1).float()
-    return {'answer': (F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction='sum'), 'tokens')}
+    loss = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction='sum')
+    return {'answer': LossSum(loss, 'tokens')}
 
 
-def made_up(count, phrases, rng):
-    """Samples with a question of its own for every phrase, and one or two ellipses for each."""
+def random_samples(count, phrases, rng):
+    """Return samples with one question per phrase, and one or two ellipses as its masks."""
     y, x = np.mgrid[:SIDE_PX, :SIDE_PX]
     samples = []
     for _ in range(count):
         turns = []
-        for name in rng.permutation(THINGS)[np.arange(phrases) % len(THINGS)]:
+        for name in rng.permutation(NAMES)[np.arange(phrases) % len(NAMES)]:
             masks = []
             for cx, cy, rx, ry in rng.uniform((30, 30, 10, 10), (194, 194, 30, 30), (rng.integers(1, 3), 4)):
                 masks.append(Rle.encode(((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 < 1))
@@ -65,21 +67,21 @@ def made_up(count, phrases, rng):
 
 
 def build(args):
-    """(model with random weights, batch)."""
+    """Return a model with random weights and a batch."""
     folder = builtin.folder(args.model)
     config = ModelConfig.from_folder(folder)
     if args.vocabulary:
         config.qwen.text_config.vocab_size = args.vocabulary
     model = random_model(config).requires_grad_(True).train()
     model.grounding.to(memory_format=torch.channels_last)
-    samples = made_up(args.batch_size, args.phrases, np.random.default_rng(0))
+    samples = random_samples(args.batch_size, args.phrases, np.random.default_rng(0))
     return model, Collator.from_folder(folder, config)(samples)
 
 
-def step(training, batch, answer_terms):
-    """(loss, (seconds, seconds of processor time)) of a forward and a backward pass."""
+def step(training, batch, answer_losses):
+    """Return the loss of a forward and backward pass, and its (duration, processor time) in seconds."""
     training.zero_grad(set_to_none=True)
-    with patch.object(forward, 'answer_terms', answer_terms) if answer_terms else nullcontext():
+    with patch.object(forward, 'answer_losses', answer_losses) if answer_losses else nullcontext():
         start, cpu_start = time.perf_counter(), time.process_time()
         loss = sum(value for value, _ in training(batch).values())
         loss.backward()
@@ -87,7 +89,7 @@ def step(training, batch, answer_terms):
 
 
 def measure(args):
-    """{variant: times of each step}, and the batch's rows and supervised tokens."""
+    """Return the times of every step by variant, and the numbers of rows and supervised tokens of the batch."""
     model, batch = build(args)
     together = InstructTraining(model, Objective(), args.phrases_per_call)
     apart = InstructTraining(model, Objective(), 1)
@@ -111,10 +113,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--model', default='core/pretrained/tabletop', help='folder or built-in (default: %(default)s)')
     parser.add_argument('--vocabulary', type=int, help="size of the vocabulary, e.g. 151936, Qwen3-VL's")
-    parser.add_argument('--batch-size', type=int, default=2, help='samples of a step (default: %(default)s)')
-    parser.add_argument('--phrases', type=int, default=6, help='of a sample (default: %(default)s)')
-    parser.add_argument('--phrases-per-call', type=int, default=12, help='(default: %(default)s)')
-    parser.add_argument('--seconds', type=float, default=60.0, help='at least three steps of each are taken')
+    parser.add_argument('--batch-size', type=int, default=2, help='samples per step (default: %(default)s)')
+    parser.add_argument('--phrases', type=int, default=6, help='phrases per sample (default: %(default)s)')
+    parser.add_argument(
+        '--phrases-per-call', type=int, default=12, help='phrases that share a detector call (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--seconds',
+        type=float,
+        default=60.0,
+        help='duration of the measurement; at least three steps per variant are measured',
+    )
     args = parser.parse_args()
 
     times_s, rows, tokens = measure(args)

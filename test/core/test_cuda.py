@@ -8,11 +8,11 @@ import torch
 
 from instructsam.core import InstructSAM
 from instructsam.core.rle import Rle
+from instructsam.train.data.batch import move_to_device
 from instructsam.train.data.collate import Collator
 from instructsam.train.data.record_fields import Target
-from instructsam.train.data.records import Sample, Turn
-from instructsam.train.loop.param_groups import to
-from instructsam.train.losses.mask_losses import Objective
+from instructsam.train.data.sample import Sample, Turn
+from instructsam.train.losses.objective import Objective
 from instructsam.train.stages.instruct import InstructTraining
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='torch sees no CUDA device')
@@ -51,8 +51,8 @@ def test_the_default_on_cuda_is_bfloat16_and_answers_alike(image):
     )
 
 
-@pytest.mark.parametrize('layers', [False, True])
-def test_a_training_step_on_cuda_is_that_on_the_cpu(checkpoint, image, layers):
+@pytest.mark.parametrize('deep_supervision', [False, True])
+def test_a_training_step_on_cuda_is_that_on_the_cpu(checkpoint, image, deep_supervision):
     """Loss terms agree within 1e-3, the gradients of all parameters together within 1 % of their norm."""
     mask = np.zeros(image.shape[:2], bool)
     mask[30:70, 40:90] = True
@@ -61,8 +61,10 @@ def test_a_training_step_on_cuda_is_that_on_the_cpu(checkpoint, image, layers):
     measured = []
     for device in ('cpu', 'cuda'):
         model = InstructSAM.from_pretrained(checkpoint, device=device, dtype='float32').model.requires_grad_(True)
-        training = InstructTraining(model, Objective(), phrases_per_call=5, layers=layers).to(device)
-        batch = to(Collator.from_folder(checkpoint, model.config)([sample]), torch.device(device))
+        training = InstructTraining(model, Objective(), phrases_per_call=5, deep_supervision=deep_supervision).to(
+            device
+        )
+        batch = move_to_device(Collator.from_folder(checkpoint, model.config)([sample]), torch.device(device))
         terms = {name: value for name, (value, _) in training(batch).items()}
         sum(terms.values()).backward()
         gradients = [p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None]

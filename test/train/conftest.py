@@ -19,14 +19,14 @@ REFERENCE = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[
 
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
-    """Equal to the bit, and two processes at once: what CPUs give. A GPU, where there is one, is for test_cuda.py."""
+    """Hide any GPU: these tests need bit-equal results and two processes at once. test_cuda.py tests GPUs."""
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
-    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')  # of the commands that a test starts
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')  # for the commands that a test starts
 
 
 @pytest.fixture
 def write_run(tmp_path):
-    """write_run(name, outcomes, header): the folder of a run, as `instructsam eval` leaves it."""
+    """Return a function (name, outcomes, header) that writes the folder of a run as `instructsam eval` does."""
     from instructsam.train.evaluation.running.run_folder import ResultWriter
 
     def write(name, outcomes, header):
@@ -40,7 +40,7 @@ def write_run(tmp_path):
 
 @pytest.fixture(scope='session')
 def opengl():
-    """For tests that draw: skips them, with the reason, where there is no off-screen OpenGL."""
+    """Skip tests that render, with the reason, if there is no off-screen OpenGL."""
     from instructsam.train.tabletop.scenes import scene
 
     try:
@@ -51,7 +51,7 @@ def opengl():
 
 @pytest.fixture(scope='session')
 def processes():
-    """Starts processes by forking one that has imported everything, on one thread each."""
+    """Return a context that forks processes from one that has imported everything, with one thread each."""
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(
         ['instructsam.train.loop.run', 'instructsam.train.weights.merge', 'peft', 'tensorboard']
@@ -65,10 +65,10 @@ def processes():
 
 @pytest.fixture
 def launch(processes, tmp_path):
-    """launch(*argv, world=1, kill=None): (exit codes, what was printed) of the processes of an `instructsam` command.
+    """Return a function `launch(*argv, world=1, kill=None)` that runs an `instructsam` command in `world` processes.
 
-    The environment is torchrun's. As soon as one process fails, the others are killed. kill: see rank.py; of the
-    first process.
+    It returns the exit codes and the printed text. The environment is torchrun's. As soon as one process fails, the
+    others are killed. kill: see rank.py; it concerns the first process.
     """
 
     def start(*argv, world=1, kill=None):
@@ -107,8 +107,9 @@ def launch(processes, tmp_path):
 
 @pytest.fixture(scope='session')
 def start_model(tmp_path_factory):
-    """start_model(**changes): a tiny model folder of the published form. dropout: of every layer that has some; other
-    changes are keys of config.json, and give random weights.
+    """Return a function `start_model(dropout=None, **changes)` that writes a tiny model folder in the published layout.
+
+    dropout: the rate of every layer that has dropout; changes: keys of config.json, which make the weights random.
     """
 
     def make(dropout=None, **changes):
@@ -141,7 +142,7 @@ def start_model(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def mix(tmp_path_factory):
-    """A mixing list over every kind of record: those of the recordings, and the forms that they lack."""
+    """Return a mixing list over every type of record: those of the recordings, and the forms that they lack."""
     folder = tmp_path_factory.mktemp('mix')
     rng = np.random.default_rng(0)
     for name, (height, width) in {'a.png': (60, 80), 'b.png': (70, 50)}.items():
@@ -190,17 +191,17 @@ def mix(tmp_path_factory):
 
 @pytest.fixture
 def recipe(tmp_path, mix):
-    """recipe(name, **keys): the file of a recipe for a few steps from a tiny model; its output is tmp_path / name."""
+    """Return a function (name, **keys) that writes a recipe of a few steps from a tiny model to tmp_path / name."""
 
     def write(name, **keys):
-        rates = {'language': 1e-3, 'vision': 1e-3, 'projector': 1e-3, 'decoder': 1e-3}
+        learning_rates = {'language': 1e-3, 'vision': 1e-3, 'projector': 1e-3, 'decoder': 1e-3}
         raw = {
             'stage': 'instruct',
             'model': str(REFERENCE / 'checkpoint'),
             'output': str(tmp_path / name),
             'data': mix,
             'steps': 3,
-            'rates': rates,
+            'learning_rates': learning_rates,
             'log_every': 1,
             'save_every': 1,
             **keys,

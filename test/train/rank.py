@@ -1,7 +1,8 @@
-"""One process of a training command, for tests: run by path in a forked child, see conftest's `launch`.
+"""One process of a training command, for tests: run by its path in a forked child, see conftest's `launch`.
 
-Globals: ARGV, of the `instructsam` command; ENV; LOG, the file that gets what it prints; KILL, (function, n) or None:
-as `function` ("module:name") is called for the nth time, the process kills itself as kill -9 would.
+Globals: ARGV, the arguments of the `instructsam` command; ENV, its environment; LOG, the file for its output; KILL,
+None or (function, n): when `function` ("module:name") is called for the nth time, the process kills itself as kill -9
+would.
 """
 
 import importlib
@@ -21,7 +22,9 @@ import torch  # noqa: E402
 from instructsam.core.cli import main  # noqa: E402
 
 torch.set_num_threads(1)
-multiprocessing.set_start_method('fork', force=True)  # of data workers: not the forkserver that made us
+multiprocessing.set_start_method(
+    'fork', force=True
+)  # for data workers, instead of the forkserver that started this process
 if KILL:  # noqa: F821
     (place, nth), calls = KILL, [0]  # noqa: F821
     module, _, name = place.partition(':')

@@ -10,6 +10,7 @@ import yaml
 from instructsam.core.model.config import ModelConfig
 from instructsam.train.ablation.variants import VARIANTS, trained_variants
 from instructsam.train.loop.recipe import Recipe, RecipeError, build, read_recipe, read_yaml
+from instructsam.train.stages.settings import InstructSettings
 
 STAGES = ('stage1', 'stage2')
 
@@ -71,7 +72,7 @@ class Plan:
                 model=str(start),
                 output=str(runs / stage),
                 seed=seed,
-                mode=variant.mode,
+                instruct=replace(recipe.instruct or InstructSettings(), mode=variant.mode),
                 # With fewer slots, records with more instances than slots count as broken.
                 max_broken_share=1.0 if variant.slots else recipe.max_broken_share,
             )

@@ -1,23 +1,57 @@
-"""Samples as the batch that the forward pass reads: token sequences, both encoders' inputs, masks and boxes."""
+"""Collates samples to a batch: token sequences, the inputs of both encoders, masks and boxes."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from transformers import AutoTokenizer
 
+from instructsam.core.model.config import ModelConfig
 from instructsam.core.model.preprocess import QwenPreprocessor, sam_pixels
 from instructsam.core.model.prompt import Prompter
-from instructsam.train.data.dialogue import Dialogue, batch_scripts
-from instructsam.train.stages.forward import Batch
+from instructsam.train.data.batch import Batch, batch_scripts
+from instructsam.train.data.dialogue import Dialogue, Script
+from instructsam.train.data.record_fields import Target
+from instructsam.train.data.sample import Sample
+
+
+class ScriptWriter(Protocol):
+    """Writes a sample as a token sequence, see Dialogue."""
+
+    def write(self, sample: Sample, num_queries: int, rows: int, columns: int, *, branches: bool = False) -> Script:
+        """Return the token sequence of a sample."""
+        ...
 
 
 class Collator:
-    """A DataLoader's `collate_fn`, so that images are prepared in its workers, on the CPU in float32."""
+    """A DataLoader's `collate_fn`: its workers prepare the images, on the CPU in float32."""
 
-    def __init__(self, dialogue, preprocessor, num_queries, image_size, merge, pad_id, branches=False):
-        """preprocessor: core's QwenPreprocessor; num_queries: K; image_size: S, px, of SAM3's input; merge: patches of
-        a language-model token, each way; branches: the turns of a sample do not see each other.
+    def __init__(
+        self,
+        dialogue: ScriptWriter,
+        preprocessor: QwenPreprocessor,
+        num_queries: int,
+        image_size: int,
+        merge: int,
+        pad_id: int,
+        *,
+        branches: bool = False,
+    ):
+        """Keep what the batches are made with.
+
+        Args:
+            dialogue: Writes the token sequences.
+            preprocessor: Of Qwen's vision tower.
+            num_queries: K, the number of query tokens of a phrase.
+            image_size: Side of SAM3's input in px.
+            merge: Patches per language-model token along each axis.
+            pad_id: Token id of padding.
+            branches: The turns of a sample do not see each other.
         """
         self.dialogue = dialogue
         self.preprocessor = preprocessor
@@ -28,9 +62,26 @@ class Collator:
         self.branches = branches
 
     @classmethod
-    def from_folder(cls, folder, config, branches=False, max_pixels=0, mode='consistent'):
-        """For the model folder `folder` of core.config.ModelConfig `config`; max_pixels: of an image in Qwen's encoder,
-        where that is less than the folder's (0: the folder's); mode: see Dialogue. Raises ModelError.
+    def from_folder(
+        cls,
+        folder: str | Path,
+        config: ModelConfig,
+        *,
+        branches: bool = False,
+        max_pixels: int = 0,
+        mode: str = 'consistent',
+    ) -> Collator:
+        """Make the collator of a model folder.
+
+        Args:
+            folder: The model folder.
+            config: Its configuration.
+            branches: The turns of a sample do not see each other.
+            max_pixels: Largest image in Qwen's encoder if that is less than the folder's limit; 0: the folder's.
+            mode: See Dialogue.
+
+        Raises:
+            ModelError: If the folder lacks a file.
         """
         preprocessor = QwenPreprocessor.from_folder(folder)
         if max_pixels:
@@ -42,44 +93,48 @@ class Collator:
             config.num_queries,
             config.sam3.vision_config.backbone_config.image_size,
             config.qwen.vision_config.spatial_merge_size,
-            tokenizer.pad_token_id or 0,  # nothing looks at padding
-            branches,
+            tokenizer.pad_token_id or 0,  # any id will do: nothing attends to padding
+            branches=branches,
         )
 
-    def __call__(self, samples):
-        """The forward.Batch of `samples`. Raises RecordError where a sample's image cannot be used."""
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
+        """Return the batch of `samples`.
+
+        Raises:
+            RecordError: If the image of a sample cannot be used.
+        """
         samples = [sample.with_pixels() for sample in samples]
-        patches, grids = zip(*(self.preprocessor(s.pixels, 'cpu', torch.float32) for s in samples), strict=True)
+        images = [sample.pixels for sample in samples if sample.pixels is not None]
+        patches, grids = zip(*(self.preprocessor(image, 'cpu', torch.float32) for image in images), strict=True)
         scripts = [self._write(sample, grid) for sample, grid in zip(samples, grids, strict=True)]
         targets = [(sample, target) for sample in samples for turn in sample.turns for target in turn.targets]
         return Batch(
             batch_scripts(scripts, self.pad_id),
             torch.cat(patches),
             list(grids),
-            torch.cat([sam_pixels(sample.pixels, self.image_size, 'cpu', torch.float32) for sample in samples]),
+            torch.cat([sam_pixels(image, self.image_size, 'cpu', torch.float32) for image in images]),
             masks=[_decoded(target, sample) for sample, target in targets],
             boxes=[torch.tensor(target.boxes, dtype=torch.float32).reshape(-1, 4) for _, target in targets],
-            chosen=_chosen(samples),
+            detected=_detected(samples),
         )
 
-    def _write(self, sample, grid):
+    def _write(self, sample: Sample, grid: tuple[int, int, int]) -> Script:
         rows, columns = grid[1] // self.merge, grid[2] // self.merge
-        options = {'branches': True} if self.branches else {}
-        return self.dialogue.write(sample, self.num_queries, rows, columns, **options)
+        return self.dialogue.write(sample, self.num_queries, rows, columns, branches=self.branches)
 
 
-def _chosen(samples):
-    """The chosen phrases of all samples, counted over the batch."""
-    chosen, first = [], 0
+def _detected(samples: Sequence[Sample]) -> list[int]:
+    """Return the phrases of all samples that reach the detector, counted over the batch."""
+    detected, first = [], 0
     for sample in samples:
-        phrases = sum(len(turn.phrases) for turn in sample.turns)
-        chosen += [first + index for index in (range(phrases) if sample.chosen is None else sample.chosen)]
-        first += phrases
-    return chosen
+        indices = range(sample.num_phrases) if sample.detected is None else sample.detected
+        detected += [first + index for index in indices]
+        first += sample.num_phrases
+    return detected
 
 
-def _decoded(target, sample):
-    """[N, H, W] bool."""
+def _decoded(target: Target, sample: Sample) -> torch.Tensor:
+    """Decode the masks of a target to [N, H, W] bool."""
     if not target.masks:
         return torch.zeros(0, sample.height, sample.width, dtype=torch.bool)
     return torch.from_numpy(np.stack([mask.decode() for mask in target.masks]))

@@ -1,64 +1,91 @@
-"""The fields of a record, read and checked: texts, lists, masks in every form that annotations come in, boxes."""
+"""Reads and checks the fields of a record: texts, lists, boxes, and masks in every annotated form."""
+
+from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from pycocotools import mask as coco
 
+from instructsam.core.errors import InstructSAMError
 from instructsam.core.rle import Rle
 
+Box = tuple[float, float, float, float]
+"""xyxy, as shares of the image's width and height."""
 
-class RecordError(ValueError):
+
+class RecordError(InstructSAMError, ValueError):
     """A record that cannot be used; the message says which part of it and why."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What one phrase means: masks, or boxes where there are no masks, or neither: nothing is there."""
+    """The ground truth of one phrase: masks, or boxes where no masks are known; neither means that nothing is there."""
 
     masks: tuple[Rle, ...] = ()  # at the image's size
-    boxes: tuple[tuple[float, float, float, float], ...] = ()  # xyxy, 0 to 1
+    boxes: tuple[Box, ...] = ()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.masks) + len(self.boxes)
 
 
-def read_text(raw, key, owner):
-    """The text raw[key], stripped. owner: whose field it is, for the message. Raises RecordError."""
+def read_text(raw: Any, key: str, owner: str) -> str:
+    """Return the text raw[key], stripped.
+
+    Args:
+        raw: The JSON object, or whatever was found instead of one.
+        key: Name of the field.
+        owner: Description of the object, for the error message.
+
+    Raises:
+        RecordError: If there is no text.
+    """
     value = raw.get(key) if isinstance(raw, dict) else None
     if not isinstance(value, str) or not value.strip():
-        raise RecordError(f'{owner} has a text under {key!r}, got {str(raw)[:80]!r}')
+        raise RecordError(f'{owner} needs a text under {key!r}, got {str(raw)[:80]!r}')
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise RecordError(f'the {key} {value[:60]!r} is no valid Unicode') from error
+        raise RecordError(f'the {key} {value[:60]!r} is not valid Unicode') from error
     return value.strip()
 
 
-def read_list(raw, key):
-    """The list raw[key], given as it is or as JSON text. Raises RecordError."""
+def read_list(raw: dict[str, Any], key: str) -> list[Any]:
+    """Return the list raw[key], given as it is or as JSON text.
+
+    Raises:
+        RecordError: If it is not a list, or empty.
+    """
     found = raw[key]
     if isinstance(found, str):
         try:
             found = json.loads(found)
         except ValueError as error:
-            raise RecordError(f'{key} is no JSON: {error}') from error
+            raise RecordError(f'{key} is not valid JSON: {error}') from error
     if not isinstance(found, list) or not found:
-        raise RecordError(f'{key} is a list that is not empty')
+        raise RecordError(f'{key} must be a list that is not empty')
     return found
 
 
-def read_target(entries, kind, height, width):
-    """The Target of annotation entries (None: nothing is there), each JSON or its text. kind: mask or bbox.
+def read_target(entries: Any, annotation_type: Any, height: int, width: int) -> Target:
+    """Return the Target of annotation entries; masks without a pixel are dropped.
 
-    Masks without a pixel are dropped. Raises RecordError.
+    Args:
+        entries: One entry or a list of them, each as JSON or as its text; None: nothing is there.
+        annotation_type: mask or bbox.
+        height: Height of the image in px.
+        width: Width of the image in px.
+
+    Raises:
+        RecordError: If an entry cannot be read, or no mask has a pixel.
     """
-    if kind not in ('mask', 'bbox'):
-        raise RecordError(f'ann_type {kind!r} is not one of mask, bbox')
+    if annotation_type not in ('mask', 'bbox'):
+        raise RecordError(f'ann_type {annotation_type!r} is not one of mask, bbox')
     if entries is None:
         return Target()
-    entries = [_loaded(entry) for entry in (entries if isinstance(entries, list) else [entries])]
-    if kind == 'bbox':
+    entries = [_parsed(entry) for entry in (entries if isinstance(entries, list) else [entries])]
+    if annotation_type == 'bbox':
         return Target(boxes=tuple(_box(entry, height, width) for entry in entries))
     masks = tuple(mask for mask in (read_mask(entry, height, width) for entry in entries) if mask.area)
     if entries and not masks:
@@ -66,18 +93,28 @@ def read_target(entries, kind, height, width):
     return Target(masks=masks)
 
 
-def listed(value):
-    """One mask (RLE, polygon or polygons), or a list of masks, as a list; None stays None. JSON or its text."""
-    value = _loaded(value)
+def listed(value: Any) -> list[Any] | None:
+    """Return one mask (RLE, polygon or polygons) or a list of masks as a list; None stays None.
+
+    The value is JSON or its text.
+
+    Raises:
+        RecordError: If it is neither.
+    """
+    value = _parsed(value)
     if isinstance(value, dict) or _is_outline(value):
         return [value]
     if value is None or isinstance(value, list):
         return value
-    raise RecordError(f'a mask is RLE, polygons or a list of them, got {str(value)[:60]}')
+    raise RecordError(f'a mask must be RLE, polygons or a list of them, got {str(value)[:60]}')
 
 
-def read_mask(segmentation, height, width):
-    """RLE (compressed or not) or polygons as an Rle. Raises RecordError: unreadable, or not of the image's size."""
+def read_mask(segmentation: Any, height: int, width: int) -> Rle:
+    """Return a mask given as RLE (compressed or not) or as polygons.
+
+    Raises:
+        RecordError: If it cannot be read, or does not have the image's size.
+    """
     if isinstance(segmentation, dict):
         return _run_lengths(segmentation, height, width)
     if _is_outline(segmentation):
@@ -86,24 +123,26 @@ def read_mask(segmentation, height, width):
             merged = coco.merge(coco.frPyObjects([list(map(float, p)) for p in polygons], height, width))
             return Rle.from_coco(merged)
     raise RecordError(
-        f'a mask is RLE or polygons [x, y, ...] of three points or more near the image, got {str(segmentation)[:60]}'
+        'a mask must be RLE or polygons [x, y, ...] of three points or more near the image, '
+        f'got {str(segmentation)[:60]}'
     )
 
 
-def _run_lengths(segmentation, height, width):
+def _run_lengths(segmentation: dict[str, Any], height: int, width: int) -> Rle:
     size = segmentation.get('size')
     if size not in ([height, width], (height, width)):
-        raise RecordError(f'a mask of size {size} on an image of {[height, width]}')
+        raise RecordError(f'a mask of size {size} on an image of {[height, width]}: the sizes must be equal')
     try:
-        return Rle.from_coco({**segmentation, 'size': [height, width]})  # JSON may have said 60.0
+        # The size is passed on as integers: JSON may hold 60.0.
+        return Rle.from_coco({**segmentation, 'size': [height, width]})
     except (ValueError, OverflowError) as error:
         raise RecordError(f'a mask cannot be read: {error}') from error
 
 
-def _box(box, height, width):
-    """[x, y, w, h] px -> xyxy 0 to 1, cut at the image's border."""
+def _box(box: Any, height: int, width: int) -> Box:
+    """Convert [x, y, w, h] in px to xyxy in 0 to 1, clipped to the image."""
     if not _is_numbers(box) or len(box) != 4 or not all(abs(v) < 1e9 for v in box):
-        raise RecordError(f'a box is [x, y, w, h], got {str(box)[:60]}')
+        raise RecordError(f'a box must be [x, y, w, h], got {str(box)[:60]}')
     x0, y0 = max(0.0, box[0] / width), max(0.0, box[1] / height)
     x1, y1 = min(1.0, (box[0] + box[2]) / width), min(1.0, (box[1] + box[3]) / height)
     if x1 <= x0 or y1 <= y0:
@@ -111,28 +150,32 @@ def _box(box, height, width):
     return (x0, y0, x1, y1)
 
 
-def _loaded(entry):
+def _parsed(entry: Any) -> Any:
+    """Parse an entry that is JSON text; return any other entry as it is."""
     if not isinstance(entry, str):
         return entry
     try:
         return json.loads(entry)
     except ValueError as error:
-        raise RecordError(f'an entry of ann or mask is no JSON: {error}') from error
+        raise RecordError(f'an entry of ann or mask is not valid JSON: {error}') from error
 
 
-def _is_outline(value):
-    """Whether `value` is one polygon or a list of them, good or bad, and not a list of masks."""
+def _is_outline(value: Any) -> bool:
+    """Return whether `value` is one polygon or a list of polygons, valid or not, rather than a list of masks."""
     first = value[0] if isinstance(value, list) and value else None
     return isinstance(first, (int, float)) or (
         isinstance(first, list) and bool(first) and isinstance(first[0], (int, float))
     )
 
 
-def _is_polygon(value, height, width):
-    """Three points or more that are not far outside: rasterising takes time and memory by length."""
+def _is_polygon(value: Any, height: int, width: int) -> bool:
+    """Return whether `value` is a polygon of at least three points, none far outside the image.
+
+    Points far outside are refused because the time and memory of rasterising grow with the length of the outline.
+    """
     far = 2 * max(height, width)
     return _is_numbers(value) and len(value) >= 6 and len(value) % 2 == 0 and all(-far <= v <= far for v in value)
 
 
-def _is_numbers(value):
+def _is_numbers(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(v, (int, float)) for v in value)

@@ -1,32 +1,40 @@
-"""The official JSON records as samples: an image, turns of question and answer phrases, what each phrase means.
+"""Converts the official JSON records to samples: an image, and turns of a question and answer phrases with targets.
 
 A record has image, height, width and its text in one of three forms:
-- `annotation`: phrases, sentences (answered with their category) and OCR; masks (COCO RLE in either form, polygons),
+
+- `annotation`: phrases, sentences (answered with their category) and OCR; masks (COCO RLE in either form, or polygons),
   boxes, or nothing there (`ann` null). Annotations with too many instances are left out. A record of type `instseg`
-  asks for all of its phrases at once half of the time; one with an `instruction` always does, in those words.
-- `mask` (one, a list, or null): the record is its own only annotation. `question`, or else `text`, is asked, and
-  `category`, or else `text`, or else `question` answered. Where both are the same it is a phrase.
+  asks for all of its phrases in one question half of the time; one with an `instruction` always does, in those words.
+- `mask` (one, a list, or null): the record is its own only annotation. The question is `question`, or else `text`; the
+  answer is `category`, or else `text`, or else `question`. If question and answer are the same, it is a phrase.
 - `conversations` in LLaVA's form. An answer names its phrases between `<|object_ref_start|>` and `<|object_ref_end|>`,
-  or each in front of a `[SEG]`, and what else it says is left out; the record's `mask` has an entry a phrase, in order:
-  one mask, a list of masks, or null. (All entries belong to a phrase that is the only one.) An answer that names none
-  is text. Conversations and instructions are taken whole or not at all.
+  or each before a `[SEG]`; the rest of the answer is left out. The record's `mask` has one entry per phrase, in order:
+  one mask, a list of masks, or null. (If there is one phrase only, all entries belong to it.) An answer that names no
+  phrase is text. Conversations and instructions are used whole or not at all.
 """
 
+from __future__ import annotations
+
 import re
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
-from instructsam.core.errors import ImageError
-from instructsam.core.image_file import read_image
-from instructsam.core.model.preprocess import to_chw
 from instructsam.core.rle import Rle
 from instructsam.train.data.record_fields import RecordError, Target, listed, read_list, read_target, read_text
+from instructsam.train.data.sample import Sample, Turn
 
-MAX_PHRASES, MAX_OBJECTS = 10, 100  # of a sample
-MERGE_IOU = 0.05  # phrases whose unions overlap less may be asked for together
+MAX_PHRASES = 10
+"""Largest number of phrases of a sample."""
+
+MAX_OBJECTS = 100
+"""Largest number of instances of a sample, over all its phrases."""
+
+MERGE_IOU = 0.05
+"""Two phrases may be asked for in one question if the IoU of their unions is below this."""
 
 PHRASE_QUESTIONS = (
     "Please segment '{}' in this picture.",
@@ -43,227 +51,198 @@ OCR_QUESTIONS = (
     "Where does it say '{}'? Answer with a segmentation mask.",
     "Find the writing '{}' and mark it with a mask.",
 )
-_TAGGED = re.compile(r'<\|object_ref_start\|>(.*?)<\|object_ref_end\|>', re.DOTALL)
-_MARK = re.compile(r'(?:<\|mask_start\|>)?(?:\[SEG\]\s*)+(?:<\|mask_end\|>)?(?:[\s,;]*and\b)?')
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One question, the phrases of its answer and their targets."""
-
-    question: str
-    phrases: tuple[str, ...]
-    targets: tuple[Target, ...]
-    text: str = ''  # the answer where there are no phrases
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image with its turns."""
-
-    image: Path
-    height: int  # px
-    width: int  # px
-    turns: tuple[Turn, ...]
-    pixels: torch.Tensor | None = field(default=None, compare=False, repr=False)  # [3, H, W] uint8, once it is read
-    chosen: tuple[int, ...] | None = None  # phrases, counted over the turns, that reach the detector; None: all
-
-    def choose(self, most, rng):
-        """The sample with at most `most` of its phrases (0: all) for the detector, drawn from `rng`."""
-        phrases = sum(len(turn.phrases) for turn in self.turns)
-        if not most or phrases <= most:
-            return self
-        return replace(self, chosen=tuple(sorted(rng.permutation(phrases)[:most].tolist())))
-
-    def with_pixels(self):
-        """The sample with its image read. Raises RecordError: no such picture, or not of the record's size."""
-        if self.pixels is not None:
-            return self
-        try:
-            pixels = to_chw(read_image(self.image))
-        except ImageError as error:
-            raise RecordError(str(error)) from error
-        height, width = pixels.shape[1:]
-        if (height, width) != (self.height, self.width):
-            raise RecordError(
-                f'{self.image} is {width} x {height} px, the record says width {self.width} and height {self.height}'
-            )
-        return replace(self, pixels=pixels)
+_TAGGED_PHRASE = re.compile(r'<\|object_ref_start\|>(.*?)<\|object_ref_end\|>', re.DOTALL)
+_MASK_MARK = re.compile(r'(?:<\|mask_start\|>)?(?:\[SEG\]\s*)+(?:<\|mask_end\|>)?(?:[\s,;]*and\b)?')
 
 
 @dataclass(frozen=True)
 class _Annotation:
-    question: str | None  # None: made of the phrase
+    question: str | None  # None: composed from the phrase
     phrase: str
     target: Target
-    is_plain: bool  # a phrase, which may be asked for together with others
+    is_plain: bool  # a phrase that may be asked for together with others
 
 
-def parse(record, folder, num_queries, rng):
-    """The Sample of one record, its image unread.
+def parse(record: Any, folder: str | Path, num_queries: int, rng: np.random.Generator) -> Sample:
+    """Return the sample of one record, its image unread.
 
-    folder: where image paths start; num_queries: K, annotations with more instances are left out; rng: a numpy
-    Generator that chooses questions. Raises RecordError.
+    Args:
+        record: The parsed JSON record.
+        folder: Folder that image paths are relative to.
+        num_queries: K; annotations with more instances are left out.
+        rng: Draws the questions.
+
+    Raises:
+        RecordError: If the record cannot be used.
     """
     if not isinstance(record, dict):
-        raise RecordError(f'a record is a JSON object, got {type(record).__name__}')
+        raise RecordError(f'a record must be a JSON object, got {type(record).__name__}')
     image, height, width = _header(record)
     if 'conversations' in record and 'annotation' not in record:
-        turns = _conversation(record, height, width, num_queries)
+        turns = _conversation_turns(record, height, width, num_queries)
     else:
-        turns = _asked(record, _annotations(record, height, width, rng), num_queries, rng)
+        turns = _annotation_turns(record, _annotations(record, height, width, rng), num_queries, rng)
     return Sample(Path(folder) / image, height, width, tuple(turns))
 
 
-def _header(record):
+def tidy(phrase: str) -> str:
+    """Return a phrase in the form of answers: no full stop, and lower-case at first unless the word is an acronym."""
+    phrase = phrase.strip().rstrip('.').strip()
+    return phrase if phrase[1:2].isupper() else phrase[:1].lower() + phrase[1:]
+
+
+def _header(record: dict[str, Any]) -> tuple[str, int, int]:
+    """Return the image path, height and width of a record."""
     try:
         image, height, width = record['image'], int(record['height']), int(record['width'])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise RecordError(f'a record has image, height and width: {error!r}') from error
+        raise RecordError(f'a record needs image, height and width: {error!r}') from error
     if not isinstance(image, str) or not image or height < 1 or width < 1:
-        raise RecordError(f'image {image!r} of {height} x {width} px cannot be')
+        raise RecordError(f'image {image!r} of {height} x {width} px is not possible')
     return image, height, width
 
 
-def _asked(record, annotations, num_queries, rng):
+def _annotation_turns(
+    record: dict[str, Any], annotations: list[_Annotation], num_queries: int, rng: np.random.Generator
+) -> list[Turn]:
     kept = _within_limits(annotations, num_queries)
     if not kept:
         raise RecordError(f'no annotation is left: each has more than {num_queries} instances')
     if record.get('type') == 'instseg' and record.get('instruction'):
-        _check_whole(kept, annotations, num_queries)
-        return [_together(read_text(record, 'instruction', 'the record'), annotations)]
+        _check_complete(kept, annotations, num_queries)
+        return [_joint_turn(read_text(record, 'instruction', 'the record'), annotations)]
     if record.get('type') == 'instseg' and rng.random() < 0.5:
         return [_ask_together(kept, rng)]
-    return _turns(kept, rng)
+    return _single_turns(kept, rng)
 
 
-def _within_limits(annotations, num_queries):
-    kept, objects = [], 0
+def _within_limits(annotations: list[_Annotation], num_queries: int) -> list[_Annotation]:
+    kept, num_objects = [], 0
     for annotation in [a for a in annotations if len(a.target) <= num_queries][:MAX_PHRASES]:
-        if objects + len(annotation.target) <= MAX_OBJECTS:
+        if num_objects + len(annotation.target) <= MAX_OBJECTS:
             kept.append(annotation)
-            objects += len(annotation.target)
+            num_objects += len(annotation.target)
     return kept
 
 
-def _check_whole(kept, annotations, num_queries):
+def _check_complete(kept: list[_Annotation], annotations: list[_Annotation], num_queries: int) -> None:
     if len(kept) < len(annotations):
         raise RecordError(
-            f'the answer would be incomplete: at most {MAX_PHRASES} phrases, {num_queries} instances of each and '
-            f'{MAX_OBJECTS} of all are taken'
+            f'the answer would be incomplete: a sample has at most {MAX_PHRASES} phrases, {num_queries} instances of '
+            f'each and {MAX_OBJECTS} of all'
         )
 
 
-def _annotations(record, height, width, rng):
+def _annotations(record: dict[str, Any], height: int, width: int, rng: np.random.Generator) -> list[_Annotation]:
     if 'annotation' in record:
         annotations = read_list(record, 'annotation')
     elif 'mask' in record:
         annotations = [_own_annotation(record)]
     else:
-        raise RecordError('a record has annotation, mask or conversations')
+        raise RecordError('a record needs annotation, mask or conversations')
     return [_annotation(annotation, height, width, rng) for annotation in annotations]
 
 
-def _own_annotation(record):
-    """The annotation that a record with a mask of its own stands for."""
+def _own_annotation(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the annotation that a record with a top-level mask is equivalent to."""
     texts = {key: read_text(record, key, 'the record') for key in ('question', 'text', 'category') if record.get(key)}
     if not texts:
-        raise RecordError('a record with a mask has a text or a question')
-    asked = texts.get('question') or texts.get('text') or texts['category']
-    answered = texts.get('category') or texts.get('text') or asked
-    if answered.endswith('?'):
-        raise RecordError(f'the question {asked[:60]!r} has no category, which is its answer')
-    kind = 'phrase' if asked == answered else 'sentence'
-    return {'type': kind, 'text': asked, 'category': answered, 'ann': listed(record['mask'])}
+        raise RecordError('a record with a mask needs a text or a question')
+    question = texts.get('question') or texts.get('text') or texts['category']
+    answer = texts.get('category') or texts.get('text') or question
+    if answer.endswith('?'):
+        raise RecordError(f'the question {question[:60]!r} has no category, which is its answer')
+    annotation_type = 'phrase' if question == answer else 'sentence'
+    return {'type': annotation_type, 'text': question, 'category': answer, 'ann': listed(record['mask'])}
 
 
-def _annotation(raw, height, width, rng):
+def _annotation(raw: Any, height: int, width: int, rng: np.random.Generator) -> _Annotation:
     text = read_text(raw, 'text', 'an annotation')
     if 'ann' not in raw and 'mask' not in raw:
         raise RecordError(f'the annotation {text[:60]!r} has no ann; null says that nothing is there')
     target = read_target(raw.get('ann', raw.get('mask')), raw.get('ann_type', 'mask'), height, width)
-    kind = raw.get('type', 'phrase')
-    if kind == 'phrase':
+    annotation_type = raw.get('type', 'phrase')
+    if annotation_type == 'phrase':
         return _Annotation(None, _phrase(text), target, True)
-    if kind == 'sentence':
+    if annotation_type == 'sentence':
         return _Annotation(text, _phrase(read_text(raw, 'category', f'the sentence {text[:60]!r}')), target, False)
-    if kind == 'OCR':
+    if annotation_type == 'OCR':
         return _Annotation(_choose(OCR_QUESTIONS, rng).format(text), text, target, False)
-    raise RecordError(f'annotation type {kind!r} is not one of phrase, sentence, OCR')
+    raise RecordError(f'annotation type {annotation_type!r} is not one of phrase, sentence, OCR')
 
 
-def tidy(phrase):
-    """As answers write phrases: no full stop, the first letter small unless the word is an abbreviation."""
-    phrase = phrase.strip().rstrip('.').strip()
-    return phrase if phrase[1:2].isupper() else phrase[:1].lower() + phrase[1:]
-
-
-def _phrase(text):
+def _phrase(text: str) -> str:
     phrase = tidy(text)
     if not phrase:
-        raise RecordError(f'{text!r} is no phrase')
+        raise RecordError(f'{text!r} is not a phrase')
     return phrase
 
 
-def _turns(annotations, rng):
-    """One turn an annotation. Of three or more, the first phrase is asked for with another that is apart from it."""
-    turns = [_turn(annotation, rng) for annotation in annotations]
-    first, rest = annotations[0], [a for a in annotations[1:] if a.is_plain and len(a.target)]
-    if len(annotations) >= 3 and first.is_plain and first.target.masks and rest:
-        other = rest[int(rng.integers(len(rest)))]
+def _single_turns(annotations: list[_Annotation], rng: np.random.Generator) -> list[Turn]:
+    """Return one turn per annotation.
+
+    If there are three or more, the first phrase is asked for together with another one whose masks do not overlap its
+    own.
+    """
+    turns = [_single_turn(annotation, rng) for annotation in annotations]
+    first, candidates = annotations[0], [a for a in annotations[1:] if a.is_plain and len(a.target)]
+    if len(annotations) >= 3 and first.is_plain and first.target.masks and candidates:
+        other = candidates[int(rng.integers(len(candidates)))]
         if other.target.masks and _union(first.target).iou([_union(other.target)])[0] < MERGE_IOU:
             turns[0] = _ask_together([first, other], rng)
     return turns
 
 
-def _turn(annotation, rng):
+def _single_turn(annotation: _Annotation, rng: np.random.Generator) -> Turn:
     question = annotation.question or _choose(PHRASE_QUESTIONS, rng).format(annotation.phrase)
-    return _together(question, [annotation])
+    return _joint_turn(question, [annotation])
 
 
-def _ask_together(annotations, rng):
+def _ask_together(annotations: list[_Annotation], rng: np.random.Generator) -> Turn:
     phrases = [annotation.phrase for annotation in annotations]
-    named = ' and '.join([', '.join(phrases[:-1]), phrases[-1]]) if len(phrases) > 1 else phrases[0]
-    return _together(_choose(PHRASE_QUESTIONS, rng).format(named), annotations)
+    enumeration = ' and '.join([', '.join(phrases[:-1]), phrases[-1]]) if len(phrases) > 1 else phrases[0]
+    return _joint_turn(_choose(PHRASE_QUESTIONS, rng).format(enumeration), annotations)
 
 
-def _together(question, annotations):
+def _joint_turn(question: str, annotations: list[_Annotation]) -> Turn:
     return Turn(question, tuple(a.phrase for a in annotations), tuple(a.target for a in annotations))
 
 
-def _conversation(record, height, width, num_queries):
-    said = read_list(record, 'conversations')
-    roles = [message.get('from') if isinstance(message, dict) else None for message in said]
+def _conversation_turns(record: dict[str, Any], height: int, width: int, num_queries: int) -> Iterator[Turn]:
+    messages = read_list(record, 'conversations')
+    roles = [message.get('from') if isinstance(message, dict) else None for message in messages]
     if len(roles) % 2 or roles != ['human', 'gpt'] * (len(roles) // 2):
-        raise RecordError(f'conversations go from human to gpt in turn, got {roles}')
-    values = [read_text(message, 'value', 'a message') for message in said]
-    named = [_named(answer) for answer in values[1::2]]
-    targets = iter(_targets_in_order(record, height, width, sum(map(len, named))))
-    answers = [[_Annotation(None, phrase, next(targets), False) for phrase in phrases] for phrases in named]
-    annotations = sum(answers, [])
-    _check_whole(_within_limits(annotations, num_queries), annotations, num_queries)
+        raise RecordError(f'conversations must alternate between human and gpt, got {roles}')
+    values = [read_text(message, 'value', 'a message') for message in messages]
+    phrases_of_answers = [_phrases_of_answer(answer) for answer in values[1::2]]
+    targets = iter(_targets_in_order(record, height, width, sum(map(len, phrases_of_answers))))
+    answers = [
+        [_Annotation(None, phrase, next(targets), False) for phrase in phrases] for phrases in phrases_of_answers
+    ]
+    annotations = [annotation for answer in answers for annotation in answer]
+    _check_complete(_within_limits(annotations, num_queries), annotations, num_queries)
     for question, text, answer in zip(values[::2], values[1::2], answers, strict=True):
         question = read_text({'question': question.replace('<image>', '')}, 'question', 'a turn')
-        yield _together(question, answer) if answer else Turn(question, (), (), text)
+        yield _joint_turn(question, answer) if answer else Turn(question, (), (), text)
 
 
-def _named(answer):
-    """The phrases that an answer names, none if it is just text."""
-    return [_phrase(p.strip(' \n,;:.')) for p in _TAGGED.findall(answer) or _MARK.split(answer)[:-1]]
+def _phrases_of_answer(answer: str) -> list[str]:
+    """Return the phrases that an answer names; none if the answer is only text."""
+    return [_phrase(p.strip(' \n,;:.')) for p in _TAGGED_PHRASE.findall(answer) or _MASK_MARK.split(answer)[:-1]]
 
 
-def _targets_in_order(record, height, width, count):
+def _targets_in_order(record: dict[str, Any], height: int, width: int, count: int) -> list[Target]:
     masks = listed(record.get('mask')) or []
     if count == 1 and len(masks) != 1 and 'mask' in record:
         masks = [record['mask']]
     if len(masks) != count:
-        raise RecordError(f'the answers name {count} phrases, and the record has {len(masks)} masks')
+        raise RecordError(f'the answers name {count} phrases, but the record has {len(masks)} masks')
     return [read_target(listed(entry), 'mask', height, width) for entry in masks]
 
 
-def _union(target):
+def _union(target: Target) -> Rle:
     return Rle.encode(np.any([mask.decode() for mask in target.masks], axis=0))
 
 
-def _choose(options, rng):
+def _choose(options: Sequence[str], rng: np.random.Generator) -> str:
     return options[int(rng.integers(len(options)))]

@@ -1,23 +1,34 @@
-"""The folders of a run: checkpoints, which are whole or not there, what their weights are, and the final model."""
+"""The folders of a run: checkpoints, which are complete or absent, their weights, and the final model."""
+
+from __future__ import annotations
 
 import json
 import os
 import shutil
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from instructsam.core.model import checkpoint
 from instructsam.train.loop.lora import adapter_name, is_lora, published_name, save_lora
-from instructsam.train.loop.recipe import RecipeError
+from instructsam.train.loop.recipe import Heads, RecipeError
 from instructsam.train.weights.merge import merge
 
-PARTIAL = 'partial'  # where a folder is written before it gets its name
+PARTIAL = 'partial'
+"""Folder in which other folders are written before they get their names."""
+
 FINAL = 'final'
 HEADS = 'heads.safetensors'
-_OF_TRAINING = (
+
+_STORED_HEADS = {'denoising_query': 'repairer'}
+"""Names in heads.safetensors that differ from the module's attributes."""
+
+_TRAINING_STATE = (
     'optimizer*',
     'scheduler*',
     'scaler*',
@@ -28,31 +39,41 @@ _OF_TRAINING = (
     'latest',
     'zero_to_fp32.py',
 )
-_SHOWN = 3  # differences that an error names
+_SHOWN_DIFFERENCES = 3
 
 
-def save_stage(training, tensors, folder, source):
-    """A checkpoint's weights: the model in the published layout, LoRA matrices, and what only training uses.
+def save_stage(
+    training: nn.Module, tensors: Mapping[str, torch.Tensor], folder: str | Path, source: str | Path | None
+) -> None:
+    """Write a checkpoint's weights: the model in the published layout, LoRA matrices, and auxiliary heads.
 
-    tensors: the state_dict() of `training`, a stage's module, with whole tensors.
+    Args:
+        training: A stage's module.
+        tensors: Its state_dict() with unsharded tensors.
+        folder: Folder to write.
+        source: Model folder whose small files are copied.
     """
     folder = Path(folder)
-    parts = {}
+    files: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
-        file, stored = _place(name)
-        own = name.removeprefix('model.') if file == checkpoint.ADAPTER else stored
-        parts.setdefault(file, {})[own] = tensor.contiguous()
-    checkpoint.save_tensors(training.model.config, parts[checkpoint.SINGLE], folder, source)
-    if checkpoint.ADAPTER in parts:
-        save_lora(training.model, parts[checkpoint.ADAPTER], folder)
-    if HEADS in parts:
-        save_file(parts[HEADS], folder / HEADS)
+        file, stored = _file_and_name(name)
+        key = name.removeprefix('model.') if file == checkpoint.ADAPTER else stored
+        files.setdefault(file, {})[key] = tensor.contiguous()
+    checkpoint.save_tensors(training.model.config, files[checkpoint.SINGLE], folder, source)
+    if checkpoint.ADAPTER in files:
+        save_lora(training.model, files[checkpoint.ADAPTER], folder)
+    if HEADS in files:
+        save_file(files[HEADS], folder / HEADS)
 
 
-def read_stage(training, folder):
-    """What save_stage wrote, as a state_dict of `training`. Raises RecipeError: another configuration wrote it."""
+def read_stage(training: nn.Module, folder: str | Path) -> dict[str, torch.Tensor]:
+    """Return the weights that save_stage wrote, as a state_dict of `training`.
+
+    Raises:
+        RecipeError: If another configuration wrote them.
+    """
     own = training.state_dict()
-    places = {_place(name): name for name in own}
+    places = {_file_and_name(name): name for name in own}
     stored = {}
     for file in (checkpoint.SINGLE, checkpoint.ADAPTER, HEADS):
         if (Path(folder) / file).is_file():
@@ -61,70 +82,85 @@ def read_stage(training, folder):
     expected = {place: tuple(own[name].shape) for place, name in places.items()}
     differences = [
         f'{name} is {_shape(found.get((file, name)))} there, {_shape(expected.get((file, name)))} here'
-        for file, name in sorted(found.keys() | expected.keys(), key=_telling)
+        for file, name in sorted(found.keys() | expected.keys(), key=_most_informative_first)
         if found.get((file, name)) != expected.get((file, name))
     ]
     if differences:
-        more = f' (and {len(differences) - _SHOWN} more)' if len(differences) > _SHOWN else ''
+        hidden = len(differences) - _SHOWN_DIFFERENCES
+        more = f' (and {hidden} more)' if hidden > 0 else ''
         raise RecipeError(
-            f'{folder} was written by another configuration: {"; ".join(differences[:_SHOWN])}{more}. '
-            'Give this run another output, or go on with the recipe that the run was started with'
+            f'{folder} was written by another configuration: {"; ".join(differences[:_SHOWN_DIFFERENCES])}{more}. '
+            'Give this run another output, or resume with the recipe that the run was started with'
         )
     return {name: stored[place] for place, name in places.items()}
 
 
-def _place(name):
-    """(file, name in it) of an entry of a stage's state_dict."""
+def _file_and_name(name: str) -> tuple[str, str]:
+    """Return the file of an entry of a stage's state_dict, and its name in that file."""
     if not name.startswith('model.'):
-        return HEADS, name
+        return HEADS, _STORED_HEADS.get(name, name)
     name = name.removeprefix('model.')
     return (checkpoint.ADAPTER, adapter_name(name)) if is_lora(name) else (checkpoint.SINGLE, published_name(name))
 
 
-def _shape(shape):
+def _shape(shape: tuple[int, ...] | None) -> str:
     return 'absent' if shape is None else str(list(shape))
 
 
-def _telling(place):
-    """What says most comes first: the query bank (K, width)."""
+def _most_informative_first(place: tuple[str, str]) -> tuple[bool, tuple[str, str]]:
+    """Sort key of differences: the query bank (K, width) first."""
     return 'mask_queries' not in place[1], place
 
 
-def load_heads(training, folder, names=('',)):
-    """Takes over what an earlier stage's module has under the same names, where its folder holds that.
+def load_auxiliary_heads(training: nn.Module, folder: str | Path, heads: Heads | None = None) -> None:
+    """Load the auxiliary heads that earlier runs left, as far as names and shapes fit.
 
-    names: what the parameters' names start with.
+    Args:
+        training: A stage's module.
+        folder: Model folder that training starts from; it may have no heads.
+        heads: More of them, from an earlier run.
+
+    Raises:
+        RecipeError: If the folder that `heads` names has none.
     """
-    file = Path(folder) / HEADS
-    if file.is_file():
-        own = training.state_dict()
-        stored = load_file(file)
-        kept = {
-            name: value
-            for name, value in stored.items()
-            if name.startswith(names) and name in own and own[name].shape == value.shape
-        }
-        training.load_state_dict(kept, strict=False)
+    if (Path(folder) / HEADS).is_file():
+        _load_heads(training, Path(folder) / HEADS, ('',))
+    if heads is not None:
+        file = Path(heads.folder) / HEADS
+        if not file.is_file():
+            raise RecipeError(f'heads.folder: there is no {HEADS} in {heads.folder}')
+        _load_heads(training, file, heads.names)
 
 
-def checkpoints(folder):
-    """The whole checkpoints in a run's folder, oldest first."""
+def _load_heads(training: nn.Module, file: Path, prefixes: tuple[str, ...]) -> None:
+    own = {_STORED_HEADS.get(name, name): (name, tensor) for name, tensor in training.state_dict().items()}
+    fitting = {}
+    for stored, value in load_file(file).items():
+        if stored.startswith(prefixes) and stored in own:
+            name, tensor = own[stored]
+            if tensor.shape == value.shape:
+                fitting[name] = value
+    training.load_state_dict(fitting, strict=False)
+
+
+def checkpoints(folder: str | Path) -> list[Path]:
+    """Return the complete checkpoints in a run's folder, oldest first."""
     found = [path for path in Path(folder).glob('checkpoint-*') if path.name.rpartition('-')[2].isdecimal()]
-    return sorted(filter(is_whole, found), key=step_of)
+    return sorted(filter(is_complete, found), key=step_of)
 
 
-def step_of(path):
-    """The step that a checkpoint was written after."""
+def step_of(path: Path) -> int:
+    """Return the step that a checkpoint was written after."""
     return int(path.name.rpartition('-')[2])
 
 
-def last_checkpoint(folder):
-    """The newest whole checkpoint in a run's folder, or None."""
+def last_checkpoint(folder: str | Path) -> Path | None:
+    """Return the newest complete checkpoint in a run's folder, or None."""
     return next(reversed(checkpoints(folder)), None)
 
 
-def is_whole(folder):
-    """Whether every file of a checkpoint is there to its end. The Trainer's own state is written last."""
+def is_complete(folder: Path) -> bool:
+    """Return whether no file of a checkpoint is missing or truncated; the Trainer's own state is written last."""
     try:
         json.loads((folder / 'trainer_state.json').read_text(encoding='utf-8'))
         for file in [folder / checkpoint.SINGLE, *folder.glob('*.safetensors')]:
@@ -135,8 +171,8 @@ def is_whole(folder):
     return all(zipfile.is_zipfile(file) for pattern in ('*.pt', '*.pth', '*.bin') for file in folder.glob(pattern))
 
 
-def publish(written, target):
-    """Gives a folder that was written under another name its own: a kill at any instant leaves nothing half done."""
+def commit_folder(written: Path, target: Path) -> None:
+    """Move a folder that was written under another name to its own; a kill at any instant leaves no partial folder."""
     for path in written.rglob('*'):
         if path.is_file():
             with path.open('rb') as file:
@@ -145,15 +181,26 @@ def publish(written, target):
     os.replace(written, target)
 
 
-def finish(output, merged):
-    """Makes the final model, `output`/final, of the last checkpoint; merged: LoRA matrices are added to the weights."""
+def write_final_model(output: str | Path, *, merged: bool) -> Path:
+    """Write the final model, `output`/final, from the last checkpoint.
+
+    Args:
+        output: The run's folder.
+        merged: Add LoRA matrices to the weights.
+
+    Returns:
+        The folder of the final model.
+
+    Raises:
+        RecipeError: If there is no checkpoint.
+    """
     last, partial = last_checkpoint(output), Path(output) / PARTIAL
     if last is None:
-        raise RecipeError(f'{output} holds no checkpoint to make the final model of: do not turn saving off')
+        raise RecipeError(f'{output} holds no checkpoint to make the final model from: do not turn saving off')
     shutil.rmtree(partial, ignore_errors=True)
     if merged:
         merge(last, partial / FINAL)
     else:
-        shutil.copytree(last, partial / FINAL, ignore=shutil.ignore_patterns(*_OF_TRAINING))
-    publish(partial / FINAL, Path(output) / FINAL)
+        shutil.copytree(last, partial / FINAL, ignore=shutil.ignore_patterns(*_TRAINING_STATE))
+    commit_folder(partial / FINAL, Path(output) / FINAL)
     return Path(output) / FINAL

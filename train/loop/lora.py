@@ -1,26 +1,40 @@
 """LoRA on the language model's attention: peft's matrices inside the model, which keeps its class and its methods."""
 
-from pathlib import Path
+from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
 from safetensors.torch import save_file
 
 from instructsam.core.model.checkpoint import ADAPTER
-from instructsam.train.loop.recipe import RecipeError
+from instructsam.train.loop.recipe import Lora, RecipeError
+
+if TYPE_CHECKING:
+    from instructsam.core.model.instructsam import InstructSAMModel
 
 LANGUAGE, EMBEDDINGS = 'model.language_model.', 'model.language_model.embed_tokens.weight'
-NAME = 'default'  # peft's, of the only adapter
-_IN_FILE = 'base_model.model.'  # peft's prefix in adapter_model.safetensors
+NAME = 'default'
+"""peft's name of the only adapter."""
+
+_FILE_PREFIX = 'base_model.model.'
+"""peft's prefix of names in adapter_model.safetensors."""
 
 
-def add_lora(model, lora):
-    """Puts the matrices that recipe.Lora `lora` describes into an InstructSAMModel, and freezes what they stand for.
+def add_lora(model: InstructSAMModel, lora: Lora) -> None:
+    """Insert LoRA matrices into a model and freeze the weights that they adapt.
 
-    Of the language model then only they train, and the token embeddings where `lora.embeddings` says so. The first
-    values come from torch's random state; nothing changes before the first step (B = 0).
+    In the language model, only the matrices are trained, and the token embeddings if `lora.embeddings` says so. The
+    initial values come from torch's random state; the model's output is unchanged until the first step (B = 0).
+
+    Raises:
+        RecipeError: If the language model has no module of a name in `lora.targets`.
     """
-    from peft import LoraConfig, inject_adapter_in_model  # slow, and only LoRA stages want it
+    from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415  # slow to import, and only LoRA runs need it
 
-    trains = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    was_trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -31,33 +45,39 @@ def add_lora(model, lora):
         inject_adapter_in_model(config, model, NAME)
     except ValueError as error:
         raise RecipeError(f'lora.targets {", ".join(lora.targets)}: {" ".join(str(error).split())}') from error
-    model.train(model.training)  # of the new modules: their dropout
-    for name, parameter in model.named_parameters():  # peft froze everything else
+    model.train(model.training)  # sets the mode of the new modules, for their dropout
+    for name, parameter in model.named_parameters():  # peft has frozen everything else
         if name == EMBEDDINGS:
             parameter.requires_grad_(lora.embeddings)
         elif name.startswith(LANGUAGE):
             parameter.requires_grad_(is_lora(name))
         else:
-            parameter.requires_grad_(trains[name])
+            parameter.requires_grad_(was_trainable[name])
 
 
-def is_lora(name):
-    """Whether the parameter `name` is a LoRA matrix."""
+def is_lora(name: str) -> bool:
+    """Return whether the parameter `name` is a LoRA matrix."""
     return f'.{NAME}.' in name
 
 
-def published_name(name):
-    """The name in the published layout of a parameter that is no LoRA matrix."""
+def published_name(name: str) -> str:
+    """Return the name in the published layout of a parameter that is not a LoRA matrix."""
     return name.replace('.base_layer.', '.')
 
 
-def adapter_name(name):
-    """The name of a LoRA matrix in peft's file."""
-    return _IN_FILE + name.replace(f'.{NAME}.', '.')
+def adapter_name(name: str) -> str:
+    """Return the name of a LoRA matrix in peft's file."""
+    return _FILE_PREFIX + name.replace(f'.{NAME}.', '.')
 
 
-def save_lora(model, tensors, folder):
-    """Writes adapter_model.safetensors and adapter_config.json. tensors: LoRA matrices by their names in `model`."""
+def save_lora(model: InstructSAMModel, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Write adapter_model.safetensors and adapter_config.json.
+
+    Args:
+        model: A model with LoRA matrices.
+        tensors: The matrices by their names in `model`.
+        folder: Folder to write to.
+    """
     model.peft_config[NAME].save_pretrained(folder)
     named = {adapter_name(name): tensor.detach().contiguous() for name, tensor in tensors.items()}
-    save_file(named, Path(folder) / ADAPTER, metadata={'format': 'pt'})
+    save_file(named, folder / ADAPTER, metadata={'format': 'pt'})

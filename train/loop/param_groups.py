@@ -1,11 +1,16 @@
-"""The parts of the model that have learning rates of their own, and which of them train at all."""
+"""The parts of the model that have learning rates of their own, and the optimizer's parameter groups."""
 
-import torch
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
 
 from instructsam.train.loop.muon import is_hidden_matrix
-from instructsam.train.loop.recipe import RecipeError
+from instructsam.train.loop.recipe import LearningRates, RecipeError
 
-# in every kind of checkpoint's names; the first that fits decides
+# Prefixes of names that all types of checkpoints share; the first that fits decides.
 _PREFIXES = (
     ('image_encoder', 'model.grounding_model.model.vision_encoder.'),
     ('projector', 'model.visual.merger.'),
@@ -14,32 +19,42 @@ _PREFIXES = (
     ('language', 'model.language_model.'),
     ('decoder', 'model.'),
 )
-# In the published file, but read by nothing: they would only drift (and DDP would wait for their gradients).
+# Parameters of the published file that nothing reads: weight decay would change them, and DDP would wait for their
+# gradients.
 _UNUSED = (
     'model.grounding_model.model.text_projection.',
     'model.grounding_model.model.geometry_encoder.',
 )
 
 
-def part_of(name):
-    """The Rates key that the parameter `name` of the model belongs to, or None where nothing reads it."""
+def part_of(name: str) -> str | None:
+    """Return the LearningRates key of a parameter of the model, or None if nothing reads the parameter."""
     if name.startswith(_UNUSED):
         return None
     return next(part for part, prefix in _PREFIXES if name.startswith(prefix))
 
 
-def parameter_groups(training, rates, weight_decay, muon=0.0):
-    """Freezes what has no rate and returns the optimizer's groups: a part each, and those of one dimension without
-    decay.
+def parameter_groups(
+    training: nn.Module, learning_rates: LearningRates, weight_decay: float, muon: float = 0.0
+) -> list[dict[str, Any]]:
+    """Freeze the parameters without a learning rate and return one optimizer group per part.
 
-    training: a stage's module, the model in `.model`; whatever else it holds are heads; muon: how much faster matrices
-    of layers learn, by Muon; 0: all by AdamW.
+    1-D parameters are in groups of their own, without weight decay; so are matrices for Muon.
+
+    Args:
+        training: A stage's module, with the model in `.model`; everything else in it is auxiliary heads.
+        learning_rates: Learning rate of each part.
+        weight_decay: Of parameters with two or more dimensions.
+        muon: Train matrices of layers with Muon, at this multiple of their part's learning rate; 0: AdamW for all.
+
+    Raises:
+        RecipeError: If every parameter is frozen.
     """
-    groups = {}
+    groups: dict[tuple[str, bool, bool], dict[str, Any]] = {}
     for name, parameter in training.named_parameters():
         part = part_of(name.removeprefix('model.')) if name.startswith('model.') else 'heads'
-        rate = getattr(rates, part) if part else 0.0
-        if not rate or not parameter.requires_grad:
+        learning_rate = getattr(learning_rates, part) if part else 0.0
+        if not part or not learning_rate or not parameter.requires_grad:
             parameter.requires_grad_(False)
             continue
         decays, orthogonal = parameter.ndim > 1, bool(muon) and is_hidden_matrix(name, parameter)
@@ -48,39 +63,21 @@ def parameter_groups(training, rates, weight_decay, muon=0.0):
             {
                 'name': part,
                 'params': [],
-                'lr': rate * muon if orthogonal else rate,
+                'lr': learning_rate * muon if orthogonal else learning_rate,
                 'orthogonal': orthogonal,
                 'weight_decay': weight_decay if decays else 0.0,
             },
         )
         group['params'].append(parameter)
     if not groups:
-        raise RecipeError('nothing is trained: every rate is 0')
+        raise RecipeError('nothing is trained: every learning rate is 0')
     return list(groups.values())
 
 
-def learns(module):
-    """Whether any of it has a rate."""
-    return any(parameter.requires_grad for parameter in module.parameters())
-
-
-def describe(groups):
-    """Lines that say how much of each part trains, and how fast."""
-    sizes = {}
+def describe(groups: Sequence[dict[str, Any]]) -> list[str]:
+    """Return one line per part and learning rate with its number of trained parameters."""
+    sizes: dict[tuple[str, float], int] = {}
     for group in groups:
         key = group['name'] + (' (Muon)' if group['orthogonal'] else ''), group['lr']
         sizes[key] = sizes.get(key, 0) + sum(p.numel() for p in group['params'])
-    return [f'{name}: {size / 1e6:.2f} M parameters, rate {rate:g}' for (name, rate), size in sizes.items()]
-
-
-def to(value, device):
-    """`value` with every tensor in it on `device`: dataclasses, lists, tuples and dictionaries are walked."""
-    if isinstance(value, torch.Tensor):
-        return value.to(device, non_blocking=True)
-    if hasattr(value, '__dataclass_fields__'):
-        return type(value)(**{name: to(getattr(value, name), device) for name in value.__dataclass_fields__})
-    if isinstance(value, (list, tuple)):
-        return type(value)(to(each, device) for each in value)
-    if isinstance(value, dict):
-        return {name: to(each, device) for name, each in value.items()}
-    return value
+    return [f'{name}: {size / 1e6:.2f} M parameters, learning rate {lr:g}' for (name, lr), size in sizes.items()]

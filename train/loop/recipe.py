@@ -1,19 +1,36 @@
-"""A training recipe: one YAML file, every key of it known, values changed on the command line as key=value."""
+"""Training recipes: one YAML file whose keys are all known; the command line changes values as key=value.
 
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+The dataclasses below are the reference of all keys. They are read here rather than with OmegaConf or draccus so that
+every error is one line that names the file and the key, and so that a recipe can be checked without importing torch.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
 from instructsam.core.errors import InstructSAMError
-from instructsam.train.losses.mask_losses import Objective
+from instructsam.train.stages.settings import STAGE_NAMES, BaseSettings, InstructSettings, PixelsSettings
 
-STAGES = ('pixels', 'base', 'instruct')
-DTYPES = ('float32', 'bfloat16')
-PRESENCE = ('one', 'soft_dice')
-MODES = ('consistent', 'causal', 'autoregressive')
+TRAINING_DTYPES = ('float32', 'bfloat16')
+
+RENAMED_KEYS = {
+    'rates': 'learning_rates',
+    'objective': 'instruct.objective',
+    'mode': 'instruct.mode',
+    'layers': 'instruct.deep_supervision',
+    'pointing': 'base.pointing or instruct.pointing',
+    'scenes': 'base.scenes',
+    'prepare': 'base.prepare',
+    'masks': 'base.masks',
+    'zoom': 'pixels.random_crop',
+}
+"""Keys of recipes written for earlier versions, and the keys to use instead."""
+
+T = TypeVar('T')
 
 
 class RecipeError(InstructSAMError, ValueError):
@@ -21,189 +38,213 @@ class RecipeError(InstructSAMError, ValueError):
 
 
 @dataclass(frozen=True)
-class Rates:
-    """Learning rate of each part; 0 freezes it."""
+class LearningRates:
+    """Learning rate of each part of the model; 0 freezes it."""
 
     language: float = 0.0  # the language model, or its LoRA matrices
     vision: float = 0.0  # Qwen's vision blocks
     projector: float = 0.0  # Qwen's mergers
-    decoder: float = 0.0  # bridge, query bank, SAM3 but for its image encoder
+    decoder: float = 0.0  # bridge, query bank, and SAM3 except for its image encoder
     image_encoder: float = 0.0  # SAM3's
-    heads: float = 0.0  # what only training uses
+    heads: float = 0.0  # auxiliary heads, which only training uses
 
 
 @dataclass(frozen=True)
 class Lora:
-    """Low-rank matrices on the language model's attention, in the place of its own weights (peft's LoraConfig)."""
+    """Low-rank matrices on the language model's attention, trained instead of its own weights (peft's LoraConfig)."""
 
     rank: int = 64
     alpha: int = 16
     dropout: float = 0.05
     targets: tuple[str, ...] = ('q_proj', 'k_proj', 'v_proj', 'o_proj')
-    embeddings: bool = True  # the token embeddings (and so the tied head) are trained beside it
-    merge: bool = False  # the final model gets them added to its weights; else they lie beside, for `train merge`
+    embeddings: bool = True  # also train the token embeddings, and so the tied head
+    merge: bool = False  # add the matrices to the final model's weights; false: store them apart, for `train merge`
 
 
 @dataclass(frozen=True)
 class Heads:
-    """What training adds to the model and an earlier run left, where the run right before this one did not train it."""
+    """Auxiliary heads taken from an earlier run, if the run right before this one did not train them."""
 
     folder: str  # final folder of the earlier run
-    names: tuple[str, ...]  # what the parameters' names start with
+    names: tuple[str, ...]  # prefixes of names in its heads.safetensors
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One stage of training. Paths are relative to where the command runs."""
+    """One stage of training. Paths are relative to the folder that the command runs in."""
 
     stage: str  # pixels | base | instruct
     model: str  # folder or built-in model to start from
-    output: str  # folder of the run: checkpoints, logs, the final model in `final`
-    data: tuple[dict, ...]  # mixing list: annotations, images, repeat
-    scenes: tuple[dict, ...] = ()  # stage base: the same, of *_scenes.jsonl files; what the pixels of `data` show
-    validation: tuple[dict, ...] = ()  # the same as `data`, for evaluations
-    validation_samples: int = 64  # of them, spread evenly, at most
-    heads: Heads | None = None  # beside those in the folder of `model`
-    initialise: bool = False  # draw all weights anew from the seed
+    output: str  # folder of the run: checkpoints, logs, and the final model in `final`
+    data: tuple[dict[str, Any], ...]  # mixing list: annotations, images, repeat
+
+    pixels: PixelsSettings | None = None  # settings of stage pixels only
+    base: BaseSettings | None = None  # settings of stage base only
+    instruct: InstructSettings | None = None  # settings of stage instruct only
+
+    validation: tuple[dict[str, Any], ...] = ()  # mixing list of held-out samples
+    validation_samples: int = 64  # at most so many of them are used, evenly spaced
+    heads: Heads | None = None  # in addition to those in the folder of `model`
+    initialise: bool = False  # draw all weights from the seed instead of loading those of `model`
     seed: int = 0
+
     steps: int = 0  # optimizer steps; 0: `epochs` decides
     epochs: float = 1.0
-    batch_size: int = 1  # samples of one process in one forward pass
-    accumulation: int = 1  # forward passes a step
-    rates: Rates = field(default_factory=Rates)
+    batch_size: int = 1  # samples per process and forward pass
+    accumulation: int = 1  # forward passes per step
+    learning_rates: LearningRates = field(default_factory=LearningRates)
     weight_decay: float = 0.0
-    muon: float = 0.0  # rate of matrices in layers, in the rates above, which then learn by Muon; 0: all by AdamW
+    muon: float = 0.0  # train matrices of layers with Muon, at this multiple of their part's learning rate; 0: AdamW
     betas: tuple[float, float] = (0.9, 0.999)
     warmup_ratio: float = 0.03
     schedule: str = 'cosine'  # any of transformers' SchedulerType
     clip_norm: float = 1.0
     lora: Lora | None = None
-    objective: Objective = field(default_factory=Objective)
-    mode: str = 'consistent'  # of the queries; for ablation: causal, or autoregressive (no query bank)
-    layers: bool = False  # stages 1 and 2: losses on every detector layer, as in the base stage
-    prepare: bool = False  # stage base: make a detector that has learned nothing ready for it, see initialise
-    masks: bool = True  # stage base; false: the detector learns boxes alone, at a fraction of the cost
-    pointing: float = 0.0  # stages base and instruct with layers: weight of the language model's own grounding
-    zoom: float = 0.0  # stage pixels: share of the pictures that are shown in part, around an object
+    dtype: str = 'float32'  # or bfloat16: autocast
+
     branches: bool = False  # the turns of a sample do not see each other, as if each were alone with the image
     max_phrases: int = 0  # phrases of a sample that reach the detector, chosen at random; 0: all
-    max_pixels: int = 0  # of an image in Qwen's encoder, where that is less than the model folder's; 0: the folder's
+    max_pixels: int = 0  # largest image in Qwen's encoder, if less than the model folder's limit; 0: the folder's
     phrases_per_call: int = 5  # phrases that share one detector call; bounds memory
-    dtype: str = 'float32'  # or bfloat16: autocast
-    workers: int = 0  # processes that read data
-    log_every: int = 10
-    save_every: int = 500
-    keep: int = 2  # checkpoints
-    evaluate_every: int = 0  # 0: only at the end
-    max_broken_share: float = 0.01  # of records, before the run stops
-    trainer: dict = field(default_factory=dict)  # any other transformers.TrainingArguments (fsdp, deepspeed, ...)
+    max_broken_share: float = 0.01  # share of broken records above which the run stops
 
-    def __post_init__(self):
-        if self.stage not in STAGES:
-            raise RecipeError(f'stage is one of {", ".join(STAGES)}, got {self.stage!r}')
+    workers: int = 0  # processes that read data
+    log_every: int = 10  # steps
+    save_every: int = 500  # steps
+    keep: int = 2  # checkpoints
+    evaluate_every: int = 0  # steps; 0: only at the end
+    trainer: dict[str, Any] = field(
+        default_factory=dict
+    )  # any other transformers.TrainingArguments (fsdp, deepspeed, ...)
+
+    def __post_init__(self) -> None:
+        if self.stage not in STAGE_NAMES:
+            raise RecipeError(f'stage is one of {", ".join(STAGE_NAMES)}, got {self.stage!r}')
+        for name in STAGE_NAMES:
+            if name != self.stage and getattr(self, name) is not None:
+                raise RecipeError(f'the section {name} is for stage {name}, and this recipe is for stage {self.stage}')
         if not self.data:
             raise RecipeError('data is empty: give a mixing list of annotations, images and repeat')
         for name in ('batch_size', 'accumulation', 'phrases_per_call', 'log_every', 'save_every', 'keep'):
             if getattr(self, name) < 1:
                 raise RecipeError(f'{name} is 1 or more, got {getattr(self, name)}')
-        if self.dtype not in DTYPES:
-            raise RecipeError(f'dtype is one of {", ".join(DTYPES)}, got {self.dtype!r}')
-        if self.objective.presence_target not in PRESENCE:
-            known = ', '.join(PRESENCE)
-            raise RecipeError(f'objective.presence_target is one of {known}, got {self.objective.presence_target!r}')
-        counted = replace(self.objective, presence_loss=1.0, presence_target='one')
-        if self.layers and counted != Objective():
-            raise RecipeError('with layers, of objective only presence_loss and presence_target count: drop the rest')
-        if self.mode not in MODES:
-            raise RecipeError(f'mode is one of {", ".join(MODES)}, got {self.mode!r}')
-        if self.mode != 'consistent' and self.stage != 'instruct':
-            raise RecipeError(f'mode {self.mode} is for stage instruct, not for {self.stage}')
-        if self.pointing and not (self.stage == 'base' or self.layers):
-            raise RecipeError('pointing is for stage base, or for stage instruct with layers')
-        if self.prepare and self.stage != 'base':
-            raise RecipeError('prepare is for stage base')
-        if not self.masks and self.stage != 'base':
-            raise RecipeError('masks is for stage base: without it the detector learns boxes alone')
-        if self.lora is not None and (self.lora.rank < 1 or not self.rates.language):
-            raise RecipeError('lora wants a rank of 1 or more and a rate under rates.language')
+        if self.dtype not in TRAINING_DTYPES:
+            raise RecipeError(f'dtype is one of {", ".join(TRAINING_DTYPES)}, got {self.dtype!r}')
+        if self.lora is not None and (self.lora.rank < 1 or not self.learning_rates.language):
+            raise RecipeError('lora needs a rank of 1 or more and a learning rate under learning_rates.language')
+        if 'save_total_limit' in self.trainer:
+            raise RecipeError('trainer.save_total_limit has no effect: set keep, the number of checkpoints')
 
 
-def read_recipe(path, overrides=()):
-    """The Recipe in the YAML file `path`, with `overrides` ("rates.decoder=1e-4") applied. Raises RecipeError."""
+def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Return the recipe in a YAML file.
+
+    Args:
+        path: The file.
+        overrides: Values to change, such as "learning_rates.decoder=1e-4".
+
+    Raises:
+        RecipeError: If the file or a value cannot be used.
+    """
     raw = read_yaml(path)
     for override in overrides:
-        key, found, value = override.partition('=')
-        if not found:
+        key, separator, value = override.partition('=')
+        if not separator:
             raise RecipeError(f'{override!r} is not of the form key=value')
         try:
-            _put(raw, key.split('.'), yaml.safe_load(value), key)
+            _set(raw, key, yaml.safe_load(value))
         except yaml.YAMLError as error:
             raise RecipeError(f'{override!r}: {" ".join(str(error).split())}') from error
+    for key in raw:
+        if key in RENAMED_KEYS:
+            raise RecipeError(f'{path}: instead of {key}, use {RENAMED_KEYS[key]}')
     return build(Recipe, raw, str(path))
 
 
-def read_yaml(path):
-    """The keys in a YAML file. Raises RecipeError."""
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file.
+
+    Raises:
+        RecipeError: If the file cannot be read or is not a mapping.
+    """
     try:
         raw = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
     except OSError as error:
         raise RecipeError(f'{path} cannot be read: {error.strerror}') from error
     except yaml.YAMLError as error:
-        raise RecipeError(f'{path} is no YAML: {" ".join(str(error).split())}') from error
+        raise RecipeError(f'{path} is not valid YAML: {" ".join(str(error).split())}') from error
     except UnicodeDecodeError as error:
-        raise RecipeError(f'{path} is no text: {error}') from error
+        raise RecipeError(f'{path} is not a text file: {error}') from error
     if not isinstance(raw, dict):
         raise RecipeError(f'{path} holds no keys')
     return raw
 
 
-def _put(raw, keys, value, name):
-    for key in keys[:-1]:
-        raw = raw.setdefault(key, {})
+def _set(raw: dict[str, Any], path: str, value: Any) -> None:
+    """Set the value under a dotted key."""
+    *parents, last = path.split('.')
+    for key in parents:
+        if raw.get(key) is None:
+            raw[key] = {}
+        raw = raw[key]
         if not isinstance(raw, dict):
-            raise RecipeError(f'{name}: {key} holds no keys')
-    raw[keys[-1]] = value
+            raise RecipeError(f'{path}: {key} holds no keys')
+    raw[last] = value
 
 
-def build(kind, raw, where):
-    """An instance of the dataclass `kind` from a mapping; numbers like 1e-4, which YAML reads as text, are numbers."""
-    known = {each.name: each for each in fields(kind)}
+def build(cls: type[T], raw: Mapping[str, Any], where: str) -> T:
+    """Return an instance of a dataclass from a mapping.
+
+    Numbers such as 1e-4, which YAML reads as text, are converted.
+
+    Args:
+        cls: The dataclass.
+        raw: Values by field name.
+        where: Description of the mapping, for error messages.
+
+    Raises:
+        RecipeError: If a key is unknown or a value does not fit.
+    """
+    types = get_type_hints(cls)
+    known = [each.name for each in fields(cls)]  # pyright: ignore[reportArgumentType]  # cls is a dataclass
     unknown = sorted(str(name) for name in raw if name not in known)
     if unknown:
         raise RecipeError(f'{where} has unknown keys: {", ".join(unknown)}. Known: {", ".join(known)}')
-    values = {}
-    for name, value in raw.items():
-        values[name] = _value(known[name], value, f'{where}: {name}')
+    values = {name: _converted(types[name], value, f'{where}: {name}') for name, value in raw.items()}
     try:
-        return kind(**values)
-    except TypeError as error:
+        return cls(**values)
+    except RecipeError:
+        raise
+    except (TypeError, ValueError) as error:
         raise RecipeError(f'{where}: {error}') from error
 
 
-def _value(spec, value, where):
-    kinds = get_args(spec.type) if isinstance(spec.type, UnionType) else (spec.type,)
-    if value is None and NoneType in kinds:
+def _converted(annotation: Any, value: Any, where: str) -> Any:
+    """Return `value` as the annotated type of its field."""
+    options = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    if value is None and NoneType in options:
         return None
-    kind = kinds[0]
-    if is_dataclass(kind):
+    cls = options[0]
+    if is_dataclass(cls):
         if not isinstance(value, dict):
             raise RecipeError(f'{where} holds keys, got {value!r}')
-        return build(kind, value, where)
-    if get_origin(kind) is tuple:
-        of, *more = get_args(kind)
+        return build(cls, value, where)  # pyright: ignore[reportArgumentType]  # is_dataclass: a class, not an instance
+    if get_origin(cls) is tuple:
+        item, *more = get_args(cls)
         if not isinstance(value, list) or (more != [Ellipsis] and len(value) != 1 + len(more)):
             count = '' if more == [Ellipsis] else f' of {1 + len(more)}'
             raise RecipeError(f'{where} is a list{count}, got {value!r}')
-        return tuple(_scalar(of, each, f'{where}[{number}]') for number, each in enumerate(value))
-    return _scalar(kind, value, where)
+        return tuple(_scalar(item, each, f'{where}[{number}]') for number, each in enumerate(value))
+    return _scalar(cls, value, where)
 
 
-def _scalar(kind, value, where):
-    if kind is float and not isinstance(value, bool):
+def _scalar(annotation: Any, value: Any, where: str) -> Any:
+    cls = get_origin(annotation) or annotation  # dict[str, Any] -> dict
+    if cls is float and not isinstance(value, bool):
         try:
             return float(value)
         except (TypeError, ValueError):
             pass
-    elif type(value) is kind:
+    elif type(value) is cls:
         return value
-    raise RecipeError(f'{where} is {"a number" if kind is float else f"of type {kind.__name__}"}, got {value!r}')
+    raise RecipeError(f'{where} is {"a number" if cls is float else f"of type {cls.__name__}"}, got {value!r}')

@@ -1,4 +1,6 @@
-"""What a run says: one live line for a person, a CSV file and TensorBoard's files for later."""
+"""The log of a run: one live line for display, a CSV file, and TensorBoard's event files."""
+
+from __future__ import annotations
 
 import csv
 import os
@@ -6,75 +8,115 @@ import resource
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from transformers import TrainerCallback
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
 LOG = 'log.csv'
-BOARD = 'tensorboard'
+TENSORBOARD = 'tensorboard'
+
+_NOT_TERMS = ('step', 'samples', 'elapsed_s', 'samples_per_s', 'loss', 'learning_rate', 'grad_norm')
 
 
 class Progress(TrainerCallback):
-    """Shows loss terms, rate, samples per second, time left and memory, and adds a row to the run's log.csv."""
+    """Shows loss terms, learning rate, pace, time left and memory, and adds a row to the run's log.csv."""
 
-    def __init__(self, samples_per_step):
+    def __init__(self, samples_per_step: int):
         self.samples_per_step = samples_per_step
-        self._since = None  # (time, step) of the last log
-        self._elapsed_s = 0.0  # over training alone
+        self._last_time, self._last_step = time.monotonic(), 0  # of the last log
+        self._elapsed_s = 0.0  # time of training, without evaluations
 
-    def on_train_begin(self, args, state, control, **kwargs):
-        self._since = time.monotonic(), state.global_step
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clock, and drop rows after the checkpoint that training resumes from."""
+        self._last_time, self._last_step = time.monotonic(), state.global_step
         if state.is_world_process_zero:
-            kept = drop_rows_after(Path(args.output_dir) / LOG, state.global_step)
+            kept = drop_rows_after(_folder(args) / LOG, state.global_step)
             self._elapsed_s = float(kept[-1]['elapsed_s']) if kept else 0.0
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if not state.is_world_process_zero:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Show and store the values of a step, or show those of an evaluation."""
+        if not state.is_world_process_zero or logs is None:
             return
         if 'eval_loss' in logs:
-            self._since = self._since[0] + logs['eval_runtime'], self._since[1]  # no time of training
+            self._last_time += logs['eval_runtime']  # does not count as time of training
             _print(f'step {state.global_step}/{state.max_steps} validation loss {logs["eval_loss"]:.4g}')
         if 'loss' not in logs:
             return
-        now, (then, step) = time.monotonic(), self._since
-        self._since = now, state.global_step
-        self._elapsed_s += now - then
-        pace = (state.global_step - step) / max(now - then, 1e-9)
+        now = time.monotonic()
+        duration_s, steps = now - self._last_time, state.global_step - self._last_step
+        self._last_time, self._last_step = now, state.global_step
+        self._elapsed_s += duration_s
+        steps_per_s = steps / max(duration_s, 1e-9)
         row = {
             'step': state.global_step,
             'samples': state.global_step * self.samples_per_step,
             'elapsed_s': round(self._elapsed_s, 1),
-            'samples_per_s': round(pace * self.samples_per_step, 2),
+            'samples_per_s': round(steps_per_s * self.samples_per_step, 2),
             **{name: f'{value:.5g}' for name, value in logs.items() if name not in ('epoch', 'step')},
         }
-        append_row(Path(args.output_dir) / LOG, row)
-        _show(_line(row, state, pace))
+        append_row(_folder(args) / LOG, row)
+        _show(_line(row, state, steps_per_s))
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """End the live line, so that later output starts on a line of its own."""
         if state.is_world_process_zero and sys.stderr.isatty():
-            print(file=sys.stderr)  # what follows begins below the live line
+            print(file=sys.stderr)
 
 
-class Board(TensorBoardCallback):
+class TensorBoard(TensorBoardCallback):
     """TensorBoard's event files in the run's folder: train/<term>, eval/<term> and rate/<part>."""
 
-    def on_train_begin(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:  # what is there past the checkpoint that training goes on from is hidden
-            folder = Path(args.output_dir) / BOARD
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Open the files, and hide events logged after the checkpoint that training resumes from."""
+        if state.is_world_process_zero:
+            folder = _folder(args) / TENSORBOARD
             self.tb_writer = self._SummaryWriter(log_dir=str(folder), purge_step=state.global_step + 1)
         super().on_train_begin(args, state, control, **kwargs)
 
-    def on_log(self, args, state, control, logs=None, optimizer=None, **kwargs):
-        if self.tb_writer is None:  # another process's task, or a line after the end
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the logged values and the learning rate of each part."""
+        if self.tb_writer is None:  # not the process that logs, or a line after the end
             return
-        for group in optimizer.param_groups if optimizer is not None and 'loss' in logs else ():
-            self.tb_writer.add_scalar(f'rate/{group.get("name", "all")}', group['lr'], state.global_step)
+        if optimizer is not None and 'loss' in (logs or {}):
+            for group in optimizer.param_groups:
+                self.tb_writer.add_scalar(f'rate/{group.get("name", "all")}', group['lr'], state.global_step)
         super().on_log(args, state, control, logs=logs, **kwargs)
 
 
-def append_row(path, row):
-    """Adds `row`, name -> value, to a CSV file whose columns are those of its first row."""
+class Memory(NamedTuple):
+    """Memory of this process in GiB."""
+
+    now: float  # the peak, where the system does not report it
+    peak: float
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Append a row to a CSV file whose columns are those of its first row."""
     is_new = not path.is_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open('a', newline='') as file:
@@ -84,8 +126,8 @@ def append_row(path, row):
         writer.writerow(row)
 
 
-def drop_rows_after(path, step):
-    """Takes the rows past `step`, where training goes on from, out of a CSV file. Returns those that stay."""
+def drop_rows_after(path: Path, step: int) -> list[dict[str, str]]:
+    """Remove the rows after `step`, which training resumes from, from a CSV file; return the rows that stay."""
     if not path.is_file():
         return []
     with path.open(newline='') as file:
@@ -99,36 +141,41 @@ def drop_rows_after(path, step):
     return kept
 
 
-def memory_gib():
-    """(now, peak) of this process's memory; where the system does not say, now is the peak."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB
+def memory_gib() -> Memory:
+    """Return this process's memory."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # ru_maxrss is in KiB
     try:
         pages = int(Path('/proc/self/statm').read_text().split()[1])
     except OSError:
-        return peak, peak
-    return pages * os.sysconf('SC_PAGE_SIZE') / 2**30, peak
+        return Memory(peak, peak)
+    return Memory(pages * os.sysconf('SC_PAGE_SIZE') / 2**30, peak)
 
 
-def _line(row, state, pace):
-    left_s = (state.max_steps - state.global_step) / max(pace, 1e-9)
-    hidden = ('step', 'samples', 'elapsed_s', 'samples_per_s', 'loss', 'learning_rate', 'grad_norm')
-    terms = ' '.join(f'{name} {float(value):.3g}' for name, value in row.items() if name not in hidden)
-    now, peak = memory_gib()
+def _folder(args: TrainingArguments) -> Path:
+    assert args.output_dir is not None  # set by the recipe
+    return Path(args.output_dir)
+
+
+def _line(row: Mapping[str, Any], state: TrainerState, steps_per_s: float) -> str:
+    left_s = (state.max_steps - state.global_step) / max(steps_per_s, 1e-9)
+    terms = ' '.join(f'{name} {float(value):.3g}' for name, value in row.items() if name not in _NOT_TERMS)
+    memory = memory_gib()
     return (
         f'step {row["step"]}/{state.max_steps} loss {float(row["loss"]):.4g} '
-        f'rate {float(row.get("learning_rate", 0)):.2g} {row["samples_per_s"]:.3g} samples/s '
-        f'left {int(left_s // 3600)}:{int(left_s % 3600 // 60):02d} h {now:.1f} GiB (peak {peak:.1f}) {terms}'
+        f'lr {float(row.get("learning_rate", 0)):.2g} {row["samples_per_s"]:.3g} samples/s '
+        f'left {int(left_s // 3600)}:{int(left_s % 3600 // 60):02d} h '
+        f'{memory.now:.1f} GiB (peak {memory.peak:.1f}) {terms}'
     )
 
 
-def _show(line):
-    """In the place of the last one, on a terminal; one that went over its edge would stay."""
+def _show(line: str) -> None:
+    """Replace the live line on a terminal, cut at its edge, because a wrapped line would stay; elsewhere print it."""
     if not sys.stderr.isatty():
         _print(line)
         return
     print(f'\r\033[K{line[: shutil.get_terminal_size().columns - 1]}', end='', file=sys.stderr, flush=True)
 
 
-def _print(line):
-    """A line that stays."""
+def _print(line: str) -> None:
+    """Print a line that stays."""
     print(f'\r\033[K{line}' if sys.stderr.isatty() else line, file=sys.stderr, flush=True)

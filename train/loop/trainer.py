@@ -1,152 +1,204 @@
-"""transformers' Trainer for the stages: loss sums divided by the counts of a whole step, atomic checkpoints.
+"""transformers' Trainer for the stages: loss sums divided by the counts of a whole step, and atomic checkpoints.
 
-A stage's module returns sums, `{term: (sum, count)}`, where `count` names what the sum goes over; its batches know
-their counts. A step adds up both over its batches and over all processes, so that no sample's weight depends on which
-batch or process it fell into.
+A stage's module returns loss sums, `{term: LossSum}`, and its batches know the count of each unit. A step adds up both
+over its batches and over all processes, so that no sample's weight depends on the batch or process that it is in.
 """
+
+from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-from transformers import Trainer, TrainerCallback, TrainerState
+from torch import nn
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 
-from instructsam.train.loop.checkpoints import PARTIAL, checkpoints, publish, read_stage, save_stage, step_of
+from instructsam.core.errors import InstructSAMError
+from instructsam.train.data.batch import move_to_device
+from instructsam.train.loop.checkpoints import PARTIAL, checkpoints, commit_folder, read_stage, save_stage, step_of
 from instructsam.train.loop.muon import Muon
-from instructsam.train.loop.param_groups import describe, parameter_groups, to
-from instructsam.train.loop.recipe import RecipeError
+from instructsam.train.loop.param_groups import describe, parameter_groups
+from instructsam.train.loop.recipe import Recipe, RecipeError
 from instructsam.train.loop.sharding import gathered, load_model, load_optimizer
+from instructsam.train.stages.stage import StageDataset
 
 
 class StageTrainer(Trainer):
     """Trains the module of a stage."""
 
-    def __init__(self, training, recipe, *, source=None, **kwargs):
-        """training: the module; source: model folder whose small files every checkpoint gets."""
-        self.recipe, self.source = recipe, source
-        self.groups = parameter_groups(training, recipe.rates, recipe.weight_decay, recipe.muon)
-        super().__init__(training, **kwargs)
-        self.add_callback(Epochs(self.train_dataset))
-        self.model_accepts_loss_kwargs = True  # losses are divided here, not by the number of batches
-        self.means = Means()
+    def __init__(
+        self,
+        training: nn.Module,
+        recipe: Recipe,
+        dataset: StageDataset,
+        collate: Callable[[Sequence[Any]], Any],
+        *,
+        source: str | Path | None = None,
+        args: TrainingArguments,
+        callbacks: list[TrainerCallback],
+    ):
+        """Freeze what the recipe does not train.
 
-    def create_accelerator_and_postprocess(self):
-        """Refuses kinds of FSDP whose checkpoints would hold no whole weights, and lets FSDP be on CPUs: accelerate
-        would replicate the model there without a word, while torch can shard it.
+        Args:
+            training: The stage's module.
+            recipe: The recipe.
+            dataset: The stage's samples.
+            collate: Turns samples into a batch.
+            source: Model folder whose small files are copied to every checkpoint.
+            args: Settings of transformers' Trainer.
+            callbacks: Callbacks in addition to the Trainer's.
+        """
+        self.recipe, self.source = recipe, source
+        self.groups = parameter_groups(training, recipe.learning_rates, recipe.weight_decay, recipe.muon)
+        super().__init__(
+            training,
+            args=args,
+            train_dataset=BatchDataset(dataset, collate),
+            data_collator=_identity,
+            callbacks=callbacks,
+        )
+        self.add_callback(EpochSetter(dataset))
+        self.model_accepts_loss_kwargs = True  # losses are divided here, not by the number of batches
+        self.means = RunningMeans()
+
+    @property
+    def output(self) -> Path:
+        """Folder of the run."""
+        return Path(self.recipe.output)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Refuse types of FSDP whose checkpoints would not hold whole weights, and enable FSDP on CPUs.
+
+        On CPUs, accelerate would silently replicate the model, although torch can shard it.
         """
         super().create_accelerator_and_postprocess()
-        state, wanted = self.accelerator.state, self.args.fsdp_plugin_args
-        if wanted is None:
+        state, plugin_args = self.accelerator.state, self.args.fsdp_plugin_args
+        if plugin_args is None:
             return
         if state.distributed_type is DistributedType.MULTI_CPU:
             state.distributed_type = DistributedType.FSDP
-            state.fsdp_plugin = FullyShardedDataParallelPlugin(**wanted)
+            state.fsdp_plugin = FullyShardedDataParallelPlugin(**plugin_args)
             self.is_fsdp_enabled = True
         if state.fsdp_plugin.fsdp_version != 2 or 'FULL_STATE_DICT' not in str(state.fsdp_plugin.state_dict_type):
-            raise RecipeError('trainer.fsdp_config: version is 2 and state_dict_type FULL_STATE_DICT here')
+            raise RecipeError('trainer.fsdp_config needs version 2 and state_dict_type FULL_STATE_DICT')
 
-    def create_optimizer(self, model=None):
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Create the recipe's optimizer and print what it trains."""
         if self.optimizer is None:
-            kind = Muon if self.recipe.muon else torch.optim.AdamW
-            self.optimizer = kind(self.groups, betas=tuple(self.recipe.betas))
-            for line in describe(self.groups):
-                self.log_line(line)
+            cls = Muon if self.recipe.muon else torch.optim.AdamW
+            self.optimizer = cls(self.groups, betas=self.recipe.betas)
+            if self.is_world_process_zero():
+                print('\n'.join(describe(self.groups)), flush=True)
         return self.optimizer
 
-    def log_line(self, line):
-        if self.is_world_process_zero():
-            print(line, flush=True)
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
+        """Return the batches of one step and its counts over all processes.
 
-    def get_batch_samples(self, epoch_iterator, num_batches, device):
-        """The batches of one step and its counts over all processes."""
+        Raises:
+            InstructSAMError: If a sample could not be read.
+        """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        counts = {}
+        counts: dict[str, int] = {}
         for batch in batches:
-            for name, count in batch.counts().items():
-                counts[name] = counts.get(name, 0) + count
-        values = torch.tensor([float(counts[name]) for name in sorted(counts)], device=device)
+            if isinstance(batch, InstructSAMError):
+                raise batch
+            for unit, count in batch.counts().items():
+                counts[unit] = counts.get(unit, 0) + count
+        values = torch.tensor([float(counts[unit]) for unit in sorted(counts)], device=device)
         if self.args.world_size > 1:
             values = self.accelerator.reduce(values, 'sum')
-        return batches, dict(zip(sorted(counts), values.clamp(min=1).tolist()))
+        return batches, dict(zip(sorted(counts), values.clamp(min=1).tolist(), strict=True))
 
-    def _get_num_items_in_batch(self, batch_samples, device):
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> None:
         return None
 
-    def floating_point_ops(self, inputs):
-        return 0  # not counted
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Return 0: operations are not counted."""
+        return 0
 
-    def _prepare_inputs(self, inputs):
-        return to(inputs, self.args.device)
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        return move_to_device(inputs, self.args.device)
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        sums = model(inputs)
-        losses = {name: value / num_items_in_batch[count] for name, (value, count) in sums.items()}
-        self.means.add(losses, step=self.accelerator.sync_gradients)
-        total = sum(losses.values())
-        # DDP and FSDP average gradients over processes; the sums are to be added
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: Mapping[str, float] | None = None,
+    ) -> torch.Tensor:
+        """Return the loss of one batch of a step; num_items_in_batch: the counts of the step."""
+        assert num_items_in_batch is not None  # from get_batch_samples
+        losses = {name: loss.value / num_items_in_batch[loss.unit] for name, loss in model(inputs).items()}
+        self.means.add(losses, is_step=self.accelerator.sync_gradients)
+        total = sum(losses.values(), torch.zeros((), device=self.args.device))
+        # DDP and FSDP average gradients over processes, but the sums have to be added up.
         return total * self.args.world_size
 
-    def log(self, logs, start_time=None):
-        """Adds the mean of every loss term since the last log, over all processes."""
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the mean of every loss term since the last log, over all processes, with the other values."""
         if 'loss' in logs:
             terms = self.means.take(self.accelerator if self.args.world_size > 1 else None)
             logs = {**logs, **terms, 'loss': sum(terms.values())}
         super().log(logs, start_time)
 
-    def is_finished(self, folder):
-        """Whether the checkpoint `folder` is of the last step: transformers' Trainer would take one more."""
+    def is_finished(self, folder: Path) -> bool:
+        """Return whether a checkpoint is that of the last step; resumed from it, the Trainer would take one more."""
         steps = self.args.max_steps
         if steps <= 0:
             per_epoch = max(1, math.ceil(len(self.get_train_dataloader()) / self.args.gradient_accumulation_steps))
             steps = math.ceil(self.args.num_train_epochs * per_epoch)
-        return TrainerState.load_from_json(Path(folder) / TRAINER_STATE_NAME).global_step >= steps
+        return TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME)).global_step >= steps
 
-    def save_model(self, output_dir=None, _internal_call=False):
-        tensors = gathered(self.model.state_dict(), self.args.should_save)
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the weights of a checkpoint."""
+        tensors = gathered(self.model.state_dict(), keep=self.args.should_save)
         if self.args.should_save:
-            save_stage(self.model, tensors, output_dir, self.source)
+            save_stage(self.model, tensors, output_dir or self.output, self.source)
 
-    def _save_optimizer_and_scheduler(self, output_dir):
-        """The same files with FSDP and without."""
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Write the same files with FSDP and without."""
         if not self.is_fsdp_enabled:
             super()._save_optimizer_and_scheduler(output_dir)
             return
-        state = gathered(self.optimizer.state_dict(), self.args.should_save)
+        state = gathered(self.optimizer.state_dict(), keep=self.args.should_save)
         if self.args.should_save:
             torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
-    def _save_checkpoint(self, model, trial):
-        """Writes to a folder of another name first: a kill at any instant leaves the last good checkpoint."""
-        output, partial = Path(self.args.output_dir), Path(self.args.output_dir) / PARTIAL
+    def _get_output_dir(self, trial: Any) -> str:
+        """Return the folder in which the Trainer writes a checkpoint, before _save_checkpoint moves it."""
+        return str(self.output / PARTIAL)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint under another name first: a kill at any instant leaves the last complete one."""
+        partial = self.output / PARTIAL
         if self.args.should_save:
             shutil.rmtree(partial, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        kept, self.args.output_dir = self.args.output_dir, str(partial)
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self.args.output_dir, self.args.save_total_limit = kept, limit
+        super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             written = partial / f'checkpoint-{self.state.global_step}'
-            publish(written, output / written.name)
-            done = [path for path in checkpoints(output) if step_of(path) <= self.state.global_step]
+            commit_folder(written, self.output / written.name)
+            done = [path for path in checkpoints(self.output) if step_of(path) <= self.state.global_step]
             for old in done[: -self.recipe.keep]:
                 shutil.rmtree(old)
         self.accelerator.wait_for_everyone()
 
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_model(self.model, read_stage(self.model, resume_from_checkpoint))
 
-    def _load_optimizer_and_scheduler(self, checkpoint):
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        if self.is_deepspeed_enabled:  # has loaded both
+        if self.is_deepspeed_enabled:  # it has loaded both already
             super()._load_optimizer_and_scheduler(checkpoint)
             return
         files = [Path(checkpoint) / name for name in (OPTIMIZER_NAME, SCHEDULER_NAME)]
@@ -157,36 +209,71 @@ class StageTrainer(Trainer):
         except (ValueError, IndexError) as error:
             raise RecipeError(
                 f'{checkpoint} was written by a run that trains other parts of the model ({error}). Give this run '
-                'another output, or the rates that the run was started with'
+                'another output, or the learning rates that the run was started with'
             ) from error
 
 
-class Epochs(TrainerCallback):
-    """Tells the dataset which epoch begins: with several processes, accelerate's data loader does not."""
+class BatchDataset(Dataset):
+    """Reads and collates whole batches, and returns an InstructSAMError instead of raising it.
 
-    def __init__(self, dataset):
+    A DataLoader turns an exception of a worker process into one whose message is the worker's traceback. As a value,
+    the error reaches the main process unchanged.
+    """
+
+    def __init__(self, dataset: StageDataset, collate: Callable[[Sequence[Any]], Any]):
+        self.dataset, self.collate = dataset, collate
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Iterable[int]) -> Any:
+        """Return the batch of some samples; a DataLoader calls this if it exists."""
+        try:
+            return self.collate([self.dataset[index] for index in indices])
+        except InstructSAMError as error:
+            return error
+
+
+def _identity(batch: Any) -> Any:
+    """Collate function for a BatchDataset; a lambda could not be sent to worker processes."""
+    return batch
+
+
+class EpochSetter(TrainerCallback):
+    """Sets the dataset's epoch: with several processes, accelerate's data loader does not."""
+
+    def __init__(self, dataset: StageDataset):
         self.dataset = dataset
 
-    def on_epoch_begin(self, args, state, control, **kwargs):
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Set the epoch that begins."""
         self.dataset.set_epoch(int(state.epoch or 0))
 
 
-class Means:
-    """Loss terms, averaged over steps."""
+class RunningMeans:
+    """Loss terms averaged over steps."""
 
-    def __init__(self):
-        self.sums, self.steps = {}, 0
+    def __init__(self) -> None:
+        self.sums: dict[str, torch.Tensor] = {}
+        self.steps = 0
 
-    def add(self, losses, step):
+    def add(self, losses: Mapping[str, torch.Tensor], *, is_step: bool) -> None:
+        """Add the terms of a batch; is_step: it is the last batch of a step."""
         for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value.detach()
-        self.steps += step
+            value = value.detach()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.steps += is_step
 
-    def take(self, accelerator=None):
-        """{term: mean} since the last call, summed over processes."""
+    def take(self, accelerator: Accelerator | None = None) -> dict[str, float]:
+        """Return the mean of each term since the last call, summed over processes."""
         names = sorted(self.sums)
         values = torch.stack([self.sums[name].float() for name in names]) / max(self.steps, 1)
         if accelerator is not None:
             values = accelerator.reduce(values, 'sum')
         self.sums, self.steps = {}, 0
-        return dict(zip(names, values.tolist()))
+        return dict(zip(names, values.tolist(), strict=True))

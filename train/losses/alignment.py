@@ -1,80 +1,99 @@
-"""Words and what they look like, brought together before anything else is made of them.
+"""Auxiliary loss that aligns phrase embeddings with the image features of both encoders.
 
-The words of a phrase, added up, are to tell the places that the phrase means from all others: on SAM3's features, where
-the phrase conditions its detector, and on Qwen's image tokens. Detector and language model, which learn from nothing,
-wait long for the first use of either without it. The heads are left behind afterwards.
+The mean embedding of a phrase's words has to tell the cells that the phrase refers to from all others: on SAM3's
+features, where the phrase conditions the detector, and on Qwen's image tokens. Without it, a detector and a language
+model that are trained from scratch take long to make any use of each other. The heads are dropped after training.
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from instructsam.train.losses.mask_losses import dice_loss
-from instructsam.train.stages.forward import token_grid
+from instructsam.train.data.batch import Batch, token_grid
+from instructsam.train.losses.dice import dice_loss
+from instructsam.train.losses.loss_sum import LossSum
 
-BCE, DICE = 5.0, 1.0  # as of the semantic head, see layers.LayerWeights
-RARE = -3.0  # first logit: few places are meant
+if TYPE_CHECKING:
+    from instructsam.core.model.config import ModelConfig
+    from instructsam.core.model.instructsam import InstructSAMModel
+
+BCE_WEIGHT, DICE_WEIGHT = 5.0, 1.0  # as for the semantic head, see LayerWeights
+INITIAL_BIAS = -3.0  # few cells belong to a phrase
 
 
 class Alignment(nn.Module):
-    """A map of places and one of words into a common space, for each of the two encoders."""
+    """Projections of cells and of words to a common space, for each of the two encoders."""
 
-    def __init__(self, config):
+    def __init__(self, config: ModelConfig):
         super().__init__()
         widths = {'coarse': config.bridge_dim, 'tokens': config.qwen.text_config.hidden_size}
         self.places = nn.ModuleDict({n: nn.Sequential(nn.LayerNorm(w), nn.Linear(w, w)) for n, w in widths.items()})
         self.words = nn.ModuleDict({n: nn.Linear(w, w) for n, w in widths.items()})
         self.fused = nn.Sequential(nn.LayerNorm(config.bridge_dim), nn.Linear(config.bridge_dim, 1))
-        self.bias = nn.ParameterDict({name: torch.full((), RARE) for name in widths})
+        self.bias = nn.ParameterDict({name: torch.full((), INITIAL_BIAS) for name in widths})
 
-    def forward(self, model, batch, tokens=None, coarse=None):
-        """Loss sums of a forward.Batch with masks, whose images have one size: {term: (sum, 'blocks')}.
+    def forward(
+        self,
+        model: InstructSAMModel,
+        batch: Batch,
+        tokens: torch.Tensor | None = None,
+        coarse: torch.Tensor | None = None,
+    ) -> dict[str, LossSum]:
+        """Return the loss sums of a batch with masks, whose images have one size.
 
-        tokens [B * rows * columns, width]: Qwen's image tokens; coarse [B, C, h, w]: SAM3's features; None where they
-        do not learn.
+        Args:
+            model: Gives the word embeddings and the phrase conditioning.
+            batch: The batch.
+            tokens: Qwen's image tokens [B * rows * columns, width]; None if they are not trained.
+            coarse: SAM3's coarsest features [B, C, h, w]; None if they are not trained.
         """
         phrases = batch.text.phrase_ids
         ids, mask = model.pad_phrases(phrases)
-        places, words = {}, {}
+        cells, words = {}, {}
         if tokens is not None:
-            places['tokens'], words['tokens'] = _grid(tokens, batch), _mean(model.embed(ids), mask)
+            cells['tokens'], words['tokens'] = _token_map(tokens, batch), _masked_mean(model.embed(ids), mask)
         if coarse is not None:
-            conditions, _ = model.phrase_conditioning(phrases, 'consistent')
-            places['coarse'], words['coarse'] = coarse.permute(0, 2, 3, 1), _mean(conditions, mask)
+            conditioning, _ = model.phrase_conditioning(phrases, 'consistent')
+            cells['coarse'], words['coarse'] = coarse.permute(0, 2, 3, 1), _masked_mean(conditioning, mask)
         samples = torch.tensor([sample for sample, _ in batch.text.blocks], device=ids.device)
         unions = [masks.any(0) for masks in batch.masks]
         losses = {}
-        for name, values in places.items():
-            truth = _share(unions, values.shape[1:3], ids.device)
+        for name, values in cells.items():
+            target = _cell_shares(unions, values.shape[1:3], ids.device)
             keys = self.places[name](values).flatten(1, 2).index_select(0, samples)
             logits = (keys @ self.words[name](words[name])[..., None])[..., 0] / keys.shape[-1] ** 0.5 + self.bias[name]
-            losses[f'align_{name}'] = _compare(logits, truth), 'blocks'
+            losses[f'align_{name}'] = LossSum(_map_loss(logits, target), 'blocks')
         return losses
 
-    def of_fused(self, encoded, masks):
-        """Loss sum of the fusion encoder's features [P, h, w, d] of phrases with `masks` [N, H, W] each."""
-        truth = _share([each.any(0) for each in masks], encoded.shape[1:3], encoded.device)
-        return {'align_fused': (_compare(self.fused(encoded)[..., 0].flatten(1), truth), 'phrases')}
+    def fused_loss(self, encoded: torch.Tensor, masks: Sequence[torch.Tensor]) -> dict[str, LossSum]:
+        """Return the loss sum of the fusion encoder's features [P, h, w, d]; masks: one [N, H, W] per phrase."""
+        target = _cell_shares([each.any(0) for each in masks], encoded.shape[1:3], encoded.device)
+        return {'align_fused': LossSum(_map_loss(self.fused(encoded)[..., 0].flatten(1), target), 'phrases')}
 
 
-def _share(unions, size, device):
-    """Masks [H, W] as shares of the cells of a grid of `size`, [P, cells]."""
-    return F.interpolate(torch.stack(unions)[:, None].float().to(device), size=size, mode='area').flatten(1)
+def _cell_shares(unions: Sequence[torch.Tensor], size: torch.Size, device: torch.device) -> torch.Tensor:
+    """Return the share of each cell of a grid that masks [H, W] cover, [P, cells]."""
+    return F.interpolate(torch.stack(list(unions))[:, None].float().to(device), size=size, mode='area').flatten(1)
 
 
-def _compare(logits, truth):
-    """Loss sum of logits [P, cells]."""
-    bce = F.binary_cross_entropy_with_logits(logits, truth, reduction='none').mean(1).sum()
-    return BCE * bce + DICE * dice_loss(logits.sigmoid(), truth).sum()
+def _map_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return the summed loss of logits [P, cells]."""
+    bce = F.binary_cross_entropy_with_logits(logits, target, reduction='none').mean(1).sum()
+    return BCE_WEIGHT * bce + DICE_WEIGHT * dice_loss(logits.sigmoid(), target).sum()
 
 
-def _mean(values, mask):
-    """Mean of values [P, n, d] over the rows in mask [P, n]."""
-    mask = mask[..., None].to(values)
-    return (values * mask).sum(1) / mask.sum(1)
+def _masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the mean of values [P, n, d] over the rows in mask [P, n]."""
+    weights = mask[..., None].to(values)
+    return (values * weights).sum(1) / weights.sum(1)
 
 
-def _grid(tokens, batch):
-    """Image tokens as [B, rows, columns, width]."""
+def _token_map(tokens: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Return image tokens as [B, rows, columns, width]."""
     count = len(batch.grids)
     return tokens.view(count, *token_grid(batch.grids[0], len(tokens) // count), -1)

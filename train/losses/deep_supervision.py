@@ -1,222 +1,178 @@
-"""Losses on every detector layer, for any number of query groups: what teaches a detector that knows nothing yet.
+"""Deep supervision: losses on every DETR decoder layer, for any number of query groups; used to train from scratch.
 
-DETR's auxiliary losses (arXiv 2005.12872), with groups of queries that do not see each other (Group DETR, 2207.13085):
-more slots per object learn in one pass, and inference keeps one group. Masks of inner layers are compared at half
-resolution. The semantic head learns the union of what the phrase means.
+DETR's auxiliary losses (arXiv 2005.12872), with groups of queries that do not see each other (Group DETR, arXiv
+2207.13085): more slots per object learn in one pass, while inference keeps one group. Masks of inner layers are
+compared at half resolution. The semantic head learns the union of a phrase's masks.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
-from transformers.loss.loss_for_object_detection import generalized_box_iou
 
-from instructsam.train.losses.mask_losses import DICE_EPS, dice_loss, matched_presence
+from instructsam.train.losses.boxes import box_distances, tight_boxes
+from instructsam.train.losses.dice import dice_loss
+from instructsam.train.losses.loss_sum import LossSum
+from instructsam.train.losses.mask_losses import matched_presence
+from instructsam.train.losses.matching import match_layer_boxes, match_layers
+from instructsam.train.losses.objective import LayerWeights
 
-
-@dataclass(frozen=True)
-class LayerWeights:
-    """Of the losses; the matching costs are the same but for the overlap of boxes."""
-
-    mask_bce: float = 5.0
-    mask_dice: float = 2.0
-    box_l1: float = 2.0
-    box_giou: float = 1.0
-    presence: float = 2.0
-    semantic: float = 1.0
+if TYPE_CHECKING:
+    from instructsam.core.model.instructsam import InstructSAMModel
 
 
-TERMS = {  # of layer_losses, and what each goes over
-    'mask_bce': 'masks', 'mask_dice': 'masks', 'box_l1': 'masks', 'box_giou': 'masks', 'presence': 'phrases',
+LOSS_UNITS = {
+    'mask_bce': 'masks',
+    'mask_dice': 'masks',
+    'box_l1': 'masks',
+    'box_giou': 'masks',
+    'presence': 'phrases',
     'semantic': 'phrases',
-}  # fmt: skip
+}
+"""The terms of `layer_losses` and the unit that each is summed over."""
+
+
+DEFAULT_WEIGHTS = LayerWeights()
 
 
 @dataclass
 class LayerOutputs:
-    """Of L layers, P phrases, G groups of K slots."""
+    """The detector's outputs on L layers for P phrases with G groups of K slots."""
 
     hidden: torch.Tensor  # [L, P, G, K, d]
     logits: torch.Tensor  # [L, P, G, K]
     boxes: torch.Tensor  # [L, P, G, K, 4] xyxy, 0 to 1
-    encoded: torch.Tensor  # [P, rows, columns, d] what the phrase makes of SAM3's features
-    pixels: torch.Tensor | None = None  # [P, d, h, w] to be dotted with mask embeddings; None: no masks
+    encoded: torch.Tensor  # [P, rows, columns, d] SAM3's features after fusion with the phrase
+    pixels: torch.Tensor | None = None  # [P, d, h, w], multiplied with mask embeddings; None: boxes only
     semantic: torch.Tensor | None = None  # [P, h, w] logits
 
 
-def detect_layers(model, features, queries, references, phrase_ids, masks=True):
-    """SAM3 on P phrases.
+def layer_losses(
+    model: InstructSAMModel,
+    outputs: LayerOutputs,
+    masks: Sequence[torch.Tensor],
+    weights: LayerWeights = DEFAULT_WEIGHTS,
+    presence_target: str = 'one',
+) -> dict[str, LossSum]:
+    """Return loss sums over phrases or masks, each averaged over layers and groups.
 
-    features: of a phrase's image each; queries [P, G, K, d]; references [P, G, K, 4] before the sigmoid; masks: False
-    stops at boxes. Returns LayerOutputs.
+    Args:
+        model: Gives the mask embedding of a slot.
+        outputs: The detector's outputs; without `pixels`, the terms of masks are left out.
+        masks: Ground truth, one [N, H, W] bool per phrase.
+        weights: Weights of the terms.
+        presence_target: Of a matched slot, as in mask_losses.Objective.
     """
-    sam = model.grounding
-    phrases, groups, slots = queries.shape[:3]
-    text, mask = model.phrase_conditioning(phrase_ids, 'consistent')
-    encoded, position, size = sam.fuse(features, text, mask)
-
-    def grouped(values):
-        return values.repeat_interleave(groups, 0)
-
-    hidden, references = sam.detr_decoder(
-        queries.flatten(0, 1),
-        grouped(encoded),
-        grouped(position),
-        grouped(text),
-        grouped(mask),
-        size,
-        references.flatten(0, 1),
-    )
-    logits = sam.dot_product_scoring(hidden, grouped(text), grouped(mask)).squeeze(-1)
-    shape = (len(hidden), phrases, groups, slots)
-    outputs = LayerOutputs(
-        hidden.view(*shape, -1),
-        logits.view(shape),
-        sam.boxes(hidden, references).view(*shape, 4),
-        encoded.view(phrases, *size, -1),
-    )
-    if masks:
-        pixels = sam.pixel_embeddings(features.pyramid, encoded, text, mask)
-        outputs.pixels = sam.mask_decoder.instance_projection(pixels)
-        outputs.semantic = sam.mask_decoder.semantic_projection(pixels)[:, 0]
-    return outputs
-
-
-def layer_losses(model, outputs, masks, weights=LayerWeights(), presence_target='one'):
-    """Sums over phrases or masks, each the mean over layers and groups: {term: (sum, 'phrases' | 'masks')}; without
-    those of masks where `outputs` has none.
-
-    masks: a phrase each, [N, H, W] bool. presence_target: of a matched slot, as in objective.Objective.
-    """
-    if outputs.pixels is None:
+    if outputs.pixels is None or outputs.semantic is None:
         return _box_losses(outputs, masks, weights)
-    layers, phrases, groups, slots = outputs.logits.shape
+    layers, _, groups, slots = outputs.logits.shape
     height, width = outputs.pixels.shape[-2:]
-    truth = [F.interpolate(each[:, None].float(), size=(height, width), mode='area')[:, 0] for each in masks]  # shares
-    boxes = [tight_boxes(each).to(outputs.boxes) for each in masks]
-    # all slots of a phrase side by side: [P, L * G * K, ...], the last layer's at the end
-    hidden, logits, found = (
+    # Ground truth as the share of each cell that a mask covers.
+    shares = [F.interpolate(each[:, None].float(), size=(height, width), mode='area')[:, 0] for each in masks]
+    true_boxes = [tight_boxes(each).to(outputs.boxes) for each in masks]
+    # All slots of a phrase side by side, [P, L * G * K, ...], with those of the last layer at the end.
+    hidden, logits, boxes = (
         values.transpose(0, 1).flatten(1, 3) for values in (outputs.hidden, outputs.logits, outputs.boxes)
     )
     embeddings = model.grounding.mask_decoder.mask_embedder(hidden)
-    fine = outputs.pixels.permute(0, 2, 3, 1).flatten(1, 2)  # [P, hw, d]
-    coarse = F.avg_pool2d(outputs.pixels, 2).permute(0, 2, 3, 1).flatten(1, 2)
-    coarse = torch.bmm(embeddings, coarse.transpose(1, 2))  # [P, LGK, hw / 4]
-    last = (layers - 1) * groups * slots  # first slot of the last layer
+    fine_pixels = outputs.pixels.permute(0, 2, 3, 1).flatten(1, 2)  # [P, h * w, d]
+    half_pixels = F.avg_pool2d(outputs.pixels, 2).permute(0, 2, 3, 1).flatten(1, 2)
+    half_masks = torch.bmm(embeddings, half_pixels.transpose(1, 2))  # [P, L * G * K, h * w / 4]
+    first_of_last_layer = (layers - 1) * groups * slots
 
     is_present = torch.zeros_like(logits)
-    pairs = []  # predicted mask logits and truth [M, n], of inner layers at half the resolution
+    mask_pairs = []  # predicted logits and ground truth [M, n]; inner layers have half the resolution
     box_pairs = []
-    # unbound, for the gradient of an index is as large as what is indexed
-    each = zip(embeddings.unbind(), fine.unbind(), coarse.unbind(), logits.unbind(), found.unbind(), truth, boxes)
-    for phrase, (slot, pixels, predicted, scores, placed, mask, box) in enumerate(each):
-        if not len(mask):
+    # Unbound, because the gradient of an index is as large as the tensor that is indexed.
+    per_phrase = zip(
+        embeddings.unbind(),
+        fine_pixels.unbind(),
+        half_masks.unbind(),
+        logits.unbind(),
+        boxes.unbind(),
+        shares,
+        true_boxes,
+        strict=True,
+    )
+    for phrase, (embedding, pixels, half_mask, scores, box, share, true_box) in enumerate(per_phrase):
+        if not len(share):
             continue
-        half = F.avg_pool2d(mask[:, None], 2).flatten(1)
-        rows, columns = _match(predicted, scores, placed, half, box, slots, weights)
-        is_present[phrase, rows] = matched_presence(predicted[rows], half[columns], presence_target).to(is_present)
-        box_pairs.append((placed[rows], box[columns]))
-        inner = rows < last
-        if inner.any():
-            pairs.append((predicted[rows[inner]], half[columns[inner]]))
-        pairs.append((slot[rows[~inner]] @ pixels.T, mask.flatten(1)[columns[~inner]]))
+        half_share = F.avg_pool2d(share[:, None], 2).flatten(1)
+        rows, columns = match_layers(half_mask, scores, box, half_share, true_box, slots, weights)
+        presence = matched_presence(half_mask[rows], half_share[columns], presence_target)
+        is_present[phrase, rows] = presence.to(is_present)
+        box_pairs.append((box[rows], true_box[columns]))
+        is_inner = rows < first_of_last_layer
+        if is_inner.any():
+            mask_pairs.append((half_mask[rows[is_inner]], half_share[columns[is_inner]]))
+        mask_pairs.append((embedding[rows[~is_inner]] @ pixels.T, share.flatten(1)[columns[~is_inner]]))
 
     repeats = layers * groups
-    zero = outputs.pixels.sum() * 0.0
-    bce = dice = zero
-    for predicted, target in pairs:
+    bce = dice = outputs.pixels.sum() * 0.0
+    for predicted, target in mask_pairs:
         bce = bce + F.binary_cross_entropy_with_logits(predicted, target, reduction='none').mean(1).sum()
         dice = dice + dice_loss(predicted.sigmoid(), target).sum()
-    union = torch.stack([each.amax(0) if len(each) else each.new_zeros(height, width) for each in truth]).flatten(1)
-    semantic = outputs.semantic.flatten(1)
-    semantic_loss = F.binary_cross_entropy_with_logits(semantic, union, reduction='none').mean(1)
-    semantic_loss = weights.mask_bce * semantic_loss + dice_loss(semantic.sigmoid(), union)
     return {
-        'mask_bce': (weights.mask_bce * bce / repeats, 'masks'),
-        'mask_dice': (weights.mask_dice * dice / repeats, 'masks'),
-        **_placing_losses(outputs, box_pairs, logits, is_present, weights),
-        'semantic': (weights.semantic * semantic_loss.sum(), 'phrases'),
+        'mask_bce': LossSum(weights.mask_bce * bce / repeats, 'masks'),
+        'mask_dice': LossSum(weights.mask_dice * dice / repeats, 'masks'),
+        **_box_and_presence_losses(outputs, box_pairs, logits, is_present, weights),
+        'semantic': _semantic_loss(outputs.semantic, shares, weights),
     }
 
 
-def _box_losses(outputs, masks, weights):
-    """layer_losses of boxes and presence alone, matched by them."""
+def _semantic_loss(semantic: torch.Tensor, shares: Sequence[torch.Tensor], weights: LayerWeights) -> LossSum:
+    """Compare the semantic head's logits [P, h, w] with the unions of the phrases' masks."""
+    union = torch.stack([each.amax(0) if len(each) else each.new_zeros(each.shape[1:]) for each in shares]).flatten(1)
+    logits = semantic.flatten(1)
+    loss = F.binary_cross_entropy_with_logits(logits, union, reduction='none').mean(1)
+    loss = weights.mask_bce * loss + dice_loss(logits.sigmoid(), union)
+    return LossSum(weights.semantic * loss.sum(), 'phrases')
+
+
+def _box_losses(outputs: LayerOutputs, masks: Sequence[torch.Tensor], weights: LayerWeights) -> dict[str, LossSum]:
+    """Return the losses of boxes and presence, matched by them alone."""
     slots = outputs.logits.shape[-1]
-    boxes = [tight_boxes(each).to(outputs.boxes) for each in masks]
-    logits, found = (values.transpose(0, 1).flatten(1, 3) for values in (outputs.logits, outputs.boxes))
+    true_boxes = [tight_boxes(each).to(outputs.boxes) for each in masks]
+    logits, boxes = (values.transpose(0, 1).flatten(1, 3) for values in (outputs.logits, outputs.boxes))
     is_present = torch.zeros_like(logits)
     pairs = []
-    for phrase, (scores, placed, box) in enumerate(zip(logits.unbind(), found.unbind(), boxes)):
-        if len(box):
-            with torch.no_grad():
-                cost = weights.box_l1 * torch.cdist(placed, box, p=1)
-                cost = cost - weights.box_giou * generalized_box_iou(placed, box)
-                cost = cost + weights.presence * F.softplus(-scores)[:, None]
-            rows, columns = _assign(cost, slots)
+    per_phrase = zip(logits.unbind(), boxes.unbind(), true_boxes, strict=True)
+    for phrase, (scores, box, true_box) in enumerate(per_phrase):
+        if len(true_box):
+            rows, columns = match_layer_boxes(scores, box, true_box, slots, weights)
             is_present[phrase, rows] = 1.0
-            pairs.append((placed[rows], box[columns]))
-    return _placing_losses(outputs, pairs, logits, is_present, weights)
+            pairs.append((box[rows], true_box[columns]))
+    return _box_and_presence_losses(outputs, pairs, logits, is_present, weights)
 
 
-def _placing_losses(outputs, pairs, logits, is_present, weights):
-    """The terms of boxes and presence: matched and true boxes ([N, 4], [N, 4]) of some phrases, logits and truth
-    [P, LGK].
+def _box_and_presence_losses(
+    outputs: LayerOutputs,
+    pairs: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    logits: torch.Tensor,
+    is_present: torch.Tensor,
+    weights: LayerWeights,
+) -> dict[str, LossSum]:
+    """Return the losses of boxes and presence.
+
+    Args:
+        outputs: The detector's outputs.
+        pairs: Matched and true boxes, both [N, 4], of each phrase that has objects.
+        logits: Presence logits [P, L * G * K].
+        is_present: Their targets.
+        weights: Weights of the terms.
     """
     layers, _, groups, slots = outputs.logits.shape
     repeats = layers * groups
-    nothing = outputs.boxes.flatten(0, -2)[:0]  # keeps the graph whole where nothing is matched
-    l1, giou = box_distances(*(torch.cat([nothing, *boxes]) for boxes in (zip(*pairs) if pairs else ((), ()))))
+    nothing = outputs.boxes.flatten(0, -2)[:0]  # connects the boxes to the graph even if none is matched
+    matched, true = (torch.cat([nothing, *(pair[side] for pair in pairs)]) for side in (0, 1))
+    distances = box_distances(matched, true)
     presence = F.binary_cross_entropy_with_logits(logits, is_present, reduction='none').sum() / slots
     return {
-        'box_l1': (weights.box_l1 * l1 / repeats, 'masks'),
-        'box_giou': (weights.box_giou * giou / repeats, 'masks'),
-        'presence': (weights.presence * presence / repeats, 'phrases'),
+        'box_l1': LossSum(weights.box_l1 * distances.l1 / repeats, 'masks'),
+        'box_giou': LossSum(weights.box_giou * distances.giou / repeats, 'masks'),
+        'presence': LossSum(weights.presence * presence / repeats, 'phrases'),
     }
-
-
-def box_distances(boxes, true):
-    """Sums of L1 and of 1 - generalized IoU of pairs of boxes [N, 4] xyxy."""
-    return (boxes - true).abs().sum(), (1 - generalized_box_iou(boxes, true).diagonal()).sum()
-
-
-@torch.no_grad()
-def _match(coarse, logits, boxes, truth, true_boxes, slots, weights):
-    """Hungarian matching in each layer and group of a phrase: rows among all LGK slots, and the truth's columns."""
-    probability = coarse.sigmoid()
-    overlap = 2 * probability @ truth.T
-    dice = 1 - (overlap + DICE_EPS) / (probability.sum(1)[:, None] + truth.sum(1)[None] + DICE_EPS)
-    bce = F.softplus(coarse).mean(1)[:, None] - coarse @ truth.T / coarse.shape[1]
-    return _assign(
-        weights.mask_bce * bce
-        + weights.mask_dice * dice
-        + weights.box_l1 * torch.cdist(boxes, true_boxes, p=1)
-        + weights.presence * F.softplus(-logits)[:, None],
-        slots,
-    )
-
-
-def _assign(cost, slots):
-    """Cheapest one to one pairs in each of the groups of `slots` rows of cost [LGK, N]: rows and columns."""
-    cost = cost.cpu().numpy()
-    rows, columns = [], []
-    for first in range(0, len(cost), slots):
-        row, column = linear_sum_assignment(cost[first : first + slots])
-        rows += (first + row).tolist()
-        columns += column.tolist()
-    return torch.tensor(rows), torch.tensor(columns)
-
-
-def tight_boxes(masks):
-    """Boxes [N, 4] xyxy, 0 to 1, of masks [N, H, W] bool; an empty mask has the whole picture."""
-    height, width = masks.shape[1:]
-    x, y = masks.any(1), masks.any(2)
-    left, top = x.int().argmax(1), y.int().argmax(1)
-    right, bottom = width - x.flip(1).int().argmax(1), height - y.flip(1).int().argmax(1)
-    return torch.stack([left / width, top / height, right / width, bottom / height], dim=1)
-
-
-def add(losses, more):
-    """Adds the sums in `more` to those in `losses`, in place."""
-    for name, (value, count) in more.items():
-        losses[name] = (losses[name][0] + value if name in losses else value), count

@@ -1,55 +1,69 @@
-"""What Qwen3-VL brings and a model trained from nothing must learn: to say where in the picture a phrase's things are.
+"""Auxiliary grounding loss: each slot's hidden state predicts its object's mask and box from the image tokens.
 
-A slot's hidden state is to point at the image tokens of its own object, and to hold the object's box, whatever SAM3
-makes of it later. That costs little beside the detector, so that every phrase of a sample learns it. The heads are left
-behind afterwards.
+Qwen3-VL is pretrained on grounding; a language model that is trained from scratch has to learn it. The loss is cheap
+beside the detector, so that every phrase of a sample has it, not only those that reach the detector. The heads are
+dropped after training.
 """
 
+from __future__ import annotations
+
+import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers.image_transforms import center_to_corners_format
 
-from instructsam.train.losses.deep_supervision import box_distances, tight_boxes
-from instructsam.train.losses.mask_losses import Objective, phrase_terms
-from instructsam.train.stages.forward import token_grid
+from instructsam.train.data.batch import Batch, token_grid
+from instructsam.train.losses.boxes import box_distances, tight_boxes
+from instructsam.train.losses.loss_sum import LossSum
+from instructsam.train.losses.mask_losses import MaskTerms, phrase_terms
+from instructsam.train.losses.objective import Objective
 
-LIKE_LAYERS = Objective(bce_loss=5.0, dice_loss=2.0, presence_loss=2.0, bce_cost=5.0, dice_cost=2.0, presence_cost=2.0)
+OBJECTIVE = Objective(bce_loss=5.0, dice_loss=2.0, presence_loss=2.0, bce_cost=5.0, dice_cost=2.0, presence_cost=2.0)
+"""The weights of LayerWeights."""
+
 BOX_L1, BOX_GIOU = 2.0, 1.0
 
 
 class Pointing(nn.Module):
-    """Heads on the language model's hidden states [.., width] at slots and image tokens."""
+    """Heads on the language model's hidden states [..., width] at slots and image tokens."""
 
-    def __init__(self, width, weight):
-        """weight: of all its losses."""
+    def __init__(self, width: int, weight: float):
+        """Make the heads.
+
+        Args:
+            width: Of the hidden states.
+            weight: Of all losses.
+        """
         super().__init__()
         self.weight = weight
         self.slots, self.tokens = nn.Linear(width, width), nn.Linear(width, width)
         self.presence = nn.Linear(width, 1)
         self.box = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4))
 
-    def forward(self, hidden, batch):
-        """Loss sums of hidden states [B, L, width] of a forward.Batch with masks: {term: (sum, count)}."""
-        width, weights = hidden.shape[-1], LIKE_LAYERS
-        tokens = [values[rows] for values, rows in zip(self.tokens(hidden), batch.text.is_image.to(hidden.device))]
-        bce = dice = presence = l1 = giou = hidden.sum() * 0.0
-        for (sample, rows), masks in zip(batch.text.blocks, batch.masks):
+    def forward(self, hidden: torch.Tensor, batch: Batch) -> dict[str, LossSum]:
+        """Return the loss sums of hidden states [B, L, width] of a batch with masks."""
+        width = hidden.shape[-1]
+        is_image = batch.text.is_image.to(hidden.device)
+        tokens = [values[rows] for values, rows in zip(self.tokens(hidden), is_image, strict=True)]
+        zero = hidden.sum() * 0.0
+        total, l1, giou = MaskTerms(zero, zero, zero), zero, zero
+        for (sample, rows), masks in zip(batch.text.blocks, batch.masks, strict=True):
             slots = hidden[sample, rows]
-            if not len(slots):  # mode autoregressive, where nothing is there
+            if not len(slots):  # in mode autoregressive, a phrase that refers to nothing has no slots
                 continue
-            pointed = self.slots(slots) @ tokens[sample].T / width**0.5
-            pointed = pointed.view(len(slots), *token_grid(batch.grids[sample], len(tokens[sample])))
-            truth = F.interpolate(masks[:, None].float(), size=pointed.shape[1:], mode='area')[:, 0].to(hidden.device)
-            terms, assigned = phrase_terms(pointed, self.presence(slots)[:, 0], truth, weights)
-            bce, dice, presence = bce + terms.bce, dice + terms.dice, presence + terms.presence
-            found = assigned >= 0
-            if found.any():
-                boxes = center_to_corners_format(self.box(slots[found.to(hidden.device)]).sigmoid())
-                true = tight_boxes(masks)[assigned[found]].to(boxes)
-                found_l1, found_giou = box_distances(boxes, true)
-                l1, giou = l1 + found_l1, giou + found_giou
+            mask_logits = self.slots(slots) @ tokens[sample].T / width**0.5
+            mask_logits = mask_logits.view(len(slots), *token_grid(batch.grids[sample], len(tokens[sample])))
+            shares = F.interpolate(masks[:, None].float(), size=mask_logits.shape[1:], mode='area')[:, 0]
+            terms, assigned = phrase_terms(mask_logits, self.presence(slots)[:, 0], shares.to(hidden.device), OBJECTIVE)
+            total = total + terms
+            is_matched = assigned >= 0
+            if is_matched.any():
+                boxes = center_to_corners_format(self.box(slots[is_matched.to(hidden.device)]).sigmoid())
+                distances = box_distances(boxes, tight_boxes(masks)[assigned[is_matched]].to(boxes))
+                l1, giou = l1 + distances.l1, giou + distances.giou
+        bce, dice = OBJECTIVE.bce_loss * total.bce, OBJECTIVE.dice_loss * total.dice
         return {
-            'point_mask': (self.weight * (weights.bce_loss * bce + weights.dice_loss * dice), 'all_masks'),
-            'point_box': (self.weight * (BOX_L1 * l1 + BOX_GIOU * giou), 'all_masks'),
-            'point_presence': (self.weight * weights.presence_loss * presence, 'blocks'),
+            'point_mask': LossSum(self.weight * (bce + dice), 'all_masks'),
+            'point_box': LossSum(self.weight * (BOX_L1 * l1 + BOX_GIOU * giou), 'all_masks'),
+            'point_presence': LossSum(self.weight * OBJECTIVE.presence_loss * total.presence, 'blocks'),
         }

@@ -1,76 +1,84 @@
-"""The base stage of a small model, in the place of what Qwen3-VL and SAM3 bring: the language model learns to answer
-with phrases, SAM3 to find what a phrase says with learned queries of its own.
+"""Stage `base`: pretraining of a small model's language model and detector, instead of what Qwen3-VL and SAM3 bring.
 
-The bridge, where it trains, is brought to meet them: what comes out of it at the query positions is drawn to SAM3's own
-queries, so that stage 1 starts from where this one ends. What the pixels show is learnt on beside it.
+The language model learns to answer with phrases, and SAM3 to find the objects of a phrase with learned queries of its
+own. If the bridge is trained, its outputs at the query positions are pulled towards SAM3's own queries, so that stage 1
+starts where this stage ends. The dense labels of stage `pixels` are learned alongside.
 """
 
-import json
-from dataclasses import dataclass, fields
+from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from instructsam.core.errors import DataError
-from instructsam.core.model.grounding import sam3
-from instructsam.train.loop.param_groups import learns
+from instructsam.core.model.grounding import ImageFeatures, sam3
+from instructsam.core.model.instructsam import InstructSAMModel
+from instructsam.train.data.collate import Collator
+from instructsam.train.data.dataset import RecordDataset
+from instructsam.train.data.mixing import mixing_list
+from instructsam.train.data.scene_labels import LabelledBatch, LabelledCollator
+from instructsam.train.engines.concept import ConceptEngine
 from instructsam.train.losses.alignment import Alignment
-from instructsam.train.losses.deep_supervision import add, detect_layers, layer_losses, tight_boxes
+from instructsam.train.losses.boxes import tight_boxes
+from instructsam.train.losses.deep_supervision import layer_losses
+from instructsam.train.losses.dense import DenseHeads
+from instructsam.train.losses.loss_sum import LossSum, accumulate
 from instructsam.train.losses.pointing import Pointing
-from instructsam.train.stages.dense import DenseHeads, Labels, encoder_labels, read_objects
-from instructsam.train.stages.forward import Batch, answer_terms, features_of, read, slot_queries
-from instructsam.train.weights.initialise import spread_boxes
+from instructsam.train.stages.forward import (
+    answer_losses,
+    detect_layers,
+    is_trainable,
+    phrase_features,
+    read,
+    slot_queries,
+)
+from instructsam.train.stages.previews import answer_preview
+from instructsam.train.stages.record_stage import RecordStage
+from instructsam.train.stages.settings import BaseSettings
+from instructsam.train.weights.initialise import prepare_detector, spread_boxes
 
-GROUPS = 3  # of learned queries: SAM3's own, and others that only training uses
-DENOISING = 2  # groups of true boxes that are off
+if TYPE_CHECKING:
+    from instructsam.train.loop.recipe import Recipe
+
+GROUPS = 3
+"""Groups of learned queries: SAM3's own, and others that only training uses."""
+
+DENOISING_GROUPS = 2
+"""Groups that start from noisy ground-truth boxes."""
+
+SHIFT, STRETCH = 0.4, 0.4
+"""Largest noise of the position and size of a ground-truth box, as shares of its sides."""
+
+REFERENCE_STD = 0.3
+"""Spread of the reference boxes of the training groups around those of SAM3, before the sigmoid."""
+
 BRIDGE_WEIGHT = 0.2
 DENSE_WEIGHT = 0.25
-SHIFT, STRETCH = 0.4, 0.4  # of the boxes that are to be put right, as shares of their sides
+
+PREPARED_WITH = 8
+"""Samples whose features the detector is rescaled to, see prepare_detector."""
 
 
-@dataclass
-class BaseBatch(Batch):
-    """A batch with labels of all pixels on the grids of both encoders."""
+class DetectorPretraining(nn.Module):
+    """The model with more query groups and auxiliary heads.
 
-    sam: Labels | None = None
-    qwen: Labels | None = None
-
-    def counts(self):
-        return {**super().counts(), 'images': len(self.pixels)}
-
-
-class BaseCollator:
-    """Adds the labels to what a Collator makes; every image must be of one of the scenes."""
-
-    def __init__(self, collator, sources, rows):
-        """sources: of *_scenes.jsonl files; rows: of SAM3's grid."""
-        self.collator, self.rows = collator, rows
-        self.lines = {}
-        for source in sources:
-            for line in source.annotations.read_text(encoding='utf-8').splitlines():
-                self.lines[source.images / json.loads(line)['image']] = line
-
-    def __call__(self, samples):
-        missing = [str(sample.image) for sample in samples if sample.image not in self.lines]
-        if missing:
-            raise DataError(f'{missing[0]} is in none of the files that `scenes` names')
-        batch = self.collator(samples)
-        scenes = [read_objects(json.loads(self.lines[sample.image])) for sample in samples]
-        return BaseBatch(
-            **{each.name: getattr(batch, each.name) for each in fields(batch)},
-            **encoder_labels(scenes, self.rows, batch.grids, self.collator.merge),
-        )
-
-
-class BaseTraining(nn.Module):
-    """The model, more query groups, and heads for what pixels show.
-
-    SAM3 is left out where it has no rates, and Qwen's part of the model, the language model behind its vision tower.
+    SAM3 is skipped if it is frozen; so is the language model with Qwen's vision tower.
     """
 
-    def __init__(self, model, phrases_per_call, pointing=0.0, masks=True):
-        """pointing: weight of pointing.Pointing's losses; masks: False teaches the detector boxes alone."""
+    def __init__(self, model: InstructSAMModel, phrases_per_call: int, *, pointing: float = 0.0, masks: bool = True):
+        """Add the query groups and heads.
+
+        Args:
+            model: The model.
+            phrases_per_call: Phrases that share one detector call.
+            pointing: Weight of losses.pointing; 0: none.
+            masks: Also learn masks; False: the detector learns boxes alone.
+        """
         super().__init__()
         self.model = model
         self.phrases_per_call = phrases_per_call
@@ -79,77 +87,132 @@ class BaseTraining(nn.Module):
         config = model.config
         self.queries = nn.Parameter(torch.randn(GROUPS - 1, config.num_queries, config.bridge_dim))
         boxes = spread_boxes(config.num_queries)
-        self.references = nn.Parameter(boxes + 0.3 * torch.randn(GROUPS - 1, *boxes.shape))
-        self.repairer = nn.Parameter(torch.randn(config.bridge_dim))  # the query of every box that is to be put right
+        self.references = nn.Parameter(boxes + REFERENCE_STD * torch.randn(GROUPS - 1, *boxes.shape))
+        self.denoising_query = nn.Parameter(torch.randn(config.bridge_dim))  # shared by all noisy boxes
         self.heads = DenseHeads(config, ('coarse', 'tokens'))
         self.alignment = Alignment(config)
 
-    def forward(self, batch):
-        """Loss sums: {term: (sum, count)}."""
+    def forward(self, batch: LabelledBatch) -> dict[str, LossSum]:
+        """Return the loss sums."""
+        assert batch.labels is not None  # LabelledCollator adds them
         model = self.model
         losses, dense, tokens, coarse = {}, {}, None, None
-        if learns(model.model.language_model) or learns(model.model.visual):
+        if is_trainable(model.model.language_model) or is_trainable(model.model.visual):
             visual = model.encode_image(batch.patches, *batch.grids)
-            losses.update(self._read(batch, visual))
+            losses.update(self._language_losses(batch, visual))
             tokens = visual[0]
-            if learns(model.model.visual):
-                dense.update(self.heads.token_losses(tokens, batch.qwen))
-        if learns(model.grounding):
+            if is_trainable(model.model.visual):
+                dense.update(self.heads.token_losses(tokens, batch.labels.qwen))
+        if is_trainable(model.grounding):
             features = model.grounding.encode(batch.pixels, fine=self.masks)
             coarse = features.pyramid[-1]
-            if learns(model.grounding.vision_encoder):
-                dense.update(self.heads.losses('coarse', coarse.permute(0, 2, 3, 1), batch.sam))
-            for chosen in batch.calls(self.phrases_per_call):
-                add(losses, self._detect(features, batch, chosen))
-        losses.update({name: (DENSE_WEIGHT * value, count) for name, (value, count) in dense.items()})
+            if is_trainable(model.grounding.vision_encoder):
+                dense.update(self.heads.losses('coarse', coarse.permute(0, 2, 3, 1), batch.labels.sam))
+            for phrases in batch.detector_calls(self.phrases_per_call):
+                accumulate(losses, self._detector_losses(features, batch, phrases))
+        losses.update({name: loss.scaled(DENSE_WEIGHT) for name, loss in dense.items()})
         if batch.text.blocks:
             losses.update(self.alignment(model, batch, tokens, coarse))
         return losses
 
-    def _read(self, batch, visual):
-        """What the language model answers, and where its slots are."""
+    def _language_losses(
+        self, batch: LabelledBatch, visual: tuple[torch.Tensor, list[torch.Tensor]]
+    ) -> dict[str, LossSum]:
+        """Return the losses of the answers, of the bridge and of pointing."""
         model = self.model
         hidden = read(model, batch, visual)
-        losses = answer_terms(model, batch, hidden)
+        losses = answer_losses(model, batch, hidden)
         if batch.text.blocks:
-            if learns(model.model.mask_hidden_fcs):
+            if is_trainable(model.model.mask_hidden_fcs):
                 slots = slot_queries(model, hidden, batch, range(len(batch.text.blocks)))
-                goal = model.grounding.detr_decoder.query_embed.weight.detach().expand_as(slots)
-                off = F.mse_loss(slots, goal, reduction='none').mean((1, 2)).sum()
-                losses['bridge'] = (BRIDGE_WEIGHT * off, 'blocks')
+                target = model.grounding.detr_decoder.query_embed.weight.detach().expand_as(slots)
+                error = F.mse_loss(slots, target, reduction='none').mean((1, 2)).sum()
+                losses['bridge'] = LossSum(BRIDGE_WEIGHT * error, 'blocks')
             if self.pointing is not None:
                 losses.update(self.pointing(hidden, batch))
         return losses
 
-    def _detect(self, features, batch, chosen):
-        masks = [batch.masks[index] for index in chosen]
-        queries, references = self._slots(masks)
-        phrase_ids = [batch.text.phrase_ids[index] for index in chosen]
-        features = features_of(features, batch, chosen)
-        outputs = detect_layers(self.model, features, queries, references, phrase_ids, self.masks)
-        return {**layer_losses(self.model, outputs, masks), **self.alignment.of_fused(outputs.encoded, masks)}
+    def _detector_losses(
+        self, features: ImageFeatures, batch: LabelledBatch, phrases: Sequence[int]
+    ) -> dict[str, LossSum]:
+        masks = [batch.masks[index] for index in phrases]
+        queries, references = self._query_groups(masks)
+        phrase_ids = [batch.text.phrase_ids[index] for index in phrases]
+        features = phrase_features(features, batch, phrases)
+        outputs = detect_layers(self.model, features, queries, references, phrase_ids, masks=self.masks)
+        return {**layer_losses(self.model, outputs, masks), **self.alignment.fused_loss(outputs.encoded, masks)}
 
-    def _slots(self, masks):
-        """Queries [P, G, K, d] and references [P, G, K, 4] for phrases with these masks: the learned groups, and those
-        of true boxes that are off, among others that show nothing (denoising, DN-DETR, arXiv 2203.01305).
+    def _query_groups(self, masks: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return queries [P, G, K, d] and reference boxes [P, G, K, 4] for phrases with these masks.
+
+        The groups are the learned ones, then those of noisy ground-truth boxes, filled up with random boxes that show
+        nothing (denoising, DN-DETR, arXiv 2203.01305).
         """
         decoder, phrases = self.model.grounding.detr_decoder, len(masks)
         learned = torch.cat([decoder.reference_points.weight[None], self.references])
         count, width = self.queries.shape[1:]
-        queries = torch.cat(
-            [decoder.query_embed.weight[None], self.queries, self.repairer.expand(DENOISING, count, width)]
-        )
+        denoising = self.denoising_query.expand(DENOISING_GROUPS, count, width)
+        queries = torch.cat([decoder.query_embed.weight[None], self.queries, denoising])
         boxes = [tight_boxes(each) for each in masks]
-        off = torch.stack([torch.stack([_off(each, count) for _ in range(DENOISING)]) for each in boxes])
-        references = torch.cat([learned.expand(phrases, -1, -1, -1), off.to(learned)], dim=1)
+        noisy = torch.stack(
+            [torch.stack([noisy_boxes(each, count) for _ in range(DENOISING_GROUPS)]) for each in boxes]
+        )
+        references = torch.cat([learned.expand(phrases, -1, -1, -1), noisy.to(learned)], dim=1)
         return queries.expand(phrases, -1, -1, -1), references
 
 
-def _off(boxes, count):
-    """`boxes` [N, 4] xyxy moved and stretched at random, and random ones up to `count`: cxcywh before the sigmoid."""
+def noisy_boxes(boxes: torch.Tensor, count: int) -> torch.Tensor:
+    """Return `boxes` shifted and stretched at random, filled up with random boxes.
+
+    Args:
+        boxes: [N, 4] xyxy, 0 to 1.
+        count: Number of boxes to return, at least N.
+
+    Returns:
+        [count, 4] cxcywh before the sigmoid.
+    """
     centre, side = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     centre = centre + SHIFT * side * (torch.rand(len(boxes), 2) - 0.5) * 2
     side = side * (1 + STRETCH * (torch.rand(len(boxes), 2) - 0.5) * 2)
-    more = count - len(boxes)
-    filler = torch.cat([torch.rand(more, 2), 0.05 + 0.3 * torch.rand(more, 2)], dim=1)
+    missing = count - len(boxes)
+    filler = torch.cat([torch.rand(missing, 2), 0.05 + 0.3 * torch.rand(missing, 2)], dim=1)
     return sam3.inverse_sigmoid(torch.cat([torch.cat([centre, side], dim=1), filler]).clamp(0.01, 0.99))
+
+
+class DetectorStage(RecordStage):
+    """See stage.Stage."""
+
+    def __init__(self, recipe: Recipe, model: InstructSAMModel, folder: str):
+        super().__init__(recipe, model, folder)
+        self.settings = recipe.base or BaseSettings()
+
+    def collator(self) -> LabelledCollator:
+        """Return the collator of samples with dense labels."""
+        recipe, grounding = self.recipe, self.model.grounding
+        collator = Collator.from_folder(
+            self.folder, self.model.config, branches=recipe.branches, max_pixels=recipe.max_pixels
+        )
+        rows = grounding.image_size // grounding.patch_size
+        return LabelledCollator(collator, mixing_list(self.settings.scenes, Path()), rows)
+
+    def module(self) -> DetectorPretraining:
+        """Return the module to train, with its detector prepared if the recipe says so."""
+        if self.settings.prepare:
+            dataset = self.dataset(self.recipe.data)
+            samples = [dataset[index] for index in range(min(PREPARED_WITH, len(dataset)))]
+            prepare_detector(self.model, self.collator()(samples).pixels)
+        settings = self.settings
+        return DetectorPretraining(
+            self.model, self.recipe.phrases_per_call, pointing=settings.pointing, masks=settings.masks
+        )
+
+    def preview(
+        self,
+        training: DetectorPretraining,
+        dataset: RecordDataset,
+        indices: Sequence[int],
+        to_batch: Callable[[Sequence[Any]], LabelledBatch],
+    ) -> np.ndarray | None:
+        """Draw the model's answers and the masks of the true phrases, found by SAM3's own queries."""
+        samples = [dataset[index] for index in indices]
+        return answer_preview(ConceptEngine, training.model, self.folder, samples, use_true_phrases=True)

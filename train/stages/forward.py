@@ -1,105 +1,65 @@
-"""One training step's forward pass: a batch through the language model, the bridge and SAM3, to the loss terms."""
+"""Forward passes that the stages share: a batch through the language model, the bridge and SAM3."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
+from torch import nn
 
-from instructsam.core.model.grounding import ImageFeatures
-from instructsam.train.data.dialogue import IGNORED, TextBatch
-from instructsam.train.losses.mask_losses import Terms, answer_loss, box_terms, phrase_terms, resize_targets
+from instructsam.core.model.grounding import Detections, ImageFeatures
+from instructsam.core.model.instructsam import InstructSAMModel
+from instructsam.train.data.batch import Batch
+from instructsam.train.data.dialogue import IGNORED
+from instructsam.train.losses.boxes import box_terms
+from instructsam.train.losses.deep_supervision import LayerOutputs
+from instructsam.train.losses.loss_sum import LossSum
+from instructsam.train.losses.mask_losses import MaskTerms, answer_loss, phrase_terms, resize_targets
+from instructsam.train.losses.objective import Objective
 
-PHRASES_PER_CALL = 5  # phrases that share one detector call; bounds memory
-
-
-@dataclass
-class Batch:
-    """B samples. Images are inputs of the two encoders, see core.preprocess."""
-
-    text: TextBatch
-    patches: torch.Tensor  # [P, 3 * t * p * p] of all images
-    grids: list[tuple[int, int, int]]  # (1, rows, columns) in patches, an image each
-    pixels: torch.Tensor  # [B, 3, S, S] SAM3's input
-    masks: list[torch.Tensor]  # a phrase each: [N, H, W] bool, N = 0 where nothing is there or only boxes are known
-    boxes: list[torch.Tensor]  # a phrase each: [N, 4] xyxy 0 to 1
-    chosen: list[int] | None = None  # the phrases that reach the detector (of those that have queries); None: all
-
-    def __post_init__(self):
-        chosen = range(len(self.text.blocks)) if self.chosen is None else self.chosen
-        self.chosen = [index for index in chosen if self.queries(index)]
-
-    def queries(self, index):
-        """How many the phrase `index` has: K, but for mode autoregressive."""
-        rows = self.text.blocks[index][1]
-        return rows.stop - rows.start
-
-    def calls(self, phrases_per_call):
-        """The chosen phrases, as many together as share a detector call: all of them with equally many queries."""
-        alike = {}
-        for index in self.chosen:
-            alike.setdefault(self.queries(index), []).append(index)
-        return [
-            some[first : first + phrases_per_call]
-            for some in alike.values()
-            for first in range(0, len(some), phrases_per_call)
-        ]
-
-    def counts(self):
-        """What loss sums are divided by."""
-        return {
-            'tokens': int((self.text.labels[:, 1:] != IGNORED).sum()),
-            'blocks': len(self.text.blocks),
-            'all_masks': sum(map(len, self.masks)),
-            'phrases': len(self.chosen),
-            'masks': sum(len(self.masks[index]) + len(self.boxes[index]) for index in self.chosen),
-        }
+PHRASES_PER_CALL = 5
+"""Default number of phrases that share one detector call; it bounds memory."""
 
 
-@dataclass
-class Output:
-    """Sums, so that the caller divides by the counts of a whole step, and what was matched."""
-
-    answer: torch.Tensor  # cross-entropy over supervised tokens
-    tokens: int
-    terms: Terms
-    assigned: list[torch.Tensor]  # a phrase each, [K]
-
-
-def forward(model, batch, objective, phrases_per_call=PHRASES_PER_CALL):
-    """The loss terms of a batch, with gradients."""
+def published_losses(
+    model: InstructSAMModel, batch: Batch, objective: Objective, phrases_per_call: int = PHRASES_PER_CALL
+) -> dict[str, LossSum]:
+    """Return the weighted loss sums of a batch with the published objective (paper, section 3.4)."""
     hidden = read(model, batch)
-    answer, _ = answer_terms(model, batch, hidden)['answer']
-    tokens = batch.counts()['tokens']
+    losses = answer_losses(model, batch, hidden)
     zero = hidden.sum() * 0.0
-    total, assigned = Terms(zero, zero, 0, zero, 0), []
-    if not batch.chosen:
-        return Output(answer, tokens, total, assigned)
-
-    features = model.grounding.encode(batch.pixels)
-    for chosen in batch.calls(phrases_per_call):
-        output = detect(model, features, hidden, batch, chosen)
-        for group, index in enumerate(chosen):
-            masks, logits = output.mask_logits[group], output.logits[group]
-            if len(batch.boxes[index]):
-                terms, found = box_terms(masks, logits, batch.boxes[index].to(masks.device), objective)
-            else:
-                truth = resize_targets(batch.masks[index].to(masks.device), masks.shape[-2:])
-                terms, found = phrase_terms(masks, logits, truth, objective)
-            total = total + terms
-            assigned.append(found)
-    return Output(answer, tokens, total, assigned)
+    total = MaskTerms(zero, zero, zero)
+    if batch.detected_phrases:
+        features = model.grounding.encode(batch.pixels)
+        for phrases in batch.detector_calls(phrases_per_call):
+            output = detect(model, features, hidden, batch, phrases)
+            for group, index in enumerate(phrases):
+                masks, logits = output.mask_logits[group], output.logits[group]
+                if len(batch.boxes[index]):
+                    loss = box_terms(masks, logits, batch.boxes[index].to(masks.device), objective)
+                else:
+                    ground_truth = resize_targets(batch.masks[index].to(masks.device), masks.shape[-2:])
+                    loss = phrase_terms(masks, logits, ground_truth, objective)
+                total = total + loss.terms
+    return {**losses, **total.loss_sums(objective)}
 
 
-def answer_terms(model, batch, hidden):
-    """The answer's loss sum, as a stage gives its losses. Only supervised rows get logits."""
+def answer_losses(model: InstructSAMModel, batch: Batch, hidden: torch.Tensor) -> dict[str, LossSum]:
+    """Return the loss sum of the answers; only supervised rows get token logits, which bounds memory and time."""
     rows = (batch.text.labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
     labels = batch.text.labels[:, 1:][rows].to(hidden.device)
-    return {'answer': (answer_loss(model.token_logits(hidden[:, :-1][rows]), labels), 'tokens')}
+    return {'answer': LossSum(answer_loss(model.token_logits(hidden[:, :-1][rows]), labels), 'tokens')}
 
 
-def read(model, batch, visual=None):
-    """Hidden states [B, L, h] of the whole batch: image embeddings and the query bank put in their places.
+def read(
+    model: InstructSAMModel, batch: Batch, visual: tuple[torch.Tensor, list[torch.Tensor]] | None = None
+) -> torch.Tensor:
+    """Return the hidden states [B, L, h] of a batch, with image embeddings and the query bank inserted.
 
-    visual: what `model.encode_image` returned for the batch, where the caller wants it too.
+    Args:
+        model: The model.
+        batch: The batch.
+        visual: Result of `model.encode_image` for the batch, if the caller has it already.
     """
     text = batch.text
     device = model.device
@@ -108,7 +68,7 @@ def read(model, batch, visual=None):
     is_image = text.is_image.to(device)
     embeds = embeds.masked_scatter(is_image[..., None], image.to(embeds.dtype))
     is_query = torch.zeros_like(is_image)
-    blocks = text.blocks if text.has_bank else []  # else they are tokens like all others
+    blocks = text.blocks if text.has_bank else []  # without a bank, mask tokens are tokens like all others
     for sample, rows in blocks:
         is_query[sample, rows] = True
     queries = model.model.mask_queries.repeat(len(blocks), 1)
@@ -116,28 +76,79 @@ def read(model, batch, visual=None):
     return model.decode(embeds, text.positions.to(device), text.mask.to(device), None, is_image, deepstack)
 
 
-def detect(model, features, hidden, batch, chosen):
-    """SAM3 on the phrases `chosen`, each on the image of its sample. Returns core.grounding.Detections."""
-    queries = slot_queries(model, hidden, batch, chosen)
-    text, mask = model.phrase_conditioning([batch.text.phrase_ids[index] for index in chosen], 'consistent')
-    return model.grounding(features_of(features, batch, chosen), queries, text, mask)
+def detect(
+    model: InstructSAMModel, features: ImageFeatures, hidden: torch.Tensor, batch: Batch, phrases: Sequence[int]
+) -> Detections:
+    """Run SAM3 on `phrases` (indices in the batch), each on the image of its sample."""
+    queries = slot_queries(model, hidden, batch, phrases)
+    text, mask = model.phrase_conditioning([batch.text.phrase_ids[index] for index in phrases], 'consistent')
+    return model.grounding(phrase_features(features, batch, phrases), queries, text, mask)
 
 
-def slot_queries(model, hidden, batch, chosen):
-    """The detector's queries [P, K, d] of the phrases `chosen`."""
-    blocks = [batch.text.blocks[index] for index in chosen]
+def detect_layers(
+    model: InstructSAMModel,
+    features: ImageFeatures,
+    queries: torch.Tensor,
+    references: torch.Tensor,
+    phrase_ids: list[list[int]],
+    *,
+    masks: bool = True,
+) -> LayerOutputs:
+    """Run SAM3 on P phrases with G groups of K slots and keep the outputs of every decoder layer.
+
+    Args:
+        model: The model.
+        features: Of the image of each phrase.
+        queries: [P, G, K, d].
+        references: Reference boxes [P, G, K, 4] before the sigmoid.
+        phrase_ids: Token ids of each phrase.
+        masks: Also compute pixel embeddings and the semantic map; False: boxes only.
+    """
+    sam = model.grounding
+    phrases, groups, slots = queries.shape[:3]
+    text, mask = model.phrase_conditioning(phrase_ids, 'consistent')
+    encoded, position, size = sam.fuse(features, text, mask)
+
+    def per_group(values: torch.Tensor) -> torch.Tensor:
+        return values.repeat_interleave(groups, 0)
+
+    hidden, references = sam.detr_decoder(
+        queries.flatten(0, 1),
+        per_group(encoded),
+        per_group(position),
+        per_group(text),
+        per_group(mask),
+        size,
+        references.flatten(0, 1),
+    )
+    logits = sam.dot_product_scoring(hidden, per_group(text), per_group(mask)).squeeze(-1)
+    shape = (len(hidden), phrases, groups, slots)
+    outputs = LayerOutputs(
+        hidden.view(*shape, -1),
+        logits.view(shape),
+        sam.boxes(hidden, references).view(*shape, 4),
+        encoded.view(phrases, *size, -1),
+    )
+    if masks:
+        pixels = sam.pixel_embeddings(features.pyramid, encoded, text, mask)
+        outputs.pixels = sam.mask_decoder.instance_projection(pixels)
+        outputs.semantic = sam.mask_decoder.semantic_projection(pixels)[:, 0]
+    return outputs
+
+
+def slot_queries(model: InstructSAMModel, hidden: torch.Tensor, batch: Batch, phrases: Sequence[int]) -> torch.Tensor:
+    """Return the detector's queries [P, K, d] of `phrases` (indices in the batch)."""
+    blocks = [batch.text.blocks[index] for index in phrases]
     return model.slot_queries(torch.stack([hidden[sample, rows] for sample, rows in blocks]))
 
 
-def token_grid(grid, tokens):
-    """(rows, columns) of an image's `tokens` tokens in the language model; grid: (1, rows, columns) in patches."""
-    _, rows, columns = grid
-    merge = round((rows * columns / tokens) ** 0.5)
-    return rows // merge, columns // merge
-
-
-def features_of(features, batch, chosen):
-    """For each of the phrases `chosen` the ImageFeatures of its sample."""
-    samples = torch.tensor([batch.text.blocks[index][0] for index in chosen], device=features.position.device)
-    # not level[samples], whose gradient several threads add up in any order
+def phrase_features(features: ImageFeatures, batch: Batch, phrases: Sequence[int]) -> ImageFeatures:
+    """Return for each of `phrases` (indices in the batch) the features of its sample's image."""
+    samples = torch.tensor([batch.text.blocks[index][0] for index in phrases], device=features.position.device)
+    # index_select instead of level[samples], whose gradient several threads sum in an undefined order.
     return ImageFeatures(tuple(level.index_select(0, samples) for level in features.pyramid), features.position[:1])
+
+
+def is_trainable(module: nn.Module) -> bool:
+    """Return whether any parameter of `module` has a gradient."""
+    return any(parameter.requires_grad for parameter in module.parameters())

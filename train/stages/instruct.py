@@ -1,56 +1,138 @@
-"""Stages 1 and 2: instructions to masks through the whole model (paper, section 3.4)."""
+"""Stage `instruct`: instructions to masks through the whole model; stages 1 and 2 of the paper (section 3.4)."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
 from torch import nn
 
-from instructsam.train.losses.deep_supervision import TERMS, add, detect_layers, layer_losses
+from instructsam.core.model.instructsam import InstructSAMModel
+from instructsam.train.data.batch import Batch
+from instructsam.train.data.collate import Collator
+from instructsam.train.data.dataset import RecordDataset
+from instructsam.train.engines.autoregressive import engine_type
+from instructsam.train.losses.deep_supervision import LOSS_UNITS, layer_losses
+from instructsam.train.losses.loss_sum import LossSum, accumulate
+from instructsam.train.losses.objective import Objective
 from instructsam.train.losses.pointing import Pointing
-from instructsam.train.stages.forward import answer_terms, features_of, forward, read, slot_queries
+from instructsam.train.stages.forward import (
+    answer_losses,
+    detect_layers,
+    phrase_features,
+    published_losses,
+    read,
+    slot_queries,
+)
+from instructsam.train.stages.previews import answer_preview
+from instructsam.train.stages.record_stage import RecordStage
+from instructsam.train.stages.settings import InstructSettings
+
+if TYPE_CHECKING:
+    from instructsam.train.loop.recipe import Recipe
 
 
 class InstructTraining(nn.Module):
-    """The model with the published objective, or with losses on every detector layer (`layers`)."""
+    """The model with the published objective, or with deep supervision."""
 
-    def __init__(self, model, objective, phrases_per_call, layers=False, pointing=0.0):
-        """pointing: weight of pointing.Pointing's losses, beside those on every layer."""
+    def __init__(
+        self,
+        model: InstructSAMModel,
+        objective: Objective,
+        phrases_per_call: int,
+        *,
+        deep_supervision: bool = False,
+        pointing: float = 0.0,
+    ):
+        """Add the auxiliary heads.
+
+        Args:
+            model: The model.
+            objective: Weights and choices of the losses.
+            phrases_per_call: Phrases that share one detector call.
+            deep_supervision: Losses on every detector layer instead of the published ones.
+            pointing: With deep supervision, the weight of losses.pointing; 0: none.
+        """
         super().__init__()
         self.pointing = Pointing(model.config.qwen.text_config.hidden_size, pointing) if pointing else None
         self.model = model
         self.objective = objective
         self.phrases_per_call = phrases_per_call
-        self.layers = layers
+        self.deep_supervision = deep_supervision
 
-    def forward(self, batch):
-        """Loss sums: {term: (sum, count)}."""
-        if self.layers:
-            return self._layered(batch)
-        output, weights = forward(self.model, batch, self.objective, self.phrases_per_call), self.objective
-        return {
-            'answer': (output.answer, 'tokens'),
-            'mask_bce': (weights.bce_loss * output.terms.bce, 'masks'),
-            'mask_dice': (weights.dice_loss * output.terms.dice, 'masks'),
-            'presence': (weights.presence_loss * output.terms.presence, 'phrases'),
-        }
+    def forward(self, batch: Batch) -> dict[str, LossSum]:
+        """Return the loss sums."""
+        if self.deep_supervision:
+            return self._deeply_supervised(batch)
+        return published_losses(self.model, batch, self.objective, self.phrases_per_call)
 
-    def _layered(self, batch):
+    def _deeply_supervised(self, batch: Batch) -> dict[str, LossSum]:
         if any(len(boxes) for boxes in batch.boxes):
-            raise ValueError('losses on every layer want masks, and a sample has boxes only: set layers to false')
+            raise ValueError(
+                'deep supervision needs masks, but a sample has boxes only: set instruct.deep_supervision to false'
+            )
         model = self.model
         hidden = read(model, batch)
-        zero = hidden.sum() * 0.0  # every batch has all terms: processes add up theirs
-        losses = {**answer_terms(model, batch, hidden), **{name: (zero, count) for name, count in TERMS.items()}}
+        zero = hidden.sum() * 0.0  # every batch has all terms, because processes add up theirs
+        losses = {**answer_losses(model, batch, hidden)}
+        losses.update({name: LossSum(zero, unit) for name, unit in LOSS_UNITS.items()})
         if self.pointing is not None:
             losses.update(self.pointing(hidden, batch))
-        if not batch.chosen:
+        if not batch.detected_phrases:
             return losses
         features = model.grounding.encode(batch.pixels)
-        own = model.grounding.detr_decoder.reference_points.weight
-        for chosen in batch.calls(self.phrases_per_call):
-            queries = slot_queries(model, hidden, batch, chosen)[:, None]
-            references = own[: queries.shape[2]].expand(len(chosen), 1, -1, -1)
-            phrase_ids = [batch.text.phrase_ids[index] for index in chosen]
-            outputs = detect_layers(model, features_of(features, batch, chosen), queries, references, phrase_ids)
-            masks = [batch.masks[index] for index in chosen]
-            found = layer_losses(model, outputs, masks, presence_target=self.objective.presence_target)
-            presence, count = found['presence']
-            add(losses, {**found, 'presence': (self.objective.presence_loss * presence, count)})
+        own_references: torch.Tensor = model.grounding.detr_decoder.reference_points.weight
+        for phrases in batch.detector_calls(self.phrases_per_call):
+            queries = slot_queries(model, hidden, batch, phrases)[:, None]
+            references = own_references[: queries.shape[2]].expand(len(phrases), 1, -1, -1)
+            phrase_ids = [batch.text.phrase_ids[index] for index in phrases]
+            outputs = detect_layers(model, phrase_features(features, batch, phrases), queries, references, phrase_ids)
+            masks = [batch.masks[index] for index in phrases]
+            terms = layer_losses(model, outputs, masks, presence_target=self.objective.presence_target)
+            terms['presence'] = terms['presence'].scaled(self.objective.presence_loss)
+            accumulate(losses, terms)
         return losses
+
+
+class InstructStage(RecordStage):
+    """See stage.Stage."""
+
+    def __init__(self, recipe: Recipe, model: InstructSAMModel, folder: str):
+        super().__init__(recipe, model, folder)
+        self.settings = recipe.instruct or InstructSettings()
+
+    def collator(self) -> Collator:
+        """Return the collator of samples."""
+        recipe = self.recipe
+        return Collator.from_folder(
+            self.folder,
+            self.model.config,
+            branches=recipe.branches,
+            max_pixels=recipe.max_pixels,
+            mode=self.settings.mode,
+        )
+
+    def module(self) -> InstructTraining:
+        """Return the module to train."""
+        settings = self.settings
+        return InstructTraining(
+            self.model,
+            settings.objective,
+            self.recipe.phrases_per_call,
+            deep_supervision=settings.deep_supervision,
+            pointing=settings.pointing,
+        )
+
+    def preview(
+        self,
+        training: InstructTraining,
+        dataset: RecordDataset,
+        indices: Sequence[int],
+        to_batch: Callable[[Sequence[Any]], Batch],
+    ) -> np.ndarray | None:
+        """Draw the model's answers with their masks."""
+        engine = engine_type(self.settings.mode)
+        samples = [dataset[index] for index in indices]
+        return answer_preview(engine.engine_class, training.model, self.folder, samples, mode=engine.mode)

@@ -66,7 +66,7 @@ def plan(recipe, tmp_path, start_model):
             'output': str(tmp_path / 'ablation'),
             'base': base,
             'stage1': str(recipe('one', branches=True)),
-            'stage2': str(recipe('two', layers=False)),
+            'stage2': str(recipe('two', instruct={'deep_supervision': False})),
             'stage1_changes': ['steps=2', 'max_phrases=2'],
             'stage2_changes': ['steps=2', 'max_phrases=2'],
             'questions': {'scenes': 1, 'max_new_tokens': 4},
@@ -185,9 +185,9 @@ def test_equal_budgets(plan, recipe):
     assert full['stage1'].model == short['stage2'].model == 'base'
     assert full['stage2'].model == full['stage1'].output + '/final'
     for recipes in (full, short, found.recipes('causal', 7, 'base')):
-        assert all(r.seed == 7 and r.rates == full['stage2'].rates for r in recipes.values())
+        assert all(r.seed == 7 and r.learning_rates == full['stage2'].learning_rates for r in recipes.values())
     for name, mode in (('full', 'consistent'), ('causal', 'causal'), ('no_bank', 'autoregressive')):
-        assert {r.mode for r in found.recipes(name, 7, 'base').values()} == {mode}
+        assert {r.instruct.mode for r in found.recipes(name, 7, 'base').values()} == {mode}
 
 
 @pytest.mark.parametrize(
@@ -319,14 +319,14 @@ def test_the_report(plan):
 
 def test_modes_belong_to_stage_instruct(recipe):
     for keys, message in (
-        ({'mode': 'fast'}, 'mode is one of'),
-        ({'mode': 'causal', 'stage': 'base'}, 'stage instruct'),
+        ({'instruct': {'mode': 'fast'}}, 'mode is one of'),
+        ({'instruct': {'mode': 'causal'}, 'stage': 'base'}, 'stage instruct'),
     ):
         with pytest.raises(RecipeError, match=message):
             read_recipe(recipe('a', **keys))
 
 
 def test_the_plan_in_the_repository():
-    found = read_plan(Path(study.__file__).parents[1] / 'configs' / 'tabletop_ablate.yaml')
+    found = read_plan(Path(study.__file__).parents[1] / 'configs' / 'tabletop' / 'ablation.yaml')
     assert set(found.variants) == set(VARIANTS)
     assert len(found.seeds) >= 2

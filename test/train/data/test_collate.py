@@ -1,4 +1,4 @@
-"""Samples of every kind become batches; what anybody types stays text; answers without phrases are supervised."""
+"""Samples of every type become batches; typed text stays text; answers without phrases are supervised."""
 
 import json
 import os
@@ -12,10 +12,12 @@ from torch.utils.data import DataLoader
 
 from instructsam.core.model.config import ModelConfig
 from instructsam.train.data.collate import Collator
-from instructsam.train.data.dataset import Mix, Source
+from instructsam.train.data.dataset import RecordDataset
 from instructsam.train.data.dialogue import IGNORED
+from instructsam.train.data.mixing import Source
 from instructsam.train.data.record_fields import RecordError
-from instructsam.train.data.records import Sample, Turn, parse
+from instructsam.train.data.records import parse
+from instructsam.train.data.sample import Sample, Turn
 
 FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[2] / 'data' / 'reference'))
 RECORDS = json.loads((FOLDER / 'training' / 'records.json').read_text())
@@ -49,7 +51,7 @@ def sample_of(name, seed=0):
 
 
 def supervised(collator, batch, row=0):
-    """The supervised ids of a sample, special tokens in their notation."""
+    """Return the supervised tokens of a sample as text, with special tokens by name."""
     labels = batch.text.labels[row]
     return collator.dialogue.prompter._tokenizer.decode(labels[labels != IGNORED].tolist(), skip_special_tokens=False)
 
@@ -60,7 +62,7 @@ def test_every_kind_becomes_a_batch(collator, config, name):
     batch = collator([sample])
     targets = [target for turn in sample.turns for target in turn.targets]
     assert len(targets) == len(batch.text.blocks) == len(batch.text.phrase_ids) == len(batch.masks) == len(batch.boxes)
-    for target, masks, boxes in zip(targets, batch.masks, batch.boxes):
+    for target, masks, boxes in zip(targets, batch.masks, batch.boxes, strict=False):
         assert masks.dtype == torch.bool
         assert masks.shape == (len(target.masks), sample.height, sample.width)
         assert [int(mask.sum()) for mask in masks] == [mask.area for mask in target.masks]
@@ -101,7 +103,7 @@ def test_samples_of_a_batch_follow_each_other(collator):
 
 @pytest.mark.parametrize('special', SPECIALS)
 def test_typed_special_tokens_are_plain_text(collator, special):
-    """A `[SEG]` in a user's prompt breaks the authors' forward pass: it is taken for a place of a query."""
+    """A `[SEG]` in a user's prompt breaks the authors' forward pass, which takes it for the position of a query."""
     sample = sample_of('phrase')
     (first, *rest) = sample.turns
     typed = Turn(f'{special} the {special}{special} cup', (f'cup {special}',), first.targets)
@@ -148,12 +150,12 @@ def test_branches_are_asked_for_only_if_wanted(collator, config):
     parts = (collator.preprocessor, config.num_queries, collator.image_size, collator.merge, collator.pad_id)
     for branches in (False, True):
         Collator(Recorder(), *parts, branches=branches)([sample_of('phrase')])
-    assert asked == [{}, {'branches': True}]
+    assert asked == [{'branches': False}, {'branches': True}]
 
 
 def test_workers_prepare_batches(collator, tmp_path):
     (tmp_path / 'a.json').write_text(json.dumps(list(RECORDS.values())))
-    mix = Mix([Source(tmp_path / 'a.json', FOLDER, 2)], 10)
+    mix = RecordDataset([Source(tmp_path / 'a.json', FOLDER, 2)], 10)
     batches = list(DataLoader(mix, 2, num_workers=2, collate_fn=collator))
     assert len(batches) == len(RECORDS)
     here = collator([mix[0], mix[1]])

@@ -1,4 +1,4 @@
-"""Mixing lists, files of records read piece by piece, and the dataset that they make, broken records and all."""
+"""Mixing lists, random access to record files, and the dataset with its handling of broken records."""
 
 import json
 import logging
@@ -9,8 +9,10 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from instructsam.core.errors import DataError
-from instructsam.train.data.dataset import Mix, RecordFile, Source, mixing_list
+from instructsam.train.data.dataset import RecordDataset
+from instructsam.train.data.mixing import Source, mixing_list
 from instructsam.train.data.record_fields import RecordError
+from instructsam.train.data.record_file import RecordFile
 
 NASTY = [
     {'text': 'a ] b [ c } d { e " f \\ g , h', 'list': [[], [{}], [[1, 2], [3.5, -4e-3]]], 'nothing': None},
@@ -52,9 +54,9 @@ def test_json_lines(tmp_path, name, count):
     ('text', 'says'),
     [
         ('', 'empty'),
-        ('  ', 'no JSON array'),
-        ('hello', "no JSON array .*'hello'"),
-        ('"text"', 'no JSON array'),
+        ('  ', 'neither a JSON array'),
+        ('hello', "neither a JSON array .*'hello'"),
+        ('"text"', 'neither a JSON array'),
         ('{"images": [1, 2]}', 'one JSON object'),
         ('[1, 2', 'record 1'),
         ('[{"a": "b]', 'record 0'),
@@ -63,7 +65,7 @@ def test_json_lines(tmp_path, name, count):
         ('[,1]', 'record 0'),
         ('[1 2]', 'record 0'),
         ('[', 'record 0'),
-        ('[{"a": 1}] [2]', 'goes on'),
+        ('[{"a": 1}] [2]', 'continues'),
         ('[]]', 'record 0'),
         ('{"a": 1},\n{"b": 2}', 'record 1'),
         ('{"a": 1', 'record 0'),
@@ -77,7 +79,7 @@ def test_files_that_hold_no_array_are_named(tmp_path, text, says):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(DataError, match='a.json.*No such file'):
+    with pytest.raises(DataError, match=r'a\.json.*No such file'):
         RecordFile(tmp_path / 'a.json')
 
 
@@ -85,7 +87,7 @@ def test_an_element_that_is_no_json_breaks_no_other(tmp_path):
     (tmp_path / 'a.json').write_bytes(b'[{"a": 1}, {"a" 2}, {"a": "\xff"}, {"a": tru}, {"a": 5}]')
     file = RecordFile(tmp_path / 'a.json')
     for number in (1, 2, 3):
-        with pytest.raises(RecordError, match='no JSON'):
+        with pytest.raises(RecordError, match='not valid JSON'):
             file[number]
     assert file[4] == {'a': 5}
 
@@ -104,7 +106,7 @@ def record(text, **changes):
 
 @pytest.fixture
 def write(tmp_path):
-    """write(name, records): a Source of one file beside a picture of 16 x 12 px and another of 8 x 8."""
+    """Return a function (name, records) that writes a Source; its images are a.png, 16 x 12 px, and b.png, 8 x 8."""
     Image.new('RGB', (16, 12), (200, 30, 40)).save(tmp_path / 'a.png')
     Image.new('RGB', (8, 8)).save(tmp_path / 'b.png')
 
@@ -125,7 +127,7 @@ def questions(mix):
 
 def test_files_are_repeated(write):
     sources = [write('a.json', [record('a'), record('b')], 3), write('no.json', []), write('c.json', [record('c')], 2)]
-    mix = Mix(sources, 10)
+    mix = RecordDataset(sources, 10)
     assert len(mix) == 8
     assert phrases(mix) == ['a', 'b'] * 3 + ['c'] * 2
     assert mix[0].pixels.shape == (3, 12, 16)
@@ -137,7 +139,11 @@ def test_files_are_repeated(write):
 
 def test_questions_depend_on_seed_epoch_and_index(write):
     source = write('a.json', [record('a')] * 8, 2)
-    mix, same, other = Mix([source], 10, seed=1), Mix([source], 10, seed=1), Mix([source], 10, seed=2)
+    mix, same, other = (
+        RecordDataset([source], 10, seed=1),
+        RecordDataset([source], 10, seed=1),
+        RecordDataset([source], 10, seed=2),
+    )
     first = questions(mix)
     assert questions(mix) == first == list(reversed([same[i].turns[0].question for i in reversed(range(16))]))
     assert first != questions(other)
@@ -156,7 +162,7 @@ BROKEN = [
 
 def test_the_next_takes_the_place_of_a_broken_record(write, caplog):
     good = write('good.json', [record('a')])
-    mix = Mix([write('bad.json', [record('b'), *BROKEN], 2), good], 10)
+    mix = RecordDataset([write('bad.json', [record('b'), *BROKEN], 2), good], 10)
     with caplog.at_level(logging.WARNING):
         assert phrases(mix) == ['b'] * 7 + ['a'] * 6
         assert questions(mix)[1] == questions(mix)[6]
@@ -169,11 +175,11 @@ def test_the_next_takes_the_place_of_a_broken_record(write, caplog):
 
 
 def test_the_last_gives_way_to_the_first(write):
-    assert phrases(Mix([write('a.json', [record('a'), BROKEN[0]])], 10)) == ['a', 'a']
+    assert phrases(RecordDataset([write('a.json', [record('a'), BROKEN[0]])], 10)) == ['a', 'a']
 
 
 def broken_at(mix):
-    """How many good samples a mix gives before it stops, and why it does."""
+    """Return the number of samples that a dataset gives before it stops, and its reason."""
     for index in range(len(mix)):
         try:
             mix[index]
@@ -184,27 +190,27 @@ def broken_at(mix):
 
 def test_more_broken_records_than_allowed_stop(write):
     good, bad = [record('a')] * 50, [record('x', image=f'{number}.png') for number in range(11)]
-    assert broken_at(Mix([write('a.json', good + bad[:10] + good)], 10)) == (110, '')
-    index, why = broken_at(Mix([write('a.json', good + bad + good)], 10))
+    assert broken_at(RecordDataset([write('a.json', good + bad[:10] + good)], 10)) == (110, '')
+    index, why = broken_at(RecordDataset([write('a.json', good + bad + good)], 10))
     assert index == 50
     assert why.startswith('11 of 61 records are broken')
     assert 'record 60 of' in why
     assert '10.png: No such file' in why
     assert '7.png' not in why
-    assert broken_at(Mix([write('a.json', good + bad + good)], 10, max_broken_share=0.2)) == (111, '')
+    assert broken_at(RecordDataset([write('a.json', good + bad + good)], 10, max_broken_share=0.2)) == (111, '')
 
 
 def test_no_usable_record_at_all_stops(write):
-    with pytest.raises(DataError, match='not one record can be used.*record 1 of .*JSON object'):
-        Mix([write('a.json', BROKEN[:1] + ['no record'])], 10)[0]
+    with pytest.raises(DataError, match=r'not one record can be used.*record 1 of .*JSON object'):
+        RecordDataset([write('a.json', [*BROKEN[:1], 'no record'])], 10)[0]
     for sources in ([], [write('a.json', [])]):
         with pytest.raises(DataError, match='no records in'):
-            Mix(sources, 10)
+            RecordDataset(sources, 10)
 
 
 def test_workers_share_epoch_and_counts(write):
     source = write('a.json', [record(f'n{number}') for number in range(12)] + BROKEN)
-    mix, here = Mix([source], 10), Mix([source], 10)
+    mix, here = RecordDataset([source], 10), RecordDataset([source], 10)
     loader = DataLoader(mix, 3, num_workers=2, collate_fn=list, persistent_workers=True)
     for epoch in (0, 1):
         mix.set_epoch(epoch)
@@ -216,13 +222,13 @@ def test_workers_share_epoch_and_counts(write):
 
 
 def test_a_mix_may_be_sent_to_a_process(write):
-    mix = Mix([write('a.json', [record('a'), record('b')]), write('c.json', [record('c')], 2)], 10)
+    mix = RecordDataset([write('a.json', [record('a'), record('b')]), write('c.json', [record('c')], 2)], 10)
     mix.set_epoch(3)
     assert questions(pickle.loads(pickle.dumps(mix))) == questions(mix)
 
 
 def test_an_error_leaves_a_worker_as_it_is(write):
-    mix = Mix([write('a.json', [record('x', image=f'{number}.png') for number in range(20)])], 10)
+    mix = RecordDataset([write('a.json', [record('x', image=f'{number}.png') for number in range(20)])], 10)
     with pytest.raises(DataError, match=r'1\d of 1\d records are broken'):
         list(DataLoader(mix, 2, num_workers=2, collate_fn=list))
 
@@ -232,7 +238,7 @@ def test_a_mixing_list(write, tmp_path):
     absolute = {'annotations': str(b.annotations), 'images': str(b.images), 'repeat': 4}
     entries = [{'annotations': 'a.json', 'images': '.'}, absolute]
     assert mixing_list(entries, tmp_path) == [a, b]
-    assert phrases(Mix(mixing_list(tuple(entries), tmp_path), 10)) == ['a'] + ['b'] * 4
+    assert phrases(RecordDataset(mixing_list(tuple(entries), tmp_path), 10)) == ['a'] + ['b'] * 4
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from instructsam.train.data.record_fields import RecordError, Target, read_mask
-from instructsam.train.data.records import Sample, Turn, parse, tidy
+from instructsam.train.data.records import parse, tidy
+from instructsam.train.data.sample import Sample, Turn
 
 FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[2] / 'data' / 'reference'))
 RECORDS = json.loads((FOLDER / 'training' / 'records.json').read_text())
@@ -182,7 +183,7 @@ def test_forms_of_a_records_own_mask(mask, count):
 
 
 def talk(*values, **extra):
-    said = [{'from': role, 'value': value} for role, value in zip(['human', 'gpt'] * len(values), values)]
+    said = [{'from': role, 'value': value} for role, value in zip(['human', 'gpt'] * len(values), values, strict=False)]
     return own(conversations=said, **extra)
 
 
@@ -289,16 +290,16 @@ def box(value):
         ({'image': 'a.jpg'}, 'height'),
         ({'height': 20, 'width': 30}, 'image'),
         ({**record(phrase()), 'width': None}, 'width'),
-        ({**record(phrase()), 'height': 0}, 'cannot be'),
-        ({**record(phrase()), 'image': 7}, 'cannot be'),
+        ({**record(phrase()), 'height': 0}, 'not possible'),
+        ({**record(phrase()), 'image': 7}, 'not possible'),
         (own(), 'annotation, mask or conversations'),
-        ({**record(phrase()), 'annotation': '{'}, 'no JSON'),
+        ({**record(phrase()), 'annotation': '{'}, 'not valid JSON'),
         ({**record(phrase()), 'annotation': None}, 'not empty'),
         (record(), 'not empty'),
-        (record('the cup'), 'has a text'),
-        (record({'text': ''}), 'has a text'),
+        (record('the cup'), 'needs a text'),
+        (record({'text': ''}), 'needs a text'),
         (record({**phrase(), 'text': '\ud800'}), 'Unicode'),
-        (record({**phrase(), 'text': '.'}), 'no phrase'),
+        (record({**phrase(), 'text': '.'}), 'not a phrase'),
         (record({'type': 'phrase', 'text': 'x'}), 'has no ann'),
         (record({**phrase(), 'type': 'poem'}), 'poem'),
         (record({**phrase(), 'type': 'sentence'}), 'category'),
@@ -313,7 +314,7 @@ def box(value):
         (entry('{"size": [20, 30], "counts": [[600]]}'), 'counts'),
         (entry('{"size": [20, 30], "counts": "!!!"}'), 'cannot be read'),
         (entry('{"size": [20, 30], "counts": [600]}'), 'no mask has a pixel'),
-        (entry('not json'), 'no JSON'),
+        (entry('not json'), 'not valid JSON'),
         (entry(7), 'RLE or polygons'),
         (entry('[[1, 2]]'), 'three points'),
         (entry('[[1, 2, 3, 4, 5, 6, 7]]'), 'three points'),
@@ -327,17 +328,17 @@ def box(value):
         (box('[1, 2, "3", 4]'), r'\[x, y, w, h\]'),
         (own(mask=rle()), 'a text or a question'),
         (own(mask=rle(), question='What is it?'), 'no category'),
-        (own(mask=rle(), text=['a', 'b']), 'has a text'),
+        (own(mask=rle(), text=['a', 'b']), 'needs a text'),
         (own(mask=7, text='x'), 'polygons or a list'),
         (own(mask=[rle(), 7], text='x'), 'RLE or polygons'),
         (own(conversations=[]), 'not empty'),
-        (talk('Hello'), 'in turn'),
-        (own(conversations=['Hello', 'Good day']), 'in turn'),
-        (own(conversations=[{'from': 'gpt', 'value': 'a'}, {'from': 'human', 'value': 'b'}]), 'in turn'),
+        (talk('Hello'), 'alternate'),
+        (own(conversations=['Hello', 'Good day']), 'alternate'),
+        (own(conversations=[{'from': 'gpt', 'value': 'a'}, {'from': 'human', 'value': 'b'}]), 'alternate'),
         (talk('<image>', 'x'), 'question'),
         (talk('Hello', ''), 'value'),
-        (talk('Where?', '[SEG]', mask=rle()), 'no phrase'),
-        (talk('Where?', tagged(' '), mask=rle()), 'no phrase'),
+        (talk('Where?', '[SEG]', mask=rle()), 'not a phrase'),
+        (talk('Where?', tagged(' '), mask=rle()), 'not a phrase'),
         (talk('Where?', tagged('here')), '1 phrases.* 0 masks'),
         (talk('Where?', 'Nowhere.', mask=rle()), '0 phrases.* 1 masks'),
         (talk('Where?', f'{tagged("here")}, {tagged("there")}', mask=[rle()]), '2 phrases.* 1 masks'),

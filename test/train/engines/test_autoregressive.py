@@ -11,11 +11,13 @@ import torch
 from instructsam.core.errors import InstructionError
 from instructsam.train.data.collate import Collator
 from instructsam.train.data.dialogue import IGNORED
-from instructsam.train.data.records import Sample, Target, Turn, parse
+from instructsam.train.data.record_fields import Target
+from instructsam.train.data.records import parse
+from instructsam.train.data.sample import Sample, Turn
 from instructsam.train.engines.autoregressive import AutoregressiveEngine, load_engine
 from instructsam.train.loop.recipe import read_recipe
 from instructsam.train.loop.run import run
-from instructsam.train.losses.mask_losses import Objective
+from instructsam.train.losses.objective import Objective
 from instructsam.train.modes import AUTOREGRESSIVE
 from instructsam.train.stages.forward import detect, read
 from instructsam.train.stages.instruct import InstructTraining
@@ -102,12 +104,12 @@ def test_inference_matches_training(engines, sample, mode):
         assert list(group.phrase_ids) == ids
 
     found = engine._detect(encoded.features, sequence.groups, _NeverCancelled())
-    assert batch.chosen == [index for index, size in enumerate(sizes) if size]
+    assert batch.detected == [index for index, size in enumerate(sizes) if size]
     with torch.no_grad():
         features = engine.model.grounding.encode(batch.pixels)
-        for chosen in batch.calls(5):
-            trained = detect(engine.model, features, hidden, batch, chosen)
-            for row, index in enumerate(chosen):
+        for phrases in batch.detector_calls(5):
+            trained = detect(engine.model, features, hidden, batch, phrases)
+            for row, index in enumerate(phrases):
                 torch.testing.assert_close(found[index][0], trained.mask_logits[row], atol=2e-3, rtol=1e-3)
                 torch.testing.assert_close(found[index][1], trained.logits[row].sigmoid(), atol=1e-4, rtol=1e-3)
 
@@ -174,14 +176,14 @@ def test_every_answer_token_is_supervised(engines, sample):
     assert batch.counts() == {'tokens': len(rows), 'blocks': 3, 'phrases': 2, 'masks': 3, 'all_masks': 3}
 
 
-@pytest.mark.parametrize('layers', [False, True])
+@pytest.mark.parametrize('deep_supervision', [False, True])
 @pytest.mark.parametrize('mode', MODES)
-def test_training_lowers_the_loss(sample, mode, layers):
+def test_training_lowers_the_loss(sample, mode, deep_supervision):
     torch.manual_seed(0)
     engine = load_engine(FOLDER / 'checkpoint', mode, device='cpu', dtype='float32')
     model = engine.model.requires_grad_(True).train()
     batch = collator(engine, mode)([sample])
-    training = InstructTraining(model, Objective(), 5, layers)
+    training = InstructTraining(model, Objective(), 5, deep_supervision=deep_supervision)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     totals = []
     for _ in range(4):
@@ -197,13 +199,15 @@ def test_training_lowers_the_loss(sample, mode, layers):
     )
 
 
-@pytest.mark.parametrize('layers', [False, True])
-def test_presence_has_the_weight_of_the_recipe(engines, sample, layers):
+@pytest.mark.parametrize('deep_supervision', [False, True])
+def test_presence_has_the_weight_of_the_recipe(engines, sample, deep_supervision):
     engine = engines['consistent']
     batch = collator(engine, 'consistent')([sample])
     objectives = Objective(), Objective(presence_loss=2.0), Objective(presence_target='soft_dice')
     with torch.no_grad():
-        found = [InstructTraining(engine.model, each, 5, layers)(batch) for each in objectives]
+        found = [
+            InstructTraining(engine.model, each, 5, deep_supervision=deep_supervision)(batch) for each in objectives
+        ]
     one, twice, soft = ({name: value.item() for name, (value, _) in terms.items()} for terms in found)
     assert twice == pytest.approx({**one, 'presence': 2 * one['presence']})
     assert soft == pytest.approx({**one, 'presence': soft['presence']})
@@ -215,16 +219,17 @@ def test_no_target(engines, sample):
     engine = engines['autoregressive']
     absent = Sample(sample.image, sample.height, sample.width, (Turn('a cat?', ('cat',), (Target(),)),))
     batch = collator(engine, 'autoregressive')([absent])
-    assert batch.chosen == []
+    assert batch.detected == []
     assert batch.counts()['phrases'] == 0
-    for layers in (False, True):
-        terms = InstructTraining(engine.model, Objective(), 5, layers)(batch)
+    for deep_supervision in (False, True):
+        terms = InstructTraining(engine.model, Objective(), 5, deep_supervision=deep_supervision)(batch)
         assert terms.pop('answer')[0].item() > 0
         assert len(terms) >= 3
         assert not any(value.item() for value, _ in terms.values())
 
 
 def test_a_run_is_validated_in_its_mode(recipe, mix, tmp_path):
-    final = run(read_recipe(recipe('a', mode='autoregressive', validation=mix[1:], validation_samples=2, steps=1)))
+    keys = {'validation': mix[1:], 'validation_samples': 2, 'steps': 1}
+    final = run(read_recipe(recipe('a', instruct={'mode': 'autoregressive'}, **keys)))
     assert list((tmp_path / 'a' / 'pictures').iterdir())
     assert load_engine(final, 'autoregressive', device='cpu').model.config.num_queries == 10

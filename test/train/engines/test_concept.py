@@ -14,7 +14,7 @@ from instructsam.core.rle import Rle
 from instructsam.train.engines.concept import ConceptEngine, concept_detections
 from instructsam.train.evaluation.query import ImageQueries, Query
 from instructsam.train.evaluation.running.prompting import PromptOptions, answer_images
-from instructsam.train.losses.deep_supervision import detect_layers
+from instructsam.train.stages.forward import detect_layers
 
 FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[2] / 'data' / 'reference'))
 PHRASES = ('red mug', 'spoon')

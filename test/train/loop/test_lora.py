@@ -1,4 +1,4 @@
-"""LoRA matrices: where they go, what trains beside them, how they are kept, refused and merged."""
+"""LoRA matrices: their places, what is trained with them, and how they are stored, refused and merged."""
 
 import json
 from pathlib import Path
@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 from instructsam.core.cli import main
 from instructsam.core.errors import ModelError
 from instructsam.core.model import checkpoint
-from instructsam.train.loop.checkpoints import finish, read_stage, save_stage
+from instructsam.train.loop.checkpoints import read_stage, save_stage, write_final_model
 from instructsam.train.loop.lora import add_lora, is_lora
 from instructsam.train.loop.param_groups import parameter_groups
-from instructsam.train.loop.recipe import Lora, Rates, RecipeError
-from instructsam.train.losses.mask_losses import Objective
+from instructsam.train.loop.recipe import LearningRates, Lora, RecipeError
+from instructsam.train.losses.objective import Objective
 from instructsam.train.stages.instruct import InstructTraining
 from instructsam.train.weights.merge import merge
 
@@ -28,7 +28,7 @@ def model(mix):
 
 
 def adapted(model, **keys):
-    """The model with LoRA matrices that do something."""
+    """Return the model with LoRA matrices that have an effect."""
     torch.manual_seed(0)
     add_lora(model, Lora(rank=3, **keys))
     with torch.no_grad():
@@ -51,8 +51,8 @@ def test_what_trains(model, embeddings):
     add_lora(model, Lora(rank=3, embeddings=embeddings))
     assert torch.equal(answer(model), before)  # B is zero
     assert type(model).__name__ == 'InstructSAMModel'
-    rates = Rates(language=1.0, vision=2.0, projector=3.0, decoder=4.0)
-    groups = parameter_groups(InstructTraining(model, Objective(), 5), rates, 0.0)
+    learning_rates = LearningRates(language=1.0, vision=2.0, projector=3.0, decoder=4.0)
+    groups = parameter_groups(InstructTraining(model, Objective(), 5), learning_rates, 0.0)
     names = {parameter: name for name, parameter in model.named_parameters()}
     language = {names[p] for group in groups if group['name'] == 'language' for p in group['params']}
     layers = model.config.qwen.text_config.num_hidden_layers
@@ -67,7 +67,7 @@ def test_what_trains(model, embeddings):
 def test_only_some_targets(model):
     add_lora(model, Lora(rank=2, targets=('q_proj',)))
     assert {name.split('.')[-4] for name in filter(is_lora, dict(model.named_parameters()))} == {'q_proj'}
-    with pytest.raises(RecipeError, match='lora.targets nothing: '):
+    with pytest.raises(RecipeError, match=r'lora\.targets nothing: '):
         add_lora(model, Lora(targets=('nothing',)))
 
 
@@ -79,7 +79,7 @@ def kept(model, folder):
 
 
 def test_kept_beside_the_plain_weights_and_merged(model, tmp_path, capsys):
-    """Each in its own published form. A folder with unmerged matrices is no model; merged, it answers the same."""
+    """Weights and matrices are stored in their published forms; unmerged they are refused, merged they answer alike."""
     plain = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     training = kept(adapted(model), tmp_path / 'run')
     expected = answer(model)
@@ -115,9 +115,9 @@ def test_kept_beside_the_plain_weights_and_merged(model, tmp_path, capsys):
 @pytest.mark.parametrize('name', ['lora_run', 'run'])
 @pytest.mark.parametrize('merged', [True, False])
 def test_the_recipe_decides_what_is_merged(model, tmp_path, name, merged):
-    """Their fault: whether matrices are merged hangs on "lora" in a folder's name, and they are lost without."""
+    """In the authors' code, matrices are merged only if a folder's name contains "lora", and lost otherwise."""
     kept(adapted(model), tmp_path / name / 'checkpoint-1')
-    final = finish(tmp_path / name, merged)
+    final = write_final_model(tmp_path / name, merged=merged)
     assert (final / 'adapter_model.safetensors').exists() is not merged
     if not merged:
         merge(final, tmp_path / 'out')

@@ -1,4 +1,4 @@
-"""Recipes, and what a user is told about those that cannot be used: one line, exit code 2."""
+"""Recipes, and the errors of those that cannot be used: one line, exit code 2."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from instructsam.train.loop.recipe import RecipeError, read_recipe
 
 CONFIGS = Path(__file__).parents[3] / 'train' / 'configs'
 
-SHIPPED = [path for path in sorted(CONFIGS.glob('*.yaml')) if 'stage' in yaml.safe_load(path.read_text())]
+SHIPPED = [path for path in sorted(CONFIGS.rglob('*.yaml')) if 'stage' in yaml.safe_load(path.read_text())]
 
 
 @pytest.mark.parametrize('path', SHIPPED, ids=lambda path: path.stem)
@@ -21,22 +21,31 @@ def test_shipped_recipes_can_be_read(path):
 
 
 def test_the_published_stages():
-    one, two = (read_recipe(CONFIGS / f'stage{stage}.yaml') for stage in (1, 2))
-    assert (one.rates.language, one.rates.decoder, one.batch_size * one.accumulation) == (5e-6, 1e-5, 2)
-    assert (two.rates.language, two.rates.decoder, two.batch_size * two.accumulation) == (2e-6, 5e-6, 1)
+    one, two = (read_recipe(CONFIGS / 'paper' / f'stage{stage}.yaml') for stage in (1, 2))
+    assert (one.learning_rates.language, one.learning_rates.decoder, one.batch_size * one.accumulation) == (
+        5e-6,
+        1e-5,
+        2,
+    )
+    assert (two.learning_rates.language, two.learning_rates.decoder, two.batch_size * two.accumulation) == (
+        2e-6,
+        5e-6,
+        1,
+    )
     for recipe in (one, two):
-        assert recipe.rates.vision == recipe.rates.projector == recipe.rates.language
-        assert recipe.rates.image_encoder == 0
+        rates = recipe.learning_rates
+        assert rates.vision == rates.projector == rates.language
+        assert rates.image_encoder == 0
         assert recipe.betas == (0.9, 0.999)
         assert recipe.epochs == 1
         assert (recipe.lora.rank, recipe.lora.alpha, recipe.lora.dropout) == (64, 16, 0.05)
         assert recipe.max_pixels == 8192 * 32 * 32
-        assert recipe.objective.sample_points == 12544
+        assert recipe.instruct.objective.sample_points == 12544
     assert two.model == f'{one.output}/final'
     assert one.lora.merge
     assert [entry['repeat'] for entry in one.data] == [10] * 6 + [1] * 9
     assert [entry['repeat'] for entry in two.data] == [10] + [2] * 6 + [1] * 2
-    assert json.loads((CONFIGS / 'deepspeed_zero1.json').read_text())['zero_optimization']['stage'] == 1
+    assert json.loads((CONFIGS / 'paper' / 'deepspeed_zero1.json').read_text())['zero_optimization']['stage'] == 1
 
 
 def test_max_pixels_caps_what_the_model_folder_says(mix):
@@ -53,14 +62,14 @@ def test_max_pixels_caps_what_the_model_folder_says(mix):
 
 CHANGES = [
     ('stepps=3', 'unknown keys: stepps'),
-    ('rates.speech=1', 'unknown keys: speech'),
+    ('learning_rates.speech=1', 'unknown keys: speech'),
     ('lora.dept=3', 'unknown keys: dept'),
     ('steps=many', "steps is of type int, got 'many'"),
     ('steps=1.5', 'steps is of type int, got 1.5'),
     ('initialise=1', 'initialise is of type bool, got 1'),
     ('warmup_ratio=some', "warmup_ratio is a number, got 'some'"),
     ('clip_norm=true', 'clip_norm is a number, got True'),
-    ('rates=3', 'rates holds keys, got 3'),
+    ('learning_rates=3', 'learning_rates holds keys, got 3'),
     ('betas=0.9', 'betas is a list of 2, got 0.9'),
     ('betas=[0.9]', 'betas is a list of 2'),
     ('betas=[0.9, x]', "betas[1] is a number, got 'x'"),
@@ -69,9 +78,9 @@ CHANGES = [
     ('data=[]', 'data is empty'),
     ('stage=third', "stage is one of pixels, base, instruct, got 'third'"),
     ('dtype=float16', "dtype is one of float32, bfloat16, got 'float16'"),
-    ('objective.presence_target=two', "presence_target is one of one, soft_dice, got 'two'"),
+    ('instruct.objective.presence_target=two', "presence_target is one of one, soft_dice, got 'two'"),
     ('batch_size=0', 'batch_size is 1 or more, got 0'),
-    ('lora={rank: 0}', 'lora wants a rank of 1 or more'),
+    ('lora={rank: 0}', 'lora needs a rank of 1 or more'),
     ('steps', "'steps' is not of the form key=value"),
     ('steps=[', "'steps=['"),
     ('model=nowhere', 'there is no model folder nowhere'),
@@ -79,11 +88,19 @@ CHANGES = [
     ('data=[{annotations: nothing.json, images: ., weight: 2}]', 'unknown keys: weight'),
     ('lora={targets: [nothing]}', 'lora.targets nothing'),
     ('heads={folder: nowhere, names: [queries]}', 'heads.folder: there is no heads.safetensors in nowhere'),
-    ('rates={}', 'nothing is trained'),
+    ('learning_rates={}', 'nothing is trained'),
     ('schedule=square', 'trainer: square is not a valid SchedulerType'),
     ('trainer={warp: 9}', "trainer: TrainingArguments.__init__() got an unexpected keyword argument 'warp'"),
     ('trainer={tf32: true}', 'trainer: '),
     ('trainer={fsdp: true}', 'start them with torchrun'),
+    ('trainer={save_total_limit: 3}', 'set keep'),
+    ('rates.vision=1', 'instead of rates, use learning_rates'),
+    ('layers=true', 'instead of layers, use instruct.deep_supervision'),
+    ('zoom=0.5', 'instead of zoom, use pixels.random_crop'),
+    ('pointing=1', 'instead of pointing, use base.pointing or instruct.pointing'),
+    ('base.masks=false', 'the section base is for stage base, and this recipe is for stage instruct'),
+    ('instruct.pointing=1', 'instruct: pointing needs deep_supervision'),
+    ('instruct.mode=fast', 'instruct: mode is one of consistent, causal, autoregressive'),
     ('trainer={seed: 3}', "multiple values for keyword argument 'seed'"),
 ]
 
@@ -93,14 +110,16 @@ def test_one_line_says_what_is_wrong(recipe, capsys, change, message):
     assert main(['train', 'run', str(recipe('run')), change]) == 2
     printed = capsys.readouterr().err
     lines = [line for line in printed.splitlines() if not line.startswith('[transformers]')]
-    assert len(lines) == 1 and lines[0].startswith('instructsam: error: ') and message in lines[0], printed
+    assert len(lines) == 1, printed
+    assert lines[0].startswith('instructsam: error: '), printed
+    assert message in lines[0], printed
 
 
 def test_files_that_are_no_recipe(tmp_path, capsys):
     contents = (
-        ('a', b'stage: [', 'no YAML'),
+        ('a', b'stage: [', 'not valid YAML'),
         ('b', b'word', 'holds no keys'),
-        ('c', b'\xff\xfe\x00', 'is no'),
+        ('c', b'\xff\xfe\x00', 'is not'),
         ('d', b'stage: base\n', 'missing 3 required'),
     )
     for name, content, message in contents:
@@ -115,16 +134,17 @@ def test_files_that_are_no_recipe(tmp_path, capsys):
 
 def test_numbers_that_yaml_reads_as_text(tmp_path, recipe):
     path = recipe('run')
-    raw = {**yaml.safe_load(path.read_text()), 'rates': {'decoder': '1e-4'}}
+    raw = {**yaml.safe_load(path.read_text()), 'learning_rates': {'decoder': '1e-4'}}
     path.write_text(yaml.safe_dump(raw))
-    assert read_recipe(path, ['clip_norm=5e-1']).rates.decoder == 1e-4
-    with pytest.raises(RecipeError, match='a rate under rates.language'):
+    assert read_recipe(path, ['clip_norm=5e-1']).learning_rates.decoder == 1e-4
+    with pytest.raises(RecipeError, match=r'a learning rate under learning_rates\.language'):
         read_recipe(path, ['lora.rank=8'])
 
 
-def test_what_layers_would_ignore_is_refused(recipe):
-    path = recipe('run', layers=True)
-    with pytest.raises(RecipeError, match='only presence_loss and presence_target count'):
-        read_recipe(path, ['objective.bce_loss=3'])
-    objective = read_recipe(path, ['objective.presence_loss=2', 'objective.presence_target=soft_dice']).objective
+def test_what_deep_supervision_would_ignore_is_refused(recipe):
+    path = recipe('run', instruct={'deep_supervision': True})
+    with pytest.raises(RecipeError, match='only presence_loss and presence_target of objective'):
+        read_recipe(path, ['instruct.objective.bce_loss=3'])
+    changes = ['instruct.objective.presence_loss=2', 'instruct.objective.presence_target=soft_dice']
+    objective = read_recipe(path, changes).instruct.objective
     assert objective.presence_loss == 2.0

@@ -1,4 +1,4 @@
-"""A run that is killed at any instant goes on, and ends with the same bits as one that was left alone."""
+"""A run that is killed at any instant can be resumed and ends with the same bits as an uninterrupted one."""
 
 import csv
 import os
@@ -15,13 +15,18 @@ from safetensors.torch import load_file
 from instructsam.train.loop.checkpoints import checkpoints, last_checkpoint
 
 STEPS = 5
-# What draws random numbers in a step is on: dropout in LoRA and SAM3, sampled points, questions.
-KEYS = {'steps': STEPS, 'save_every': 2, 'lora': {'rank': 2, 'dropout': 0.1}, 'objective': {'sample_points': 64}}
+# Everything that draws random numbers in a step is enabled: dropout in LoRA and SAM3, sampled points, questions.
+KEYS = {
+    'steps': STEPS,
+    'save_every': 2,
+    'lora': {'rank': 2, 'dropout': 0.1},
+    'instruct': {'objective': {'sample_points': 64}},
+}
 FORWARD = 'instructsam.train.stages.instruct:InstructTraining.forward'
 
 
 def outcome(output):
-    """All that training made: weights, LoRA matrices, the optimizer's state, and what was logged."""
+    """Return everything that training wrote: weights, LoRA matrices, the optimizer's state, and the log."""
     last = last_checkpoint(output)
     tensors = {file: load_file(output / 'final' / file) for file in ('model.safetensors', 'adapter_model.safetensors')}
     for number, values in torch.load(last / 'optimizer.pt', weights_only=True)['state'].items():
@@ -44,7 +49,7 @@ def assert_same(one, other):
 
 @pytest.fixture
 def few(mix):
-    """So few records that a run reads them more than once."""
+    """Return a mixing list of so few records that a run reads them more than once."""
     return [{**mix[0], 'repeat': 1}]
 
 
@@ -54,12 +59,12 @@ def test_killed_in_one_process(launch, recipe, tmp_path, few):
     killed = recipe('killed', data=few, batch_size=2, **KEYS)
     output = tmp_path / 'killed'
     chance = random.Random(0)
-    # in a step; as a checkpoint is written; before it gets its name; as the final model gets its own
+    # In a step; while a checkpoint is written; before it gets its name; before the final model gets its name.
     places = [
         (FORWARD, chance.randint(2, 4)),
         ('torch:save', chance.randint(2, 3)),
         ('os:fsync', 5),
-        ('instructsam.train.loop.checkpoints:publish', 1),
+        ('instructsam.train.loop.checkpoints:commit_folder', 1),
     ]
     for place in places:
         codes, text = launch('train', 'run', killed, kill=place)
@@ -84,7 +89,7 @@ def test_killed_in_two_processes(launch, recipe, tmp_path, few):
 
 
 def kill_torchrun_at(line_start, path):
-    """Runs the recipe in two processes as a user would, and kills all of it as a line appears."""
+    """Run the recipe in two processes with torchrun, and kill all of them when a line appears."""
     command = [
         sys.executable,
         '-m',
@@ -117,7 +122,7 @@ def kill_torchrun_at(line_start, path):
 
 
 def kill_group(leader):
-    """Kill -9 of a process with its session: torchrun's workers have groups of their own."""
+    """Kill all processes of a session with SIGKILL, because torchrun's workers have process groups of their own."""
     for pid in filter(str.isdecimal, os.listdir('/proc')):
         try:
             if os.getsid(int(pid)) == leader:
@@ -127,7 +132,7 @@ def kill_group(leader):
 
 
 def test_a_cut_checkpoint_is_not_gone_on_from(launch, recipe, tmp_path, few):
-    """Neither is it in the way, nor does it count among those that are kept."""
+    """It neither prevents resuming nor counts among the checkpoints to keep."""
     path = recipe('run', data=few, keep=1, **{**KEYS, 'steps': 2})
     output = tmp_path / 'run'
     assert launch('train', 'run', path)[0] == [0]
@@ -140,5 +145,7 @@ def test_a_cut_checkpoint_is_not_gone_on_from(launch, recipe, tmp_path, few):
     (output / 'partial' / 'checkpoint-3' / 'model.safetensors.part').write_bytes(b'cut')
     assert last_checkpoint(output).name == 'checkpoint-2'
     codes, text = launch('train', 'run', path, 'steps=3')
-    assert codes == [0] and 'step 3/3' in text and 'step 2/3' not in text, text
+    assert codes == [0], text
+    assert 'step 3/3' in text, text
+    assert 'step 2/3' not in text, text
     assert [path.name for path in checkpoints(output)] == ['checkpoint-3']

@@ -1,4 +1,4 @@
-"""The training command: spreading changes nothing, both stages in a row, records that cannot be used."""
+"""The training command: distribution over processes, both stages in a row, and broken records."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from instructsam.core.cli import main
 from instructsam.core.model import checkpoint
 from instructsam.train.loop.checkpoints import last_checkpoint
 
-CONFIGS = Path(__file__).parents[3] / 'train' / 'configs'
+PAPER = Path(__file__).parents[3] / 'train' / 'configs' / 'paper'
 FSDP = {
     'fsdp': True,
     'fsdp_config': {
@@ -28,7 +28,7 @@ def column(output, name):
 
 
 def moments(output):
-    """The optimizer's mean gradients, one for each trained parameter that got some."""
+    """Return the optimizer's mean gradients by the number of the parameter."""
     state = torch.load(last_checkpoint(output) / 'optimizer.pt', weights_only=True)['state']
     return {number: values['exp_avg'] for number, values in state.items()}
 
@@ -37,15 +37,17 @@ WAYS = [('accumulated', {'accumulation': 2}, 1), ('ddp', {}, 2), ('fsdp', {'trai
 
 
 def test_two_samples_are_a_step_however_they_are_spread(launch, recipe, tmp_path, start_model):
-    """As one batch, one after the other, or in two processes: the same losses, gradients and parameters."""
+    """One batch, accumulation and two processes give the same losses, gradients and parameters."""
     keys = {'model': str(start_model(dropout=0.0)), 'lora': {'rank': 2, 'dropout': 0.0}, 'steps': 3, 'save_every': 9}
-    # AdamW takes a step of about the rate whatever a gradient's size, also where it is nothing but rounding
-    keys['rates'] = dict.fromkeys(('language', 'vision', 'projector', 'decoder'), 2e-05)
+    # AdamW takes a step of about the learning rate whatever a gradient's size, even if the gradient is only rounding.
+    keys['learning_rates'] = dict.fromkeys(('language', 'vision', 'projector', 'decoder'), 2e-05)
     codes, text = launch('train', 'run', recipe('batch', batch_size=2, **keys))
     assert codes == [0], text
     expected = load_file(tmp_path / 'batch' / 'final' / 'model.safetensors')
     start = load_file(Path(keys['model']) / 'model.safetensors')
-    assert sum(float((expected[name] - start[name]).abs().max()) > 2.5e-5 for name in start) > 100  # so far it went
+    assert (
+        sum(float((expected[name] - start[name]).abs().max()) > 2.5e-5 for name in start) > 100
+    )  # the run has changed them by more than the tolerance below
     gradients = moments(tmp_path / 'batch')
     for name, changes, world in WAYS:
         codes, text = launch('train', 'run', recipe(name, **keys, **changes), world=world)
@@ -63,22 +65,21 @@ def test_two_samples_are_a_step_however_they_are_spread(launch, recipe, tmp_path
 
 
 def test_stage_1_then_stage_2(launch, tmp_path, mix):
-    """The published recipes on every kind of record, merged in between by hand: a dry run."""
+    """A dry run of the published recipes on every type of record, merged by hand in between."""
     data = f'data={json.dumps(mix)}'
-    quick = ['steps=2', 'workers=0', 'log_every=1', 'lora.rank=4', 'objective.sample_points=64']
+    quick = ['steps=2', 'workers=0', 'log_every=1', 'lora.rank=4', 'instruct.objective.sample_points=64']
     start = Path(mix[1]['images']) / 'checkpoint'
     one, merged, two = tmp_path / 'one', tmp_path / 'merged', tmp_path / 'two'
     by_hand = [*quick, 'lora.merge=false']
     codes, text = launch(
-        'train', 'run', CONFIGS / 'stage1.yaml', f'model={start}', f'output={one}', data, *by_hand, world=2
+        'train', 'run', PAPER / 'stage1.yaml', f'model={start}', f'output={one}', data, *by_hand, world=2
     )
-    assert codes == [0, 0] and text.count('the trained model is in') == 1, text
-    assert launch('train', 'run', CONFIGS / 'stage2.yaml', f'model={one}/final', f'output={two}', data, *quick)[0] == [
-        2
-    ]
+    assert codes == [0, 0], text
+    assert text.count('the trained model is in') == 1, text
+    assert launch('train', 'run', PAPER / 'stage2.yaml', f'model={one}/final', f'output={two}', data, *quick)[0] == [2]
     codes, text = launch('train', 'merge', one / 'final', merged)
     assert codes == [0], text
-    codes, text = launch('train', 'run', CONFIGS / 'stage2.yaml', f'model={merged}', f'output={two}', data, *quick)
+    codes, text = launch('train', 'run', PAPER / 'stage2.yaml', f'model={merged}', f'output={two}', data, *quick)
     assert codes == [0], text
     trained = checkpoint.load(two / 'final', 'cpu', torch.float32).state_dict()  # merged, as the recipe says
     before = load_file(start / 'model.safetensors')
@@ -92,7 +93,7 @@ def test_stage_1_then_stage_2(launch, tmp_path, mix):
 
 
 def broken(folder, count):
-    """`count` records that cannot be used, beside one of each kind of fault and three that can."""
+    """Write three good records, one of each type of fault, and `count` more broken ones."""
     mask = {'size': [60, 80], 'counts': [0, 4800]}
     fine = {'image': 'a.png', 'height': 60, 'width': 80, 'text': 'the stripe', 'mask': mask}
     many = [json.dumps(mask)] * 11
@@ -113,12 +114,13 @@ def test_broken_records_are_skipped_until_they_are_too_many(launch, recipe, tmp_
     images = {'images': mix[0]['images']}
     few = [{**broken(tmp_path, 0)[0], **images}]
     codes, text = launch('train', 'run', recipe('few', data=few, batch_size=9, steps=1, workers=workers))
-    assert codes == [0] and text.count('skipped record') == 6, text
+    assert codes == [0], text
+    assert text.count('skipped record') == 6, text
     for reason in (
         'absent.png',
         'a mask of size [80, 60] on an image of [60, 80]',
         'is 80 x 60 px, the record says',
-        'annotation is a list that is not empty',
+        'annotation must be a list that is not empty',
         'more than 10 instances',
         'counts hold',
     ):
@@ -126,23 +128,27 @@ def test_broken_records_are_skipped_until_they_are_too_many(launch, recipe, tmp_
     many = [{**broken(tmp_path, 8)[0], **images}]
     codes, text = launch('train', 'run', recipe('many', data=many, batch_size=17, steps=1, workers=workers))
     lines = [line for line in text.splitlines() if line.startswith('instructsam')]
-    assert codes == [2] and len(lines) == 1 and 'Traceback' not in text, text
+    assert codes == [2], text
+    assert len(lines) == 1, text
+    assert 'Traceback' not in text, text
     assert lines[0].startswith('instructsam: error: 11 of ')
     assert 'records are broken' in lines[0]
 
 
 def test_another_configuration_is_not_gone_on_with(recipe, tmp_path, start_model, capsys):
-    """Another K, other LoRA, other parts that train: what differs is said, and the run is left as it was."""
+    """Another K, LoRA rank or set of trained parts: the error names the difference, and the run stays untouched."""
     assert main(['train', 'run', str(recipe('run', steps=1, lora={'rank': 2}))]) == 0
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / 'run').rglob('*')}
     other = {
         f'model={start_model(max_seg_nums=4)}': 'mask_queries is [10, 64] there, [4, 64] here',
         'lora.rank=3': 'lora_A.weight is [2, 64] there, [3, 64] here',
-        'rates.vision=0': 'trains other parts of the model',
+        'learning_rates.vision=0': 'trains other parts of the model',
     }
     for change, message in other.items():
         capsys.readouterr()
         assert main(['train', 'run', str(recipe('run', steps=2, lora={'rank': 2})), change]) == 2
         lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith('instructsam')]
-        assert len(lines) == 1 and message in lines[0] and 'checkpoint-1' in lines[0], lines
+        assert len(lines) == 1, lines
+        assert message in lines[0]
+        assert 'checkpoint-1' in lines[0]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / 'run').rglob('*') if path in before} == before

@@ -1,4 +1,4 @@
-"""Words aligned with what they look like: right ones cost next to nothing, wrong ones lead to the places meant."""
+"""Alignment of words with image features: correct words cost almost nothing, wrong ones get a gradient."""
 
 from types import SimpleNamespace
 
@@ -13,7 +13,7 @@ CONFIG = SimpleNamespace(bridge_dim=WIDTH, qwen=SimpleNamespace(text_config=Simp
 
 
 class Model:
-    """Stands in for the model: a word's embedding, and what it conditions SAM3 with, is its place in the vocabulary."""
+    """Stands in for the model: the embedding and conditioning of a word is its one-hot index in the vocabulary."""
 
     def __init__(self):
         self.table = (40.0 * torch.eye(WIDTH)).requires_grad_()
@@ -34,7 +34,7 @@ class Model:
 
 @pytest.fixture
 def scene():
-    """(batch, what the cells show [2, 4, 4, WIDTH]): a cup and a bowl in the first image, a cup in the second."""
+    """Return a batch and cells [2, 4, 4, WIDTH]: a cup and a bowl in the first image, a cup in the second."""
     shown = torch.zeros(2, CELLS, CELLS, dtype=torch.int64)
     shown[0, :2, :2], shown[0, 3, 2:], shown[1, 1:3, :] = CUP, BOWL, CUP
     masks = shown.repeat_interleave(SIDE // CELLS, 1).repeat_interleave(SIDE // CELLS, 2)
@@ -51,7 +51,7 @@ def scene():
 
 
 def perfect():
-    """Alignment that compares as it is."""
+    """Return an Alignment whose projections are the identity."""
     alignment = Alignment(CONFIG)
     for layer in (*(each[1] for each in alignment.places.values()), *alignment.words.values()):
         layer.weight.data = torch.eye(WIDTH)
@@ -79,10 +79,10 @@ def test_fused_features_tell_the_places_of_their_phrase(scene):
     unions = torch.stack([masks.any(0) for masks in batch.masks])[:, None].float()
     encoded = torch.zeros(4, CELLS, CELLS, WIDTH)
     encoded[..., 0] = 2 * torch.nn.functional.avg_pool2d(unions, SIDE // CELLS)[:, 0] - 1
-    value, count = alignment.of_fused(encoded, batch.masks)['align_fused']
+    value, count = alignment.fused_loss(encoded, batch.masks)['align_fused']
     assert value.item() == pytest.approx(0, abs=1e-3)
     assert count == 'phrases'
-    assert alignment.of_fused(-encoded, batch.masks)['align_fused'][0] > 100
+    assert alignment.fused_loss(-encoded, batch.masks)['align_fused'][0] > 100
 
 
 def test_words_learn_from_their_places(scene):

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from instructsam.train.losses.deep_supervision import LayerOutputs, LayerWeights, layer_losses, tight_boxes
+from instructsam.train.losses.boxes import tight_boxes
+from instructsam.train.losses.deep_supervision import LayerOutputs, layer_losses
+from instructsam.train.losses.objective import LayerWeights
 
 SIDE, SLOTS = 16, 4
 # Stands in for SAM3's mask decoder: slots are their own mask embeddings.
@@ -13,7 +15,7 @@ MODEL = SimpleNamespace(grounding=SimpleNamespace(mask_decoder=SimpleNamespace(m
 
 
 def halves():
-    """Two masks [2, SIDE, SIDE]: the left half, and the lower quarter of the right one."""
+    """Return two masks [2, SIDE, SIDE]: the left half, and the lower quarter of the right half."""
     masks = torch.zeros(2, SIDE, SIDE, dtype=torch.bool)
     masks[0, :, : SIDE // 2] = True
     masks[1, SIDE * 3 // 4 :, SIDE // 2 :] = True
@@ -21,10 +23,10 @@ def halves():
 
 
 def sure_outputs(masks, layers=2, groups=3, order=(2, 0)):
-    """Outputs that show `masks` exactly, mask i in slot order[i] of every layer and group."""
-    pixels = torch.where(masks, 1.0, -1.0)[None]  # a channel a mask
+    """Return outputs that predict `masks` exactly, mask i in slot order[i] of every layer and group."""
+    pixels = torch.where(masks, 1.0, -1.0)[None]  # one channel per mask
     hidden = torch.zeros(layers, 1, groups, SLOTS, len(masks))
-    hidden[..., 0] = -40.0  # slots that show nothing show the contrary of the first mask
+    hidden[..., 0] = -40.0  # slots without an object predict the complement of the first mask
     logits = torch.full((layers, 1, groups, SLOTS), -12.0)
     boxes = torch.tensor([0.0, 0.0, 0.01, 0.01]).repeat(layers, 1, groups, SLOTS, 1)
     for index, slot in enumerate(order):
@@ -62,7 +64,7 @@ def test_boxes_alone(order):
         'presence': 'phrases',
     }
     assert all(value.item() == pytest.approx(0, abs=1e-3) for value, _ in losses.values())
-    outputs.boxes[1, 0, 2, order[0], 0] += 0.1  # of one layer and one group
+    outputs.boxes[1, 0, 2, order[0], 0] += 0.1  # in one layer and one group
     value, _ = layer_losses(MODEL, outputs, [halves()], LayerWeights(box_l1=3.0))['box_l1']
     assert value.item() == pytest.approx(3.0 * 0.1 / 6)
 
@@ -75,7 +77,7 @@ def test_nothing_there_without_masks():
 
 def test_a_wrong_box_is_divided_by_layers_and_groups():
     outputs = sure_outputs(halves())
-    outputs.boxes[1, 0, 2, 2, 0] += 0.1  # of one layer and one group
+    outputs.boxes[1, 0, 2, 2, 0] += 0.1  # in one layer and one group
     value, _ = layer_losses(MODEL, outputs, [halves()], LayerWeights(box_l1=3.0))['box_l1']
     assert value.item() == pytest.approx(3.0 * 0.1 / 6)
 
@@ -86,7 +88,7 @@ def test_nothing_there_teaches_absence_alone():
     outputs.logits.requires_grad_()
     losses = layer_losses(MODEL, outputs, [masks])
     assert all(losses[name][0] == 0 for name in ('mask_bce', 'mask_dice', 'box_l1', 'box_giou'))
-    # two of the four slots are wrong by 12 in each layer and group
+    # Two of the four slots are wrong by 12 in each layer and group.
     assert losses['presence'][0].item() == pytest.approx(LayerWeights().presence * 12 * 2 / 4, rel=1e-4)
     losses['presence'][0].backward()
     assert (outputs.logits.grad > 0).all()
@@ -94,7 +96,7 @@ def test_nothing_there_teaches_absence_alone():
 
 
 def test_phrases_do_not_mix():
-    """Two phrases at once cost what they cost one by one, also where one of them means nothing."""
+    """Two phrases together cost as much as one by one, even if one of them refers to nothing."""
     nothing = torch.zeros(0, SIDE, SIDE, dtype=torch.bool)
     first, second = sure_outputs(halves()), sure_outputs(halves(), order=(3, 1))
     first.hidden.mul_(0.02).add_(0.01)
@@ -112,7 +114,7 @@ def test_phrases_do_not_mix():
 
 
 def test_presence_is_worth_what_the_mask_is():
-    """A matched slot whose mask is half of what it should be, as large as it: soft dice 0.5."""
+    """A matched slot whose mask overlaps half of a mask of equal size has a soft dice of 0.5."""
     outputs = sure_outputs(halves())
     truth = halves()[:1].roll(SIDE // 4, 2)  # half of it is where the mask is
     logits = outputs.logits.requires_grad_(True)

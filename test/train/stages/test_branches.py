@@ -1,4 +1,4 @@
-"""Turns as branches: each is computed as if it were alone with the image."""
+"""Turns as branches: each is computed as if it were the only turn."""
 
 from pathlib import Path
 
@@ -11,8 +11,10 @@ from instructsam.core.model.config import ModelConfig
 from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.core.model.prompt import Prompter
 from instructsam.core.model.token_layout import TokenLayout
-from instructsam.train.data.dialogue import IGNORED, Dialogue, batch_scripts
-from instructsam.train.data.records import Sample, Target, Turn
+from instructsam.train.data.batch import batch_scripts
+from instructsam.train.data.dialogue import IGNORED, Dialogue
+from instructsam.train.data.record_fields import Target
+from instructsam.train.data.sample import Sample, Turn
 from instructsam.train.weights.initialise import initialise
 
 TURNS = (
@@ -37,12 +39,14 @@ def dialogue(model):
 
 
 def script(dialogue, model, turns, branches=False):
-    return dialogue.write(Sample(Path(), 1, 1, tuple(turns)), model.config.num_queries, ROWS, COLUMNS, branches)
+    return dialogue.write(
+        Sample(Path(), 1, 1, tuple(turns)), model.config.num_queries, ROWS, COLUMNS, branches=branches
+    )
 
 
 @torch.no_grad()
 def hidden(model, written):
-    """Hidden states [L, h] and labels [L] of one script; image tokens are what their id embeds to."""
+    """Return hidden states [L, h], labels [L] and ids [L] of a script; image tokens are embedded like text."""
     batch = batch_scripts([written], 0)
     return model.decode(model.embed(batch.ids), batch.positions, batch.mask)[0], batch.labels[0], batch.ids[0]
 

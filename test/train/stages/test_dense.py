@@ -1,8 +1,7 @@
-"""Dense labels of scenes, and the base stage's batches, on scenes written by hand."""
+"""Stages pixels and base on hand-written scenes: dense labels, batches, losses and auxiliary heads."""
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -17,33 +16,35 @@ from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.core.model.preprocess import QwenPreprocessor
 from instructsam.core.rle import Rle
 from instructsam.train.data.collate import Collator
-from instructsam.train.data.dataset import Mix, Source
-from instructsam.train.loop.checkpoints import HEADS
-from instructsam.train.loop.recipe import Heads
-from instructsam.train.loop.run import take_heads
-from instructsam.train.stages.dense import (
+from instructsam.train.data.dataset import RecordDataset
+from instructsam.train.data.mixing import Source
+from instructsam.train.data.scene_labels import (
     CATEGORY,
     CELLS,
     COLOR,
-    DenseHeads,
+    DenseCollator,
+    LabelledCollator,
     Labels,
-    PixelCollator,
-    PixelTraining,
-    ScenePictures,
-    _terms,
+    SceneDataset,
     labels_at,
-    read_objects,
+    read_scene,
 )
-from instructsam.train.stages.detector import BaseCollator, BaseTraining, _off
+from instructsam.train.loop.checkpoints import HEADS, load_auxiliary_heads
+from instructsam.train.loop.recipe import Heads
+from instructsam.train.losses.dense import DenseHeads, dense_terms
+from instructsam.train.stages.dense import DensePretraining
+from instructsam.train.stages.detector import DetectorPretraining, noisy_boxes
+from instructsam.train.stages.settings import STAGE_NAMES
+from instructsam.train.stages.stage import STAGES
 from instructsam.train.weights.initialise import initialise
 
 SIDE = 224  # px
 
 
 def facts(name='a', boxes=((0, 0, 112, 112), (140, 56, 196, 168))):
-    """A scene's line: a red mug and a blue book, as filled boxes."""
+    """Return a line of a scene file: a red mug and a blue book, as filled boxes."""
     objects = []
-    for (category, color), (x0, y0, x1, y1) in zip((('mug', 'red'), ('book', 'blue')), boxes):
+    for (category, color), (x0, y0, x1, y1) in zip((('mug', 'red'), ('book', 'blue')), boxes, strict=False):
         mask = np.zeros((SIDE, SIDE), bool)
         mask[y0:y1, x0:x1] = True
         objects.append({'category': category, 'color': color, 'mask': Rle.encode(mask).to_coco()})
@@ -52,7 +53,7 @@ def facts(name='a', boxes=((0, 0, 112, 112), (140, 56, 196, 168))):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder as `instructsam tabletop generate` writes it: two scenes, a record each."""
+    """Return a folder as `instructsam tabletop generate` writes it: two scenes with one record each."""
     (tmp_path / 'images').mkdir()
     scenes = [facts('a'), facts('b')]
     for scene in scenes:
@@ -85,12 +86,12 @@ def model(small_model):
     return small_model.requires_grad_(True)
 
 
-def pictures(folder):
-    return ScenePictures([Source(folder / 'scenes.jsonl', folder)])
+def scenes(folder):
+    return SceneDataset([Source(folder / 'scenes.jsonl', folder)])
 
 
 def test_labels():
-    labels = labels_at([read_objects(facts())], [(8, 8)])
+    labels = labels_at([read_scene(facts())], [(8, 8)])
     mug, book = CATEGORY['mug'], CATEGORY['book']
     assert labels.category[0, :4, :4].unique().tolist() == [mug]
     assert labels.category[0, 2:6, 5:7].unique().tolist() == [book]
@@ -98,48 +99,48 @@ def test_labels():
     assert (labels.category[0] == 0).sum() == 40
     assert labels.color[0, 0, 0] == COLOR['red']
     assert labels.color[0, 3, 5] == COLOR['blue']
-    # the cell in row 3, column 5 has its middle at (5.5 / 8, 3.5 / 8); the book reaches from 5/8 to 7/8, 2/8 to 6/8
-    assert labels.borders[0, :, 3, 5].mul(16).tolist() == [1, 3, 3, 5]
+    # The cell in row 3, column 5 has its centre at (5.5 / 8, 3.5 / 8); the book spans 5/8 to 7/8 and 2/8 to 6/8.
+    assert labels.box_distances[0, :, 3, 5].mul(16).tolist() == [1, 3, 3, 5]
 
 
 def test_the_truth_costs_nothing():
-    labels = labels_at([read_objects(facts())], [(8, 8)])
+    labels = labels_at([read_scene(facts())], [(8, 8)])
     outputs = torch.cat(
         [
             50.0 * torch.nn.functional.one_hot(labels.category, len(CATEGORY) + 1),
             50.0 * torch.nn.functional.one_hot(labels.color, len(COLOR) + 1),
-            labels.borders.permute(0, 2, 3, 1),
+            labels.box_distances.permute(0, 2, 3, 1),
         ],
         dim=-1,
     )
-    assert all(loss.item() == pytest.approx(0, abs=1e-6) for loss in _terms(outputs, labels).values())
-    assert all(loss > 0.1 for loss in _terms(-outputs, labels).values())
+    assert all(loss.item() == pytest.approx(0, abs=1e-6) for loss in dense_terms(outputs, labels).values())
+    assert all(loss > 0.1 for loss in dense_terms(-outputs, labels).values())
 
 
 def test_a_coarse_cell_is_a_mix():
-    """A cell half of a mug and half of nothing costs least where both are as likely."""
-    boxes = ((0, 0, 112, 112), (112, 0, 140, 224))  # of 8 columns, the book has one
-    labels = labels_at([read_objects(facts(boxes=boxes))], [(8, 8)])
+    """A cell that is half a book and half empty costs least if both are equally likely."""
+    boxes = ((0, 0, 112, 112), (112, 0, 140, 224))  # the book has one of 8 columns
+    labels = labels_at([read_scene(facts(boxes=boxes))], [(8, 8)])
 
     def cost(share):
         logits = torch.full((1, 4, 4, len(CATEGORY) + 1 + len(COLOR) + 1 + 4), -20.0)
         logits[..., 2, CATEGORY['book']] = np.log(share)
         logits[..., 2, 0] = np.log(1 - share)
-        return _terms(logits, labels)['category']
+        return dense_terms(logits, labels)['category']
 
     assert cost(0.5) < cost(0.4)
     assert cost(0.5) < cost(0.6)
 
 
 def test_pictures_are_mirrored_with_their_labels(folder):
-    dataset = pictures(folder)
+    dataset = scenes(folder)
     seen = set()
     for epoch in range(8):
         dataset.set_epoch(epoch)
-        image, ids, objects = dataset[0]
+        image, (ids, objects) = dataset[0]
         again = dataset[0]
-        assert np.array_equal(image, again[0])
-        assert np.array_equal(ids, again[1])
+        assert np.array_equal(image, again.image)
+        assert np.array_equal(ids, again.scene.ids)
         is_mirrored = bool(ids[0, 0] == 0)
         seen.add(is_mirrored)
         assert ids[0, -1 if is_mirrored else 0] == 1
@@ -148,20 +149,20 @@ def test_pictures_are_mirrored_with_their_labels(folder):
 
 
 def test_a_part_of_a_picture_keeps_its_labels(folder):
-    """Boxes are those of what is seen, and picture and ids are cut alike."""
+    """Boxes become those of the visible parts, and image and ids are cropped alike."""
     scene = facts()
     image = np.zeros((SIDE, SIDE, 3), np.uint8)
-    image[read_objects(scene)[0] > 0] = 200
+    image[read_scene(scene).ids > 0] = 200
     cv2.imwrite(str(folder / scene['image']), image)
-    dataset = ScenePictures([Source(folder / 'scenes.jsonl', folder)], zoom=1.0)
+    dataset = SceneDataset([Source(folder / 'scenes.jsonl', folder)], random_crop=1.0)
     shares = set()
     for epoch in range(20):
         dataset.set_epoch(epoch)
-        image, ids, objects = dataset[0]
+        image, (ids, objects) = dataset[0]
         assert image.shape == (SIDE, SIDE, 3)
         assert ids.shape == (SIDE, SIDE)
         assert (ids > 0).any()
-        assert ((image[..., 0] > 100) == (ids > 0)).mean() > 0.97  # but for the borders, which are drawn smoothly
+        assert ((image[..., 0] > 100) == (ids > 0)).mean() > 0.97  # except for the borders, which are interpolated
         for row in np.unique(ids[ids > 0]):
             x, y = np.nonzero((ids == row).any(0))[0], np.nonzero((ids == row).any(1))[0]
             assert objects[row, 2:] * SIDE == pytest.approx([x[0], y[0], x[-1] + 1, y[-1] + 1])
@@ -170,11 +171,11 @@ def test_a_part_of_a_picture_keeps_its_labels(folder):
 
 
 def test_pixel_training_learns(folder, model):
-    training = PixelTraining(model)
-    batch = PixelCollator(model, QwenPreprocessor.from_folder(FOLDER / 'tabletop'))([pictures(folder)[0]])
+    training = DensePretraining(model)
+    batch = DenseCollator(QwenPreprocessor.from_folder(FOLDER / 'tabletop'), 224, 16)([scenes(folder)[0]])
     assert batch.counts() == {'images': 1}
-    assert batch.sam.category.shape[1] == CELLS * 16
-    assert batch.qwen.category.shape[1] == CELLS * 14
+    assert batch.labels.sam.category.shape[1] == CELLS * 16
+    assert batch.labels.qwen.category.shape[1] == CELLS * 14
     optimizer = torch.optim.AdamW(training.parameters(), 1e-3)
     totals = []
     for _ in range(4):
@@ -201,7 +202,7 @@ def test_pixel_training_learns(folder, model):
         for name, parameter in model.grounding.vision_encoder.neck.named_parameters()
         if parameter.grad is None
     }
-    assert without == {'0', '1', '3'}  # of the pyramid's levels: no time goes into what nothing looks at
+    assert without == {'0', '1', '3'}  # levels of the pyramid that nothing reads are not computed
 
 
 def test_tokens_learn_where_they_are(model):
@@ -221,8 +222,8 @@ def test_tokens_learn_where_they_are(model):
 
 def test_base_training_gives_every_part_gradients(folder, model):
     plain = Collator.from_folder(FOLDER / 'tabletop', model.config, branches=True)
-    collator = BaseCollator(plain, [Source(folder / 'scenes.jsonl', folder)], rows=16)
-    mix = Mix([Source(folder / 'phrases.json', folder)], model.config.num_queries)
+    collator = LabelledCollator(plain, [Source(folder / 'scenes.jsonl', folder)], rows=16)
+    mix = RecordDataset([Source(folder / 'phrases.json', folder)], model.config.num_queries)
     batch = collator([mix[0], mix[1]])
     assert batch.counts() == {
         'tokens': batch.counts()['tokens'],
@@ -232,7 +233,7 @@ def test_base_training_gives_every_part_gradients(folder, model):
         'all_masks': 2,
         'images': 2,
     }
-    training = BaseTraining(model, phrases_per_call=3)
+    training = DetectorPretraining(model, phrases_per_call=3)
     losses = training(batch)
     sum(value for value, _ in losses.values()).backward()
     unused = (
@@ -260,7 +261,7 @@ def test_base_training_gives_every_part_gradients(folder, model):
         'box_giou',
     }
     assert set(training(batch)) == everything - of_sam
-    model.model.mask_hidden_fcs.requires_grad_(False)  # a bridge that rests is not what the slots are drawn to
+    model.model.mask_hidden_fcs.requires_grad_(False)  # slots are not pulled anywhere if the bridge is frozen
     assert set(training(batch)) == everything - of_sam - {'bridge'}
     model.requires_grad_(True)
     model.model.visual.requires_grad_(False)
@@ -274,26 +275,29 @@ def test_heads_come_from_the_run_before_and_from_named_ones(tmp_path):
         (tmp_path / name).mkdir()
         save_file(heads, tmp_path / name / HEADS)
     training = torch.nn.ParameterDict({'a': torch.zeros(3), 'b': torch.zeros(3), 'c': torch.zeros(4)})
-    recipe = SimpleNamespace(heads=Heads(str(tmp_path / 'earlier'), ('b', 'c')))
-    take_heads(training, recipe, tmp_path / 'before')
+    load_auxiliary_heads(training, tmp_path / 'before', Heads(str(tmp_path / 'earlier'), ('b', 'c')))
     assert [training[name].tolist() for name in 'abc'] == [[1.0] * 3, [2.0] * 3, [0.0] * 4]  # c has another shape
 
 
 def test_an_image_of_no_scene_is_named(folder, model):
     plain = Collator.from_folder(FOLDER / 'tabletop', model.config)
-    collator = BaseCollator(plain, [Source(folder / 'scenes.jsonl', Path('elsewhere'))], rows=16)
-    mix = Mix([Source(folder / 'phrases.json', folder)], model.config.num_queries)
-    with pytest.raises(DataError, match='a.png is in none of the files'):
+    collator = LabelledCollator(plain, [Source(folder / 'scenes.jsonl', Path('elsewhere'))], rows=16)
+    mix = RecordDataset([Source(folder / 'phrases.json', folder)], model.config.num_queries)
+    with pytest.raises(DataError, match=r'a\.png is in none of the files'):
         collator([mix[0]])
 
 
 def test_boxes_to_put_right_stay_near_the_truth():
     torch.manual_seed(0)
     true = torch.tensor([[0.2, 0.2, 0.6, 0.4]])
-    boxes = torch.stack([_off(true, 5) for _ in range(50)]).sigmoid()
+    boxes = torch.stack([noisy_boxes(true, 5) for _ in range(50)]).sigmoid()
     assert boxes.shape == (50, 5, 4)
     centre, side = boxes[:, 0, :2], boxes[:, 0, 2:]
     assert ((centre - torch.tensor([0.4, 0.3])).abs() <= torch.tensor([0.4, 0.2]) * 0.4 + 1e-5).all()
     assert (side / torch.tensor([0.4, 0.2]) - 1).abs().max() <= 0.4 + 1e-5
     assert centre.std() > 0.02
     assert boxes[:, 1:, :2].std() > 0.2
+
+
+def test_every_stage_name_has_a_stage():
+    assert tuple(STAGES) == STAGE_NAMES

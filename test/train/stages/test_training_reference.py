@@ -1,8 +1,9 @@
 """Training's forward pass against recordings of the authors' code: sequences, losses, assignments, gradients.
 
-The folder is $INSTRUCTSAM_REFERENCE or the copy in test/data/reference; nothing here assumes that copy's sizes. Losses
-rtol 1e-4, assignments exactly, gradient norms rtol 1e-3. Where the recordings hold a fault of the authors' code that is
-not repeated here, the test says which and checks what we do instead.
+The recordings are in $INSTRUCTSAM_REFERENCE, or else in test/data/reference; no test assumes the sizes of that copy.
+The tolerances are rtol 1e-4 for losses, equality for assignments, and rtol 1e-3 for gradient norms. Where the
+recordings contain an error of the authors' code that is not repeated here, the test names it and checks this package's
+behaviour.
 """
 
 import itertools
@@ -19,21 +20,23 @@ from safetensors.torch import load_file
 
 from instructsam.train.data.collate import Collator
 from instructsam.train.data.record_fields import Target, read_mask
-from instructsam.train.data.records import Sample, Turn
-from instructsam.train.losses.mask_losses import Objective
-from instructsam.train.stages.forward import forward, read
+from instructsam.train.data.sample import Sample, Turn
+from instructsam.train.losses import boxes, mask_losses
+from instructsam.train.losses.objective import Objective
+from instructsam.train.stages.forward import PHRASES_PER_CALL, read
+from instructsam.train.stages.instruct import InstructTraining
 
 FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[2] / 'data' / 'reference'))
 RECORDS = json.loads((FOLDER / 'training' / 'records.json').read_text())
 SUMMARY = json.loads((FOLDER / 'training' / 'summary.json').read_text())
-# The code multiplies the mask terms by their weights twice, and its presence target is soft.
+# The authors' code multiplies the mask terms by their weights twice, and its presence target is soft.
 AS_RECORDED = Objective(bce_loss=4.0, dice_loss=0.25, presence_target='soft_dice')
 SUPERVISED = [name for name, batch in SUMMARY.items() if all(batch['masks_valid'])]
 each_batch = pytest.mark.parametrize('name', SUMMARY)
 
 
 def turns_of(text):
-    """(question, phrases) of every turn of a recorded text."""
+    """Yield the question and the phrases of every turn of a recorded text."""
     for turn in text.split('<|im_start|>user\n')[1:]:
         question, answer = turn.split('<|im_end|>\n<|im_start|>assistant\n')
         question = question.rpartition('<|vision_end|>')[2]
@@ -41,7 +44,7 @@ def turns_of(text):
 
 
 def annotated(record):
-    """Masks or boxes of a record by phrase, as its annotations give them."""
+    """Return the targets of a record by phrase."""
     annotations = record['annotation']
     annotations = json.loads(annotations) if isinstance(annotations, str) else annotations
     found = {}
@@ -68,7 +71,7 @@ def batch_of(engine, checkpoint, name):
 
 @pytest.fixture
 def trainable(load_engine):
-    """The tiny model with gradients, which are dropped afterwards. Evaluation mode: recorded without dropout."""
+    """Return the tiny model with gradients, which are dropped afterwards; the recordings were made without dropout."""
     model = load_engine('consistent').model
     model.requires_grad_(True)
     yield model
@@ -86,7 +89,7 @@ def test_sequences(load_engine, checkpoint, name):
     assert torch.equal(batch.text.labels, recorded['labels_after'])
     assert torch.equal(batch.text.positions, recorded['position_ids'])
     real = recorded['attention_mask'].bool()
-    for row, kept in enumerate(real):  # what padding sees is nobody's concern
+    for row, kept in enumerate(real):  # what padding attends to does not matter
         assert torch.equal(batch.text.mask[row, 0][kept], recorded['attention_mask_4d'][row, 0][kept].bool())
     assert [list(grid) for grid in batch.grids] == recorded['image_grid_thw'].tolist()
     if 'last_hidden_state' in recorded:
@@ -96,7 +99,7 @@ def test_sequences(load_engine, checkpoint, name):
 
 
 def has_null(name):
-    """Whether a phrase of the batch has nothing to find (a null annotation)."""
+    """Return whether a phrase of the batch refers to nothing (a null annotation)."""
     return any(
         annotation['ann'] is None
         for key in SUMMARY[name]['records']
@@ -105,18 +108,18 @@ def has_null(name):
 
 
 class Kinks:
-    """The ReLU units whose input is zero but for rounding, and on which side of zero each is taken to be.
+    """The ReLU units whose input is zero except for rounding, and the side of zero that each is assumed to be on.
 
-    The derivative jumps there, and with it the gradient norms (up to 1e-2), while the losses say nothing of it. Which
-    side a unit is on depends on the order of sums in a processor's kernels, so that the machine of the recordings may
-    have had another. The forward pass is the same either way: a choice of sides takes a backward pass only.
+    The derivative jumps there, and with it the gradient norms (by up to 1e-2), while the losses do not change. The side
+    that a unit is on depends on the order of sums in a processor's kernels, so that the machine of the recordings may
+    have had another one. The forward pass is the same either way: trying a choice of sides takes a backward pass only.
     """
 
-    CLOSE = 2e-6  # rounding of float32 in sums of this model's size: -2e-7 and -8e-7 were seen
-    MOST = 6  # units that may be in doubt
+    CLOSE = 2e-6  # float32 rounding in sums of this model's size; -2e-7 and -8e-7 were measured
+    MOST = 6  # largest number of ambiguous units
 
     def __init__(self):
-        self.sides = {}  # (call, index) -> whether the unit is on; those that a gradient has come to
+        self.sides = {}  # (call, index) -> whether the unit is on; only units that a gradient reaches
         self.calls = 0
 
     def relu(self, values, inplace=False):
@@ -124,10 +127,10 @@ class Kinks:
         return _Relu.apply(values, self, self.calls)
 
     def choices(self):
-        """All ways of choosing sides, each put in force."""
+        """Iterate over all choices of sides, each applied in turn."""
         units = list(self.sides)
         for sides in itertools.product([False, True], repeat=len(units)):
-            self.sides = dict(zip(units, sides))
+            self.sides = dict(zip(units, sides, strict=False))
             yield
 
 
@@ -150,7 +153,7 @@ class _Relu(torch.autograd.Function):
 def gradient_norms(model, loss):
     model.zero_grad(set_to_none=True)
     loss.backward(retain_graph=True)
-    frozen = 'model.grounding_model.model.vision_encoder.'  # as in the recipe; the forward pass freezes nothing
+    frozen = 'model.grounding_model.model.vision_encoder.'  # by the recipe; the forward pass freezes nothing
     return {
         key: float(parameter.grad.norm())
         for key, parameter in model.named_parameters()
@@ -159,32 +162,52 @@ def gradient_norms(model, loss):
 
 
 def differences(norms, recorded):
-    noise = 1e-6 * max(norms.values())  # of gradients that are zero but for rounding
+    noise = 1e-6 * max(norms.values())  # norms of gradients that are zero except for rounding
     assert norms.keys() == recorded.keys()
     expected = {key: pytest.approx(norm, rel=1e-3, abs=noise) for key, norm in recorded.items()}
     return {key: (norm, recorded[key]) for key, norm in norms.items() if norm != expected[key]}
 
 
+@pytest.fixture
+def assigned(monkeypatch):
+    """Return the list of assignments that training makes, one [K] per phrase."""
+    found = []
+    original = mask_losses.match_slots
+
+    def match_slots(*args):
+        found.append(original(*args))
+        return found[-1]
+
+    for module in (mask_losses, boxes):
+        monkeypatch.setattr(module, 'match_slots', match_slots)
+    return found
+
+
+def mean_losses(model, batch, objective):
+    """Return the losses of stage instruct, divided by the batch's counts as a training step divides them."""
+    counts = batch.counts()
+    sums = InstructTraining(model, objective, PHRASES_PER_CALL)(batch)
+    return {name: loss.value / max(1, counts[loss.unit]) for name, loss in sums.items()}
+
+
 @pytest.mark.parametrize('name', [name for name in SUPERVISED if not has_null(name)])
-def test_losses_assignments_and_gradients(trainable, load_engine, checkpoint, name, monkeypatch):
-    """One choice of sides for the few ReLU units in doubt has to give all recorded norms (see Kinks)."""
+def test_losses_assignments_and_gradients(trainable, load_engine, checkpoint, name, monkeypatch, assigned):
+    """One choice of sides for the few ambiguous ReLU units has to give all recorded norms (see Kinks)."""
     kinks = Kinks()
     monkeypatch.setattr(torch.nn.functional, 'relu', kinks.relu)
     batch, recorded = batch_of(load_engine('consistent'), checkpoint, name), SUMMARY[name]
-    output = forward(trainable, batch, AS_RECORDED)
-    assert [found.tolist() for found in output.assigned] == recorded['assign']
-    losses = output.terms.losses(AS_RECORDED)
-    answer = output.answer / output.tokens
-    total = answer + sum(losses.values())
+    losses = mean_losses(trainable, batch, AS_RECORDED)
+    assert [found.tolist() for found in assigned] == recorded['assign']
+    total = sum(losses.values())
     got = {
         'loss': total,
-        'ce_loss': answer,
+        'ce_loss': losses['answer'],
         'mask_bce_loss': losses['mask_bce'],
         'mask_dice_loss': losses['mask_dice'],
         'cls_loss': losses['presence'],
     }
     for term, value in got.items():
-        assert float(value) == pytest.approx(recorded['losses'][term], rel=1e-4), term
+        assert float(value.detach()) == pytest.approx(recorded['losses'][term], rel=1e-4), term
     wrong = differences(gradient_norms(trainable, total), recorded['grad_norms'])
     if wrong:
         assert 0 < len(kinks.sides) <= Kinks.MOST, (kinks.sides, wrong)
@@ -194,46 +217,46 @@ def test_losses_assignments_and_gradients(trainable, load_engine, checkpoint, na
 
 
 @pytest.mark.parametrize('name', [name for name in SUPERVISED if has_null(name)])
-def test_a_null_phrase_is_matched_to_nothing(trainable, load_engine, checkpoint, name):
-    """Their fault: a null phrase beside a valid one is matched to an empty mask, and one slot learns presence >= 0.1.
+def test_a_null_phrase_is_matched_to_nothing(trainable, load_engine, checkpoint, name, assigned):
+    """The authors' code matches a null phrase beside a valid one to an empty mask; one slot learns presence >= 0.1.
 
-    Here its slots all learn absence; the other phrases are matched as recorded, and the answer's loss is theirs.
+    Here all its slots learn absence; the other phrases are matched as recorded, and the answer's loss is as recorded.
     """
     batch, recorded = batch_of(load_engine('consistent'), checkpoint, name), SUMMARY[name]
-    output = forward(trainable, batch, AS_RECORDED)
-    assert float(output.answer / output.tokens) == pytest.approx(recorded['losses']['ce_loss'], rel=1e-4)
+    losses = mean_losses(trainable, batch, AS_RECORDED)
+    assert float(losses['answer']) == pytest.approx(recorded['losses']['ce_loss'], rel=1e-4)
     nulls = [index for index, masks in enumerate(batch.masks) if not len(masks)]
     assert nulls
-    for index, (found, theirs) in enumerate(zip(output.assigned, recorded['assign'], strict=True)):
+    for index, (found, theirs) in enumerate(zip(assigned, recorded['assign'], strict=True)):
         assert found.tolist() == ([-1] * len(theirs) if index in nulls else theirs)
-    assert output.terms.masks == sum(len(masks) for masks in batch.masks)
+    assert batch.counts()['masks'] == sum(len(masks) for masks in batch.masks)
 
 
 @pytest.mark.parametrize('name', [name for name in SUMMARY if name not in SUPERVISED])
-def test_no_sample_loses_its_supervision(trainable, load_engine, checkpoint, name):
-    """Their fault: null-only and box-only samples have no mask loss, and the last sample decides for the whole batch.
+def test_no_sample_loses_its_supervision(trainable, load_engine, checkpoint, name, assigned):
+    """In the authors' code, samples without masks have no mask loss, and the last sample decides for the whole batch.
 
-    Here each phrase has its presence loss, and each that has masks or boxes its mask loss.
+    Here every phrase has its presence loss, and every phrase with masks or boxes its mask loss.
     """
     batch, recorded = batch_of(load_engine('consistent'), checkpoint, name), SUMMARY[name]
-    output = forward(trainable, batch, AS_RECORDED)
+    counts, losses = batch.counts(), mean_losses(trainable, batch, AS_RECORDED)
     assert recorded['losses']['cls_loss'] == recorded['losses']['mask_loss'] == 0
-    assert float(output.answer / output.tokens) == pytest.approx(recorded['losses']['ce_loss'], rel=1e-4)
-    assert output.terms.phrases == len(batch.masks) == len(output.assigned)
-    assert float(output.terms.presence) > 0
+    assert float(losses['answer']) == pytest.approx(recorded['losses']['ce_loss'], rel=1e-4)
+    assert counts['phrases'] == len(batch.masks) == len(assigned)
+    assert float(losses['presence']) > 0
     objects = sum(len(masks) + len(boxes) for masks, boxes in zip(batch.masks, batch.boxes, strict=True))
-    assert output.terms.masks == objects == sum(int((found >= 0).sum()) for found in output.assigned)
+    assert counts['masks'] == objects == sum(int((found >= 0).sum()) for found in assigned)
     if objects:
-        assert float(output.terms.dice) > 0
-    output.terms.presence.backward()
+        assert float(losses['mask_dice']) > 0
+    losses['presence'].backward()
     assert trainable.model.mask_queries.grad.any()
 
 
 @pytest.mark.parametrize('name', SUPERVISED)
 def test_sampled_points_estimate_the_recorded_losses(trainable, load_engine, checkpoint, name):
-    """Points are random, so single values cannot be compared: the mean over seeds lies within the spread of theirs."""
+    """Points are random, so single values cannot be compared: the means over seeds agree within the spread."""
     if has_null(name):
-        pytest.skip('their matched null phrase is among the recorded sums')
+        pytest.skip("the recorded sums include the matched null phrase of the authors' code")
     recorded = np.array(SUMMARY[name]['losses_sample_points_seeds0_7'])[:, 1:]
     objective = replace(AS_RECORDED, sample_points=12544)
     batch = batch_of(load_engine('consistent'), checkpoint, name)
@@ -241,7 +264,7 @@ def test_sampled_points_estimate_the_recorded_losses(trainable, load_engine, che
     for seed in range(len(recorded)):
         torch.manual_seed(seed)
         with torch.no_grad():
-            losses = forward(trainable, batch, objective).terms.losses(objective)
+            losses = mean_losses(trainable, batch, objective)
         got.append([float(losses['mask_bce']), float(losses['mask_dice'])])
     for ours, theirs in zip(np.array(got).T, recorded.T, strict=True):
         assert abs(ours.mean() - theirs.mean()) < 4 * (theirs.std() + ours.std()), (ours, theirs)

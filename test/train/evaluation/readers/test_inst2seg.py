@@ -58,7 +58,7 @@ def test_inst2seg(tmp_path):
         ({'size': list(SIZE), 'counts': rle(CUP)['counts'][:-1] + 'o'}, 'truncated'),
         ({'size': list(SIZE), 'counts': [5, 5]}, 'add up to 10'),
         ({'size': list(SIZE)}, 'counts'),
-        ('{"size":', 'no JSON'),
+        ('{"size":', 'not valid JSON'),
         (rle(np.zeros(SIZE)), 'no pixel'),
         ([3, 3, 3, 3, 3, 3], 'no pixel'),
         ([3, 3, 9, 9], 'three points or more'),

@@ -1,0 +1,68 @@
+"""A training sample: one image, and turns of questions and answers with their ground truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from instructsam.core.errors import ImageError
+from instructsam.core.image_file import read_image
+from instructsam.core.model.preprocess import to_chw
+from instructsam.train.data.record_fields import RecordError, Target
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One question, the phrases of its answer and their targets."""
+
+    question: str
+    phrases: tuple[str, ...]
+    targets: tuple[Target, ...]  # one per phrase
+    text: str = ''  # the answer, if it names no phrases
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its turns."""
+
+    image: Path
+    height: int  # px
+    width: int  # px
+    turns: tuple[Turn, ...]
+    pixels: torch.Tensor | None = field(default=None, compare=False, repr=False)  # [3, H, W] uint8; None: not read
+    detected: tuple[int, ...] | None = None
+    """Indices of the phrases that reach the detector, counted over the turns; None: all."""
+
+    @property
+    def num_phrases(self) -> int:
+        """Number of phrases of all turns."""
+        return sum(len(turn.phrases) for turn in self.turns)
+
+    def limit_detected(self, max_phrases: int, rng: np.random.Generator) -> Sample:
+        """Return the sample with at most `max_phrases` (0: all) of its phrases, drawn by `rng`, for the detector."""
+        if not max_phrases or self.num_phrases <= max_phrases:
+            return self
+        drawn = rng.permutation(self.num_phrases)[:max_phrases]
+        return replace(self, detected=tuple(sorted(drawn.tolist())))
+
+    def with_pixels(self) -> Sample:
+        """Return the sample with its image read.
+
+        Raises:
+            RecordError: If the image cannot be read, or its size is not the record's.
+        """
+        if self.pixels is not None:
+            return self
+        try:
+            pixels = to_chw(read_image(self.image))
+        except ImageError as error:
+            raise RecordError(str(error)) from error
+        height, width = pixels.shape[1:]
+        if (height, width) != (self.height, self.width):
+            raise RecordError(
+                f'{self.image} is {width} x {height} px, the record says width {self.width} and height {self.height}'
+            )
+        return replace(self, pixels=pixels)

@@ -1,0 +1,32 @@
+"""What the stages that learn from record files have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instructsam.core.model.instructsam import InstructSAMModel
+from instructsam.train.data.dataset import RecordDataset
+from instructsam.train.data.mixing import mixing_list
+
+if TYPE_CHECKING:
+    from instructsam.train.loop.recipe import Recipe
+
+
+class RecordStage:
+    """Base of stages whose samples are records: questions and phrases with masks or boxes."""
+
+    def __init__(self, recipe: Recipe, model: InstructSAMModel, folder: str):
+        self.recipe, self.model, self.folder = recipe, model, folder
+
+    def dataset(self, entries: Sequence[dict[str, Any]]) -> RecordDataset:
+        """Return the samples of record files."""
+        recipe = self.recipe
+        return RecordDataset(
+            mixing_list(entries, Path()),
+            self.model.config.num_queries,
+            recipe.seed,
+            recipe.max_broken_share,
+            recipe.max_phrases,
+        )

@@ -1,0 +1,52 @@
+"""The recipe's sections that belong to one stage each, importable without torch."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from instructsam.train.losses.objective import Objective
+from instructsam.train.modes import AUTOREGRESSIVE
+
+STAGE_NAMES = ('pixels', 'base', 'instruct')
+"""Names of the stages in recipes, and of their sections; stage.STAGES implements them."""
+
+TRAINING_MODES = ('consistent', 'causal', AUTOREGRESSIVE)
+"""Modes that a model can be trained in; all but the first are ablations."""
+
+
+@dataclass(frozen=True)
+class PixelsSettings:
+    """Stage pixels: dense pretraining of both image encoders."""
+
+    random_crop: float = 0.0  # share of the images that are cropped around an object
+
+
+@dataclass(frozen=True)
+class BaseSettings:
+    """Stage base: pretraining of the language model and the detector of a small model."""
+
+    scenes: tuple[dict[str, Any], ...] = ()  # mixing list of *_scenes.jsonl files: dense labels of the images in `data`
+    prepare: bool = False  # make an untrained detector ready to learn from trained features, see prepare_detector
+    masks: bool = True  # false: the detector learns boxes alone, at a fraction of the cost
+    pointing: float = 0.0  # weight of the language model's own grounding, see losses.pointing
+
+
+@dataclass(frozen=True)
+class InstructSettings:
+    """Stage instruct: stages 1 and 2 of the paper."""
+
+    objective: Objective = field(default_factory=Objective)
+    mode: str = 'consistent'  # one of TRAINING_MODES
+    deep_supervision: bool = False  # losses on every detector layer, as in stage base, instead of the published ones
+    pointing: float = 0.0  # with deep_supervision: weight of the language model's own grounding, see losses.pointing
+
+    def __post_init__(self) -> None:
+        if self.mode not in TRAINING_MODES:
+            raise ValueError(f'mode is one of {", ".join(TRAINING_MODES)}, got {self.mode!r}')
+        used = Objective(presence_loss=self.objective.presence_loss, presence_target=self.objective.presence_target)
+        if self.deep_supervision and self.objective != used:
+            raise ValueError(
+                'with deep_supervision, only presence_loss and presence_target of objective have an effect: '
+                'remove its other keys'
+            )
+        if self.pointing and not self.deep_supervision:
+            raise ValueError('pointing needs deep_supervision')
