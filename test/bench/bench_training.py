@@ -3,9 +3,9 @@
     python test/bench/bench_training.py [--seconds 60] [--vocabulary 151936]
 
 The variants compute token logits of every row instead of the supervised rows only, make one detector call per phrase
-instead of a few for all phrases, or both. Each step is a forward and backward pass with random weights on random samples;
-the losses of all variants are compared first. The variants take turns, and the median of each is reported. If other
-programs use the cores, the ratio of processor times is more reliable than that of durations.
+instead of a few for all phrases, or both. Each step is a forward and backward pass with random weights on random
+samples; the losses of all variants are compared first. The variants take turns, and the median of each is reported. If
+other programs use the cores, the ratio of processor times is more reliable than that of durations.
 """
 
 import argparse
@@ -43,7 +43,7 @@ NAMES = ('red mug', 'spoon', 'blue bowl', 'book', 'green bottle', 'plate', 'scis
 
 
 def all_rows(model, batch, hidden):
-    """Return the answer's loss from the token logits of every row, not only of those that forward.answer_losses uses."""
+    """Return the answer's loss from the token logits of every row, unlike forward.answer_losses."""
     labels = batch.text.labels[:, 1:].flatten().to(hidden.device)
     logits = model.token_logits(hidden[:, :-1]).flatten(0, 1).float()
     loss = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction='sum')
