@@ -93,7 +93,7 @@ class Journal:
 
     @property
     def is_merged(self) -> bool:
-        """Whether the output is complete, so that only the journal remains to be removed."""
+        """True if the output is complete, so that only the journal remains to be removed."""
         return self._out.exists() and bool(self._execute('SELECT merged FROM run').fetchone()[0])
 
     def new_output_folder(self) -> Path:

@@ -27,7 +27,7 @@ ROOMS = {
     'bag': {'pipeline', 'conversions'},
     'client': {'conversions', 'node.qos'},
     'simulation': {'node.parameters', 'node.qos', 'node.dds', 'node.signals', 'bag.recordings', 'conversions'},
-    'demo': {'client', 'conversions', 'bag.recordings', 'node.qos'},
+    'demo': {'client', 'conversions', 'pipeline.newest', 'bag.recordings', 'node.qos'},
 }
 """What each room of the node may import: whole rooms, or single modules of a room."""
 

@@ -125,7 +125,39 @@ def test_no_module_is_a_collection_of_utilities():
     assert not [path for path in MODULES if re.search(r'util|helper|misc', path.stem)]
 
 
+def test_no_docstring_opens_with_a_relative_clause():
+    folders = (*PACKAGES, 'test', 'scripts', 'examples')
+    paths = {path for name in folders for path in (ROOT / name).rglob('*.py')} - {
+        path for folder in GENERATED for path in folder.rglob('*')
+    }
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    found = []
+    for path in sorted(paths):
+        for node in ast.walk(ast.parse(path.read_text())):
+            docstring = isinstance(node, documented) and ast.get_docstring(node)
+            if docstring and re.match(r'(What|How|Where|Whether|Which)\b', docstring):
+                found.append(f'{relative(path)}:{getattr(node, "lineno", 1)}: {docstring.splitlines()[0]}')
+    assert not found, '\n'.join(found)
+
+
 # Documentation
+
+
+def anchors(path):
+    """Return the anchors of a Markdown file's headings, as GitHub forms them."""
+    headings = re.findall(r'^#+ (.+)$', re.sub(r'```.*?```', '', path.read_text(), flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+@pytest.mark.parametrize('document', DOCUMENTS, ids=relative)
+def test_links_exist(document):
+    for link in re.findall(r'\]\(([^)\s]+)\)', document.read_text()):
+        if re.match(r'\w+:', link):
+            continue
+        name, _, anchor = link.partition('#')
+        target = (document.parent / name).resolve() if name else document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
 
 
 def subcommands(parser):
@@ -147,6 +179,54 @@ def test_commands_exist(document):
         assert not (argument and names) or argument in names, f'instructsam {name} {argument}'
 
 
+@pytest.mark.parametrize('document', CURRENT, ids=relative)
+def test_files_named_in_a_document_exist(document):
+    pattern = re.compile(r'(?<![\w/)])((?:core|train|instructsam_ros|scripts|test|examples|docs|config)/[\w/.-]+\.\w+)')
+    missing = [name for name in pattern.findall(document.read_text()) if not (ROOT / name).exists()]
+    assert not missing
+
+
 @pytest.mark.parametrize('room', ROOMS, ids=relative)
 def test_the_architecture_describes_a_room_as_its_docstring_does(room):
     assert f'| `{relative(room)}` | {sentence_of(room)} |' in ARCHITECTURE
+
+
+def test_the_diagrams_show_the_imports():
+    """Every import between two rooms is an arrow, and every arrow is an import."""
+    drawn = {
+        (importing, imported)
+        for diagram in re.findall(r'```mermaid\n(.*?)```', ARCHITECTURE, re.DOTALL)
+        for importing, imported in re.findall(r'(\S+) --> (\S+)', diagram)
+    }
+    assert imports_between_rooms() == drawn
+
+
+def imports_between_rooms():
+    """Return the pairs (importing, imported) of the nodes in the diagrams, without other root modules.
+
+    Imports for type checking only are left out as well.
+    """
+    names = {'core': 'instructsam.core', 'train': 'instructsam.train', 'instructsam_ros': 'instructsam_ros'}
+    nodes = {}  # module -> node of a diagram, where rooms within a room count as one with it
+    for path in MODULES:
+        parts = path.relative_to(ROOT).with_suffix('').parts
+        module = '.'.join((names[parts[0]], *parts[1:])).removesuffix('.__init__')
+        if len(parts) > 2 or path.stem in ('client', 'engine'):
+            nodes[module] = '/'.join(parts[:2])
+    pairs = set()
+    for path in MODULES:
+        parts = path.relative_to(ROOT).with_suffix('').parts
+        importing = '/'.join(parts[:2])
+        if importing not in nodes.values():
+            continue
+        tree = ast.parse(path.read_text())
+        conditions = [node for node in ast.walk(tree) if isinstance(node, ast.If)]
+        for_types = {child for node in conditions if 'TYPE_CHECKING' in ast.dump(node.test) for child in ast.walk(node)}
+        for node in set(ast.walk(tree)) - for_types:
+            imported = []
+            if isinstance(node, ast.Import):
+                imported = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported = [node.module, *(f'{node.module}.{alias.name}' for alias in node.names)]
+            pairs |= {(importing, nodes[name]) for name in imported if name in nodes}
+    return {(importing, imported) for importing, imported in pairs if importing != imported}

@@ -1,4 +1,4 @@
-"""What the stages that learn from record files have in common."""
+"""Common base of the stages that learn from record files."""
 
 from __future__ import annotations
 
