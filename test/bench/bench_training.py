@@ -36,7 +36,7 @@ from instructsam.train.stages.instruct import InstructTraining
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'support'))
 
-from sample_models import random_model  # noqa: E402
+from sample_models import random_model
 
 SIDE_PX = 224
 NAMES = ('red mug', 'spoon', 'blue bowl', 'book', 'green bottle', 'plate', 'scissors', 'banana')
@@ -127,7 +127,7 @@ def main():
     args = parser.parse_args()
 
     times_s, rows, tokens = measure(args)
-    medians = {name: [statistics.median(part) for part in zip(*each)] for name, each in times_s.items()}
+    medians = {name: [statistics.median(part) for part in zip(*each, strict=True)] for name, each in times_s.items()}
     table = Table(
         title=f'{args.batch_size} samples of {args.phrases} phrases, {rows} rows, {tokens} supervised tokens, '
         f'{len(times_s["both"])} steps each',
