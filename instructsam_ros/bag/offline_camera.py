@@ -21,10 +21,10 @@ from instructsam_ros.msg import InstanceArray
 from instructsam_ros.pipeline.answer import Query, answer_query
 from instructsam_ros.pipeline.camera_frame import CameraFrame
 from instructsam_ros.pipeline.depth_sync import KEPT_DEPTH_IMAGES, LATER_NS, DepthBuffer, nanoseconds
-from instructsam_ros.pipeline.error_log import explain
 from instructsam_ros.pipeline.instruction import Instruction
 from instructsam_ros.pipeline.localization import TransformError
 from instructsam_ros.pipeline.protocols import Caller, DepthPair, Transform
+from instructsam_ros.pipeline.scheduling.error_log import explain
 from instructsam_ros.pipeline.settings import Settings
 from instructsam_ros.pipeline.tracker_pool import TrackerPool
 

@@ -14,9 +14,9 @@ except ImportError:  # ROS 2 Humble
 from instructsam_ros.node import qos
 from instructsam_ros.node.diagnostics import SILENCE_S
 from instructsam_ros.pipeline.camera_frame import CameraFrame
-from instructsam_ros.pipeline.camera_stream import CameraStream
-from instructsam_ros.pipeline.scheduler import Scheduler
-from instructsam_ros.pipeline.statistics import Statistics
+from instructsam_ros.pipeline.scheduling.camera_stream import CameraStream
+from instructsam_ros.pipeline.scheduling.scheduler import Scheduler
+from instructsam_ros.pipeline.scheduling.statistics import Statistics
 
 MUCH_LOST = 0.1  # lost images per received image, above which a warning is logged
 REMIND_S = 30.0  # time between two warnings about the same problem

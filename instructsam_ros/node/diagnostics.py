@@ -13,8 +13,8 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from instructsam_ros.conversions.text import shorten
-from instructsam_ros.pipeline.mailbox import Counts
-from instructsam_ros.pipeline.statistics import Statistics
+from instructsam_ros.pipeline.scheduling.mailbox import Counts
+from instructsam_ros.pipeline.scheduling.statistics import Statistics
 
 SILENCE_S = 3.0  # time without an image after which a warning is given
 

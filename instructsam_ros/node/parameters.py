@@ -15,7 +15,7 @@ from rclpy.parameter import Parameter as RosParameter
 from instructsam.core import DEFAULT_MODEL
 from instructsam.core.modes import DTYPES, DUPLICATE_IOU, INFERENCE_MODES
 from instructsam_ros.node.lifecycle import AsyncLifecycleNode
-from instructsam_ros.node.transforms import import_tf2
+from instructsam_ros.node.tf_buffer import import_tf2
 from instructsam_ros.pipeline.localization import TransformError
 from instructsam_ros.pipeline.settings import ANSWERS, TRIGGERS, Settings
 

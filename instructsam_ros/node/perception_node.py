@@ -24,16 +24,17 @@ from instructsam_ros.conversions.text import one_line, shorten
 from instructsam_ros.node import diagnostics, parameters, qos, signals
 from instructsam_ros.node.camera_subscriber import CameraSubscriber
 from instructsam_ros.node.lifecycle import AsyncLifecycleNode
-from instructsam_ros.node.result_publisher import ResultPublisher
 from instructsam_ros.node.segment_action import SegmentAction
-from instructsam_ros.node.transforms import TransformLookup
-from instructsam_ros.pipeline.camera_stream import CameraStream
-from instructsam_ros.pipeline.error_log import ErrorLog, explain
-from instructsam_ros.pipeline.jobs import JobContext
-from instructsam_ros.pipeline.mailbox import Counts
-from instructsam_ros.pipeline.scheduler import Scheduler
-from instructsam_ros.pipeline.statistics import Statistics
-from instructsam_ros.pipeline.worker import Worker, free_device_memory
+from instructsam_ros.node.tf_buffer import create_tf_buffer
+from instructsam_ros.pipeline.result_publisher import ResultPublisher
+from instructsam_ros.pipeline.scheduling.camera_stream import CameraStream
+from instructsam_ros.pipeline.scheduling.error_log import ErrorLog, explain
+from instructsam_ros.pipeline.scheduling.jobs import JobContext
+from instructsam_ros.pipeline.scheduling.mailbox import Counts
+from instructsam_ros.pipeline.scheduling.scheduler import Scheduler
+from instructsam_ros.pipeline.scheduling.statistics import Statistics
+from instructsam_ros.pipeline.scheduling.worker import Worker, free_device_memory
+from instructsam_ros.pipeline.transforms import TransformLookup
 
 if TYPE_CHECKING:  # importing the engine imports torch
     from instructsam.core import InstructSAM
@@ -75,11 +76,18 @@ class PerceptionNode(AsyncLifecycleNode):
         self._statistics = Statistics()
         self._error_log = ErrorLog(self.get_logger())
         names = self._node_parameters.value('cameras')
-        streams = {name: CameraStream(name, ResultPublisher(self, name), self._statistics) for name in names}
+        streams = {
+            name: CameraStream(name, ResultPublisher(self.create_lifecycle_publisher, name), self._statistics)
+            for name in names
+        }
         self._streams = list(streams.values())
         self._scheduler = Scheduler(self._streams, self._node_parameters, self._statistics)
         context = JobContext(
-            self._scheduler, TransformLookup(self), self._statistics, self._error_log, self.get_clock()
+            self._scheduler,
+            TransformLookup(lambda: create_tf_buffer(self)),
+            self._statistics,
+            self._error_log,
+            self.get_clock(),
         )
         self._worker = Worker(context, self.get_logger())
         self._cameras = [CameraSubscriber(self, stream, self._scheduler, self._statistics) for stream in self._streams]

@@ -23,11 +23,11 @@ from sensor_msgs.msg import PointCloud2
 from instructsam_ros.action import Segment
 from instructsam_ros.node import qos
 from instructsam_ros.pipeline.camera_frame import CameraFrame
-from instructsam_ros.pipeline.camera_stream import CameraStream
-from instructsam_ros.pipeline.goal import ABORTED, SUCCEEDED, GoalRequest, Outcome
 from instructsam_ros.pipeline.protocols import SettingsSource
-from instructsam_ros.pipeline.scheduler import Scheduler
-from instructsam_ros.pipeline.statistics import Statistics
+from instructsam_ros.pipeline.scheduling.camera_stream import CameraStream
+from instructsam_ros.pipeline.scheduling.goal import ABORTED, SUCCEEDED, GoalRequest, Outcome
+from instructsam_ros.pipeline.scheduling.scheduler import Scheduler
+from instructsam_ros.pipeline.scheduling.statistics import Statistics
 
 RESULT_TIMEOUT_S = 60  # time for a client to fetch a result
 

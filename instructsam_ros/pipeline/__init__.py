@@ -1,1 +1,1 @@
-"""One image and one instruction to one answer: threads and locks, but no rclpy node."""
+"""One image and one instruction to one answer, without an rclpy node."""

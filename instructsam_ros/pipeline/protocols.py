@@ -1,4 +1,4 @@
-"""Interfaces between the pipeline and its surroundings: callers, depth, transforms, settings, goals and results."""
+"""Interfaces between the pipeline and its surroundings: callers, depth, transforms, settings and goals."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from rclpy.publisher import Publisher
 from sensor_msgs.msg import CameraInfo, Image
 
 from instructsam_ros.pipeline.settings import Settings
 
 if TYPE_CHECKING:
-    from instructsam_ros.pipeline.answer import Answer
-    from instructsam_ros.pipeline.camera_frame import CameraFrame
-    from instructsam_ros.pipeline.goal import Outcome
-    from instructsam_ros.pipeline.instruction import Instruction
+    from instructsam_ros.pipeline.scheduling.goal import Outcome
 
 
 class Caller(Protocol):
@@ -93,27 +89,4 @@ class GoalClient(Protocol):
 
     def notify_end(self, outcome: Outcome) -> None:
         """Forward the outcome; called exactly once."""
-        ...
-
-
-class OutgoingMessage(NamedTuple):
-    """A message and its publisher: ready to be published, which is quick."""
-
-    publisher: Publisher
-    message: object
-
-    def publish(self) -> None:
-        """Publish the message."""
-        self.publisher.publish(self.message)
-
-
-class ResultSink(Protocol):
-    """Makes the messages of the result topics of one camera."""
-
-    def result_messages(self, frame: CameraFrame, instruction: Instruction, answer: Answer) -> list[OutgoingMessage]:
-        """Return the messages for `answer`, on every topic that has a subscriber."""
-        ...
-
-    def error_messages(self, frame: CameraFrame, instruction: Instruction, text: str) -> list[OutgoingMessage]:
-        """Return the messages that say why there is no answer."""
         ...

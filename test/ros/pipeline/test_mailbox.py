@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-from instructsam_ros.pipeline.mailbox import Mailbox
+from instructsam_ros.pipeline.scheduling.mailbox import Mailbox
 
 
 def test_newest_message_is_taken_and_the_others_count_as_dropped():

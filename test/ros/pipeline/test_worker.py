@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
 from builtin_interfaces.msg import Time
-from fakes import FakeClient, FakeEngine, FakeSettings, FakeSink
+from fakes import FakeClient, FakeEngine, FakeResults, FakeSettings
 from rclpy.clock import Clock
 from std_msgs.msg import Header
 
@@ -17,13 +17,13 @@ from instructsam_ros.action import Segment
 from instructsam_ros.conversions.instances import image_msg
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.pipeline.camera_frame import CameraFrame
-from instructsam_ros.pipeline.camera_stream import CameraStream
-from instructsam_ros.pipeline.error_log import ErrorLog
-from instructsam_ros.pipeline.goal import ABORTED, CANCELED, SUCCEEDED, GoalRequest
-from instructsam_ros.pipeline.jobs import JobContext
-from instructsam_ros.pipeline.scheduler import Scheduler
-from instructsam_ros.pipeline.statistics import Statistics
-from instructsam_ros.pipeline.worker import Worker
+from instructsam_ros.pipeline.scheduling.camera_stream import CameraStream
+from instructsam_ros.pipeline.scheduling.error_log import ErrorLog
+from instructsam_ros.pipeline.scheduling.goal import ABORTED, CANCELED, SUCCEEDED, GoalRequest
+from instructsam_ros.pipeline.scheduling.jobs import JobContext
+from instructsam_ros.pipeline.scheduling.scheduler import Scheduler
+from instructsam_ros.pipeline.scheduling.statistics import Statistics
+from instructsam_ros.pipeline.scheduling.worker import Worker
 
 
 class FakeLogger:
@@ -38,9 +38,9 @@ class Bench:
     """A worker whose work the test runs step by step, in its own thread."""
 
     def __init__(self):
-        self.engine, self.sink, self.logger = FakeEngine(), FakeSink(), FakeLogger()
+        self.engine, self.results, self.logger = FakeEngine(), FakeResults(), FakeLogger()
         self.statistics = Statistics()
-        self.stream = CameraStream('', self.sink, self.statistics)
+        self.stream = CameraStream('', self.results, self.statistics)
         self.settings = FakeSettings()
         self.scheduler = Scheduler([self.stream], self.settings, self.statistics)
         self.error_log = ErrorLog(self.logger)
@@ -52,7 +52,7 @@ class Bench:
 
     @property
     def published(self):
-        return self.sink.publisher.published
+        return self.results.publisher.published
 
     def see(self, **fields):
         self._frames += 1

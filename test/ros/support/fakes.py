@@ -7,7 +7,7 @@ import numpy as np
 from instructsam.core import CancelledError
 from instructsam.core.result import Instance, Result
 from instructsam.core.rle import Rle
-from instructsam_ros.pipeline.protocols import OutgoingMessage
+from instructsam_ros.pipeline.result_publisher import OutgoingMessage
 from instructsam_ros.pipeline.settings import Settings
 
 
@@ -31,8 +31,8 @@ class FakePublisher:
         self.published.append(message)
 
 
-class FakeSink:
-    """A ResultSink with one topic. A message is (instruction text, answer) or (instruction text, error text)."""
+class FakeResults:
+    """Stands in for a ResultPublisher, with one topic. A message is (instruction text, answer or error text)."""
 
     def __init__(self):
         self.publisher = FakePublisher()

@@ -12,8 +12,9 @@ pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import TransformStamped
 
-from instructsam_ros.node.transforms import TransformLookup
+from instructsam_ros.node.tf_buffer import create_tf_buffer
 from instructsam_ros.pipeline.localization import TransformError
+from instructsam_ros.pipeline.transforms import TransformLookup
 
 HAS_TF2 = importlib.util.find_spec('tf2_ros') is not None
 
@@ -46,7 +47,7 @@ class StandInBuffer:
 def test_transform_at_the_stamp_of_the_image(monkeypatch):
     tf2 = SimpleNamespace(Buffer=StandInBuffer, TransformListener=lambda buffer, node, spin_thread: None)
     monkeypatch.setitem(sys.modules, 'tf2_ros', tf2)
-    transforms = TransformLookup(node=None)
+    transforms = TransformLookup(lambda: create_tf_buffer(node=None))
     rotation, translation = transforms.lookup('base', 'camera', Time(sec=3, nanosec=5), 0.1)
     np.testing.assert_allclose(rotation @ [1, 0, 0] + translation, [1, 1, 0], atol=1e-12)
     with pytest.raises(

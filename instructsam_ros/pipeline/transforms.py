@@ -1,43 +1,24 @@
-"""Transforms between coordinate frames from TF, if tf2_ros is installed."""
+"""Transforms between coordinate frames, from a TF buffer."""
 
-import importlib
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any
 
 from builtin_interfaces.msg import Time as StampMsg
 from rclpy.duration import Duration
-from rclpy.node import Node
 from rclpy.time import Time
 
 from instructsam_ros.conversions.poses import position_of, rotation_of
 from instructsam_ros.pipeline.localization import TransformError
 from instructsam_ros.pipeline.protocols import Transform
 
-MISSING = (
-    'target_frame needs tf2_ros, which is not installed here (Debian package ros-$ROS_DISTRO-tf2-ros-py): leave it '
-    "empty to get geometry in the camera's frame"
-)
-
-
-def import_tf2() -> ModuleType:
-    """Return the module tf2_ros.
-
-    Raises:
-        TransformError: It is not installed.
-    """
-    try:
-        return importlib.import_module('tf2_ros')
-    except ImportError as error:
-        raise TransformError(MISSING) from error
-
 
 class TransformLookup:
-    """TransformSource over TF. Subscribes at the first lookup, so that a node without a target frame does not."""
+    """TransformSource over TF. Creates its buffer at the first lookup: without a target frame nothing subscribes."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(self, create_buffer: Callable[[], Any]) -> None:
+        """Look up in the tf2_ros.Buffer that `create_buffer` returns."""
+        self._create_buffer = create_buffer
         self._buffer: Any = None  # tf2_ros.Buffer
-        self._listener: Any = None  # tf2_ros.TransformListener
 
     def lookup(self, target: str, source: str, stamp: StampMsg, timeout_s: float) -> Transform:
         """Return the transform from frame `source` to frame `target` at `stamp`, never that of another time.
@@ -48,9 +29,7 @@ class TransformLookup:
             TransformError: TF does not have it, or tf2_ros is not installed.
         """
         if self._buffer is None:
-            tf2 = import_tf2()
-            self._buffer = tf2.Buffer()
-            self._listener = tf2.TransformListener(self._buffer, self._node, spin_thread=False)
+            self._buffer = self._create_buffer()
         try:
             stamped = self._buffer.lookup_transform(
                 target, source, Time.from_msg(stamp), timeout=Duration(seconds=timeout_s)

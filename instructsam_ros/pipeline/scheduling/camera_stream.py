@@ -7,10 +7,11 @@ from builtin_interfaces.msg import Time
 from instructsam_ros.pipeline.camera_frame import CameraFrame
 from instructsam_ros.pipeline.depth_sync import DepthBuffer, NoDepthError, nanoseconds
 from instructsam_ros.pipeline.instruction import Instruction
-from instructsam_ros.pipeline.mailbox import Mailbox
-from instructsam_ros.pipeline.protocols import Caller, DepthPair, ResultSink
+from instructsam_ros.pipeline.protocols import Caller, DepthPair
+from instructsam_ros.pipeline.result_publisher import ResultPublisher
+from instructsam_ros.pipeline.scheduling.mailbox import Mailbox
+from instructsam_ros.pipeline.scheduling.statistics import Statistics
 from instructsam_ros.pipeline.settings import CONTINUOUS, Settings
-from instructsam_ros.pipeline.statistics import Statistics
 from instructsam_ros.pipeline.tracker_pool import TrackerPool
 
 KEPT_FRAMES = 10  # frames that a goal may ask for by their stamp
@@ -23,10 +24,10 @@ class CameraStream:
     locks of their own; find_depth() and `trackers` belong to the worker's thread.
     """
 
-    def __init__(self, name: str, sink: ResultSink, statistics: Statistics) -> None:
-        """Create the stream of the camera `name`, '' for the only one; `sink` makes the messages of its results."""
+    def __init__(self, name: str, results: ResultPublisher, statistics: Statistics) -> None:
+        """Create the stream of the camera `name`, '' for the only one; `results` publishes its results."""
         self.name = name
-        self.sink = sink
+        self.results = results
         self.mailbox: Mailbox[CameraFrame] = Mailbox()
         self.depth = DepthBuffer()
         self.trackers = TrackerPool()

@@ -10,9 +10,9 @@ from std_msgs.msg import Header
 from instructsam_ros.action import Segment
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.pipeline.camera_frame import CameraFrame
-from instructsam_ros.pipeline.camera_stream import CameraStream
 from instructsam_ros.pipeline.depth_sync import NoDepthError
 from instructsam_ros.pipeline.protocols import Caller, DepthPair, GoalClient
+from instructsam_ros.pipeline.scheduling.camera_stream import CameraStream
 from instructsam_ros.pipeline.settings import Settings
 
 SUCCEEDED, ABORTED, CANCELED = 'succeeded', 'aborted', 'canceled'

@@ -1,7 +1,7 @@
 """The result topics of one camera: the instances, and views of them for whoever subscribes."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from geometry_msgs.msg import PoseArray
 from rclpy.publisher import Publisher
@@ -15,26 +15,38 @@ from instructsam_ros.conversions.instances import error_msg, image_msg, label_im
 from instructsam_ros.conversions.markers import markers
 from instructsam_ros.conversions.point_clouds import cloud
 from instructsam_ros.msg import InstanceArray
-from instructsam_ros.node.lifecycle import AsyncLifecycleNode
 from instructsam_ros.pipeline.answer import Answer
 from instructsam_ros.pipeline.camera_frame import CameraFrame
 from instructsam_ros.pipeline.instruction import Instruction
-from instructsam_ros.pipeline.protocols import OutgoingMessage
 
 View: TypeAlias = Callable[[CameraFrame, Answer], Any]
 """Makes the message of a view from a frame and the answer on it."""
 
+CreatePublisher: TypeAlias = Callable[[type, str, int], Publisher]
+"""Creates the publisher of a message type on a topic with a queue of that depth."""
+
+
+class OutgoingMessage(NamedTuple):
+    """A message and its publisher: ready to be published, which is quick."""
+
+    publisher: Publisher
+    message: object
+
+    def publish(self) -> None:
+        """Publish the message."""
+        self.publisher.publish(self.message)
+
 
 class ResultPublisher:
-    """ResultSink that publishes on the topics of one camera.
+    """The result topics of one camera.
 
     Messages are made first and published later, so that publishing is quick. Used in the worker's thread.
     """
 
-    def __init__(self, node: AsyncLifecycleNode, camera: str = '') -> None:
+    def __init__(self, create_publisher: CreatePublisher, camera: str = '') -> None:
         """Create the publishers; topics begin with the name of the camera, which is '' for the only one."""
         prefix = f'~/{camera}/' if camera else '~/'
-        self._instances: Publisher = node.create_lifecycle_publisher(InstanceArray, f'{prefix}instances', 10)
+        self._instances = create_publisher(InstanceArray, f'{prefix}instances', 10)
         views: tuple[tuple[str, type, View], ...] = (
             ('label_image', Image, _label_image),
             ('overlay', Image, _overlay),
@@ -44,7 +56,7 @@ class ResultPublisher:
         )
         self._views: list[tuple[Publisher, View]] = []
         for topic, message_type, make in views:
-            self._views.append((node.create_lifecycle_publisher(message_type, prefix + topic, 1), make))
+            self._views.append((create_publisher(message_type, prefix + topic, 1), make))
 
     def result_messages(self, frame: CameraFrame, instruction: Instruction, answer: Answer) -> list[OutgoingMessage]:
         """Return the instances and every view that has a subscriber."""

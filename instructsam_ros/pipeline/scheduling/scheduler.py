@@ -18,12 +18,13 @@ from typing import TypeAlias
 
 from instructsam_ros.action import Segment
 from instructsam_ros.pipeline.camera_frame import CameraFrame
-from instructsam_ros.pipeline.camera_stream import CameraStream
-from instructsam_ros.pipeline.goal import GoalRequest
 from instructsam_ros.pipeline.instruction import Instruction
-from instructsam_ros.pipeline.protocols import OutgoingMessage, SettingsSource
+from instructsam_ros.pipeline.protocols import SettingsSource
+from instructsam_ros.pipeline.result_publisher import OutgoingMessage
+from instructsam_ros.pipeline.scheduling.camera_stream import CameraStream
+from instructsam_ros.pipeline.scheduling.goal import GoalRequest
+from instructsam_ros.pipeline.scheduling.statistics import Statistics
 from instructsam_ros.pipeline.settings import CONTINUOUS, ON_INSTRUCTION, Settings
-from instructsam_ros.pipeline.statistics import Statistics
 
 MOST_WAITING_GOALS = 100
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
-from instructsam_ros.pipeline.jobs import GoalJob, JobContext, StreamJob
-from instructsam_ros.pipeline.scheduler import GoalWork, StreamWork, Work
+from instructsam_ros.pipeline.scheduling.jobs import GoalJob, JobContext, StreamJob
+from instructsam_ros.pipeline.scheduling.scheduler import GoalWork, StreamWork, Work
 
 if TYPE_CHECKING:  # importing the engine imports torch
     from instructsam.core import InstructSAM

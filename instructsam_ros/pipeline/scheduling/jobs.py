@@ -14,11 +14,11 @@ from instructsam.core import CancelledError, InstructionError
 from instructsam_ros.conversions.point_clouds import cloud
 from instructsam_ros.pipeline.answer import Answer, Query, answer_query, timed
 from instructsam_ros.pipeline.camera_frame import CameraFrame
-from instructsam_ros.pipeline.error_log import ErrorLog
-from instructsam_ros.pipeline.goal import GoalDepth
 from instructsam_ros.pipeline.protocols import DepthSource, TransformSource
-from instructsam_ros.pipeline.scheduler import GoalWork, Scheduler, StreamWork
-from instructsam_ros.pipeline.statistics import Statistics
+from instructsam_ros.pipeline.scheduling.error_log import ErrorLog
+from instructsam_ros.pipeline.scheduling.goal import GoalDepth
+from instructsam_ros.pipeline.scheduling.scheduler import GoalWork, Scheduler, StreamWork
+from instructsam_ros.pipeline.scheduling.statistics import Statistics
 from instructsam_ros.pipeline.tracker_pool import TrackerPool
 
 if TYPE_CHECKING:  # importing the engine imports torch
@@ -128,7 +128,7 @@ class StreamJob(Job):
         """Publish the result, unless it has been superseded meanwhile, and count it."""
         work, times_ms = self._work, dict(answer.times_ms)
         with timed(times_ms, 'messages'):
-            messages = work.stream.sink.result_messages(work.frame, work.instruction, answer)
+            messages = work.stream.results.result_messages(work.frame, work.instruction, answer)
         if self._context.scheduler.publish_if_current(work, messages):
             self._context.statistics.count_result('', self._seconds_since(work.frame.header.stamp))
             self._count_times(times_ms)
@@ -143,7 +143,7 @@ class StreamJob(Job):
         if context.scheduler.is_closed:  # The node may have been destroyed already.
             return
         text = context.error_log.report(error)
-        messages = work.stream.sink.error_messages(work.frame, work.instruction, text)
+        messages = work.stream.results.error_messages(work.frame, work.instruction, text)
         is_refused = isinstance(error, InstructionError)
         if context.scheduler.publish_if_current(work, messages, is_refused=is_refused):
             context.statistics.count_result(text, self._seconds_since(work.frame.header.stamp))
