@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -91,8 +91,8 @@ class Collator:
             Dialogue(tokenizer, Prompter(tokenizer, config.tokens), mode),
             preprocessor,
             config.num_queries,
-            config.sam3.vision_config.backbone_config.image_size,
-            config.qwen.vision_config.spatial_merge_size,
+            cast(Any, config.sam3.vision_config).backbone_config.image_size,
+            config.vision.spatial_merge_size,
             tokenizer.pad_token_id or 0,  # any id will do: nothing attends to padding
             branches=branches,
         )

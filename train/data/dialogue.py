@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from instructsam.core.model.token_layout import TokenLayout
 from instructsam.train.data.sample import Sample, Turn
@@ -35,15 +35,13 @@ class Dialogue:
         self.prompter = prompter
         self.mode = mode
         question, answer, next_question, last_answer = _PLACEHOLDERS
-        rendered = tokenizer.apply_chat_template(
-            [
-                {'role': 'user', 'content': [{'type': 'image'}, {'type': 'text', 'text': question}]},
-                {'role': 'assistant', 'content': [{'type': 'text', 'text': answer}]},
-                {'role': 'user', 'content': [{'type': 'text', 'text': next_question}]},
-                {'role': 'assistant', 'content': [{'type': 'text', 'text': last_answer}]},
-            ],
-            tokenize=False,
-        )
+        messages: list[Any] = [
+            {'role': 'user', 'content': [{'type': 'image'}, {'type': 'text', 'text': question}]},
+            {'role': 'assistant', 'content': [{'type': 'text', 'text': answer}]},
+            {'role': 'user', 'content': [{'type': 'text', 'text': next_question}]},
+            {'role': 'assistant', 'content': [{'type': 'text', 'text': last_answer}]},
+        ]
+        rendered = tokenizer.apply_chat_template(messages, tokenize=False)
         assert isinstance(rendered, str)  # because of tokenize=False
         between = []
         for placeholder in _PLACEHOLDERS:

@@ -120,8 +120,8 @@ def read_mask(segmentation: Any, height: int, width: int) -> Rle:
     if _is_outline(segmentation):
         polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
         if all(_is_polygon(polygon, height, width) for polygon in polygons):
-            merged = coco.merge(coco.frPyObjects([list(map(float, p)) for p in polygons], height, width))
-            return Rle.from_coco(merged)
+            outlines: Any = [list(map(float, polygon)) for polygon in polygons]
+            return Rle.from_coco(coco.merge(coco.frPyObjects(outlines, height, width)))
     raise RecordError(
         'a mask must be RLE or polygons [x, y, ...] of three points or more near the image, '
         f'got {str(segmentation)[:60]}'

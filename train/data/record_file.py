@@ -83,7 +83,7 @@ def _scan(path: Path, data: mmap.mmap) -> array:
     while has_more:
         end = _value_end(data, position)
         separator = (_SEPARATOR if is_array else _SPACE).match(data, end) if end is not None else None
-        if separator is None:
+        if end is None or separator is None:
             number = len(bounds) // 2
             raise DataError(f'{path} is truncated or not valid JSON: see record {number}, from byte {position:,} on')
         bounds.extend((position, end))

@@ -8,6 +8,7 @@ import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from instructsam.core.model import checkpoint
+from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.train.loop.lora import adapter_name, is_lora, published_name, save_lora
 from instructsam.train.loop.recipe import Heads, RecipeError
 from instructsam.train.weights.merge import merge
@@ -53,15 +55,15 @@ def save_stage(
         folder: Folder to write.
         source: Model folder whose small files are copied.
     """
-    folder = Path(folder)
+    folder, model = Path(folder), cast(InstructSAMModel, training.model)
     files: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         file, stored = _file_and_name(name)
         key = name.removeprefix('model.') if file == checkpoint.ADAPTER else stored
         files.setdefault(file, {})[key] = tensor.contiguous()
-    checkpoint.save_tensors(training.model.config, files[checkpoint.SINGLE], folder, source)
+    checkpoint.save_tensors(model.config, files[checkpoint.SINGLE], folder, source)
     if checkpoint.ADAPTER in files:
-        save_lora(training.model, files[checkpoint.ADAPTER], folder)
+        save_lora(model, files[checkpoint.ADAPTER], folder)
     if HEADS in files:
         save_file(files[HEADS], folder / HEADS)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -78,6 +78,6 @@ def save_lora(model: InstructSAMModel, tensors: Mapping[str, torch.Tensor], fold
         tensors: The matrices by their names in `model`.
         folder: Folder to write to.
     """
-    model.peft_config[NAME].save_pretrained(folder)
+    cast(Any, model).peft_config[NAME].save_pretrained(folder)
     named = {adapter_name(name): tensor.detach().contiguous() for name, tensor in tensors.items()}
     save_file(named, folder / ADAPTER, metadata={'format': 'pt'})

@@ -11,7 +11,7 @@ import torch
 from accelerate import PartialState
 from torch import nn
 from transformers import TrainingArguments
-from transformers.integrations import is_tensorboard_available
+from transformers.integrations.integration_utils import is_tensorboard_available
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.training_args import ParallelMode
 
@@ -83,7 +83,7 @@ def _run(recipe: Recipe) -> Path:
 def train(trainer: StageTrainer, last: Path | None) -> None:
     """Train from the checkpoint `last`, or from the start."""
     if last is not None and trainer.is_finished(last):
-        read_stage(trainer.model, last)  # raises RecipeError if another configuration wrote it
+        read_stage(trainer.stage_module, last)  # raises RecipeError if another configuration wrote it
         return
     trainer.train(resume_from_checkpoint=str(last) if last else None)
 
@@ -96,7 +96,8 @@ def start_model(recipe: Recipe, folder: str | Path) -> InstructSAMModel:
     else:
         model = checkpoint.load(folder, torch.device('cpu'), torch.float32)
     if not recipe.trainer.get('fsdp'):  # FSDP needs contiguous weights
-        model.grounding.to(memory_format=torch.channels_last)  # makes convolutions faster
+        # Makes convolutions faster. torch does not annotate the keyword alone.
+        model.grounding.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     model.requires_grad_(True).train()
     if recipe.lora is not None:
         add_lora(model, recipe.lora)

@@ -10,7 +10,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -73,13 +73,19 @@ class StageTrainer(Trainer):
         """Folder of the run."""
         return Path(self.recipe.output)
 
+    @property
+    def stage_module(self) -> nn.Module:
+        """The stage's module."""
+        return cast(nn.Module, self.model)
+
     def create_accelerator_and_postprocess(self) -> None:
         """Refuse types of FSDP whose checkpoints would not hold whole weights, and enable FSDP on CPUs.
 
         On CPUs, accelerate would silently replicate the model, although torch can shard it.
         """
         super().create_accelerator_and_postprocess()
-        state, plugin_args = self.accelerator.state, self.args.fsdp_plugin_args
+        state: Any = self.accelerator.state
+        plugin_args: Any = self.args.fsdp_plugin_args
         if plugin_args is None:
             return
         if state.distributed_type is DistributedType.MULTI_CPU:
@@ -113,7 +119,7 @@ class StageTrainer(Trainer):
                 counts[unit] = counts.get(unit, 0) + count
         values = torch.tensor([float(counts[unit]) for unit in sorted(counts)], device=device)
         if self.args.world_size > 1:
-            values = self.accelerator.reduce(values, 'sum')
+            values = cast(torch.Tensor, self.accelerator.reduce(values, 'sum'))
         return batches, dict(zip(sorted(counts), values.clamp(min=1).tolist(), strict=True))
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> None:
@@ -158,19 +164,20 @@ class StageTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the weights of a checkpoint."""
-        tensors = gathered(self.model.state_dict(), keep=self.args.should_save)
+        tensors = gathered(self.stage_module.state_dict(), keep=self.args.should_save)
         if self.args.should_save:
-            save_stage(self.model, tensors, output_dir or self.output, self.source)
+            save_stage(self.stage_module, tensors, output_dir or self.output, self.source)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """Write the same files with FSDP and without."""
         if not self.is_fsdp_enabled:
             super()._save_optimizer_and_scheduler(output_dir)
             return
-        state = gathered(self.optimizer.state_dict(), keep=self.args.should_save)
+        optimizer, scheduler = cast(torch.optim.Optimizer, self.optimizer), cast(Any, self.lr_scheduler)
+        state = gathered(optimizer.state_dict(), keep=self.args.should_save)
         if self.args.should_save:
             torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+            torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _get_output_dir(self, trial: Any) -> str:
         """Return the folder in which the Trainer writes a checkpoint, before _save_checkpoint moves it."""
@@ -193,7 +200,7 @@ class StageTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        load_model(self.model, read_stage(self.model, resume_from_checkpoint))
+        load_model(self.stage_module, read_stage(self.stage_module, resume_from_checkpoint))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
@@ -204,7 +211,7 @@ class StageTrainer(Trainer):
         files = [Path(checkpoint) / name for name in (OPTIMIZER_NAME, SCHEDULER_NAME)]
         optimizer, scheduler = (torch.load(file, map_location='cpu', weights_only=True) for file in files)
         try:
-            self.lr_scheduler.load_state_dict(scheduler)
+            cast(Any, self.lr_scheduler).load_state_dict(scheduler)
             load_optimizer(self.optimizer, optimizer)
         except (ValueError, IndexError) as error:
             raise RecipeError(
@@ -274,6 +281,6 @@ class RunningMeans:
         names = sorted(self.sums)
         values = torch.stack([self.sums[name].float() for name in names]) / max(self.steps, 1)
         if accelerator is not None:
-            values = accelerator.reduce(values, 'sum')
+            values = cast(torch.Tensor, accelerator.reduce(values, 'sum'))
         self.sums, self.steps = {}, 0
         return dict(zip(names, values.tolist(), strict=True))

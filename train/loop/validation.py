@@ -70,7 +70,7 @@ class Validation(TrainerCallback):
         """Write the losses and the preview of `step`; all processes have to call it together."""
         start = time.monotonic()
         is_main = self.trainer.is_world_process_zero()
-        with evaluation_mode(self.trainer.model):
+        with evaluation_mode(self.trainer.stage_module):
             terms = self.losses()
             if is_main and not self.trainer.is_fsdp_enabled:  # with FSDP, no process has all weights
                 self.write_preview(step)
@@ -95,7 +95,7 @@ class Validation(TrainerCallback):
             number = min(first + rank, len(batches) - 1)
             torch.manual_seed(number)  # for losses that draw random numbers
             batch = self.to_batch([self.dataset[index] for index in batches[number]])
-            sums = self.trainer.model(batch)
+            sums = self.trainer.stage_module(batch)
             if first + rank == number:
                 values = {name: LossSum(loss.value.cpu(), loss.unit) for name, loss in sums.items()}
                 results.append((number, values, batch.counts()))

@@ -31,7 +31,7 @@ class Alignment(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        widths = {'coarse': config.bridge_dim, 'tokens': config.qwen.text_config.hidden_size}
+        widths = {'coarse': config.bridge_dim, 'tokens': config.text.hidden_size}
         self.places = nn.ModuleDict({n: nn.Sequential(nn.LayerNorm(w), nn.Linear(w, w)) for n, w in widths.items()})
         self.words = nn.ModuleDict({n: nn.Linear(w, w) for n, w in widths.items()})
         self.fused = nn.Sequential(nn.LayerNorm(config.bridge_dim), nn.Linear(config.bridge_dim, 1))

@@ -30,7 +30,7 @@ class DenseHeads(nn.ModuleDict):
     """
 
     def __init__(self, config: ModelConfig, names: Sequence[str]):
-        sam_width, text_width = config.bridge_dim, config.qwen.text_config.hidden_size
+        sam_width, text_width = config.bridge_dim, config.text.hidden_size
         widths = {'pixels': sam_width, 'coarse': sam_width, 'tokens': text_width}
         super().__init__({name: _head(widths[name], NUM_CATEGORIES + NUM_COLORS + 4) for name in names})
         self['place'] = _head(text_width, 2)

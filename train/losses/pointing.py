@@ -7,6 +7,8 @@ dropped after training.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -58,7 +60,7 @@ class Pointing(nn.Module):
             total = total + terms
             is_matched = assigned >= 0
             if is_matched.any():
-                boxes = center_to_corners_format(self.box(slots[is_matched.to(hidden.device)]).sigmoid())
+                boxes: Any = center_to_corners_format(self.box(slots[is_matched.to(hidden.device)]).sigmoid())
                 distances = box_distances(boxes, tight_boxes(masks)[assigned[is_matched]].to(boxes))
                 l1, giou = l1 + distances.l1, giou + distances.giou
         bce, dice = OBJECTIVE.bce_loss * total.bce, OBJECTIVE.dice_loss * total.dice

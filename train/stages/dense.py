@@ -64,7 +64,7 @@ class DensePretraining(nn.Module):
 class DenseStage:
     """See stage.Stage."""
 
-    def __init__(self, recipe: Recipe, model: InstructSAMModel, folder: str):
+    def __init__(self, recipe: Recipe, model: InstructSAMModel, folder: str | Path):
         self.recipe, self.model, self.folder = recipe, model, folder
         self.settings = recipe.pixels or PixelsSettings()
 

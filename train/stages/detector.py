@@ -83,7 +83,7 @@ class DetectorPretraining(nn.Module):
         self.model = model
         self.phrases_per_call = phrases_per_call
         self.masks = masks
-        self.pointing = Pointing(model.config.qwen.text_config.hidden_size, pointing) if pointing else None
+        self.pointing = Pointing(model.config.text.hidden_size, pointing) if pointing else None
         config = model.config
         self.queries = nn.Parameter(torch.randn(GROUPS - 1, config.num_queries, config.bridge_dim))
         boxes = spread_boxes(config.num_queries)
@@ -182,7 +182,7 @@ def noisy_boxes(boxes: torch.Tensor, count: int) -> torch.Tensor:
 class DetectorStage(RecordStage):
     """See stage.Stage."""
 
-    def __init__(self, recipe: Recipe, model: InstructSAMModel, folder: str):
+    def __init__(self, recipe: Recipe, model: InstructSAMModel, folder: str | Path):
         super().__init__(recipe, model, folder)
         self.settings = recipe.base or BaseSettings()
 

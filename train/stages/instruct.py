@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,7 +57,7 @@ class InstructTraining(nn.Module):
             pointing: With deep supervision, the weight of losses.pointing; 0: none.
         """
         super().__init__()
-        self.pointing = Pointing(model.config.qwen.text_config.hidden_size, pointing) if pointing else None
+        self.pointing = Pointing(model.config.text.hidden_size, pointing) if pointing else None
         self.model = model
         self.objective = objective
         self.phrases_per_call = phrases_per_call
@@ -99,7 +100,7 @@ class InstructTraining(nn.Module):
 class InstructStage(RecordStage):
     """See stage.Stage."""
 
-    def __init__(self, recipe: Recipe, model: InstructSAMModel, folder: str):
+    def __init__(self, recipe: Recipe, model: InstructSAMModel, folder: str | Path):
         super().__init__(recipe, model, folder)
         self.settings = recipe.instruct or InstructSettings()
 

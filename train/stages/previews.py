@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import cv2
@@ -54,7 +55,7 @@ def evenly(items: Sequence[T], count: int) -> list[T]:
 def answer_preview(
     engine_class: type[InstructSAM],
     model: InstructSAMModel,
-    folder: str,
+    folder: str | Path,
     samples: Sequence[Sample],
     *,
     mode: str = 'consistent',

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class RecordStage:
     """Base of stages whose samples are records: questions and phrases with masks or boxes."""
 
-    def __init__(self, recipe: Recipe, model: InstructSAMModel, folder: str):
+    def __init__(self, recipe: Recipe, model: InstructSAMModel, folder: str | Path):
         self.recipe, self.model, self.folder = recipe, model, folder
 
     def dataset(self, entries: Sequence[dict[str, Any]]) -> RecordDataset:

@@ -6,6 +6,7 @@ A stage's module returns loss sums, `{term: LossSum}`; its batches return the co
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -35,7 +36,7 @@ class StageDataset(Protocol):
 class Stage(Protocol):
     """One stage of training, bound to a recipe and to the model that it trains."""
 
-    def __init__(self, recipe: Recipe, model: InstructSAMModel, folder: str):
+    def __init__(self, recipe: Recipe, model: InstructSAMModel, folder: str | Path):
         """Bind the stage.
 
         Args:
@@ -63,7 +64,7 @@ class Stage(Protocol):
     def preview(
         self,
         training: Any,
-        dataset: StageDataset,
+        dataset: Any,
         indices: Sequence[int],
         to_batch: Callable[[Sequence[Any]], Any],
     ) -> np.ndarray | None:
@@ -71,7 +72,7 @@ class Stage(Protocol):
 
         Args:
             training: The stage's module, in evaluation mode.
-            dataset: The validation samples.
+            dataset: The validation samples, as `dataset` returns them.
             indices: Those that may be drawn.
             to_batch: Collates samples on the module's device.
 

@@ -9,7 +9,7 @@ from instructsam.train.losses.alignment import Alignment
 
 SIDE, CELLS, MERGE, WIDTH = 32, 4, 2, 6
 CUP, BOWL, SPOON, NEW = 1, 2, 3, 4  # words
-CONFIG = SimpleNamespace(bridge_dim=WIDTH, qwen=SimpleNamespace(text_config=SimpleNamespace(hidden_size=WIDTH)))
+CONFIG = SimpleNamespace(bridge_dim=WIDTH, text=SimpleNamespace(hidden_size=WIDTH))
 
 
 class Model:
