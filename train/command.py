@@ -14,7 +14,7 @@ COMMANDS = {
         'instructsam.train.weights.stitch',
         'make further trained image encoders fit the modules that read their features',
     ),
-    'ablate': ('instructsam.train.ablation.command', 'train and measure variants that each lack one piece'),
+    'ablate': ('instructsam.train.ablation.command', 'train and measure variants that each lack one component'),
 }
 
 

@@ -1,4 +1,4 @@
-"""`instructsam train ablate PLAN`: the effect of each piece of the paper (section 4).
+"""`instructsam train ablate PLAN`: the effect of each component of the paper (section 4).
 
 variants            what each variant lacks, and the differences that the paper reports
 plan                recipes, seeds and questions: the YAML file

@@ -8,7 +8,7 @@ from instructsam.train.ablation.variants import VARIANTS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the plan, and the variants and seeds to restrict it to."""
+    """Add the plan, and the options that restrict it to some of its variants and seeds."""
     parser.epilog = 'The same command resumes a study that was stopped. The report covers everything measured so far.'
     parser.add_argument('plan', metavar='PLAN', help='a YAML file, see train/configs/tabletop/ablation.yaml')
     parser.add_argument(

@@ -46,7 +46,7 @@ class Plan:
     def __post_init__(self) -> None:
         unknown = [name for name in self.variants if name not in VARIANTS]
         if unknown:
-            raise RecipeError(f'no variant {", ".join(unknown)}. There are {", ".join(VARIANTS)}')
+            raise RecipeError(f'unknown variants: {", ".join(unknown)}. Known: {", ".join(VARIANTS)}')
         if not self.seeds or self.processes < 1:
             raise RecipeError('give one or more seeds and one or more processes')
 
@@ -61,7 +61,7 @@ class Plan:
             start: Model folder that its training starts from.
 
         Raises:
-            RecipeError: A recipe cannot be read, or is not one of stage instruct with a number of steps.
+            RecipeError: A recipe cannot be read, is not for stage instruct, or gives no number of steps.
         """
         variant, runs = VARIANTS[name], self.folder(name, seed)
         recipes = {}
@@ -96,7 +96,7 @@ class Plan:
         return Path(self.output) / name / f'seed{seed}'
 
     def check(self, names: Iterable[str]) -> None:
-        """Raise an InstructSAMError for every mistake that would otherwise stop the variants `names` later on."""
+        """Raise an InstructSAMError for any mistake that would otherwise stop the variants `names` later."""
         names = list(names)
         slots = ModelConfig.from_folder(self.base).num_queries
         if 'k10' in names and slots != 10:

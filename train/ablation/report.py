@@ -13,7 +13,7 @@ COMPARED = ('mAP', 'cIoU')  # metrics that the paper reports for the variants
 CAPTION = (
     'Percent, mean ± half the range over seeds. To full: the difference from the full model with the same seed. Paper: '
     'the difference of its 2 B model, mAP on Inst2Seg, cIoU on ReasonSeg. Sign: same if the difference of every seed '
-    "has the paper's sign, opposite, or mixed. The time that K costs: test/bench/bench_slots.py."
+    "has the paper's sign, opposite, or mixed. test/bench/bench_slots.py measures the time that K costs."
 )
 
 Figures = Mapping[int, Mapping[str, Any]]

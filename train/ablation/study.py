@@ -62,7 +62,7 @@ def run_study(
 
 
 def train_variant(plan: Plan, name: str, seed: int, report_step: Callable[[str], None]) -> None:
-    """Run the unfinished stages of a variant; nothing if its final model is there, wherever it was trained."""
+    """Run the unfinished stages of a variant; do nothing if its final model exists, wherever it was trained."""
     folder = plan.folder(name, seed)
     recipes = plan.recipes(name, seed, start_folder(plan, name, seed))
     for stage, recipe in recipes.items():
@@ -81,7 +81,7 @@ def is_finished(run: Path) -> bool:
 
 
 def start_folder(plan: Plan, name: str, seed: int) -> str | Path:
-    """Return the model folder that the training of a variant starts from, and write it if it is not the base model."""
+    """Return the model folder that the training of a variant starts from; write it if it is not the base model."""
     variant, out = VARIANTS[name], plan.folder(name, seed) / 'start'
     if not variant.slots and variant.mode != AUTOREGRESSIVE:
         return plan.base

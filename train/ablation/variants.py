@@ -12,11 +12,11 @@ class Variant:
 
     summary: str
     of: str = ''  # the variant whose trained model is measured; '': its own
-    mode: str = 'consistent'  # in training and evaluation, one of train.modes.ENGINE_MODES
+    mode: str = 'consistent'  # mode of training and evaluation, one of train.modes.ENGINE_MODES
     slots: int = 0  # K; 0: as in the base model
     has_stage1: bool = True
-    phrase: str = 'generated'  # in evaluation, see evaluation.running.prompting
-    own_queries: bool = False  # in evaluation: SAM3's own queries instead of the language model's
+    phrase: str = 'generated'  # source of the phrases in evaluation, see evaluation.running.prompting
+    own_queries: bool = False  # evaluate with SAM3's own queries instead of the language model's
     paper_map: float | None = None  # Inst2Seg, mAP
     paper_ciou: float | None = None  # ReasonSeg, cIoU
 

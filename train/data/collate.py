@@ -46,7 +46,7 @@ class Collator:
 
         Args:
             dialogue: Writes the token sequences.
-            preprocessor: Of Qwen's vision tower.
+            preprocessor: The preprocessor of Qwen's vision tower.
             num_queries: K, the number of query tokens of a phrase.
             image_size: Side of SAM3's input in px.
             merge: Patches per language-model token along each axis.
@@ -93,7 +93,7 @@ class Collator:
             config.num_queries,
             cast(Any, config.sam3.vision_config).backbone_config.image_size,
             config.vision.spatial_merge_size,
-            tokenizer.pad_token_id or 0,  # any id will do: nothing attends to padding
+            tokenizer.pad_token_id or 0,  # any id works, because nothing attends to padding
             branches=branches,
         )
 

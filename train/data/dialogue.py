@@ -42,7 +42,7 @@ class Dialogue:
             {'role': 'assistant', 'content': [{'type': 'text', 'text': last_answer}]},
         ]
         rendered = tokenizer.apply_chat_template(messages, tokenize=False)
-        assert isinstance(rendered, str)  # because of tokenize=False
+        assert isinstance(rendered, str)  # apply_chat_template returns text with tokenize=False
         between = []
         for placeholder in _PLACEHOLDERS:
             before, _, rendered = rendered.partition(placeholder)

@@ -23,7 +23,7 @@ class RecordError(InstructSAMError, ValueError):
 class Target:
     """The ground truth of one phrase: masks, or boxes where no masks are known; neither means that nothing is there."""
 
-    masks: tuple[Rle, ...] = ()  # at the image's size
+    masks: tuple[Rle, ...] = ()  # same size as the image
     boxes: tuple[Box, ...] = ()
 
     def __len__(self) -> int:
@@ -64,7 +64,7 @@ def read_list(raw: dict[str, Any], key: str) -> list[Any]:
         except ValueError as error:
             raise RecordError(f'{key} is not valid JSON: {error}') from error
     if not isinstance(found, list) or not found:
-        raise RecordError(f'{key} must be a list that is not empty')
+        raise RecordError(f'{key} must be a non-empty list')
     return found
 
 
@@ -89,7 +89,7 @@ def read_target(entries: Any, annotation_type: Any, height: int, width: int) -> 
         return Target(boxes=tuple(_box(entry, height, width) for entry in entries))
     masks = tuple(mask for mask in (read_mask(entry, height, width) for entry in entries) if mask.area)
     if entries and not masks:
-        raise RecordError('no mask has a pixel; null instead of masks says that nothing is there')
+        raise RecordError('no mask has a pixel; use null instead of masks if no object is there')
     return Target(masks=masks)
 
 

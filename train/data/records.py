@@ -86,7 +86,7 @@ def parse(record: Any, folder: str | Path, num_queries: int, rng: np.random.Gene
 
 
 def tidy(phrase: str) -> str:
-    """Return a phrase in the form of answers: no full stop, and lower-case at first unless the word is an acronym."""
+    """Return a phrase in answer form: no full stop, and a lower-case first letter unless it begins an acronym."""
     phrase = phrase.strip().rstrip('.').strip()
     return phrase if phrase[1:2].isupper() else phrase[:1].lower() + phrase[1:]
 
@@ -159,7 +159,7 @@ def _own_annotation(record: dict[str, Any]) -> dict[str, Any]:
 def _annotation(raw: Any, height: int, width: int, rng: np.random.Generator) -> _Annotation:
     text = read_text(raw, 'text', 'an annotation')
     if 'ann' not in raw and 'mask' not in raw:
-        raise RecordError(f'the annotation {text[:60]!r} has no ann; null says that nothing is there')
+        raise RecordError(f'the annotation {text[:60]!r} has no ann; use null if no object is there')
     target = read_target(raw.get('ann', raw.get('mask')), raw.get('ann_type', 'mask'), height, width)
     annotation_type = raw.get('type', 'phrase')
     if annotation_type == 'phrase':

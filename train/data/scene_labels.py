@@ -103,7 +103,7 @@ class SceneDataset(Dataset):
         """Read the scene files.
 
         Args:
-            sources: Of *_scenes.jsonl files.
+            sources: Sources of *_scenes.jsonl files.
             seed: Seed of mirroring and cropping.
             random_crop: Share of the images that are cropped.
         """
@@ -186,7 +186,7 @@ class DenseCollator:
         """Keep the grids of both encoders.
 
         Args:
-            preprocessor: Of Qwen's vision tower.
+            preprocessor: The preprocessor of Qwen's vision tower.
             image_size: Side of SAM3's input in px.
             rows: Rows of SAM3's token grid, as many as its columns.
         """
@@ -215,7 +215,7 @@ class LabelledCollator:
 
         Args:
             collator: Makes the batches.
-            sources: Of *_scenes.jsonl files.
+            sources: Sources of *_scenes.jsonl files.
             rows: Rows of SAM3's token grid, as many as its columns.
         """
         self.collator, self.rows = collator, rows

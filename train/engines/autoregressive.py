@@ -2,7 +2,7 @@
 
 The answer is plain text with causal attention, `phrase<|object_ref_end|><|mask_start|>[SEG][SEG]<|mask_end|>`, with no
 `[SEG]` if nothing matches. Every `[SEG]` is a token with one common embedding, and its last hidden state is a query of
-the detector. This is the ablation's variant `no_bank`; train.data.dialogue writes what it is trained on.
+the detector. This is the ablation's variant `no_bank`; train.data.dialogue writes its training sequences.
 """
 
 from collections.abc import Iterable, Sequence
@@ -67,7 +67,9 @@ class AutoregressiveEngine(InstructSAM):
 
     def answer_for(self, phrases: Iterable[str]) -> NoReturn:
         """Raise InstructionError: only the model knows how many mask tokens follow a phrase."""
-        raise InstructionError('a model without query bank takes no given phrases: it writes phrase and masks as one')
+        raise InstructionError(
+            'a model without a query bank cannot be given phrases: it generates phrase and mask tokens together'
+        )
 
     def _new_sequence(self, prefix: Prefix) -> AutoregressiveSequence:
         return AutoregressiveSequence(self.model, prefix)

@@ -1,10 +1,10 @@
 """Evaluation: `instructsam eval BENCHMARK` measures how good a model is.
 
-benchmarks   table of the benchmarks: what each asks, counts and reports
+benchmarks   table of the benchmarks: prompts, thresholds and figures
 query        queries and outcomes, and the line of results that an outcome becomes
 readers      images and queries from the benchmarks' files
 tabletop     images and queries from rendered scenes
-running      putting queries to a model, in any number of processes; results on disk, which only grow
+running      puts queries to a model, in any number of processes; append-only results on disk
 figures      metrics as the authors compute them, COCO's AP, 95 % intervals, summaries, comparisons of runs
 reporting    console tables and the HTML report
 evaluate     a whole run, from the options of the command line to the printed figures

@@ -58,7 +58,7 @@ def _add_data_arguments(parser: argparse.ArgumentParser, benchmark: Benchmark) -
         '--data', type=Path, metavar='DIR', help="the data set's folder, in its original or the authors' layout"
     )
     option(parser, '--split', ', '.join(benchmark.splits), benchmark.splits[0])
-    option(parser, '--images', 'folder of the images, if it is another one', type=Path, metavar='DIR')
+    option(parser, '--images', 'folder of the images, if they are elsewhere', type=Path, metavar='DIR')
     option(
         parser,
         '--split-by',
@@ -92,7 +92,7 @@ def _kind(value: str) -> str:
     from instructsam.train.tabletop.language.instructions import KINDS
 
     if value not in (*KINDS, 'none'):
-        raise argparse.ArgumentTypeError(f'no type {value!a}, expected one of {", ".join(KINDS)}, none')
+        raise argparse.ArgumentTypeError(f'unknown type {value!a}, expected one of {", ".join(KINDS)}, none')
     return value
 
 

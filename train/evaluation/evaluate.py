@@ -40,7 +40,7 @@ CODE = (instructsam.core, engines, evaluation, tabletop)
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    """Run the benchmark and return the number of failed queries; processes but the first return 0.
+    """Run the benchmark and return the number of failed queries; all processes but the first return 0.
 
     Raises:
         InstructSAMError: The options, the data, the model or the run's folder cannot be used.
@@ -71,10 +71,10 @@ def prompt_options(benchmark: Benchmark, args: argparse.Namespace) -> PromptOpti
     """Return how queries are put, from the benchmark and the command line.
 
     Raises:
-        InstructSAMError: A prompt has no place for the text.
+        InstructSAMError: A prompt lacks the placeholder {text}.
     """
     if args.prompt is not None and '{text}' not in args.prompt and '{lowered}' not in args.prompt:
-        raise InstructSAMError(f'--prompt {args.prompt!r} has no place for the text: put {{text}} into it')
+        raise InstructSAMError(f'--prompt {args.prompt!r} lacks the placeholder {{text}}')
     lowest = args.lowest if args.lowest is not None else benchmark.lowest
     prompts = benchmark.prompts
     if args.prompt is not None:

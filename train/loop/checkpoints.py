@@ -120,7 +120,7 @@ def load_auxiliary_heads(training: nn.Module, folder: str | Path, heads: Heads |
     Args:
         training: A stage's module.
         folder: Model folder that training starts from; it may have no heads.
-        heads: More of them, from an earlier run.
+        heads: Further heads, of an earlier run.
 
     Raises:
         RecipeError: If the folder that `heads` names has none.

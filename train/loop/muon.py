@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 _IN_A_LAYER = re.compile(r'\.(layers|blocks)\.\d+\.')
-_COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the Newton-Schulz iteration, as in torch.optim.Muon
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # coefficients of the Newton-Schulz iteration, as in torch.optim.Muon
 _STEPS = 5
 _MOMENTUM = 0.95
 _UPDATE_SCALE = 0.2  # makes an update about as large as AdamW's at the same learning rate
@@ -60,7 +60,7 @@ class Muon(torch.optim.AdamW):
                 state['step'] = torch.zeros(())  # AdamW expects it in every state that it loads
                 state['momentum'] = torch.zeros_like(parameter)
             state['step'] += 1
-            assert parameter.grad is not None  # step() leaves out the others
+            assert parameter.grad is not None  # step() passes only parameters with gradients
             momentum = state['momentum'].lerp_(parameter.grad, 1 - _MOMENTUM)
             is_own = index % world_size == rank
             updates.append(

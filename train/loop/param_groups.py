@@ -10,7 +10,7 @@ from torch import nn
 from instructsam.train.loop.muon import is_hidden_matrix
 from instructsam.train.loop.recipe import LearningRates, RecipeError
 
-# Prefixes of names that all types of checkpoints share; the first that fits decides.
+# Prefixes of names that all types of checkpoints share; the first match decides.
 _PREFIXES = (
     ('image_encoder', 'model.grounding_model.model.vision_encoder.'),
     ('projector', 'model.visual.merger.'),
@@ -44,7 +44,7 @@ def parameter_groups(
     Args:
         training: A stage's module, with the model in `.model`; everything else in it is auxiliary heads.
         learning_rates: Learning rate of each part.
-        weight_decay: Of parameters with two or more dimensions.
+        weight_decay: Weight decay of parameters with two or more dimensions.
         muon: Train matrices of layers with Muon, at this multiple of their part's learning rate; 0: AdamW for all.
 
     Raises:

@@ -1,6 +1,6 @@
 """Training recipes: one YAML file whose keys are all known; the command line changes values as key=value.
 
-The dataclasses below are the reference of all keys. They are read here rather than with OmegaConf or draccus so that
+The dataclasses below document all keys. They are read here rather than with OmegaConf or draccus so that
 every error is one line that names the file and the key, and so that a recipe can be checked without importing torch.
 """
 
@@ -83,8 +83,8 @@ class Recipe:
     instruct: InstructSettings | None = None  # settings of stage instruct only
 
     validation: tuple[dict[str, Any], ...] = ()  # mixing list of held-out samples
-    validation_samples: int = 64  # at most so many of them are used, evenly spaced
-    heads: Heads | None = None  # in addition to those in the folder of `model`
+    validation_samples: int = 64  # largest number of held-out samples used, evenly spaced
+    heads: Heads | None = None  # auxiliary heads in addition to those in the folder of `model`
     initialise: bool = False  # draw all weights from the seed instead of loading those of `model`
     seed: int = 0
 
@@ -100,7 +100,7 @@ class Recipe:
     schedule: str = 'cosine'  # any of transformers' SchedulerType
     clip_norm: float = 1.0
     lora: Lora | None = None
-    dtype: str = 'float32'  # or bfloat16: autocast
+    dtype: str = 'float32'  # float32, or bfloat16 for autocast
 
     branches: bool = False  # the turns of a sample do not see each other, as if each were alone with the image
     max_phrases: int = 0  # phrases of a sample that reach the detector, chosen at random; 0: all
@@ -109,17 +109,17 @@ class Recipe:
     max_broken_share: float = 0.01  # share of broken records above which the run stops
 
     workers: int = 0  # processes that read data
-    log_every: int = 10  # steps
-    save_every: int = 500  # steps
-    keep: int = 2  # checkpoints
-    evaluate_every: int = 0  # steps; 0: only at the end
+    log_every: int = 10  # steps between log entries
+    save_every: int = 500  # steps between checkpoints
+    keep: int = 2  # number of latest checkpoints to keep
+    evaluate_every: int = 0  # steps between evaluations; 0: only at the end
     trainer: dict[str, Any] = field(
         default_factory=dict
     )  # any other transformers.TrainingArguments (fsdp, deepspeed, ...)
 
     def __post_init__(self) -> None:
         if self.stage not in STAGE_NAMES:
-            raise RecipeError(f'stage is one of {", ".join(STAGE_NAMES)}, got {self.stage!r}')
+            raise RecipeError(f'stage must be one of {", ".join(STAGE_NAMES)}, got {self.stage!r}')
         for name in STAGE_NAMES:
             if name != self.stage and getattr(self, name) is not None:
                 raise RecipeError(f'the section {name} is for stage {name}, and this recipe is for stage {self.stage}')
@@ -127,9 +127,9 @@ class Recipe:
             raise RecipeError('data is empty: give a mixing list of annotations, images and repeat')
         for name in ('batch_size', 'accumulation', 'phrases_per_call', 'log_every', 'save_every', 'keep'):
             if getattr(self, name) < 1:
-                raise RecipeError(f'{name} is 1 or more, got {getattr(self, name)}')
+                raise RecipeError(f'{name} must be 1 or more, got {getattr(self, name)}')
         if self.dtype not in TRAINING_DTYPES:
-            raise RecipeError(f'dtype is one of {", ".join(TRAINING_DTYPES)}, got {self.dtype!r}')
+            raise RecipeError(f'dtype must be one of {", ".join(TRAINING_DTYPES)}, got {self.dtype!r}')
         if self.lora is not None and (self.lora.rank < 1 or not self.learning_rates.language):
             raise RecipeError('lora needs a rank of 1 or more and a learning rate under learning_rates.language')
         if 'save_total_limit' in self.trainer:
@@ -176,7 +176,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise RecipeError(f'{path} is not a text file: {error}') from error
     if not isinstance(raw, dict):
-        raise RecipeError(f'{path} holds no keys')
+        raise RecipeError(f'{path} is not a mapping of keys')
     return raw
 
 
@@ -188,7 +188,7 @@ def _set(raw: dict[str, Any], path: str, value: Any) -> None:
             raw[key] = {}
         raw = raw[key]
         if not isinstance(raw, dict):
-            raise RecipeError(f'{path}: {key} holds no keys')
+            raise RecipeError(f'{path}: {key} is not a mapping of keys')
     raw[last] = value
 
 
@@ -227,13 +227,13 @@ def _converted(annotation: Any, value: Any, where: str) -> Any:
     cls = options[0]
     if is_dataclass(cls):
         if not isinstance(value, dict):
-            raise RecipeError(f'{where} holds keys, got {value!r}')
+            raise RecipeError(f'{where} must be a mapping of keys, got {value!r}')
         return build(cls, value, where)  # pyright: ignore[reportArgumentType]  # is_dataclass: a class, not an instance
     if get_origin(cls) is tuple:
         item, *more = get_args(cls)
         if not isinstance(value, list) or (more != [Ellipsis] and len(value) != 1 + len(more)):
             count = '' if more == [Ellipsis] else f' of {1 + len(more)}'
-            raise RecipeError(f'{where} is a list{count}, got {value!r}')
+            raise RecipeError(f'{where} must be a list{count}, got {value!r}')
         return tuple(_scalar(item, each, f'{where}[{number}]') for number, each in enumerate(value))
     return _scalar(cls, value, where)
 
@@ -247,4 +247,4 @@ def _scalar(annotation: Any, value: Any, where: str) -> Any:
             pass
     elif type(value) is cls:
         return value
-    raise RecipeError(f'{where} is {"a number" if cls is float else f"of type {cls.__name__}"}, got {value!r}')
+    raise RecipeError(f'{where} must be {"a number" if cls is float else f"of type {cls.__name__}"}, got {value!r}')

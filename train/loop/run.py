@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 
 
 def run(recipe: Recipe) -> Path:
-    """Train as `recipe` says and return the folder of the final model.
+    """Train by `recipe` and return the folder of the final model.
 
     Raises:
         InstructSAMError: If the recipe or its data cannot be used.
     """
     final = _run(recipe)
     # A process that ends with a live process group may crash. Among the objects that refer to the group, DDP's reducer
-    # has to be freed first: freed last, it would join the group's thread while holding Python's lock, which that thread
+    # has to be freed first: freed last, it would join the group's thread while holding the GIL, which that thread
     # may be waiting for.
     gc.collect()
     PartialState().destroy_process_group()
@@ -120,7 +120,7 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
     """Return transformers' TrainingArguments.
 
     Raises:
-        RecipeError: If they refuse a setting, or this machine cannot train so.
+        RecipeError: If a setting is invalid, or this machine cannot train with it.
     """
     try:
         arguments = _training_arguments(recipe)

@@ -27,8 +27,8 @@ class Progress(TrainerCallback):
 
     def __init__(self, samples_per_step: int):
         self.samples_per_step = samples_per_step
-        self._last_time, self._last_step = time.monotonic(), 0  # of the last log
-        self._elapsed_s = 0.0  # time of training, without evaluations
+        self._last_time, self._last_step = time.monotonic(), 0  # time and step of the last log entry
+        self._elapsed_s = 0.0  # training time without evaluations
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -51,7 +51,7 @@ class Progress(TrainerCallback):
         if not state.is_world_process_zero or logs is None:
             return
         if 'eval_loss' in logs:
-            self._last_time += logs['eval_runtime']  # does not count as time of training
+            self._last_time += logs['eval_runtime']  # evaluations do not count as training time
             _print(f'step {state.global_step}/{state.max_steps} validation loss {logs["eval_loss"]:.4g}')
         if 'loss' not in logs:
             return
@@ -100,7 +100,7 @@ class TensorBoard(TensorBoardCallback):
         **kwargs: Any,
     ) -> None:
         """Write the logged values and the learning rate of each part."""
-        if self.tb_writer is None:  # not the process that logs, or a line after the end
+        if self.tb_writer is None:  # this process does not log, or the run has ended
             return
         if optimizer is not None and 'loss' in (logs or {}):
             for group in optimizer.param_groups:
@@ -111,7 +111,7 @@ class TensorBoard(TensorBoardCallback):
 class Memory(NamedTuple):
     """Memory of this process in GiB."""
 
-    now: float  # the peak, where the system does not report it
+    now: float  # current memory; the peak if the system does not report it
     peak: float
 
 
@@ -169,7 +169,7 @@ def _line(row: Mapping[str, Any], state: TrainerState, steps_per_s: float) -> st
 
 
 def _show(line: str) -> None:
-    """Replace the live line on a terminal, cut at its edge, because a wrapped line would stay; elsewhere print it."""
+    """Replace the live line on a terminal, cut at its edge, because a wrapped line would remain; elsewhere print it."""
     if not sys.stderr.isatty():
         _print(line)
         return
@@ -177,5 +177,5 @@ def _show(line: str) -> None:
 
 
 def _print(line: str) -> None:
-    """Print a line that stays."""
+    """Print a permanent line."""
     print(f'\r\033[K{line}' if sys.stderr.isatty() else line, file=sys.stderr, flush=True)

@@ -96,7 +96,7 @@ class StageTrainer(Trainer):
             raise RecipeError('trainer.fsdp_config needs version 2 and state_dict_type FULL_STATE_DICT')
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Create the recipe's optimizer and print what it trains."""
+        """Create the recipe's optimizer and print the parts that it trains."""
         if self.optimizer is None:
             cls = Muon if self.recipe.muon else torch.optim.AdamW
             self.optimizer = cls(self.groups, betas=self.recipe.betas)
@@ -126,7 +126,7 @@ class StageTrainer(Trainer):
         return None
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """Return 0: operations are not counted."""
+        """Return 0, because operations are not counted."""
         return 0
 
     def _prepare_inputs(self, inputs: Any) -> Any:
@@ -140,7 +140,7 @@ class StageTrainer(Trainer):
         num_items_in_batch: Mapping[str, float] | None = None,
     ) -> torch.Tensor:
         """Return the loss of one batch of a step; num_items_in_batch: the counts of the step."""
-        assert num_items_in_batch is not None  # from get_batch_samples
+        assert num_items_in_batch is not None  # get_batch_samples returns the counts
         losses = {name: loss.value / num_items_in_batch[loss.unit] for name, loss in model(inputs).items()}
         self.means.add(losses, is_step=self.accelerator.sync_gradients)
         total = sum(losses.values(), torch.zeros((), device=self.args.device))
@@ -169,7 +169,7 @@ class StageTrainer(Trainer):
             save_stage(self.stage_module, tensors, output_dir or self.output, self.source)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """Write the same files with FSDP and without."""
+        """Write the same files with and without FSDP."""
         if not self.is_fsdp_enabled:
             super()._save_optimizer_and_scheduler(output_dir)
             return
@@ -205,7 +205,7 @@ class StageTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        if self.is_deepspeed_enabled:  # it has loaded both already
+        if self.is_deepspeed_enabled:  # DeepSpeed has loaded both already
             super()._load_optimizer_and_scheduler(checkpoint)
             return
         files = [Path(checkpoint) / name for name in (OPTIMIZER_NAME, SCHEDULER_NAME)]
@@ -258,7 +258,7 @@ class EpochSetter(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Set the epoch that begins."""
+        """Set the dataset's epoch to the one that begins."""
         self.dataset.set_epoch(int(state.epoch or 0))
 
 

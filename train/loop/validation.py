@@ -59,7 +59,7 @@ class Validation(TrainerCallback):
             drop_rows_after(self.trainer.output / VALIDATION, state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Evaluate if it is time."""
+        """Evaluate if an evaluation is due."""
         step, every = state.global_step, self.recipe.evaluate_every
         if step >= state.max_steps or (every and step % every == 0):
             should_log = control.should_log
@@ -93,7 +93,7 @@ class Validation(TrainerCallback):
         results = []  # (number of the batch, its sums, its counts)
         for first in range(0, len(batches), world):
             number = min(first + rank, len(batches) - 1)
-            torch.manual_seed(number)  # for losses that draw random numbers
+            torch.manual_seed(number)  # makes losses that draw random numbers reproducible
             batch = self.to_batch([self.dataset[index] for index in batches[number]])
             sums = self.trainer.stage_module(batch)
             if first + rank == number:

@@ -1,1 +1,1 @@
-"""Training losses: what is minimised, independent of who calls it."""
+"""Training losses, independent of the stages that use them."""

@@ -1,6 +1,6 @@
 """Auxiliary loss that aligns phrase embeddings with the image features of both encoders.
 
-The mean embedding of a phrase's words has to tell the cells that the phrase refers to from all others: on SAM3's
+The mean embedding of a phrase's words has to distinguish the cells that the phrase refers to from all others: on SAM3's
 features, where the phrase conditions the detector, and on Qwen's image tokens. Without it, a detector and a language
 model that are trained from scratch take long to make any use of each other. The heads are dropped after training.
 """
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from instructsam.core.model.config import ModelConfig
     from instructsam.core.model.instructsam import InstructSAMModel
 
-BCE_WEIGHT, DICE_WEIGHT = 5.0, 1.0  # as for the semantic head, see LayerWeights
-INITIAL_BIAS = -3.0  # few cells belong to a phrase
+BCE_WEIGHT, DICE_WEIGHT = 5.0, 1.0  # weights as for the semantic head, see LayerWeights
+INITIAL_BIAS = -3.0  # low initial probability, because few cells belong to a phrase
 
 
 class Alignment(nn.Module):

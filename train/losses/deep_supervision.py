@@ -65,7 +65,7 @@ def layer_losses(
         outputs: The detector's outputs; without `pixels`, the terms of masks are left out.
         masks: Ground truth, one [N, H, W] bool per phrase.
         weights: Weights of the terms.
-        presence_target: Of a matched slot, as in mask_losses.Objective.
+        presence_target: Target of a matched slot, as in objective.Objective.
     """
     if outputs.pixels is None or outputs.semantic is None:
         return _box_losses(outputs, masks, weights)

@@ -19,7 +19,7 @@ NUM_CATEGORIES = len(CATEGORY) + 1
 NUM_COLORS = len(COLOR) + 1
 BOX_WEIGHT = 5.0
 POSITION_WEIGHT = 5.0
-SMOOTH_L1_BETA = 0.05  # of distances that are shares of the image's side
+SMOOTH_L1_BETA = 0.05  # for distances as shares of the image's side
 
 
 class DenseHeads(nn.ModuleDict):

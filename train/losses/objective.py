@@ -18,7 +18,7 @@ class Objective:
     bce_loss: float = 2.0
     dice_loss: float = 0.5
     presence_loss: float = 1.0
-    bce_cost: float = 2.0  # of matching, as the next two
+    bce_cost: float = 2.0  # matching cost, like the next two
     dice_cost: float = 0.5
     presence_cost: float = 1.0
     presence_target: str = 'one'  # one of PRESENCE_TARGETS
@@ -27,7 +27,7 @@ class Objective:
     def __post_init__(self) -> None:
         if self.presence_target not in PRESENCE_TARGETS:
             known = ', '.join(PRESENCE_TARGETS)
-            raise ValueError(f'presence_target is one of {known}, got {self.presence_target!r}')
+            raise ValueError(f'presence_target must be one of {known}, got {self.presence_target!r}')
 
 
 @dataclass(frozen=True)

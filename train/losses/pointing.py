@@ -33,8 +33,8 @@ class Pointing(nn.Module):
         """Make the heads.
 
         Args:
-            width: Of the hidden states.
-            weight: Of all losses.
+            width: Width of the hidden states.
+            weight: Weight of all losses.
         """
         super().__init__()
         self.weight = weight

@@ -1,6 +1,6 @@
 """Stage `pixels`: pretraining of both image encoders on dense labels of rendered scenes.
 
-It stands in for the pretraining that SAM3 and Qwen3-VL bring. Every cell predicts the category and colour of its object
+It replaces the pretraining of SAM3 and Qwen3-VL. Every cell predicts the category and colour of its object
 and the distances to the sides of the object's box. SAM3's encoder learns this at its coarsest level and, if the decoder
 has a learning rate, through the pixel decoder; Qwen's vision tower learns it per token. The heads are dropped after
 training.

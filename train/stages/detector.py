@@ -1,4 +1,4 @@
-"""Stage `base`: pretraining of a small model's language model and detector, instead of what Qwen3-VL and SAM3 bring.
+"""Stage `base`: pretraining of a small model's language model and detector, instead of Qwen3-VL's and SAM3's.
 
 The language model learns to answer with phrases, and SAM3 to find the objects of a phrase with learned queries of its
 own. If the bridge is trained, its outputs at the query positions are pulled towards SAM3's own queries, so that stage 1
@@ -76,7 +76,7 @@ class DetectorPretraining(nn.Module):
         Args:
             model: The model.
             phrases_per_call: Phrases that share one detector call.
-            pointing: Weight of losses.pointing; 0: none.
+            pointing: Weight of the auxiliary loss losses.pointing; 0: none.
             masks: Also learn masks; False: the detector learns boxes alone.
         """
         super().__init__()

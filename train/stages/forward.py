@@ -98,7 +98,7 @@ def detect_layers(
 
     Args:
         model: The model.
-        features: Of the image of each phrase.
+        features: Features of the image of each phrase.
         queries: [P, G, K, d].
         references: Reference boxes [P, G, K, 4] before the sigmoid.
         phrase_ids: Token ids of each phrase.

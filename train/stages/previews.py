@@ -158,7 +158,7 @@ def _draw_box(
 
 @torch.no_grad()
 def category_strip(training: CategoryModel, items: Sequence[SceneItem], batches: Sequence[DenseBatch]) -> np.ndarray:
-    """Draw the images of `items` and below each its predicted categories, a colour each, [H, W, 3] uint8.
+    """Draw the images of `items` and below each its predicted categories, one colour per category: [H, W, 3] uint8.
 
     batches: each item as a batch.
     """

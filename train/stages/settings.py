@@ -41,7 +41,7 @@ class InstructSettings:
 
     def __post_init__(self) -> None:
         if self.mode not in TRAINING_MODES:
-            raise ValueError(f'mode is one of {", ".join(TRAINING_MODES)}, got {self.mode!r}')
+            raise ValueError(f'mode must be one of {", ".join(TRAINING_MODES)}, got {self.mode!r}')
         used = Objective(presence_loss=self.objective.presence_loss, presence_target=self.objective.presence_target)
         if self.deep_supervision and self.objective != used:
             raise ValueError(

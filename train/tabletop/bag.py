@@ -66,7 +66,7 @@ def write_bag(
         for frame in range(frames):
             rng = generator(
                 split, seed, index, 'sensor'
-            )  # the same for all frames: the camera's settings do not change
+            )  # equal for all frames, because the camera's settings do not change
             scene = photograph_objects(objects, room, swayed(camera, frame / fps), rng, (split, seed, index))
             time_ns = START_S * 10**9 + round(frame / fps * 1e9)
             for topic, message in _messages(store, scene, time_ns).items():

@@ -113,7 +113,7 @@ def _bag(args: argparse.Namespace) -> int:
     from instructsam.train.tabletop.bag import write_bag
 
     if args.out.exists():
-        raise InstructSAMError(f'{args.out} exists already: give the name of a folder to be made')
+        raise InstructSAMError(f'{args.out} already exists: give the name of a new folder')
     check_drawing()
     with _named_os_errors(args.out):
         frames = write_bag(args.out, args.split, args.seed, args.scene, args.size, args.seconds, args.fps)
@@ -148,7 +148,7 @@ def check_drawing() -> None:
 
 
 def seed(value: str) -> int:
-    """Parse a whole number from 0."""
+    """Parse a non-negative whole number."""
     if not (value.isascii() and value.isdigit()):
         raise argparse.ArgumentTypeError(f'expected a whole number from 0, got {value!a}')
     return int(value)

@@ -65,7 +65,7 @@ def generate(
         progress: Show a progress bar.
 
     Raises:
-        InstructSAMError: The folder holds an interrupted call with other settings for the split.
+        InstructSAMError: The folder holds the output of an interrupted call with other settings.
         ValueError: `scenes` is less than one.
         OSError: A file cannot be written.
     """

@@ -1,6 +1,6 @@
 """An overview image of random scenes with an instruction and its answer drawn in: `instructsam tabletop page`.
 
-It shows people whether the world looks like a table and whether the words fit.
+It serves to check by eye that the scenes look realistic and that the instructions fit them.
 """
 
 from pathlib import Path

@@ -44,7 +44,7 @@ def in_order(
 
 @contextmanager
 def _sigint_blocked() -> Iterator[None]:
-    """Postpone Ctrl-C; a process that is started meanwhile has SIGINT blocked for good."""
+    """Postpone Ctrl-C; a process that is started meanwhile has SIGINT blocked permanently."""
     received = []
     # Another thread may receive the signal for this one, so blocking it here is not enough.
     handler = signal.signal(signal.SIGINT, lambda *_: received.append(True))

@@ -9,5 +9,5 @@ def new_folder(path: str | Path) -> Path:
     """Return `path` as a Path; raise ModelError if it is a file or a folder with contents."""
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ModelError(f'{path} is there already: give a new folder')
+        raise ModelError(f'{path} already exists: give a new folder')
     return path

@@ -12,7 +12,7 @@ from torch import nn
 
 from instructsam.core.model.instructsam import InstructSAMModel
 
-WORD_STD = 0.07  # of the tied head's rows; gives logits of about 1
+WORD_STD = 0.07  # standard deviation of the tied head's rows; gives logits of about 1
 PHRASE_GAIN = 8.0  # scales the small word embeddings up to the magnitude of SAM3's features
 MASK_GAIN = 0.1  # makes mask logits start near 0
 BOX_BIAS = 15.0  # slope of the attention bias outside a box: it falls by about 3 per token (1/16 of the image)
@@ -48,10 +48,10 @@ def initialise(model: InstructSAMModel, seed: int = 0) -> None:
 def prepare_detector(model: InstructSAMModel, pixels: torch.Tensor) -> None:
     """Rescale pretrained features and initialise box attention for an untrained detector, in place.
 
-    Dense labels leave the features at any scale, and large ones drown the slots: the two coarser levels, which pass
+    Dense labels leave the features at any scale, and large ones outweigh the slots: the two coarser levels, which pass
     through one normalisation of the pixel decoder together, are scaled to a mean square of 1, and the pixel decoder's
-    output stays the same. And slots first attend to the inside of their boxes and to their borders, each attention head
-    to another (SAM3's relative position bias): otherwise it takes them long to learn that positions matter.
+    output stays the same. Slots initially attend to the inside of their boxes or to one of their borders, depending on
+    the attention head (SAM3's relative position bias); otherwise they take long to learn that positions matter.
 
     Args:
         model: The model to change.

@@ -8,7 +8,7 @@ from instructsam.core.model import checkpoint
 from instructsam.core.model.config import ModelConfig
 from instructsam.core.model.instructsam import InstructSAMModel
 
-NOISE = 0.1  # on repeated rows, relative to the standard deviation of all rows: equal slots would stay equal
+NOISE = 0.1  # added to repeated rows, relative to the standard deviation of all rows: equal slots stay equal
 
 
 def resize_bank(source: str | Path, out: str | Path, count: int, seed: int = 0) -> None:

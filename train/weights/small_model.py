@@ -19,7 +19,7 @@ from instructsam.train.tabletop.language.intents import INTENTS
 from instructsam.train.tabletop.world.looks import COLORS
 
 VOCABULARY = 2048  # byte-level BPE entries, before the special tokens
-SIDE = 224  # px, of both encoders' inputs
+SIDE = 224  # side of both encoders' inputs, px
 # Qwen's own tokens in Qwen's order, followed by the four that InstructSAM adds.
 SPECIAL = [
     '<|endoftext|>',

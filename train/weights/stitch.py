@@ -56,7 +56,7 @@ def stitch(source: str | Path, before: str | Path, out: str | Path, images: Sequ
         images: Image files; their tokens must outnumber the channels.
 
     Raises:
-        ModelError: A model cannot be read, or `out` is there already.
+        ModelError: A model cannot be read, or `out` already exists.
     """
     out = new_folder(out)
     model, old = (checkpoint.load(folder, torch.device('cpu'), torch.float32) for folder in (source, before))

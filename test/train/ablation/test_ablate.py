@@ -193,7 +193,7 @@ def test_equal_budgets(plan, recipe):
 @pytest.mark.parametrize(
     ('keys', 'argv', 'message'),
     [
-        ({'variants': ['full', 'half']}, (), 'no variant half. There are full, no_bank'),
+        ({'variants': ['full', 'half']}, (), 'unknown variants: half. Known: full, no_bank'),
         ({'seeds': []}, (), 'seeds'),
         ({'scene': 3}, (), 'unknown keys: scene'),
         ({'questions': {'scenes': 'many'}}, (), 'questions: scenes'),
@@ -319,7 +319,7 @@ def test_the_report(plan):
 
 def test_modes_belong_to_stage_instruct(recipe):
     for keys, message in (
-        ({'instruct': {'mode': 'fast'}}, 'mode is one of'),
+        ({'instruct': {'mode': 'fast'}}, 'mode must be one of'),
         ({'instruct': {'mode': 'causal'}, 'stage': 'base'}, 'stage instruct'),
     ):
         with pytest.raises(RecipeError, match=message):

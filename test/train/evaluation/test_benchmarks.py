@@ -477,7 +477,7 @@ def test_other_settings_are_another_run(samples, tmp_path, capsys):
         assert evaluate(*argv, *changed) == 2
         err = capsys.readouterr().err
         assert said in err
-        assert 'of another run' in err
+        assert 'belongs to another run' in err
         assert '--results' in err
         assert err.count('\n') == 1
 
@@ -524,7 +524,7 @@ def test_a_broken_line_is_named(samples, tmp_path, capsys):
     [
         ([], '--data'),
         (['--data', 'absent'], 'absent'),
-        (['--data', '.', '--prompt', 'x'], 'no place for the text'),
+        (['--data', '.', '--prompt', 'x'], 'lacks the placeholder {text}'),
         (['--data', '.'], 'layout'),
         (['--data', '.', '--limit', '0'], '--limit'),
     ],

@@ -236,7 +236,7 @@ def test_the_text_of_a_card(run, report, outcomes):
         assert ('expected thing' in card['text']) == (one.answer == 'a stone')
         shown = f'{measured.union_iou(1.0):.2f}' if measured.union else '\N{EN DASH}'
         meant, seen = measured.num_targets or 'nothing', measured.num_found or 'nothing'
-        assert f'IoU {shown}, {meant} meant, {seen} found' in card['text'].replace(' ,', ',')
+        assert f'IoU {shown}, {meant} expected, {seen} found' in card['text'].replace(' ,', ',')
         assert all(f'{score:.2f}' in card['text'] for score in one.scores)
         assert ('no image: cannot read' in card['text']) == ('/0.png' in one.image) == (card['image'] == '')
     assert any('/0.png' in card['text'] for card in found.cards)

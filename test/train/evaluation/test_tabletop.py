@@ -236,7 +236,10 @@ def test_table_and_json(command, tmp_path):
     [
         ([], 'BENCHMARK'),
         (['bogus'], "invalid choice: 'bogus'"),
-        (['tabletop', '--kinds', 'category', 'odd'], "--kinds: no type 'odd', expected one of category, attribute"),
+        (
+            ['tabletop', '--kinds', 'category', 'odd'],
+            "--kinds: unknown type 'odd', expected one of category, attribute",
+        ),
         (['tabletop', '--split', 'all'], '--split'),
         (['tabletop', '--scenes', '0'], '--scenes'),
         (['tabletop', '--seed', '1.5'], '--seed'),

@@ -101,7 +101,7 @@ def test_kept_beside_the_plain_weights_and_merged(model, tmp_path, capsys):
 
     capsys.readouterr()
     for source, out, message in (
-        ('run', 'merged', 'is there already'),
+        ('run', 'merged', 'already exists'),
         ('merged', 'new', 'nothing to merge'),
         ('absent', 'new', 'nothing to merge'),
     ):

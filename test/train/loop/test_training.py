@@ -120,7 +120,7 @@ def test_broken_records_are_skipped_until_they_are_too_many(launch, recipe, tmp_
         'absent.png',
         'a mask of size [80, 60] on an image of [60, 80]',
         'is 80 x 60 px, the record says',
-        'annotation must be a list that is not empty',
+        'annotation must be a non-empty list',
         'more than 10 instances',
         'counts hold',
     ):

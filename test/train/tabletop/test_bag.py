@@ -92,4 +92,4 @@ def test_color_images_have_the_size(frames):
 
 def test_folder_that_exists(bag, capsys):
     assert cli.main(['tabletop', 'bag', str(bag)]) == 2
-    assert 'exists already: give the name of a folder to be made' in capsys.readouterr().err
+    assert 'already exists: give the name of a new folder' in capsys.readouterr().err

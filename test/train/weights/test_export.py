@@ -23,4 +23,4 @@ def test_half_the_size_and_the_same_model(tmp_path, capsys):
     checkpoint.load(tmp_path / 'small', torch.device('cpu'), torch.float32)
     capsys.readouterr()
     assert main(['train', 'export', str(tmp_path / 'model'), str(tmp_path / 'small')]) == 2
-    assert 'is there already' in capsys.readouterr().err
+    assert 'already exists' in capsys.readouterr().err

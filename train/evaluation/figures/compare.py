@@ -123,8 +123,8 @@ def _pair(first: Run, second: Run) -> _Pairing:
         different = next((name for name, part in _CONTENT.items() if part(a.query) != part(b.query)), None)
         if different:
             raise RunError(
-                f'sample {a.query.id} has another {different} in {first.folder} than in {second.folder}: they are of '
-                'different data, and cannot be compared'
+                f'sample {a.query.id} has a different {different} in {first.folder} than in {second.folder}: the runs '
+                'used different data and cannot be compared'
             )
     pairs = [(a, b) for a, b in common if not a.error and not b.error]
     if not pairs:

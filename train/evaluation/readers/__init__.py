@@ -3,11 +3,11 @@
 roborefit, inst2seg, grefcoco, refcoco, reasonseg, gseval   one reader each, with its file layouts
 referring   expressions on COCO's images, shared by grefcoco and refcoco
 outlines    labelled outlines as masks, for reasonseg
-records     a record as a Query: its text, its masks, or what is wrong with it
+records     a record as a Query: its text, its masks, or the reason why it is broken
 files       the data set to read, and annotation files by their names
 images      the folder of a data set's images, and image sizes
 documents   JSON and JSON Lines
-pickles     pickled values, without running what a pickle asks for
+pickles     pickled values, read without executing code
 
 A benchmark comes in its original layout, or as the authors of InstructSAM convert it. A broken record becomes a Query
 with an `error`; a problem of the whole data set is a DataError.
@@ -36,13 +36,13 @@ def read_benchmark(
 ) -> list[ImageQueries]:
     """Read the images of a split with their queries, in the order of the files.
 
-    Images are opened only for their sizes, where the annotations do not give them.
+    Images are opened only to read sizes that the annotations do not give.
 
     Args:
         benchmark: A key of READERS.
         data: The data set's folder, or an annotation file.
         split: Name of the split.
-        images: Folder where image paths start, if it is another one.
+        images: Folder that image paths start at; None: found by the images' names.
         split_by: Authors of RefCOCO's splits: unc, google or umd.
 
     Raises:

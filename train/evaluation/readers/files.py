@@ -35,7 +35,7 @@ class DatasetFiles:
         patterns: paths below `data`, with {split} and {benchmark}.
 
         Raises:
-            DataError: There is no such file, or several.
+            DataError: No file fits, or several do.
         """
         if self.data.is_file():
             return self._checked(self.data)

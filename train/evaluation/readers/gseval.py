@@ -64,8 +64,8 @@ def _class_name(record: Record) -> str | None:
 
 def _read_ground_truth(record: Record, image: Path | None) -> GroundTruth:
     if _class_name(record) is None:
-        raise RecordError(f'class_id is 1, 2, 3 or 4, got {record.get("class_id")!r}')
+        raise RecordError(f'class_id must be 1, 2, 3 or 4, got {record.get("class_id")!r}')
     masks = merge_masks(read_targets(record.get('segmentation'), read_size_or_image(record, image)))
     if not masks:
-        raise RecordError('a record has a mask under segmentation')
+        raise RecordError('a record needs a mask under segmentation')
     return GroundTruth(masks)

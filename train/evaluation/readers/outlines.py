@@ -22,7 +22,7 @@ def read_outlines(shapes: Any, height: int, width: int) -> GroundTruth:
         RecordError: The shapes are broken, or the target has no pixel.
     """
     if not isinstance(shapes, list) or not shapes:
-        raise RecordError('a record has a list of shapes')
+        raise RecordError('a record needs a list of shapes')
     painted: list[tuple[np.ndarray, int]] = []
     for shape in shapes:
         label = _label(shape)
@@ -40,7 +40,7 @@ def read_outlines(shapes: Any, height: int, width: int) -> GroundTruth:
 def _label(shape: Any) -> str:
     label = shape.get('label') if isinstance(shape, dict) else None
     if not isinstance(label, str):
-        raise RecordError(f'a shape has a label and points, got {str(shape)[:60]}')
+        raise RecordError(f'a shape needs a label and points, got {str(shape)[:60]}')
     return label.lower()
 
 
@@ -52,5 +52,5 @@ def _points(shape: dict[str, Any], height: int, width: int) -> np.ndarray:
         points = np.zeros(0)
     limit = 2 * max(height, width)  # painting points that are far outside takes long
     if points.ndim != 2 or points.shape[1] != 2 or not (np.abs(points) <= limit).all():
-        raise RecordError(f'a shape has points [x, y] near the image, got {str(shape.get("points"))[:60]}')
+        raise RecordError(f'a shape needs points [x, y] near the image, got {str(shape.get("points"))[:60]}')
     return points.astype(np.int32)

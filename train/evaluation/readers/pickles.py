@@ -1,4 +1,4 @@
-"""Pickled data, read without running what a pickle asks for: everything except plain values is refused."""
+"""Reads pickled data without executing code: everything except plain values is refused."""
 
 import pickle
 from pathlib import Path

@@ -111,7 +111,7 @@ def _read_outline_file(path: Path) -> Record:
     except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f'it is not valid JSON: {error}') from error
     if not isinstance(record, dict) or not record.get('text'):
-        raise RecordError('a file has an object with text, is_sentence and shapes')
+        raise RecordError('a file must hold an object with text, is_sentence and shapes')
     return record
 
 
@@ -150,4 +150,4 @@ def _form(record: Record) -> str:
 
 def _check_form(record: Record) -> None:
     if record.get('is_sentence') not in (True, False):
-        raise RecordError(f'is_sentence is true or false, got {record.get("is_sentence")!r}')
+        raise RecordError(f'is_sentence must be true or false, got {record.get("is_sentence")!r}')

@@ -1,4 +1,4 @@
-"""A record as a Query: its text, its masks, or what is wrong with it; and queries grouped by image."""
+"""A record as a Query: its text, its masks, or the reason why it is broken; and queries grouped by image."""
 
 import os
 from collections import Counter
@@ -87,7 +87,7 @@ def group_by_image(files: DatasetFiles, annotations: Path, queries: Iterable[Que
         raise DataError(f'{annotations} is empty: it has no record of the split {files.split!r}')
     if repeated := [query_id for query_id, count in counts.items() if count > 1]:
         shown = ', '.join(repeated[:8]) + (' ...' if len(repeated) > 8 else '')
-        raise DataError(f'{annotations} has ids more than once, expected one per query: {shown}. Renumber them')
+        raise DataError(f'{annotations} has duplicate ids, expected one per query: {shown}. Renumber them')
     return [ImageQueries(image, tuple(group)) for image, group in by_image.items()]
 
 
@@ -111,7 +111,7 @@ def read_size(record: Record) -> Size:
     """
     height, width = record.get('height'), record.get('width')
     if not _is_length(height) or not _is_length(width):
-        raise RecordError(f'a record has height and width of its image in px, got {height!r} and {width!r}')
+        raise RecordError(f'a record needs the height and width of its image in px, got {height!r} and {width!r}')
     return height, width
 
 

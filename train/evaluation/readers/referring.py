@@ -95,7 +95,7 @@ def read_refs(
         where, image = f'{path}, record {number}', image_path(entry, 'file_name', folder)
         sentences = ref.get('sentences')
         if not text_of(ref, 'split') or not isinstance(sentences, list) or not sentences:
-            yield failed_query(where, f'ref {number}', image, 'a ref has a split and a list of sentences')
+            yield failed_query(where, f'ref {number}', image, 'a ref needs a split and a list of sentences')
             continue
         for index, item in enumerate(sentences):
             sentence = item if isinstance(item, dict) else {}
@@ -118,7 +118,7 @@ def _target_ids(ref: Record) -> list[int]:
     value = ref.get('ann_id')
     ids: list[Any] = value if isinstance(value, list) else [value]
     if not ids or not all(isinstance(annotation_id, int) for annotation_id in ids):
-        raise RecordError(f'ann_id is the number of an annotation, or a list of them, got {str(ids)[:60]}')
+        raise RecordError(f'ann_id must be the number of an annotation, or a list of them, got {str(ids)[:60]}')
     return [annotation_id for annotation_id in ids if annotation_id != NO_TARGET]
 
 
@@ -128,7 +128,7 @@ def read_converted(files: DatasetFiles, path: Path, records: list[Record]) -> It
     for number, record in enumerate(records):
         where, image, texts = f'{path}, record {number}', image_path(record, 'image', folder), record.get('cat')
         if not isinstance(texts, list) or not texts:
-            yield failed_query(where, str(number), image, 'a record has a list of texts under cat')
+            yield failed_query(where, str(number), image, 'a record needs a list of texts under cat')
             continue
         for index, text in enumerate(texts):
             yield make_query(
@@ -144,5 +144,5 @@ def read_converted(files: DatasetFiles, path: Path, records: list[Record]) -> It
 def _read_converted_masks(record: Record, index: int, num_texts: int) -> GroundTruth:
     masks = record.get('masks')
     if not isinstance(masks, list) or len(masks) != num_texts:
-        raise RecordError(f'a record has masks for each of its {num_texts} texts, got {str(masks)[:60]}')
+        raise RecordError(f'a record needs masks for each of its {num_texts} texts, got {str(masks)[:60]}')
     return GroundTruth(read_targets(masks[index], read_size(record)))

@@ -79,7 +79,7 @@ def _read_mask_file(path: Path | None, image: Path | None) -> GroundTruth:
         RecordError: The file cannot be read, or does not have the size of the image.
     """
     if path is None:
-        raise RecordError('a record has the path of its mask under mask_path')
+        raise RecordError('a record needs the path of its mask under mask_path')
     try:
         with Image.open(path) as file:
             pixels = np.asarray(file.convert('RGB') if file.mode in CONVERTED_TO_RGB else file)
@@ -87,7 +87,9 @@ def _read_mask_file(path: Path | None, image: Path | None) -> GroundTruth:
         raise RecordError(f'the mask cannot be read: {error}') from error
     size = image_size(image) if image is not None and os.path.isfile(image) else pixels.shape[:2]
     if size != pixels.shape[:2]:
-        raise RecordError(f'the mask {path} of size {list(pixels.shape[:2])} on an image of {list(size)}')
+        raise RecordError(
+            f'the mask {path} of size {list(pixels.shape[:2])} on an image of {list(size)}: the sizes must be equal'
+        )
     mask = np.asarray(pixels.any(axis=-1)) if pixels.ndim == 3 else pixels
     return GroundTruth((require_pixels(Rle.encode(mask)),))
 

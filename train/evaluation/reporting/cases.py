@@ -45,7 +45,7 @@ class Case:
 
     outcome: Outcome
     match: MaskMatch
-    iou: float  # of the unions; the benchmark's value for nothing if neither has a pixel
+    iou: float  # IoU of the unions; the benchmark's value if neither has a pixel
     members: list[str]  # 'group:member'
 
     @classmethod
@@ -57,7 +57,7 @@ class Case:
     @property
     def verdict(self) -> str:
         """Number of targets and of predictions, in words."""
-        return f'{self.match.num_targets or "nothing"} meant, {self.match.num_found or "nothing"} found'
+        return f'{self.match.num_targets or "nothing"} expected, {self.match.num_found or "nothing"} found'
 
     @property
     def expected_phrases(self) -> tuple[str, ...]:

@@ -60,7 +60,7 @@ def _notes(document: dict[str, Any], benchmark: Benchmark) -> Iterator[str]:
     for name in benchmark.headline:
         if name in intervals:
             low, high = intervals[name]
-            reported = f'; the paper has {paper[name]:.1f} for InstructSAM-2B' if name in paper else ''
+            reported = f'; the paper reports {paper[name]:.1f} for InstructSAM-2B' if name in paper else ''
             yield f'{HEADERS[name]} {document["all"][name]:.1f}, 95 % interval {low:.1f} to {high:.1f}{reported}'
     if times['instructions_per_s']:
         yield f'{times["instructions_per_s"]:.1f} instructions/s per process'

@@ -52,7 +52,7 @@ def read_run(folder: str | Path, expected: dict[str, Any] | None = None) -> Run:
     folder, header, outcomes = Path(folder), expected, {}
     files = sorted(folder.glob(PATTERN))
     if not files and expected is None:
-        raise RunError(f'{folder} holds no run, no {PATTERN}: `instructsam eval ... --results DIR` makes one')
+        raise RunError(f'{folder} holds no run (no {PATTERN}): `instructsam eval ... --results DIR` creates one')
     for file in files:
         lines = enumerate(_complete_lines(file), start=1)
         for _, line in itertools.islice(lines, 1):
@@ -90,7 +90,7 @@ def _checked_header(header: dict[str, Any], expected: dict[str, Any] | None, fil
         return header
     keys = [key for key in {**header, **expected} if header.get(key) != expected.get(key)]
     differences = '; '.join(f'{key} was {header.get(key)!r} and is {expected.get(key)!r}' for key in keys)
-    raise RunError(f'{file} is of another run: {differences}. Choose another folder with --results')
+    raise RunError(f'{file} belongs to another run: {differences}. Choose another folder with --results')
 
 
 class ResultWriter:

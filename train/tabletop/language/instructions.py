@@ -30,8 +30,8 @@ from instructsam.train.tabletop.world.splits import HELD_OUT_COMBINATIONS, HELD_
 
 KINDS = ('category', 'attribute', 'relation', 'containment', 'superlative', 'counting', 'exclusion', 'union', 'intent')
 TRIES = {'relation': 40, 'intent': 8}  # candidates per type of instruction before it is left out
-OTHER_TRIES = 14  # the same for all other types
-NONE_CONCEPT_TRIES = 40  # the same for concepts without a target
+OTHER_TRIES = 14  # candidates of all other types
+NONE_CONCEPT_TRIES = 40  # candidates of a concept without a target
 MAX_TARGETS = 8
 NONE_SHARE = 0.125  # share of the instructions without a target
 
@@ -66,7 +66,7 @@ def sample_instructions(scene: Scene, count: int = 8) -> list[Instruction]:
         return []
     without_target = int(rng.binomial(count, NONE_SHARE))
     kinds = ['none'] * without_target + [KINDS[i] for i in rng.permutation(len(KINDS))]
-    drawn: dict[str, Instruction] = {}  # by text
+    drawn: dict[str, Instruction] = {}  # instructions by their text
     for kind in kinds:
         if len(drawn) == count:
             break

@@ -1,4 +1,4 @@
-"""Instructions that mean exactly one object, as a robot arm is asked to pick it up.
+"""Instructions that refer to exactly one object, as given to a robot arm that is to pick it up.
 
 The benchmarks of grasping and of the whole node use them.
 """
@@ -13,7 +13,7 @@ from instructsam.train.tabletop.scenes.scene import Scene, SceneObject, render_s
 
 @dataclass(frozen=True, eq=False)
 class Pick:
-    """An instruction about one scene, and the one object that it means.
+    """An instruction about one scene, and the one object that it refers to.
 
     Attributes:
         index: Number of the scene.

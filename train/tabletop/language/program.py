@@ -95,7 +95,7 @@ class Purpose(Program):
 
 @dataclass(frozen=True)
 class Color(Filter):
-    """Those of a colour; borderline if one of them may be mistaken for it."""
+    """The objects of a colour; borderline if one of them may be mistaken for it."""
 
     color: str
 
@@ -108,7 +108,7 @@ class Color(Filter):
 
 @dataclass(frozen=True)
 class Material(Filter):
-    """Those of a material; borderline if the colour of another one suggests that material."""
+    """The objects of a material; borderline if the colour of another one suggests that material."""
 
     material: str
 
@@ -139,7 +139,7 @@ class Size(Filter):
 
 @dataclass(frozen=True)
 class Relate(Filter):
-    """Those in a relation to the one object that `anchor` selects."""
+    """The objects in a relation to the one object that `anchor` selects."""
 
     relation: str
     anchor: Program
@@ -151,7 +151,7 @@ class Relate(Filter):
 
 @dataclass(frozen=True)
 class Between(Filter):
-    """Those between the objects that `first` and `second` select."""
+    """The objects between the objects that `first` and `second` select."""
 
     first: Program
     second: Program
@@ -165,7 +165,7 @@ class Between(Filter):
 
 @dataclass(frozen=True)
 class Holding(Filter):
-    """Those that carry, in or on them, one of the objects that `held` selects."""
+    """The objects that carry, in or on them, one of the objects that `held` selects."""
 
     relation: str
     held: Program
@@ -177,7 +177,7 @@ class Holding(Filter):
 
 @dataclass(frozen=True)
 class Empty(Filter):
-    """Those with nothing in or on them."""
+    """The objects with nothing in or on them."""
 
     def _select(self, view: View) -> set[int]:
         carriers = {obj.parent for obj in view.objects.values()}
@@ -216,9 +216,9 @@ class Extreme(Filter):
 
 @dataclass(frozen=True)
 class Closest(Filter):
-    """The one closest to, or farthest from, the one object that `anchor` selects.
+    """The object closest to, or farthest from, the one object that `anchor` selects.
 
-    The distance is measured between the middles and between the outlines; borderline if they disagree.
+    The distance is measured between the centres and between the outlines; borderline if they disagree.
     """
 
     anchor: Program
@@ -244,7 +244,7 @@ class Closest(Filter):
 
 @dataclass(frozen=True)
 class Exactly(Filter):
-    """All of them, stating that they are `count`."""
+    """All objects that `of` selects, stating that there are `count`."""
 
     count: int
 
@@ -257,7 +257,7 @@ class Exactly(Filter):
 
 @dataclass(frozen=True)
 class Except(Filter):
-    """Those that `of` selects without those that `but` selects: one of them, or `several`, but never all."""
+    """The objects that `of` selects without those that `but` selects: one of them, or `several`, but never all."""
 
     but: Program
     several: bool = False

@@ -12,10 +12,10 @@ import numpy as np
 from instructsam.train.tabletop.scenes.layout import separation
 from instructsam.train.tabletop.scenes.scene import Scene
 
-CONE = 1.5  # largest ratio of the offsets across and along a direction: up to some 56 degrees off its axis
+CONE = 1.5  # largest ratio of the offsets across and along a direction: about 56 degrees off its axis
 EDGE = 0.02  # least gap for left, right, in front and behind, as a share of the image's width
 NEAR_M = 0.05  # largest gap of objects that are next to each other
-FAR_M = 0.11  # least gap of objects that are not
+FAR_M = 0.11  # least gap of objects that are not next to each other
 PAIRWISE = ('left', 'right', 'front', 'behind', 'near')
 CARRIED = ('in', 'on')
 
@@ -94,16 +94,16 @@ class Relations:
         return max(separation(self._footprints[first], self._footprints[second]), 0.0)
 
     def distance(self, first: int, second: int) -> float:
-        """Return the distance between the middles of two objects along the table, m."""
+        """Return the distance between the centres of two objects along the table, m."""
         return float(np.linalg.norm(self._centers[first] - self._centers[second]))
 
     def across(self, object_id: int) -> float:
-        """Return the x coordinate of the object's middle in the image, px."""
+        """Return the x coordinate of the object's centre in the image, px."""
         box = self.objects[object_id].box
         return (box[0] + box[2]) / 2
 
     def away(self, object_id: int) -> float:
-        """Return the coordinate of the object's middle along the table away from the camera, m."""
+        """Return the coordinate of the object's centre along the table away from the camera, m."""
         return float(self._centers[object_id][1])
 
     def bulk(self, object_id: int) -> float:

@@ -48,7 +48,7 @@ class PlacedObject:
         rotation: [3, 3].
         position: [3] m.
         parent: Index of the object that carries this one, or -1 for the table.
-        relation: How it lies there: 'on' or 'in'.
+        relation: Its position relative to the parent: 'on' or 'in'.
     """
 
     category: str
@@ -173,7 +173,7 @@ class Layout:
     def __init__(self, rng: np.random.Generator, split: str, table: Table, camera: Camera) -> None:
         self.rng, self.split, self.table, self.camera = rng, split, table, camera
         self.objects: list[PlacedObject] = []
-        self._footprints: list[np.ndarray] = []  # of the objects that stand on the table or lean over it
+        self._footprints: list[np.ndarray] = []  # footprints of objects that stand on the table or lean over it
         self._gap_m = rng.uniform(0.003, 0.04)
         self._is_crowded = rng.random() < 0.6
 

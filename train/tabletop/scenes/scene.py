@@ -41,7 +41,7 @@ class SceneObject:
         whole_px: Pixels of its whole silhouette.
         seen_px: Pixels of it that are visible in the image.
         parent: id of the object that carries it, or -1 for the table.
-        relation: How it lies there: 'on' or 'in'.
+        relation: Its position relative to the parent: 'on' or 'in'.
     """
 
     id: int

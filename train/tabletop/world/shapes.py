@@ -36,7 +36,7 @@ class SupportSurface:
     in which a stick leans, whose bottom is the disc and whose edge is `rim`.
 
     Attributes:
-        relation: How an object lies there: 'on' or 'in'.
+        relation: Position of an object relative to this one: 'on' or 'in'.
         height: z of the disc or rectangle.
         radius: Radius of the disc.
         half: Half the extent of the rectangle in x and y.

@@ -27,8 +27,8 @@ class Decomposition:
     Attributes:
         wedges: Number of wedges of a hollow part.
         hollow: A part that fills less than this share of its hull is divided into wedges at once.
-        slack: Any other part is, if its pieces without wedges exceed its volume by more than this share and wedges fit
-            better.
+        slack: Any other part is divided into wedges if its pieces without wedges exceed its volume by more than this
+            share and wedges fit better.
         cuts: Positions of the planes to try, as shares of a piece's extent along each normal.
         least_saving: Least volume that a cut must save, as a share of the piece's hull.
         least_saving_of_part: The same as a share of the part's hull; the larger of the two applies.

@@ -1,4 +1,4 @@
-"""Dataset splits: which scenes and instructions each holds, and what is reserved for the split `unseen`."""
+"""Dataset splits: random generators of each split, and the combinations reserved for the split `unseen`."""
 
 from collections.abc import Iterable
 

@@ -134,11 +134,11 @@ def test_truncated_lines(tmp_path):
 def test_ids_are_unique(tmp_path):
     row = {'image_path': '0.jpg', 'class_id': 1, 'caption': 'x', 'segmentation': rle(CUP)}
     write_annotations(tmp_path / 'set.jsonl', [{'idx': query_id, **row} for query_id in (1, 2, 2, 3, 1)])
-    with pytest.raises(DataError, match=r'set.jsonl has ids more than once, .*: 1, 2. Renumber'):
+    with pytest.raises(DataError, match=r'set.jsonl has duplicate ids, .*: 1, 2. Renumber'):
         read_benchmark('gseval', tmp_path, 'eval')
     write_annotations(tmp_path / 'refs(unc).p', [ref(1, 'cup', first=5), ref(2, 'lid', first=5)])
     write_annotations(tmp_path / 'instances.json', instances())
-    with pytest.raises(DataError, match=r'ids more than once, .*: 5'):
+    with pytest.raises(DataError, match=r'duplicate ids, .*: 5'):
         read_benchmark('refcoco', tmp_path, 'val')
 
 

@@ -43,7 +43,7 @@ def test_gseval(tmp_path, name, place):
     assert_masks(found['40'], CUP)
     assert_masks(found['41'], CUP | LID)
     assert 'under segmentation' in found['42'].error
-    assert 'class_id is 1, 2, 3 or 4, got 9' in found['44'].error
+    assert 'class_id must be 1, 2, 3 or 4, got 9' in found['44'].error
 
 
 def test_gseval_run_lengths_need_no_image(tmp_path):
