@@ -36,8 +36,8 @@ class EncodedImage:
 
     height: int  # px
     width: int  # px
-    features: ImageFeatures  # for SAM3
-    prefix: Prefix  # for the language model
+    features: ImageFeatures  # SAM3's image features
+    prefix: Prefix  # the language model's cache up to the end of the image
     timings_ms: dict[str, float]  # steps image_encoders and prefill
     engine: InstructSAM  # the engine that encoded it
 
@@ -180,7 +180,7 @@ class InstructSAM:
                 (`<|object_ref_start|>phrase<|object_ref_end|>, ...`) or token ids (see `answer_for`).
             max_new_tokens: Limit of the decoded answer. Phrases that are complete by then count.
             time_budget_s: Time after which decoding ends. Phrases that are complete by then count.
-            suppress_duplicates: Of masks that overlap by more than DUPLICATE_IOU keep only the best scored.
+            suppress_duplicates: Keep only the best of masks that overlap by more than DUPLICATE_IOU.
             cancelled: Checked between steps.
 
         Raises:

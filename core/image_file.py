@@ -14,15 +14,15 @@ from instructsam.core.errors import ImageError, InstructSAMError
 def read_image(path: str | Path) -> np.ndarray:
     """Read an image as [H, W, 3] uint8 RGB, rotated upright according to its EXIF tag.
 
-    Grey, palette and CMYK images are converted, transparency is dropped, of 16 bits the upper 8 are used, of an
-    animation the first frame.
+    Grey, palette and CMYK images are converted, and transparency is dropped. The upper 8 of 16 bits and the first frame
+    of an animation are used.
 
     Raises ImageError if the file does not exist, is not an image, is truncated, or has 32-bit or floating-point pixels,
     whose range is not defined.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # about odd metadata and sizes above 89 megapixels; above 179 is an error
+            warnings.simplefilter('ignore')  # odd metadata, or more than 89 megapixels; more than 179 are an error
             with Image.open(path) as file:
                 image = ImageOps.exif_transpose(file)
     except UnidentifiedImageError:
@@ -50,7 +50,7 @@ def read_depth(path: str | Path) -> np.ndarray:
         else:
             with Image.open(path) as file:
                 depth = np.asarray(file)
-    except Exception as error:  # of many types, as in read_image
+    except Exception as error:  # Pillow and NumPy raise exceptions of many types
         raise ImageError(f'cannot read {path}: {getattr(error, "strerror", None) or error}') from error
     if depth.ndim != 2 or depth.dtype.kind not in 'uif' or depth.dtype == np.uint8:
         raise ImageError(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pycocotools import mask as coco
 
-MAX_DIGITS = 7  # of base 32, which hold every number below 2**32
+MAX_DIGITS = 7  # base-32 digits that hold every number below 2**32
 
 
 class Rle:
@@ -158,7 +158,7 @@ def _decode_counts(text: bytes) -> np.ndarray:
     """Decode COCO's text to run lengths [runs] int64.
 
     A number is written in digits of base 32, the lowest first; its last digit carries the sign. From the fourth number
-    on, what is written is the difference to the number two before. pycocotools' own decoder reads past the end of a
+    on, the text holds the difference from the number two before. pycocotools' own decoder reads past the end of a
     truncated text.
     """
     digits = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Pick all objects of one kind: find them, choose a grasp, move, and find again until none is left.
+"""Pick all objects of one category: find them, choose a grasp, move, and find again until none is left.
 
     python examples/pick_loop.py "the spoons"
 

@@ -20,7 +20,7 @@ def describe(instance: Instance) -> str:
 
 
 def main(instruction: str, results: str = '20') -> None:
-    """Print as many results as `results` says, then end the instruction."""
+    """Print `results` results, then end the instruction."""
     with Perception() as perception:
         for detections in islice(perception.watch(instruction, timeout=30.0), int(results)):
             objects = ', '.join(map(describe, detections)) or 'nothing'

@@ -153,7 +153,7 @@ class Perception:
             The objects, best score first; empty if nothing matches.
 
         Raises:
-            PerceptionError: There is no such node, the time is over, or the node reports why it cannot answer.
+            PerceptionError: There is no such node, the time limit has passed, or the node reports why it cannot answer.
         """
         end_s = time.monotonic() + timeout
         if not self._wait(self._action.wait_for_server, timeout):

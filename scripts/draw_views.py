@@ -87,8 +87,8 @@ def main():
     left.axis('off')
     right = figure.add_axes((0.46, -0.25, 0.6, 1.6), projection='3d')
     draw_scene(right, made, result)
-    behind = np.degrees(np.arctan2(*made.camera.position[1::-1]))
-    right.view_init(elev=35, azim=behind + 20)
+    azimuth_deg = np.degrees(np.arctan2(*made.camera.position[1::-1]))
+    right.view_init(elev=35, azim=azimuth_deg + 20)
     ends = np.array([right.get_xlim(), right.get_ylim(), right.get_zlim()])
     right.set_box_aspect(np.ptp(ends, axis=1), zoom=1.35)  # the same scale along all axes
     right.axis('off')

@@ -18,7 +18,7 @@ class CommandParser(argparse.ArgumentParser):
 
     Args:
         module: Name of a module with `add_arguments(parser)` and, unless it has subcommands itself, `run(args)`.
-            `--help` of the parser above does not import it. The called module's `run` is left in `args.run_command`.
+            `--help` of the parent parser does not import it. The called module's `run` is left in `args.run_command`.
         kwargs: Those of argparse.ArgumentParser.
     """
 

@@ -1,1 +1,1 @@
-"""Results for people: overlays, text on images and terminal tables."""
+"""Human-readable results: overlays, text on images and terminal tables."""

@@ -52,7 +52,7 @@ def draw_overlay(image: np.ndarray, result: Result) -> np.ndarray:
     canvas = np.array(image, order='C')
     style = _Style.for_image(canvas)
     shown = [_Shown(instance, instance.box, instance_color(i)) for i, instance in enumerate(result.instances)]
-    for each in reversed(shown):  # the best score on top
+    for each in reversed(shown):  # drawn last, the best score is on top
         _draw_mask(canvas, each.instance.mask, each.box, each.color, style)
     if not style.fits_text(canvas):
         return canvas
@@ -195,7 +195,7 @@ def _free_spot(box: Box, size: tuple[int, int], limits: Box, *, labels: np.ndarr
 
 
 def _overlap(spots: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the area [S] of each of the boxes `spots` [S, 4] that `others` [N, 4] cover, summed over them, px."""
+    """Return, for each box of `spots` [S, 4], the area [S] px that `others` [N, 4] cover, summed over them."""
     low, high = np.maximum(spots[:, None, :2], others[:, :2]), np.minimum(spots[:, None, 2:], others[:, 2:])
     return np.clip(high - low, 0, None).prod(axis=2).sum(axis=1)
 

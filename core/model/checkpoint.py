@@ -52,9 +52,9 @@ def resolve(name: str | Path) -> Path:
     except HFValidationError as error:
         raise ModelError(f'{name!r} is neither a folder nor a hub id: {error}') from error
     except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else 'no'
+        status = error.response.status_code if error.response is not None else 'unknown'
         raise ModelError(
-            f'the hub refused {name!r} ({status} status): check the id, and log in if it is private'
+            f'the hub refused {name!r} (HTTP status {status}): check the id, and log in if it is private'
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise ModelError(

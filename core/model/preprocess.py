@@ -55,7 +55,7 @@ def _to_torch(array: np.ndarray) -> torch.Tensor:
     if array.dtype == np.uint8 and not array.flags.writeable:
         array = array.copy()  # torch has no read-only tensors
     if any(stride < 0 for stride in array.strides):
-        array = np.ascontiguousarray(array)  # nor negative strides
+        array = np.ascontiguousarray(array)  # torch has no negative strides
     try:
         return torch.from_numpy(array)
     except TypeError as error:

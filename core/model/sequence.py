@@ -26,8 +26,8 @@ class Prefix:
 class PhraseIds(NamedTuple):
     """Token ids of one phrase."""
 
-    conditioning: tuple[int, ...]  # condition SAM3: without tags (consistent) or with them (reference)
-    text: tuple[int, ...]  # without tags
+    conditioning: tuple[int, ...]  # tokens that condition SAM3: without tags (consistent) or with them (reference)
+    text: tuple[int, ...]  # tokens of the phrase without tags
 
 
 @dataclass(frozen=True)

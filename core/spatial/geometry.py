@@ -37,9 +37,9 @@ class Geometry:
     """Position, orientation and size of an object. The columns of `rotation` are the box's axes, as in `size_m`."""
 
     surface: Surface  # the visible part
-    center: np.ndarray  # [3] m, of the box
+    center: np.ndarray  # [3] m, center of the box
     rotation: np.ndarray  # [3, 3], right-handed; the third axis points away from the supporting plane
-    size_m: np.ndarray  # [3], of the box: length >= width, height above the supporting plane
+    size_m: np.ndarray  # [3], size of the box: length >= width, height above the supporting plane
     visible_m: np.ndarray  # [3], extent of the visible part along these axes
     centroid: np.ndarray  # [3] m, mean of the points: on the near side of the object, not in its middle
     valid: float  # share of the mask's pixels that have a depth, 0 to 1
@@ -49,8 +49,8 @@ class Geometry:
     def points(self) -> np.ndarray:
         """Points [N, 3] float32 m of the mask's usable pixels, computed on first access.
 
-        Of a large mask, every n-th row and column. Depth discontinuities and pixels at the height of the supporting
-        plane are left out.
+        A large mask is sampled at every n-th row and column. Depth discontinuities and pixels at the height of the
+        supporting plane are left out.
         """
         return self.surface.points
 
@@ -136,7 +136,7 @@ def measure(
     surface = Surface(depth_m, has_depth & ~edges, rays, crop.rows, crop.columns, rle.width, surface_params)
     if surface.count < surface_params.min_points:
         raise GeometryError(
-            f'{100 * valid:.0f} % of the mask have a depth, {surface.count} usable points: too few to locate the object'
+            f'{100 * valid:.0f} % of the mask has a depth, {surface.count} usable points: too few to locate the object'
         )
     farthest, nearest = robust_extent(depth_m[surface.sample])
     plane = fit_support_plane(

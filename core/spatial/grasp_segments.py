@@ -1,9 +1,9 @@
 """Divides an object's points into the segments that a parallel gripper could close on.
 
-A slice is what lies between two parallel planes, as far apart as the fingers are wide, and above the height of the
-fingertips. It consists of one or several connected segments, and each one narrower than the opening can be grasped: a
-whole can, the rim of a bowl, the handle of a mug. Where a side curves away from the camera, its hidden extent is
-estimated.
+A slice is the part of the object between two parallel planes, as far apart as the fingers are wide, and above the
+height of the fingertips. It consists of one or several connected segments, and each one narrower than the opening can
+be grasped: a whole can, the rim of a bowl, the handle of a mug. Where a side curves away from the camera, its hidden
+extent is estimated.
 """
 
 from collections.abc import Iterator
@@ -17,22 +17,22 @@ import numpy as np
 class Gripper:
     """A parallel-jaw gripper; the defaults are near those of a Robotiq 2F-85 and a Franka Hand."""
 
-    opening_m: float = 0.08  # between the open fingers
+    opening_m: float = 0.08  # distance between the open fingers
     finger_m: float = 0.02  # width of a finger, across the direction of closing
-    thickness_m: float = 0.012  # of a finger, along it
-    length_m: float = 0.05  # of a finger, from its tip to the palm
-    palm_m: float = 0.05  # width of the palm, across the direction of closing; along it, it covers the open fingers
-    margin_m: float = 0.006  # of the opening that is kept free, both sides together
+    thickness_m: float = 0.012  # thickness of a finger, along the direction of closing
+    length_m: float = 0.05  # length of a finger, from its tip to the palm
+    palm_m: float = 0.05  # width of the palm across the direction of closing; along it, the palm spans the fingers
+    margin_m: float = 0.006  # part of the opening that is kept free, both sides together
 
 
 @dataclass(frozen=True)
 class SegmentSearch:
     """Parameters of the search for segments."""
 
-    directions: int = 12  # of closing, over half a turn
-    slices: int = 7  # per direction
+    directions: int = 12  # number of closing directions, spread over 180 degrees
+    slices: int = 7  # number of slices per direction
     slice_range: float = 0.75  # share of the object's extent across the direction that the slices' centres cover
-    depths_m: tuple[float, ...] = (0.035, 0.022, 0.012)  # of the fingertips below the top of the slice
+    depths_m: tuple[float, ...] = (0.035, 0.022, 0.012)  # depths of the fingertips below the top of the slice
     support_clearance_m: float = 0.001  # least height of the fingertips above the supporting plane
     min_points: int = 8  # segments with fewer points are ignored
     end_m: float = 0.008  # length at the end of a segment over which its slope is fitted
@@ -48,12 +48,12 @@ class SegmentSearch:
 class Segment:
     """A graspable segment in the frame of the object's box, whose origin is on the supporting plane."""
 
-    along_m: float  # middle, in the direction of closing
-    width_m: float  # in the direction of closing
-    depth_m: float  # of the fingertips below its top
-    slant: float  # of its two sides, as the tangent of an angle
-    visible_share: float  # of its two sides, 0 to 1
-    angle_rad: float  # of the direction of closing
+    along_m: float  # middle of the segment, in the direction of closing
+    width_m: float  # width of the segment in the direction of closing
+    depth_m: float  # depth of the fingertips below its top
+    slant: float  # slant of its two sides, as the tangent of an angle
+    visible_share: float  # visible share of its two sides, 0 to 1
+    angle_rad: float  # angle of the direction of closing
     across_m: float  # middle of the slice, across the direction of closing
     tip_m: float  # height of the fingertips above the supporting plane
 
@@ -135,16 +135,16 @@ def _segment(
 
 
 def _extent(ordered: np.ndarray) -> tuple[float, float]:
-    """Return the lowest and highest of sorted values without outliers: of 100 or more, two at either end.
+    """Return the lowest and highest of sorted values without outliers: at most two at either end.
 
-    Only a few, because surfaces seen at a flat angle have few points.
+    One value in 50 counts as an outlier, because surfaces seen at a flat angle have few points.
     """
     outliers = min(2, len(ordered) // 50)
     return ordered[outliers], ordered[-1 - outliers]
 
 
 class _HiddenSide(NamedTuple):
-    extent_m: float  # beyond the last visible point
+    extent_m: float  # hidden extent beyond the last visible point
     lowest_m: float  # height of the lowest visible point above the fingertips
 
 
@@ -173,7 +173,7 @@ def _hidden_side(beyond: np.ndarray, height: np.ndarray, is_cut: np.ndarray, par
 
 
 def _skew(points: SlicePoints, finger_m: float, min_points: int) -> float:
-    """Return the tangent by which the two sides, seen from above, deviate from square to the direction of closing."""
+    """Return the tangent by which the two sides, seen from above, deviate from the normal of the closing direction."""
     left, right = points.along[points.across < 0], points.along[points.across >= 0]
     if min(len(left), len(right)) < min_points:
         return 1.0
@@ -181,7 +181,7 @@ def _skew(points: SlicePoints, finger_m: float, min_points: int) -> float:
 
 
 def _taper(points: SlicePoints, width_m: float, rise_m: float) -> float:
-    """Return the tangent by which each side leans inwards within `rise_m` above the fingertips."""
+    """Return the tangent of the angle by which each side leans inwards within `rise_m` above the fingertips."""
     higher = points.along[points.height > rise_m]
     if not len(higher):
         return 0.0

@@ -1,7 +1,7 @@
 """Grasp candidates for a parallel gripper: top-down antipodal grasps on an object's visible points.
 
 They are a starting point for a grasp planner and do not replace it: they take into account the object's points, its
-supporting plane and what is seen next to it, but neither the arm nor the object's weight. Every graspable segment
+supporting plane and its visible surroundings, but neither the arm nor the object's weight. Every graspable segment
 (see grasp_segments) is scored by how parallel its two sides are, how near the middle of the object it is, how deep it
 lies between the fingers and how much of it is visible; the best ones that the open hand reaches without touching any
 point are the candidates.
@@ -29,8 +29,8 @@ class Grasp:
 
     position: np.ndarray  # [3] m, between the fingertips
     rotation: np.ndarray  # [3, 3]; its columns are x, along which the fingers close, y, and z, the approach
-    width_m: float  # of what lies between the fingers
-    opening_m: float  # between the fingers during the approach
+    width_m: float  # width of the segment between the fingers
+    opening_m: float  # opening of the fingers during the approach
     quality: float  # 0 to 1
 
 
@@ -52,15 +52,15 @@ class GraspSearch:
     segments: SegmentSearch = field(default_factory=SegmentSearch)
     weights: QualityWeights = field(default_factory=QualityWeights)
     cell_m: float = 0.0015  # the object's surface is reduced to one point per cell of this side
-    max_points: int = 2000  # and then to about this many points
-    max_obstacle_points: int = 6000  # the same for what is around the object
+    max_points: int = 2000  # the surface is then subsampled to about this many points
+    max_obstacle_points: int = 6000  # obstacles around the object are subsampled to about this many points
     own_edge_m: float = 0.004  # obstacles nearer than this to the object may be its edge, which the mask left out
-    finger_clearance_m: float = 0.012  # by which the hand opens wider than the segment, on either side
+    finger_clearance_m: float = 0.012  # extra opening on either side of the segment
     min_colliding_points: int = 3  # a hand pose with fewer points inside the hand counts as free: they are noise
     ignored_height_m: float = 0.002  # points up to this high above the fingertips do not collide
     occluder_px: int = 7  # side of the square around a pixel in which something nearer cuts the object off
-    occluder_gap_m: float = 0.01  # how much nearer than the pixel
-    room_m: float = 0.016  # of the opening beside the segment, both sides together, that is enough
+    occluder_gap_m: float = 0.01  # an occluder is nearer than the pixel by at least this
+    room_m: float = 0.016  # free opening beside the segment, both sides together, that gets the full score
 
 
 class LocatedObject(Protocol):
@@ -106,7 +106,7 @@ def grasp_candidates(
         geometry: The object's points and box.
         gripper: Dimensions of the gripper.
         limit: Largest number of candidates.
-        around: Points [M, 3] m of obstacles in the same frame. None: those that a Geometry has next to its mask.
+        around: Points [M, 3] m of obstacles in the same frame. None: those next to the mask of a Geometry.
         search: Parameters of the search.
 
     Raises:
@@ -212,9 +212,9 @@ def _is_free(segment: Segment, own: np.ndarray, obstacles: np.ndarray, gripper: 
     """Return whether the open hand comes down without touching anything, and closes on the segment alone.
 
     Args:
-        segment: What lies between the fingers.
+        segment: The segment between the fingers.
         own: Points [N, 3] m of the object in the frame of its box; between the fingers they do not collide.
-        obstacles: Points [M, 3] m of all else.
+        obstacles: Points [M, 3] m of everything else.
         gripper: Dimensions of the gripper.
         search: Parameters of the search.
     """
@@ -233,12 +233,12 @@ def _is_free(segment: Segment, own: np.ndarray, obstacles: np.ndarray, gripper: 
 
 
 def _opening(segment: Segment, gripper: Gripper, search: GraspSearch) -> float:
-    """Return how far the fingers are open during the approach, m."""
+    """Return the opening of the fingers during the approach, m."""
     return min(gripper.opening_m, segment.width_m + 2 * search.finger_clearance_m)
 
 
 def _quality(segment: Segment, radius: float, gripper: Gripper, search: GraspSearch) -> float:
-    """Return the weighted mean of the terms, 0 to 1. radius: of the object, m."""
+    """Return the weighted mean of the terms, 0 to 1. radius: the object's, in m."""
     weights = search.weights
     return float(
         weights.parallel * (1 / (1 + segment.slant**2))

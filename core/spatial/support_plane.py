@@ -23,7 +23,7 @@ class PlaneFit:
     """Parameters of the fit."""
 
     ring_px: tuple[int, int] = (3, 20)  # distances from the mask between which the plane is looked for
-    depth_margin_m: float = 0.3  # as far in front of and beyond the object: about the height of objects on tables
+    depth_margin_m: float = 0.3  # depth searched before and beyond the object: about the height of objects on tables
     ring_points: int = 1500  # the ring is subsampled to about this many points
     min_points: int = 12  # a ring with fewer points has no plane
     hypotheses: int = 64  # planes through three random points
@@ -44,15 +44,15 @@ def fit_support_plane(
 ) -> Plane | None:
     """Fit the supporting plane to the ring around the mask by RANSAC; None if too few of its points are inliers.
 
-    Three random points give a hypothesis; that with the most inliers is refitted to them by least squares. The random
-    numbers are the same in every call, and so are the results.
+    Three random points give a hypothesis; the one with the most inliers is refitted to them by least squares. The
+    random numbers are the same in every call, and so are the results.
 
     Args:
         depth: Depth [h, w] float32 m of a crop, 0 where there is none.
         mask: The object [h, w] bool.
-        rays: Of the crop.
-        depth_range_m: What is nearer or further cannot carry the object.
-        step: How many px of the image make one of the crop.
+        rays: x / z and y / z of every pixel of the crop.
+        depth_range_m: Nearest and farthest depth at which a pixel can belong to the plane.
+        step: Pixels of the image per pixel of the crop, in each direction.
         params: Parameters of the fit.
     """
     points = _ring_points(depth, mask, rays, depth_range_m, step, params).astype(np.float64)

@@ -32,17 +32,17 @@ class SurfaceParams:
 
     depth_jump: float = 0.03  # relative depth difference above which neighbouring pixels are on different surfaces
     fragment_share: float = 0.2  # fragments below this share of the largest one's area are small
-    fragment_gap_m: float = 0.02  # a small fragment further than this from every large one is dropped
-    floor_m: float = 0.004  # points lower than this above the supporting plane belong to the plane,
-    floor_share: float = 0.25  # except on objects so thin that this share of their height is less
+    fragment_gap_m: float = 0.02  # small fragments farther than this from every large one are dropped
+    floor_m: float = 0.004  # points up to this height above the supporting plane belong to the plane
+    floor_share: float = 0.25  # floor_m is limited to this share of the object's height
     min_points: int = 12  # objects with fewer usable pixels are not measured
     sample_points: int = 1500  # a fit gets about this many points at most
-    edge_points: int = 800  # and this many of the outline, where a convex hull has its corners
+    edge_points: int = 800  # points of the outline in addition: a convex hull has its corners there
     max_crop_px: int = 60_000  # larger crops are read at every n-th row and column
 
 
 class MaskCrop(NamedTuple):
-    """A part of the image around a mask. In a large one, the slices have a step."""
+    """A part of the image around a mask. In a large crop, the slices have a step."""
 
     rows: slice
     columns: slice
@@ -94,7 +94,7 @@ class Surface:
     depth: np.ndarray  # [h, w] float32 m, 0 where there is none
     mask: np.ndarray  # [h, w] bool, the object's usable pixels
     rays: Rays
-    rows: slice  # of the image, with a step
+    rows: slice  # rows of the crop in the image, with a step
     columns: slice
     width: int  # px, of the image
     params: SurfaceParams = SurfaceParams()
@@ -157,7 +157,7 @@ def back_project(depth: np.ndarray, pixels: Pixels, rays: Rays) -> np.ndarray:
 
 
 def subsample(mask: np.ndarray, count: int, max_points: int) -> Pixels:
-    """Return the pixels of mask [h, w], which has `count`; of every n-th row and column if they are many."""
+    """Return the pixels of a mask [h, w] that has `count`; if they are many, those of every n-th row and column."""
     step = max(1, round(np.sqrt(count / max_points)))
     rows, columns = np.nonzero(mask[::step, ::step])
     return rows * step, columns * step
@@ -194,7 +194,7 @@ def drop_detached_fragments(surface: Surface) -> Surface:
     A mask that runs over the object's edge, or has islands elsewhere, has such fragments on other objects.
     """
     contours, hierarchy = cv2.findContours(surface.mask.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    # The fragment of a contour: itself, or the contour around it if it is that of a hole.
+    # A fragment is represented by its outer contour; the contour of a hole belongs to the contour around it.
     fragment_of = np.array([index if outer < 0 else outer for index, (*_, outer) in enumerate(hierarchy[0])])
     areas = np.array([cv2.contourArea(contour) for contour in contours])[fragment_of]
     is_small = areas < surface.params.fragment_share * areas.max()

@@ -25,13 +25,11 @@ class TrackingParams:
     grid_px: int = 160  # approximate longer side of the downsampled image that tracking works on
     patience: int = 20  # results without an object after which its id is dropped
     min_iou: float = 0.1  # a warped mask and a new one with a higher IoU may be the same object
-    max_distance: float = (
-        1.0  # so may disjoint masks (fast motion, reappearance) with nearer centroids, in object sizes,
-    )
-    min_area_ratio: float = 0.4  # if the smaller one has more than this share of the larger one's area
+    max_distance: float = 1.0  # disjoint masks may match (fast motion) if their centroids are nearer, in object sizes
+    min_area_ratio: float = 0.4  # smallest ratio of the areas of two disjoint masks that may match
     max_color_distance: float = 60.0  # objects whose mean YCrCb colors differ by more are never the same
-    distance_weight: float = 0.3  # of the centroids' proximity, relative to the IoU
-    color_weight: float = 0.3  # of the colors' similarity, relative to the IoU
+    distance_weight: float = 0.3  # weight of the centroids' proximity, relative to the IoU
+    color_weight: float = 0.3  # weight of the colors' similarity, relative to the IoU
 
 
 @dataclass
@@ -115,7 +113,7 @@ class _Grid:
         return cv2.resize(image[:: self._row_step], self._shape[::-1], interpolation=cv2.INTER_AREA)
 
     def sample(self, rle: Rle) -> np.ndarray:
-        """Return a mask on the grid, [h, w] uint8, 0 or 1. One between the grid's pixels sets the next of them."""
+        """Return a mask on the grid, [h, w] uint8, 0 or 1. A mask between the grid's pixels sets the next one."""
         ends = np.searchsorted(self._pixels, np.cumsum(rle.counts, dtype=np.int64))
         inside = np.repeat(np.uint8(np.arange(len(ends)) & 1), np.diff(ends, prepend=0))
         if len(ends) > 1 and not inside.any():
@@ -143,7 +141,7 @@ def _warp(tracks: Sequence[_Track], before: np.ndarray, now: np.ndarray, coordin
     shift, _ = cv2.phaseCorrelate(now.astype(np.float32), before.astype(np.float32))
     start = np.full((*now.shape, 2), shift, np.float32)
     optical_flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    flow = optical_flow.calc(now, before, start)  # of the current image's pixels, to the last one
+    flow = optical_flow.calc(now, before, start)  # from the current image to the last one
     x, y = coordinates
     dense = cv2.convertMaps(x + flow[..., 0], y + flow[..., 1], cv2.CV_16SC2, nninterpolation=True)
     median = dense

@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='TOPIC',
         help='a recorded std_msgs/String (default, without the other two: `instruction`)',
     )
-    option(parser, '--topic', 'topic of the images (default: the only one of colour images)', metavar='TOPIC')
+    option(parser, '--topic', 'topic of the images (default: the only topic of colour images)', metavar='TOPIC')
     option(
         parser,
         '--depth',

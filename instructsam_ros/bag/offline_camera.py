@@ -40,15 +40,15 @@ LOOK_AHEAD_NS = 1_000_000_000  # longest bag time that an image waits for its de
 class RecordedFrame:
     """A recorded image and the instruction in force at its time."""
 
-    index: int  # among the images of the topic, from 0
+    index: int  # index among the topic's images, from 0
     time_ns: int  # bag time
     data: bytes  # the serialized message
     instruction: Instruction | None
-    earlier_depth_images: int  # how many were recorded before it
+    earlier_depth_images: int  # number of depth images recorded before it
 
 
 class RecordedAnswer(NamedTuple):
-    """The message that the node would publish, and the error that it reports, if it does."""
+    """The message that the node would publish, and the error that it reports, if any."""
 
     message: InstanceArray
     error: Exception | None
@@ -104,12 +104,11 @@ class OfflineCamera:
         self._image_type = CompressedImage if bag.types[topics.image] == COMPRESSED else Image
         self._depth = BufferedDepth()
         self._trackers = TrackerPool()
-        self._depth_images = 0  # read so far
-        self._depth_stamps: deque[tuple[int, int]] = deque(
-            maxlen=KEPT_DEPTH_IMAGES
-        )  # (number, stamp in ns), the latest
+        self._depth_images = 0  # number of depth images read so far
+        # (number, stamp in ns) of the latest depth images.
+        self._depth_stamps: deque[tuple[int, int]] = deque(maxlen=KEPT_DEPTH_IMAGES)
         self._has_info = False
-        self.unreadable = 0  # depth images and camera infos
+        self.unreadable = 0  # number of unreadable depth images and camera infos
 
     def frames(self) -> Iterator[RecordedFrame]:
         """Yield every frame in order, each as soon as its depth has been read or will not come.

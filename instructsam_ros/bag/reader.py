@@ -11,7 +11,7 @@ from instructsam_ros.bag.recordings import BAG_SUFFIXES, RecordingError, readabl
 
 
 class BagFile:
-    """A bag that is only read.
+    """A bag, opened for reading only.
 
     Args:
         path: The bag's folder, .mcap or .db3 file.

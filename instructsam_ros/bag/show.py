@@ -27,7 +27,7 @@ from instructsam_ros.conversions.instances import result_from_msg
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.pipeline.newest import NewestDict
 
-MAX_WAITING_IMAGES = 32  # that are kept for a later result; 1 would do for bags of `instructsam bag annotate`
+MAX_WAITING_IMAGES = 32  # images kept for a later result; 1 is enough for bags of `instructsam bag annotate`
 MAX_FPS = 60.0
 SUFFIXES = ('.mp4', '.gif', '.png')
 
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the bag, the file to write and how to draw it."""
     parser.add_argument('bag', metavar='OUT', help='a bag with results, such as `instructsam bag annotate` writes')
     parser.add_argument('file', metavar='FILE', help=f'what to write, by its ending: {", ".join(SUFFIXES)} (a strip)')
-    option(parser, '--topic', 'topic of the images (default: the only one of colour images)', metavar='TOPIC')
+    option(parser, '--topic', 'topic of the images (default: the only topic of colour images)', metavar='TOPIC')
     option(parser, '--name', 'prefix of the topics of results, if several', topics.DEFAULT_NAME, metavar='NAME')
     option(parser, '--fps', 'images per second of a video or GIF (default: as recorded)', type=seconds, metavar='N')
     option(parser, '--frames', 'number of images in a strip, evenly spread over the bag', 6, type=count, metavar='N')

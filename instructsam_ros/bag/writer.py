@@ -23,9 +23,9 @@ from rosbags.typesys.store import Typestore
 from instructsam_ros import msg
 from instructsam_ros.bag.reader import BagFile
 
-METADATA_VERSION = 8  # of Humble; later releases read it as well, and it has a field for everything that is copied
-NO_HASH = f'RIHS01_{0:064}'  # for a type that the bag neither hashes nor defines: the writer requires a hash
-MESSAGES = ('Rle', 'Geometry', 'Instance', 'InstanceArray')  # of this package, each after those that it contains
+METADATA_VERSION = 8  # Humble's; later releases read it too, and it has a field for everything that is copied
+NO_HASH = f'RIHS01_{0:064}'  # hash of a type that the bag neither hashes nor defines; the writer requires one
+MESSAGES = ('Rle', 'Geometry', 'Instance', 'InstanceArray')  # this package's, each after those that it contains
 MSG_NAMES = {'boolean': 'bool', 'float': 'float32', 'double': 'float64'}  # IDL type -> its name in .msg files
 
 INFINITE = QosTime(9223372036, 854775807)

@@ -12,7 +12,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from instructsam_ros.demo.processes import NoResultError
 
-KEPT_MESSAGES = 20  # messages of a topic that are kept for those of the same stamp on another topic
+KEPT_MESSAGES = 20  # messages per topic kept until those of the same stamp arrive on other topics
 Stamp = tuple[int, int]  # seconds and nanoseconds of a header
 
 

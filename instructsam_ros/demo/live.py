@@ -70,13 +70,13 @@ def show_live(out: str, seed: int, instruction: str | None, model: str, timeout_
         print(
             f'ROS domain {domain}: /{SIMULATED_CAMERA} with table {seed}, node /{NODE} with model {model}', flush=True
         )
-        observer.wait(lambda: observer.ground_truth and observer.is_ready, 'no node that is ready')
+        observer.wait(lambda: observer.ground_truth and observer.is_ready, 'the node was not ready')
         objects = observer.ground_truth['objects']
         instruction = instruction or f'the {_name(_most_distinct(objects))}'
         print(f'instruction sent: {instruction}', flush=True)
         detections = _find(perception, observer, instruction, deadline_s)
         stamp = stamp_of(detections.message)
-        observer.wait(lambda: stamp in observer.images, 'no image of the answer')
+        observer.wait(lambda: stamp in observer.images, 'the image of the answer did not arrive')
         image, intrinsics = observer.images[stamp], np.array(observer.ground_truth['intrinsics'])
     grasps = [_best_grasp(each) for each in detections]
     _print_result(instruction, detections, grasps, objects)

@@ -123,7 +123,7 @@ class _User(TopicListener):
             check: Called repeatedly; raises if waiting is pointless.
 
         Raises:
-            NoResultError: The time is over, or the node reported an error.
+            NoResultError: The time limit has passed, or the node reported an error.
         """
         self._instruction.publish(String(data=instruction))
         deadline_s = time.monotonic() + timeout_s

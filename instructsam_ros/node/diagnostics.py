@@ -58,10 +58,10 @@ def assess(
     Args:
         state: Name of the lifecycle state.
         load_error: Why the model could not be loaded; '' if it could.
-        warning: The engine's warning about what the model is not made for; ''.
+        warning: The engine's warning about the model's limits; '' if there is none.
         instruction: The instruction in force; '' for none.
         silence_s: Seconds since the latest image, or since activation.
-        statistics: Of the pipeline.
+        statistics: Statistics of the pipeline.
     """
     if load_error:
         return Assessment(DiagnosticStatus.ERROR, f'the model could not be loaded: {shorten(load_error)}')

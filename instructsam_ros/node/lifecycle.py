@@ -24,7 +24,7 @@ class AsyncLifecycleNode(LifecycleNodeMixin, Node):
     """Lifecycle node that stays responsive during slow transitions.
 
     on_activate and on_deactivate run in the executor and return at once. on_configure, on_cleanup and on_shutdown run
-    in the thread behind submit(), while the executor serves everything else, other lifecycle services included.
+    in the thread that submit() uses, while the executor serves everything else, other lifecycle services included.
 
     Why not rclpy's LifecycleNode: it runs every transition in the executor, so the node could not answer anything while
     the model loads, and an impossible transition raises an exception that ends the process.

@@ -156,7 +156,7 @@ class PerceptionNode(AsyncLifecycleNode):
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """End the session, which cancels running work and goals, and unsubscribe; does not wait for the model."""
         self._scheduler.deactivate()
-        self._scheduler.submit(free_device_memory)  # of the encoded images
+        self._scheduler.submit(free_device_memory)  # frees the memory of the encoded images
         for camera in self._cameras:
             camera.close()
         return super().on_deactivate(state)
@@ -232,7 +232,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(args: list[str] | None = None, engine_factory: 'Callable[..., InstructSAM]' = load_engine) -> int:
     """Run the node until SIGINT or SIGTERM; return the exit code of the process."""
     caught = signals.catch()
-    sys.setswitchinterval(0.001)  # s; the longest that the executor waits for a model busy in Python, instead of 5 ms
+    sys.setswitchinterval(0.001)  # s; limits how long the executor waits for a model busy in Python (default: 5 ms)
     cv2.setNumThreads(1)  # waking OpenCV's threads takes longer than their work here
     try:
         _parser().parse_args(remove_ros_args(args if args is not None else sys.argv)[1:])

@@ -36,7 +36,7 @@ class ActionClientLink:
     """GoalClient that forwards to the client of a goal handle."""
 
     def __init__(self, handle: ServerGoalHandle, executor: Executor) -> None:
-        self.ended: Any = Future()  # of the Outcome; not generic in every ROS distribution
+        self.ended: Any = Future()  # Future of the Outcome; not generic in every ROS distribution
         self.ended.add_done_callback(lambda _: executor.wake())
         self._handle = handle
 
@@ -55,7 +55,7 @@ class OpenGoal:
 
     request: GoalRequest
     link: ActionClientLink
-    timer: Timer | None  # of its time limit
+    timer: Timer | None  # ends the goal at its time limit
 
 
 class SegmentAction:
@@ -86,7 +86,7 @@ class SegmentAction:
         self._settings = settings
         self._statistics = statistics
         self._clock = clock
-        self._open: dict[bytes, OpenGoal] = {}  # by goal id
+        self._open: dict[bytes, OpenGoal] = {}  # open goals by goal id
         self._group = ReentrantCallbackGroup()
         self._server = ActionServer(
             node,

@@ -49,7 +49,7 @@ def _call_at_signal(signals: socket.socket, function: Callable[[], object]) -> N
     def wait() -> None:
         signals.recv(1)
         function()
-        while True:  # The socket stays open: Python would complain about later signals.
+        while True:  # The socket stays open: Python would print an error for every later signal.
             signals.recv(1)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -24,7 +24,7 @@ RESTART_NS = 1_000_000_000
 """Stamps that go back by more than this mean that a recording starts again: earlier messages are dropped."""
 
 LATER_NS = 1_000_000
-"""A depth image that is later by more than this shows that no earlier one is still to come."""
+"""A depth image that is later by more than this shows that no earlier one will arrive."""
 
 POLL_S = 0.05
 """Longest wait between two checks for cancellation."""
@@ -49,7 +49,7 @@ class DepthBuffer:
     def __init__(self, size: int = KEPT_DEPTH_IMAGES) -> None:
         """Keep up to `size` messages of each type."""
         self.received = 0  # depth images since the start
-        self._changed = threading.Condition()  # guards the three below
+        self._changed = threading.Condition()  # guards the depth images and camera infos
         self._depth_images: NewestDict[int, Image] = NewestDict(size)  # by stamp in ns, in order of arrival
         self._camera_infos: NewestDict[int, CameraInfo] = NewestDict(size)
         self._newest_info: CameraInfo | None = None

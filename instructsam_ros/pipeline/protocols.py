@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Caller(Protocol):
-    """Whoever waits for an answer: is notified of its progress and can cancel it.
+    """The party that waits for an answer: it is notified of the progress and can cancel the work.
 
     All methods are called in the thread that computes the answer, between steps and often within long ones, so they
     must return at once.

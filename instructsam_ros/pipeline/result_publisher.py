@@ -1,4 +1,4 @@
-"""The result topics of one camera: the instances, and views of them for whoever subscribes."""
+"""The result topics of one camera: the instances, and views of them for subscribers."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias

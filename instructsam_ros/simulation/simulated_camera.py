@@ -204,7 +204,7 @@ class _TransformPublisher:
 
 
 def ground_truth(scene: Scene, header: Header) -> dict[str, Any]:
-    """Return what is known about a scene as plain types.
+    """Return the ground truth of a scene as plain types.
 
     These are tabletop.records.scene_facts, among them each object's mask (COCO's run lengths) and `camera_m`, the
     center of its box in the camera's frame, with `stamp` and `frame_id`.

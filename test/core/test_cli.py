@@ -207,7 +207,7 @@ def test_an_instance_without_depth_is_named(segment, depth_file, tmp_path):
     code, out, err = segment('mug', '--depth', depth_file, *CAMERA, '--json', tmp_path / 'a.json')
     assert code == 0
     assert 'center' not in out
-    assert '0 % of the mask have a depth' in err
+    assert '0 % of the mask has a depth' in err
     assert 'red [b]mug[/b]' in err
     assert 'geometry' not in json.loads((tmp_path / 'a.json').read_text())['instances'][0]
 

@@ -102,7 +102,8 @@ def test_colcon(colcon, underlay, tree, check, run):
     modules = installed / underlay.site.relative_to(underlay.prefix)
     # The underlay's own Python comes first, as /usr/bin does with apt's ROS.
     sourced = {**underlay.as_underlay, 'PATH': f'{underlay.prefix}/bin{os.pathsep}{os.environ["PATH"]}'}
-    building = {name: value for name, value in sourced.items() if name != 'PYTHONPATH'}  # colcon's setuptools is older
+    # Without PYTHONPATH, because colcon needs its own, older setuptools.
+    building = {name: value for name, value in sourced.items() if name != 'PYTHONPATH'}
 
     def in_overlay(*command, variables=None, cwd=None):
         script = f'source {workspace}/install/setup.bash && exec "$@"'

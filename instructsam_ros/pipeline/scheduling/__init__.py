@@ -1,1 +1,1 @@
-"""Who is answered next: queues of frames, instructions and goals, and the thread that runs the model."""
+"""Scheduling: queues of frames, instructions and goals, and the thread that runs the model."""

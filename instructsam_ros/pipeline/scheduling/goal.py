@@ -1,4 +1,4 @@
-"""A goal of the action `segment` inside the pipeline: what is asked, about which frame, and how it ended."""
+"""A goal of the action `segment` inside the pipeline: its query, its frame and its outcome."""
 
 import threading
 from dataclasses import dataclass, replace

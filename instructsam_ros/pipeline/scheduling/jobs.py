@@ -35,7 +35,7 @@ class JobContext:
     transforms: TransformSource
     statistics: Statistics
     error_log: ErrorLog
-    clock: Clock  # the node's, which stamps of images are compared with
+    clock: Clock  # the node's clock, which image stamps are compared with
 
 
 class Job(ABC):
@@ -89,7 +89,7 @@ class Job(ABC):
 
     @abstractmethod
     def deliver(self, answer: Answer) -> None:
-        """Send the answer to whoever asked."""
+        """Publish the answer, or send it to the clients of the goals."""
 
     @abstractmethod
     def on_cancelled(self) -> None:
@@ -202,7 +202,7 @@ class GoalJob(Job):
             request.succeed(message, points if request.goal.points else None)
 
     def on_cancelled(self) -> None:
-        """Do nothing: whoever ended the goals has notified their clients."""
+        """Do nothing: the clients were notified when the goals ended."""
 
     def on_error(self, error: Exception) -> None:
         """Abort every goal with the reason."""
@@ -211,5 +211,5 @@ class GoalJob(Job):
             request.abort(text)
 
     def finish(self) -> None:
-        """Tell the scheduler that the goals have ended."""
+        """Notify the scheduler that the goals have ended."""
         self._context.scheduler.finish_goals(self._work)

@@ -1,7 +1,7 @@
 """Decides what the model does next: tasks first, then goals, then the cameras in turn.
 
 Pure state: it starts no thread and never waits for the model, so it can be tested call by call. The worker's thread
-takes work from it; every other thread only hands things in.
+takes work from it; every other thread only submits frames, instructions, goals and tasks.
 
 Lock discipline: one lock guards this object, its camera streams and the `frame` of every goal. Public methods take it
 and hold it briefly; apart from wait_for_work() they never block otherwise. Methods with a leading underscore expect the

@@ -161,7 +161,7 @@ def test_results_are_reproducible_and_serialisable():
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'depth': np.zeros((HEIGHT, WIDTH))}, '0 % of the mask have a depth'),
+        ({'depth': np.zeros((HEIGHT, WIDTH))}, '0 % of the mask has a depth'),
         ({'depth': np.full((HEIGHT, WIDTH), np.nan)}, '0 % of the mask'),
         ({'depth': np.ones((HEIGHT // 2, WIDTH))}, 'align depth to colour'),
         ({'camera': CameraModel(HEIGHT * 2, WIDTH, K)}, 'camera info is of'),

@@ -13,7 +13,7 @@ from instructsam_ros.node import perception_node
 
 ANSWER_S = 0.1  # the promised response time
 END_S = 15.0  # far below the 60 s for which the model is busy; about 1 s on an idle machine
-PERIOD_S = 0.1  # of the stand-in's diagnostics
+PERIOD_S = 0.1  # period of the stand-in's diagnostics
 CALLS = 15
 
 

@@ -65,7 +65,7 @@ def test_fair_turns_one_model(pair):
 def test_goals_name_their_camera(pair):
     for name in ('right', 'left'):
         assert pair.ask('the mugs', camera=name).end()[1].header.frame_id == name
-    assert pair.ask('the mugs').end()[1].header.frame_id == 'left'  # the first
+    assert pair.ask('the mugs').end()[1].header.frame_id == 'left'  # the first camera is the default
     assert 'the cameras are: left, right' in pair.ask('the mugs', camera='rear').end()[1].message
 
 

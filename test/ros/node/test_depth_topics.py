@@ -20,7 +20,7 @@ from instructsam_ros.conversions.point_clouds import read_cloud
 from instructsam_ros.msg import InstanceArray
 
 OPTICAL = 'camera_color_optical_frame'
-TIMEOUT_S = 5.0  # of the depth; on a busy machine it may arrive late
+TIMEOUT_S = 5.0  # longest wait for depth, which may arrive late on a busy machine
 K = [60.0, 0.0, 31.5, 0.0, 60.0, 23.5, 0.0, 0.0, 1.0]
 
 
@@ -98,7 +98,7 @@ def test_tolerance(robot, seeing):
     robot.measure(table(), stamp=robot.frames)
     assert seeing(stamp=robot.frames - 100).geometry_frame_id == ''  # stamps that go backwards pair with nothing
     assert robot.set('depth_tolerance_s', 1.0) == (True, '')
-    result = seeing(stamp=robot.frames)  # one second before the image's
+    result = seeing(stamp=robot.frames)  # the depth's stamp is one second earlier
     assert result.geometry_frame_id == OPTICAL
 
 

@@ -20,7 +20,7 @@ from instructsam_ros.conversions.instances import image_msg
 from instructsam_ros.msg import InstanceArray
 
 SUCCEEDED, ABORTED, CANCELED = GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_ABORTED, GoalStatus.STATUS_CANCELED
-CANCELED_S = 3.0  # generous for a busy machine; the model would go on for longer
+CANCELED_S = 3.0  # generous for a busy machine; the model would continue for longer
 NEXT, STAMP = Segment.Goal.NEXT, Segment.Goal.STAMP
 FOREVER = 'sleep 60'
 
@@ -153,9 +153,8 @@ def test_equal_goals_on_one_image_are_computed_once(robot):
     assert len(other.end()[1].instances) == 1
     robot.say('the mugs')
     assert robot.next_result().status == InstanceArray.STATUS_OK
-    assert (
-        len(node.logged("begins 'the mugs'")) == 3
-    )  # the five, the other one, and the stream, which has object ids of its own
+    # One job for the five equal goals, one for the other goal, and one for the stream, which has its own object ids.
+    assert len(node.logged("begins 'the mugs'")) == 3
     assert robot.ask('the mugs').end()[0] == SUCCEEDED
     assert len(node.logged("begins 'the mugs'")) == 3  # shares the answer of the stream
 

@@ -450,8 +450,8 @@ def test_deactivation_voids_everything(bench):
     assert bench.publisher.published == []
     assert bench.statistics.superseded == 0
     assert not bench.streams[0].must_answer_current
-    assert bench.scheduler.next_work() is None  # its frames are gone
-    assert bench.scheduler.instruction.text == 'the mugs'  # its instruction is not
+    assert bench.scheduler.next_work() is None  # the frames of the earlier session are gone
+    assert bench.scheduler.instruction.text == 'the mugs'  # the instruction stays in force
     bench.see()
     assert bench.scheduler.next_work() is not None
 

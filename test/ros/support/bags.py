@@ -32,7 +32,7 @@ STEREO = Qos(
 
 
 class Engine:
-    """Finds what is red, green or blue, as far as the instruction says so. Interface: instructsam.core.InstructSAM."""
+    """Finds the red, green and blue objects that the instruction names. Interface: instructsam.core.InstructSAM."""
 
     def __init__(self, dies_at=None):
         self.asked = 0

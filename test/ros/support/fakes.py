@@ -22,7 +22,7 @@ class FakeSettings:
 
 
 class FakePublisher:
-    """Keeps what is published."""
+    """Records the published messages."""
 
     def __init__(self):
         self.published = []
@@ -48,7 +48,7 @@ class FakeResults:
 
 
 class FakeClient:
-    """A GoalClient that remembers what it was notified of."""
+    """A GoalClient that records its notifications."""
 
     def __init__(self):
         self.stages = []
@@ -63,13 +63,13 @@ class FakeClient:
 
 
 class FakeEngine:
-    """Finds `finds` equal instances in every image, or raises `error`; `log` says what it did."""
+    """Finds `finds` equal instances in every image, or raises `error`; `log` records its calls."""
 
     def __init__(self, log=None):
         self.log = [] if log is None else log
         self.finds = 1
         self.error = None
-        self.arguments = {}  # of the latest segment()
+        self.arguments = {}  # arguments of the latest segment() call
 
     def encode(self, image, *, cancelled):
         self.log.append('encode')

@@ -1,4 +1,4 @@
-"""Runs the perception node with a stand-in for the engine; the instruction says what it does.
+"""Runs the perception node with a stand-in for the engine, whose behavior the instruction selects.
 
     sleep S       works for S seconds without the CPU, checking for cancellation often
     burn S        works for S seconds holding Python's lock in short slices, checking for cancellation often
