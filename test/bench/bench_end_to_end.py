@@ -54,12 +54,12 @@ class Table:
     """Client of the simulated camera."""
 
     def __init__(self, robot, width, height):
-        self._robot, self._truths = robot, []
-        robot.node.create_subscription(String, 'simulated_camera/truth', robot.keep(self._truths), qos.LATCHED)
+        self._robot, self._ground_truths = robot, []
+        robot.node.create_subscription(String, 'simulated_camera/truth', robot.keep(self._ground_truths), qos.LATCHED)
         self._reset = robot.node.create_client(ResetScene, 'simulated_camera/reset')
         robot.start(f'width:={width}', f'height:={height}', 'rate_hz:=5.0', command=CAMERA)
         robot.wait(self._reset.service_is_ready)
-        robot.wait(lambda: self._truths)
+        robot.wait(lambda: self._ground_truths)
 
     def show(self, split, seed, index):
         """Show a scene; return (stamp of its first image in s, ground truth)."""
@@ -68,8 +68,8 @@ class Table:
         response = future.result()
         assert response.success, response.message
         stamp = {'sec': response.stamp.sec, 'nanosec': response.stamp.nanosec}
-        self._robot.wait(lambda: json.loads(self._truths[-1].data)['stamp'] == stamp)
-        return stamp['sec'] + 1e-9 * stamp['nanosec'], json.loads(self._truths[-1].data)
+        self._robot.wait(lambda: json.loads(self._ground_truths[-1].data)['stamp'] == stamp)
+        return stamp['sec'] + 1e-9 * stamp['nanosec'], json.loads(self._ground_truths[-1].data)
 
 
 def outcome(detections, target, kind):
@@ -94,10 +94,10 @@ def run(count, split, seed, size):
         robot.wait(lambda: node.logged('first image'))  # active, with the model loaded
         with Perception() as perception:
             for pick in sample_picks(split, seed, count, size):
-                since_s, truth = table.show(split, seed, pick.index)
+                since_s, ground_truth = table.show(split, seed, pick.index)
                 detections = perception.find(pick.instruction.text, timeout=TIMEOUT_S, freshness='next')
                 assert detections.stamp_s >= since_s - 1e-6, 'the image shows the previous scene'
-                yield pick, outcome(detections, truth['objects'][pick.target.id], pick.instruction.kind)
+                yield pick, outcome(detections, ground_truth['objects'][pick.target.id], pick.instruction.kind)
         for each in robot.nodes:
             each.interrupt()
             each.exit_code()

@@ -22,9 +22,9 @@ from instructsam.train.tabletop.generate import depth_mm
 from instructsam.train.tabletop.scenes.scene import render_scene
 
 GOALS = {'center_m': 0.01, 'size': 0.15, 'ten_ms': 15.0}
-SIZE, LARGE_SIZE = (448, 448), (1280, 720)  # px
-TIMED_IMAGES = 8  # of LARGE_SIZE
-MIN_PX = 150  # visible pixels of an object
+SIZE, LARGE_SIZE = (448, 448), (1280, 720)  # width and height, px
+TIMED_IMAGES = 8  # number of timed images of LARGE_SIZE
+MIN_PX = 150  # objects with fewer visible pixels are not measured
 
 
 def accuracy(scenes, seed, engine=None):

@@ -35,7 +35,7 @@ class Outcome:
     text: str
     kind: str
     category: str
-    iou: float  # of the predicted mask
+    iou: float  # IoU of the predicted mask
     true: str
     predicted: str
 
@@ -102,7 +102,7 @@ def main():
     parser.add_argument('--picks', type=int, default=200)
     parser.add_argument('--split', default='test')
     parser.add_argument('--seed', type=int, default=123)
-    parser.add_argument('--size', default='640x480', help='of the images, px (default: %(default)s)')
+    parser.add_argument('--size', default='640x480', help='size of the images, px (default: %(default)s)')
     parser.add_argument('--json', type=Path, help='keep the outcomes in this file, and resume from it')
     args = parser.parse_args()
     size = tuple(map(int, args.size.split('x')))

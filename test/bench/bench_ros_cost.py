@@ -28,7 +28,7 @@ from scenery import table  # noqa: E402
 
 GOALS_MS = {'receive_to_publish': 5.0, 'geometry': 15.0}
 STEPS = 'receive_to_publish', 'conversion', 'tracking', 'messages', 'geometry'
-WARM_UP = 50  # images
+WARM_UP = 50  # number of images before the measurement
 LOST_S = 1.0  # an image without a result after this time is lost
 
 
@@ -75,12 +75,14 @@ def measure(width, height, frames, rate_hz, depth, label_image):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--size', default='1280x720', help='of the rgb8 image, px (default: %(default)s)')
+    parser.add_argument('--size', default='1280x720', help='size of the rgb8 image, px (default: %(default)s)')
     parser.add_argument('--frames', type=int, default=500, help='measured images (default: %(default)s)')
     parser.add_argument('--rate', type=float, default=30.0, help='images per second (default: %(default)s)')
     extra = parser.add_mutually_exclusive_group()
     extra.add_argument('--depth', action='store_true', help='publish depth images, so that instances are located')
-    extra.add_argument('--label-image', action='store_true', help='subscribe to the label image, so that it is made')
+    extra.add_argument(
+        '--label-image', action='store_true', help='subscribe to the label image, so that it is published'
+    )
     parser.add_argument('--json', type=Path, help='also write the numbers to this file')
     args = parser.parse_args()
     width, height = map(int, args.size.split('x'))

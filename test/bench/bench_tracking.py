@@ -25,9 +25,9 @@ from instructsam.train.tabletop.world.splits import generator
 
 GOAL = 0.02  # share of swapped links
 MIN_PX = 60  # objects with fewer pixels count as invisible
-HIDDEN_SHARE = 0.1  # of the objects are missing in a result,
-HIDDEN_RESULTS = (1, 6)  # for a random number of results: from the first to below the second
-SIZE, LARGE_SIZE = (448, 336), (1280, 720)  # px
+HIDDEN_SHARE = 0.1  # share of the objects that are missing in a result
+HIDDEN_RESULTS = (1, 6)  # range of the number of results that they miss, the upper end excluded
+SIZE, LARGE_SIZE = (448, 336), (1280, 720)  # width and height, px
 
 
 def sequence(index, seed, seconds, rate_hz, size=SIZE):

@@ -30,7 +30,7 @@ from std_msgs.msg import Header  # noqa: E402
 
 NODE = (sys.executable, '-m', 'instructsam_ros.node.perception_node')
 INSTRUCTIONS = ('the red mug', 'the spoons left of the kettle', 'everything that can be eaten')
-INSTRUCTION_S = 20  # how long each is in force
+INSTRUCTION_S = 20  # duration of each instruction
 PARTS = 5  # equal parts of the run after the warm-up that are compared with each other
 MEMORY_TOLERANCE = 0.02
 LATENCY_TOLERANCE = 0.2
@@ -43,9 +43,9 @@ class Sample:
     """One second of the run."""
 
     time_s: float
-    memory_mb: float  # resident, of the node
-    latency_s: float  # of the latest result, image stamp to publish
-    answer_s: float  # of a parameter request
+    memory_mb: float  # resident memory of the node
+    latency_s: float  # latency of the latest result, from the image's stamp to its publication
+    answer_s: float  # response time to a parameter request
     results: int
     frames_in: int
     frames_used: int
@@ -60,7 +60,7 @@ class Run(NamedTuple):
     samples: list[Sample]
     before: Sample
     after: Sample
-    sent: int  # images
+    sent: int  # number of images
 
 
 class Finding(NamedTuple):
@@ -210,7 +210,9 @@ def numbers(values, digits):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--minutes', type=float, default=10.0, help='(default: %(default)s)')
-    parser.add_argument('--warm-up', type=float, default=60.0, help='seconds not judged (default: %(default)s)')
+    parser.add_argument(
+        '--warm-up', type=float, default=60.0, help='seconds excluded from the checks (default: %(default)s)'
+    )
     parser.add_argument('--model', default='tabletop', help='folder, hub id or built-in (default: %(default)s)')
     parser.add_argument(
         '--answer',
@@ -219,7 +221,7 @@ def main():
         help='generate needs trained weights (default: %(default)s)',
     )
     parser.add_argument('--rate', type=float, default=30.0, help='images per second (default: %(default)s)')
-    parser.add_argument('--size', default='640x480', help='of the rgb8 images, px (default: %(default)s)')
+    parser.add_argument('--size', default='640x480', help='size of the rgb8 images, px (default: %(default)s)')
     parser.add_argument('--json', type=Path, help='also write every sample to this file')
     args = parser.parse_args()
 

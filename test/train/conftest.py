@@ -21,7 +21,7 @@ REFERENCE = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[
 def on_the_cpu(monkeypatch):
     """Hide any GPU: these tests need bit-equal results and two processes at once. test_cuda.py tests GPUs."""
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
-    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')  # for the commands that a test starts
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')  # hides GPUs from the commands that a test starts
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def launch(processes, tmp_path):
 def start_model(tmp_path_factory):
     """Return a function `start_model(dropout=None, **changes)` that writes a tiny model folder in the published layout.
 
-    dropout: the rate of every layer that has dropout; changes: keys of config.json, which make the weights random.
+    dropout: the dropout rate of every layer that has one; changes: keys of config.json, which make the weights random.
     """
 
     def make(dropout=None, **changes):

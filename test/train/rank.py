@@ -22,9 +22,8 @@ import torch  # noqa: E402
 from instructsam.core.cli import main  # noqa: E402
 
 torch.set_num_threads(1)
-multiprocessing.set_start_method(
-    'fork', force=True
-)  # for data workers, instead of the forkserver that started this process
+# Data workers are forked, although a forkserver started this process.
+multiprocessing.set_start_method('fork', force=True)
 if KILL:  # noqa: F821
     (place, nth), calls = KILL, [0]  # noqa: F821
     module, _, name = place.partition(':')

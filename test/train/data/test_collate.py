@@ -103,12 +103,12 @@ def test_samples_of_a_batch_follow_each_other(collator):
 
 @pytest.mark.parametrize('special', SPECIALS)
 def test_typed_special_tokens_are_plain_text(collator, special):
-    """A `[SEG]` in a user's prompt breaks the authors' forward pass, which takes it for the position of a query."""
+    """A `[SEG]` in a user's prompt breaks the authors' forward pass, which mistakes it for the position of a query."""
     sample = sample_of('phrase')
     (first, *rest) = sample.turns
     typed = Turn(f'{special} the {special}{special} cup', (f'cup {special}',), first.targets)
-    told = Turn(special, (), (), f'{special} it says')
-    turns = (typed, told, *rest)
+    text_only = Turn(special, (), (), f'{special} it says')
+    turns = (typed, text_only, *rest)
     batch, plain = (
         collator([Sample(sample.image, sample.height, sample.width, each)])
         for each in (turns, (Turn('cup', ('cup',), first.targets), Turn('x', (), (), 'it says'), *rest))

@@ -1,4 +1,4 @@
-"""Records of every kind become samples; a broken one is refused with its reason."""
+"""Records of every type become samples; a broken one is refused with the reason."""
 
 import json
 import os
@@ -294,8 +294,8 @@ def box(value):
         ({**record(phrase()), 'image': 7}, 'not possible'),
         (own(), 'annotation, mask or conversations'),
         ({**record(phrase()), 'annotation': '{'}, 'not valid JSON'),
-        ({**record(phrase()), 'annotation': None}, 'not empty'),
-        (record(), 'not empty'),
+        ({**record(phrase()), 'annotation': None}, 'non-empty list'),
+        (record(), 'non-empty list'),
         (record('the cup'), 'needs a text'),
         (record({'text': ''}), 'needs a text'),
         (record({**phrase(), 'text': '\ud800'}), 'Unicode'),
@@ -331,7 +331,7 @@ def box(value):
         (own(mask=rle(), text=['a', 'b']), 'needs a text'),
         (own(mask=7, text='x'), 'polygons or a list'),
         (own(mask=[rle(), 7], text='x'), 'RLE or polygons'),
-        (own(conversations=[]), 'not empty'),
+        (own(conversations=[]), 'non-empty list'),
         (talk('Hello'), 'alternate'),
         (own(conversations=['Hello', 'Good day']), 'alternate'),
         (own(conversations=[{'from': 'gpt', 'value': 'a'}, {'from': 'human', 'value': 'b'}]), 'alternate'),

@@ -443,7 +443,7 @@ def test_a_killed_run_resumes(samples, tmp_path, launch, world, again):
     before = lines_of(tmp_path / 'cut')
     assert before
     with (tmp_path / 'cut' / 'results-00000.jsonl').open('ab') as file:
-        file.write(b'{"id": "0-2", "order": [0, 2')  # as if it had been killed within a line
+        file.write(b'{"id": "0-2", "order": [0, 2')  # a line that a kill truncated
     codes, text = launch(*argv, '--results', tmp_path / 'cut', '--json', cut, world=again)
     assert codes == [0] * again, text
     assert 'results-00000.jsonl: the last line was truncated' in text
@@ -543,7 +543,7 @@ def test_bad_arguments(tmp_path, monkeypatch, capsys, arguments, said):
 
 
 def test_every_value_of_the_table_can_be_changed(samples, tmp_path):
-    """The IoU of nothing is 1 on Inst2Seg, and 0 if asked for; so are the other settings."""
+    """The IoU of nothing is 1 on Inst2Seg by default and can be set to 0; the other settings can be changed, too."""
     inst2seg(tmp_path / 'data', samples)
     argv, found = ('inst2seg', '--data', tmp_path / 'data'), []
     for empty in (1, 0):

@@ -133,7 +133,7 @@ def test_by_group(compared, pair):
 
 
 def test_intervals_draw_the_same_images_for_both(pair):
-    """Against repeating the queries themselves as often as they are drawn, and computing every figure again."""
+    """The figures equal those of queries that are repeated as often as they are drawn."""
     first, second = ([match_outcome(one, 0.3) for one in some] for some in pair)
     images = np.array([one.image for one in pair[0]])
     names = np.unique(images)

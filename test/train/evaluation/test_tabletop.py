@@ -173,7 +173,7 @@ def test_some_kinds(scenes):
 
 
 def test_a_limit(scenes):
-    """Cuts within a scene, and is the same from wherever the run resumes."""
+    """The limit may cut within a scene, and is the same wherever the run resumes."""
     counts = [len(scene.queries) for scene in scenes['test']]
     source = TabletopSource('test', SEED, SCENES, limit=counts[0] + 2)
     assert len(source) == 2
@@ -279,7 +279,7 @@ def test_the_built_in_model(tmp_path, capfd):
     assert document['warning'] in out
     assert 'rendered tables only' in out
     assert 'scenes' not in err
-    drawn = [draw_queries(index, 'unseen', 5) for index in range(2)]  # in this process, with the same scenes
+    drawn = [draw_queries(index, 'unseen', 5) for index in range(2)]  # the same scenes, drawn in this process
     assert document['all']['queries'] == sum(len(scene.queries) for scene in drawn)
     assert document['all']['latency_ms'] > 1
     assert 10 < document['all']['mAP'] < 100

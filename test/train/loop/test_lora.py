@@ -1,4 +1,4 @@
-"""LoRA matrices: their places, what is trained with them, and how they are stored, refused and merged."""
+"""LoRA matrices: the layers that get them, the weights trained with them, and storing, refusing and merging them."""
 
 import json
 from pathlib import Path

@@ -87,7 +87,7 @@ def test_fused_features_tell_the_places_of_their_phrase(scene):
 
 def test_words_learn_from_their_places(scene):
     model = Model()
-    model.table.data[CUP] = model.table.data[SPOON].clone()  # cup is taken for something that is nowhere
+    model.table.data[CUP] = model.table.data[SPOON].clone()  # the word for cup means an object that no image shows
     losses = losses_of(perfect(), model, scene)
     assert all(value.item() > 2 for value in losses.values()), losses
     sum(losses.values()).backward()

@@ -1,4 +1,4 @@
-"""Losses on every layer: matching, what is divided by what, and phrases that mean nothing."""
+"""Losses on every layer: matching, normalisation, and phrases without objects."""
 
 from types import SimpleNamespace
 
@@ -64,7 +64,7 @@ def test_boxes_alone(order):
         'presence': 'phrases',
     }
     assert all(value.item() == pytest.approx(0, abs=1e-3) for value, _ in losses.values())
-    outputs.boxes[1, 0, 2, order[0], 0] += 0.1  # in one layer and one group
+    outputs.boxes[1, 0, 2, order[0], 0] += 0.1  # one box is wrong in one layer and one group
     value, _ = layer_losses(MODEL, outputs, [halves()], LayerWeights(box_l1=3.0))['box_l1']
     assert value.item() == pytest.approx(3.0 * 0.1 / 6)
 
@@ -77,7 +77,7 @@ def test_nothing_there_without_masks():
 
 def test_a_wrong_box_is_divided_by_layers_and_groups():
     outputs = sure_outputs(halves())
-    outputs.boxes[1, 0, 2, 2, 0] += 0.1  # in one layer and one group
+    outputs.boxes[1, 0, 2, 2, 0] += 0.1  # one box is wrong in one layer and one group
     value, _ = layer_losses(MODEL, outputs, [halves()], LayerWeights(box_l1=3.0))['box_l1']
     assert value.item() == pytest.approx(3.0 * 0.1 / 6)
 
@@ -116,12 +116,12 @@ def test_phrases_do_not_mix():
 def test_presence_is_worth_what_the_mask_is():
     """A matched slot whose mask overlaps half of a mask of equal size has a soft dice of 0.5."""
     outputs = sure_outputs(halves())
-    truth = halves()[:1].roll(SIDE // 4, 2)  # half of it is where the mask is
+    ground_truth = halves()[:1].roll(SIDE // 4, 2)  # half of it overlaps the predicted mask
     logits = outputs.logits.requires_grad_(True)
-    value, _ = layer_losses(MODEL, outputs, [truth], presence_target='soft_dice')['presence']
+    value, _ = layer_losses(MODEL, outputs, [ground_truth], presence_target='soft_dice')['presence']
     (gradient,) = torch.autograd.grad(value, logits)
-    weight = LayerWeights().presence / (2 * 3 * SLOTS)  # layers, groups
+    weight = LayerWeights().presence / (2 * 3 * SLOTS)  # layers, groups and slots
     assert (gradient / weight)[..., 2].flatten().tolist() == pytest.approx([0.5] * 6, abs=0.02)  # 1 - soft dice
-    value, _ = layer_losses(MODEL, outputs, [truth])['presence']
+    value, _ = layer_losses(MODEL, outputs, [ground_truth])['presence']
     (gradient,) = torch.autograd.grad(value, logits)
     assert (gradient / weight)[..., 2].abs().max() < 1e-3

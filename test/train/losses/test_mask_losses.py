@@ -13,7 +13,7 @@ PAPER = Objective()
 
 
 def blobs():
-    """Return mask logits [4, 8, 8], and the ground ground_truth [2, 8, 8] that slots 2 and 0 show."""
+    """Return mask logits [4, 8, 8], and the ground truth [2, 8, 8] that slots 2 and 0 show."""
     ground_truth = torch.zeros(2, 8, 8)
     ground_truth[0, :3, :3], ground_truth[1, 4:, 4:] = 1, 1
     logits = torch.full((4, 8, 8), -4.0)
@@ -57,7 +57,7 @@ def test_terms_are_their_definitions():
 def test_soft_presence_targets():
     """The presence target of the authors' code is max(soft dice, 0.1) of matched slots."""
     masks, ground_truth = blobs()
-    masks[0] = -9.0  # is matched nevertheless, with hardly any overlap
+    masks[0] = -9.0  # matched nevertheless, with hardly any overlap
     logits = torch.zeros(4)
     soft, _ = phrase_terms(masks[:3], logits[:3], ground_truth, Objective(presence_target='soft_dice'))
     good = masks[2].sigmoid()

@@ -1,4 +1,4 @@
-"""The language model's own grounding: slots that point at their objects cost nothing, and every phrase learns it."""
+"""The language model's own grounding: slots that point at their objects cost nothing, and every phrase is trained."""
 
 from types import SimpleNamespace
 

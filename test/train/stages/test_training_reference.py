@@ -153,7 +153,7 @@ class _Relu(torch.autograd.Function):
 def gradient_norms(model, loss):
     model.zero_grad(set_to_none=True)
     loss.backward(retain_graph=True)
-    frozen = 'model.grounding_model.model.vision_encoder.'  # by the recipe; the forward pass freezes nothing
+    frozen = 'model.grounding_model.model.vision_encoder.'  # frozen by the recipe; the forward pass freezes nothing
     return {
         key: float(parameter.grad.norm())
         for key, parameter in model.named_parameters()

@@ -1,4 +1,4 @@
-"""Instructions that mean one object: reproducible, and the target is visible."""
+"""Instructions that refer to one object: reproducible, and the target is visible."""
 
 from itertools import groupby
 
