@@ -27,7 +27,7 @@ def _free_domain() -> Iterator[int]:
     """Yield a random ROS_DOMAIN_ID that is reserved until the test ends, against all test processes of this machine."""
     while True:
         number = random.randrange(1, 102)
-        with socket.socket() as reservation:  # TCP, because DDS listens on the port of this number by UDP
+        with socket.socket() as reservation:  # TCP, because DDS uses the UDP port of this number
             try:
                 reservation.bind(('127.0.0.1', 7400 + 250 * number))
             except OSError:

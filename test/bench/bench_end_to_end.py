@@ -47,7 +47,7 @@ class Outcome:
     kind: str
     iou: float
     box_m: float  # distance from the center of the box to that of the true box
-    centroid_m: float  # distance from the mean of the visible points to it
+    centroid_m: float  # distance from the mean of the visible points to the center of the true box
 
 
 class Table:
@@ -91,7 +91,7 @@ def run(count, split, seed, size):
     try:
         table = Table(robot, *size)
         node = robot.start(command=NODE)
-        robot.wait(lambda: node.logged('first image'))  # active, with the model loaded
+        robot.wait(lambda: node.logged('first image'))  # the node is active and has loaded the model
         with Perception() as perception:
             for pick in sample_picks(split, seed, count, size):
                 since_s, ground_truth = table.show(split, seed, pick.index)

@@ -99,7 +99,7 @@ def measure(args):
         'phrase by phrase': (apart, None),
         'both': (apart, all_rows),
     }
-    losses = [step(training, batch, terms)[0] for training, terms in variants.values()]  # warm-up
+    losses = [step(training, batch, terms)[0] for training, terms in variants.values()]  # warm-up steps
     assert np.allclose(losses, losses[0], rtol=1e-3), f'the variants do not agree: {losses}'
     times_s = {name: [] for name in variants}
     until = time.monotonic() + args.seconds

@@ -34,11 +34,11 @@ class Plan:
 
     output: str  # folder of all runs and results
     base: str  # model folder that every variant starts from
-    stage1: str  # recipe file
-    stage2: str  # recipe file
-    stage1_changes: tuple[str, ...] = ()  # key=value, as on the command line
-    stage2_changes: tuple[str, ...] = ()  # key=value, as on the command line
-    processes: int = 1  # per training command; a step has processes * batch_size * accumulation samples
+    stage1: str  # recipe file of stage 1
+    stage2: str  # recipe file of stage 2
+    stage1_changes: tuple[str, ...] = ()  # changes to the recipe as key=value, as on the command line
+    stage2_changes: tuple[str, ...] = ()  # changes to the recipe as key=value, as on the command line
+    processes: int = 1  # processes per training command; a step has processes * batch_size * accumulation samples
     seeds: tuple[int, ...] = (1, 2)
     variants: tuple[str, ...] = tuple(VARIANTS)
     questions: Questions = field(default_factory=Questions)

@@ -51,7 +51,7 @@ def run_study(
     seeds = list(seeds)
     scenes = cache(partial(draw_scenes, plan.questions))
     if any(read_figures(plan, name, seed) is None for name in names for seed in seeds):
-        check_drawing()  # now, because drawing begins only after hours of training
+        check_drawing()  # checked first, because drawing begins only after hours of training
     for seed in seeds:
         for name in names:
             if read_figures(plan, name, seed) is None:

@@ -11,14 +11,14 @@ class Variant:
     """One row of the ablation. The paper's figures are differences from its full model, None if it reports none."""
 
     summary: str
-    of: str = ''  # the variant whose trained model is measured; '': its own
+    of: str = ''  # variant whose trained model is measured; '': this one
     mode: str = 'consistent'  # mode of training and evaluation, one of train.modes.ENGINE_MODES
-    slots: int = 0  # K; 0: as in the base model
+    slots: int = 0  # number of slots K; 0: as in the base model
     has_stage1: bool = True
     phrase: str = 'generated'  # source of the phrases in evaluation, see evaluation.running.prompting
     own_queries: bool = False  # evaluate with SAM3's own queries instead of the language model's
-    paper_map: float | None = None  # Inst2Seg, mAP
-    paper_ciou: float | None = None  # ReasonSeg, cIoU
+    paper_map: float | None = None  # difference in mAP on Inst2Seg, percent
+    paper_ciou: float | None = None  # difference in cIoU on ReasonSeg, percent
 
 
 VARIANTS = {

@@ -18,7 +18,7 @@ class TextBatch:
     A padding row sees itself and the rows before it; no other row sees it.
     """
 
-    ids: torch.Tensor  # [B, L]
+    ids: torch.Tensor  # [B, L] token ids
     labels: torch.Tensor  # [B, L]
     positions: torch.Tensor  # [3, B, L]
     mask: torch.Tensor  # [B, 1, L, L] bool, true where a row may attend
@@ -62,7 +62,7 @@ class Batch:
     patches: torch.Tensor  # [patches of all images, 3 * t * p * p]
     grids: list[tuple[int, int, int]]  # (1, rows, columns) in patches, one per image
     pixels: torch.Tensor  # [B, 3, S, S] SAM3's input
-    masks: list[torch.Tensor]  # one [N, H, W] bool per phrase; N = 0: nothing is there, or only boxes are known
+    masks: list[torch.Tensor]  # one [N, H, W] bool per phrase; N = 0: no object, or only boxes are known
     boxes: list[torch.Tensor]  # one [N, 4] per phrase: xyxy, 0 to 1
     detected: list[int] | None = None
     """Indices of the phrases that reach the detector; None: all. Phrases without queries are removed from it."""

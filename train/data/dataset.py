@@ -62,7 +62,7 @@ class RecordDataset(Dataset):
         self._files = [RecordFile(source.annotations) for source in self.sources]
         sizes = np.array([len(file) for file in self._files], dtype=np.int64)
         self._first_records = np.cumsum(sizes) - sizes  # number of each file's first record, counted over all files
-        self._ends = np.cumsum(sizes * [source.repeat for source in self.sources])  # index after each source
+        self._ends = np.cumsum(sizes * [source.repeat for source in self.sources])  # end of each source's indices
         if not len(self):
             raise DataError(f'no records in {", ".join(str(s.annotations) for s in self.sources) or "no sources"}')
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()

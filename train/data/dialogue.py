@@ -47,9 +47,9 @@ class Dialogue:
         for placeholder in _PLACEHOLDERS:
             before, _, rendered = rendered.partition(placeholder)
             between.append(prompter.special_ids(before))
-        self.to_answer = between[1]  # <|im_end|>, the assistant's turn
-        self.to_question = between[2]  # <|im_end|>, the user's turn
-        self.end = prompter.special_ids(rendered)  # <|im_end|> and what follows it
+        self.to_answer = between[1]  # <|im_end|> and the start of the assistant's turn
+        self.to_question = between[2]  # <|im_end|> and the start of the user's turn
+        self.end = prompter.special_ids(rendered)  # <|im_end|> and the text after it
 
     def write(self, sample: Sample, num_queries: int, rows: int, columns: int, *, branches: bool = False) -> Script:
         """Return the token sequence of a sample, with labels and query blocks.
@@ -103,7 +103,7 @@ class Script:
     """The token sequence of one sample with its labels."""
 
     layout: TokenLayout
-    labels: list[int]  # one per token; IGNORED where nothing is supervised
+    labels: list[int]  # one label per token; IGNORED where nothing is supervised
     blocks: list[slice]  # rows of the queries of every phrase
     phrase_ids: list[list[int]]  # token ids that condition SAM3, without tags, one list per phrase
     has_bank: bool = True  # the queries are those of the query bank, not tokens

@@ -43,7 +43,8 @@ class RecordFile:
         """
         self.path = Path(path)
         self._bytes: mmap.mmap | None = None
-        self.bounds = np.array(_scan(self.path, self._mapped()), dtype=np.int64).reshape(-1, 2)  # [start, end) in bytes
+        # Byte range [start, end) of each record.
+        self.bounds = np.array(_scan(self.path, self._mapped()), dtype=np.int64).reshape(-1, 2)
 
     def __len__(self) -> int:
         return len(self.bounds)

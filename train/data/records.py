@@ -57,7 +57,7 @@ _MASK_MARK = re.compile(r'(?:<\|mask_start\|>)?(?:\[SEG\]\s*)+(?:<\|mask_end\|>)
 
 @dataclass(frozen=True)
 class _Annotation:
-    question: str | None  # None: composed from the phrase
+    question: str | None  # None: the question is composed from the phrase
     phrase: str
     target: Target
     is_plain: bool  # a phrase that may be asked for together with others

@@ -20,7 +20,7 @@ class Turn:
 
     question: str
     phrases: tuple[str, ...]
-    targets: tuple[Target, ...]  # one per phrase
+    targets: tuple[Target, ...]  # ground truth, one per phrase
     text: str = ''  # the answer, if it names no phrases
 
 
@@ -29,8 +29,8 @@ class Sample:
     """One image with its turns."""
 
     image: Path
-    height: int  # px
-    width: int  # px
+    height: int  # height of the image, px
+    width: int  # width of the image, px
     turns: tuple[Turn, ...]
     pixels: torch.Tensor | None = field(default=None, compare=False, repr=False)  # [3, H, W] uint8; None: not read
     detected: tuple[int, ...] | None = None

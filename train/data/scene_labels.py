@@ -60,7 +60,8 @@ class Labels:
 
     category: torch.Tensor  # [B, h, w] int64
     color: torch.Tensor  # [B, h, w] int64
-    box_distances: torch.Tensor  # [B, 4, h, w] to the left, top, right, bottom of the object's box; 1: the image's side
+    # [B, 4, h, w] distances to the left, top, right and bottom of the object's box, as shares of the image's side.
+    box_distances: torch.Tensor
 
 
 @dataclass

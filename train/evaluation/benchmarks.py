@@ -26,7 +26,8 @@ class Benchmark:
     headline: tuple[str, ...]  # figures that the paper reports
     lowest: float | None = None  # instances that score above it take part in AP; None: the threshold, as the authors do
     suppress_duplicates: bool = False  # False: all instances are kept, as the authors do
-    paper: dict[str, dict[str, float]] = field(default_factory=dict)  # split, or split/group -> figure -> percent
+    # The paper's results in percent, by split or split/group and by figure.
+    paper: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 BENCHMARKS = {

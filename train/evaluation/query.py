@@ -16,14 +16,14 @@ import numpy as np
 from instructsam.core.image_file import read_image
 from instructsam.core.rle import Rle
 
-CHECK = ',"crc32":"'  # opens the last field of a line: the checksum of the JSON object without this field
+CHECK = ',"crc32":"'  # start of the last field of a line, the checksum of the JSON object without this field
 
 
 @dataclass(frozen=True, eq=False)
 class Query:
     """One sample of a benchmark: a text about an image, and the masks of all objects that it refers to."""
 
-    id: str  # unique within the split, the same in every process and run
+    id: str  # id that is unique within the split and equal in every process and run
     text: str  # the instruction as annotated
     ground_truth: tuple[Rle, ...] = ()
     ignore: Rle | None = None  # pixels excluded from intersection and union (ReasonSeg)
@@ -31,7 +31,7 @@ class Query:
     groups: dict[str, str | list[str]] = field(default_factory=dict)
     form: str = ''  # key of the benchmark's prompt template that the text is put into
     phrases: tuple[str, ...] = ()  # ground-truth phrases of the answer, where they are known
-    error: str = ''  # why the query cannot be asked: its annotation is broken
+    error: str = ''  # reason why the annotation is broken and the query cannot be asked
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,7 @@ def draw_queries(index: int, split: str, seed: int, kinds: Collection[str] | Non
         seed: Seed of the scenes.
         kinds: Types of instructions to keep; None keeps all.
     """
-    cv2.setNumThreads(1)  # leaves the other cores to the model
+    cv2.setNumThreads(1)  # one thread leaves the other cores to the model
     drawn = render_scene(split, index, seed)
     masks = {item.id: Rle.encode(drawn.ids == item.id) for item in drawn.objects}
     queries = [

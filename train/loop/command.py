@@ -18,10 +18,10 @@ def run(args: argparse.Namespace) -> int:
     """
     from instructsam.train.loop.recipe import read_recipe
 
-    recipe = read_recipe(args.recipe, args.changes)  # before torch is imported, which takes seconds
+    recipe = read_recipe(args.recipe, args.changes)  # read before torch is imported, which takes seconds
     from instructsam.train.loop.run import run
 
     final = run(recipe)
-    if os.environ.get('RANK', '0') == '0':  # set by torchrun: this process's number
+    if os.environ.get('RANK', '0') == '0':  # torchrun sets the number of this process
         print(f'the trained model is in {final}')
     return 0

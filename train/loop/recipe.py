@@ -41,11 +41,11 @@ class RecipeError(InstructSAMError, ValueError):
 class LearningRates:
     """Learning rate of each part of the model; 0 freezes it."""
 
-    language: float = 0.0  # the language model, or its LoRA matrices
+    language: float = 0.0  # language model, or its LoRA matrices
     vision: float = 0.0  # Qwen's vision blocks
     projector: float = 0.0  # Qwen's mergers
     decoder: float = 0.0  # bridge, query bank, and SAM3 except for its image encoder
-    image_encoder: float = 0.0  # SAM3's
+    image_encoder: float = 0.0  # SAM3's image encoder
     heads: float = 0.0  # auxiliary heads, which only training uses
 
 
@@ -66,15 +66,15 @@ class Heads:
     """Auxiliary heads taken from an earlier run, if the run right before this one did not train them."""
 
     folder: str  # final folder of the earlier run
-    names: tuple[str, ...]  # prefixes of names in its heads.safetensors
+    names: tuple[str, ...]  # prefixes of their names in heads.safetensors
 
 
 @dataclass(frozen=True)
 class Recipe:
     """One stage of training. Paths are relative to the folder that the command runs in."""
 
-    stage: str  # pixels | base | instruct
-    model: str  # folder or built-in model to start from
+    stage: str  # one of pixels, base, instruct
+    model: str  # model folder or built-in model to start from
     output: str  # folder of the run: checkpoints, logs, and the final model in `final`
     data: tuple[dict[str, Any], ...]  # mixing list: annotations, images, repeat
 
@@ -88,16 +88,16 @@ class Recipe:
     initialise: bool = False  # draw all weights from the seed instead of loading those of `model`
     seed: int = 0
 
-    steps: int = 0  # optimizer steps; 0: `epochs` decides
+    steps: int = 0  # number of optimizer steps; 0: given by `epochs`
     epochs: float = 1.0
     batch_size: int = 1  # samples per process and forward pass
-    accumulation: int = 1  # forward passes per step
+    accumulation: int = 1  # forward passes per optimizer step
     learning_rates: LearningRates = field(default_factory=LearningRates)
     weight_decay: float = 0.0
     muon: float = 0.0  # train matrices of layers with Muon, at this multiple of their part's learning rate; 0: AdamW
     betas: tuple[float, float] = (0.9, 0.999)
     warmup_ratio: float = 0.03
-    schedule: str = 'cosine'  # any of transformers' SchedulerType
+    schedule: str = 'cosine'  # learning rate schedule, any of transformers' SchedulerType
     clip_norm: float = 1.0
     lora: Lora | None = None
     dtype: str = 'float32'  # float32, or bfloat16 for autocast
@@ -108,14 +108,13 @@ class Recipe:
     phrases_per_call: int = 5  # phrases that share one detector call; bounds memory
     max_broken_share: float = 0.01  # share of broken records above which the run stops
 
-    workers: int = 0  # processes that read data
+    workers: int = 0  # number of processes that read data
     log_every: int = 10  # steps between log entries
     save_every: int = 500  # steps between checkpoints
     keep: int = 2  # number of latest checkpoints to keep
     evaluate_every: int = 0  # steps between evaluations; 0: only at the end
-    trainer: dict[str, Any] = field(
-        default_factory=dict
-    )  # any other transformers.TrainingArguments (fsdp, deepspeed, ...)
+    # Any other transformers.TrainingArguments, such as fsdp and deepspeed.
+    trainer: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.stage not in STAGE_NAMES:

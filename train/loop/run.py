@@ -83,7 +83,7 @@ def _run(recipe: Recipe) -> Path:
 def train(trainer: StageTrainer, last: Path | None) -> None:
     """Train from the checkpoint `last`, or from the start."""
     if last is not None and trainer.is_finished(last):
-        read_stage(trainer.stage_module, last)  # raises RecipeError if another configuration wrote it
+        read_stage(trainer.stage_module, last)  # RecipeError if another configuration wrote it
         return
     trainer.train(resume_from_checkpoint=str(last) if last else None)
 
@@ -140,7 +140,7 @@ def _training_arguments(recipe: Recipe) -> TrainingArguments:
         max_steps=recipe.steps or -1,
         num_train_epochs=recipe.epochs,
         lr_scheduler_type=recipe.schedule,
-        warmup_steps=recipe.warmup_ratio,  # a value below 1 is a share of all steps
+        warmup_steps=recipe.warmup_ratio,  # transformers takes a value below 1 as a share of all steps
         max_grad_norm=recipe.clip_norm,
         logging_steps=recipe.log_every,
         save_steps=recipe.save_every,
@@ -152,6 +152,6 @@ def _training_arguments(recipe: Recipe) -> TrainingArguments:
         report_to='none',  # run_log.TensorBoard reports instead
         logging_nan_inf_filter=False,
         disable_tqdm=True,
-        use_cpu=not torch.cuda.is_available(),  # otherwise, several processes without a GPU would not find each other
+        use_cpu=not torch.cuda.is_available(),  # without it, several processes without a GPU would not find each other
         **{'ddp_find_unused_parameters': True, 'dataloader_pin_memory': torch.cuda.is_available(), **recipe.trainer},
     )

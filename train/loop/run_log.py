@@ -152,7 +152,7 @@ def memory_gib() -> Memory:
 
 
 def _folder(args: TrainingArguments) -> Path:
-    assert args.output_dir is not None  # set by the recipe
+    assert args.output_dir is not None  # the recipe sets it
     return Path(args.output_dir)
 
 

@@ -18,7 +18,7 @@ class BoxDistances(NamedTuple):
     """Sums over pairs of boxes."""
 
     l1: torch.Tensor
-    giou: torch.Tensor  # 1 - generalized IoU
+    giou: torch.Tensor  # sum of 1 - generalized IoU
 
 
 def box_distances(boxes: torch.Tensor, true: torch.Tensor) -> BoxDistances:

@@ -9,7 +9,7 @@ import torch
 class LossSum(NamedTuple):
     """A loss summed over `unit`; the mean is the value divided by the count of that unit, see Batch.counts."""
 
-    value: torch.Tensor  # scalar
+    value: torch.Tensor  # scalar sum
     unit: str  # one of tokens, phrases, masks, blocks, all_masks or images
 
     def scaled(self, factor: float) -> 'LossSum':

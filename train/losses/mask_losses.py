@@ -31,9 +31,9 @@ UNCERTAIN_SHARE = 0.75
 class MaskTerms:
     """Unweighted sums over phrases, so that samples, batches and processes can be added up before they are divided."""
 
-    bce: torch.Tensor  # over matched masks
-    dice: torch.Tensor  # over matched masks
-    presence: torch.Tensor  # over phrases, each the mean of its slots
+    bce: torch.Tensor  # sum over matched masks
+    dice: torch.Tensor  # sum over matched masks
+    presence: torch.Tensor  # sum over phrases, each the mean of its slots
 
     def __add__(self, other: MaskTerms) -> MaskTerms:
         return MaskTerms(self.bce + other.bce, self.dice + other.dice, self.presence + other.presence)

@@ -21,7 +21,7 @@ class Objective:
     bce_cost: float = 2.0  # matching cost, like the next two
     dice_cost: float = 0.5
     presence_cost: float = 1.0
-    presence_target: str = 'one'  # one of PRESENCE_TARGETS
+    presence_target: str = 'one'  # target of a matched slot, one of PRESENCE_TARGETS
     sample_points: int = 0  # points of a mask that the mask terms are computed on, most where it is uncertain; 0: all
 
     def __post_init__(self) -> None:

@@ -68,7 +68,7 @@ def read(
     is_image = text.is_image.to(device)
     embeds = embeds.masked_scatter(is_image[..., None], image.to(embeds.dtype))
     is_query = torch.zeros_like(is_image)
-    blocks = text.blocks if text.has_bank else []  # without a bank, mask tokens are tokens like all others
+    blocks = text.blocks if text.has_bank else []  # without a bank, mask tokens are ordinary tokens
     for sample, rows in blocks:
         is_query[sample, rows] = True
     queries = model.model.mask_queries.repeat(len(blocks), 1)

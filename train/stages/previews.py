@@ -29,10 +29,10 @@ from instructsam.train.drawing import FAINT, INK, PAPER, cell, contact_sheet, ou
 if TYPE_CHECKING:
     from instructsam.core.result import Result
 
-SIDE_PX = 224  # images are fitted into a square of this side
+SIDE_PX = 224  # side of the square that images are fitted into, px
 COLUMNS = 6  # samples of a preview
 THRESHOLD = 0.5
-FILL, FAINT_FILL = 0.5, 0.2  # opacity above and below the threshold
+FILL, FAINT_FILL = 0.5, 0.2  # opacity of masks that score above and below the threshold
 MAX_NEW_TOKENS = 48  # an untrained model does not end its answers
 
 T = TypeVar('T')
@@ -90,7 +90,7 @@ def answer_strip(engine: InstructSAM, samples: Sequence[Sample], *, use_true_phr
 
 def _answer_cell(engine: InstructSAM, sample: Sample, use_true_phrases: bool) -> np.ndarray:
     turn = next(turn for turn in sample.turns if turn.phrases)
-    assert sample.pixels is not None  # with_pixels has read them
+    assert sample.pixels is not None  # with_pixels has read the image
     image = np.ascontiguousarray(sample.pixels.permute(1, 2, 0).numpy())
     canvas, scores = _fitted(image), ''
     try:

@@ -37,7 +37,7 @@ class InstructSettings:
     objective: Objective = field(default_factory=Objective)
     mode: str = 'consistent'  # one of TRAINING_MODES
     deep_supervision: bool = False  # losses on every detector layer, as in stage base, instead of the published ones
-    pointing: float = 0.0  # with deep_supervision: weight of the language model's own grounding, see losses.pointing
+    pointing: float = 0.0  # weight of losses.pointing, the language model's own grounding; needs deep_supervision
 
     def __post_init__(self) -> None:
         if self.mode not in TRAINING_MODES:

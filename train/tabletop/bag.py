@@ -64,15 +64,14 @@ def write_bag(
         topics = {topic: writer.add_connection(topic, name, typestore=store) for topic, name in TYPES.items()}
         ground_truth = stack.enter_context((folder / 'truth.jsonl').open('w', encoding='utf-8'))
         for frame in range(frames):
-            rng = generator(
-                split, seed, index, 'sensor'
-            )  # equal for all frames, because the camera's settings do not change
+            # The generator is the same for all frames, because the camera's settings do not change.
+            rng = generator(split, seed, index, 'sensor')
             scene = photograph_objects(objects, room, swayed(camera, frame / fps), rng, (split, seed, index))
             time_ns = START_S * 10**9 + round(frame / fps * 1e9)
             for topic, message in _messages(store, scene, time_ns).items():
                 writer.write(topics[topic], time_ns, store.serialize_cdr(message, TYPES[topic]))
             facts = {**scene_facts(scene), 'stamp_ns': time_ns}
-            del facts['image'], facts['depth']  # names of files that a bag does not have
+            del facts['image'], facts['depth']  # names of files that a bag does not contain
             ground_truth.write(json.dumps(facts) + '\n')
     return frames
 

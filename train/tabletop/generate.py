@@ -120,7 +120,7 @@ def _finish(part: Path, out: Path, split: str, scenes: int) -> Written:
     """Write the lists of records and of scenes from `part`, and remove it."""
     counts: dict[str, Counter[str]] = {'sentences': Counter(), 'phrases': Counter()}
     with part.open(encoding='utf-8') as lines, ExitStack() as stack:
-        next(lines)  # the settings
+        next(lines)  # the first line holds the settings
         facts = stack.enter_context(_ListFile(out / f'{split}_scenes.jsonl', is_jsonl=True))
         files = {name: stack.enter_context(_ListFile(out / f'{split}_{name}.json')) for name in counts}
         for line in islice(lines, scenes):

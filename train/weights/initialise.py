@@ -85,7 +85,7 @@ def _initialise_box_bias(embed: Any, axis: int, token_width: float) -> None:
     embed.layer2.bias.zero_()
     embed.layer2.weight[:, :4] = 0
     for head in range(len(embed.layer2.weight)):
-        border = head % 5 - 1  # -1: the whole box; 0 to 3: left, right, top, bottom
+        border = head % 5 - 1  # -1: the whole box; 0 to 3: its left, right, top, bottom border
         units = off_border[border % 2] if border >= 0 and border // 2 == axis else outside
         embed.layer2.weight[head, units] = -BOX_BIAS
 

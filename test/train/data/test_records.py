@@ -351,7 +351,7 @@ def test_broken_records_are_refused(raw, says):
 
 
 def test_pixels_are_read_upright(tmp_path):
-    sideways = Image.new('RGB', SIZE)  # stored as 20 x 30, shown as 30 x 20
+    sideways = Image.new('RGB', SIZE)  # the file stores 20 x 30 px, viewers show 30 x 20 px
     exif = sideways.getexif()
     exif[0x112] = 6
     sideways.save(tmp_path / 'a.jpg', exif=exif)

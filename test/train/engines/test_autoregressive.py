@@ -151,7 +151,7 @@ def test_at_most_k_mask_tokens(engines, sample, monkeypatch):
     tokens, slots = engine.model.config.tokens, engine.model.config.num_queries
     sequence = engine._new_sequence(engine.encode(np.zeros((60, 80, 3), np.uint8)).prefix)
     with torch.no_grad():
-        sequence.add_answer([tokens.query])  # without a phrase before it
+        sequence.add_answer([tokens.query])  # a mask token without a phrase before it
         block = [tokens.phrase_start, 5, tokens.phrase_end, tokens.mask_start, *[tokens.query] * (slots + 3)]
         sequence.add_answer(block)
         sequence.add_answer([tokens.query])

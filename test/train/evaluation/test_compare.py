@@ -16,7 +16,7 @@ from instructsam.train.evaluation.query import Order, Outcome, Query
 from instructsam.train.evaluation.running.run_folder import read_run
 
 HEADER = {'benchmark': 'inst2seg', 'split': 'test', 'threshold': 0.3, 'empty': 1, 'model': 'one'}
-SIDE = 40  # px
+SIDE = 40  # side of the masks, px
 
 
 def square(x, y, side=10):

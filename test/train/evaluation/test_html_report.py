@@ -285,7 +285,7 @@ def test_several_runs_and_benchmarks(run, report, outcomes):
     for folder, count in zip(folders, (59, 29, 59), strict=True):
         assert found.row(str(folder))[1] == str(count)
     assert 'inst2seg test, grefcoco val' in found.text
-    assert {'31.5', '57.3'} < {cell for row in found.rows for cell in row}  # the paper's mAP
+    assert {'31.5', '57.3'} < {cell for row in found.rows for cell in row}  # mAP that the paper reports
     anchors = {attributes.get('id') for _, attributes in found.tags}
     assert {'#run-1', '#run-2', '#run-3'} < {attributes.get('href') for _, attributes in found.tags}
     assert {'run-1', 'run-2', 'run-3'} < anchors
@@ -318,7 +318,7 @@ def test_tabletop_scenes_are_rendered_again(run, report, outcomes, monkeypatch):
     monkeypatch.setattr(cases, 'render_scene', scene)
     named = [replace(one, image=f'test_7_{one.order.image:06d}') for one in outcomes[:12]]
     found = report(run(named, benchmark='tabletop'))
-    assert sorted(drawn) == [('test', index, 7) for index in range(4)]  # each once
+    assert sorted(drawn) == [('test', index, 7) for index in range(4)]  # each scene is drawn once
     for name, card in zip(found.ids(), found.cards, strict=True):
         one = next(one for one in named if one.query.id == name)
         other_size = name.startswith('2-') and bool(one.query.ground_truth or one.masks)

@@ -49,7 +49,7 @@ def answer(model):
 def test_what_trains(model, embeddings):
     before = answer(model)
     add_lora(model, Lora(rank=3, embeddings=embeddings))
-    assert torch.equal(answer(model), before)  # B is zero
+    assert torch.equal(answer(model), before)  # LoRA's B is zero before training
     assert type(model).__name__ == 'InstructSAMModel'
     learning_rates = LearningRates(language=1.0, vision=2.0, projector=3.0, decoder=4.0)
     groups = parameter_groups(InstructTraining(model, Objective(), 5), learning_rates, 0.0)

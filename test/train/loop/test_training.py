@@ -45,9 +45,8 @@ def test_two_samples_are_a_step_however_they_are_spread(launch, recipe, tmp_path
     assert codes == [0], text
     expected = load_file(tmp_path / 'batch' / 'final' / 'model.safetensors')
     start = load_file(Path(keys['model']) / 'model.safetensors')
-    assert (
-        sum(float((expected[name] - start[name]).abs().max()) > 2.5e-5 for name in start) > 100
-    )  # the run has changed them by more than the tolerance below
+    # The run has changed the weights by more than the tolerance below.
+    assert sum(float((expected[name] - start[name]).abs().max()) > 2.5e-5 for name in start) > 100
     gradients = moments(tmp_path / 'batch')
     for name, changes, world in WAYS:
         codes, text = launch('train', 'run', recipe(name, **keys, **changes), world=world)
@@ -81,7 +80,7 @@ def test_stage_1_then_stage_2(launch, tmp_path, mix):
     assert codes == [0], text
     codes, text = launch('train', 'run', PAPER / 'stage2.yaml', f'model={merged}', f'output={two}', data, *quick)
     assert codes == [0], text
-    trained = checkpoint.load(two / 'final', 'cpu', torch.float32).state_dict()  # merged, as the recipe says
+    trained = checkpoint.load(two / 'final', 'cpu', torch.float32).state_dict()  # the recipe merges the LoRA matrices
     before = load_file(start / 'model.safetensors')
     changed = {name for name, tensor in before.items() if not torch.equal(tensor, trained[name])}
     assert 'model.language_model.layers.0.self_attn.q_proj.weight' in changed

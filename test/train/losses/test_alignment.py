@@ -8,7 +8,7 @@ import torch
 from instructsam.train.losses.alignment import Alignment
 
 SIDE, CELLS, MERGE, WIDTH = 32, 4, 2, 6
-CUP, BOWL, SPOON, NEW = 1, 2, 3, 4  # words
+CUP, BOWL, SPOON, NEW = 1, 2, 3, 4  # token ids of words
 CONFIG = SimpleNamespace(bridge_dim=WIDTH, text=SimpleNamespace(hidden_size=WIDTH))
 
 
@@ -91,6 +91,7 @@ def test_words_learn_from_their_places(scene):
     losses = losses_of(perfect(), model, scene)
     assert all(value.item() > 2 for value in losses.values()), losses
     sum(losses.values()).backward()
-    assert model.table.grad[CUP, CUP] < 0 < model.table.grad[CUP, 0]  # towards the cups, away from the table
+    # The gradient moves the word towards the cups and away from the table.
+    assert model.table.grad[CUP, CUP] < 0 < model.table.grad[CUP, 0]
     assert model.table.grad[NEW].abs().sum() > 0  # every word of a phrase counts
-    assert model.table.grad[0].abs().sum() == 0  # padding does not
+    assert model.table.grad[0].abs().sum() == 0  # padding does not count

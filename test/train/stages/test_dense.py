@@ -38,7 +38,7 @@ from instructsam.train.stages.settings import STAGE_NAMES
 from instructsam.train.stages.stage import STAGES
 from instructsam.train.weights.initialise import initialise
 
-SIDE = 224  # px
+SIDE = 224  # side of the images, px
 
 
 def facts(name='a', boxes=((0, 0, 112, 112), (140, 56, 196, 168))):
@@ -276,7 +276,8 @@ def test_heads_come_from_the_run_before_and_from_named_ones(tmp_path):
         save_file(heads, tmp_path / name / HEADS)
     training = torch.nn.ParameterDict({'a': torch.zeros(3), 'b': torch.zeros(3), 'c': torch.zeros(4)})
     load_auxiliary_heads(training, tmp_path / 'before', Heads(str(tmp_path / 'earlier'), ('b', 'c')))
-    assert [training[name].tolist() for name in 'abc'] == [[1.0] * 3, [2.0] * 3, [0.0] * 4]  # c has another shape
+    # Head c has another shape and is not loaded.
+    assert [training[name].tolist() for name in 'abc'] == [[1.0] * 3, [2.0] * 3, [0.0] * 4]
 
 
 def test_an_image_of_no_scene_is_named(folder, model):

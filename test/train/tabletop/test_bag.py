@@ -82,7 +82,7 @@ def test_pose_depth_and_masks_fit(frames):
             assert (np.linalg.norm(points - obj['center_m'], axis=1) < reach).all(), obj['category']
             checked += 1
         assert checked > 2
-    assert np.linalg.norm(positions[1] - positions[0]) > 0.05  # the camera moves
+    assert np.linalg.norm(positions[1] - positions[0]) > 0.05  # the camera moves between frames
 
 
 def test_color_images_have_the_size(frames):

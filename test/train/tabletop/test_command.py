@@ -130,7 +130,7 @@ def test_resumes_after_it_was_killed(tabletop, tmp_path, cut):
     command[command.index('4')] = '1000'
     process = subprocess.Popen([*command, '--workers', '1'], cwd=tmp_path, stderr=subprocess.DEVNULL)
     part = tmp_path / 'out/train.part'
-    wait_for(lambda: part.exists() and part.read_text().count('\n') >= 3)  # the settings and two scenes
+    wait_for(lambda: part.exists() and part.read_text().count('\n') >= 3)  # lines of the settings and of two scenes
     process.kill()
     process.wait()
     part.write_text(''.join(part.read_text().splitlines(True)[:3]) + cut)
@@ -152,7 +152,7 @@ def test_control_c(tmp_path):
     """In a terminal the workers get SIGINT as well: nothing is printed, and no list of records is left incomplete."""
     command = [sys.executable, '-m', 'instructsam.core.cli', 'tabletop', 'generate', 'out', '--workers', '2']
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    wait_for(lambda: list(tmp_path.glob('out/*.part')))  # the workers are starting
+    wait_for(lambda: list(tmp_path.glob('out/*.part')))  # the file exists once the workers are starting
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, '')

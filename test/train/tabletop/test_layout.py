@@ -46,7 +46,8 @@ def test_shapes_are_closed_and_of_household_size():
             facing = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
             outward = part.mesh.normals[part.mesh.faces].mean(axis=1)
             solid = np.linalg.norm(facing, axis=1) > 1e-10
-            assert ((facing * outward).sum(axis=1)[solid] > 0).mean() > 0.97, key  # other faces would be culled
+            # Faces that point inwards would be culled.
+            assert ((facing * outward).sum(axis=1)[solid] > 0).mean() > 0.97, key
 
 
 def test_surfaces_lie_in_the_middle_of_their_vessels():

@@ -55,7 +55,8 @@ def test_depth_is_metric(camera):
     for point, owner in (((0.05, -0.05, top), 0), ((0.05, -0.07, top), 0), ((-0.15, 0, 0), -1), ((0.2, 0.1, 0), -1)):
         x, y = np.round(camera.project(np.array([point]))[0]).astype(int)
         assert scene.ids[y, x] == owner
-        ray = camera.rotation @ np.linalg.solve(camera.intrinsics, (x, y, 1.0))  # its depth along the optical axis is 1
+        # The ray to the pixel has depth 1 along the optical axis.
+        ray = camera.rotation @ np.linalg.solve(camera.intrinsics, (x, y, 1.0))
         expected = (point[2] - camera.position[2]) / ray[2]
         assert scene.depth[y, x] == pytest.approx(expected, abs=0.005)
 

@@ -32,7 +32,7 @@ def test_pieces_fill_the_shape(key):
     vertices = np.concatenate([part.mesh.vertices for part in all_shapes()[key].parts])
     planes = [(hull.equations[:, :3], hull.equations[:, 3:]) for hull in hulls]
     outside_m = np.min([(normals @ vertices.T + offsets).max(axis=0) for normals, offsets in planes], axis=0)
-    assert outside_m.max() < 5e-4  # every vertex of the surface lies in a piece
+    assert outside_m.max() < 5e-4  # every vertex of the surface is inside a piece
 
 
 def test_a_mug_stays_hollow_and_has_a_bottom():

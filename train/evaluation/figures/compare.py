@@ -24,7 +24,7 @@ TIE = 1e-9
 class _Sample(NamedTuple):
     """One query that both runs answered."""
 
-    outcome: Outcome  # the first run's
+    outcome: Outcome  # outcome of the first run
     a: MaskMatch
     b: MaskMatch
 

@@ -18,11 +18,11 @@ class DatasetFiles:
     """The files of a data set, and the split to read."""
 
     benchmark: str
-    data: Path  # a folder, or an annotation file
+    data: Path  # folder of the data set, or an annotation file
     split: str
     layouts: str  # the expected folder trees, for display
     images: Path | None = None
-    split_by: str | None = None  # authors of RefCOCO's splits
+    split_by: str | None = None  # authors of the splits of RefCOCO to read
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ def read_outlines(shapes: Any, height: int, width: int) -> GroundTruth:
         label = _label(shape)
         if label != 'flag':
             area = np.zeros((height, width), np.uint8)
-            cv2.fillPoly(area, [_points(shape, height, width)], 1)  # includes the outline itself
+            cv2.fillPoly(area, [_points(shape, height, width)], 1)  # fills the outline itself, too
             painted.append((area > 0, IGNORE if 'ignore' in label else TARGET))
     canvas = np.zeros((height, width), np.uint8)
     for area, value in sorted(painted, key=lambda pair: np.count_nonzero(pair[0]))[::-1]:
@@ -50,7 +50,7 @@ def _points(shape: dict[str, Any], height: int, width: int) -> np.ndarray:
         points: np.ndarray = np.array(shape.get('points'), dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         points = np.zeros(0)
-    limit = 2 * max(height, width)  # painting points that are far outside takes long
+    limit = 2 * max(height, width)  # painting outlines that extend far outside is slow
     if points.ndim != 2 or points.shape[1] != 2 or not (np.abs(points) <= limit).all():
         raise RecordError(f'a shape needs points [x, y] near the image, got {str(shape.get("points"))[:60]}')
     return points.astype(np.int32)

@@ -46,7 +46,7 @@ class Case:
     outcome: Outcome
     match: MaskMatch
     iou: float  # IoU of the unions; the benchmark's value if neither has a pixel
-    members: list[str]  # 'group:member'
+    members: list[str]  # each as 'group:member'
 
     @classmethod
     def create(cls, outcome: Outcome, match: MaskMatch, empty: float) -> Case:
@@ -175,5 +175,5 @@ def _load_image(name: str, benchmark: str) -> np.ndarray:
     try:
         split, seed, index = name.rsplit('_', 2)
         return render_scene(split, int(index), int(seed)).rgb
-    except (ImportError, RuntimeError, ValueError) as error:  # no MuJoCo, no OpenGL, or not the name of a scene
+    except (ImportError, RuntimeError, ValueError) as error:  # no MuJoCo, no OpenGL, or no scene of this name
         raise InstructSAMError(f'{name} cannot be drawn: {error}') from error

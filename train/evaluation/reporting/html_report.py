@@ -45,7 +45,7 @@ def write_report(folders: Iterable[Path], out: str) -> None:
         InstructSAMError: A run cannot be read, or the file cannot be written.
     """
     check_path(out)
-    with Console(stderr=True).status('reading') as status:  # shown on a terminal only
+    with Console(stderr=True).status('reading') as status:  # the status is shown on terminals only
         runs = [read_run(folder) for folder in dict.fromkeys(folders)]
         text = render_report(runs, show_status=status.update)
     try:

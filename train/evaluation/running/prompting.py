@@ -20,7 +20,7 @@ class PromptOptions:
 
     threshold: float = 0.5  # instances that score above it are the answer
     lowest: float = 0.05  # instances that score above it take part in AP
-    prompts: dict[str, str] = field(default_factory=lambda: {'': '{text}'})  # form -> template
+    prompts: dict[str, str] = field(default_factory=lambda: {'': '{text}'})  # form -> prompt template
     suppress_duplicates: bool = True
     max_new_tokens: int = 256
     phrase: str = 'generated'  # source of the answer's phrases, one of benchmarks.PHRASE_SOURCES

@@ -22,7 +22,7 @@ from instructsam.train.evaluation.running.prompting import PromptOptions, answer
 from instructsam.train.evaluation.running.run_folder import ResultWriter, read_run
 from instructsam.train.evaluation.running.sources import Source
 
-BARRIER_TIMEOUT = timedelta(days=7)  # the fastest process waits this long for the slowest one
+BARRIER_TIMEOUT = timedelta(days=7)  # longest time that the fastest process waits for the slowest one
 
 
 @dataclass(frozen=True)

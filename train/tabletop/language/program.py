@@ -20,7 +20,7 @@ from instructsam.train.tabletop.world.looks import confusable
 
 GROUPS = {'fruit': FRUIT, 'cutlery': CUTLERY, 'object': tuple(CATEGORIES)}
 CLEAR_SHARE = 0.30  # least visible share of an object that instructions refer to
-CLEAR_IMAGE_SHARE = 0.0011  # least share of the image that it covers: 55 of 224 x 224 pixels
+CLEAR_IMAGE_SHARE = 0.0011  # least share of the image that such an object covers: 55 of 224 x 224 pixels
 TRACE_IMAGE_SHARE = 0.0001  # an object that covers less of the image counts as invisible
 
 

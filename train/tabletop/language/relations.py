@@ -30,7 +30,7 @@ class Relations:
         self.width = scene.camera.width
         self.objects = {obj.id: obj for obj in scene.objects}
         away = scene.camera.rotation[:2, 2] / np.linalg.norm(scene.camera.rotation[:2, 2])
-        axes = np.stack([(away[1], -away[0]), away])  # to the right and away from the camera, along the table
+        axes = np.stack([(away[1], -away[0]), away])  # directions along the table: to the right, and away
         self._footprints = {obj.id: obj.footprint @ axes.T for obj in scene.objects}  # [N, 2] (right, away) m
         self._centers = {i: (points.min(axis=0) + points.max(axis=0)) / 2 for i, points in self._footprints.items()}
         self.holds = lru_cache(maxsize=None)(self._holds)  # sampling instructions asks the same questions repeatedly

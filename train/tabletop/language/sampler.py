@@ -257,7 +257,7 @@ class InstructionSampler:
             return None
         nouns = {list(p.heads(program))[-1] for program in programs}
         if len(nouns) < count and not all(isinstance(program, p.Color) for program in programs):
-            return None  # excludes "the bananas and the green banana"
+            return None  # avoids "the bananas and the green banana"
         if self._chance(0.12):
             programs[-1] = self._absent_noun()
         return tuple(programs)

@@ -234,9 +234,8 @@ def _add_hand(spec: Any, grasp: Grasp, gripper: Gripper, approach_m: float) -> N
         name2=RIGHT,
         solref=[2.5 * PARAMETERS.step_s, 1],
     )
-    coupling.data = np.eye(1, len(coupling.data), 1)[
-        0
-    ]  # coefficients of a polynomial: both joints have equal positions
+    # Coefficients of a polynomial: both joints have equal positions.
+    coupling.data = np.eye(1, len(coupling.data), 1)[0]
     _add_actuator(spec, 'hand', PARAMETERS.press_n).set_to_position(kp=6000, kv=150)
     for name in (LEFT, RIGHT):
         _add_actuator(spec, name, PARAMETERS.close_n).set_to_velocity(kv=300)

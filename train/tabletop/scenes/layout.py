@@ -275,7 +275,7 @@ def _pile(
     inside = np.array(surface.profile)[::-1] * (carrier.scale[0], carrier.scale[2])
     while items and max(radii) * (1 + (0, 0, 1, 1.16)[len(items)]) > inside[-1, 0]:
         items, radii = items[:-1], radii[:-1]
-    ring_m = max(radii, default=0) * (0, 0, 1.03, 1.19)[len(items)]  # distance of each from the middle
+    ring_m = max(radii, default=0) * (0, 0, 1.03, 1.19)[len(items)]  # distance of each item from the middle
     first = rng.uniform(0, 2 * np.pi)
     placed = []
     for k, item in enumerate(items):

@@ -261,7 +261,7 @@ class Renderer:
             target.category = mj.mjtCatBit.mjCAT_DYNAMIC if is_caster else mj.mjtCatBit.mjCAT_DECOR
             target.specular, target.shininess = geom.specular, geom.shininess
             target.matid = self._textures.get(geom.texture, -1)
-            if hasattr(target, 'texid'):  # MuJoCo 4
+            if hasattr(target, 'texid'):  # a field of MuJoCo 4
                 target.texid = target.matid
             target.texcoord = 1
             target.emission = GLASS_EMISSION if 0 < color[3] < 1 else 0.0

@@ -13,7 +13,7 @@ from instructsam.train.tabletop.world import textures
 from instructsam.train.tabletop.world.meshes import Mesh, box, lathe, rotation, sheet
 
 TABLE_TOP_M = 0.03  # thickness of the table top
-SHADOWS = 5  # lights that cast shadows: more of them make softer shadows and take longer
+SHADOWS = 5  # number of lights that cast shadows; more of them make softer shadows and take longer
 
 
 def _with_planar_uv(mesh: Mesh) -> Mesh:

@@ -20,9 +20,9 @@ def test_pickles_of_any_protocol(tmp_path, protocol):
 @pytest.mark.parametrize(
     ('text', 'expected'),
     [
-        (b"S'caf\\xc3\\xa9'\n", 'café'),  # Python 2's str: UTF-8, else Latin-1
+        (b"S'caf\\xc3\\xa9'\n", 'café'),  # Python 2's str type: UTF-8, else Latin-1
         (b"S'caf\\xe9'\n", 'café'),
-        (b'Vcaf\\u00e9\n', 'café'),  # Python 2's unicode
+        (b'Vcaf\\u00e9\n', 'café'),  # Python 2's unicode type
         (b'U\x05caf\xc3\xa9', 'café'),
     ],
 )

@@ -61,7 +61,7 @@ def test_reasonseg(reasonseg, folder):
     ]
     found = queries_by_id(images)
     assert_masks(found['a'], block(*LARGE))
-    assert_masks(found['b'], block((1, 4), (1, 5)) | block((10, 14), (20, 28)))  # merged into one mask
+    assert_masks(found['b'], block((1, 4), (1, 5)) | block((10, 14), (20, 28)))  # all outlines are merged into one mask
     assert found['b'].ignore is None
 
 
