@@ -44,5 +44,5 @@ def test_a_new_block_gets_gradients(tmp_path):
 
 def test_a_folder_that_is_there_already(tmp_path):
     (tmp_path / 'notes.txt').touch()
-    with pytest.raises(ModelError, match='there already'):
+    with pytest.raises(ModelError, match='already exists'):
         deepen(FOLDER, tmp_path)
