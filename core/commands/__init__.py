@@ -1,1 +1,1 @@
-"""Subcommands of `instructsam`, each with `add_arguments(parser)` and `run(args) -> exit code`, and what they share."""
+"""Subcommands of `instructsam`, with `add_arguments(parser)` and `run(args) -> exit code`, and their shared parts."""

@@ -3,7 +3,7 @@
 To understand the model, read in this order:
 
 config          what a checkpoint's config.json determines
-prompt          text to token ids and back: the prompt around an instruction, the notation of answers
+prompt          text and token ids: the prompt around an instruction, the notation of answers
 token_layout    order, positions and attention mask of the tokens; where query blocks go
 sequence        the language model with a key-value cache: prompt, answer, hidden states at the queries
 instructsam     the network as a whole: Qwen3-VL, the query bank, the bridge, SAM3

@@ -1,4 +1,4 @@
-"""Text to token ids and back: the chat message around an instruction, and answers with their phrases.
+"""Conversion between text and token ids: the chat message around an instruction, and answers with their phrases.
 
 Text from a user is tokenized by a tokenizer that knows no special tokens, so that it can never produce one.
 """

@@ -1,1 +1,1 @@
-"""Masks and depth to 3D: camera model, object geometry, grasp candidates and multi-object tracking."""
+"""3D from masks and depth: camera model, object geometry, grasp candidates and multi-object tracking."""

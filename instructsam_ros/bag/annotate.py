@@ -1,4 +1,4 @@
-"""`instructsam bag annotate`: answers instructions on every image of a bag and writes a copy that has the results too.
+"""`instructsam bag annotate`: answers instructions on every image of a bag and writes a copy with the results.
 
 The results are those of the node: the same engine, depth synchronization, geometry, track ids and messages (see
 offline_camera), except that no image is dropped. `instructsam bag show` draws them.

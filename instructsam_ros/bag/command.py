@@ -5,7 +5,7 @@ from instructsam.core.commands.parser import CommandParser, add_commands
 COMMANDS = {
     'annotate': (
         'instructsam_ros.bag.annotate',
-        'answer instructions on every image of a bag, into a copy of it that has the results too',
+        'answer instructions on every image of a bag, and write a copy of it with the results',
     ),
     'show': (
         'instructsam_ros.bag.show',

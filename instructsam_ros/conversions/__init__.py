@@ -1,1 +1,1 @@
-"""ROS messages to and from NumPy arrays and core types: pure functions, without a node or a thread."""
+"""Conversions between ROS messages and NumPy arrays or core types: pure functions, without a node or a thread."""

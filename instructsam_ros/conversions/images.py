@@ -1,4 +1,4 @@
-"""sensor_msgs/Image and CompressedImage to [H, W, 3] uint8 RGB; every fault is an ImageFormatError.
+"""sensor_msgs/Image and CompressedImage to [H, W, 3] uint8 RGB; every defect is an ImageFormatError.
 
 Why not cv_bridge alone: the converter here comes first, so that an image looks the same on every machine. cv_bridge
 adds the encodings that are missing here if it is installed and passes a self-check, which the releases for ROS 2

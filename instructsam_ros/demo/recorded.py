@@ -45,7 +45,7 @@ def show_recordings(out: str, recording: Path | None, instruction: str | None, m
     write_image(out, _side_by_side(overlays))
     if model == DEFAULT_MODEL and recording is None:
         print('The built-in model has been trained on rendered tables only, such as the left image. On real images,')
-        print('such as the right one, its masks are guesses that no robot should act on.')
+        print('such as the right one, its masks are guesses that a robot must not act on.')
     print(f'overlays from /{NODE}/overlay: {Path(out).resolve()}')
 
 

@@ -86,7 +86,7 @@ def _are_camera_names(names: Sequence[str]) -> bool:
 
 PARAMETERS = (
     Parameter('model', DEFAULT_MODEL, UNCONFIGURED,
-              "Folder or hub id of the model; 'tabletop' is a small built-in one that knows rendered tables."),
+              "Folder or hub id of the model; 'tabletop' is a small one, trained on rendered tables only."),
     Parameter('device', 'auto', UNCONFIGURED,
               'Device of the model: auto (CUDA if available, otherwise CPU), cpu, cuda, cuda:N.'),
     Parameter('dtype', 'auto', UNCONFIGURED,

@@ -17,7 +17,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def catch() -> socket.socket:
     """Return a socket on which a byte arrives with each signal, which has no other effect.
 
-    Python's own handlers run in the main thread only, and that waits for ROS.
+    Python's own handlers run in the main thread only, which is waiting in ROS.
     """
     reader, writer = socket.socketpair()
     writer.setblocking(False)

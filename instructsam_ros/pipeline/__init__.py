@@ -1,1 +1,1 @@
-"""One image and one instruction to one answer, without an rclpy node."""
+"""Answering one instruction about one image, without an rclpy node."""

@@ -73,7 +73,7 @@ class TransformSource(Protocol):
 
 
 class SettingsSource(Protocol):
-    """Knows the current settings, which may change at any time."""
+    """Provides the current settings, which may change at any time."""
 
     def current(self) -> Settings:
         """Return the settings of this moment."""

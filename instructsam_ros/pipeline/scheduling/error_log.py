@@ -16,7 +16,7 @@ class Explanation(NamedTuple):
     """An error in words."""
 
     text: str  # one line, human-readable
-    is_user_error: bool  # caused by the input rather than by a bug of this package
+    is_user_error: bool  # caused by the input rather than by a bug in this package
 
 
 def explain(error: Exception) -> Explanation:

@@ -32,7 +32,7 @@ class Worker(threading.Thread):
         self._logger = logger
 
     def close(self, timeout_s: float) -> bool:
-        """End the thread; return whether it has ended, which it has not if the model cannot be interrupted."""
+        """End the thread; return whether it has ended; it has not if the model cannot be interrupted."""
         self._context.scheduler.close()
         self.join(timeout_s)
         return not self.is_alive()
@@ -52,7 +52,7 @@ class Worker(threading.Thread):
             return False
         try:
             self._run_work(work)
-        except Exception:  # A bug of this package; the next image may fare better.
+        except Exception:  # A bug in this package must not end the thread: the next image may succeed.
             self._logger.error(f'this should not have happened:\n{traceback.format_exc()}')
         return True
 

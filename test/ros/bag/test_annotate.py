@@ -15,10 +15,10 @@ from bags import (
     header,
     info,
     only_results,
-    picture,
     read,
     recording,
     results,
+    rgb_image,
     run,
     show,
     write,
@@ -81,7 +81,7 @@ def test_each_image_is_followed_by_one_result_at_its_time(tmp_path, storage):
         assert [each.phrase for each in message.instances] == ['red thing', 'green thing']
         assert [each.track_id for each in message.instances] == [0, 1]
         red, green = (rle_from_msg(each.mask).decode() for each in message.instances)
-        assert np.array_equal(red, picture(index)[..., 0] > 200)
+        assert np.array_equal(red, rgb_image(index)[..., 0] > 200)
         label_image = deserialize_message(labels[index][2], Image)
         assert labels[index][0] == ms
         assert label_image.header == message.header
@@ -263,7 +263,7 @@ def test_images_that_cannot_be_read_are_errors(tmp_path, capfd):
 def test_where_every_image_is_an_error_the_exit_code_is_1(tmp_path, capsys):
     source = write(tmp_path / 'in', 'mcap', recording())
     assert run(source, tmp_path / 'out', '--instruction', 'refuse') == 1
-    assert {message.message for message in only_results(tmp_path / 'out')} == {'that is no question'}
+    assert {message.message for message in only_results(tmp_path / 'out')} == {'that is not a question'}
     assert show(tmp_path / 'out', tmp_path / 'strip.png') == 0
 
 

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-from bags import FRAMES, Engine, depth, frame, header, info, picture, read, recording, results, run, write
+from bags import FRAMES, Engine, depth, frame, header, info, read, recording, results, rgb_image, run, write
 from std_msgs.msg import String
 
 from instructsam.core.errors import ModelError
@@ -79,7 +79,7 @@ def test_track_ids_continue_after_a_run_was_killed(tmp_path, engines):
     """The green square is gone for a while; a tracker without the first images would number it as a new object."""
     frames = [frame(index) for index in range(FRAMES)]
     for index in (3, 4):
-        pixels = picture(index)
+        pixels = rgb_image(index)
         pixels[28:40] = pixels[:12]
         frames[index] = (index * 100, '/camera/image', image_msg(pixels, header(index)))
     source = write(tmp_path / 'in', 'sqlite3', frames)

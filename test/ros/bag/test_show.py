@@ -7,7 +7,7 @@ from PIL import Image as PillowImage
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-from bags import FRAMES, HEIGHT, WIDTH, Engine, header, picture, recording, run, show, write
+from bags import FRAMES, HEIGHT, WIDTH, Engine, header, recording, rgb_image, run, show, write
 from sensor_msgs.msg import CompressedImage
 
 from instructsam_ros.bag import annotate
@@ -19,7 +19,7 @@ def answered(tmp_path_factory):
     folder = tmp_path_factory.mktemp('answered')
     recorded = []
     for index in range(FRAMES):
-        _, jpeg = cv2.imencode('.png', picture(index)[:-1, :-1, ::-1])
+        _, jpeg = cv2.imencode('.png', rgb_image(index)[:-1, :-1, ::-1])
         message = CompressedImage(header=header(index), format='png', data=jpeg.tobytes())
         recorded.append((index * 100, '/camera/image/compressed', message))
     source = write(folder / 'in', 'mcap', recorded)
@@ -31,7 +31,7 @@ def answered(tmp_path_factory):
 
 def check_is_drawn(pixels, index):
     """Check that the red square is tinted and the cloth is not."""
-    expected = picture(index)[:-1, :-1]
+    expected = rgb_image(index)[:-1, :-1]
     red = np.zeros(expected.shape[:2], bool)
     red[10:18, 7 + 2 * index : 15 + 2 * index] = True
     assert np.abs(pixels[red].astype(int) - expected[red]).mean() > 30

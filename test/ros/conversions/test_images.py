@@ -1,4 +1,4 @@
-"""Every encoding against images laid out by hand in NumPy, and every fault against its error message."""
+"""Every encoding against images laid out by hand in NumPy, and every defect against its error message."""
 
 import itertools
 import sys
@@ -278,7 +278,7 @@ def test_damaged_png():
         images.to_rgb(CompressedImage(format='png', data=bytes(damaged)))
 
 
-# One message for each fault
+# One message for each defect
 
 
 def changed(encoding, pixels, /, **fields):

@@ -70,7 +70,7 @@ def test_its_defaults_are_the_node_s():
         assert ast.literal_eval(declared[name]['default_value']) == BY_NAME[name].default
 
 
-def test_a_replayed_picture_is_answered(robot, tmp_path):
+def test_a_replayed_image_is_answered(robot, tmp_path):
     pytest.importorskip('launch_ros', reason='launch is not on PyPI; it comes with an installed ROS 2')
     packages = pytest.importorskip('ament_index_python.packages')
     try:

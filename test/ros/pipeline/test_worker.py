@@ -73,7 +73,7 @@ class Bench:
         return request, client
 
     def work(self):
-        """Do all the work that there is."""
+        """Do all pending work."""
         while (work := self.scheduler.next_work()) is not None:
             self.worker._run_work(work)
 

@@ -54,13 +54,13 @@ class Watcher:
         robot.start(f'width:={WIDTH}', f'height:={HEIGHT}', *parameters, command=COMMAND)
         robot.wait(self._reset.service_is_ready)
 
-    def shots(self, count, since=(0, 0), with_truth=False):
-        """Return the first `count` complete shots, oldest first, as {topic: message of the same stamp}.
+    def frames(self, count, since=(0, 0), with_truth=False):
+        """Return the first `count` complete frames, oldest first, as {topic: message of the same stamp}.
 
         Args:
-            count: number of shots.
+            count: number of frames.
             since: earliest stamp.
-            with_truth: only shots whose ground truth has arrived too; a new subscriber may miss the first one.
+            with_truth: only frames whose ground truth has arrived too; a new subscriber may miss the first one.
         """
         found = {}
 
@@ -68,7 +68,7 @@ class Watcher:
             kept = [{_key(each.header.stamp): each for each in list(self._kept[name])} for name in TOPICS]
             stamps = set.intersection(*map(set, kept))
             if with_truth:
-                stamps &= set(self._ground_truths())
+                stamps &= set(self._ground_ground_truths())
             for key in stamps:
                 if key >= since:
                     found[key] = {name: each[key] for name, each in zip(TOPICS, kept, strict=True)}
@@ -79,12 +79,12 @@ class Watcher:
 
     def ground_truth(self, stamp):
         """Return the ground truth that was published with `stamp`."""
-        self._robot.wait(lambda: stamp in self._ground_truths())
-        return self._ground_truths()[stamp]
+        self._robot.wait(lambda: stamp in self._ground_ground_truths())
+        return self._ground_ground_truths()[stamp]
 
-    def _ground_truths(self):
-        truths = [json.loads(each.data) for each in list(self._kept['truth'])]
-        return {(each['stamp']['sec'], each['stamp']['nanosec']): each for each in truths}
+    def _ground_ground_truths(self):
+        ground_truths = [json.loads(each.data) for each in list(self._kept['truth'])]
+        return {(each['stamp']['sec'], each['stamp']['nanosec']): each for each in ground_truths}
 
     def first_ground_truth(self):
         self._robot.wait(lambda: self._kept['truth'])
@@ -115,12 +115,12 @@ def same_bytes(one, other):
     return all(bytes(one[name].data) == bytes(other[name].data) for name in ('image', 'depth'))
 
 
-def located(shot, ground_truth):
+def located(frame, ground_truth):
     """Return {id: (measured, true)} with the box centers [3] m of all fully visible objects."""
-    info = shot['camera_info']
+    info = frame['camera_info']
     camera = CameraModel(info.height, info.width, np.reshape(info.k, (3, 3)), info.d, info.distortion_model)
     seen = [item for item in ground_truth['objects'] if item['visible'] > 0.95 and item['seen_px'] > 200]
-    depth = pixels(shot['depth'])
+    depth = pixels(frame['depth'])
     return {
         item['id']: (measure(Rle.from_coco(item['mask']), depth, camera).center, np.array(item['camera_m']))
         for item in seen
@@ -129,26 +129,26 @@ def located(shot, ground_truth):
 
 def test_a_still_scene_and_its_ground_truth(robot):
     watcher = Watcher(robot, 'seed:=4')
-    shots = watcher.shots(3)
-    for shot in shots:
-        image, depth, info = (shot[name] for name in ('image', 'depth', 'camera_info'))
+    frames = watcher.frames(3)
+    for frame in frames:
+        image, depth, info = (frame[name] for name in ('image', 'depth', 'camera_info'))
         assert image.header == depth.header == info.header
         assert image.header.frame_id == OPTICAL
         sizes = {(each.height, each.width) for each in (image, depth, info)}
         assert sizes == {(HEIGHT, WIDTH)}
         assert (image.encoding, depth.encoding) == ('rgb8', '16UC1')
-        assert shot['simulated_camera/pose'].header.frame_id == 'world'
-        assert same_bytes(shot, shots[0])
-    assert pixels(shots[0]['image']).std() > 10
+        assert frame['simulated_camera/pose'].header.frame_id == 'world'
+        assert same_bytes(frame, frames[0])
+    assert pixels(frames[0]['image']).std() > 10
     ground_truth = watcher.first_ground_truth()
     assert ground_truth['name'] == 'test_4_000000'
     assert ground_truth['frame_id'] == OPTICAL
-    np.testing.assert_allclose(np.reshape(shots[0]['camera_info'].k, (3, 3)), ground_truth['intrinsics'], atol=1e-5)
-    centers = located(shots[0], ground_truth)
+    np.testing.assert_allclose(np.reshape(frames[0]['camera_info'].k, (3, 3)), ground_truth['intrinsics'], atol=1e-5)
+    centers = located(frames[0], ground_truth)
     apart_m = [np.linalg.norm(found - true) for found, true in centers.values()]
     assert len(apart_m) >= 3
     assert np.median(apart_m) < NEAR_M
-    pose = shots[0]['simulated_camera/pose'].pose
+    pose = frames[0]['simulated_camera/pose'].pose
     position, rotation = position_of(pose.position), rotation_of(pose.orientation)
     for item in ground_truth['objects']:
         in_world = rotation @ item['camera_m'] + position
@@ -157,7 +157,7 @@ def test_a_still_scene_and_its_ground_truth(robot):
 
 def test_reset_shows_another_scene_and_the_first_one_again(robot):
     watcher = Watcher(robot, 'seed:=4', 'split:=val')
-    before = watcher.shots(1)[0]
+    before = watcher.frames(1)[0]
     shown = {}
     for name, fields in {
         'other': {'seed': 5, 'split': 'val'},
@@ -168,7 +168,7 @@ def test_reset_shows_another_scene_and_the_first_one_again(robot):
         assert response.success, response.message
         stamp = _key(response.stamp)
         assert watcher.ground_truth(stamp)['split'] == fields.get('split', 'test')
-        shown[name] = watcher.shots(1, stamp)[0]
+        shown[name] = watcher.frames(1, stamp)[0]
         assert _key(shown[name]['image'].header.stamp) == stamp
     assert not same_bytes(shown['other'], before)
     assert not same_bytes(shown['default split'], before)
@@ -178,20 +178,20 @@ def test_reset_shows_another_scene_and_the_first_one_again(robot):
     assert not refused.success
     assert "split 'tset' is not one of train, val, test, unseen" in refused.message
     assert 'stays' in refused.message
-    assert all(same_bytes(shot, before) for shot in watcher.shots(3, since=watcher.newest()))
+    assert all(same_bytes(frame, before) for frame in watcher.frames(3, since=watcher.newest()))
 
 
 def test_a_moving_camera_and_its_ground_truth(robot):
     watcher = Watcher(robot, 'seed:=4', 'moving:=true', 'rate_hz:=5.0')
-    first, *_, last = watcher.shots(4, with_truth=True)
+    first, *_, last = watcher.frames(4, with_truth=True)
     assert not same_bytes(first, last)
-    before, after = (position_of(shot['simulated_camera/pose'].pose.position) for shot in (first, last))
+    before, after = (position_of(frame['simulated_camera/pose'].pose.position) for frame in (first, last))
     moved_m = np.linalg.norm(after - before)
     assert 0.001 < moved_m < 0.5
-    truths = [watcher.ground_truth(_key(shot['image'].header.stamp)) for shot in (first, last)]
-    assert truths[0]['camera_to_world'] != truths[1]['camera_to_world']
-    assert [each['id'] for each in truths[0]['objects']] == [each['id'] for each in truths[1]['objects']]
-    apart_m = [np.linalg.norm(found - true) for found, true in located(last, truths[1]).values()]
+    ground_truths = [watcher.ground_truth(_key(frame['image'].header.stamp)) for frame in (first, last)]
+    assert ground_truths[0]['camera_to_world'] != ground_truths[1]['camera_to_world']
+    assert [each['id'] for each in ground_truths[0]['objects']] == [each['id'] for each in ground_truths[1]['objects']]
+    apart_m = [np.linalg.norm(found - true) for found, true in located(last, ground_truths[1]).values()]
     assert apart_m
     assert np.median(apart_m) < NEAR_M
 

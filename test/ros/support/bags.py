@@ -46,7 +46,7 @@ class Engine:
         if self.asked == self._dies_at:
             os.kill(os.getpid(), signal.SIGKILL)
         if 'refuse' in instruction:
-            raise InstructionError('that is no question')
+            raise InstructionError('that is not a question')
         found = [
             Instance(Rle.encode(frame.image[..., channel] > 200), 0.9 - 0.1 * channel, f'{color} thing', channel)
             for channel, color in enumerate(COLORS)
@@ -74,7 +74,7 @@ def engines(monkeypatch):
     return loaded
 
 
-def picture(index):
+def rgb_image(index):
     """A red square that goes right and a green one that goes left, on a grey cloth."""
     cloth = np.random.default_rng(0).integers(90, 130, (HEIGHT, WIDTH, 1), np.uint8).repeat(3, axis=2)
     cloth[8:20, 4 + 2 * index : 18 + 2 * index] = 255, 0, 0
@@ -89,7 +89,7 @@ def header(index, offset_ms=0):
 
 
 def frame(index, topic='/camera/image'):
-    return index * 100, topic, image_msg(picture(index), header(index))
+    return index * 100, topic, image_msg(rgb_image(index), header(index))
 
 
 def depth(index, late_ms=60, value=1000, off_ms=0):
