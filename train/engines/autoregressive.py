@@ -89,7 +89,7 @@ class EngineType(NamedTuple):
     """The way to query a model that was trained in a given mode."""
 
     engine_class: type[InstructSAM]
-    mode: str  # one of core.modes.MODES
+    mode: str  # mode of the queries, one of core.modes.MODES
 
 
 def engine_type(mode: str) -> EngineType:

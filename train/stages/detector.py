@@ -88,13 +88,13 @@ class DetectorPretraining(nn.Module):
         self.queries = nn.Parameter(torch.randn(GROUPS - 1, config.num_queries, config.bridge_dim))
         boxes = spread_boxes(config.num_queries)
         self.references = nn.Parameter(boxes + REFERENCE_STD * torch.randn(GROUPS - 1, *boxes.shape))
-        self.denoising_query = nn.Parameter(torch.randn(config.bridge_dim))  # shared by all noisy boxes
+        self.denoising_query = nn.Parameter(torch.randn(config.bridge_dim))  # one query, shared by all noisy boxes
         self.heads = DenseHeads(config, ('coarse', 'tokens'))
         self.alignment = Alignment(config)
 
     def forward(self, batch: LabelledBatch) -> dict[str, LossSum]:
         """Return the loss sums."""
-        assert batch.labels is not None  # LabelledCollator adds them
+        assert batch.labels is not None  # LabelledCollator adds the labels
         model = self.model
         losses, dense, tokens, coarse = {}, {}, None, None
         if is_trainable(model.model.language_model) or is_trainable(model.model.visual):

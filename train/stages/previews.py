@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from instructsam.core.result import Result
 
 SIDE_PX = 224  # side of the square that images are fitted into, px
-COLUMNS = 6  # samples of a preview
+COLUMNS = 6  # largest number of samples in a preview, one per column
 THRESHOLD = 0.5
 FILL, FAINT_FILL = 0.5, 0.2  # opacity of masks that score above and below the threshold
 MAX_NEW_TOKENS = 48  # an untrained model does not end its answers

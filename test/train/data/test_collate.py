@@ -57,7 +57,7 @@ def supervised(collator, batch, row=0):
 
 
 @pytest.mark.parametrize('name', RECORDS)
-def test_every_kind_becomes_a_batch(collator, config, name):
+def test_every_record_type_becomes_a_batch(collator, config, name):
     sample = sample_of(name)
     batch = collator([sample])
     targets = [target for turn in sample.turns for target in turn.targets]

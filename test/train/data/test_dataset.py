@@ -83,7 +83,7 @@ def test_a_missing_file_is_named(tmp_path):
         RecordFile(tmp_path / 'a.json')
 
 
-def test_an_element_that_is_no_json_breaks_no_other(tmp_path):
+def test_an_element_that_is_not_json_does_not_affect_others(tmp_path):
     (tmp_path / 'a.json').write_bytes(b'[{"a": 1}, {"a" 2}, {"a": "\xff"}, {"a": tru}, {"a": 5}]')
     file = RecordFile(tmp_path / 'a.json')
     for number in (1, 2, 3):
@@ -160,7 +160,7 @@ BROKEN = [
 ]  # fmt: skip
 
 
-def test_the_next_takes_the_place_of_a_broken_record(write, caplog):
+def test_the_next_record_replaces_a_broken_one(write, caplog):
     good = write('good.json', [record('a')])
     mix = RecordDataset([write('bad.json', [record('b'), *BROKEN], 2), good], 10)
     with caplog.at_level(logging.WARNING):
@@ -260,7 +260,7 @@ def test_a_mixing_list(write, tmp_path):
         ],
     ],
 )
-def test_mixing_lists_that_cannot_be(write, tmp_path, entries, says):
+def test_invalid_mixing_lists(write, tmp_path, entries, says):
     write('a.json', [record('a')])
     with pytest.raises(ValueError, match=says) as caught:
         mixing_list(entries, tmp_path)

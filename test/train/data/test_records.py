@@ -246,7 +246,7 @@ def test_masks_in_every_form_are_the_same():
     assert all(np.array_equal(mask, masks[0]) for mask in masks)
 
 
-def test_masks_without_a_pixel_are_no_instances():
+def test_masks_without_a_pixel_are_not_instances():
     empty = json.dumps({'size': list(SIZE), 'counts': [600]})
     (turn,) = parse(record({**phrase(), 'ann': [empty, json.dumps(rle())]}), '.', 10, rng()).turns
     assert len(turn.targets[0]) == 1
@@ -260,7 +260,7 @@ def test_compressed_run_lengths_are_those_of_pycocotools():
             assert np.array_equal(read_mask({'size': [211, 157], 'counts': counts}, 211, 157).decode(), mask)
 
 
-def test_a_mask_cut_short_is_refused():
+def test_a_truncated_mask_is_refused():
     counts = rle(rows=slice(2, 18), columns=slice(3, 27))['counts']
     for length in range(len(counts)):
         with pytest.raises(RecordError):

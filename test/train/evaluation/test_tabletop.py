@@ -129,7 +129,7 @@ def test_groups_add_up(scenes):
     assert 'by_novelty' not in figures(Oracle, scenes['test'])
 
 
-def test_how_the_engine_is_asked(scenes):
+def test_arguments_of_the_engine(scenes):
     drawn = scenes['test']
     oracle = Oracle(drawn)
     outcomes = list(answer_images(oracle, drawn, PromptOptions(max_new_tokens=7)))

@@ -46,7 +46,7 @@ def answer(model):
 
 
 @pytest.mark.parametrize('embeddings', [True, False])
-def test_what_trains(model, embeddings):
+def test_trained_parameters(model, embeddings):
     before = answer(model)
     add_lora(model, Lora(rank=3, embeddings=embeddings))
     assert torch.equal(answer(model), before)  # LoRA's B is zero before training

@@ -59,14 +59,14 @@ def model():
     return nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 1))
 
 
-def test_a_weight_moves_by_about_the_rate(model):
+def test_a_weight_moves_by_about_the_learning_rate(model):
     before = model[0].weight.detach().clone()
     train(model, optimizer(model), 1)
     moved = (model[0].weight - before).square().mean().sqrt().item()
     assert 0.1 * 0.02 < moved < 0.5 * 0.02  # the RMS of an AdamW update is 0.2 to 0.4 times the learning rate
 
 
-def test_what_is_not_orthogonal_learns_by_adamw(model):
+def test_other_parameters_are_trained_by_adamw(model):
     reference = copy.deepcopy(model)
     groups = [{'params': list(reference[2].parameters()), 'lr': 0.01, 'weight_decay': 0.0}]
     ours = optimizer(model)
@@ -78,7 +78,7 @@ def test_what_is_not_orthogonal_learns_by_adamw(model):
     assert torch.equal(model[2].bias, reference[2].bias)
 
 
-def test_goes_on_from_its_state_to_the_bit(model):
+def test_resumes_from_its_state_bit_exactly(model):
     whole = copy.deepcopy(model)
     train(whole, whole_optimizer := optimizer(whole), 3)
     parted = copy.deepcopy(whole)

@@ -48,7 +48,7 @@ def test_the_published_stages():
     assert json.loads((CONFIGS / 'paper' / 'deepspeed_zero1.json').read_text())['zero_optimization']['stage'] == 1
 
 
-def test_max_pixels_caps_what_the_model_folder_says(mix):
+def test_max_pixels_caps_the_limit_of_the_model_folder(mix):
     from instructsam.core.model.config import ModelConfig
 
     folder = Path(mix[1]['images']) / 'checkpoint'
@@ -115,7 +115,7 @@ def test_one_line_says_what_is_wrong(recipe, capsys, change, message):
     assert message in lines[0], printed
 
 
-def test_files_that_are_no_recipe(tmp_path, capsys):
+def test_files_that_are_not_recipes(tmp_path, capsys):
     contents = (
         ('a', b'stage: [', 'not valid YAML'),
         ('b', b'word', 'is not a mapping of keys'),
@@ -141,7 +141,7 @@ def test_numbers_that_yaml_reads_as_text(tmp_path, recipe):
         read_recipe(path, ['lora.rank=8'])
 
 
-def test_what_deep_supervision_would_ignore_is_refused(recipe):
+def test_settings_that_deep_supervision_ignores_are_refused(recipe):
     path = recipe('run', instruct={'deep_supervision': True})
     with pytest.raises(RecipeError, match='only presence_loss and presence_target of objective'):
         read_recipe(path, ['instruct.objective.bce_loss=3'])

@@ -131,7 +131,7 @@ def kill_group(leader):
             pass
 
 
-def test_a_cut_checkpoint_is_not_gone_on_from(launch, recipe, tmp_path, few):
+def test_a_truncated_checkpoint_is_not_resumed(launch, recipe, tmp_path, few):
     """It neither prevents resuming nor counts among the checkpoints to keep."""
     path = recipe('run', data=few, keep=1, **{**KEYS, 'steps': 2})
     output = tmp_path / 'run'

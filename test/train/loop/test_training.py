@@ -134,7 +134,7 @@ def test_broken_records_are_skipped_until_they_are_too_many(launch, recipe, tmp_
     assert 'records are broken' in lines[0]
 
 
-def test_another_configuration_is_not_gone_on_with(recipe, tmp_path, start_model, capsys):
+def test_another_configuration_is_refused(recipe, tmp_path, start_model, capsys):
     """Another K, LoRA rank or set of trained parts: the error names the difference, and the run stays untouched."""
     assert main(['train', 'run', str(recipe('run', steps=1, lora={'rank': 2}))]) == 0
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / 'run').rglob('*')}

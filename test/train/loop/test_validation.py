@@ -93,7 +93,7 @@ def rows_of(path):
         ('pixels', {'pixels_category', 'tokens_box'}, 2 * CELL_HEIGHT + 3 * drawing.ROW_PX + drawing.GAP_PX),
     ],
 )
-def test_a_run_goes_on_as_if_it_had_not_been_watched(recipes, tmp_path, stage, terms, height):
+def test_evaluation_does_not_affect_training(recipes, tmp_path, stage, terms, height):
     recipe = recipes(stage)
     weights, states = train(replace(recipe, validation=()), tmp_path / 'alone')
     watched, after = train(recipe, tmp_path / 'watched')
@@ -152,7 +152,7 @@ def test_validation_is_the_mean_over_its_samples(recipes, tmp_path):
     assert {name: found[0][name] for name in whole} == pytest.approx(whole, rel=1e-3)
 
 
-def test_only_so_many_samples(recipes, tmp_path, monkeypatch):
+def test_a_limit_of_samples(recipes, tmp_path, monkeypatch):
     read = []
     taken = RecordDataset.__getitem__
     monkeypatch.setattr(RecordDataset, '__getitem__', lambda mix, index: (read.append(index), taken(mix, index))[1])
@@ -164,7 +164,7 @@ def test_only_so_many_samples(recipes, tmp_path, monkeypatch):
     assert len(read) == 2 * first + 4
 
 
-def test_rows_past_a_checkpoint_go(tmp_path):
+def test_rows_after_a_checkpoint_are_removed(tmp_path):
     path = tmp_path / 'validation.csv'
     assert drop_rows_after(path, 3) == []
     path.write_text('step,val_loss\n2,0.5\n4,0.4\n6,0.3\n')

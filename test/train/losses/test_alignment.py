@@ -66,13 +66,13 @@ def losses_of(alignment, model, scene):
     return {name: value for name, (value, _) in found.items()}
 
 
-def test_what_is_right_costs_little(scene):
+def test_correct_predictions_cost_little(scene):
     losses = losses_of(perfect(), Model(), scene)
     assert set(losses) == {'align_coarse', 'align_tokens'}
     assert all(value.item() < 0.3 for value in losses.values()), losses
 
 
-def test_fused_features_tell_the_places_of_their_phrase(scene):
+def test_fused_features_distinguish_the_cells_of_their_phrase(scene):
     batch, _ = scene
     alignment = perfect()
     alignment.fused[1].weight.data, alignment.fused[1].bias.data = 40 * torch.eye(WIDTH)[:1], torch.zeros(1)
@@ -85,7 +85,7 @@ def test_fused_features_tell_the_places_of_their_phrase(scene):
     assert alignment.fused_loss(-encoded, batch.masks)['align_fused'][0] > 100
 
 
-def test_words_learn_from_their_places(scene):
+def test_words_learn_from_their_positions(scene):
     model = Model()
     model.table.data[CUP] = model.table.data[SPOON].clone()  # the word for cup means an object that no image shows
     losses = losses_of(perfect(), model, scene)

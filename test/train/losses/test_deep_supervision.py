@@ -42,7 +42,7 @@ def test_tight_boxes():
 
 
 @pytest.mark.parametrize('order', [(2, 0), (1, 3)])
-def test_what_is_right_costs_nothing(order):
+def test_correct_predictions_cost_nothing(order):
     losses = layer_losses(MODEL, sure_outputs(halves(), order=order), [halves()])
     for name, (value, count) in losses.items():
         assert value.item() == pytest.approx(0, abs=1e-3), name
@@ -69,7 +69,7 @@ def test_boxes_alone(order):
     assert value.item() == pytest.approx(3.0 * 0.1 / 6)
 
 
-def test_nothing_there_without_masks():
+def test_a_null_phrase_without_masks():
     losses = layer_losses(MODEL, without_masks(sure_outputs(halves())), [torch.zeros(0, SIDE, SIDE).bool()])
     assert losses['box_l1'][0] == losses['box_giou'][0] == 0
     assert losses['presence'][0].item() == pytest.approx(LayerWeights().presence * 12 * 2 / 4, rel=1e-4)
@@ -82,7 +82,7 @@ def test_a_wrong_box_is_divided_by_layers_and_groups():
     assert value.item() == pytest.approx(3.0 * 0.1 / 6)
 
 
-def test_nothing_there_teaches_absence_alone():
+def test_a_null_phrase_teaches_absence_only():
     masks = torch.zeros(0, SIDE, SIDE, dtype=torch.bool)
     outputs = sure_outputs(halves())
     outputs.logits.requires_grad_()

@@ -66,7 +66,7 @@ def test_soft_presence_targets():
     assert float(soft.presence) == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_nothing_there_teaches_absence():
+def test_a_null_phrase_teaches_absence():
     masks, ground_truth = blobs()
     logits = torch.zeros(4, requires_grad=True)
     terms, found = phrase_terms(masks, logits, ground_truth[:0], PAPER)

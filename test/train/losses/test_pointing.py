@@ -55,7 +55,7 @@ def right(masks):
     return pointing, torch.cat([tokens.view(-1, WIDTH), slots])[None].requires_grad_()
 
 
-def test_what_is_right_costs_nothing(masks):
+def test_correct_predictions_cost_nothing(masks):
     pointing, hidden = right(masks)
     losses = pointing(hidden, batch_of(masks))
     assert {name: count for name, (_, count) in losses.items()} == {
@@ -67,7 +67,7 @@ def test_what_is_right_costs_nothing(masks):
         assert value.item() == pytest.approx(0, abs=1e-3), name
 
 
-def test_a_slot_that_points_elsewhere_costs_and_learns(masks):
+def test_a_slot_that_points_elsewhere_gets_a_gradient(masks):
     pointing, hidden = right(masks)
     with torch.no_grad():
         hidden[0, ROWS * COLUMNS, 1] = -SURE  # points at everything except the second object, and predicts absence

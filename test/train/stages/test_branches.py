@@ -72,7 +72,7 @@ def test_turns_of_a_dialogue_do_see_each_other(model, dialogue):
     assert not torch.allclose(together[-5:], alone[-5:], atol=1e-3)
 
 
-def test_a_copy_goes_on_like_its_original(model):
+def test_a_copy_continues_like_its_original(model):
     layout = TokenLayout(model.config.tokens, 2, 'consistent')
     layout.add_text([1, 2])
     layout.start_branch()

@@ -103,7 +103,7 @@ def test_labels():
     assert labels.box_distances[0, :, 3, 5].mul(16).tolist() == [1, 3, 3, 5]
 
 
-def test_the_truth_costs_nothing():
+def test_the_ground_truth_costs_nothing():
     labels = labels_at([read_scene(facts())], [(8, 8)])
     outputs = torch.cat(
         [
@@ -132,7 +132,7 @@ def test_a_coarse_cell_is_a_mix():
     assert cost(0.5) < cost(0.6)
 
 
-def test_pictures_are_mirrored_with_their_labels(folder):
+def test_images_are_mirrored_with_their_labels(folder):
     dataset = scenes(folder)
     seen = set()
     for epoch in range(8):
@@ -148,7 +148,7 @@ def test_pictures_are_mirrored_with_their_labels(folder):
     assert seen == {True, False}
 
 
-def test_a_part_of_a_picture_keeps_its_labels(folder):
+def test_a_crop_keeps_its_labels(folder):
     """Boxes become those of the visible parts, and image and ids are cropped alike."""
     scene = facts()
     image = np.zeros((SIDE, SIDE, 3), np.uint8)
@@ -205,7 +205,7 @@ def test_pixel_training_learns(folder, model):
     assert without == {'0', '1', '3'}  # levels of the pyramid that nothing reads are not computed
 
 
-def test_tokens_learn_where_they_are(model):
+def test_tokens_learn_their_positions(model):
     heads = DenseHeads(model.config, ('tokens',))
     tokens = torch.randn(2 * 3 * 4, model.config.qwen.text_config.hidden_size)
     labels = Labels(torch.zeros(2, 12, 16).long(), torch.zeros(2, 12, 16).long(), torch.zeros(2, 4, 12, 16))
@@ -269,7 +269,7 @@ def test_base_training_gives_every_part_gradients(folder, model):
     assert set(training(batch)) == of_sam
 
 
-def test_heads_come_from_the_run_before_and_from_named_ones(tmp_path):
+def test_heads_come_from_the_previous_run_and_from_named_ones(tmp_path):
     before, earlier = ({name: torch.full((3,), value) for name in 'abc'} for value in (1.0, 2.0))
     for name, heads in (('before', before), ('earlier', earlier)):
         (tmp_path / name).mkdir()
@@ -288,7 +288,7 @@ def test_an_image_of_no_scene_is_named(folder, model):
         collator([mix[0]])
 
 
-def test_boxes_to_put_right_stay_near_the_truth():
+def test_noisy_boxes_stay_near_the_ground_truth():
     torch.manual_seed(0)
     true = torch.tensor([[0.2, 0.2, 0.6, 0.4]])
     boxes = torch.stack([noisy_boxes(true, 5) for _ in range(50)]).sigmoid()

@@ -45,7 +45,7 @@ def test_the_same_by_seed_and_in_any_order(stages):
     assert any((positions(Motion(1, *s), 1.0)[0] != positions(Motion(2, *s), 1.0)[0]).any() for s in stages.values())
 
 
-def test_it_begins_as_staged_and_stays_so_where_nothing_may_move(stages):
+def test_it_starts_as_staged_and_stays_so_if_nothing_may_move(stages):
     for index, (objects, room, camera) in stages.items():
         as_staged = np.array([obj.position for obj in objects]), camera.position
         still = Motion(index, objects, room, camera, slide=False, sway=False)
@@ -55,7 +55,7 @@ def test_it_begins_as_staged_and_stays_so_where_nothing_may_move(stages):
             np.testing.assert_array_equal(then, position)
 
 
-def test_nothing_jumps_and_what_is_carried_goes_along(stages):
+def test_motion_is_smooth_and_carried_objects_move_along(stages):
     step_s, moved = 0.02, 0
     fastest_m = motion.SLIDE_M[1] * 2 * np.pi / motion.SLIDE_PERIOD_S[0] * step_s
     for index, (objects, room, camera) in stages.items():
@@ -88,7 +88,7 @@ def test_nothing_touches_on_the_way(stages):
 
 
 @pytest.mark.usefixtures('opengl')
-def test_ids_stay_with_what_moves_before_a_moving_camera(stages):
+def test_ids_are_stable_while_objects_and_camera_move(stages):
     """Five results per second with the ground-truth masks in random order."""
     from instructsam.train.tabletop.scenes.scene import photograph_objects
 

@@ -32,7 +32,7 @@ def test_each_means_one_object_that_is_seen(picks):
         assert one.scene.rgb.shape == (*SIZE[::-1], 3)
 
 
-def test_scene_by_scene_each_of_another_kind(picks):
+def test_scene_by_scene_with_distinct_types(picks):
     indices = [one.index for one in picks]
     assert indices == sorted(indices)
     assert len(set(indices)) > 2

@@ -42,7 +42,7 @@ def test_a_new_block_gets_gradients(tmp_path):
     assert new.mlp.linear_fc2.weight.grad.abs().max() > 0
 
 
-def test_a_folder_that_is_there_already(tmp_path):
+def test_an_existing_folder(tmp_path):
     (tmp_path / 'notes.txt').touch()
     with pytest.raises(ModelError, match='already exists'):
         deepen(FOLDER, tmp_path)
