@@ -23,7 +23,7 @@ from instructsam_ros.pipeline.camera_frame import CameraFrame
 from instructsam_ros.pipeline.depth_sync import KEPT_DEPTH_IMAGES, LATER_NS, DepthBuffer, nanoseconds
 from instructsam_ros.pipeline.instruction import Instruction
 from instructsam_ros.pipeline.localization import TransformError
-from instructsam_ros.pipeline.protocols import Caller, DepthPair, Transform
+from instructsam_ros.pipeline.protocols import Transform
 from instructsam_ros.pipeline.scheduling.error_log import explain
 from instructsam_ros.pipeline.settings import Settings
 from instructsam_ros.pipeline.tracker_pool import TrackerPool
@@ -52,17 +52,6 @@ class RecordedAnswer(NamedTuple):
 
     message: InstanceArray
     error: Exception | None
-
-
-class BufferedDepth:
-    """The DepthSource of a bag: all depth that an image may have is read before the image is answered."""
-
-    def __init__(self) -> None:
-        self.buffer = DepthBuffer()
-
-    def find_depth(self, stamp: Time, settings: Settings, caller: Caller) -> DepthPair:
-        """Return the depth nearest to `stamp` within the tolerance. Raises NoDepthError."""
-        return self.buffer.find(stamp, settings.depth_tolerance_s)
 
 
 class NoTransforms:
@@ -102,7 +91,7 @@ class OfflineCamera:
         """
         self._bag, self._topics, self._timeline, self._settings = bag, topics, timeline, settings
         self._image_type = CompressedImage if bag.types[topics.image] == COMPRESSED else Image
-        self._depth = BufferedDepth()
+        self._depth = DepthBuffer()
         self._trackers = TrackerPool()
         self._depth_images = 0  # number of depth images read so far
         # (number, stamp in ns) of the latest depth images.
@@ -145,13 +134,13 @@ class OfflineCamera:
 
     def _put_depth(self, data: bytes) -> None:
         if (message := self._deserialize(data, Image)) is not None:
-            self._depth.buffer.put_depth(message)
+            self._depth.put_depth(message)
             self._depth_stamps.append((self._depth_images, nanoseconds(message.header.stamp)))
             self._depth_images += 1
 
     def _put_info(self, data: bytes) -> None:
         if (message := self._deserialize(data, CameraInfo)) is not None:
-            self._depth.buffer.put_info(message)
+            self._depth.put_info(message)
             self._has_info = True
 
     def _deserialize(self, data: bytes, message_type: type[Message]) -> Message | None:

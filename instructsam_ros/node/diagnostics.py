@@ -5,7 +5,7 @@ one place, so there is nothing to collect from several tasks.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from instructsam_ros.conversions.text import shorten
+from instructsam_ros.pipeline.scheduling.camera_stream import CameraStream
 from instructsam_ros.pipeline.scheduling.mailbox import Counts
 from instructsam_ros.pipeline.scheduling.statistics import Statistics
 
@@ -77,8 +78,9 @@ def assess(
     return Assessment(DiagnosticStatus.OK, activity)
 
 
-def status_values(statistics: Statistics, frames: Counts, device: str) -> dict[str, object]:
-    """Return the values of the status; `frames` counts all cameras, `device` is the engine's, '' without an engine."""
+def status_values(statistics: Statistics, streams: Sequence[CameraStream], device: str) -> dict[str, object]:
+    """Return the values of the status, of all cameras together; `device` is the engine's, '' without an engine."""
+    frames = Counts.total([stream.mailbox.counts() for stream in streams])
     values: dict[str, object] = {
         'frames_in': frames.received,
         'frames_used': frames.used,
@@ -87,8 +89,8 @@ def status_values(statistics: Statistics, frames: Counts, device: str) -> dict[s
         'frames_lost_in_transport': statistics.lost,
         'results': statistics.results,
         'results_superseded': statistics.superseded,
-        'results_with_depth': statistics.paired,
-        'results_without_depth': statistics.unpaired,
+        'results_with_depth': sum(stream.depth.paired for stream in streams),
+        'results_without_depth': sum(stream.depth.unpaired for stream in streams),
         **{f'goals_{state}': count for state, count in statistics.goals.items()},
         'errors': statistics.errors,
         'last_error': shorten(statistics.last_error),

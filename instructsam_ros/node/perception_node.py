@@ -26,11 +26,10 @@ from instructsam_ros.node.camera_subscriber import CameraSubscriber
 from instructsam_ros.node.lifecycle import AsyncLifecycleNode
 from instructsam_ros.node.segment_action import SegmentAction
 from instructsam_ros.node.tf_buffer import create_tf_buffer
-from instructsam_ros.pipeline.result_publisher import ResultPublisher
 from instructsam_ros.pipeline.scheduling.camera_stream import CameraStream
 from instructsam_ros.pipeline.scheduling.error_log import ErrorLog, explain
 from instructsam_ros.pipeline.scheduling.jobs import JobContext
-from instructsam_ros.pipeline.scheduling.mailbox import Counts
+from instructsam_ros.pipeline.scheduling.result_publisher import ResultPublisher
 from instructsam_ros.pipeline.scheduling.scheduler import Scheduler
 from instructsam_ros.pipeline.scheduling.statistics import Statistics
 from instructsam_ros.pipeline.scheduling.worker import Worker, free_device_memory
@@ -76,10 +75,7 @@ class PerceptionNode(AsyncLifecycleNode):
         self._statistics = Statistics()
         self._error_log = ErrorLog(self.get_logger())
         names = self._node_parameters.value('cameras')
-        streams = {
-            name: CameraStream(name, ResultPublisher(self.create_lifecycle_publisher, name), self._statistics)
-            for name in names
-        }
+        streams = {name: CameraStream(name, ResultPublisher(self.create_lifecycle_publisher, name)) for name in names}
         self._streams = list(streams.values())
         self._scheduler = Scheduler(self._streams, self._node_parameters, self._statistics)
         context = JobContext(
@@ -207,14 +203,13 @@ class PerceptionNode(AsyncLifecycleNode):
             self._statistics,
         )
         device = str(engine.device) if engine else ''
-        frames = Counts.total([stream.mailbox.counts() for stream in self._streams])
         values = {
             'state': state,
             'model': self._node_parameters.value('model'),
             'device': device,
             'instruction': shorten(instruction.text) if instruction else '',
             'instruction_id': instruction.id if instruction else 0,
-        } | diagnostics.status_values(self._statistics, frames, device)
+        } | diagnostics.status_values(self._statistics, self._streams, device)
         name = self.get_fully_qualified_name().strip('/')
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(diagnostics.status_array(name, device, stamp, assessment, values))

@@ -15,7 +15,8 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from instructsam.core.errors import InstructSAMError
 from instructsam_ros.pipeline.newest import NewestDict
-from instructsam_ros.pipeline.protocols import DepthPair
+from instructsam_ros.pipeline.protocols import Caller, DepthPair
+from instructsam_ros.pipeline.settings import Settings
 
 KEPT_DEPTH_IMAGES = 30
 """One second of a camera at 30 Hz."""
@@ -44,11 +45,13 @@ def _never() -> bool:
 
 
 class DepthBuffer:
-    """The latest depth images and camera infos of one camera. Thread-safe."""
+    """DepthSource of one camera: its latest depth images and camera infos. Thread-safe."""
 
     def __init__(self, size: int = KEPT_DEPTH_IMAGES) -> None:
         """Keep up to `size` messages of each type."""
         self.received = 0  # depth images since the start
+        self.paired = 0  # color images for which find_depth() found a depth image
+        self.unpaired = 0  # color images for which it found none although depth images are received
         self._changed = threading.Condition()  # guards the depth images and camera infos
         self._depth_images: NewestDict[int, Image] = NewestDict(size)  # by stamp in ns, in order of arrival
         self._camera_infos: NewestDict[int, CameraInfo] = NewestDict(size)
@@ -74,6 +77,16 @@ class DepthBuffer:
             self._depth_images.clear()
             self._camera_infos.clear()
             self._newest_info = None
+
+    def find_depth(self, stamp: Time, settings: Settings, caller: Caller) -> DepthPair:
+        """Find the depth of the color image with `stamp` and count whether there is one (see DepthSource)."""
+        try:
+            pair = self.find(stamp, settings.depth_tolerance_s, settings.depth_timeout_s, caller.is_cancelled)
+        except NoDepthError:
+            self.unpaired += self.received > 0 and not caller.is_cancelled()
+            raise
+        self.paired += 1
+        return pair
 
     def find(
         self,

@@ -5,13 +5,11 @@ from collections import deque
 from builtin_interfaces.msg import Time
 
 from instructsam_ros.pipeline.camera_frame import CameraFrame
-from instructsam_ros.pipeline.depth_sync import DepthBuffer, NoDepthError, nanoseconds
+from instructsam_ros.pipeline.depth_sync import DepthBuffer, nanoseconds
 from instructsam_ros.pipeline.instruction import Instruction
-from instructsam_ros.pipeline.protocols import Caller, DepthPair
-from instructsam_ros.pipeline.result_publisher import ResultPublisher
 from instructsam_ros.pipeline.scheduling.mailbox import Mailbox
-from instructsam_ros.pipeline.scheduling.statistics import Statistics
-from instructsam_ros.pipeline.settings import CONTINUOUS, Settings
+from instructsam_ros.pipeline.scheduling.result_publisher import ResultPublisher
+from instructsam_ros.pipeline.settings import CONTINUOUS
 from instructsam_ros.pipeline.tracker_pool import TrackerPool
 
 KEPT_FRAMES = 10  # frames that a goal may ask for by their stamp
@@ -21,10 +19,10 @@ class CameraStream:
     """State of one camera.
 
     Not thread-safe unless noted: the scheduler calls every method while it holds its lock. `mailbox` and `depth` have
-    locks of their own; find_depth() and `trackers` belong to the worker's thread.
+    locks of their own; `trackers` belongs to the worker's thread.
     """
 
-    def __init__(self, name: str, results: ResultPublisher, statistics: Statistics) -> None:
+    def __init__(self, name: str, results: ResultPublisher) -> None:
         """Create the stream of the camera `name`, '' for the only one; `results` publishes its results."""
         self.name = name
         self.results = results
@@ -35,7 +33,6 @@ class CameraStream:
         self.answered: Instruction | None = None  # the latest instruction with a published result
         self.must_answer_current = False
         """`frame` still needs an answer, because its computation was cancelled or because a goal took it."""
-        self._statistics = statistics
         self._recent: deque[CameraFrame] = deque(maxlen=KEPT_FRAMES)
 
     def put_frame(self, frame: CameraFrame, *, is_used: bool) -> None:
@@ -54,11 +51,11 @@ class CameraStream:
     @property
     def has_frame(self) -> bool:
         """True if there is a frame to answer on. Safe to call without the lock."""
-        return self.mailbox.waiting or self.frame is not None
+        return self.mailbox.has_message or self.frame is not None
 
     def take_for_goal(self) -> CameraFrame | None:
         """Return the newest frame and make it the current one, which the stream must answer later."""
-        if self.mailbox.waiting:
+        if self.mailbox.has_message:
             self._replace_current(self.mailbox.take())
             self.must_answer_current = True
         return self.frame
@@ -83,7 +80,7 @@ class CameraStream:
         """Return whether there is a frame that `instruction` must be answered on."""
         if instruction is not self.answered:
             return self.has_frame
-        return (self.mailbox.waiting or self.must_answer_current) and trigger == CONTINUOUS
+        return (self.mailbox.has_message or self.must_answer_current) and trigger == CONTINUOUS
 
     def take_for_stream(self, trigger: str) -> CameraFrame | None:
         """Return the frame for the next answer, normally the newest one.
@@ -92,7 +89,7 @@ class CameraStream:
         because it is encoded already; a newer one follows anyway.
         """
         keep = self.must_answer_current and self.frame is not None and trigger == CONTINUOUS
-        if self.mailbox.waiting and not keep:
+        if self.mailbox.has_message and not keep:
             self._replace_current(self.mailbox.take())
         self.must_answer_current = False
         return self.frame
@@ -101,13 +98,3 @@ class CameraStream:
         if self.frame is not None and self.frame is not frame:
             self.frame.release()
         self.frame = frame
-
-    def find_depth(self, stamp: Time, settings: Settings, caller: Caller) -> DepthPair:
-        """Find the depth of the image with `stamp` and count whether there is one (see DepthSource)."""
-        try:
-            pair = self.depth.find(stamp, settings.depth_tolerance_s, settings.depth_timeout_s, caller.is_cancelled)
-        except NoDepthError:
-            self._statistics.unpaired += self.depth.received > 0 and not caller.is_cancelled()
-            raise
-        self._statistics.paired += 1
-        return pair

@@ -103,7 +103,7 @@ class GoalRequest:
 
     def can_use(self, frame: CameraFrame) -> bool:
         """Return whether the goal can be answered on `frame`, the current one of its stream."""
-        is_newest = self.goal.freshness == Segment.Goal.NEWEST and not self.stream.mailbox.waiting
+        is_newest = self.goal.freshness == Segment.Goal.NEWEST and not self.stream.mailbox.has_message
         return self.frame is frame or (self.frame is None and is_newest)
 
     def report_stage(self, stage: str) -> None:

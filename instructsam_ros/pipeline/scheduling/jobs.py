@@ -109,7 +109,7 @@ class StreamJob(Job):
 
     def __init__(self, work: StreamWork, context: JobContext) -> None:
         query = Query(work.instruction.text, work.settings, work.instruction)
-        super().__init__(context, work.frame, query, work.stream, work.stream.trackers)
+        super().__init__(context, work.frame, query, work.stream.depth, work.stream.trackers)
         self._work = work
         self._is_first_on_frame = work.frame.is_new
 
@@ -174,7 +174,7 @@ class GoalJob(Job):
         else:
             current = context.scheduler.instruction
             group = current if current is not None and current.text == text else text
-            query, depth_source = Query(text, first.settings, group), first.stream
+            query, depth_source = Query(text, first.settings, group), first.stream.depth
         super().__init__(context, work.frame, query, depth_source, first.stream.trackers)
         self._work = work
 

@@ -58,7 +58,7 @@ class Mailbox(Generic[Message]):
         self._slot = []
 
     @property
-    def waiting(self) -> bool:
+    def has_message(self) -> bool:
         """True if a message is waiting."""
         return bool(self._slot)
 

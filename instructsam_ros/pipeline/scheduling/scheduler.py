@@ -20,9 +20,9 @@ from instructsam_ros.action import Segment
 from instructsam_ros.pipeline.camera_frame import CameraFrame
 from instructsam_ros.pipeline.instruction import Instruction
 from instructsam_ros.pipeline.protocols import SettingsSource
-from instructsam_ros.pipeline.result_publisher import OutgoingMessage
 from instructsam_ros.pipeline.scheduling.camera_stream import CameraStream
 from instructsam_ros.pipeline.scheduling.goal import GoalRequest
+from instructsam_ros.pipeline.scheduling.result_publisher import OutgoingMessage
 from instructsam_ros.pipeline.scheduling.statistics import Statistics
 from instructsam_ros.pipeline.settings import CONTINUOUS, ON_INSTRUCTION, Settings
 
@@ -249,7 +249,7 @@ class Scheduler:
         is_outdated = (
             self._instruction is not work.instruction
             and work.settings.trigger == ON_INSTRUCTION
-            and work.stream.mailbox.waiting
+            and work.stream.mailbox.has_message
         )
         request = self._ready_goal()
         goal_needs_another = request is not None and not (request.stream is work.stream and request.can_use(work.frame))

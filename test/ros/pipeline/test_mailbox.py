@@ -13,9 +13,9 @@ def test_newest_message_is_taken_and_the_others_count_as_dropped():
     box = Mailbox()
     for message in 'abc':
         box.put(message)
-    assert box.waiting
+    assert box.has_message
     assert box.take() == 'c'
-    assert not box.waiting
+    assert not box.has_message
     assert box.counts() == (3, 1, 2, 0)
 
 
@@ -38,8 +38,8 @@ def test_counts_add_up_at_every_instant():
     box, done = Mailbox(), threading.Event()
 
     def take_all():
-        while not done.is_set() or box.waiting:
-            if box.waiting:
+        while not done.is_set() or box.has_message:
+            if box.has_message:
                 box.take()
 
     reader = threading.Thread(target=take_all)

@@ -13,9 +13,9 @@ from std_msgs.msg import Header
 from instructsam_ros.action import Segment
 from instructsam_ros.node import qos
 from instructsam_ros.pipeline.camera_frame import CameraFrame
-from instructsam_ros.pipeline.result_publisher import OutgoingMessage
 from instructsam_ros.pipeline.scheduling.camera_stream import KEPT_FRAMES, CameraStream
 from instructsam_ros.pipeline.scheduling.goal import ABORTED, GoalRequest
+from instructsam_ros.pipeline.scheduling.result_publisher import OutgoingMessage
 from instructsam_ros.pipeline.scheduling.scheduler import MOST_WAITING_GOALS, GoalWork, Scheduler, StreamWork
 from instructsam_ros.pipeline.scheduling.statistics import Statistics
 from instructsam_ros.pipeline.settings import ON_INSTRUCTION, Settings
@@ -31,7 +31,7 @@ class Bench:
         self.statistics = Statistics()
         self.publisher = FakePublisher()
         names = ['left', 'right', 'rear'][:cameras]
-        self.streams = [CameraStream(name, results=None, statistics=self.statistics) for name in names]
+        self.streams = [CameraStream(name, results=None) for name in names]
         self.scheduler = Scheduler(self.streams, self.settings, self.statistics)
         self.scheduler.activate()
         self._seconds = 0

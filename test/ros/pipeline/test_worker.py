@@ -40,7 +40,7 @@ class Bench:
     def __init__(self):
         self.engine, self.results, self.logger = FakeEngine(), FakeResults(), FakeLogger()
         self.statistics = Statistics()
-        self.stream = CameraStream('', self.results, self.statistics)
+        self.stream = CameraStream('', self.results)
         self.settings = FakeSettings()
         self.scheduler = Scheduler([self.stream], self.settings, self.statistics)
         self.error_log = ErrorLog(self.logger)

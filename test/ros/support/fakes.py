@@ -7,7 +7,7 @@ import numpy as np
 from instructsam.core import CancelledError
 from instructsam.core.result import Instance, Result
 from instructsam.core.rle import Rle
-from instructsam_ros.pipeline.result_publisher import OutgoingMessage
+from instructsam_ros.pipeline.scheduling.result_publisher import OutgoingMessage
 from instructsam_ros.pipeline.settings import Settings
 
 
