@@ -4,14 +4,17 @@ from instructsam.core.commands.parser import CommandParser, add_commands
 
 COMMANDS = {
     'run': ('instructsam.train.loop.command', 'train one stage as a recipe describes'),
-    'merge': ('instructsam.train.weights.merge', 'add the LoRA matrices of a checkpoint to its weights'),
-    'export': ('instructsam.train.weights.export', 'write a model in a smaller type, to ship or to start from'),
+    'merge': ('instructsam.train.weights.commands.merge', 'add the LoRA matrices of a checkpoint to its weights'),
+    'export': (
+        'instructsam.train.weights.commands.export',
+        'write a model in a smaller type, to ship or to start from',
+    ),
     'deepen': (
-        'instructsam.train.weights.deepen',
+        'instructsam.train.weights.commands.deepen',
         "double the blocks of Qwen's vision tower without changing its output",
     ),
     'stitch': (
-        'instructsam.train.weights.stitch',
+        'instructsam.train.weights.commands.stitch',
         'make further trained image encoders fit the modules that read their features',
     ),
     'ablate': ('instructsam.train.ablation.command', 'train and measure variants that each lack one component'),

@@ -22,17 +22,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from instructsam.core.commands.arguments import count, probability, seconds, text
-from instructsam.core.commands.options import add_keep_duplicates, add_model_options, option
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.version import version
 from instructsam_ros.bag import topics as bag_topics
 from instructsam_ros.bag.journal import Journal, folder_for
+from instructsam_ros.bag.names import DEFAULT_NAME
 from instructsam_ros.bag.offline_camera import OfflineCamera
 from instructsam_ros.bag.reader import BagFile
 from instructsam_ros.bag.recordings import RecordingError
 from instructsam_ros.bag.timeline import (
-    EXAMPLE,
     InstructionTimeline,
     constant_timeline,
     recorded_timeline,
@@ -41,7 +39,7 @@ from instructsam_ros.bag.timeline import (
 from instructsam_ros.bag.writer import BagWriter
 from instructsam_ros.conversions.instances import label_image, result_from_msg
 from instructsam_ros.msg import InstanceArray
-from instructsam_ros.pipeline.settings import ANSWERS, GENERATE, Settings
+from instructsam_ros.pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from instructsam.core import InstructSAM
@@ -49,60 +47,8 @@ if TYPE_CHECKING:
 ROS_NAME = re.compile(r'/?[a-z_]\w*(/[a-z_]\w*)*', re.ASCII | re.IGNORECASE)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the bags, the instructions, the topics and the options of the model."""
-    parser.epilog = (
-        'The same command resumes a run that was interrupted: finished results are kept in OUT.journal until OUT is '
-        'complete. Exit code: 0, also if nothing matches; 1 if every image ended in an error; 2 for input that cannot '
-        'be used.'
-    )
-    parser.add_argument('input', metavar='IN', help='a bag: its folder, .mcap or .db3 file')
-    parser.add_argument('output', metavar='OUT', help='the bag to write, a folder that does not exist yet')
-    instructions = parser.add_mutually_exclusive_group()
-    instructions.add_argument('--instruction', type=text, help='what to look for in the whole bag')
-    instructions.add_argument(
-        '--instructions',
-        metavar='FILE',
-        help=f'a YAML list of instructions and the times at which they start, such as {EXAMPLE}; seconds from the '
-        'first message',
-    )
-    instructions.add_argument(
-        '--instruction-topic',
-        metavar='TOPIC',
-        help='a recorded std_msgs/String (default, without the other two: `instruction`)',
-    )
-    option(parser, '--topic', 'topic of the images (default: the only topic of colour images)', metavar='TOPIC')
-    option(
-        parser,
-        '--depth',
-        'topic of depth aligned to the images (default: found by its name, such as aligned_depth_to_color; off: none)',
-        metavar='TOPIC',
-    )
-    option(parser, '--camera-info', 'topic of their intrinsics (default: beside the images)', metavar='TOPIC')
-    option(parser, '--name', 'prefix of the topics of results', bag_topics.DEFAULT_NAME, metavar='NAME')
-    parser.add_argument('--label-images', action='store_true', help='write NAME/label_image as well')
-    add_model_options(parser)
-    option(
-        parser,
-        '--answer',
-        'generate: the language model writes its answer; instruction: the instruction itself is the answer',
-        GENERATE,
-        choices=ANSWERS,
-    )
-    option(parser, '--threshold', 'lowest score, 0 to 1', Settings.score_threshold, type=probability)
-    option(parser, '--max-new-tokens', 'limit of an answer', Settings.max_new_tokens, type=count, metavar='N')
-    option(
-        parser,
-        '--depth-tolerance',
-        'largest difference between the stamps of an image and its depth (default: they are equal)',
-        type=seconds,
-        metavar='S',
-    )
-    add_keep_duplicates(parser)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Annotate a bag and print a summary; return the exit code, see add_arguments.
+def annotate(args: argparse.Namespace) -> int:
+    """Annotate a bag and print a summary; return the exit code, see commands/annotate.py.
 
     Raises:
         InstructSAMError: the bags or arguments cannot be used, or the output cannot be written.
@@ -263,7 +209,7 @@ class ResultTopics:
 
     def __init__(self, name: str, *, label_images: bool) -> None:
         if not ROS_NAME.fullmatch(name):
-            raise InstructSAMError(f'--name is a ROS name such as {bag_topics.DEFAULT_NAME}, got {name!r}')
+            raise InstructSAMError(f'--name is a ROS name such as {DEFAULT_NAME}, got {name!r}')
         prefix = f'/{name.strip("/")}'
         self._instances, self._label_image = f'{prefix}/instances', f'{prefix}/label_image'
         self.types = {self._instances: bag_topics.INSTANCES}

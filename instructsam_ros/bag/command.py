@@ -4,11 +4,11 @@ from instructsam.core.commands.parser import CommandParser, add_commands
 
 COMMANDS = {
     'annotate': (
-        'instructsam_ros.bag.annotate',
+        'instructsam_ros.bag.commands.annotate',
         'answer instructions on every image of a bag, and write a copy of it with the results',
     ),
     'show': (
-        'instructsam_ros.bag.show',
+        'instructsam_ros.bag.commands.show',
         'draw the results in a bag on their images: a video, an animation or a strip',
     ),
 }

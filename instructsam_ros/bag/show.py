@@ -13,12 +13,11 @@ from rich.console import Console
 from rich.progress import track
 from sensor_msgs.msg import CompressedImage, Image
 
-from instructsam.core.commands.arguments import count, seconds
-from instructsam.core.commands.options import option
 from instructsam.core.display.overlay import draw_overlay
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.image_file import check_path, write_image
 from instructsam_ros.bag import topics
+from instructsam_ros.bag.names import SHOW_SUFFIXES
 from instructsam_ros.bag.offline_camera import stamp_ns
 from instructsam_ros.bag.reader import BagFile
 from instructsam_ros.bag.recordings import RecordingError
@@ -29,29 +28,17 @@ from instructsam_ros.pipeline.newest import NewestDict
 
 MAX_WAITING_IMAGES = 32  # images kept for a later result; 1 is enough for bags of `instructsam bag annotate`
 MAX_FPS = 60.0
-SUFFIXES = ('.mp4', '.gif', '.png')
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the bag, the file to write and how to draw it."""
-    parser.add_argument('bag', metavar='OUT', help='a bag with results, such as `instructsam bag annotate` writes')
-    parser.add_argument('file', metavar='FILE', help=f'what to write, by its ending: {", ".join(SUFFIXES)} (a strip)')
-    option(parser, '--topic', 'topic of the images (default: the only topic of colour images)', metavar='TOPIC')
-    option(parser, '--name', 'prefix of the topics of results, if several', topics.DEFAULT_NAME, metavar='NAME')
-    option(parser, '--fps', 'images per second of a video or GIF (default: as recorded)', type=seconds, metavar='N')
-    option(parser, '--frames', 'number of images in a strip, evenly spread over the bag', 6, type=count, metavar='N')
-    option(parser, '--width', 'largest width of a GIF or of each image of a strip', 480, type=count, metavar='PX')
-
-
-def run(args: argparse.Namespace) -> int:
+def show(args: argparse.Namespace) -> int:
     """Write the file and return exit code 0.
 
     Raises:
         InstructSAMError: the bag has no results that can be drawn, or the file cannot be written.
     """
     path = Path(args.file)
-    if path.suffix.lower() not in SUFFIXES:
-        raise InstructSAMError(f'FILE ends in {", ".join(SUFFIXES)}, got {args.file}')
+    if path.suffix.lower() not in SHOW_SUFFIXES:
+        raise InstructSAMError(f'FILE ends in {", ".join(SHOW_SUFFIXES)}, got {args.file}')
     check_path(path)
     overlays = Overlays(BagFile(args.bag), args.topic, args.name)
     fps = args.fps or overlays.fps

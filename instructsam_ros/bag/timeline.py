@@ -11,10 +11,9 @@ from std_msgs.msg import String
 
 from instructsam.core.errors import InstructionError, InstructSAMError
 from instructsam.core.model.prompt import check_instruction
+from instructsam_ros.bag.names import TIMELINE_EXAMPLE
 from instructsam_ros.bag.reader import BagFile
 from instructsam_ros.pipeline.instruction import Instruction
-
-EXAMPLE = '"- {at: 0, instruction: the red mug}"'
 
 
 class InstructionTimeline:
@@ -62,7 +61,7 @@ def timeline_from_file(bag: BagFile, path: str | Path) -> InstructionTimeline:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InstructSAMError(f'{path} is not YAML: {" ".join(str(error).split())}') from error
     if not isinstance(entries, list) or not entries:
-        raise InstructSAMError(f'{path} is not a timeline: expected a list such as {EXAMPLE}')
+        raise InstructSAMError(f'{path} is not a timeline: expected a list such as {TIMELINE_EXAMPLE}')
     changes, previous_s = [], -math.inf
     for number, entry in enumerate(entries, 1):
         try:
@@ -81,7 +80,7 @@ def timeline_from_file(bag: BagFile, path: str | Path) -> InstructionTimeline:
 def _parse_entry(entry: object) -> tuple[float, str]:
     """Return (time in s, text) of one entry; raise ValueError or InstructionError if it cannot be used."""
     if not isinstance(entry, dict) or set(entry) != {'at', 'instruction'}:
-        raise ValueError(f'expected `at` and `instruction`, such as {EXAMPLE}')
+        raise ValueError(f'expected `at` and `instruction`, such as {TIMELINE_EXAMPLE}')
     at_s, text = entry['at'], entry['instruction']
     if isinstance(at_s, bool) or not isinstance(at_s, (int, float)) or not 0 <= at_s < math.inf:
         raise ValueError(f'`at` is a number of seconds from 0, got {at_s!r}')

@@ -14,7 +14,6 @@ INSTANCES = 'instructsam_ros/msg/InstanceArray'
 
 ALIGNED = ('aligned_depth_to_color', 'depth_registered', 'depth_to_color', 'depth_to_rgb')  # names used by drivers
 OFF = 'off'
-DEFAULT_NAME = '/perception'  # the node's default name, with which its topics begin
 
 
 @dataclass(frozen=True)

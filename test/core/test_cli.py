@@ -335,6 +335,10 @@ def test_a_missing_module_that_no_extra_installs(monkeypatch, capsys):
         ['train', '--help'],
         ['train', 'run', '--help'],
         ['train', 'ablate', '--help'],
+        ['train', 'merge', '--help'],
+        ['train', 'export', '--help'],
+        ['train', 'deepen', '--help'],
+        ['train', 'stitch', '--help'],
     ],
     ids=' '.join,
 )

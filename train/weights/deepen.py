@@ -4,7 +4,6 @@ After each block comes its copy with output projections of zero. It adds nothing
 model predicts the same until training changes it (Net2Net's idea, arXiv 1511.05641).
 """
 
-import argparse
 import re
 from copy import deepcopy
 from pathlib import Path
@@ -17,19 +16,6 @@ from instructsam.train.weights import new_folder
 
 BLOCK = re.compile(r'(model\.visual\.blocks\.)(\d+)(\..*)')
 OUTPUT_PROJECTIONS = ('.attn.proj.', '.mlp.linear_fc2.')  # a block's layers that write to the residual stream
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the two folders."""
-    parser.add_argument('model', metavar='MODEL', help='a model folder')
-    parser.add_argument('out', metavar='OUT', help='the folder to write')
-
-
-def run(args: argparse.Namespace) -> int:
-    """Deepen the model and return exit code 0."""
-    deepen(args.model, args.out)
-    print(f'the deeper model is in {args.out}')
-    return 0
 
 
 def deepen(source: str | Path, out: str | Path) -> None:

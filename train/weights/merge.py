@@ -1,6 +1,5 @@
 """`instructsam train merge CHECKPOINT OUT`: add LoRA matrices to the weights that they belong to."""
 
-import argparse
 from pathlib import Path
 
 import torch
@@ -9,19 +8,6 @@ from peft import PeftModel
 from instructsam.core.errors import ModelError
 from instructsam.core.model import checkpoint
 from instructsam.train.weights import new_folder
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the two folders."""
-    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='a checkpoint or final folder of a LoRA stage')
-    parser.add_argument('out', metavar='OUT', help='the folder to write, from which the next stage can start')
-
-
-def run(args: argparse.Namespace) -> int:
-    """Merge and return exit code 0."""
-    merge(args.checkpoint, args.out)
-    print(f'the merged model is in {args.out}')
-    return 0
 
 
 def merge(source: str | Path, out: str | Path) -> None:

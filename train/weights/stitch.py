@@ -5,7 +5,6 @@ Linear maps, fitted by least squares on some images, turn its features back into
 1411.5908), as far as possible. They are folded into the encoders' last layers, so that the graph stays the same.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,36 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from instructsam.core.errors import InstructSAMError
 from instructsam.core.image_file import read_image
 from instructsam.core.model import checkpoint
 from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.core.model.preprocess import QwenPreprocessor, sam_pixels, to_chw
 from instructsam.train.weights import new_folder
-
-MAX_IMAGES = 256
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the three folders and the images."""
-    parser.add_argument(
-        'model', metavar='MODEL', help='a final folder or checkpoint whose encoders were trained without their readers'
-    )
-    parser.add_argument('before', metavar='BEFORE', help='the model folder that they started from')
-    parser.add_argument('out', metavar='OUT', help='the folder to write')
-    parser.add_argument(
-        '--images', required=True, metavar='FOLDER', help=f'a folder of *.jpg; the first {MAX_IMAGES} are used'
-    )
-
-
-def run(args: argparse.Namespace) -> int:
-    """Stitch the model and return exit code 0."""
-    images = sorted(Path(args.images).glob('*.jpg'))[:MAX_IMAGES]
-    if not images:
-        raise InstructSAMError(f'there are no *.jpg in {args.images}')
-    stitch(args.model, args.before, args.out, images)
-    print(f'the stitched model is in {args.out}')
-    return 0
 
 
 @torch.no_grad()

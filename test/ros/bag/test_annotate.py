@@ -1,5 +1,8 @@
 """`instructsam bag annotate`: the bag that it writes, and its errors for input that cannot be used."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -359,3 +362,13 @@ def test_a_bag_without_a_subcommand_is_refused(tmp_path, capsys):
     assert 'invalid choice' in err
     assert 'a bag is answered with `instructsam bag annotate IN OUT`' in err
     assert err.count('\n') == 1
+
+
+@pytest.mark.parametrize('command', ['annotate', 'show'])
+def test_help_is_quick(command):
+    code = (
+        'import sys\nfrom instructsam.core import cli\n'
+        f'try:\n    cli.main(["bag", "{command}", "--help"])\nexcept SystemExit as end:\n    assert not end.code\n'
+        'assert not {"torch", "cv2", "rclpy", "rosbags"} & set(sys.modules)'
+    )
+    subprocess.run([sys.executable, '-c', code], check=True, stdout=subprocess.DEVNULL)

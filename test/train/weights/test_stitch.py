@@ -11,7 +11,8 @@ import torch
 
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.model import checkpoint
-from instructsam.train.weights.stitch import _features, _map_inputs, run, stitch
+from instructsam.train.weights.commands.stitch import run
+from instructsam.train.weights.stitch import _features, _map_inputs, stitch
 
 FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[2] / 'data' / 'reference')) / 'checkpoint'
 

@@ -1,0 +1,1 @@
+"""`instructsam bag annotate` and `show`: their arguments, without importing rclpy."""

@@ -1,0 +1,67 @@
+"""`instructsam bag annotate`: answers instructions on every image of a bag and writes a copy with the results."""
+
+import argparse
+
+from instructsam.core.commands.arguments import count, probability, seconds, text
+from instructsam.core.commands.options import add_keep_duplicates, add_model_options, option
+from instructsam_ros.bag.names import DEFAULT_NAME, TIMELINE_EXAMPLE
+from instructsam_ros.pipeline.settings import ANSWERS, GENERATE, Settings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the bags, the instructions, the topics and the options of the model."""
+    parser.epilog = (
+        'The same command resumes a run that was interrupted: finished results are kept in OUT.journal until OUT is '
+        'complete. Exit code: 0, also if nothing matches; 1 if every image ended in an error; 2 for input that cannot '
+        'be used.'
+    )
+    parser.add_argument('input', metavar='IN', help='a bag: its folder, .mcap or .db3 file')
+    parser.add_argument('output', metavar='OUT', help='the bag to write, a folder that does not exist yet')
+    instructions = parser.add_mutually_exclusive_group()
+    instructions.add_argument('--instruction', type=text, help='what to look for in the whole bag')
+    instructions.add_argument(
+        '--instructions',
+        metavar='FILE',
+        help=f'a YAML list of instructions and the times at which they start, such as {TIMELINE_EXAMPLE}; seconds from '
+        'the first message',
+    )
+    instructions.add_argument(
+        '--instruction-topic',
+        metavar='TOPIC',
+        help='a recorded std_msgs/String (default, without the other two: `instruction`)',
+    )
+    option(parser, '--topic', 'topic of the images (default: the only topic of colour images)', metavar='TOPIC')
+    option(
+        parser,
+        '--depth',
+        'topic of depth aligned to the images (default: found by its name, such as aligned_depth_to_color; off: none)',
+        metavar='TOPIC',
+    )
+    option(parser, '--camera-info', 'topic of their intrinsics (default: beside the images)', metavar='TOPIC')
+    option(parser, '--name', 'prefix of the topics of results', DEFAULT_NAME, metavar='NAME')
+    parser.add_argument('--label-images', action='store_true', help='write NAME/label_image as well')
+    add_model_options(parser)
+    option(
+        parser,
+        '--answer',
+        'generate: the language model writes its answer; instruction: the instruction itself is the answer',
+        GENERATE,
+        choices=ANSWERS,
+    )
+    option(parser, '--threshold', 'lowest score, 0 to 1', Settings.score_threshold, type=probability)
+    option(parser, '--max-new-tokens', 'limit of an answer', Settings.max_new_tokens, type=count, metavar='N')
+    option(
+        parser,
+        '--depth-tolerance',
+        'largest difference between the stamps of an image and its depth (default: they are equal)',
+        type=seconds,
+        metavar='S',
+    )
+    add_keep_duplicates(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Annotate the bag and return the exit code."""
+    from instructsam_ros.bag.annotate import annotate
+
+    return annotate(args)

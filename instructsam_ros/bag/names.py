@@ -1,0 +1,10 @@
+"""Names that `instructsam bag` shows in its help, importable without rclpy."""
+
+DEFAULT_NAME = '/perception'
+"""The node's default name, with which its topics begin."""
+
+SHOW_SUFFIXES = ('.mp4', '.gif', '.png')
+"""Endings of the files that `instructsam bag show` writes: a video, an animation, a strip of images."""
+
+TIMELINE_EXAMPLE = '"- {at: 0, instruction: the red mug}"'
+"""A file of instructions and the times at which they start."""

@@ -1,0 +1,1 @@
+"""`instructsam train merge`, `export`, `deepen` and `stitch`: their arguments, without importing torch."""
