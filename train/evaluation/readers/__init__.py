@@ -18,7 +18,7 @@ from pathlib import Path
 from instructsam.core.errors import DataError
 from instructsam.train.evaluation.query import ImageQueries
 from instructsam.train.evaluation.readers import grefcoco, gseval, inst2seg, reasonseg, refcoco, roborefit
-from instructsam.train.evaluation.readers.files import DatasetFiles
+from instructsam.train.evaluation.readers.formats.files import DatasetFiles
 from instructsam.train.evaluation.running.gc_pause import gc_paused
 
 READERS = {

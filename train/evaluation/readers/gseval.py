@@ -6,9 +6,9 @@ from pathlib import Path
 
 from instructsam.train.data.record_fields import RecordError
 from instructsam.train.evaluation.query import ImageQueries
-from instructsam.train.evaluation.readers.documents import Record, any_has, read_records
-from instructsam.train.evaluation.readers.files import CONVERTED, DatasetFiles
-from instructsam.train.evaluation.readers.records import (
+from instructsam.train.evaluation.readers.formats.documents import Record, any_has, read_records
+from instructsam.train.evaluation.readers.formats.files import CONVERTED, DatasetFiles
+from instructsam.train.evaluation.readers.formats.records import (
     GroundTruth,
     QueryOfImage,
     group_by_image,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from instructsam.train.data.record_fields import RecordError
 from instructsam.train.evaluation.query import ImageQueries
-from instructsam.train.evaluation.readers.documents import Record, any_has, read_records
-from instructsam.train.evaluation.readers.files import CONVERTED, DatasetFiles
-from instructsam.train.evaluation.readers.images import image_size
-from instructsam.train.evaluation.readers.outlines import read_outlines
-from instructsam.train.evaluation.readers.records import (
+from instructsam.train.evaluation.readers.formats.documents import Record, any_has, read_records
+from instructsam.train.evaluation.readers.formats.files import CONVERTED, DatasetFiles
+from instructsam.train.evaluation.readers.formats.images import image_size
+from instructsam.train.evaluation.readers.formats.outlines import read_outlines
+from instructsam.train.evaluation.readers.formats.records import (
     GroundTruth,
     QueryOfImage,
     failed_query,

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from instructsam.core.errors import DataError
 from instructsam.train.evaluation.query import ImageQueries
-from instructsam.train.evaluation.readers.documents import Record, any_has, read_records
-from instructsam.train.evaluation.readers.files import CONVERTED, DatasetFiles
-from instructsam.train.evaluation.readers.pickles import read_pickle
-from instructsam.train.evaluation.readers.records import group_by_image
+from instructsam.train.evaluation.readers.formats.documents import Record, any_has, read_records
+from instructsam.train.evaluation.readers.formats.files import CONVERTED, DatasetFiles
+from instructsam.train.evaluation.readers.formats.pickles import read_pickle
+from instructsam.train.evaluation.readers.formats.records import group_by_image
 from instructsam.train.evaluation.readers.referring import read_converted, read_refs
 
 LAYOUTS = """

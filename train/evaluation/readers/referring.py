@@ -8,9 +8,9 @@ from typing import Any
 from instructsam.core.errors import DataError
 from instructsam.core.rle import Rle
 from instructsam.train.data.record_fields import RecordError, read_mask
-from instructsam.train.evaluation.readers.documents import Record, read_json
-from instructsam.train.evaluation.readers.files import DatasetFiles
-from instructsam.train.evaluation.readers.records import (
+from instructsam.train.evaluation.readers.formats.documents import Record, read_json
+from instructsam.train.evaluation.readers.formats.files import DatasetFiles
+from instructsam.train.evaluation.readers.formats.records import (
     GroundTruth,
     QueryOfImage,
     failed_query,

@@ -10,9 +10,9 @@ from instructsam.core.errors import DataError
 from instructsam.core.rle import Rle
 from instructsam.train.data.record_fields import RecordError, listed, read_mask, read_text
 from instructsam.train.evaluation.query import ImageQueries, Query
-from instructsam.train.evaluation.readers.documents import Record
-from instructsam.train.evaluation.readers.files import DatasetFiles
-from instructsam.train.evaluation.readers.images import ImageFolder, image_size
+from instructsam.train.evaluation.readers.formats.documents import Record
+from instructsam.train.evaluation.readers.formats.files import DatasetFiles
+from instructsam.train.evaluation.readers.formats.images import ImageFolder, image_size
 
 Size = tuple[int, int]
 """(height, width) of an image, px."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from instructsam.core.rle import Rle
 from instructsam.train.data.record_fields import RecordError
-from instructsam.train.evaluation.readers.records import GroundTruth, require_pixels
+from instructsam.train.evaluation.readers.formats.records import GroundTruth, require_pixels
 
 TARGET, IGNORE = 1, 2
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from instructsam.core.errors import DataError
 from instructsam.train.evaluation.benchmarks import BENCHMARKS
-from instructsam.train.evaluation.readers.documents import Record
-from instructsam.train.evaluation.readers.images import SUBFOLDERS, ImageFolder
+from instructsam.train.evaluation.readers.formats.documents import Record
+from instructsam.train.evaluation.readers.formats.images import SUBFOLDERS, ImageFolder
 
 CONVERTED = ('{split}.json', '{benchmark}*_{split}.json')
 """Names of the annotation files that the authors of InstructSAM convert."""
