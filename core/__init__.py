@@ -13,7 +13,15 @@ commands/   the `instructsam` command line (cli)
 
 from typing import TYPE_CHECKING, Any
 
-from instructsam.core.errors import CancelledError, ImageError, InstructionError, InstructSAMError, ModelError
+from instructsam.core.errors import (
+    CancelledError,
+    DataError,
+    GeometryError,
+    ImageError,
+    InstructionError,
+    InstructSAMError,
+    ModelError,
+)
 from instructsam.core.threads import configure_threads
 
 if TYPE_CHECKING:
@@ -22,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = [
     'DEFAULT_MODEL',
     'CancelledError',
+    'DataError',
+    'GeometryError',
     'ImageError',
     'InstructSAM',
     'InstructSAMError',

@@ -110,7 +110,7 @@ class InstructSAM:
             device: auto (CUDA if there is one, else CPU) or a torch device.
             dtype: auto (bfloat16 on CUDA, float16 if the GPU lacks it, float32 on CPU), float32, bfloat16 or float16.
             mode: consistent (as trained), reference (as in the authors' inference code) or causal (for ablation);
-                see README.
+                see docs/model.md.
 
         Raises:
             ModelError: The model cannot be loaded; the message is human-readable.
@@ -141,7 +141,7 @@ class InstructSAM:
 
         Args:
             image: [H, W, 3] uint8 RGB, numpy or torch.
-            cancelled: Checked between steps.
+            cancelled: Checked before each step and between the two encoders.
 
         Raises:
             ImageError: The image cannot be used.
@@ -181,9 +181,10 @@ class InstructSAM:
             max_new_tokens: Limit of the decoded answer. Phrases that are complete by then count.
             time_budget_s: Time after which decoding ends. Phrases that are complete by then count.
             suppress_duplicates: Keep only the best of masks that overlap by more than DUPLICATE_IOU.
-            cancelled: Checked between steps.
+            cancelled: Checked before each step, for each token, detector call and mask.
 
         Raises:
+            ValueError: `score_threshold` is not from 0 to 1.
             InstructionError: The instruction or the forced answer cannot be used.
             ImageError: The image was encoded by another engine.
             CancelledError: `cancelled` returned true.

@@ -110,7 +110,7 @@ def _sam3_config(raw: dict[str, Any], folder: Path) -> Sam3Config:
                 return Sam3Config(**config.get('detector_config', config))
             except (TypeError, ValueError) as error:
                 raise ModelError(f'{path} does not describe a SAM3 model: {error}') from error
-    logger.info('mask_decoder_model %r does not exist: using the default configuration of SAM3', name)
+    logger.info('mask_decoder_model %r was not found: using the default configuration of SAM3', name)
     return Sam3Config()
 
 

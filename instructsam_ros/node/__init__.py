@@ -1,1 +1,1 @@
-"""The lifecycle node around the pipeline: everything that touches rclpy."""
+"""The lifecycle node around the pipeline: parameters, subscriptions, the action and transitions."""

@@ -40,7 +40,8 @@ class OutgoingMessage(NamedTuple):
 class ResultPublisher:
     """The result topics of one camera.
 
-    Messages are made first and published later, so that publishing is quick. Used in the worker's thread.
+    Makes the messages; the scheduler publishes them (publish_if_current), so that publishing under its lock is quick.
+    Used in the worker's thread.
     """
 
     def __init__(self, create_publisher: CreatePublisher, camera: str = '') -> None:
