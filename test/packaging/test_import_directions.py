@@ -29,7 +29,7 @@ ROOMS = {
     'simulation': {'node.parameters', 'node.qos', 'node.dds', 'node.signals', 'bag.recordings', 'conversions'},
     'demo': {'client', 'conversions', 'pipeline.newest', 'bag.recordings', 'node.qos'},
 }
-"""What each room of the node may import: whole rooms, or single modules of a room."""
+"""Rooms, or single modules of a room, that each room of the node may import."""
 
 
 def imports(folder):
