@@ -267,15 +267,28 @@ class Perception:
         """
         done, retry_s = threading.Event(), RETRY_S
         futures: list[Any] = []
+        errors: list[Exception] = []
+        executor: Any = self._executor  # rclpy does not annotate create_task completely
 
         def on_done(_: object) -> None:
             done.set()
 
+        def send() -> None:
+            try:
+                futures.append(request())
+                futures[-1].add_done_callback(on_done)
+            except Exception as error:  # raised below, in the caller's thread
+                errors.append(error)
+                done.set()
+
         while not done.is_set() and time.monotonic() < end_s:
-            futures.append(request())
-            futures[-1].add_done_callback(on_done)
+            # rclpy registers a request after sending it. Sent from the thread that takes the responses, none of these
+            # can come in between, where it would be lost.
+            executor.create_task(send)
             self._wait(done.wait, min(retry_s, end_s - time.monotonic()))
             retry_s *= 2
+        if errors:
+            raise errors[0]
         for future in futures:
             if future.done():
                 return future.result()

@@ -185,6 +185,19 @@ def test_examples(robot, arguments, says):
     assert not done.stderr
 
 
+def test_requests_are_sent_from_the_thread_that_takes_the_responses(perception, monkeypatch):
+    """A response that another thread takes between the sending and the registering of a request is lost by rclpy."""
+    senders, send = [], perception._action.send_goal_async
+
+    def recorded(*arguments):
+        senders.append(threading.current_thread())
+        return send(*arguments)
+
+    monkeypatch.setattr(perception._action, 'send_goal_async', recorded)
+    perception.find('the mugs', timeout=30.0)
+    assert set(senders) == {perception._thread}
+
+
 def test_twenty_clients_at_once(robot, perception, capfd):
     """Each receives the answer to its own goal."""
     answers = {}
