@@ -13,6 +13,7 @@ from std_msgs.msg import Header
 from instructsam.core.errors import ImageError, InstructSAMError
 from instructsam.core.image_file import read_image
 from instructsam_ros.conversions.instances import image_msg
+from instructsam_ros.conversions.text import one_line
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
 BAG_SUFFIXES = ('.mcap', '.db3')
@@ -105,7 +106,7 @@ def readable(path: Path) -> Generator[None, None, None]:
     try:
         yield
     except Exception as error:
-        reason = ' '.join(str(error).split()) or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         raise RecordingError(
             f'{path} cannot be read as a bag ({reason}); `ros2 bag reindex` or `mcap recover` repairs a truncated '
             'recording'

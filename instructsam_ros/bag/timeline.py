@@ -13,6 +13,7 @@ from instructsam.core.errors import InstructionError, InstructSAMError
 from instructsam.core.model.prompt import check_instruction
 from instructsam_ros.bag.names import TIMELINE_EXAMPLE
 from instructsam_ros.bag.reader import BagFile
+from instructsam_ros.conversions.text import one_line
 from instructsam_ros.pipeline.instruction import Instruction
 
 
@@ -59,7 +60,7 @@ def timeline_from_file(bag: BagFile, path: str | Path) -> InstructionTimeline:
     except OSError as error:
         raise InstructSAMError(f'cannot read {path}: {error.strerror}') from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InstructSAMError(f'{path} is not YAML: {" ".join(str(error).split())}') from error
+        raise InstructSAMError(f'{path} is not YAML: {one_line(error)}') from error
     if not isinstance(entries, list) or not entries:
         raise InstructSAMError(f'{path} is not a timeline: expected a list such as {TIMELINE_EXAMPLE}')
     changes, previous_s = [], -math.inf

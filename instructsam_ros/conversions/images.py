@@ -22,6 +22,7 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CompressedImage, Image
 
 from instructsam.core.errors import ImageError
+from instructsam_ros.conversions.text import one_line
 
 MIN_HOLES = 0.01  # smallest share of pixels without a measurement in a depth image
 NEAREST_DEPTH_MM = 100  # no depth camera in use measures closer than this
@@ -234,7 +235,7 @@ def _decode(msg: CompressedImage) -> np.ndarray:
     try:
         image = cv2.imdecode(data, flags)
     except cv2.error as error:  # for example more pixels than OpenCV's limit
-        raise ImageFormatError(f'{name}: OpenCV cannot decode it ({" ".join(str(error).split())})') from error
+        raise ImageFormatError(f'{name}: OpenCV cannot decode it ({one_line(error)})') from error
     if image is None:
         raise ImageFormatError(f'{name}: the image is damaged, OpenCV cannot decode its {data.size} bytes')
     if image.ndim == 3:

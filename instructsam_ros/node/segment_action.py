@@ -102,10 +102,6 @@ class SegmentAction:
             cancel_service_qos_profile=qos.ACTION,
         )
 
-    def destroy(self) -> None:
-        """Destroy the action server."""
-        self._server.destroy()
-
     @property
     def is_idle(self) -> bool:
         """True if every goal has ended and its result has been handed to rclpy."""

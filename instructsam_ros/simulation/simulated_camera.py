@@ -45,6 +45,7 @@ from instructsam.train.tabletop.scenes.scene import Scene, photograph_objects, s
 from instructsam.train.tabletop.world.splits import generator
 from instructsam_ros.conversions.instances import depth_msg, image_msg
 from instructsam_ros.conversions.poses import pose
+from instructsam_ros.conversions.text import one_line
 from instructsam_ros.node import qos, signals
 from instructsam_ros.node.dds import use_large_image_dds_profile
 from instructsam_ros.node.parameters import AT_START, Parameter, help_text
@@ -256,7 +257,7 @@ def main(args: list[str] | None = None) -> int:
         print(f'instructsam-simulated-camera: {error}, or "instructsam-ros[tabletop]"', file=sys.stderr)
         return 2
     except (ParameterException, NameValidationException, RuntimeError, ValueError) as error:
-        print(f'instructsam-simulated-camera: {" ".join(str(error).split())}', file=sys.stderr)
+        print(f'instructsam-simulated-camera: {one_line(error)}', file=sys.stderr)
         return 2
     executor = SingleThreadedExecutor()
     executor.add_node(node)
