@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from instructsam.core.commands.parser import USAGE_ERROR, CommandParser, add_commands
+from instructsam.core.display.text import one_line
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.version import version
 
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except InstructSAMError as error:
         _show_traceback()
-        print(f'instructsam: error: {error}', file=sys.stderr)
+        print(f'instructsam: error: {one_line(error)}', file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except Exception as error:
         if not _show_traceback():
-            reason = ' '.join(f'{type(error).__name__}: {error}'.split())
+            reason = one_line(f'{type(error).__name__}: {error}')
             print(f'instructsam: unexpected {reason} (INSTRUCTSAM_DEBUG=1 shows where)', file=sys.stderr)
         return FAILURE
 

@@ -24,6 +24,7 @@ from rclpy.utilities import try_shutdown
 from sensor_msgs.msg import Image
 
 from instructsam_ros.bag.recordings import Recording, RecordingError, open_recording
+from instructsam_ros.conversions.text import one_line
 from instructsam_ros.node import qos, signals
 from instructsam_ros.node.dds import use_large_image_dds_profile
 
@@ -176,7 +177,7 @@ def main() -> None:
         rclpy.init(args=sys.argv[ros_args_at:], signal_handler_options=SignalHandlerOptions.NO)
         run(args, stop)
     except (RecordingError, OSError, RCLError, UnicodeEncodeError) as error:
-        print(f'instructsam-replay: {error}', file=sys.stderr)
+        print(f'instructsam-replay: {one_line(error)}', file=sys.stderr)
         sys.exit(2)
     finally:
         try_shutdown()
