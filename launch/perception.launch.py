@@ -1,19 +1,53 @@
 """Starts the perception node and, with replay:=PATH, a recording instead of a camera."""
 
-from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument
-from launch.conditions import IfCondition
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, PythonExpression
+from launch import Condition, LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, EmitEvent, RegisterEventHandler
+from launch.conditions import UnlessCondition
+from launch.event_handlers import OnProcessExit
+from launch.events import matches_action
+from launch.events.process import ShutdownProcess
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 
-def generate_launch_description():
+def has_recording(context: LaunchContext) -> bool:
+    """Return whether there is something to replay.
+
+    Why not IfCondition: it needs NotEqualsSubstitution, which Humble does not have, or a PythonExpression, which would
+    run the path as code.
+    """
+    return context.launch_configurations['replay'] != ''
+
+
+def generate_launch_description() -> LaunchDescription:
     """Return the launch description with its arguments and nodes."""
-    image = LaunchConfiguration('image')
-    topics = [('image', image), ('image/compressed', [image, '/compressed'])]
-    topics += [(name, LaunchConfiguration(name)) for name in ('depth', 'camera_info')]
+    topics = [(name, LaunchConfiguration(name)) for name in ('image', 'depth', 'camera_info')]
+    perception = Node(
+        package='instructsam_ros',
+        executable='perception_node',
+        output='screen',
+        remappings=topics,
+        parameters=[
+            LaunchConfiguration('params_file'),
+            {
+                name: ParameterValue(LaunchConfiguration(name), value_type=str)
+                for name in ('model', 'device', 'image_transport', 'instruction')
+            },
+        ],
+        respawn=LaunchConfiguration('respawn'),
+        respawn_delay=2.0,
+    )
+    replay = Node(
+        package='instructsam_ros',
+        executable='replay',
+        output='screen',
+        remappings=topics,
+        arguments=['--loop', '--wait-for-subscribers', '--', LaunchConfiguration('replay')],
+        condition=Condition(predicate=has_recording),
+    )
+    end_replay = EmitEvent(event=ShutdownProcess(process_matcher=matches_action(replay)))
     return LaunchDescription(
         [
             DeclareLaunchArgument(
@@ -32,6 +66,11 @@ def generate_launch_description():
                 description='topic of the camera images; for compressed images, without /compressed at the end',
             ),
             DeclareLaunchArgument(
+                'image_transport',
+                default_value='raw',
+                description='transport of the camera images: raw (sensor_msgs/Image) or compressed (CompressedImage)',
+            ),
+            DeclareLaunchArgument(
                 'depth',
                 default_value='depth',
                 description='topic of depth images that are aligned to the color images; locates objects in 3D',
@@ -48,7 +87,8 @@ def generate_launch_description():
             DeclareLaunchArgument(
                 'params_file',
                 default_value=PathJoinSubstitution([FindPackageShare('instructsam_ros'), 'config', 'perception.yaml']),
-                description='file with all other parameters; model, device and instruction are set by these arguments',
+                description='file with all other parameters; model, device, image_transport and instruction are '
+                'set by these arguments, even if the file contains them',
             ),
             DeclareLaunchArgument(
                 'replay',
@@ -56,26 +96,16 @@ def generate_launch_description():
                 description='bag, image or folder of images that is played in a loop once the node has subscribed; '
                 'images are published on the topic `image`, messages of a bag on their own topics',
             ),
-            Node(
-                package='instructsam_ros',
-                executable='perception_node',
-                output='screen',
-                remappings=topics,
-                parameters=[
-                    LaunchConfiguration('params_file'),
-                    {
-                        name: ParameterValue(LaunchConfiguration(name), value_type=str)
-                        for name in ('model', 'device', 'instruction')
-                    },
-                ],
+            DeclareLaunchArgument(
+                'respawn',
+                default_value='false',
+                description='start the node again 2 s after it has ended; false: the replay ends with the node',
             ),
-            Node(
-                package='instructsam_ros',
-                executable='replay',
-                output='screen',
-                remappings=topics,
-                arguments=[LaunchConfiguration('replay'), '--loop', '--wait-for-subscribers'],
-                condition=IfCondition(PythonExpression(["r'''", LaunchConfiguration('replay'), "''' != ''"])),
+            perception,
+            replay,
+            RegisterEventHandler(
+                OnProcessExit(target_action=perception, on_exit=[end_replay]),
+                condition=UnlessCondition(LaunchConfiguration('respawn')),
             ),
         ]
     )

@@ -10,7 +10,11 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[3]
 FILE = ROOT / 'launch' / 'perception.launch.py'
-ARGUMENTS = {'model', 'device', 'image', 'depth', 'camera_info', 'instruction', 'params_file', 'replay'}
+ARGUMENTS = {
+    'model', 'device', 'image', 'image_transport', 'depth', 'camera_info', 'instruction', 'params_file', 'replay',
+    'respawn',
+}  # fmt: skip
+EVALUATED = {'AnonName', 'Command', 'PythonExpression', 'eval', 'exec', '__import__'}
 
 # `ros2 launch` with a path, for installations without ros2cli
 LAUNCH = """
@@ -50,7 +54,18 @@ def test_it_has_no_logic():
     logic = (ast.If, ast.IfExp, ast.For, ast.While, ast.Try, ast.Lambda)
     nodes = list(ast.walk(ast.parse(FILE.read_text())))
     assert not [node for node in nodes if isinstance(node, logic)]
-    assert [node.name for node in nodes if isinstance(node, ast.FunctionDef)] == ['generate_launch_description']
+    functions = [node.name for node in nodes if isinstance(node, ast.FunctionDef)]
+    assert functions == ['has_recording', 'generate_launch_description']
+
+
+def test_it_evaluates_no_text():
+    """Text of an argument that became part of an expression would be run as code."""
+    names = {
+        name
+        for node in ast.walk(ast.parse(FILE.read_text()))
+        for name in (getattr(node, 'id', ''), getattr(node, 'attr', ''), getattr(node, 'name', ''))
+    }
+    assert not names & EVALUATED
 
 
 def test_it_starts_what_is_installed():
@@ -66,7 +81,7 @@ def test_its_defaults_are_the_node_s():
     from instructsam_ros.node.parameters import BY_NAME
 
     declared = calls('DeclareLaunchArgument')
-    for name in ('model', 'device', 'instruction'):
+    for name in ('model', 'device', 'image_transport', 'instruction'):
         assert ast.literal_eval(declared[name]['default_value']) == BY_NAME[name].default
 
 
