@@ -18,11 +18,11 @@ from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
-from std_msgs.msg import String
 
 from instructsam_ros.conversions.text import one_line, shorten
-from instructsam_ros.node import diagnostics, parameters, qos, signals
+from instructsam_ros.node import diagnostics, parameters, signals
 from instructsam_ros.node.camera_subscriber import CameraSubscriber
+from instructsam_ros.node.instruction_subscriber import InstructionSubscriber
 from instructsam_ros.node.lifecycle import AsyncLifecycleNode
 from instructsam_ros.node.segment_action import SegmentAction
 from instructsam_ros.node.tf_buffer import create_tf_buffer
@@ -89,7 +89,7 @@ class PerceptionNode(AsyncLifecycleNode):
         self._cameras = [CameraSubscriber(self, stream, self._scheduler, self._statistics) for stream in self._streams]
         self._worker.start()
         self._instruct(self._node_parameters.value('instruction'))
-        self.create_subscription(String, 'instruction', self._on_instruction, qos.LATCHED)
+        InstructionSubscriber(self, self._instruct)
 
         # Steady, because both must work while simulated time stands still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -176,9 +176,6 @@ class PerceptionNode(AsyncLifecycleNode):
             self.get_logger().warning(f'autostart was skipped: {error}')
 
     # Input and output
-
-    def _on_instruction(self, message: String) -> None:
-        self._instruct(message.data)
 
     def _instruct(self, text: str) -> None:
         before, now = self._scheduler.instruction, self._scheduler.instruct(text)

@@ -5,6 +5,9 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profi
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """Instructions and scene descriptions: a subscriber that starts late still receives the latest message."""
 
+INSTRUCTION = QoSProfile(depth=10)
+"""Instructions of volatile publishers, such as `ros2 topic pub` without options."""
+
 CAMERA_INPUT = QoSProfile(depth=15, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Images, depth and camera infos that the node subscribes to.
 
