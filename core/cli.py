@@ -7,11 +7,13 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from instructsam.core.commands.parser import USAGE_ERROR, CommandParser, add_commands
+from instructsam.core import exit_codes
+from instructsam.core.commands.parser import CommandParser, add_commands
 from instructsam.core.display.text import one_line
 from instructsam.core.errors import InstructSAMError
+from instructsam.core.storage import storage_fault
 from instructsam.core.version import version
 
 COMMANDS = {  # name -> (module with add_arguments(parser) and run(args), one-line summary for --help)
@@ -35,9 +37,6 @@ EXTRAS = {  # module that may be missing -> extra that installs it
     **dict.fromkeys(('manifold3d', 'mujoco', 'rosbags'), 'tabletop'),
     **dict.fromkeys(('peft', 'tensorboard', 'yaml'), 'train'),
 }
-FAILURE = 1  # exit code of an unexpected error
-INTERRUPTED = 130  # exit code that a shell reports for SIGINT
-BROKEN_PIPE = 141  # exit code that a shell reports for SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,20 +49,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
         return code
-    except InstructSAMError as error:
-        _show_traceback()
-        print(f'instructsam: error: {one_line(error)}', file=sys.stderr)
-        return USAGE_ERROR
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return exit_codes.INTERRUPTED
     except BrokenPipeError:  # the reader has closed the pipe, as in `| head`, which is not an error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+        _finish_output()
+        return exit_codes.BROKEN_PIPE
     except Exception as error:
-        if not _show_traceback():
+        known = error if isinstance(error, InstructSAMError) else storage_fault(error)
+        if known is not None:
+            _show_traceback()
+            print(f'instructsam: error: {one_line(known)}', file=sys.stderr)
+        elif not _show_traceback():
             reason = one_line(f'{type(error).__name__}: {error}')
             print(f'instructsam: unexpected {reason} (INSTRUCTSAM_DEBUG=1 shows where)', file=sys.stderr)
-        return FAILURE
+        _finish_output()
+        return exit_codes.FAILED if known is None else known.exit_code
+
+
+def _finish_output() -> None:
+    """Write what stdout still buffers; discard it if it cannot be written, because Python would try that again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError, ValueError):  # not a file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(argv: Sequence[str]) -> int:

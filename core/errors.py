@@ -10,12 +10,24 @@ embed it.
     ├── InstructionError    InstructSAM.segment
     ├── GeometryError       locating an object in a depth image
     ├── CancelledError      `cancelled` returned true
-    └── DataError           reading data sets
+    ├── DataError           reading data sets
+    ├── StorageError        writing files: disk full, read-only, folder removed
+    └── FolderInUseError    another process writes the folder
 """
+
+from typing import ClassVar
+
+from instructsam.core import exit_codes
 
 
 class InstructSAMError(Exception):
-    """Base class, for callers that handle all of them alike."""
+    """Base class, for callers that handle all of them alike.
+
+    Attributes:
+        exit_code: Exit code of a command that the error ends.
+    """
+
+    exit_code: ClassVar[int] = exit_codes.USAGE
 
 
 class ModelError(InstructSAMError):
@@ -40,3 +52,15 @@ class CancelledError(InstructSAMError):
 
 class DataError(InstructSAMError, ValueError):
     """The data set cannot be used (missing, truncated or unknown files); the message names the file."""
+
+
+class StorageError(InstructSAMError):
+    """A file or folder cannot be written; what was written before stays usable, and the same command resumes."""
+
+    exit_code = exit_codes.STORAGE
+
+
+class FolderInUseError(InstructSAMError):
+    """Another process writes the folder; the message names it."""
+
+    exit_code = exit_codes.IN_USE

@@ -2,10 +2,12 @@
 
 import argparse
 import importlib
+import shutil
+import textwrap
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-USAGE_ERROR = 2  # exit code of argparse, and of every InstructSAMError
+from instructsam.core import exit_codes
 
 
 def sentence(summary: str) -> str:
@@ -37,10 +39,15 @@ class CommandParser(argparse.ArgumentParser):
                 self.set_defaults(run_command=module.run)
         return super().parse_known_args(args, namespace)
 
+    def format_help(self) -> str:
+        """Return the help with the exit codes at its end."""
+        width = shutil.get_terminal_size().columns - 2  # as argparse has it
+        return f'{super().format_help()}\n{textwrap.fill(exit_codes.describe(), width)}\n'
+
     def error(self, message: str) -> NoReturn:
         """Print the message in one line and exit."""
         hint = f'{self.hint}; ' if self.hint else ''
-        self.exit(USAGE_ERROR, f'instructsam: error: {message} ({hint}see {self.prog} --help)\n')
+        self.exit(exit_codes.USAGE, f'instructsam: error: {message} ({hint}see {self.prog} --help)\n')
 
 
 def add_commands(parser: argparse.ArgumentParser, commands: Mapping[str, tuple[str, str]], dest: str) -> None:

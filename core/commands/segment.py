@@ -21,8 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `instructsam segment`."""
     parser.epilog = (
         'Images of any format that Pillow reads are rotated upright (EXIF) and converted to 8-bit RGB: of 16 bits the '
-        'upper 8 are used, of an animation the first frame, transparency is dropped. Exit code: 0, also if nothing '
-        'matches; 2 for input that cannot be used.'
+        'upper 8 are used, of an animation the first frame, transparency is dropped.'
     )
     parser.add_argument('image', metavar='IMAGE', help='an image file')
     parser.add_argument('instruction', metavar='INSTRUCTION', type=text, help="e.g. 'the mugs left of the kettle'")

@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from instructsam.core.errors import InstructSAMError
+from instructsam.core.storage import explained_storage_faults
 from instructsam.core.version import version
 from instructsam_ros.bag import topics as bag_topics
 from instructsam_ros.bag.journal import Journal, folder_for
@@ -53,7 +54,7 @@ def annotate(args: argparse.Namespace) -> int:
     Raises:
         InstructSAMError: the bags or arguments cannot be used, or the output cannot be written.
     """
-    with _explained_os_errors(args.output):
+    with explained_storage_faults(args.output):
         bag = BagFile(args.input)
         topics = bag_topics.select_topics(bag, args.topic, args.depth, args.camera_info)
         timeline = _timeline(bag, args)
@@ -69,16 +70,6 @@ def annotate(args: argparse.Namespace) -> int:
         exit_code = _print_summary(args.output, bag.counts[topics.image], topics, result_topics, journal)
         journal.remove()
     return exit_code
-
-
-@contextmanager
-def _explained_os_errors(output: str) -> Generator[None, None, None]:
-    """Raise InstructSAMError for an OSError, such as a full disk."""
-    try:
-        yield
-    except OSError as error:
-        path = error.filename or output
-        raise InstructSAMError(f'{path}: {error.strerror}; fix that and run the same command again') from error
 
 
 @contextmanager
@@ -120,8 +111,10 @@ def _open_journal(out: Path, inputs: dict[str, Any]) -> Journal:
         raise InstructSAMError(f'cannot write {out}: there is no folder {out.absolute().parent}')
     journal = Journal(out, inputs)
     if out.exists() and not journal.is_merged:
+        has_results = journal.done  # otherwise it is what a run left that was killed while it deleted the journal
         journal.close()
-        raise InstructSAMError(f'{out} exists already, and {folder} has results for it: delete or rename one of them')
+        other = f', and {folder} has results for it: delete or rename one of them' if has_results else ''
+        raise InstructSAMError(f'{out} exists already{other or ": delete it or give another name"}')
     return journal
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from instructsam.core.errors import InstructSAMError
+from instructsam.core.folder_lock import FolderLock
+from instructsam.core.storage import explained_storage_faults
 
 
 class Journal:
@@ -21,30 +23,31 @@ class Journal:
         inputs: Plain values that decide the results. A journal with results of other inputs is refused.
 
     Raises:
-        InstructSAMError: The journal belongs to other inputs, another run has locked it, or it is damaged.
+        InstructSAMError: The journal belongs to other inputs or is damaged.
+        FolderInUseError: Another run has locked it.
+        StorageError: It cannot be written.
     """
 
     def __init__(self, out: Path, inputs: Mapping[str, Any]) -> None:
         self._out = out
         self.folder = folder_for(out)
+        self._lock = FolderLock(self.folder)
+        self._lock.__enter__()
         try:
-            self.folder.mkdir(exist_ok=True)
-            self._database = sqlite3.connect(self.folder / 'results.sqlite', timeout=0, isolation_level=None)
-            previous = self._open(json.dumps(inputs))
-        except OSError as error:
-            raise InstructSAMError(f'cannot write {self.folder}: {error.strerror}') from error
-        except sqlite3.OperationalError as error:
-            if 'locked' in str(error):
-                raise InstructSAMError(f'another run works on {out} (it has {self.folder} open)') from error
-            raise InstructSAMError(f'cannot write {self.folder}: {error}') from error
+            with explained_storage_faults(self.folder):
+                self._database = sqlite3.connect(self.folder / 'results.sqlite', timeout=0, isolation_level=None)
+                previous = self._open(json.dumps(inputs))
         except sqlite3.DatabaseError as error:
+            self._lock.__exit__()
             raise InstructSAMError(f'{self.folder} is damaged ({error}): delete it to start from scratch') from error
+        except BaseException:
+            self._lock.__exit__()
+            raise
         if previous is not None:
             self._check_inputs(json.loads(previous), json.loads(json.dumps(inputs)))
 
     def _open(self, inputs: str) -> str | None:
-        """Lock the database and create its tables; return the inputs of an earlier run that left results."""
-        # The lock is held until the database is closed, and is released by the system if the process dies.
+        """Open the database and create its tables; return the inputs of an earlier run that left results."""
         self._execute('PRAGMA locking_mode=EXCLUSIVE')
         self._execute('PRAGMA journal_mode=WAL')
         self._execute('BEGIN EXCLUSIVE')
@@ -111,16 +114,17 @@ class Journal:
             raise InstructSAMError(f'cannot write {self._out}: {error.strerror}; run the same command again') from error
 
     def remove(self) -> None:
-        """Close the journal and delete it."""
+        """Delete the journal and release the lock."""
         self._database.close()
         shutil.rmtree(self.folder)
+        self._lock.__exit__()
 
     def close(self) -> None:
         """Release the lock; delete the journal if it holds no result."""
-        if self.done:
-            self._database.close()
-        else:
-            self.remove()
+        if not self.done:
+            return self.remove()
+        self._database.close()
+        return self._lock.__exit__()
 
     def _execute(self, query: str, *values: Any) -> sqlite3.Cursor:
         return self._database.execute(query, values)

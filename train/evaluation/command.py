@@ -7,7 +7,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from instructsam.core import DEFAULT_MODEL
+from instructsam.core import DEFAULT_MODEL, exit_codes
 from instructsam.core.commands.arguments import count, probability
 from instructsam.core.commands.options import option
 from instructsam.core.commands.parser import CommandParser, sentence
@@ -19,8 +19,6 @@ TOOLS = {  # name -> module for CommandParser, one-line summary
     'report': ('instructsam.train.evaluation.reporting.command', 'write an HTML report on one or more runs'),
     'compare': ('instructsam.train.evaluation.figures.command', 'compare two runs of one benchmark, sample by sample'),
 }
-SOME_FAILED = 3
-"""Exit code of a run in which samples failed."""
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -29,8 +27,8 @@ def add_arguments(parser: CommandParser) -> None:
     for name, benchmark in BENCHMARKS.items():
         subparser = subparsers.add_parser(name, help=benchmark.summary, description=sentence(benchmark.summary))
         subparser.epilog = (
-            f'Exit code {SOME_FAILED} if samples failed: they are named and excluded from the figures. The same '
-            'command resumes a run that was stopped.'
+            'Samples that failed are named and excluded from the figures. The same command retries them, and resumes a '
+            'run that was stopped.'
         )
         if name == 'tabletop':
             _add_tabletop_arguments(subparser)
@@ -50,7 +48,7 @@ def _run(args: argparse.Namespace) -> int:
     """
     from instructsam.train.evaluation.evaluate import evaluate
 
-    return SOME_FAILED if evaluate(args) else 0
+    return exit_codes.SOME_FAILED if evaluate(args) else exit_codes.DONE
 
 
 def _add_data_arguments(parser: argparse.ArgumentParser, benchmark: Benchmark) -> None:

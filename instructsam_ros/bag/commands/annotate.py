@@ -12,8 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the bags, the instructions, the topics and the options of the model."""
     parser.epilog = (
         'The same command resumes a run that was interrupted: finished results are kept in OUT.journal until OUT is '
-        'complete. Exit code: 0, also if nothing matches; 1 if every image ended in an error; 2 for input that cannot '
-        'be used.'
+        'complete.'
     )
     parser.add_argument('input', metavar='IN', help='a bag: its folder, .mcap or .db3 file')
     parser.add_argument('output', metavar='OUT', help='the bag to write, a folder that does not exist yet')

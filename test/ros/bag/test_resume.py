@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +103,36 @@ def test_death_after_the_output_was_complete(tmp_path, engines, capfd):
     assert not (tmp_path / 'out.journal').exists()
 
 
+def test_death_while_the_journal_was_deleted(tmp_path, capsys):
+    """What remains of it neither counts as results nor stays."""
+    source = write(tmp_path / 'in', 'mcap', recording())
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out.journal').mkdir()
+    (tmp_path / 'out.journal' / 'results.sqlite').touch()
+    assert run(source, tmp_path / 'out', '--instruction', 'red') == 2
+    assert 'out exists already: delete it or give another name' in capsys.readouterr().err
+    assert not (tmp_path / 'out.journal').exists()
+
+
+def test_a_database_that_cannot_grow(tmp_path, capsys, monkeypatch, engines):
+    """As on a full disk: a storage fault, after which the same command resumes."""
+    source = write(tmp_path / 'in', 'mcap', recording())
+    add = annotate.Journal.add
+
+    def full(self, frame, ms, message):
+        if frame == 3:
+            raise sqlite3.OperationalError('database or disk is full')
+        add(self, frame, ms, message)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(annotate.Journal, 'add', full)
+        assert run(source, tmp_path / 'out', '--instruction', 'red') == 4
+    err = capsys.readouterr().err
+    assert 'out: No space left on device; free some space, and run the same command again' in err
+    assert run(source, tmp_path / 'out', '--instruction', 'red') == 0
+    assert engines[-1].asked == FRAMES - 3
+
+
 def test_a_journal_of_other_inputs_is_refused(tmp_path, capsys):
     source = write(tmp_path / 'in', 'mcap', recording())
     out = tmp_path / 'out'
@@ -143,8 +174,8 @@ def test_two_runs_at_once(tmp_path, capsys, monkeypatch):
 
     def second_run(self, *args, **kwargs):
         monkeypatch.setattr(Engine, 'segment', segment)
-        assert run(source, tmp_path / 'out', '--instruction', 'red') == 2
-        assert 'another run works on' in capsys.readouterr().err
+        assert run(source, tmp_path / 'out', '--instruction', 'red') == 5
+        assert f'out.journal is being written by process {os.getpid()} on ' in capsys.readouterr().err
         return segment(self, *args, **kwargs)
 
     monkeypatch.setattr(Engine, 'segment', second_run)

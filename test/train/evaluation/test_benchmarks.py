@@ -17,10 +17,9 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from instructsam.core import cli
+from instructsam.core import cli, exit_codes
 from instructsam.core.rle import Rle
 from instructsam.train.evaluation.benchmarks import BENCHMARKS
-from instructsam.train.evaluation.command import SOME_FAILED
 from instructsam.train.evaluation.evaluate import CODE, code_fingerprint, package_folder
 from instructsam.train.evaluation.query import Order, Outcome, Query
 from instructsam.train.evaluation.running.progress_bar import with_progress_bar
@@ -492,7 +491,7 @@ def test_failed_samples_are_named_and_asked_again(samples, tmp_path, capsys):
     records[1]['annotation'][0]['mask'] = {'size': [4, 4], 'counts': [8, 8]}
     write_json(data / 'test.json', records)
     argv = ('inst2seg', '--data', data, '--results', tmp_path / 'run', '--json', out)
-    assert evaluate(*argv) == SOME_FAILED
+    assert evaluate(*argv) == exit_codes.SOME_FAILED
     said, document = capsys.readouterr().out, json.loads(out.read_text())
     assert document['failed']['queries'] == 4
     assert document['all']['queries'] == 5
@@ -500,7 +499,7 @@ def test_failed_samples_are_named_and_asked_again(samples, tmp_path, capsys):
     assert 'later.png' in said
     assert '[4, 4]' in said
     (tmp_path / 'later.png').write_bytes(Path(there).read_bytes())
-    assert evaluate(*argv) == SOME_FAILED
+    assert evaluate(*argv) == exit_codes.SOME_FAILED
     document = json.loads(out.read_text())
     assert document['failed']['queries'] == 1
     assert document['all']['queries'] == 8

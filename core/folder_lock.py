@@ -1,0 +1,143 @@
+"""One writer per folder: `with FolderLock(folder): ...`.
+
+The lock is `flock` on the hidden file .lock in the folder, so the system releases it however the process ends. The file
+names the holder, and is removed with the lock. It is written here rather than with the package filelock because that
+leaves its file behind, and does not tell the process and host of the holder of a native lock.
+
+On NFS, Linux passes flock on to the server as a lock of the whole file, so that it holds between machines too (unless
+mounted with local_lock or nolock). Where a file system has no locks at all, a line says so and the run goes on.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from instructsam.core.errors import FolderInUseError, InstructSAMError
+from instructsam.core.storage import explained_storage_faults
+
+LOCK = '.lock'
+TRIES = 100
+NAMED_WITHIN_S = 0.5  # time for a new holder to write its name
+_UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+_held: set[int] = set()  # descriptors of this process's locks
+
+
+class FolderLock:
+    """A context in which no other process can enter a FolderLock on the same folder.
+
+    Args:
+        folder: The folder; created if it does not exist, and removed at the end if it is still empty then.
+        name: Name of the lock's file. Processes of one run that write different files have different names.
+
+    Raises:
+        FolderInUseError: Another process holds the lock; on entering.
+        StorageError: The folder cannot be written; on entering.
+        InstructSAMError: There is a file of the folder's name; on entering.
+    """
+
+    def __init__(self, folder: Path | str, name: str = LOCK) -> None:
+        self.folder = Path(folder)
+        self.file = self.folder / name
+        self._owner = 0  # process that entered the context: a forked child must not release the lock
+        self._is_new = False
+        self._descriptor = -1
+
+    def __enter__(self) -> FolderLock:
+        with explained_storage_faults(self.folder):
+            for _ in range(TRIES):
+                if self._acquire():
+                    break
+            else:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.folder))
+            self._owner = os.getpid()
+            holder = {'pid': self._owner, 'host': socket.gethostname(), 'since': time.strftime('%Y-%m-%d %H:%M:%S')}
+            os.truncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, json.dumps(holder).encode(), 0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._owner != os.getpid():
+            return
+        self._owner = 0
+        with suppress(OSError):  # the folder may be gone
+            if os.path.samestat(os.fstat(self._descriptor), os.stat(self.file)):
+                self.file.unlink()  # before the lock is released: afterwards it could be the next holder's
+        _held.discard(self._descriptor)
+        os.close(self._descriptor)
+        if self._is_new:
+            with suppress(OSError):
+                self.folder.rmdir()
+
+    def _acquire(self) -> bool:
+        """Return whether the lock was acquired. Raises FolderInUseError if it is taken.
+
+        If it was neither, its last holder removed the file, and perhaps the folder, between two steps of this call.
+        """
+        self._make_folder()
+        try:
+            descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_current = os.path.samestat(os.fstat(descriptor), os.stat(self.file))
+        except (BlockingIOError, PermissionError):
+            os.close(descriptor)
+            raise FolderInUseError(
+                f'{self.folder} is being written by {_holder(self.file)}: wait for it to end, or give another folder'
+            ) from None
+        except FileNotFoundError:
+            is_current = False
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                os.close(descriptor)
+                raise
+            print(f'{self.folder} is on a file system without locks: let no other process write it', file=sys.stderr)
+            is_current = True
+        if not is_current:
+            os.close(descriptor)
+            return False
+        self._descriptor = descriptor
+        _held.add(descriptor)
+        return True
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True)
+            self._is_new = True
+        except FileExistsError:
+            if not self.folder.is_dir():
+                raise InstructSAMError(f'{self.folder} is a file: give the name of a folder') from None
+
+
+def _holder(file: Path) -> str:
+    """Return the holder of a lock as text."""
+    deadline = time.monotonic() + NAMED_WITHIN_S
+    while True:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            holder = json.loads(file.read_text(encoding='utf-8'))
+            pid, host = int(holder['pid']), str(holder['host'])
+            if host != socket.gethostname() or Path('/proc', str(pid)).exists() or not Path('/proc/self').exists():
+                return f'process {pid} on {host!r} since {str(holder["since"])!r}'
+        # The name is not written yet, or is that of an earlier holder that was killed.
+        if time.monotonic() > deadline:
+            return 'another process'
+        time.sleep(0.01)
+
+
+def _close_in_child() -> None:
+    """Close a forked child's copies of the descriptors, with which it would keep the lock after its parent's death."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
