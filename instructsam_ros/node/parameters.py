@@ -13,7 +13,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.parameter import Parameter as RosParameter
 
 from instructsam.core import DEFAULT_MODEL
-from instructsam.core.modes import DTYPES, DUPLICATE_IOU, INFERENCE_MODES
+from instructsam.core.modes import DTYPES, DUPLICATE_IOU, INFERENCE_MODES, MAX_MEGAPIXELS_RANGE
 from instructsam_ros.node.lifecycle import AsyncLifecycleNode
 from instructsam_ros.node.tf_buffer import import_tf2
 from instructsam_ros.pipeline.localization import TransformError
@@ -129,6 +129,9 @@ PARAMETERS = (
               range=(0.0, 10.0)),
     Parameter('target_frame', Settings.target_frame, ANY_TIME,
               "Frame of all geometry, by TF at the image's stamp (needs tf2_ros); empty: the camera's optical frame."),
+    Parameter('max_megapixels', Settings.max_megapixels, ANY_TIME,
+              'Largest image that is decoded, in millions of pixels; larger ones are answered with an error.',
+              range=MAX_MEGAPIXELS_RANGE),
 )  # fmt: skip
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 

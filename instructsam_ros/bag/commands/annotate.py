@@ -3,7 +3,7 @@
 import argparse
 
 from instructsam.core.commands.arguments import count, probability, seconds, text
-from instructsam.core.commands.options import add_keep_duplicates, add_model_options, option
+from instructsam.core.commands.options import add_keep_duplicates, add_max_megapixels, add_model_options, option
 from instructsam_ros.bag.names import DEFAULT_NAME, TIMELINE_EXAMPLE
 from instructsam_ros.pipeline.settings import ANSWERS, GENERATE, Settings
 
@@ -57,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='S',
     )
     add_keep_duplicates(parser)
+    add_max_megapixels(parser)
 
 
 def run(args: argparse.Namespace) -> int:
