@@ -25,13 +25,14 @@ if TYPE_CHECKING:  # importing the engine imports torch
 class CameraFrame:
     """A received image message with everything computed from it so far.
 
-    Apart from `header` and `received_s` it is used by one thread only, the one that computes answers.
+    Apart from `header`, `received_s` and `stamp_round` it is used by one thread only, the one that computes answers.
     """
 
     def __init__(self, message: Image | CompressedImage, received_s: float) -> None:
         """Wrap `message`, which was received at `received_s` (time.perf_counter())."""
         self.header: Header = message.header
         self.received_s = received_s
+        self.stamp_round = 0  # set by the camera stream, see DepthBuffer.put_image
         self.image: np.ndarray | None = None  # [H, W, 3] uint8 RGB, after decode()
         self.is_new = True  # until the first instruction is answered on it
         self.answers: dict[Hashable, Answer] = {}  # by Query.key
