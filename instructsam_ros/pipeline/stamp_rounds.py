@@ -12,8 +12,8 @@ class StampRounds:
     """Numbers the rounds of several topics consistently. Not thread-safe.
 
     The first topic whose stamps go back opens a round, and the others join it when theirs go back. A topic whose stamps
-    do not, because it was silent in between or because one wrong stamp has opened the round, joins when it is near the
-    others.
+    do not, because it was silent in between or because one wrong stamp has opened the round, joins when the new round
+    has reached its stamps.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class StampRounds:
         if stamp_ns < largest_ns - RESTART_NS and not is_behind:
             self.newest += 1
         if stamp_ns < largest_ns - RESTART_NS or (
-            is_behind and (stamp_ns < largest_ns or abs(stamp_ns - self._latest_ns) <= RESTART_NS)
+            is_behind and (stamp_ns < largest_ns or self._latest_ns >= largest_ns)
         ):
             round_, largest_ns = self.newest, stamp_ns
         self._topics[topic] = round_, max(stamp_ns, largest_ns)

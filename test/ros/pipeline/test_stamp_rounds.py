@@ -44,5 +44,12 @@ def test_one_wrong_stamp_does_not_separate_the_topics():
     assert rounds(*swapped) == [0, 0, 0, 1, 1, 1]
 
 
+def test_a_wrong_stamp_of_slow_topics():
+    """The image comes first each time, so it joins one message later."""
+    arrivals = [(topic, stamp) for stamp in range(0, 20_000, 3000) for topic in ('image', 'depth')]
+    arrivals.insert(4, ('depth', 99_000))
+    assert rounds(*arrivals) == [0] * 6 + [1] * 9
+
+
 def test_a_topic_that_begins_later_belongs_to_the_present_round():
     assert rounds(('image', 5000), ('image', 0), ('depth', 0), ('image', 5000), ('image', 0)) == [0, 1, 1, 1, 2]
