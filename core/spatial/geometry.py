@@ -31,6 +31,12 @@ __all__ = ['CameraModel', 'Geometry', 'GeometryError', 'check_depth', 'locate', 
 
 PLANE_FIT, SURFACE_PARAMS = PlaneFit(), SurfaceParams()
 
+FARTHEST_M = 100.0
+"""Median of floating-point depth above which it is not in m: beyond the range of depth cameras."""
+
+NEAREST_MM = 50
+"""Median of 16-bit depth below which it is not in mm: depth cameras begin at about 70 mm."""
+
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
@@ -92,9 +98,10 @@ def locate(result: Result, depth: np.ndarray, camera: CameraModel) -> Result:
         camera: As in `measure`.
 
     Raises:
-        GeometryError: depth or camera have another size than the image.
+        GeometryError: depth or camera have another size than the image, or depth is in another unit.
     """
     check_depth(depth, camera, (result.height, result.width))
+    check_units(depth)
     located = []
     for instance in result.instances:
         try:
@@ -129,10 +136,12 @@ def measure(
     crop = crop_around(rle, margin_px=plane_fit.ring_px[1] + 1, max_px=surface_params.max_crop_px)
     raw_depth = depth[crop.rows, crop.columns]
     depth_m = to_meters(raw_depth)
+    rays = camera.rays[0][crop.rows, crop.columns], camera.rays[1][crop.rows, crop.columns]
+    if not camera.is_complete:
+        depth_m[np.isnan(rays[0])] = 0
     has_depth = (depth_m > 0) & crop.mask
     valid = np.count_nonzero(has_depth) / np.count_nonzero(crop.mask)
     edges = depth_edges(raw_depth if depth.dtype == np.uint16 else depth_m, has_depth, surface_params.depth_jump)
-    rays = camera.rays[0][crop.rows, crop.columns], camera.rays[1][crop.rows, crop.columns]
     surface = Surface(depth_m, has_depth & ~edges, rays, crop.rows, crop.columns, rle.width, surface_params)
     if surface.count < surface_params.min_points:
         raise GeometryError(
@@ -158,12 +167,37 @@ def measure(
 
 def check_depth(depth: np.ndarray, camera: CameraModel, size: tuple[int, int]) -> None:
     """Raise GeometryError if depth [H, W] or camera have another size than the image, (height, width)."""
-    if depth.shape != size:
-        raise GeometryError(f'depth is {depth.shape}, the image {size} (height, width): align depth to colour')
+    check_alignment(depth, size)
     if (camera.height, camera.width) != size:
         raise GeometryError(
             f'the camera info is of {(camera.height, camera.width)}, the image {size} (height, width): give the one '
             'that belongs to the image'
+        )
+
+
+def check_alignment(depth: np.ndarray, size: tuple[int, int]) -> None:
+    """Raise GeometryError if depth [H, W] has another size than the image, (height, width)."""
+    if depth.shape != size:
+        raise GeometryError(f'depth is {depth.shape}, the image {size} (height, width): align depth to colour')
+
+
+def check_units(depth: np.ndarray) -> None:
+    """Raise GeometryError if the median of depth [H, W] shows that it is in another unit than `measure` expects."""
+    step = 1 + depth.size // 50_000
+    sample = depth.ravel()[::step]
+    sample = sample[np.isfinite(sample) & (sample > 0)]
+    if not sample.size:
+        return
+    median = float(np.median(sample))
+    if depth.dtype == np.uint16 and median < NEAREST_MM:
+        raise GeometryError(
+            f'the median of the 16-bit depth is {median:.0f}, so it is probably not in mm, as REP 118 wants: convert '
+            'it. If the scene is as near as that, give depth as 32FC1 in m'
+        )
+    if depth.dtype != np.uint16 and median > FARTHEST_M:
+        raise GeometryError(
+            f'the median of the floating-point depth is {median:.0f}, so it is probably in mm and not in m, as REP 118 '
+            'wants: convert it'
         )
 
 

@@ -5,9 +5,20 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from instructsam.core.errors import GeometryError
+
+MIN_QUATERNION = 1e-6
+"""Largest component below which a quaternion counts as zero."""
+
 
 def quaternion_to_matrix(xyzw: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Return the rotation matrix [3, 3] float64 of a quaternion (x, y, z, w), which need not have unit length."""
+    """Return the rotation matrix [3, 3] float64 of a quaternion (x, y, z, w), which need not have unit length.
+
+    Raises:
+        GeometryError: The quaternion is zero or not finite, and therefore no rotation.
+    """
+    if not np.isfinite(xyzw).all() or np.abs(xyzw).max() < MIN_QUATERNION:
+        raise GeometryError(f'a quaternion of a rotation is finite and not zero, got (x, y, z, w) = {tuple(xyzw)}')
     return Rotation.from_quat(xyzw).as_matrix()
 
 

@@ -16,11 +16,12 @@ from instructsam_ros.bag.timeline import InstructionTimeline
 from instructsam_ros.bag.topics import COMPRESSED, Topics
 from instructsam_ros.conversions.images import ImageFormatError
 from instructsam_ros.conversions.instances import error_msg, result_from_msg
+from instructsam_ros.conversions.stamps import nanoseconds
 from instructsam_ros.conversions.text import one_line
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.pipeline.answer import Query, answer_query
 from instructsam_ros.pipeline.camera_frame import CameraFrame
-from instructsam_ros.pipeline.depth_sync import KEPT_DEPTH_IMAGES, LATER_NS, DepthBuffer, nanoseconds
+from instructsam_ros.pipeline.depth_sync import KEPT_DEPTH_IMAGES, LATER_NS, DepthBuffer
 from instructsam_ros.pipeline.instruction import Instruction
 from instructsam_ros.pipeline.localization import TransformError
 from instructsam_ros.pipeline.protocols import Transform
@@ -45,7 +46,6 @@ class RecordedFrame:
     data: bytes  # the serialized message
     instruction: Instruction | None
     earlier_depth_images: int  # number of depth images recorded before it
-    stamp_round: int  # see DepthBuffer.put_image
 
 
 class RecordedAnswer(NamedTuple):
@@ -93,6 +93,7 @@ class OfflineCamera:
         self._bag, self._topics, self._timeline, self._settings = bag, topics, timeline, settings
         self._image_type = CompressedImage if bag.types[topics.image] == COMPRESSED else Image
         self._depth = DepthBuffer()
+        self._depth.image_topic = topics.image
         self._trackers = TrackerPool()
         self._depth_images = 0  # number of depth images read so far
         # (number, stamp in ns) of the latest depth images.
@@ -111,8 +112,7 @@ class OfflineCamera:
         index = 0
         for connection, time_ns, data in self._bag.messages({image, depth, info}):
             if connection.topic == image:
-                instruction, stamp_round = self._timeline.at(time_ns), self._depth.put_image(stamp_ns(data) or 0)
-                waiting.append(RecordedFrame(index, time_ns, data, instruction, self._depth_images, stamp_round))
+                waiting.append(RecordedFrame(index, time_ns, data, self._timeline.at(time_ns), self._depth_images))
                 index += 1
             elif connection.topic == depth:
                 self._put_depth(data)
@@ -125,7 +125,7 @@ class OfflineCamera:
     def _is_decided(self, frame: RecordedFrame) -> bool:
         """Return whether the depth of the frame has been read, or one so late that its own will not come."""
         wanted_ns = stamp_ns(frame.data)
-        if not self._topics.depth or frame.instruction is None or wanted_ns is None:
+        if not self._topics.depth or frame.instruction is None or not wanted_ns:
             return True
         late_ns = wanted_ns + self._settings.depth_tolerance_s * 1e9 + LATER_NS
         # A late stamp recorded before the image says nothing about what follows: stamps may have restarted in between.
@@ -166,7 +166,7 @@ class OfflineCamera:
                 engine,
                 frame,
                 Query(instruction.text, self._settings, instruction),
-                depth_source=self._depth.in_round(recorded.stamp_round),
+                depth_source=self._depth,
                 transforms=NoTransforms(),
                 trackers=self._trackers,
                 caller=BatchCaller(),

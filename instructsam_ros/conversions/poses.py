@@ -5,6 +5,7 @@ from typing import TypeVar
 import numpy as np
 from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
 
+from instructsam.core.errors import GeometryError
 from instructsam.core.spatial import geometry as spatial
 from instructsam.core.spatial.rotations import matrix_to_quaternion, quaternion_to_matrix
 from instructsam_ros.msg import Geometry
@@ -19,12 +20,15 @@ def pose(position: np.ndarray, rotation: np.ndarray) -> Pose:
 
 
 def position_of(msg: Point | Vector3) -> np.ndarray:
-    """Return x, y and z of a Point or Vector3, [3]."""
-    return np.array([msg.x, msg.y, msg.z])
+    """Return x, y and z of a Point or Vector3, [3]. Raises GeometryError if one of them is not finite."""
+    position = np.array([msg.x, msg.y, msg.z])
+    if not np.isfinite(position).all():
+        raise GeometryError(f'a position is finite, got (x, y, z) = {tuple(position.tolist())}')
+    return position
 
 
 def rotation_of(msg: Quaternion) -> np.ndarray:
-    """Return the rotation matrix of a Quaternion, [3, 3]."""
+    """Return the rotation matrix of a Quaternion, [3, 3]. Raises GeometryError if it is zero or not finite."""
     return quaternion_to_matrix([msg.x, msg.y, msg.z, msg.w])
 
 

@@ -99,7 +99,8 @@ def status_values(statistics: Statistics, streams: Sequence[CameraStream], devic
         values[f'{step}_ms_p50'] = f'{percentiles.p50:.3f}'
         values[f'{step}_ms_p95'] = f'{percentiles.p95:.3f}'
     if statistics.last_result_s is not None:
-        values['last_result_latency_s'] = f'{statistics.last_latency_s:.3f}'  # image stamp to publication
+        if statistics.last_latency_s is not None:
+            values['last_result_latency_s'] = f'{statistics.last_latency_s:.3f}'  # image stamp to publication
         values['last_result_age_s'] = f'{time.monotonic() - statistics.last_result_s:.3f}'  # publication to now
     return values | _memory(device)
 

@@ -13,11 +13,13 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.parameter import Parameter as RosParameter
 
 from instructsam.core import DEFAULT_MODEL
-from instructsam.core.modes import DTYPES, DUPLICATE_IOU, INFERENCE_MODES, MAX_MEGAPIXELS_RANGE
+from instructsam.core.errors import GeometryError
+from instructsam.core.modes import DTYPES, DUPLICATE_IOU, INFERENCE_MODES
+from instructsam.core.spatial.calibration import frame_pairs
 from instructsam_ros.node.lifecycle import AsyncLifecycleNode
 from instructsam_ros.node.tf_buffer import import_tf2
 from instructsam_ros.pipeline.localization import TransformError
-from instructsam_ros.pipeline.settings import ANSWERS, TRIGGERS, Settings
+from instructsam_ros.pipeline.settings import ANSWERS, RECTIFIED, TRIGGERS, Settings
 
 RAW = 'raw'
 COMPRESSED = 'compressed'
@@ -40,6 +42,7 @@ class Parameter:
     description: str
     choices: tuple[str, ...] = ()
     range: tuple[float, float] | None = None  # both ends included
+    accepts_bool: bool = False  # true and false are choices, which YAML and the command line read as bool
 
     def descriptor(self) -> ParameterDescriptor:
         """Return the descriptor that `ros2 param describe` shows."""
@@ -51,6 +54,7 @@ class Parameter:
             description=self.description,
             additional_constraints=constraints,
             read_only=self.changes == AT_START,
+            dynamic_typing=self.accepts_bool,
         )
         if self.range and isinstance(self.default, float):
             low, high = self.range
@@ -60,8 +64,13 @@ class Parameter:
             descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
         return descriptor
 
+    def normalized(self, value: Any) -> Any:
+        """Return `value` as the rest of the node sees it."""
+        return str(value).lower() if self.accepts_bool and isinstance(value, bool) else value
+
     def refusal(self, value: Any) -> str:
         """Return why `value`, which has the right type, cannot be used; '' if it can. ROS checks the ranges itself."""
+        value = self.normalized(value)
         if self.choices and value not in self.choices:
             return f"{self.name} is one of {', '.join(self.choices)}, got '{value}'"
         if self.name == 'model' and not value.strip():
@@ -70,6 +79,11 @@ class Parameter:
             return f"device is auto, cpu, mps, cuda or cuda:N, got '{value}'"
         if self.name == 'cameras' and not _are_camera_names(value):
             return f"cameras are different names of letters, digits and _, or [''], got {list(value)}"
+        if self.name == 'frame_tolerance':
+            try:
+                frame_pairs(value)
+            except GeometryError as error:
+                return str(error)
         if self.name == 'target_frame' and value:
             try:
                 import_tf2()
@@ -129,9 +143,13 @@ PARAMETERS = (
               range=(0.0, 10.0)),
     Parameter('target_frame', Settings.target_frame, ANY_TIME,
               "Frame of all geometry, by TF at the image's stamp (needs tf2_ros); empty: the camera's optical frame."),
-    Parameter('max_megapixels', Settings.max_megapixels, ANY_TIME,
-              'Largest image that is decoded, in millions of pixels; larger ones are answered with an error.',
-              range=MAX_MEGAPIXELS_RANGE),
+    Parameter('rectified', Settings.rectified, ANY_TIME,
+              'true: the images are rectified, so that camera_info.p describes them; false: raw, so that k and d do; '
+              'auto: rectified if their topic is named so (image_rect, image_rect_color, rect/image).',
+              choices=RECTIFIED, accepts_bool=True),
+    Parameter('frame_tolerance', Settings.frame_tolerance, ANY_TIME,
+              "Pairs of frame_ids that count as the same camera's, as in 'rgb_frame=depth_frame, a=b'; empty: image, "
+              'depth and camera_info must have equal ones, or there is no geometry.'),
 )  # fmt: skip
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 
@@ -156,7 +174,7 @@ class NodeParameters:
 
     def value(self, name: str) -> Any:
         """Return the current value of a parameter."""
-        return self._node.get_parameter(name).value
+        return BY_NAME[name].normalized(self._node.get_parameter(name).value)
 
     def current(self) -> Settings:
         """Return the settings of this moment."""

@@ -21,6 +21,7 @@ from rclpy.timer import Timer
 from sensor_msgs.msg import PointCloud2
 
 from instructsam_ros.action import Segment
+from instructsam_ros.conversions.stamps import is_set
 from instructsam_ros.node import qos
 from instructsam_ros.pipeline.camera_frame import CameraFrame
 from instructsam_ros.pipeline.protocols import SettingsSource
@@ -160,6 +161,8 @@ def _fault(goal: Segment.Goal, streams: Mapping[str, CameraStream]) -> str:
         return f"there is no camera '{goal.camera}', the cameras are: {names}"
     if goal.freshness not in (Segment.Goal.NEWEST, Segment.Goal.NEXT, Segment.Goal.STAMP):
         return f'freshness is NEWEST 0, NEXT 1 or STAMP 2, got {goal.freshness}'
+    if goal.freshness == Segment.Goal.STAMP and not len(goal.image.data) and not is_set(goal.stamp):
+        return 'the goal asks for the image of a stamp, and its stamp is 0, which means that it is not set'
     if not 0 <= goal.score_threshold <= 1:  # also true for NaN
         return f"score_threshold is from 0 (the node's own) to 1, got {goal.score_threshold:g}"
     if not 0 <= goal.timeout_s < math.inf:

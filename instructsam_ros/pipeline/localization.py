@@ -9,12 +9,15 @@ from std_msgs.msg import Header
 
 from instructsam.core.errors import GeometryError, InstructSAMError
 from instructsam.core.result import Result
-from instructsam.core.spatial.geometry import locate
-from instructsam_ros.conversions.depth import camera_model, to_depth
+from instructsam.core.spatial.calibration import camera_model, check_frames
+from instructsam.core.spatial.camera_model import CameraModel
+from instructsam.core.spatial.geometry import check_alignment, locate
+from instructsam_ros.conversions.camera_info import calibration, is_rectified_topic
+from instructsam_ros.conversions.depth import to_depth
 from instructsam_ros.conversions.images import ImageFormatError
 from instructsam_ros.pipeline.depth_sync import NoDepthError
-from instructsam_ros.pipeline.protocols import Caller, DepthSource, TransformSource
-from instructsam_ros.pipeline.settings import Settings
+from instructsam_ros.pipeline.protocols import Caller, DepthPair, DepthSource, TransformSource
+from instructsam_ros.pipeline.settings import AUTO, Settings
 
 
 class TransformError(InstructSAMError):
@@ -49,7 +52,7 @@ def localize(
     try:
         pair = depth_source.find_depth(header.stamp, settings, caller)
         frame_id = header.frame_id
-        located = locate(result, to_depth(pair.depth), camera_model(pair.camera_info))
+        located = locate(result, *_depth_and_camera(pair, header, (result.height, result.width), settings))
         if settings.target_frame and settings.target_frame != frame_id:
             frame_id = settings.target_frame
             transform = transforms.lookup(frame_id, header.frame_id, header.stamp, settings.depth_timeout_s)
@@ -58,6 +61,26 @@ def localize(
         return Localized(_without_geometry(located), message=str(error))
     times_ms = located.timings_ms | {'geometry': (time.perf_counter() - start_s) * 1e3}
     return Localized(replace(located, timings_ms=times_ms), frame_id)
+
+
+def _depth_and_camera(
+    pair: DepthPair, header: Header, size: tuple[int, int], settings: Settings
+) -> tuple[np.ndarray, CameraModel]:
+    """Return the depth and the camera model of an image with `header` and `size`, (height, width).
+
+    Raises:
+        ImageFormatError: The depth image cannot be decoded.
+        GeometryError: Depth or camera info are of another frame or size, or the camera info cannot be used.
+    """
+    check_frames(
+        header.frame_id, pair.depth.header.frame_id, pair.camera_info.header.frame_id, settings.frame_tolerance
+    )
+    depth = to_depth(pair.depth)
+    check_alignment(depth, size)
+    is_rectified = settings.rectified == 'true'
+    if settings.rectified == AUTO:
+        is_rectified = is_rectified_topic(pair.image_topic)
+    return depth, camera_model(calibration(pair.camera_info), size, is_rectified=is_rectified)
 
 
 def _transformed(result: Result, rotation: np.ndarray, translation: np.ndarray) -> Result:

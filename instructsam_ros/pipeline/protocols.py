@@ -35,10 +35,11 @@ class Caller(Protocol):
 
 
 class DepthPair(NamedTuple):
-    """A depth image and the camera info that describes it."""
+    """A depth image and the camera info that describes it and the color image."""
 
     depth: Image
     camera_info: CameraInfo
+    image_topic: str = ''  # of the color image; '' if it did not come on one
 
 
 class DepthSource(Protocol):

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from instructsam.core.modes import MAX_MEGAPIXELS
-
 CONTINUOUS = 'continuous'
 ON_INSTRUCTION = 'on_instruction'
 TRIGGERS = (CONTINUOUS, ON_INSTRUCTION)
@@ -11,6 +9,10 @@ TRIGGERS = (CONTINUOUS, ON_INSTRUCTION)
 GENERATE = 'generate'
 INSTRUCTION = 'instruction'
 ANSWERS = (GENERATE, INSTRUCTION)
+
+
+AUTO = 'auto'
+RECTIFIED = (AUTO, 'true', 'false')
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Settings:
     depth_tolerance_s: float = 0.0
     depth_timeout_s: float = 0.2
     target_frame: str = ''
-    max_megapixels: float = MAX_MEGAPIXELS
+    rectified: str = AUTO
+    frame_tolerance: str = ''
 
     def engine_key(self, text: str) -> tuple[object, ...]:
         """Return everything that decides the engine's result for the instruction `text` on a given image.

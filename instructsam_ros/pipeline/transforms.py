@@ -7,7 +7,9 @@ from builtin_interfaces.msg import Time as StampMsg
 from rclpy.duration import Duration
 from rclpy.time import Time
 
+from instructsam.core.errors import GeometryError
 from instructsam_ros.conversions.poses import position_of, rotation_of
+from instructsam_ros.conversions.stamps import is_set
 from instructsam_ros.pipeline.localization import TransformError
 from instructsam_ros.pipeline.protocols import Transform
 
@@ -26,8 +28,13 @@ class TransformLookup:
         Waits up to timeout_s for it, so it must not be called in the executor's thread.
 
         Raises:
-            TransformError: TF does not have it, or tf2_ros is not installed.
+            TransformError: TF does not have it, the stamp is not set, or tf2_ros is not installed.
         """
+        if not is_set(stamp):  # tf2 would return the latest transform.
+            raise TransformError(
+                f'no transform from {source!r} to {target!r}: the stamp of the image is 0, which means that it is not '
+                'set; its publisher must set header.stamp'
+            )
         if self._buffer is None:
             self._buffer = self._create_buffer()
         try:
@@ -37,4 +44,7 @@ class TransformLookup:
         except Exception as error:  # tf2 raises four types without a common base
             raise TransformError(f"no transform from {source!r} to {target!r} at the image's stamp: {error}") from error
         transform = stamped.transform
-        return Transform(rotation_of(transform.rotation), position_of(transform.translation))
+        try:
+            return Transform(rotation_of(transform.rotation), position_of(transform.translation))
+        except GeometryError as error:
+            raise TransformError(f'the transform from {source!r} to {target!r} cannot be used: {error}') from error

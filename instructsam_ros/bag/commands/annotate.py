@@ -3,9 +3,9 @@
 import argparse
 
 from instructsam.core.commands.arguments import count, probability, seconds, text
-from instructsam.core.commands.options import add_keep_duplicates, add_max_megapixels, add_model_options, option
+from instructsam.core.commands.options import add_keep_duplicates, add_model_options, option
 from instructsam_ros.bag.names import DEFAULT_NAME, TIMELINE_EXAMPLE
-from instructsam_ros.pipeline.settings import ANSWERS, GENERATE, Settings
+from instructsam_ros.pipeline.settings import ANSWERS, GENERATE, RECTIFIED, Settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,8 +56,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=seconds,
         metavar='S',
     )
+    option(
+        parser,
+        '--rectified',
+        'whether the images are rectified, so that camera_info.p describes them; auto: if their topic is named so',
+        Settings.rectified,
+        choices=RECTIFIED,
+    )
+    option(
+        parser,
+        '--frame-tolerance',
+        "pairs of frame_ids that count as the same camera's (default: those of image, depth and camera info are equal)",
+        type=frame_tolerance,
+        metavar='A=B[,C=D]',
+    )
     add_keep_duplicates(parser)
-    add_max_megapixels(parser)
+
+
+def frame_tolerance(value: str) -> str:
+    """Accept what check_frames takes."""
+    from instructsam.core.errors import GeometryError
+    from instructsam.core.spatial.calibration import frame_pairs
+
+    try:
+        frame_pairs(value)
+    except GeometryError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return value
 
 
 def run(args: argparse.Namespace) -> int:

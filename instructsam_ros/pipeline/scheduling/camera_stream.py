@@ -4,8 +4,9 @@ from collections import deque
 
 from builtin_interfaces.msg import Time
 
+from instructsam_ros.conversions.stamps import nanoseconds
 from instructsam_ros.pipeline.camera_frame import CameraFrame
-from instructsam_ros.pipeline.depth_sync import DepthBuffer, nanoseconds
+from instructsam_ros.pipeline.depth_sync import DepthBuffer
 from instructsam_ros.pipeline.instruction import Instruction
 from instructsam_ros.pipeline.scheduling.mailbox import Mailbox
 from instructsam_ros.pipeline.scheduling.result_publisher import ResultPublisher
@@ -37,7 +38,6 @@ class CameraStream:
 
     def put_frame(self, frame: CameraFrame, *, is_used: bool) -> None:
         """Store a new frame; `is_used` if a goal uses it as well."""
-        frame.stamp_round = self.depth.put_image(nanoseconds(frame.header.stamp))
         self._recent.append(frame)
         self.mailbox.put(frame, is_used=is_used)
 

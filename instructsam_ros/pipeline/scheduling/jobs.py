@@ -12,6 +12,7 @@ from rclpy.clock import Clock
 
 from instructsam.core import CancelledError, InstructionError
 from instructsam_ros.conversions.point_clouds import cloud
+from instructsam_ros.conversions.stamps import is_set, nanoseconds
 from instructsam_ros.pipeline.answer import Answer, Query, answer_query, timed
 from instructsam_ros.pipeline.camera_frame import CameraFrame
 from instructsam_ros.pipeline.protocols import DepthSource, TransformSource
@@ -109,9 +110,7 @@ class StreamJob(Job):
 
     def __init__(self, work: StreamWork, context: JobContext) -> None:
         query = Query(work.instruction.text, work.settings, work.instruction)
-        super().__init__(
-            context, work.frame, query, work.stream.depth.in_round(work.frame.stamp_round), work.stream.trackers
-        )
+        super().__init__(context, work.frame, query, work.stream.depth, work.stream.trackers)
         self._work = work
         self._is_first_on_frame = work.frame.is_new
 
@@ -161,8 +160,8 @@ class StreamJob(Job):
             if self._is_first_on_frame or step not in ENCODING_STEPS:
                 self._context.statistics.add_time(step, ms)
 
-    def _seconds_since(self, stamp: Time) -> float:
-        return self._context.clock.now().nanoseconds * 1e-9 - (stamp.sec + stamp.nanosec * 1e-9)
+    def _seconds_since(self, stamp: Time) -> float | None:
+        return (self._context.clock.now().nanoseconds - nanoseconds(stamp)) * 1e-9 if is_set(stamp) else None
 
 
 class GoalJob(Job):
@@ -176,10 +175,7 @@ class GoalJob(Job):
         else:
             current = context.scheduler.instruction
             group = current if current is not None and current.text == text else text
-            query, depth_source = (
-                Query(text, first.settings, group),
-                first.stream.depth.in_round(work.frame.stamp_round),
-            )
+            query, depth_source = Query(text, first.settings, group), first.stream.depth
         super().__init__(context, work.frame, query, depth_source, first.stream.trackers)
         self._work = work
 

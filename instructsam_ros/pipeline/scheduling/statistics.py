@@ -32,8 +32,13 @@ class Statistics:
         self._samples_ms: dict[str, deque[float]] = {}
         self._lock = threading.Lock()
 
-    def count_result(self, error: str, latency_s: float) -> None:
-        """Count one published result; `error` is '' if it is not an error."""
+    def count_result(self, error: str, latency_s: float | None) -> None:
+        """Count one published result.
+
+        Args:
+            error: '' if it is not an error.
+            latency_s: Time from the image's stamp to the publication; None if the stamp is not set.
+        """
         self.results += 1
         self.errors += bool(error)
         self.last_error = error

@@ -43,7 +43,7 @@ def test_projected_rays_are_the_pixels(model, lens):
         (K[:2], (), 'plumb_bob', 'focal lengths above 0'),
         (K, (0.1,) * 5, 'magic', "got 'magic'"),
         (K, (0.1,) * 3, 'plumb_bob', 'got .plumb_bob. with'),
-        (K, (np.nan,) * 5, 'plumb_bob', 'got .plumb_bob. with'),
+        (K, (np.nan,) * 5, 'plumb_bob', 'not finite'),
     ],
     ids=['zeros', 'nan', 'shape', 'unknown', 'too few', 'nan lens'],
 )

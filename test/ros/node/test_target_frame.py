@@ -1,6 +1,7 @@
 """Geometry in another coordinate frame: TF at the image's stamp, and a clear refusal if tf2_ros is not installed."""
 
 import importlib.util
+import math
 import sys
 from types import SimpleNamespace
 
@@ -33,24 +34,47 @@ def test_target_frame_is_refused_where_tf2_ros_is_missing(robot):
 
 
 class StandInBuffer:
-    """Stands in for tf2_ros.Buffer, which is not on PyPI: knows one transform at one time."""
+    """Stands in for tf2_ros.Buffer, which is not on PyPI: knows one transform at one time, and the latest one."""
+
+    broken = ''  # a component of the transform's rotation or translation that is not finite
 
     def lookup_transform(self, target, source, time, timeout):
-        if (target, source, time.nanoseconds) != ('base', 'camera', 3_000_000_005):
+        if (target, source) != ('base', 'camera') or time.nanoseconds not in (3_000_000_005, 0):
             raise LookupError('would require extrapolation into the past')
         found = TransformStamped()
+        if self.broken == 'zero':
+            found.transform.rotation.w = 0.0
+            return found
         found.transform.translation.x = 1.0
         found.transform.rotation.z = found.transform.rotation.w = 0.5**0.5  # a rotation by 90 degrees to the left
+        if self.broken:
+            getattr(found.transform, self.broken).y = math.nan
         return found
 
 
-def test_transform_at_the_stamp_of_the_image(monkeypatch):
+@pytest.fixture
+def transforms(monkeypatch):
     tf2 = SimpleNamespace(Buffer=StandInBuffer, TransformListener=lambda buffer, node, spin_thread: None)
     monkeypatch.setitem(sys.modules, 'tf2_ros', tf2)
-    transforms = TransformLookup(lambda: create_tf_buffer(node=None))
+    return TransformLookup(lambda: create_tf_buffer(node=None))
+
+
+def test_transform_at_the_stamp_of_the_image(transforms):
     rotation, translation = transforms.lookup('base', 'camera', Time(sec=3, nanosec=5), 0.1)
     np.testing.assert_allclose(rotation @ [1, 0, 0] + translation, [1, 1, 0], atol=1e-12)
     with pytest.raises(
         TransformError, match="no transform from 'camera' to 'base' at the image's stamp: would require"
     ):
         transforms.lookup('base', 'camera', Time(sec=3, nanosec=6), 0.1)
+
+
+def test_a_stamp_that_is_not_set_has_no_transform(transforms):
+    with pytest.raises(TransformError, match='the stamp of the image is 0, which means that it is not set'):
+        transforms.lookup('base', 'camera', Time(), 0.1)
+
+
+@pytest.mark.parametrize('broken', ['zero', 'rotation', 'translation'])
+def test_transforms_that_are_none_are_refused(monkeypatch, transforms, broken):
+    monkeypatch.setattr(StandInBuffer, 'broken', broken)
+    with pytest.raises(TransformError, match="the transform from 'camera' to 'base' cannot be used: a "):
+        transforms.lookup('base', 'camera', Time(sec=3, nanosec=5), 0.1)

@@ -37,6 +37,7 @@ class World:
         self.log = []
         self.engine = FakeEngine(self.log)
         self.has_depth = True
+        self.depth_frame, self.image_topic, self.info = 'camera', '/camera/image_raw', {}
         self.transform = Transform(np.eye(3), np.zeros(3))
         self.cancel_at = None  # an entry of the log after which the caller no longer wants the answer
 
@@ -48,7 +49,9 @@ class World:
             raise NoDepthError('no depth image has been received')
         depth_mm = np.full((HEIGHT, WIDTH), 1000, np.uint16)
         k = [60.0, 0.0, (WIDTH - 1) / 2, 0.0, 60.0, (HEIGHT - 1) / 2, 0.0, 0.0, 1.0]
-        return DepthPair(depth_msg(depth_mm, Header()), CameraInfo(height=HEIGHT, width=WIDTH, k=k))
+        header = Header(frame_id='camera', stamp=stamp)
+        info = CameraInfo(**{'header': header, 'height': HEIGHT, 'width': WIDTH, 'k': k, **self.info})
+        return DepthPair(depth_msg(depth_mm, Header(frame_id=self.depth_frame, stamp=stamp)), info, self.image_topic)
 
     def lookup(self, target, source, stamp, timeout_s):
         self.log.append(f'transform {source} to {target} at {stamp.sec}')
@@ -230,6 +233,44 @@ def test_without_instances_no_depth_is_looked_for(world, trackers):
     result = answer(world, trackers, camera_frame())
     assert 'find depth' not in world.log
     assert (result.geometry_frame_id, result.geometry_message) == ('', '')
+
+
+@pytest.mark.parametrize(
+    ('changes', 'settings', 'says'),
+    [
+        ({'depth_frame': 'depth'}, {}, "depth is of the frame 'depth', the image of 'camera'"),
+        (
+            {'info': {'header': Header(frame_id='depth')}},
+            {},
+            "camera_info is of the frame 'depth', the image of 'camera'",
+        ),
+        ({'info': {'width': 128}}, {}, 'is of 128 x 48 pixels, the image is of 64 x 48'),
+        ({'image_topic': '/image_rect', 'info': {'d': [0.1] * 5}}, {}, 'the image is rectified, but camera_info.p'),
+        ({'info': {'d': [0.1] * 5}}, {'rectified': 'true'}, 'the image is rectified, but camera_info.p'),
+    ],
+    ids=['depth', 'camera info', 'size', 'rectified by name', 'rectified by parameter'],
+)
+def test_depth_that_does_not_fit_is_a_reason_and_not_an_error(world, trackers, changes, settings, says):
+    for name, value in changes.items():
+        setattr(world, name, value)
+    result = answer(world, trackers, camera_frame(), **settings)
+    assert result.geometry_frame_id == ''
+    assert says in result.geometry_message
+    assert result.result.instances[0].geometry is None
+
+
+@pytest.mark.parametrize(
+    ('changes', 'settings'),
+    [
+        ({'depth_frame': 'depth'}, {'frame_tolerance': 'camera=depth'}),
+        ({'image_topic': '/image_rect', 'info': {'d': [0.1] * 5}}, {'rectified': 'false'}),
+    ],
+    ids=['frame tolerance', 'raw by parameter'],
+)
+def test_parameters_say_how_the_messages_are_meant(world, trackers, changes, settings):
+    for name, value in changes.items():
+        setattr(world, name, value)
+    assert answer(world, trackers, camera_frame(), **settings).geometry_frame_id == 'camera'
 
 
 def test_geometry_moves_to_the_target_frame(world, trackers):

@@ -1,1 +1,0 @@
-"""Files from outside: regular files only, and images whose header is checked before they are decoded."""
