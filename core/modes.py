@@ -1,4 +1,4 @@
-"""Names and thresholds that command lines and parameters show; importable without torch."""
+"""Names, thresholds and limits that command lines and parameters show; importable without torch."""
 
 MODES = ('consistent', 'reference', 'causal')
 """Arithmetic of the query blocks (see core/model/token_layout.py).
@@ -15,3 +15,9 @@ DTYPES = ('auto', 'float32', 'bfloat16', 'float16')
 
 DUPLICATE_IOU = 0.8
 """Mask IoU above which the lower-scored of two instances counts as a duplicate."""
+
+MAX_MEGAPIXELS = 64.0
+"""Default limit of the size of an image, in millions of pixels; an 8K image has 33."""
+
+MAX_MEGAPIXELS_RANGE = (0.01, 178.0)
+"""Values that the limit may have; Pillow opens no larger images."""

@@ -6,6 +6,8 @@ import argparse
 import math
 from typing import TypeVar
 
+from instructsam.core.modes import MAX_MEGAPIXELS_RANGE
+
 Number = TypeVar('Number', int, float)
 
 
@@ -31,6 +33,15 @@ def seconds(value: str) -> float:
     number = _number(float, value)
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f'expected seconds, more than 0, got {value}')
+    return number
+
+
+def megapixels(value: str) -> float:
+    """Convert to a limit of the size of an image."""
+    number = _number(float, value)
+    low, high = MAX_MEGAPIXELS_RANGE
+    if not low <= number <= high:
+        raise argparse.ArgumentTypeError(f'expected megapixels from {low:g} to {high:g}, got {value}')
     return number
 
 

@@ -4,7 +4,8 @@ import argparse
 from typing import Any
 
 from instructsam.core import DEFAULT_MODEL
-from instructsam.core.modes import DTYPES, DUPLICATE_IOU, INFERENCE_MODES
+from instructsam.core.commands.arguments import megapixels
+from instructsam.core.modes import DTYPES, DUPLICATE_IOU, INFERENCE_MODES, MAX_MEGAPIXELS
 
 
 def option(parser: argparse._ActionsContainer, name: str, description: str, default: Any = None, **kwargs: Any) -> None:
@@ -25,6 +26,18 @@ def add_model_options(parser: argparse._ActionsContainer) -> None:
     )
     option(parser, '--device', 'auto, cpu, cuda, cuda:1, ...', 'auto')
     option(parser, '--dtype', 'precision of the weights', 'auto', choices=DTYPES)
+
+
+def add_max_megapixels(parser: argparse._ActionsContainer) -> None:
+    """Add --max-megapixels."""
+    option(
+        parser,
+        '--max-megapixels',
+        'largest image that is decoded, in millions of pixels',
+        MAX_MEGAPIXELS,
+        type=megapixels,
+        metavar='MP',
+    )
 
 
 def add_keep_duplicates(parser: argparse._ActionsContainer) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from instructsam.core.commands.arguments import count, probability, seconds, text
 from instructsam.core.commands.document import write_json
-from instructsam.core.commands.options import add_keep_duplicates, add_model_options, option
+from instructsam.core.commands.options import add_keep_duplicates, add_max_megapixels, add_model_options, option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `instructsam segment`."""
     parser.epilog = (
-        'Images of any format that Pillow reads are rotated upright (EXIF) and converted to 8-bit RGB: of 16 bits the '
-        'upper 8 are used, of an animation the first frame, transparency is dropped.'
+        'Images (JPEG, PNG, WebP, GIF, BMP, TIFF, PPM) are rotated upright (EXIF) and converted to 8-bit RGB: of 16 '
+        'bits the upper 8 are used, of an animation the first frame, transparency is dropped.'
     )
     parser.add_argument('image', metavar='IMAGE', help='an image file')
     parser.add_argument('instruction', metavar='INSTRUCTION', type=text, help="e.g. 'the mugs left of the kettle'")
@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--camera', type=float, nargs=4, metavar=('FX', 'FY', 'CX', 'CY'), help='intrinsics, px')
     add_keep_duplicates(parser)
+    add_max_megapixels(parser)
     forced = parser.add_mutually_exclusive_group()
     forced.add_argument('--phrase', type=text, action='append', help='skip decoding, look for this phrase; repeatable')
     forced.add_argument('--answer', type=text, help="skip decoding, use this answer in the model's notation")
@@ -50,9 +51,9 @@ def run(args: argparse.Namespace) -> int:
 
     Raises InstructSAMError for input that cannot be used. All cheap checks come before torch is imported.
     """
-    from instructsam.core.image_file import check_image_path, check_path, read_image, write_image
+    from instructsam.core.files.image_file import check_image_path, check_path, read_image, write_image
 
-    image = read_image(args.image)
+    image = read_image(args.image, args.max_megapixels)
     depth_and_camera = _read_depth(args, image)
     if args.out is not None:
         check_image_path(args.out)
@@ -78,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 def _read_depth(args: argparse.Namespace, image: np.ndarray) -> tuple[np.ndarray, CameraModel] | None:
     """Read and check --depth and --camera; None if they are not given."""
     from instructsam.core.errors import InstructSAMError
-    from instructsam.core.image_file import read_depth
+    from instructsam.core.files.image_file import read_depth
 
     if (args.depth is None) != (args.camera is None):
         raise InstructSAMError('--depth and --camera go together: a position needs the distance and the direction')
@@ -90,7 +91,7 @@ def _read_depth(args: argparse.Namespace, image: np.ndarray) -> tuple[np.ndarray
 
     fx, fy, cx, cy = args.camera
     height, width = image.shape[:2]
-    depth = read_depth(args.depth)
+    depth = read_depth(args.depth, args.max_megapixels)
     camera = CameraModel(height, width, [[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
     check_depth(depth, camera, (height, width))
     return depth, camera

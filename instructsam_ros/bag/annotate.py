@@ -99,6 +99,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         max_new_tokens=args.max_new_tokens,
         suppress_duplicates=not args.keep_duplicates,
         depth_tolerance_s=args.depth_tolerance or 0.0,
+        max_megapixels=args.max_megapixels,
         rectified=args.rectified,
         frame_tolerance=args.frame_tolerance or '',
         depth_timeout_s=0.0,  # all depth that can be of use is read before an image is answered

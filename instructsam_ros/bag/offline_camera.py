@@ -46,6 +46,7 @@ class RecordedFrame:
     data: bytes  # the serialized message
     instruction: Instruction | None
     earlier_depth_images: int  # number of depth images recorded before it
+    stamp_round: int  # see DepthBuffer.put_image
 
 
 class RecordedAnswer(NamedTuple):
@@ -112,7 +113,8 @@ class OfflineCamera:
         index = 0
         for connection, time_ns, data in self._bag.messages({image, depth, info}):
             if connection.topic == image:
-                waiting.append(RecordedFrame(index, time_ns, data, self._timeline.at(time_ns), self._depth_images))
+                instruction, stamp_round = self._timeline.at(time_ns), self._depth.put_image(stamp_ns(data) or 0)
+                waiting.append(RecordedFrame(index, time_ns, data, instruction, self._depth_images, stamp_round))
                 index += 1
             elif connection.topic == depth:
                 self._put_depth(data)
@@ -166,7 +168,7 @@ class OfflineCamera:
                 engine,
                 frame,
                 Query(instruction.text, self._settings, instruction),
-                depth_source=self._depth,
+                depth_source=self._depth.in_round(recorded.stamp_round),
                 transforms=NoTransforms(),
                 trackers=self._trackers,
                 caller=BatchCaller(),

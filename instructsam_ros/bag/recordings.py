@@ -11,7 +11,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from instructsam.core.errors import ImageError, InstructSAMError
-from instructsam.core.image_file import read_image
+from instructsam.core.files.image_file import read_image
 from instructsam_ros.conversions.instances import image_msg
 from instructsam_ros.conversions.text import one_line
 

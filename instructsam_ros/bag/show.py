@@ -15,7 +15,8 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from instructsam.core.display.overlay import draw_overlay
 from instructsam.core.errors import InstructSAMError
-from instructsam.core.image_file import check_path, write_image
+from instructsam.core.files.image_file import check_path, write_image
+from instructsam.core.modes import MAX_MEGAPIXELS_RANGE
 from instructsam_ros.bag import topics
 from instructsam_ros.bag.names import SHOW_SUFFIXES
 from instructsam_ros.bag.offline_camera import stamp_ns
@@ -103,7 +104,8 @@ class Overlays:
         if data is None:
             return None
         try:
-            image = to_rgb(deserialize_message(data, self._image_type))
+            # The image has been answered, so it was within the limit of that run.
+            image = to_rgb(deserialize_message(data, self._image_type), MAX_MEGAPIXELS_RANGE[1])
         except Exception:  # the result is an error that reports the same
             if message.status != InstanceArray.STATUS_ERROR:
                 raise

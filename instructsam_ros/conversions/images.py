@@ -22,6 +22,8 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CompressedImage, Image
 
 from instructsam.core.errors import ImageError
+from instructsam.core.files.image_header import check_image_header
+from instructsam.core.modes import MAX_MEGAPIXELS
 from instructsam_ros.conversions.text import one_line
 
 MIN_HOLES = 0.01  # smallest share of pixels without a measurement in a depth image
@@ -72,20 +74,21 @@ for _bits, _dtype in ((8, np.uint8), (16, np.uint16)):
     }
 
 
-def to_rgb(msg: Image | CompressedImage) -> np.ndarray:
+def to_rgb(msg: Image | CompressedImage, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
     """Convert an image message to RGB, [H, W, 3] uint8, C-contiguous.
 
     An rgb8 image without row padding is returned as a view of `msg.data`; every other result is new memory.
 
     Raises:
-        ImageFormatError: the message cannot be read; the text says what was wrong, what was expected and what to do.
+        ImageFormatError: the message cannot be read, or has more than `max_megapixels`; the text says what was wrong,
+            what was expected and what to do.
     """
     check_stamp(msg.header.stamp)
     if isinstance(msg, CompressedImage):
-        return _decode(msg)
+        return _decode(msg, max_megapixels)
     if msg.encoding in LAYOUTS:
-        return _convert(msg)
-    return _convert_by_cv_bridge(msg)
+        return _convert(msg, max_megapixels)
+    return _convert_by_cv_bridge(msg, max_megapixels)
 
 
 def check_stamp(stamp: Time) -> None:
@@ -100,9 +103,19 @@ def check_stamp(stamp: Time) -> None:
 # Raw images
 
 
-def _convert(msg: Image) -> np.ndarray:
+def _check_megapixels(msg: Image, max_megapixels: float) -> None:
+    megapixels = msg.width * msg.height / 1e6
+    if megapixels > max_megapixels:
+        raise ImageFormatError(
+            f'Image {msg.width} x {msg.height} has {megapixels:.1f} megapixels, expected at most {max_megapixels:g}; '
+            'let the camera driver scale it down, or raise max_megapixels'
+        )
+
+
+def _convert(msg: Image, max_megapixels: float) -> np.ndarray:
     layout = LAYOUTS[msg.encoding]
     rows = pixel_rows(msg, layout)
+    _check_megapixels(msg, max_megapixels)
     if layout.code is None:
         return _to_8_bit(np.ascontiguousarray(rows))
     if msg.encoding == '16UC1':
@@ -201,7 +214,7 @@ def cv_bridge() -> Any:
     return bridge
 
 
-def _convert_by_cv_bridge(msg: Image) -> np.ndarray:
+def _convert_by_cv_bridge(msg: Image, max_megapixels: float) -> np.ndarray:
     """Convert an Image whose encoding is not in LAYOUTS."""
     name = repr(msg.encoding[:40])
     known = f'expected one of {", ".join(LAYOUTS)}'
@@ -215,6 +228,7 @@ def _convert_by_cv_bridge(msg: Image) -> np.ndarray:
     except ImportError:
         raise ImageFormatError(f'Image of unknown encoding {name}: {known}') from None
     _check_size(msg.encoding, msg.height, msg.width)
+    _check_megapixels(msg, max_megapixels)
     try:
         return np.ascontiguousarray(bridge.imgmsg_to_cv2(msg, 'rgb8'))
     except Exception as error:  # CvBridgeError, and anything that its C++ binding raises
@@ -224,20 +238,30 @@ def _convert_by_cv_bridge(msg: Image) -> np.ndarray:
 # Compressed images
 
 
-def _decode(msg: CompressedImage) -> np.ndarray:
+def _decode(msg: CompressedImage, max_megapixels: float) -> np.ndarray:
     data = np.frombuffer(msg.data, np.uint8)
     name = f'CompressedImage of format {msg.format[:60]!r}'
     if 'compressedDepth' in msg.format:
         raise ImageFormatError(
             f'{name}: this is depth, expected a jpeg or png of colour; give the topic of the colour image'
         )
-    flags = _decode_flags(data.tobytes(), name)
+    content = data.tobytes()
+    flags = _decode_flags(content, name)
+    try:
+        header = check_image_header(content, max_megapixels, formats=('JPEG', 'PNG'))
+    except ImageError as error:
+        raise ImageFormatError(f'{name}: {one_line(error)}') from error
     try:
         image = cv2.imdecode(data, flags)
     except cv2.error as error:  # for example more pixels than OpenCV's limit
         raise ImageFormatError(f'{name}: OpenCV cannot decode it ({one_line(error)})') from error
     if image is None:
         raise ImageFormatError(f'{name}: the image is damaged, OpenCV cannot decode its {data.size} bytes')
+    if image.shape[:2] != (header.height, header.width):  # two headers, of which each reader believes another
+        raise ImageFormatError(
+            f'{name}: the image is damaged, its header says {header.width} x {header.height} px and OpenCV finds '
+            f'{image.shape[1]} x {image.shape[0]}'
+        )
     if image.ndim == 3:
         code = cv2.COLOR_BGRA2RGB if image.shape[2] == 4 else cv2.COLOR_BGR2RGB
         return _to_8_bit(cv2.cvtColor(image, code))

@@ -14,7 +14,7 @@ from instructsam.core import DEFAULT_MODEL
 from instructsam.core.commands.arguments import seconds, text
 from instructsam.core.commands.options import option
 from instructsam.core.errors import InstructSAMError
-from instructsam.core.image_file import check_image_path
+from instructsam.core.files.image_file import check_image_path
 from instructsam_ros.demo.processes import NoResultError, isolated_environment
 
 

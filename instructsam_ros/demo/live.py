@@ -24,7 +24,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from instructsam.core.display.overlay import draw_overlay
-from instructsam.core.image_file import write_image
+from instructsam.core.files.image_file import write_image
 from instructsam.core.rle import Rle, ious
 from instructsam.core.spatial.grasping import Grasp, grasp_candidates
 from instructsam_ros.client import Detections, Perception, PerceptionError

@@ -14,7 +14,7 @@ from std_msgs.msg import String
 
 from instructsam.core import DEFAULT_MODEL
 from instructsam.core.display.table import print_result
-from instructsam.core.image_file import write_image
+from instructsam.core.files.image_file import write_image
 from instructsam_ros.bag.recordings import RecordingError, open_recording
 from instructsam_ros.conversions.images import to_rgb
 from instructsam_ros.conversions.instances import result_from_msg

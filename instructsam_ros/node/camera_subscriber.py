@@ -33,6 +33,7 @@ class CameraSubscriber:
         self._subscriptions: list[Subscription] = []
         self._last_image_s: float | None = None  # time.monotonic() of the latest image since open()
         self._opened_s = 0.0
+        self._stamp_round = 0  # of the latest image, see StampRounds
 
     def open(self, *, is_compressed: bool) -> None:
         """Create the subscriptions, to `image/compressed` instead of `image` if `is_compressed`."""
@@ -81,7 +82,15 @@ class CameraSubscriber:
         if self._last_image_s is None:
             self._log_first_image(message)
         self._last_image_s = time.monotonic()
-        self._scheduler.offer(self._stream, CameraFrame(message, time.perf_counter()))
+        frame = CameraFrame(message, time.perf_counter())
+        self._scheduler.offer(self._stream, frame)
+        if frame.stamp_round > self._stamp_round:
+            self._stamp_round = frame.stamp_round
+            self._node.get_logger().info(
+                f'the stamps of {self._subscriptions[0].topic_name} went back: a recording has started again, or the '
+                'clock was set back',
+                throttle_duration_sec=REMIND_S,
+            )
 
     def _log_first_image(self, message: Image | CompressedImage) -> None:
         is_compressed = isinstance(message, CompressedImage)

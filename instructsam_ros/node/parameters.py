@@ -14,7 +14,7 @@ from rclpy.parameter import Parameter as RosParameter
 
 from instructsam.core import DEFAULT_MODEL
 from instructsam.core.errors import GeometryError
-from instructsam.core.modes import DTYPES, DUPLICATE_IOU, INFERENCE_MODES
+from instructsam.core.modes import DTYPES, DUPLICATE_IOU, INFERENCE_MODES, MAX_MEGAPIXELS_RANGE
 from instructsam.core.spatial.calibration import frame_pairs
 from instructsam_ros.node.lifecycle import AsyncLifecycleNode
 from instructsam_ros.node.tf_buffer import import_tf2
@@ -143,6 +143,9 @@ PARAMETERS = (
               range=(0.0, 10.0)),
     Parameter('target_frame', Settings.target_frame, ANY_TIME,
               "Frame of all geometry, by TF at the image's stamp (needs tf2_ros); empty: the camera's optical frame."),
+    Parameter('max_megapixels', Settings.max_megapixels, ANY_TIME,
+              'Largest image that is decoded, in millions of pixels; larger ones are answered with an error.',
+              range=MAX_MEGAPIXELS_RANGE),
     Parameter('rectified', Settings.rectified, ANY_TIME,
               'true: the images are rectified, so that camera_info.p describes them; false: raw, so that k and d do; '
               'auto: rectified if their topic is named so (image_rect, image_rect_color, rect/image).',

@@ -98,7 +98,7 @@ def answer_query(
         return replace(frame.answers[query.key], times_ms={})
     times_ms: dict[str, float] = {}
     with timed(times_ms, 'conversion'):
-        frame.decode()
+        frame.decode(query.settings.max_megapixels)
 
     caller.report_step(Segment.Feedback.ENCODING)
     frame.encode(engine, caller)

@@ -10,6 +10,7 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from instructsam.core.modes import MAX_MEGAPIXELS
 from instructsam.core.result import Result
 from instructsam_ros.conversions.images import to_rgb
 from instructsam_ros.pipeline.settings import INSTRUCTION, Settings
@@ -24,17 +25,19 @@ if TYPE_CHECKING:  # importing the engine imports torch
 class CameraFrame:
     """A received image message with everything computed from it so far.
 
-    Apart from `header` and `received_s` it is used by one thread only, the one that computes answers.
+    Apart from `header`, `received_s` and `stamp_round` it is used by one thread only, the one that computes answers.
     """
 
     def __init__(self, message: Image | CompressedImage, received_s: float) -> None:
         """Wrap `message`, which was received at `received_s` (time.perf_counter())."""
         self.header: Header = message.header
         self.received_s = received_s
+        self.stamp_round = 0  # set by the camera stream, see DepthBuffer.put_image
         self.image: np.ndarray | None = None  # [H, W, 3] uint8 RGB, after decode()
         self.is_new = True  # until the first instruction is answered on it
         self.answers: dict[Hashable, Answer] = {}  # by Query.key
         self._message = message
+        self._max_megapixels = MAX_MEGAPIXELS
         self._encoded: EncodedImage | None = None
 
     @property
@@ -45,14 +48,18 @@ class CameraFrame:
             return height, width
         return getattr(self._message, 'height', 0), getattr(self._message, 'width', 0)
 
-    def decode(self) -> np.ndarray:
+    def decode(self, max_megapixels: float | None = None) -> np.ndarray:
         """Decode the message into `image`, once.
+
+        Args:
+            max_megapixels: Largest image that is decoded; None: as in the call before.
 
         Raises:
             ImageFormatError: The message is not an image that can be used.
         """
+        self._max_megapixels = max_megapixels or self._max_megapixels
         if self.image is None:
-            self.image = to_rgb(self._message)
+            self.image = to_rgb(self._message, self._max_megapixels)
         return self.image
 
     def encode(self, engine: InstructSAM, caller: Caller) -> EncodedImage:

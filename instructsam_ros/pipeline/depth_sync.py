@@ -18,15 +18,16 @@ from instructsam_ros.conversions.stamps import is_set, nanoseconds
 from instructsam_ros.pipeline.newest import NewestDict
 from instructsam_ros.pipeline.protocols import Caller, DepthPair
 from instructsam_ros.pipeline.settings import Settings
+from instructsam_ros.pipeline.stamp_rounds import StampRounds
 
 KEPT_DEPTH_IMAGES = 30
 """One second of a camera at 30 Hz."""
 
-RESTART_NS = 1_000_000_000
-"""Stamps that go back by more than this mean that a recording starts again: earlier messages are dropped."""
-
 LATER_NS = 1_000_000
 """A depth image that is later by more than this shows that no earlier one will arrive."""
+
+LARGEST_TOLERANCE_NS = 1_000_000_000
+"""Upper limit of the parameter depth_tolerance_s: a larger difference is no reason to name it."""
 
 POLL_S = 0.05
 """Longest wait between two checks for cancellation."""
@@ -40,20 +41,47 @@ def _never() -> bool:
     return False
 
 
+class RoundDepth:
+    """DepthSource of the color images of one round of stamps."""
+
+    def __init__(self, buffer: 'DepthBuffer', stamp_round: int) -> None:
+        self._buffer = buffer
+        self._round = stamp_round
+
+    def find_depth(self, stamp: Time, settings: Settings, caller: Caller) -> DepthPair:
+        """Find the depth of the color image with `stamp` and count whether there is one (see DepthSource)."""
+        buffer = self._buffer
+        try:
+            pair = buffer.find(
+                stamp, settings.depth_tolerance_s, settings.depth_timeout_s, caller.is_cancelled, self._round
+            )
+        except NoDepthError:
+            buffer.unpaired += buffer.received > 0 and not caller.is_cancelled()
+            raise
+        buffer.paired += 1
+        return pair
+
+
 class DepthBuffer:
-    """DepthSource of one camera: its latest depth images and camera infos. Thread-safe."""
+    """The latest depth images and camera infos of one camera. Thread-safe."""
 
     def __init__(self, size: int = KEPT_DEPTH_IMAGES) -> None:
         """Keep up to `size` messages of each type."""
         self.image_topic = ''  # of the color images; says whether they are rectified
         self.received = 0  # depth images since the start
-        self.paired = 0  # color images for which find_depth() found a depth image
+        self.paired = 0  # color images for which a RoundDepth found a depth image
         self.unpaired = 0  # color images for which it found none although depth images are received
-        self._changed = threading.Condition()  # guards the depth images and camera infos
-        self._depth_images: NewestDict[int, Image] = NewestDict(size)  # by stamp in ns, in order of arrival
-        self._camera_infos: NewestDict[int, CameraInfo] = NewestDict(size)
+        self._changed = threading.Condition()  # guards everything below
+        self._rounds = StampRounds()
+        self._depth_images: NewestDict[tuple[int, int], Image] = NewestDict(size)  # by (round, stamp in ns)
+        self._camera_infos: NewestDict[int, CameraInfo] = NewestDict(size)  # by stamp in ns
         self._newest_info: CameraInfo | None = None
         self._has_unset_stamps = False
+
+    def put_image(self, stamp_ns: int) -> int:
+        """Return the round of a color image that has arrived, for in_round()."""
+        with self._changed:
+            return self._rounds.assign('image', stamp_ns) if stamp_ns else self._rounds.newest
 
     def put_depth(self, message: Image) -> None:
         """Store a depth image; one without a stamp is counted only, since no color image is paired with it."""
@@ -62,14 +90,14 @@ class DepthBuffer:
             if not is_set(message.header.stamp):
                 self._has_unset_stamps = True
                 return
-            _store(self._depth_images, message)
+            stamp_ns = nanoseconds(message.header.stamp)
+            self._depth_images[self._rounds.assign('depth', stamp_ns), stamp_ns] = message
             self._changed.notify_all()
 
     def put_info(self, message: CameraInfo) -> None:
         """Store a camera info."""
         with self._changed:
-            self._newest_info = message
-            _store(self._camera_infos, message)
+            self._newest_info = self._camera_infos[nanoseconds(message.header.stamp)] = message
             self._changed.notify_all()
 
     def clear(self) -> None:
@@ -80,15 +108,9 @@ class DepthBuffer:
             self._newest_info = None
             self._has_unset_stamps = False
 
-    def find_depth(self, stamp: Time, settings: Settings, caller: Caller) -> DepthPair:
-        """Find the depth of the color image with `stamp` and count whether there is one (see DepthSource)."""
-        try:
-            pair = self.find(stamp, settings.depth_tolerance_s, settings.depth_timeout_s, caller.is_cancelled)
-        except NoDepthError:
-            self.unpaired += self.received > 0 and not caller.is_cancelled()
-            raise
-        self.paired += 1
-        return pair
+    def in_round(self, stamp_round: int) -> RoundDepth:
+        """Return the DepthSource of the images for which put_image() returned `stamp_round`."""
+        return RoundDepth(self, stamp_round)
 
     def find(
         self,
@@ -96,6 +118,7 @@ class DepthBuffer:
         tolerance_s: float = 0.0,
         timeout_s: float = 0.0,
         cancelled: Callable[[], bool] = _never,
+        stamp_round: int = 0,
     ) -> DepthPair:
         """Return the depth image nearest to `stamp` within the tolerance, and its camera info.
 
@@ -107,6 +130,7 @@ class DepthBuffer:
             tolerance_s: Largest difference between the two stamps.
             timeout_s: Longest wait for a depth image that may still arrive.
             cancelled: Called while waiting; ends the wait by returning true.
+            stamp_round: Round of the color image; only depth images of the same round match.
 
         Raises:
             NoDepthError: There is no such depth image, no camera info, or a stamp is not set.
@@ -120,21 +144,31 @@ class DepthBuffer:
                     'it: its publisher must set header.stamp'
                 )
             left_s = timeout_s
-            while not (self._is_decided(wanted, tolerance) and self._newest_info) and left_s > 0 and not cancelled():
+            while (
+                not (self._is_decided(stamp_round, wanted, tolerance) and self._newest_info)
+                and left_s > 0
+                and not cancelled()
+            ):
                 self._changed.wait(min(left_s, POLL_S))
                 left_s -= POLL_S
             self._check_depth_images()  # They may have been cleared meanwhile.
-            nearest = min(self._depth_images, key=lambda other: abs(other - wanted))
+            stamps = self._stamps_in(stamp_round)
+            if not stamps:
+                raise NoDepthError(
+                    'the stamps went back (a recording has started again, or the clock was set back), and no depth '
+                    "image of the image's round is there"
+                )
+            nearest = min(stamps, key=lambda other: abs(other - wanted))
             difference = abs(nearest - wanted)
             if difference > tolerance:
+                hint = ' (see the parameter depth_tolerance_s)' if difference <= LARGEST_TOLERANCE_NS else ''
                 raise NoDepthError(
-                    f'no depth image with the stamp of the image, the nearest is {difference * 1e-9:.3f} s off (see '
-                    'the parameter depth_tolerance_s)'
+                    f'no depth image with the stamp of the image, the nearest is {difference * 1e-9:.3f} s off{hint}'
                 )
             info = self._camera_infos.get(wanted, self._newest_info)
             if info is None:
                 raise NoDepthError('a depth image has been received, but no camera info')
-            return DepthPair(self._depth_images[nearest], info, self.image_topic)
+            return DepthPair(self._depth_images[stamp_round, nearest], info, self.image_topic)
 
     def _check_depth_images(self) -> None:
         if self._depth_images:
@@ -146,17 +180,13 @@ class DepthBuffer:
             )
         raise NoDepthError('no depth image has been received')
 
-    def _is_decided(self, wanted: int, tolerance: int) -> bool:
-        """Return whether the depth image has arrived, or one so late that it will not. All in ns."""
-        return wanted in self._depth_images or any(
-            other > wanted + tolerance + LATER_NS for other in self._depth_images
+    def _stamps_in(self, stamp_round: int) -> list[int]:
+        """Return the stamps of the depth images in a round, ns."""
+        return [stamp_ns for each_round, stamp_ns in self._depth_images if each_round == stamp_round]
+
+    def _is_decided(self, stamp_round: int, wanted: int, tolerance: int) -> bool:
+        """Return whether the depth image has arrived, or one so late that it will not. Stamps in ns."""
+        return (stamp_round, wanted) in self._depth_images or any(
+            (each_round, stamp_ns) > (stamp_round, wanted + tolerance + LATER_NS)
+            for each_round, stamp_ns in self._depth_images
         )
-
-
-def _store(messages: NewestDict, message: Image | CameraInfo) -> None:
-    if not is_set(message.header.stamp):
-        return
-    stamp = nanoseconds(message.header.stamp)
-    if messages and stamp < next(reversed(messages)) - RESTART_NS:
-        messages.clear()
-    messages[stamp] = message

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from instructsam.core.modes import MAX_MEGAPIXELS
+
 CONTINUOUS = 'continuous'
 ON_INSTRUCTION = 'on_instruction'
 TRIGGERS = (CONTINUOUS, ON_INSTRUCTION)
@@ -31,6 +33,7 @@ class Settings:
     depth_tolerance_s: float = 0.0
     depth_timeout_s: float = 0.2
     target_frame: str = ''
+    max_megapixels: float = MAX_MEGAPIXELS
     rectified: str = AUTO
     frame_tolerance: str = ''
 

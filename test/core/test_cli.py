@@ -16,7 +16,7 @@ from pycocotools import mask as coco
 import instructsam.core
 from instructsam.core import cli
 from instructsam.core.errors import InstructionError, ModelError
-from instructsam.core.image_file import read_image
+from instructsam.core.files.image_file import read_image
 from instructsam.core.result import Instance, Result
 from instructsam.core.rle import Rle
 
@@ -373,14 +373,27 @@ def test_broken_images_and_bytes_that_are_not_utf8(tmp_path, image_file):
         assert is_one_error_line(done.stderr), done.stderr
 
 
-def test_control_c(tmp_path):
-    camera = tmp_path / 'pipe.png'
-    os.mkfifo(camera)
-    process = subprocess.Popen([*COMMAND, 'segment', camera, 'x'], stderr=subprocess.PIPE, text=True)
-    with open(camera, 'wb'):  # blocks until the command opens its end, and keeps it waiting for data
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+def test_control_c():
+    code = (
+        'import importlib\nimport sys\nimport time\nimport instructsam.core\nfrom instructsam.core import cli\n'
+        'class Command:\n    add_arguments = staticmethod(lambda parser: None)\n'
+        '    run = staticmethod(lambda args: (print("running", flush=True), time.sleep(60)))\n'
+        'importlib.import_module = lambda module: Command\n'
+        'sys.exit(cli.main(["segment"]))'
+    )
+    process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == 'running\n'
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
     assert process.stderr.read() == ''
+
+
+def test_a_fifo_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / 'pipe.png')
+    done = run('segment', 'pipe.png', 'x', cwd=tmp_path)
+    assert done.returncode == 2
+    assert 'cannot read pipe.png: expected a regular file, this is a FIFO' in done.stderr
+    assert is_one_error_line(done.stderr)
 
 
 def test_a_closed_pipe(image_file):

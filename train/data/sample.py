@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from instructsam.core.errors import ImageError
-from instructsam.core.image_file import read_image
+from instructsam.core.files.image_file import read_image
 from instructsam.core.model.preprocess import to_chw
 from instructsam.train.data.record_fields import RecordError, Target
 

@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import Dataset
 
 from instructsam.core.errors import DataError
-from instructsam.core.image_file import read_image
+from instructsam.core.files.image_file import read_image
 from instructsam.core.model.preprocess import QwenPreprocessor, sam_pixels, to_chw
 from instructsam.core.rle import Rle
 from instructsam.train.data.batch import Batch

@@ -17,7 +17,7 @@ from instructsam.core import builtin
 from instructsam.core.commands.document import write_json
 from instructsam.core.engine import InstructSAM
 from instructsam.core.errors import DataError, InstructSAMError
-from instructsam.core.image_file import check_path
+from instructsam.core.files.image_file import check_path
 from instructsam.core.version import version
 from instructsam.train import engines, evaluation, tabletop
 from instructsam.train.engines import autoregressive

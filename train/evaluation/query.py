@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from instructsam.core.image_file import read_image
+from instructsam.core.files.image_file import read_image
 from instructsam.core.rle import Rle
 
 CHECK = ',"crc32":"'  # start of the last field of a line, the checksum of the JSON object without this field

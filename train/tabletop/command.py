@@ -96,7 +96,7 @@ def _generate(args: argparse.Namespace) -> int:
 
 
 def _page(args: argparse.Namespace) -> int:
-    from instructsam.core.image_file import check_path
+    from instructsam.core.files.image_file import check_path
 
     check_path(args.out)
     if Path(args.out).suffix.lower() != '.png':

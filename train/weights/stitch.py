@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from instructsam.core.image_file import read_image
+from instructsam.core.files.image_file import read_image
 from instructsam.core.model import checkpoint
 from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.core.model.preprocess import QwenPreprocessor, sam_pixels, to_chw

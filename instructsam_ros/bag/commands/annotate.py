@@ -3,7 +3,7 @@
 import argparse
 
 from instructsam.core.commands.arguments import count, probability, seconds, text
-from instructsam.core.commands.options import add_keep_duplicates, add_model_options, option
+from instructsam.core.commands.options import add_keep_duplicates, add_max_megapixels, add_model_options, option
 from instructsam_ros.bag.names import DEFAULT_NAME, TIMELINE_EXAMPLE
 from instructsam_ros.pipeline.settings import ANSWERS, GENERATE, RECTIFIED, Settings
 
@@ -71,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='A=B[,C=D]',
     )
     add_keep_duplicates(parser)
+    add_max_megapixels(parser)
 
 
 def frame_tolerance(value: str) -> str:

@@ -38,6 +38,7 @@ class CameraStream:
 
     def put_frame(self, frame: CameraFrame, *, is_used: bool) -> None:
         """Store a new frame; `is_used` if a goal uses it as well."""
+        frame.stamp_round = self.depth.put_image(nanoseconds(frame.header.stamp))
         self._recent.append(frame)
         self.mailbox.put(frame, is_used=is_used)
 

@@ -110,7 +110,9 @@ class StreamJob(Job):
 
     def __init__(self, work: StreamWork, context: JobContext) -> None:
         query = Query(work.instruction.text, work.settings, work.instruction)
-        super().__init__(context, work.frame, query, work.stream.depth, work.stream.trackers)
+        super().__init__(
+            context, work.frame, query, work.stream.depth.in_round(work.frame.stamp_round), work.stream.trackers
+        )
         self._work = work
         self._is_first_on_frame = work.frame.is_new
 
@@ -175,7 +177,10 @@ class GoalJob(Job):
         else:
             current = context.scheduler.instruction
             group = current if current is not None and current.text == text else text
-            query, depth_source = Query(text, first.settings, group), first.stream.depth
+            query, depth_source = (
+                Query(text, first.settings, group),
+                first.stream.depth.in_round(work.frame.stamp_round),
+            )
         super().__init__(context, work.frame, query, depth_source, first.stream.trackers)
         self._work = work
 

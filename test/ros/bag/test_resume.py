@@ -104,7 +104,7 @@ def test_death_after_the_output_was_complete(tmp_path, engines, capfd):
 
 
 def test_death_while_the_journal_was_deleted(tmp_path, capsys):
-    """What remains of it neither counts as results nor stays."""
+    """Its remains neither count as results nor stay."""
     source = write(tmp_path / 'in', 'mcap', recording())
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out.journal').mkdir()

@@ -1,8 +1,10 @@
 """Every encoding against images laid out by hand in NumPy, and every defect against its error message."""
 
 import itertools
+import struct
 import sys
 import types
+import zlib
 
 import cv2
 import numpy as np
@@ -276,6 +278,40 @@ def test_damaged_png():
     damaged[len(PNG) // 2] ^= 0xFF
     with pytest.raises(images.ImageFormatError, match='damaged'):
         images.to_rgb(CompressedImage(format='png', data=bytes(damaged)))
+
+
+# Sizes above the limit
+
+
+def declaring(content, width, height):
+    """Return a JPEG or PNG whose header declares another size than its pixels have."""
+    if content is PNG:
+        header = struct.pack('>II', width, height) + content[24:29]
+        return content[:16] + header + struct.pack('>I', zlib.crc32(b'IHDR' + header)) + content[33:]
+    at = content.index(b'\xff\xc0') + 5
+    return content[:at] + struct.pack('>HH', height, width) + content[at + 4 :]
+
+
+@pytest.mark.parametrize('content', [JPEG, PNG])
+def test_a_header_that_declares_too_many_pixels(content, monkeypatch):
+    monkeypatch.setattr(cv2, 'imdecode', None)  # nothing is decoded
+    for width, height, reason in [(30000, 30000, '900000000 pixels'), (9000, 8000, '72.0 megapixels')]:
+        with pytest.raises(images.ImageFormatError, match=f'{reason}.*64 megapixels'):
+            images.to_rgb(CompressedImage(format='jpeg', data=declaring(content, width, height)))
+
+
+def test_the_limit_of_megapixels_is_a_parameter():
+    for msg in (image('rgb8', RGB), CompressedImage(format='jpeg', data=JPEG)):
+        assert images.to_rgb(msg, max_megapixels=0.001).shape == RGB.shape
+        with pytest.raises(images.ImageFormatError, match=r'0\.0 megapixels, expected at most 0\.0007'):
+            images.to_rgb(msg, max_megapixels=0.0007)
+
+
+def test_two_headers_of_one_image():
+    start, end = JPEG.index(b'\xff\xc0'), JPEG.index(b'\xff\xc4')
+    twice = JPEG[:start] + declaring(JPEG, 9000, 9000)[start:end] + JPEG[start:]
+    with pytest.raises(images.ImageFormatError, match='damaged'):
+        images.to_rgb(CompressedImage(format='jpeg', data=twice))
 
 
 # One message for each defect

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from instructsam.core import cli
-from instructsam.core.image_file import read_image
+from instructsam.core.files.image_file import read_image
 
 psutil = pytest.importorskip('psutil')
 names = pytest.importorskip('instructsam_ros.demo.names', reason='needs ROS 2 or its wheels', exc_type=ImportError)

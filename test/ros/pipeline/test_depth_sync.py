@@ -83,23 +83,69 @@ def test_depth_without_camera_info():
         filled(100, infos=()).find(time(100), timeout_s=0.01)
 
 
-def test_memory_is_bounded_and_stamps_may_go_backwards():
+def test_memory_is_bounded():
     depths = filled(*range(1000, 2000, 10), size=5)
     with pytest.raises(NoDepthError):
         depths.find(time(1900))
-    depths.put_depth(message(50))  # a recording starts again
-    assert names(depths.find(time(50)))[0] == 'depth 50'
-    assert depths.received == 101
-    found = []  # earlier messages say nothing about what follows
-    finder = threading.Thread(target=lambda: found.append(depths.find(time(60), timeout_s=30)))
+    assert names(depths.find(time(1990)))[0] == 'depth 1990'
+    assert depths.received == 100
+    depths.clear()
+    with pytest.raises(NoDepthError, match='no depth image has been received'):
+        depths.find(time(1990))
+
+
+def test_it_waits_in_a_new_round_as_in_the_first():
+    """Later stamps of the round before say nothing about what follows."""
+    depths, found = filled(*range(1000, 2000, 10)), []
+    depths.put_image(ns(1990))
+    again = depths.put_image(ns(60))
+    depths.put_depth(message(50))
+    finder = threading.Thread(
+        target=lambda: found.append(depths.find(time(60), timeout_s=30, stamp_round=again)), daemon=True
+    )
     finder.start()
     finder.join(0.2)
     depths.put_depth(message(60))
     finder.join(10)
     assert names(found[0])[0] == 'depth 60'
-    depths.clear()
-    with pytest.raises(NoDepthError, match='no depth image has been received'):
-        depths.find(time(50))
+
+
+def ns(milliseconds):
+    return milliseconds * 1_000_000
+
+
+def test_an_image_of_the_round_before_keeps_its_depth():
+    """A looped recording sends the same stamps again while the last images still wait for the model."""
+    depths = DepthBuffer()
+    depths.put_info(message(0, 'info'))
+    waiting = []
+    for number in range(2):
+        for stamp in range(100, 2000, 200):
+            waiting.append((depths.put_image(ns(stamp)), stamp, f'{stamp} of round {number}'))
+            depth = message(stamp)
+            depth.name = f'{stamp} of round {number}'
+            depths.put_depth(depth)
+    for stamp_round, stamp, name in waiting:
+        assert names(depths.find(time(stamp), stamp_round=stamp_round))[0] == name
+
+
+def test_depth_of_another_round_does_not_match():
+    depths = filled(100, 2000)
+    depths.put_image(ns(2000))
+    again = depths.put_image(ns(100))
+    with pytest.raises(NoDepthError, match=r"stamps went back .* no depth image of the image's round"):
+        depths.find(time(100), timeout_s=0.01, stamp_round=again)
+    depths.put_depth(message(100))
+    with pytest.raises(NoDepthError, match='nearest is'):  # the depth of its round will not come any more
+        depths.find(time(1000), timeout_s=1e6, stamp_round=0)
+
+
+def test_the_tolerance_is_named_only_where_it_helps():
+    with pytest.raises(NoDepthError, match='depth_tolerance_s'):
+        filled(100).find(time(133))
+    with pytest.raises(NoDepthError) as caught:
+        filled(100).find(time(5000))
+    assert 'depth_tolerance_s' not in str(caught.value)
 
 
 def test_a_stamp_of_zero_is_not_set_and_pairs_with_nothing():

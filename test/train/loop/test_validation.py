@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from instructsam.core.image_file import read_image
+from instructsam.core.files.image_file import read_image
 from instructsam.core.rle import Rle
 from instructsam.train import drawing
 from instructsam.train.data.dataset import RecordDataset

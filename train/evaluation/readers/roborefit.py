@@ -6,8 +6,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from instructsam.core.errors import ImageError
+from instructsam.core.files.image_file import decode_image
 from instructsam.core.rle import Rle
 from instructsam.train.data.record_fields import RecordError
 from instructsam.train.evaluation.query import ImageQueries
@@ -81,10 +82,10 @@ def _read_mask_file(path: Path | None, image: Path | None) -> GroundTruth:
     if path is None:
         raise RecordError('a record needs the path of its mask under mask_path')
     try:
-        with Image.open(path) as file:
-            pixels = np.asarray(file.convert('RGB') if file.mode in CONVERTED_TO_RGB else file)
-    except Exception as error:  # on broken files Pillow raises SyntaxError, ValueError, struct.error, ...
+        stored = decode_image(path)
+    except ImageError as error:
         raise RecordError(f'the mask cannot be read: {error}') from error
+    pixels = np.asarray(stored.convert('RGB') if stored.mode in CONVERTED_TO_RGB else stored)
     size = image_size(image) if image is not None and os.path.isfile(image) else pixels.shape[:2]
     if size != pixels.shape[:2]:
         raise RecordError(

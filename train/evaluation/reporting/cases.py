@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from instructsam.core.errors import InstructSAMError
-from instructsam.core.image_file import read_image
+from instructsam.core.files.image_file import read_image
 from instructsam.core.rle import Rle
 from instructsam.train.evaluation.figures.metrics import MaskMatch
 from instructsam.train.evaluation.figures.summary import group_members

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from instructsam.core import builtin
 from instructsam.core.errors import InstructSAMError
-from instructsam.core.image_file import check_path
+from instructsam.core.files.image_file import check_path
 from instructsam.train.evaluation.figures.compare import benchmark_of
 from instructsam.train.evaluation.figures.metrics import MaskMatch, PooledPredictions
 from instructsam.train.evaluation.figures.summary import match_outcome, summarise

@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from PIL import Image
-
+from instructsam.core.files.image_header import open_header
+from instructsam.core.files.regular_file import open_regular_file
 from instructsam.train.data.record_fields import RecordError
 
 SUBFOLDERS = ('', 'images', 'train2014', 'images/train2014', 'images/mscoco/images/train2014')
@@ -68,10 +68,10 @@ def image_size(path: Path) -> tuple[int, int]:
         RecordError: The image cannot be read.
     """
     try:
-        with Image.open(path) as file:
-            width, height = file.size
+        with open_regular_file(path) as file, open_header(file) as image:
+            width, height = image.size
             # Without the first condition, a PNG would be read completely in search of the tag.
-            is_sideways = 'exif' in file.info and file.getexif().get(ORIENTATION_TAG) in SIDEWAYS
+            is_sideways = 'exif' in image.info and image.getexif().get(ORIENTATION_TAG) in SIDEWAYS
     except Exception as error:  # on broken files Pillow raises SyntaxError, ValueError, struct.error, ...
-        raise RecordError(f'the image cannot be read: {error}') from error
+        raise RecordError(f'the image cannot be read: {getattr(error, "strerror", None) or error}') from error
     return (width, height) if is_sideways else (height, width)

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from instructsam.core.errors import ImageError, InstructSAMError
+from instructsam.core.files.image_header import open_image
+from instructsam.core.files.regular_file import read_regular_file
+from instructsam.core.modes import MAX_MEGAPIXELS
+
+BYTES_PER_PIXEL = 8  # of 16-bit RGBA, the largest pixels that are read; a file that is larger holds something else
+METADATA_BYTES = 64_000_000
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
     """Read an image as [H, W, 3] uint8 RGB, rotated upright according to its EXIF tag.
 
     Grey, palette and CMYK images are converted, and transparency is dropped. The upper 8 of 16 bits and the first frame
     of an animation are used.
 
-    Raises ImageError if the file does not exist, is not an image, is truncated, or has 32-bit or floating-point pixels,
-    whose range is not defined.
+    Raises ImageError if the file is not a regular file, is not an image of one of the formats FORMATS, has more than
+    `max_megapixels`, is truncated, or has 32-bit or floating-point pixels, whose range is not defined.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # odd metadata, or more than 89 megapixels; more than 179 are an error
-            with Image.open(path) as file:
-                image = ImageOps.exif_transpose(file)
-    except UnidentifiedImageError:
-        raise ImageError(f'cannot read {path}: not an image in a format that Pillow knows') from None
-    except OSError as error:
-        raise ImageError(f'cannot read {path}: {error.strerror or error}') from error
-    except Exception as error:  # on broken files Pillow's decoders raise SyntaxError, ValueError, struct.error, ...
-        raise ImageError(f'cannot read {path}: {error}') from error
+    image = ImageOps.exif_transpose(decode_image(path, max_megapixels))
     if image.mode.startswith('I;16'):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ('I', 'F'):
@@ -38,26 +35,49 @@ def read_image(path: str | Path) -> np.ndarray:
     return np.array(image.convert('RGB'))
 
 
-def read_depth(path: str | Path) -> np.ndarray:
+def decode_image(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> Image.Image:
+    """Return the image in a file, decoded, in the mode and orientation of the file.
+
+    Raises ImageError as `read_image` does, for pixels of any kind.
+    """
+    content = _read(path, max_megapixels)
+    try:
+        image = open_image(content, max_megapixels)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # about odd metadata
+            image.load()
+    except Exception as error:  # on broken files Pillow's decoders raise SyntaxError, ValueError, struct.error, ...
+        raise ImageError(f'cannot read {path}: {error}') from error
+    return image
+
+
+def read_depth(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
     """Read a depth image as [H, W] float32 m, 0 where there is no measurement.
 
     The file is a 16-bit image in mm, a floating-point TIFF in m or a NumPy file in m. Raises ImageError if it cannot be
     used.
     """
-    try:
-        if Path(path).suffix == '.npy':
-            depth = np.load(path, allow_pickle=False)
-        else:
-            with Image.open(path) as file:
-                depth = np.asarray(file)
-    except Exception as error:  # Pillow and NumPy raise exceptions of many types
-        raise ImageError(f'cannot read {path}: {getattr(error, "strerror", None) or error}') from error
+    if Path(path).suffix == '.npy':
+        content = _read(path, max_megapixels)
+        try:
+            depth = np.load(io.BytesIO(content), allow_pickle=False)
+        except Exception as error:  # NumPy raises exceptions of many types
+            raise ImageError(f'cannot read {path}: {error}') from error
+    else:
+        depth = np.asarray(decode_image(path, max_megapixels))
     if depth.ndim != 2 or depth.dtype.kind not in 'uif' or depth.dtype == np.uint8:
         raise ImageError(
             f'{path} is not a depth image: expected one channel of 16-bit mm or floating-point m, got {depth.dtype} '
             f'{list(depth.shape)}'
         )
     return depth.astype(np.float32) / (1 if depth.dtype.kind == 'f' else 1000)
+
+
+def _read(path: str | Path, max_megapixels: float) -> bytes:
+    try:
+        return read_regular_file(path, max_bytes=int(max_megapixels * 1e6 * BYTES_PER_PIXEL) + METADATA_BYTES)
+    except OSError as error:
+        raise ImageError(f'cannot read {path}: {error.strerror or error}') from error
 
 
 def check_image_path(path: str | Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from instructsam.core.errors import ImageError, InstructSAMError
-from instructsam.core.image_file import check_image_path, read_image, write_image
+from instructsam.core.files.image_file import check_image_path, read_image, write_image
 
 RED = (200, 30, 40)
 
@@ -62,7 +62,7 @@ def test_files_that_are_not_images(tmp_path):
         ('', 'directory'),
         ('absent.png', 'No such file'),
         ('text.png', 'not an image'),
-        ('empty.jpg', 'not an image'),
+        ('empty.jpg', 'the file is empty'),
         ('\udcff.png', 'No such file'),
     ]:
         with pytest.raises(ImageError, match=reason):

@@ -1,0 +1,1 @@
+"""Files from outside: regular files only, and images whose header is checked before they are decoded."""
