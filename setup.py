@@ -149,7 +149,7 @@ requirements = [
 ]
 commands = ['instructsam = instructsam.core.cli:main']
 if ROS != NONE:
-    requirements.append('rosbags')
+    requirements += ['backports.zstd; python_version < "3.14"', 'lz4', 'pyyaml', 'rosbags']
     commands += [
         'instructsam-perception = instructsam_ros.node.perception_node:main',
         'instructsam-replay = instructsam_ros.simulation.replay_node:main',

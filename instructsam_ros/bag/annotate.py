@@ -22,14 +22,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from instructsam.core import exit_codes
+from instructsam.core.display.text import one_line, shorten
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.storage import explained_storage_faults
 from instructsam.core.version import version
 from instructsam_ros.bag import topics as bag_topics
+from instructsam_ros.bag.commands.options import limits_from
 from instructsam_ros.bag.journal import Journal, folder_for
 from instructsam_ros.bag.names import DEFAULT_NAME
 from instructsam_ros.bag.offline_camera import OfflineCamera
-from instructsam_ros.bag.reader import BagFile
+from instructsam_ros.bag.reader import BagFile, print_notes
 from instructsam_ros.bag.recordings import RecordingError
 from instructsam_ros.bag.timeline import (
     InstructionTimeline,
@@ -37,7 +40,7 @@ from instructsam_ros.bag.timeline import (
     recorded_timeline,
     timeline_from_file,
 )
-from instructsam_ros.bag.writer import BagWriter
+from instructsam_ros.bag.writer import BagWriter, check_readable
 from instructsam_ros.conversions.instances import label_image, result_from_msg
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.pipeline.settings import Settings
@@ -55,7 +58,8 @@ def annotate(args: argparse.Namespace) -> int:
         InstructSAMError: the bags or arguments cannot be used, or the output cannot be written.
     """
     with explained_storage_faults(args.output):
-        bag = BagFile(args.input)
+        bag = BagFile(args.input, limits_from(args))
+        print_notes(bag)
         topics = bag_topics.select_topics(bag, args.topic, args.depth, args.camera_info)
         timeline = _timeline(bag, args)
         result_topics = ResultTopics(args.name, label_images=args.label_images)
@@ -67,7 +71,7 @@ def annotate(args: argparse.Namespace) -> int:
                 camera = OfflineCamera(bag, topics, timeline, settings)
                 _answer_images(args, camera, bag.counts[topics.image], journal)
                 _write_output(bag, topics, result_topics, journal)
-        exit_code = _print_summary(args.output, bag.counts[topics.image], topics, result_topics, journal)
+        exit_code = _print_summary(args.output, bag, topics, result_topics, journal)
         journal.remove()
     return exit_code
 
@@ -240,28 +244,32 @@ def _write_output(bag: BagFile, topics: bag_topics.Topics, result_topics: Result
                     for topic, message in result_topics.messages(result):
                         writer.add(topic, time_ns, message)
                 index += 1
+    check_readable(folder, bag.counts)
     journal.publish(folder)
 
 
 def _print_summary(
-    output: str, image_count: int, topics: bag_topics.Topics, result_topics: ResultTopics, journal: Journal
+    output: str, bag: BagFile, topics: bag_topics.Topics, result_topics: ResultTopics, journal: Journal
 ) -> int:
-    """Print the counts of the results; return the exit code."""
+    """Print the counts of the results and what the copy lacks; return the exit code."""
     counts: Counter[str] = Counter()
-    times_ms = []
-    for ms, data in journal:
+    image_count = bag.counts[topics.image]
+    times_ms, failed = [], []
+    for frame, ms, data in journal:
         message = _read_result(data)
         times_ms.append(ms)
         counts['results'] += 1
         counts['answered'] += message.status == InstanceArray.STATUS_OK
         counts['no target'] += message.status == InstanceArray.STATUS_NO_TARGET
-        counts['errors'] += message.status == InstanceArray.STATUS_ERROR
+        if message.status == InstanceArray.STATUS_ERROR:
+            failed.append(frame)
         counts['instances'] += len(message.instances)
         counts['in 3D'] += sum(instance.has_geometry for instance in message.instances)
         counts['without depth'] += bool(message.geometry_message)
     rows = {
         'images': f'{image_count} on {topics.image}',
-        **{name: str(counts[name]) for name in ('answered', 'no target', 'errors')},
+        **{name: str(counts[name]) for name in ('answered', 'no target')},
+        'errors': f'{len(failed)}: images {shorten(", ".join(map(str, failed)))}' if failed else '0',
         'no instruction': str(image_count - counts['results']),
         'instances': str(counts['instances']),
         'ms per image': f'{statistics.median(times_ms):.0f} (median)' if times_ms else '-',
@@ -270,9 +278,16 @@ def _print_summary(
     if topics.depth:
         rows['instances'] += f', {counts["in 3D"]} of them in 3D by {topics.depth}'
         rows['without depth'] = f'{counts["without depth"]} results'
+    if bag.left_out:
+        rows['left out'] = ', '.join(f'{count} messages on {topic}' for topic, count in bag.left_out.items())
+    not_copied = Counter({**bag.extras, 'publish times': bag.publish_times})
+    if not_copied.total():
+        rows['not copied'] = ', '.join(f'{count} {name}' for name, count in not_copied.items() if count)
     for name, value in rows.items():
-        print(f'{name:<16}{value}')
-    return 1 if counts['errors'] and counts['errors'] == counts['results'] else 0
+        print(f'{name:<16}{one_line(value)}')
+    if failed and len(failed) == counts['results']:
+        return exit_codes.FAILED
+    return exit_codes.SOME_FAILED if failed or bag.left_out.total() else exit_codes.DONE
 
 
 def _last_result(journal: Journal, done: int) -> InstanceArray | None:

@@ -1,4 +1,4 @@
-"""`instructsam bag`: answer instructions on the images of a ROS 2 bag, and draw the results."""
+"""`instructsam bag`: answer instructions on the images of a ROS 2 bag, draw the results and check the copy."""
 
 from instructsam.core.commands.parser import CommandParser, add_commands
 
@@ -10,6 +10,10 @@ COMMANDS = {
     'show': (
         'instructsam_ros.bag.commands.show',
         'draw the results in a bag on their images: a video, an animation or a strip',
+    ),
+    'verify': (
+        'instructsam_ros.bag.commands.verify',
+        'compare a bag with results with its original, message by message',
     ),
 }
 

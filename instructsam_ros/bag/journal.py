@@ -90,9 +90,9 @@ class Journal:
         row = self._execute('SELECT message FROM results WHERE frame = ?', frame).fetchone()
         return row and row[0]
 
-    def __iter__(self) -> Iterator[tuple[float, bytes]]:
-        """Yield (ms, message) in the order of the images."""
-        yield from self._execute('SELECT ms, message FROM results ORDER BY frame')
+    def __iter__(self) -> Iterator[tuple[int, float, bytes]]:
+        """Yield (index of the image, ms, message) in the order of the images."""
+        yield from self._execute('SELECT frame, ms, message FROM results ORDER BY frame')
 
     @property
     def is_merged(self) -> bool:

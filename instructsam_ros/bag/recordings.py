@@ -1,28 +1,24 @@
 """Recordings that can be replayed: ROS 2 bags and image files, as messages with the time at which each is due."""
 
-import contextlib
 import re
-from collections.abc import Container, Generator, Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from rosbags.rosbag2 import Reader
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from instructsam.core.errors import ImageError, InstructSAMError
+from instructsam.core.errors import ImageError
 from instructsam.core.files.image_file import read_image
+from instructsam_ros.bag.reader import BagFile
+from instructsam_ros.bag.storage.errors import RecordingError as RecordingError
+from instructsam_ros.bag.storage.files import BAG_SUFFIXES, is_bag
+from instructsam_ros.bag.storage.limits import Limits
 from instructsam_ros.conversions.instances import image_msg
-from instructsam_ros.conversions.text import one_line
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
-BAG_SUFFIXES = ('.mcap', '.db3')
 IMAGE_TOPIC = 'image'  # relative, so that a namespace and a remapping apply
 FRAME_ID = 'camera_optical_frame'
-
-
-class RecordingError(InstructSAMError):
-    """The recording is missing, empty or damaged; the message says which and what to do."""
 
 
 class Recording(Protocol):
@@ -31,10 +27,12 @@ class Recording(Protocol):
     Attributes:
         types: {topic: 'package/msg/Name'}.
         period_s: time from the start of one round to the start of the next, s.
+        notes: what was odd about the recording, and what is left out of it.
     """
 
     types: dict[str, str]
     period_s: float
+    notes: list[str]
 
     def messages(self, topics: Container[str]) -> Iterator[tuple[float, str, bytes | Image]]:
         """Yield (time since the first message in s, topic, message) for every message on `topics`.
@@ -44,12 +42,13 @@ class Recording(Protocol):
         ...
 
 
-def open_recording(path: str | Path, fps: float = 10.0) -> Recording:
+def open_recording(path: str | Path, fps: float = 10.0, limits: Limits | None = None) -> Recording:
     """Open a bag (a folder, an .mcap or a .db3 file), an image file, or a folder of image files.
 
     Args:
         path: the file or folder.
         fps: rate of image files, Hz.
+        limits: largest sizes of decompressed data in a bag.
 
     Raises:
         RecordingError: there is nothing at `path` that can be replayed.
@@ -57,8 +56,8 @@ def open_recording(path: str | Path, fps: float = 10.0) -> Recording:
     path = Path(path)
     if not path.exists():
         raise RecordingError(f'{path} does not exist; give a bag, an image file or a folder of image files')
-    if path.suffix in BAG_SUFFIXES or (path / 'metadata.yaml').is_file():
-        return RecordedBag(path)
+    if is_bag(path) or path.suffix in ('.bag', *BAG_SUFFIXES):
+        return RecordedBag(path, limits)
     if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
         return ImageFiles([path], fps)
     if not path.is_dir():
@@ -82,35 +81,23 @@ def _natural_order(file: Path) -> list[int | str]:
 class RecordedBag:
     """A ROS 2 bag as a Recording."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with readable(path), Reader(path) as reader:
-            self.types = {connection.topic: connection.msgtype for connection in reader.connections}
-            count = reader.message_count
-            # One mean interval separates the last message from the first message of the next round.
-            self.period_s = reader.duration * 1e-9 * count / (count - 1) if count > 1 else 1.0
+    def __init__(self, path: Path, limits: Limits | None = None) -> None:
+        self._bag = BagFile(path, limits)
+        self.types = self._bag.types
+        self.notes = self._bag.notes + [
+            f'{count} messages on {topic} are no ROS 2 messages and are left out'
+            for topic, count in self._bag.left_out.items()
+        ]
+        count = self._bag.counts.total()
+        # One mean interval separates the last message from the first message of the next round.
+        self.period_s = self._bag.duration_s * count / (count - 1) if count > 1 else 1.0
 
     def messages(self, topics: Container[str]) -> Iterator[tuple[float, str, bytes]]:
         """Yield (time since the first message in s, topic, serialized message) for every message on `topics`."""
         start_ns = None
-        with readable(self._path), Reader(self._path) as reader:
-            wanted = [c for c in reader.connections if c.topic in topics and c.msgtype == self.types[c.topic]]
-            for connection, time_ns, data in reader.messages(wanted):
-                start_ns = time_ns if start_ns is None else start_ns
-                yield (time_ns - start_ns) * 1e-9, connection.topic, data
-
-
-@contextlib.contextmanager
-def readable(path: Path) -> Generator[None, None, None]:
-    """Raise RecordingError for anything that rosbags raises: on a damaged file it can be of any type."""
-    try:
-        yield
-    except Exception as error:
-        reason = one_line(error) or type(error).__name__
-        raise RecordingError(
-            f'{path} cannot be read as a bag ({reason}); `ros2 bag reindex` or `mcap recover` repairs a truncated '
-            'recording'
-        ) from error
+        for connection, time_ns, data in self._bag.messages(topics):
+            start_ns = time_ns if start_ns is None else start_ns
+            yield (time_ns - start_ns) * 1e-9, connection.topic, data
 
 
 class ImageFiles:
@@ -119,6 +106,7 @@ class ImageFiles:
     def __init__(self, files: list[Path], fps: float) -> None:
         self.types = {IMAGE_TOPIC: 'sensor_msgs/msg/Image'}
         self.period_s = len(files) / fps
+        self.notes: list[str] = []
         self._files = files
         self._fps = fps
 

@@ -14,13 +14,15 @@ from rich.progress import track
 from sensor_msgs.msg import CompressedImage, Image
 
 from instructsam.core.display.overlay import draw_overlay
+from instructsam.core.display.text import one_line
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.files.image_file import check_path, write_image
 from instructsam.core.modes import MAX_MEGAPIXELS_RANGE
 from instructsam_ros.bag import topics
+from instructsam_ros.bag.commands.options import limits_from
 from instructsam_ros.bag.names import SHOW_SUFFIXES
 from instructsam_ros.bag.offline_camera import stamp_ns
-from instructsam_ros.bag.reader import BagFile
+from instructsam_ros.bag.reader import BagFile, print_notes
 from instructsam_ros.bag.recordings import RecordingError
 from instructsam_ros.conversions.images import to_rgb
 from instructsam_ros.conversions.instances import result_from_msg
@@ -41,7 +43,9 @@ def show(args: argparse.Namespace) -> int:
     if path.suffix.lower() not in SHOW_SUFFIXES:
         raise InstructSAMError(f'FILE ends in {", ".join(SHOW_SUFFIXES)}, got {args.file}')
     check_path(path)
-    overlays = Overlays(BagFile(args.bag), args.topic, args.name)
+    bag = BagFile(args.bag, limits_from(args))
+    print_notes(bag)
+    overlays = Overlays(bag, args.topic, args.name)
     fps = args.fps or overlays.fps
     if path.suffix.lower() == '.mp4':
         drawn = write_video(path, overlays, fps)
@@ -49,7 +53,7 @@ def show(args: argparse.Namespace) -> int:
         drawn = write_animation(path, overlays, fps, args.width)
     else:
         drawn = write_strip(path, overlays, args.frames, args.width)
-    print(f'{drawn} of {len(overlays)} results on {overlays.topic} drawn: {path.resolve()}')
+    print(one_line(f'{drawn} of {len(overlays)} results on {overlays.topic} drawn: {path.resolve()}'))
     return 0
 
 

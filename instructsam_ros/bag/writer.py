@@ -1,5 +1,7 @@
 """A copy of a ROS 2 bag with further topics."""
 
+import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,13 +18,18 @@ from rosbags.interfaces import (
     QosReliability,
     QosTime,
 )
-from rosbags.rosbag2 import CompressionFormat, Writer
+from rosbags.rosbag2 import CompressionFormat, Reader, Writer
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
+from instructsam.core.display.text import one_line
+from instructsam.core.errors import InstructSAMError
 from instructsam_ros import msg
 from instructsam_ros.bag.reader import BagFile
 
+COPY = 'instructsam_copy'
+"""Key of the custom data in which a copy names its original; see BagWriter."""
+IDL_HEADER = '=' * 80 + '\nIDL: '  # by which the writer tells IDL from .msg definitions
 METADATA_VERSION = 8  # Humble's; later releases read it too, and it has a field for everything that is copied
 NO_HASH = f'RIHS01_{0:064}'  # hash of a type that the bag neither hashes nor defines; the writer requires one
 MESSAGES = ('Rle', 'Geometry', 'Instance', 'InstanceArray')  # this package's, each after those that it contains
@@ -46,7 +53,8 @@ class BagWriter:
     """A new bag with all topics of another one, and further topics.
 
     The source's messages, types, definitions, type hashes and offered QoS are copied unchanged, also of types that are
-    not installed. A context manager; if an error leaves the context, the bag is incomplete.
+    not installed. The custom data name the source and the added topics, for `instructsam bag verify`. A context
+    manager; if an error leaves the context, the bag is incomplete.
 
     Args:
         folder: The bag to write, which must not exist.
@@ -64,6 +72,8 @@ class BagWriter:
     def __enter__(self) -> 'BagWriter':
         for key, value in self._source.custom.items():
             self._writer.set_custom_data(key, value)
+        copy = {'source': str(self._source.path.absolute()), 'added': list(self._added)}
+        self._writer.set_custom_data(COPY, json.dumps(copy))
         self._writer.__enter__()
         self._copied = {each.id: self._copy_connection(each) for each in self._source.connections}
         store = typestore()
@@ -74,14 +84,13 @@ class BagWriter:
         return self
 
     def _copy_connection(self, connection: Connection) -> Connection:
-        topic, type_name, ext = connection.topic, connection.msgtype, cast(ConnectionExtRosbag2, connection.ext)
-        for other in self._writer.connections:  # an MCAP file may have several equal channels
-            if (other.topic, other.msgtype, other.ext) == (topic, type_name, ext):
-                return other
+        ext, definition = cast(ConnectionExtRosbag2, connection.ext), connection.msgdef.data
+        if connection.msgdef.format == MessageDefinitionFormat.IDL and not definition.startswith(IDL_HEADER):
+            definition = f'{IDL_HEADER}{connection.msgtype}\n{definition}'
         return self._writer.add_connection(
-            topic,
-            type_name,
-            msgdef=connection.msgdef.data,
+            connection.topic,
+            connection.msgtype,
+            msgdef=definition,
             rihs01=connection.digest or _type_hash(connection),
             serialization_format=ext.serialization_format,
             offered_qos_profiles=ext.offered_qos_profiles,
@@ -126,3 +135,27 @@ def _type_hash(connection: Connection) -> str:
         return store.hash_rihs01(connection.msgtype)
     except Exception:  # the definition is missing or malformed, which must not prevent copying the messages
         return NO_HASH
+
+
+def check_readable(folder: Path, counts: Mapping[str, int]) -> None:
+    """Open a bag that was written, by a reader that this package does not write.
+
+    Args:
+        folder: The bag.
+        counts: {topic: number of messages} of topics that it must have.
+
+    Raises:
+        InstructSAMError: The reader cannot open it, or the bag lacks messages.
+    """
+    try:
+        with Reader(folder) as reader:
+            written: Counter[str] = Counter()
+            for connection in reader.connections:
+                written[connection.topic] += connection.msgcount
+    except Exception as error:  # Readers fail in many ways.
+        raise InstructSAMError(
+            f'{folder} was written but cannot be read: {one_line(error)}; please report this'
+        ) from error
+    lacking = [topic for topic, count in counts.items() if written[topic] != count]
+    if lacking:
+        raise InstructSAMError(f'{folder} was written but lacks messages of {", ".join(lacking)}; please report this')

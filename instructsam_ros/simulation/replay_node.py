@@ -24,6 +24,7 @@ from rclpy.utilities import try_shutdown
 from sensor_msgs.msg import Image
 
 from instructsam_ros.bag.recordings import Recording, RecordingError, open_recording
+from instructsam_ros.bag.storage.limits import Limits
 from instructsam_ros.conversions.text import one_line
 from instructsam_ros.node import qos, signals
 from instructsam_ros.node.dds import use_large_image_dds_profile
@@ -130,14 +131,33 @@ def parse(args: list[str]) -> argparse.Namespace:
             raise ValueError
         return float(text)
 
+    def whole(text: str) -> int:
+        if int(text) < 1:
+            raise ValueError
+        return int(text)
+
     parser = argparse.ArgumentParser(
         prog='instructsam-replay',
         description='Publish a ROS 2 bag or image files with the recorded timing.',
         epilog='Arguments after --ros-args go to ROS, for example --ros-args -r /camera/color/image_raw:=/image',
     )
-    parser.add_argument('path', help='bag (folder, .mcap or .db3), image file (png, jpg), or folder of image files')
+    parser.add_argument(
+        'path', help='bag (folder, .mcap or .db3, also .zstd), image file (png, jpg), or folder of image files'
+    )
     parser.add_argument('--rate', type=positive, default=1.0, help='multiple of the recorded speed (default: 1)')
     parser.add_argument('--fps', type=positive, default=10.0, help='rate of image files, Hz (default: 10)')
+    parser.add_argument(
+        '--max-message-mb',
+        type=whole,
+        default=Limits.message_mb,
+        help='largest message, or chunk of messages, of a compressed bag once decompressed, MB (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--max-file-gb',
+        type=whole,
+        default=Limits.file_gb,
+        help='largest file of a bag that is compressed as a whole once decompressed, GB (default: %(default)s)',
+    )
     parser.add_argument('--loop', action='store_true', help='start again at the end')
     parser.add_argument(
         '--wait-for-subscribers', action='store_true', help='start when an image topic has a subscriber'
@@ -151,11 +171,15 @@ def run(args: argparse.Namespace, stop: StopEvent) -> None:
     Raises:
         RecordingError: There is nothing that can be replayed.
     """
-    recording = open_recording(args.path, args.fps)
+    recording = open_recording(args.path, args.fps, Limits(args.max_message_mb, args.max_file_gb))
+    for note in recording.notes:
+        print(one_line(f'{args.path}: {note}'), file=sys.stderr)
     player = Player(rclpy.create_node('replay'), recording)
     if player.skipped:
         types = ', '.join(sorted(set(player.skipped.values())))
-        print(f'skipping {len(player.skipped)} topics of types that are not installed here: {types}', flush=True)
+        print(
+            one_line(f'skipping {len(player.skipped)} topics of types that are not installed here: {types}'), flush=True
+        )
     try:
         if args.wait_for_subscribers:
             player.wait_for_subscribers(stop)
@@ -163,7 +187,7 @@ def run(args: argparse.Namespace, stop: StopEvent) -> None:
     finally:
         print(f'sent {player.sent.total()} messages')
         for topic, count in sorted(player.sent.items()):
-            print(f'{count:8d}  {topic}', flush=True)
+            print(f'{count:8d}  {one_line(topic)}', flush=True)
 
 
 def main() -> None:

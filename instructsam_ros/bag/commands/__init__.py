@@ -1,1 +1,1 @@
-"""`instructsam bag annotate` and `show`: their arguments, without importing rclpy."""
+"""`instructsam bag annotate`, `show` and `verify`: their arguments, without importing rclpy."""

@@ -4,6 +4,7 @@ import argparse
 
 from instructsam.core.commands.arguments import count, probability, seconds, text
 from instructsam.core.commands.options import add_keep_duplicates, add_max_megapixels, add_model_options, option
+from instructsam_ros.bag.commands.options import add_limits
 from instructsam_ros.bag.names import DEFAULT_NAME, TIMELINE_EXAMPLE
 from instructsam_ros.pipeline.settings import ANSWERS, GENERATE, RECTIFIED, Settings
 
@@ -14,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'The same command resumes a run that was interrupted: finished results are kept in OUT.journal until OUT is '
         'complete.'
     )
-    parser.add_argument('input', metavar='IN', help='a bag: its folder, .mcap or .db3 file')
+    parser.add_argument('input', metavar='IN', help='a bag: its folder, .mcap or .db3 file, also .zstd')
     parser.add_argument('output', metavar='OUT', help='the bag to write, a folder that does not exist yet')
     instructions = parser.add_mutually_exclusive_group()
     instructions.add_argument('--instruction', type=text, help='what to look for in the whole bag')
@@ -72,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_keep_duplicates(parser)
     add_max_megapixels(parser)
+    add_limits(parser)
 
 
 def frame_tolerance(value: str) -> str:

@@ -4,6 +4,7 @@ import argparse
 
 from instructsam.core.commands.arguments import count, seconds
 from instructsam.core.commands.options import option
+from instructsam_ros.bag.commands.options import add_limits
 from instructsam_ros.bag.names import DEFAULT_NAME, SHOW_SUFFIXES
 
 
@@ -18,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option(parser, '--fps', 'images per second of a video or GIF (default: as recorded)', type=seconds, metavar='N')
     option(parser, '--frames', 'number of images in a strip, evenly spread over the bag', 6, type=count, metavar='N')
     option(parser, '--width', 'largest width of a GIF or of each image of a strip', 480, type=count, metavar='PX')
+    add_limits(parser)
 
 
 def run(args: argparse.Namespace) -> int:

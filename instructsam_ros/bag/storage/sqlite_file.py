@@ -1,0 +1,155 @@
+"""An SQLite file (.db3) as recorded messages, of every schema that rosbag2 has had.
+
+Why not rosbags: it opens the file as immutable, so that messages in a write-ahead log (-wal) beside it are missing.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+import sqlite3
+from collections import Counter
+from collections.abc import Collection, Generator, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
+
+from instructsam.core.display.text import one_line, shorten
+from instructsam_ros.bag.storage.channel import NO_DEFINITION, Channel
+from instructsam_ros.bag.storage.errors import RecordingError
+from instructsam_ros.bag.storage.merging import Record
+from instructsam_ros.bag.storage.metadata import parse_profiles
+
+MAGIC = b'SQLite format 3\0'
+LOGS = ('-wal', '-journal')
+"""Endings of the files beside a database whose writer was cut off; they hold its latest messages or their undoing."""
+DEFINITION_FORMATS = {'ros2msg': MessageDefinitionFormat.MSG, 'ros2idl': MessageDefinitionFormat.IDL}
+LATEST_NS = 2**63 - 1
+
+
+class SqliteFile:
+    """The messages of an SQLite file.
+
+    A file with a write-ahead log or a rollback journal is read from a copy in the folder for temporary files, in which
+    SQLite replays the log; the recording itself is never written to.
+
+    Attributes: see McapFile; `files` are those that hold the messages, logs included.
+
+    Raises:
+        RecordingError: The file is damaged, or it is being recorded at the moment.
+        OSError: The copy cannot be written.
+    """
+
+    def __init__(self, path: Path, shown: Path) -> None:
+        self._shown = shown
+        self.files = [path, *_logs(path)]
+        self.channels: dict[int, Channel] = {}
+        self.counts: Counter[int] = Counter()
+        self.start_ns, self.end_ns = LATEST_NS, -LATEST_NS
+        self.compresses_chunks = False
+        self.recorder_metadata = ''
+        self.extras: Counter[str] = Counter()
+        self.publish_times = 0
+        # The folder is deleted with this object.
+        self._copy = TemporaryDirectory(prefix='instructsam-bag-') if len(self.files) > 1 else None
+        with self._explained():
+            path = self._recovered(Path(self._copy.name) / 'copy.db3') if self._copy else path
+            self._uri = f'{path.absolute().as_uri()}?immutable=1&mode=ro'
+            with contextlib.closing(self._open()) as database:
+                self._read_topics(database)
+                self._count(database)
+
+    def messages(self, wanted: Collection[int]) -> Iterator[Record]:
+        """Yield the messages of the channels `wanted` in order of time; at equal times in order of the file.
+
+        Raises:
+            RecordingError: The file is damaged.
+        """
+        numbers = ','.join(str(int(channel)) for channel in wanted)
+        query = (
+            f'SELECT topic_id, timestamp, data FROM messages WHERE topic_id IN ({numbers}) ORDER BY timestamp, rowid'
+        )
+        with self._explained(), contextlib.closing(self._open()) as database:
+            for channel, time_ns, data in database.execute(query):
+                if not isinstance(time_ns, int) or not isinstance(data, bytes):
+                    raise self._damaged(f'a message of {one_line(self.channels[channel].topic)} has no time or no data')
+                yield Record(time_ns, channel, data)
+
+    def _recovered(self, copy: Path) -> Path:
+        """Copy the database and its logs, let SQLite replay them, and return the copy."""
+        before = [(file.stat().st_size, file.stat().st_mtime_ns) for file in self.files]
+        for file in self.files:
+            shutil.copyfile(file, f'{copy}{file.name.removeprefix(self.files[0].name)}')
+        if before != [(file.stat().st_size, file.stat().st_mtime_ns) for file in self.files]:
+            raise RecordingError(f'{self._shown} is being recorded at the moment; stop the recorder first')
+        try:
+            with contextlib.closing(sqlite3.connect(copy)) as database:
+                database.execute('SELECT count(*) FROM sqlite_master').fetchone()  # This rolls a hot journal back.
+                database.execute('PRAGMA wal_checkpoint(TRUNCATE)').fetchone()
+        except sqlite3.OperationalError as error:
+            if 'full' in str(error):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(copy.parent)) from error
+            raise
+        return copy
+
+    def _open(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self._uri, uri=True, check_same_thread=False)
+        database.execute('PRAGMA trusted_schema=OFF')  # A recording is data: none of its functions or views may run.
+        return database
+
+    def _read_topics(self, database: sqlite3.Connection) -> None:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not {'topics', 'messages'} <= tables:
+            raise self._damaged(f'it has no tables `topics` and `messages`, but {shorten(sorted(tables))}')
+        columns = {row[1] for row in database.execute('PRAGMA table_info(topics)')}
+        definitions = {}
+        if 'message_definitions' in tables:
+            for name, encoding, text in database.execute(
+                'SELECT topic_type, encoding, encoded_message_definition FROM message_definitions ORDER BY id DESC'
+            ):
+                if encoding in DEFINITION_FORMATS and isinstance(text, str):
+                    definitions[name] = MessageDefinition(DEFINITION_FORMATS[encoding], text)
+        if 'metadata' in tables:
+            row = database.execute('SELECT metadata FROM metadata ORDER BY id DESC').fetchone()
+            self.recorder_metadata = row[0] if row and isinstance(row[0], str) else ''
+        optional = [name if name in columns else "''" for name in ('offered_qos_profiles', 'type_description_hash')]
+        query = f'SELECT id, name, type, serialization_format, {", ".join(optional)} FROM topics ORDER BY id'
+        for number, *texts in database.execute(query):
+            if not isinstance(number, int) or not all(isinstance(text, str) for text in texts):
+                raise self._damaged(f'its table `topics` has a malformed row: {shorten((number, *texts))}')
+            topic, type_name, encoding, recorded_profiles, digest = texts
+            profiles = parse_profiles(recorded_profiles)
+            note = f'the QoS of {one_line(topic)} is malformed and not copied' if profiles is None else ''
+            definition = definitions.get(type_name, NO_DEFINITION)
+            self.channels[number] = Channel(topic, type_name, encoding, definition, digest, profiles or (), note)
+
+    def _count(self, database: sqlite3.Connection) -> None:
+        query = 'SELECT topic_id, count(*), min(timestamp), max(timestamp) FROM messages GROUP BY topic_id'
+        for channel, count, start_ns, end_ns in database.execute(query):
+            if channel not in self.channels:
+                raise self._damaged(f'{count} of its messages belong to topic {channel}, which it does not have')
+            if not isinstance(start_ns, int) or not isinstance(end_ns, int):
+                raise self._damaged(f'a message of {one_line(self.channels[channel].topic)} has no time')
+            self.counts[channel] = count
+            self.start_ns, self.end_ns = min(self.start_ns, start_ns), max(self.end_ns, end_ns)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Generator[None, None, None]:
+        """Raise RecordingError for errors of the database."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._damaged(one_line(error)) from error
+
+    def _damaged(self, reason: str) -> RecordingError:
+        return RecordingError(
+            f'{self._shown} cannot be read as a bag (truncated or damaged: {reason}); '
+            f'`sqlite3 {self._shown.name} .recover | sqlite3 NEW.db3` saves what is intact'
+        )
+
+
+def _logs(path: Path) -> list[Path]:
+    """Return the logs of a cut off writer beside the database `path`."""
+    logs = [Path(f'{path}{ending}') for ending in LOGS]
+    return [log for log in logs if log.is_file() and log.stat().st_size]
