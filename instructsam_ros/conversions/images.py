@@ -1,8 +1,7 @@
 """sensor_msgs/Image and CompressedImage to [H, W, 3] uint8 RGB; every defect is an ImageFormatError.
 
-Why not cv_bridge alone: the converter here comes first, so that an image looks the same on every machine. cv_bridge
-adds the encodings that are missing here if it is installed and passes a self-check, which the releases for ROS 2
-(Humble to Rolling) do not.
+Why not cv_bridge: it is not among the ROS wheels on PyPI, its releases for ROS 2 (Humble to Rolling) read wrong pixels
+where the padding of a row is not a whole number of pixels, and it converts no encoding to RGB that is missing here.
 
 16-bit images become 8-bit in two ways. mono16, rgb16 and bayer_*16 are colour or grey at full range: 65535 becomes 255,
 as in cv_bridge. 16UC1 says nothing about the meaning of its values: thermal and infrared cameras use it with values in
@@ -11,10 +10,8 @@ cannot be shown as grey: an image with holes (0, "no measurement") and no other 
 point encodings are depth.
 """
 
-import functools
-import importlib
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -86,9 +83,7 @@ def to_rgb(msg: Image | CompressedImage, max_megapixels: float = MAX_MEGAPIXELS)
     check_stamp(msg.header.stamp)
     if isinstance(msg, CompressedImage):
         return _decode(msg, max_megapixels)
-    if msg.encoding in LAYOUTS:
-        return _convert(msg, max_megapixels)
-    return _convert_by_cv_bridge(msg, max_megapixels)
+    return _convert(msg, max_megapixels)
 
 
 def check_stamp(stamp: Time) -> None:
@@ -113,7 +108,7 @@ def _check_megapixels(msg: Image, max_megapixels: float) -> None:
 
 
 def _convert(msg: Image, max_megapixels: float) -> np.ndarray:
-    layout = LAYOUTS[msg.encoding]
+    layout = _layout_of(msg.encoding)
     rows = pixel_rows(msg, layout)
     _check_megapixels(msg, max_megapixels)
     if layout.code is None:
@@ -121,6 +116,19 @@ def _convert(msg: Image, max_megapixels: float) -> np.ndarray:
     if msg.encoding == '16UC1':
         rows = _stretch(rows, 'Image of encoding 16UC1')
     return _to_8_bit(cv2.cvtColor(np.ascontiguousarray(rows), layout.code))
+
+
+def _layout_of(encoding: str) -> PixelLayout:
+    if encoding in LAYOUTS:
+        return LAYOUTS[encoding]
+    name = repr(encoding[:40])
+    known = f'expected one of {", ".join(LAYOUTS)}'
+    if re.match(r'32F|64F|TYPE_32F', encoding):
+        raise ImageFormatError(
+            f'Image of encoding {name}: this is depth or another measurement, {known}; '
+            'give the topic of the colour image'
+        )
+    raise ImageFormatError(f'Image of unknown encoding {name}: {known}')
 
 
 def pixel_rows(msg: Image, layout: PixelLayout) -> np.ndarray:
@@ -188,51 +196,6 @@ def _stretch(grey: np.ndarray, name: str) -> np.ndarray:
     low, high = np.searchsorted(np.cumsum(histogram), [0.01 * grey.size, 0.99 * grey.size])
     scaled = (np.arange(65536) - low) * (255 / max(high - low, 1))
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)[grey]
-
-
-# cv_bridge
-
-
-@functools.cache
-def cv_bridge() -> Any:
-    """Return a CvBridge that converts images with padded rows correctly.
-
-    Some modules of this name do not: ROS 2's (Humble to Rolling) reads wrong pixels if the padding is not a whole
-    number of pixels, PyPI's is ROS 1's, and one built for NumPy 1 fails with NumPy 2.
-
-    Raises:
-        ImportError: cv_bridge is missing or failed the self-check.
-    """
-    try:
-        bridge = importlib.import_module('cv_bridge').CvBridge()
-        probe = Image(height=2, width=1, encoding='bgr8', step=4, data=bytes([1, 2, 3, 0, 4, 5, 6, 0]))
-        image = bridge.imgmsg_to_cv2(probe, 'rgb8')
-    except Exception as error:  # a broken installation can raise anything
-        raise ImportError(f'cv_bridge does not work: {error}') from error
-    if not np.array_equal(image, [[[3, 2, 1]], [[6, 5, 4]]]):
-        raise ImportError('cv_bridge reads padded rows wrongly')
-    return bridge
-
-
-def _convert_by_cv_bridge(msg: Image, max_megapixels: float) -> np.ndarray:
-    """Convert an Image whose encoding is not in LAYOUTS."""
-    name = repr(msg.encoding[:40])
-    known = f'expected one of {", ".join(LAYOUTS)}'
-    if re.match(r'32F|64F|TYPE_32F', msg.encoding):
-        raise ImageFormatError(
-            f'Image of encoding {name}: this is depth or another measurement, {known}; '
-            'give the topic of the colour image'
-        )
-    try:
-        bridge = cv_bridge()
-    except ImportError:
-        raise ImageFormatError(f'Image of unknown encoding {name}: {known}') from None
-    _check_size(msg.encoding, msg.height, msg.width)
-    _check_megapixels(msg, max_megapixels)
-    try:
-        return np.ascontiguousarray(bridge.imgmsg_to_cv2(msg, 'rgb8'))
-    except Exception as error:  # CvBridgeError, and anything that its C++ binding raises
-        raise ImageFormatError(f'Image of encoding {name}: cv_bridge refuses it ({error}), {known}') from error
 
 
 # Compressed images

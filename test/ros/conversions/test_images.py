@@ -2,8 +2,6 @@
 
 import itertools
 import struct
-import sys
-import types
 import zlib
 
 import cv2
@@ -75,12 +73,8 @@ COLOUR = {
     '8UC4': with_alpha(RGB[..., ::-1]),
 }
 COLOUR |= {f'{name[:-1]}16': full_range(COLOUR[name]) for name in COLOUR if name[0] in 'rb'}
-NOT_IN_CV_BRIDGE = {
-    'uyvy': COLOUR['yuv422'],
-    'yuyv': COLOUR['yuv422_yuy2'],
-    'nv12': planes_420('uv'),
-    'nv21': planes_420('vu'),
-}
+PLANAR = {'nv12': planes_420('uv'), 'nv21': planes_420('vu')}
+COLOUR |= {'uyvy': COLOUR['yuv422'], 'yuyv': COLOUR['yuv422_yuy2'], **PLANAR}
 MONO = {'mono8': GREY, '8UC1': GREY, 'mono16': full_range(GREY)}
 SIXTEEN_BIT = sorted(name for name in COLOUR | MONO if name.endswith('16'))
 
@@ -100,14 +94,6 @@ def image(encoding, pixels, padding=0, big_endian=False):
     )
 
 
-def by_cv_bridge(msg):
-    try:
-        bridge = images.cv_bridge()
-    except ImportError as error:
-        pytest.skip(f'no usable cv_bridge: {error}')
-    return bridge.imgmsg_to_cv2(msg, 'rgb8')
-
-
 def check(rgb, expected, tolerance):
     assert rgb.shape == (HEIGHT, WIDTH, 3)
     assert rgb.dtype == np.uint8
@@ -116,24 +102,20 @@ def check(rgb, expected, tolerance):
 
 
 @pytest.mark.parametrize('padding', [0, 2, 7])
-@pytest.mark.parametrize('encoding', [*COLOUR, *NOT_IN_CV_BRIDGE, *MONO])
-@pytest.mark.parametrize('convert', [images.to_rgb, by_cv_bridge])
-def test_colours_and_padding(convert, encoding, padding):
-    if convert is by_cv_bridge and encoding in NOT_IN_CV_BRIDGE:
-        pytest.skip('cv_bridge does not know this encoding')
-    pixels = (COLOUR | NOT_IN_CV_BRIDGE | MONO)[encoding]
+@pytest.mark.parametrize('encoding', [*COLOUR, *MONO])
+def test_colours_and_padding(encoding, padding):
+    pixels = (COLOUR | MONO)[encoding]
     expected = GREY[..., None] if encoding in MONO else RGB
-    is_yuv = encoding in NOT_IN_CV_BRIDGE or encoding.startswith('yuv')
-    check(convert(image(encoding, pixels, padding)), expected, tolerance=3 if is_yuv else 0)
+    is_yuv = encoding in PLANAR or encoding[0] in 'yu'
+    check(images.to_rgb(image(encoding, pixels, padding)), expected, tolerance=3 if is_yuv else 0)
 
 
 @pytest.mark.parametrize('padding', [0, 3])
 @pytest.mark.parametrize('encoding', SIXTEEN_BIT)
-@pytest.mark.parametrize('convert', [images.to_rgb, by_cv_bridge])
-def test_big_endian(convert, encoding, padding):
+def test_big_endian(encoding, padding):
     pixels = (COLOUR | MONO)[encoding] + np.uint16(5)  # the low byte affects the rounding only
     expected = GREY[..., None] if encoding in MONO else RGB
-    check(convert(image(encoding, pixels, padding, big_endian=True)), expected, tolerance=0)
+    check(images.to_rgb(image(encoding, pixels, padding, big_endian=True)), expected, tolerance=0)
 
 
 def test_common_encodings_are_known():
@@ -366,43 +348,3 @@ def test_invalid_stamps(sec, nanosec):
         msg.header.stamp.sec, msg.header.stamp.nanosec = sec, nanosec
         with pytest.raises(images.ImageFormatError, match=r'header stamp.*not a number'):
             images.to_rgb(msg)
-
-
-# A stand-in for cv_bridge, which most machines that run these tests do not have
-
-
-@pytest.fixture
-def install_cv_bridge(monkeypatch):
-    """Return a function that installs a module `cv_bridge` with the given imgmsg_to_cv2."""
-
-    def install(imgmsg_to_cv2):
-        module = types.ModuleType('cv_bridge')
-        module.CvBridge = lambda: types.SimpleNamespace(imgmsg_to_cv2=imgmsg_to_cv2)
-        monkeypatch.setitem(sys.modules, 'cv_bridge', module)
-        images.cv_bridge.cache_clear()
-
-    yield install
-    images.cv_bridge.cache_clear()
-
-
-def test_a_faulty_cv_bridge_is_not_used(install_cv_bridge):
-    """The cv_bridge on PyPI is ROS 1's and ignores row padding."""
-    install_cv_bridge(lambda msg, _: np.frombuffer(msg.data, np.uint8)[: msg.height * msg.width * 3].reshape(2, 1, 3))
-    with pytest.raises(ImportError, match='padded rows'):
-        images.cv_bridge()
-    with pytest.raises(images.ImageFormatError, match='unknown encoding'):
-        images.to_rgb(changed('rgb8', RGB, encoding='nv24'))
-
-
-def test_a_correct_cv_bridge_adds_its_encodings(install_cv_bridge):
-    def imgmsg_to_cv2(msg, encoding):
-        if msg.encoding == 'bad':
-            raise RuntimeError('no such conversion')
-        same = Image(height=msg.height, width=msg.width, encoding='bgr8', step=msg.step, data=msg.data)
-        return images.to_rgb(same)
-
-    install_cv_bridge(imgmsg_to_cv2)
-    msg = changed('bgr8', RGB[..., ::-1], encoding='nv24')
-    assert np.array_equal(images.to_rgb(msg), RGB)
-    with pytest.raises(images.ImageFormatError, match=r'cv_bridge refuses it \(no such conversion\)'):
-        images.to_rgb(changed('bgr8', RGB, encoding='bad'))
