@@ -27,7 +27,7 @@ from instructsam_ros.bag.recordings import Recording, RecordingError, open_recor
 from instructsam_ros.bag.storage.limits import Limits
 from instructsam_ros.conversions.text import one_line
 from instructsam_ros.node import qos, signals
-from instructsam_ros.node.dds import use_large_image_dds_profile
+from instructsam_ros.simulation.dds import use_large_image_dds_profile
 
 SETTLE_S = 0.5  # between discovering a subscriber and being discovered by it; messages sent earlier may be lost
 CAMERA_TYPES = {f'sensor_msgs/msg/{name}' for name in ('Image', 'CompressedImage', 'CameraInfo')}

@@ -47,8 +47,8 @@ from instructsam_ros.conversions.instances import depth_msg, image_msg
 from instructsam_ros.conversions.poses import pose
 from instructsam_ros.conversions.text import one_line
 from instructsam_ros.node import qos, signals
-from instructsam_ros.node.dds import use_large_image_dds_profile
 from instructsam_ros.node.parameters import AT_START, Parameter, help_text
+from instructsam_ros.simulation.dds import use_large_image_dds_profile
 from instructsam_ros.srv import ResetScene
 
 WORLD = 'world'

@@ -29,7 +29,6 @@ ROOMS = {
     'simulation': {
         'node.parameters',
         'node.qos',
-        'node.dds',
         'node.signals',
         'bag.recordings',
         'bag.storage',
