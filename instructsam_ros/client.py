@@ -27,12 +27,12 @@ from rclpy.action.client import ActionClient
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import String
 
 from instructsam.core.errors import InstructSAMError
 from instructsam_ros.action import Segment
-from instructsam_ros.conversions.instances import rle_from_msg
+from instructsam_ros.conversions.instances import depth_msg, image_msg, rle_from_msg
 from instructsam_ros.conversions.point_clouds import read_cloud
 from instructsam_ros.conversions.poses import position_of, rotation_of
 from instructsam_ros.msg import InstanceArray
@@ -130,8 +130,8 @@ class Perception:
         freshness: Literal['newest', 'next'] | Time = 'newest',
         score_threshold: float = 0.0,
         camera: str = '',
-        image: Image | None = None,
-        depth: Image | None = None,
+        image: Image | CompressedImage | None = None,
+        depth: Image | CompressedImage | None = None,
         camera_info: CameraInfo | None = None,
         on_stage: Callable[[str], object] | None = None,
     ) -> Detections:
@@ -144,8 +144,8 @@ class Perception:
                 stamp of an image.
             score_threshold: Lowest score of an object, 0 to 1; 0 uses the node's parameter.
             camera: Name of the camera, if the node has several; '' is the first.
-            image: An image to use instead of the camera's.
-            depth: The depth of `image`: 16UC1 mm or 32FC1 m, aligned to it and of the same size.
+            image: An image to use instead of the camera's; a compressed one is decoded here, since goals hold raw ones.
+            depth: The depth of `image`: 16UC1 mm or 32FC1 m, aligned to it and of the same size; likewise.
             camera_info: The intrinsics of `image` and `depth`.
             on_stage: Called with the name of each stage when it begins, in another thread.
 
@@ -153,9 +153,11 @@ class Perception:
             The objects, best score first; empty if nothing matches.
 
         Raises:
-            PerceptionError: There is no such node, the time limit has passed, or the node reports why it cannot answer.
+            PerceptionError: There is no such node, the time limit has passed, the node reports why it cannot answer, or
+                `image` or `depth` cannot be decoded.
         """
         end_s = time.monotonic() + timeout
+        image, depth = _decoded(image, depth)
         if not self._wait(self._action.wait_for_server, timeout):
             raise PerceptionError(f'there is no node /{self._name} with an action segment: start it, or check its name')
         goal: Any = Segment.Goal(
@@ -316,6 +318,26 @@ class Perception:
     def _raise_if_closed(self) -> None:
         if self._is_closed:
             raise PerceptionError('the client was closed')
+
+
+def _decoded(
+    image: Image | CompressedImage | None, depth: Image | CompressedImage | None
+) -> tuple[Image | None, Image | None]:
+    """Return both as raw messages."""
+    if not isinstance(image, CompressedImage) and not isinstance(depth, CompressedImage):
+        return image, depth
+    # These import OpenCV, which most programs with a client do not need.
+    from instructsam_ros.conversions.depth import to_depth  # noqa: PLC0415
+    from instructsam_ros.conversions.images import ImageFormatError, to_rgb  # noqa: PLC0415
+
+    try:
+        if isinstance(image, CompressedImage):
+            image = image_msg(to_rgb(image), image.header)
+        if isinstance(depth, CompressedImage):
+            depth = depth_msg(to_depth(depth), depth.header)
+    except ImageFormatError as error:
+        raise PerceptionError(str(error)) from error
+    return image, depth
 
 
 def _set_freshness(goal: Any, freshness: str | Time) -> None:

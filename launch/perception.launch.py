@@ -33,7 +33,7 @@ def generate_launch_description() -> LaunchDescription:
             LaunchConfiguration('params_file'),
             {
                 name: ParameterValue(LaunchConfiguration(name), value_type=str)
-                for name in ('model', 'device', 'image_transport', 'instruction')
+                for name in ('model', 'device', 'image_transport', 'depth_transport', 'instruction')
             },
         ],
         respawn=LaunchConfiguration('respawn'),
@@ -73,7 +73,13 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 'depth',
                 default_value='depth',
-                description='topic of depth images that are aligned to the color images; locates objects in 3D',
+                description='topic of depth images that are aligned to the color images; locates objects in 3D; for '
+                'compressed ones, without /compressedDepth or /compressed at the end',
+            ),
+            DeclareLaunchArgument(
+                'depth_transport',
+                default_value='raw',
+                description='transport of the depth images: raw, compressedDepth, or compressed (PNG, TIFF; no JPEG)',
             ),
             DeclareLaunchArgument(
                 'camera_info', default_value='camera_info', description='topic of the calibration of the camera'
@@ -87,8 +93,8 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 'params_file',
                 default_value=PathJoinSubstitution([FindPackageShare('instructsam_ros'), 'config', 'perception.yaml']),
-                description='file with all other parameters; model, device, image_transport and instruction are '
-                'set by these arguments, even if the file contains them',
+                description='file with all other parameters; model, device, image_transport, depth_transport and '
+                'instruction are set by these arguments, even if the file contains them',
             ),
             DeclareLaunchArgument(
                 'replay',

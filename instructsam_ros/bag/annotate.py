@@ -72,6 +72,7 @@ def annotate(args: argparse.Namespace) -> int:
                 _answer_images(args, camera, bag.counts[topics.image], journal)
                 _write_output(bag, topics, result_topics, journal)
         exit_code = _print_summary(args.output, bag, topics, result_topics, journal)
+        _print_unread(bag_topics.unread_topics(bag, topics))
         journal.remove()
     return exit_code
 
@@ -253,6 +254,7 @@ def _print_summary(
 ) -> int:
     """Print the counts of the results and what the copy lacks; return the exit code."""
     counts: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()  # why results have no geometry
     image_count = bag.counts[topics.image]
     times_ms, failed = [], []
     for frame, ms, data in journal:
@@ -265,7 +267,7 @@ def _print_summary(
             failed.append(frame)
         counts['instances'] += len(message.instances)
         counts['in 3D'] += sum(instance.has_geometry for instance in message.instances)
-        counts['without depth'] += bool(message.geometry_message)
+        reasons[message.geometry_message] += bool(message.geometry_message)
     rows = {
         'images': f'{image_count} on {topics.image}',
         **{name: str(counts[name]) for name in ('answered', 'no target')},
@@ -277,7 +279,11 @@ def _print_summary(
     }
     if topics.depth:
         rows['instances'] += f', {counts["in 3D"]} of them in 3D by {topics.depth}'
-        rows['without depth'] = f'{counts["without depth"]} results'
+        rows['without depth'] = f'{reasons.total()} results'
+        if reasons.total():
+            rows['without depth'] += f'; most often: {one_line(reasons.most_common(1)[0][0])}'
+    else:
+        rows['without depth'] = 'all results, because no topic of depth is read'
     if bag.left_out:
         rows['left out'] = ', '.join(f'{count} messages on {topic}' for topic, count in bag.left_out.items())
     not_copied = Counter({**bag.extras, 'publish times': bag.publish_times})
@@ -288,6 +294,12 @@ def _print_summary(
     if failed and len(failed) == counts['results']:
         return exit_codes.FAILED
     return exit_codes.SOME_FAILED if failed or bag.left_out.total() else exit_codes.DONE
+
+
+def _print_unread(reasons: dict[str, str]) -> None:
+    """Print the images and depth of the bag that had no part in the results."""
+    for topic, reason in reasons.items():
+        print(f'{"not read":<16}{one_line(topic)}: {one_line(reason)}')
 
 
 def _last_result(journal: Journal, done: int) -> InstanceArray | None:

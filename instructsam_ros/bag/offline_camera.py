@@ -93,6 +93,7 @@ class OfflineCamera:
         """
         self._bag, self._topics, self._timeline, self._settings = bag, topics, timeline, settings
         self._image_type = CompressedImage if bag.types[topics.image] == COMPRESSED else Image
+        self._depth_type = CompressedImage if bag.types.get(topics.depth) == COMPRESSED else Image
         self._depth = DepthBuffer()
         self._depth.image_topic = topics.image
         self._trackers = TrackerPool()
@@ -137,7 +138,7 @@ class OfflineCamera:
         )
 
     def _put_depth(self, data: bytes) -> None:
-        if (message := self._deserialize(data, Image)) is not None:
+        if (message := self._deserialize(data, self._depth_type)) is not None:
             self._depth.put_depth(message)
             self._depth_stamps.append((self._depth_images, nanoseconds(message.header.stamp)))
             self._depth_images += 1

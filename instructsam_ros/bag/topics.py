@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from instructsam_ros.bag.reader import BagFile
 from instructsam_ros.bag.recordings import RecordingError
+from instructsam_ros.conversions.transports import TRANSPORTS, UNREAD_TRANSPORTS, split_topic, transport_topic
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED = 'sensor_msgs/msg/CompressedImage'
@@ -14,6 +15,7 @@ INSTANCES = 'instructsam_ros/msg/InstanceArray'
 
 ALIGNED = ('aligned_depth_to_color', 'depth_registered', 'depth_to_color', 'depth_to_rgb')  # names used by drivers
 OFF = 'off'
+VIDEO_TYPES = ('Packet', 'FFMPEGPacket', 'CompressedVideo')  # of theora, ffmpeg and Foxglove
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,9 @@ def image_topic(bag: BagFile, name: str = '') -> str:
         # Images beside results, such as label_image, were made from these results.
         results = {_namespace(topic) for topic in _topics_of(bag, INSTANCES)}
         images = _topics_of(bag, IMAGE, COMPRESSED)
-        found = [topic for topic in images if 'depth' not in topic and _namespace(topic) not in results]
+        raw_topics = {split_topic(topic)[0] for topic in images if 'depth' not in topic}
+        raw_topics = {topic for topic in raw_topics if _namespace(topic) not in results}
+        found = _best_transports(bag, raw_topics, 'image_transport')
         if not found:
             hint = '; if one of them is in colour, name it with --topic' if images else ''
             raise RecordingError(
@@ -118,18 +122,59 @@ def instances_topic(bag: BagFile, name: str = '') -> str:
     return found[0]
 
 
+def unread_topics(bag: BagFile, topics: Topics) -> dict[str, str]:
+    """Return {topic: reason} of the images, depth and videos in the bag that are not read."""
+    reading = {split_topic(topic)[0]: topic for topic in (topics.image, topics.depth) if topic}
+    results = {_namespace(topic) for topic in _topics_of(bag, INSTANCES)}
+    reasons = {}
+    for topic, type_name in sorted(bag.types.items()):
+        raw_topic, transport = split_topic(topic)
+        is_readable = type_name in (IMAGE, COMPRESSED) and transport not in UNREAD_TRANSPORTS
+        is_image = is_readable or transport in UNREAD_TRANSPORTS or type_name.rsplit('/')[-1] in VIDEO_TYPES
+        if topic in reading.values() or not is_image or _namespace(topic) in results:
+            continue
+        if not is_readable:
+            reasons[topic] = f'{type_name} of the transport {transport} cannot be read'
+        elif raw_topic in reading:
+            reasons[topic] = f'{reading[raw_topic]} is read instead'
+        elif 'depth' not in topic:
+            reasons[topic] = f'{topics.image} is read; --topic names another'
+        elif topics.depth:
+            reasons[topic] = f'{topics.depth} is read; --depth names another'
+        else:
+            reasons[topic] = 'no depth is read; if it is aligned to the images, name it with --depth'
+    return reasons
+
+
 def _depth_topic(bag: BagFile, image: str, name: str) -> str:
-    """Return `name`, or the only topic of aligned depth; '' if there is none."""
+    """Return `name`, or the topic of the only aligned depth, in the best transport; '' if there is none."""
     if name:
-        _check(bag, name, IMAGE)
-        return name
-    found = [topic for topic in _topics_of(bag, IMAGE) if _is_aligned(topic, image)]
+        topics = [name] if name in bag.types else _best_transports(bag, {name}, 'depth_transport') or [name]
+        _check(bag, topics[0], IMAGE, COMPRESSED)
+        return topics[0]
+    raw_topics = {split_topic(topic)[0] for topic in _topics_of(bag, IMAGE, COMPRESSED)}
+    raw_topics = {topic for topic in raw_topics if _is_aligned(topic, image)}
+    found = _best_transports(bag, raw_topics, 'depth_transport')
     if len(found) > 1:
         raise RecordingError(
             f'{bag.path} has several topics of aligned depth ({", ".join(found)}); name one with --depth, or --depth '
             f'{OFF}'
         )
     return found[0] if found else ''
+
+
+def _best_transports(bag: BagFile, raw_topics: Iterable[str], parameter: str) -> list[str]:
+    """Return one recorded topic for each of the raw topics that has any: the best one that has messages.
+
+    `parameter` is the one that selects the transport in the node.
+    """
+    found = []
+    for raw_topic in sorted(raw_topics):
+        topics = [transport_topic(raw_topic, transport) for transport in TRANSPORTS[parameter]]
+        recorded = [topic for topic in topics if bag.types.get(topic) in (IMAGE, COMPRESSED)]
+        recorded.sort(key=lambda topic: not bag.counts[topic])  # stable
+        found += recorded[:1]
+    return found
 
 
 def _camera_info_topic(bag: BagFile, image: str, depth: str, name: str) -> str:
@@ -172,7 +217,7 @@ def _is_aligned(topic: str, image: str) -> bool:
 
 def _namespace(topic: str) -> str:
     """Return the prefix that the topics of one camera share."""
-    return topic.removesuffix('/compressed').rsplit('/', 1)[0]
+    return split_topic(topic)[0].rsplit('/', 1)[0]
 
 
 def _listed(topics: Iterable[str], limit: int = 8) -> str:

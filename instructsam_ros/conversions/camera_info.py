@@ -5,9 +5,7 @@ import re
 from sensor_msgs.msg import CameraInfo
 
 from instructsam.core.spatial.calibration import Calibration
-
-TRANSPORTS = ('compressed', 'compressedDepth', 'ffmpeg', 'theora', 'zstd')
-"""Last segments that image_transport appends to the topic of the raw image."""
+from instructsam_ros.conversions.transports import split_topic
 
 
 def calibration(info: CameraInfo) -> Calibration:
@@ -32,9 +30,8 @@ def is_rectified_topic(topic: str) -> bool:
     CameraInfo.msg names rectified images image_rect and image_rect_color; others write rect/image or image_rectified.
     Of the last two segments the last one that says rect or raw decides.
     """
-    segments = [segment for segment in topic.split('/') if segment]
-    if segments and segments[-1] in TRANSPORTS:
-        segments.pop()
+    raw_topic, _ = split_topic(topic)
+    segments = [segment for segment in raw_topic.split('/') if segment]
     for segment in reversed(segments[-2:]):
         words = re.split(r'[^a-z]+', segment.lower())
         if 'rect' in words or 'rectified' in words:

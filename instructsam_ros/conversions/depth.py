@@ -1,12 +1,14 @@
 """Depth images to the arrays that instructsam.core.spatial works with.
 
 REP 118: 16UC1 holds millimetres (0 = invalid), 32FC1 metres (NaN or inf = invalid). Depth must be aligned to colour,
-pixel by pixel the same view, so that one camera info describes both.
+pixel by pixel the same view, so that one camera info describes both. `compressed_depth` decodes compressed messages.
 """
 
 import numpy as np
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
+from instructsam.core.modes import MAX_MEGAPIXELS
+from instructsam_ros.conversions.compressed_depth import decode_depth
 from instructsam_ros.conversions.images import ImageFormatError, PixelLayout, check_stamp, pixel_rows
 
 MILLIMETRES = PixelLayout(np.uint16, 1, None)
@@ -14,13 +16,16 @@ METRES = PixelLayout(np.float32, 1, None)
 LAYOUTS = {'16UC1': MILLIMETRES, 'mono16': MILLIMETRES, '32FC1': METRES}
 
 
-def to_depth(msg: Image) -> np.ndarray:
-    """Return the depth of an Image along the optical axis, [H, W], as uint16 mm or float32 m.
+def to_depth(msg: Image | CompressedImage, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
+    """Return the depth of a message along the optical axis, [H, W], as uint16 mm or float32 m.
 
     Raises:
-        ImageFormatError: it is not a depth image, or its size, step and data contradict each other.
+        ImageFormatError: it is not a depth image, its size, step and data contradict each other, or it is damaged or,
+            if compressed, larger than `max_megapixels`.
     """
     check_stamp(msg.header.stamp)
+    if isinstance(msg, CompressedImage):
+        return decode_depth(msg, max_megapixels)
     if msg.encoding not in LAYOUTS:
         raise ImageFormatError(
             f'depth image of encoding {msg.encoding[:40]!r}: expected 16UC1 (mm) or 32FC1 (m), aligned to colour'

@@ -132,9 +132,9 @@ def image_msg(rgb: np.ndarray, header: Header) -> Image:
     return _image(rgb, 'rgb8', header)
 
 
-def depth_msg(depth_mm: np.ndarray, header: Header) -> Image:
-    """Return `depth_mm`, [H, W] uint16 mm (0 = invalid), as a 16UC1 Image (REP 118)."""
-    return _image(depth_mm, '16UC1', header)
+def depth_msg(depth: np.ndarray, header: Header) -> Image:
+    """Return `depth`, [H, W] uint16 mm (0 = invalid) or float32 m, as a 16UC1 or 32FC1 Image (REP 118)."""
+    return _image(depth, '16UC1' if depth.dtype == np.uint16 else '32FC1', header)
 
 
 def byte_array(typecode: str, values: np.ndarray) -> array.array:

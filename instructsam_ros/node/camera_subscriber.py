@@ -1,6 +1,8 @@
 """Subscriptions of one camera: images go to the scheduler, depth images and camera infos to the stream's buffer."""
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 from rclpy.node import Node
 from rclpy.subscription import Subscription
@@ -11,6 +13,12 @@ try:
 except ImportError:  # ROS 2 Humble
     from rclpy.qos_event import QoSMessageLostInfo, SubscriptionEventCallbacks
 
+from instructsam_ros.conversions.transports import (
+    TRANSPORTS,
+    UNREAD_TRANSPORTS,
+    message_type,
+    transport_topic,
+)
 from instructsam_ros.node import qos
 from instructsam_ros.node.diagnostics import SILENCE_S
 from instructsam_ros.pipeline.camera_frame import CameraFrame
@@ -34,28 +42,31 @@ class CameraSubscriber:
         self._last_image_s: float | None = None  # time.monotonic() of the latest image since open()
         self._opened_s = 0.0
         self._stamp_round = 0  # of the latest image, see StampRounds
+        self._transports: dict[str, str] = {}  # {parameter: value}, set by open()
+        self._raw_topics: dict[str, str] = {}  # {parameter: absolute topic of the raw images}, set by open()
 
-    def open(self, *, is_compressed: bool) -> None:
-        """Create the subscriptions, to `image/compressed` instead of `image` if `is_compressed`."""
+    def open(self, transports: dict[str, str]) -> None:
+        """Create the subscriptions; `transports` is {parameter: value} of the parameters in TRANSPORTS."""
         prefix = f'{self._stream.name}/' if self._stream.name else ''
         self._last_image_s, self._opened_s = None, time.monotonic()
-        topic, message_type = self._node.resolve_topic_name(f'{prefix}image'), Image
-        if is_compressed:
-            topic, message_type = f'{topic}/compressed', CompressedImage
-        self._stream.depth.image_topic = topic
-        image = self._node.create_subscription(
-            message_type,
-            topic,
-            self._on_image,
-            qos.CAMERA_INPUT,
-            event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_message_lost),
-        )
+        self._transports = transports
+        # Resolved first, so that remapping the raw topic moves those of all transports.
+        names = {'image_transport': f'{prefix}image', 'depth_transport': f'{prefix}depth'}
+        self._raw_topics = {parameter: self._node.resolve_topic_name(name) for parameter, name in names.items()}
         depth = self._stream.depth
+        depth.image_topic = self._raw_topics['image_transport']
+        lost = SubscriptionEventCallbacks(message_lost=self._on_message_lost)
         self._subscriptions = [
-            image,
-            self._node.create_subscription(Image, f'{prefix}depth', depth.put_depth, qos.CAMERA_INPUT),
+            self._subscribe('image_transport', self._on_image, event_callbacks=lost),
+            self._subscribe('depth_transport', depth.put_depth),
             self._node.create_subscription(CameraInfo, f'{prefix}camera_info', depth.put_info, qos.CAMERA_INPUT),
         ]
+
+    def _subscribe(self, parameter: str, callback: Callable[..., None], **options: Any) -> Subscription:
+        """Subscribe to the topic of the transport that `parameter` selects."""
+        transport = self._transports[parameter]
+        topic = transport_topic(self._raw_topics[parameter], transport)
+        return self._node.create_subscription(message_type(transport), topic, callback, qos.CAMERA_INPUT, **options)
 
     def close(self) -> None:
         """Destroy the subscriptions."""
@@ -72,11 +83,46 @@ class CameraSubscriber:
         """Log a warning if no image has arrived for too long."""
         silence_s = self.silence_s
         if silence_s > SILENCE_S and self._subscriptions:
-            topic = self._subscriptions[0].topic_name
+            topic, reason = self._subscriptions[0].topic_name, self._explain_silence('image_transport')
             self._node.get_logger().warning(
-                f'no image on {topic} for {silence_s:.0f} s ({self._node.count_publishers(topic)} publishers)',
+                f'no image on {topic} for {silence_s:.0f} s ({self._node.count_publishers(topic)} publishers)'
+                + (f': {reason}' if reason else ''),
                 throttle_duration_sec=REMIND_S,
             )
+
+    def warn_if_depth_is_elsewhere(self) -> None:
+        """Log a warning if depth is published, but not on the topic or not as the type that is read."""
+        if not self._subscriptions or self._stream.depth.received:
+            return
+        reason = self._explain_silence('depth_transport')
+        if reason:
+            self._node.get_logger().warning(
+                f'no depth on {self._subscriptions[1].topic_name}, so nothing is located in 3D: {reason}',
+                throttle_duration_sec=REMIND_S,
+            )
+
+    def _explain_silence(self, parameter: str) -> str:
+        """Return why nothing arrives on a topic although it is published; '' if there is no such reason.
+
+        `parameter` is the one that selects the topic's transport.
+        """
+        raw_topic, transport = self._raw_topics[parameter], self._transports[parameter]
+        expected = f'sensor_msgs/msg/{message_type(transport).__name__}'
+        publishers = self._node.get_publishers_info_by_topic(transport_topic(raw_topic, transport))
+        types = {publisher.topic_type for publisher in publishers}
+        if expected in types:
+            return ''
+        if types:
+            return (
+                f'it is published as {", ".join(sorted(types))}, expected {expected}; check {parameter} ({transport})'
+            )
+        for other in (*TRANSPORTS[parameter], *UNREAD_TRANSPORTS):
+            topic = transport_topic(raw_topic, other)
+            if self._node.count_publishers(topic):
+                is_read = other in TRANSPORTS[parameter]
+                advice = f'set {parameter} to {other}' if is_read else f'{other} cannot be read'
+                return f'it has no publisher, but {topic} has: {advice}'
+        return ''
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         if self._last_image_s is None:

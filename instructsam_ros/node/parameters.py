@@ -16,13 +16,11 @@ from instructsam.core import DEFAULT_MODEL
 from instructsam.core.errors import GeometryError
 from instructsam.core.modes import DTYPES, DUPLICATE_IOU, INFERENCE_MODES, MAX_MEGAPIXELS_RANGE
 from instructsam.core.spatial.calibration import frame_pairs
+from instructsam_ros.conversions.transports import RAW, TRANSPORTS
 from instructsam_ros.node.lifecycle import AsyncLifecycleNode
 from instructsam_ros.node.tf_buffer import import_tf2
 from instructsam_ros.pipeline.localization import TransformError
 from instructsam_ros.pipeline.settings import ANSWERS, RECTIFIED, TRIGGERS, Settings
-
-RAW = 'raw'
-COMPRESSED = 'compressed'
 
 AT_START = 'only at start'  # read-only in ROS's terms
 UNCONFIGURED = 'only while the node is unconfigured'
@@ -111,7 +109,11 @@ PARAMETERS = (
               choices=INFERENCE_MODES),
     Parameter('image_transport', RAW, UNCONFIGURED,
               'raw subscribes to `image`, compressed to `image/compressed` (JPEG or PNG).',
-              choices=(RAW, COMPRESSED)),
+              choices=TRANSPORTS['image_transport']),
+    Parameter('depth_transport', RAW, UNCONFIGURED,
+              'raw subscribes to `depth`, compressedDepth to `depth/compressedDepth` (PNG or RVL), compressed to '
+              '`depth/compressed` (PNG or TIFF; JPEG is refused).',
+              choices=TRANSPORTS['depth_transport']),
     Parameter('cameras', [''], AT_START,
               "Names of the cameras that share the model in turn: subscribes to NAME/image, NAME/depth and "
               "NAME/camera_info, publishes ~/NAME/instances and so on. ['']: one camera without a name."),

@@ -20,6 +20,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from instructsam_ros.conversions.text import one_line, shorten
+from instructsam_ros.conversions.transports import TRANSPORTS
 from instructsam_ros.node import diagnostics, parameters, signals
 from instructsam_ros.node.camera_subscriber import CameraSubscriber
 from instructsam_ros.node.instruction_subscriber import InstructionSubscriber
@@ -142,9 +143,9 @@ class PerceptionNode(AsyncLifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the cameras and start a session."""
-        is_compressed = self._node_parameters.value('image_transport') == parameters.COMPRESSED
+        transports = {parameter: self._node_parameters.value(parameter) for parameter in TRANSPORTS}
         for camera in self._cameras:
-            camera.open(is_compressed=is_compressed)
+            camera.open(transports)
         returned = super().on_activate(state)
         self._scheduler.activate()
         return returned
@@ -191,6 +192,7 @@ class PerceptionNode(AsyncLifecycleNode):
             if instruction is not None:
                 for camera in self._cameras:
                     camera.warn_if_silent()
+                    camera.warn_if_depth_is_elsewhere()
         assessment = diagnostics.assess(
             state,
             self._load_error,

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 
 from builtin_interfaces.msg import Time
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from instructsam.core.errors import InstructSAMError
 from instructsam_ros.conversions.stamps import is_set, nanoseconds
@@ -73,7 +73,8 @@ class DepthBuffer:
         self.unpaired = 0  # color images for which it found none although depth images are received
         self._changed = threading.Condition()  # guards everything below
         self._rounds = StampRounds()
-        self._depth_images: NewestDict[tuple[int, int], Image] = NewestDict(size)  # by (round, stamp in ns)
+        # By (round, stamp in ns).
+        self._depth_images: NewestDict[tuple[int, int], Image | CompressedImage] = NewestDict(size)
         self._camera_infos: NewestDict[int, CameraInfo] = NewestDict(size)  # by stamp in ns
         self._newest_info: CameraInfo | None = None
         self._has_unset_stamps = False
@@ -83,7 +84,7 @@ class DepthBuffer:
         with self._changed:
             return self._rounds.assign('image', stamp_ns) if stamp_ns else self._rounds.newest
 
-    def put_depth(self, message: Image) -> None:
+    def put_depth(self, message: Image | CompressedImage) -> None:
         """Store a depth image; one without a stamp is counted only, since no color image is paired with it."""
         with self._changed:
             self.received += 1

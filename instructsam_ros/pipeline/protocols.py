@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from instructsam_ros.pipeline.settings import Settings
 
@@ -37,7 +37,7 @@ class Caller(Protocol):
 class DepthPair(NamedTuple):
     """A depth image and the camera info that describes it and the color image."""
 
-    depth: Image
+    depth: Image | CompressedImage
     camera_info: CameraInfo
     image_topic: str = ''  # of the color image; '' if it did not come on one
 

@@ -13,7 +13,8 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-from sensor_msgs.msg import CameraInfo
+from depth_messages import compressed_depth, png
+from sensor_msgs.msg import CameraInfo, CompressedImage
 from std_msgs.msg import Header
 
 from instructsam.core.spatial.grasping import grasp_candidates
@@ -21,7 +22,8 @@ from instructsam_ros.client import Perception, PerceptionError
 from instructsam_ros.conversions.instances import depth_msg, image_msg
 
 EXAMPLES = Path(__file__).parents[2] / 'examples'
-INFO = CameraInfo(height=48, width=64, k=[60.0, 0.0, 31.5, 0.0, 60.0, 23.5, 0.0, 0.0, 1.0])
+K = [60.0, 0.0, 31.5, 0.0, 60.0, 23.5, 0.0, 0.0, 1.0]
+INFO = CameraInfo(header=Header(frame_id='hand'), height=48, width=64, k=K)
 
 
 def depth_image():
@@ -100,6 +102,19 @@ def test_own_image_with_depth(perception):
     assert np.abs(best.points.mean(axis=0) - best.center).max() < 0.1
     candidates = grasp_candidates(best)  # works on the client's Instance
     assert all(np.linalg.norm(each.position - best.center) < 0.2 for each in candidates)
+
+
+def test_own_compressed_image_with_compressed_depth(perception):
+    image = CompressedImage(header=Header(frame_id='hand'), format='png', data=png(np.zeros((48, 64, 3), np.uint8)))
+    metres = (depth_image() / 1000).astype(np.float32)
+    depth = compressed_depth(metres, header=image.header)
+    best = perception.find('the mugs', timeout=20.0, image=image, depth=depth, camera_info=INFO)[0]
+    raw = depth_msg(metres, image.header)
+    expected = perception.find('the mugs', timeout=20.0, image=image, depth=raw, camera_info=INFO)[0]
+    np.testing.assert_allclose(best.center, expected.center, atol=1e-3)
+    depth.data = depth.data[: len(depth.data) // 2]
+    with pytest.raises(PerceptionError, match='the image is damaged'):
+        perception.find('the mugs', timeout=20.0, image=image, depth=depth, camera_info=INFO)
 
 
 def test_next_image_and_one_with_a_stamp(robot, perception):

@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option(
         parser,
         '--depth',
-        'topic of depth aligned to the images (default: found by its name, such as aligned_depth_to_color; off: none)',
+        'topic of depth aligned to the images, raw or compressed (default: found by its name, such as '
+        'aligned_depth_to_color; off: none)',
         metavar='TOPIC',
     )
     option(parser, '--camera-info', 'topic of their intrinsics (default: beside the images)', metavar='TOPIC')

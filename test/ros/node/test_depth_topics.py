@@ -9,9 +9,10 @@ import scenery
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
+from depth_messages import compressed_depth, rvl
 from geometry_msgs.msg import PoseArray
 from robot import PATIENCE_S
-from sensor_msgs.msg import CameraInfo, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
@@ -167,6 +168,33 @@ def test_goals_are_located_too(robot, seeing):
     assert answer.instances[0].has_geometry
     answer = robot.ask('the cups', image=image).end()[1]
     assert (answer.geometry_frame_id, answer.geometry_message) == ('', 'the goal has an image but no depth')
+
+
+def test_compressed_depth(lone_robot):
+    robot = lone_robot
+    node = robot.start_active('instruction:=the mugs', 'depth_transport:=compressed', f'depth_timeout_s:={TIMEOUT_S}')
+    robot.wait(lambda: node.logged('no depth on /depth/compressed'))
+    line = node.logged('no depth on /depth/compressed')[0]
+    assert 'it has no publisher, but /depth has: set depth_transport to raw' in line
+    assert robot.change_state('deactivate')
+    assert robot.change_state('cleanup')
+    assert robot.set('depth_transport', 'compressedDepth') == (True, '')
+    assert robot.change_state('configure')
+    assert robot.change_state('activate')
+
+    def located(depth):
+        robot.measure_compressed(depth, robot.frames + 1)
+        return robot.result_of(robot.see())
+
+    deadline = time.monotonic() + PATIENCE_S
+    while not (in_mm := located(compressed_depth(table()))).geometry_frame_id:  # until it has been discovered
+        assert time.monotonic() < deadline, node.log
+    in_m = located(compressed_depth((table() / 1000).astype(np.float32), rvl))
+    for result in (in_mm, in_m):
+        assert len(result.instances) == 9
+        assert all(each.geometry.centroid.z == pytest.approx(0.95, abs=2e-3) for each in result.instances)
+    jpeg = CompressedImage(format='16UC1; jpeg compressed mono8', data=b'\xff\xd8')
+    assert 'JPEG, which loses the depth' in located(jpeg).geometry_message
 
 
 def test_without_any_depth_there_is_no_wait(lone_robot):

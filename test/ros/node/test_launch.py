@@ -11,8 +11,8 @@ from PIL import Image
 ROOT = Path(__file__).parents[3]
 FILE = ROOT / 'launch' / 'perception.launch.py'
 ARGUMENTS = {
-    'model', 'device', 'image', 'image_transport', 'depth', 'camera_info', 'instruction', 'params_file', 'replay',
-    'respawn',
+    'model', 'device', 'image', 'image_transport', 'depth', 'depth_transport', 'camera_info', 'instruction',
+    'params_file', 'replay', 'respawn',
 }  # fmt: skip
 EVALUATED = {'AnonName', 'Command', 'PythonExpression', 'eval', 'exec', '__import__'}
 
@@ -81,7 +81,7 @@ def test_its_defaults_are_the_node_s():
     from instructsam_ros.node.parameters import BY_NAME
 
     declared = calls('DeclareLaunchArgument')
-    for name in ('model', 'device', 'image_transport', 'instruction'):
+    for name in ('model', 'device', 'image_transport', 'depth_transport', 'instruction'):
         assert ast.literal_eval(declared[name]['default_value']) == BY_NAME[name].default
 
 

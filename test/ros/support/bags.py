@@ -113,6 +113,7 @@ def write(folder, storage, recorded, compression=None):
     types = get_typestore(Stores.ROS2_JAZZY)
     types.register(get_types_from_msg('int32 speed\nrobot_msgs/Gear gear', 'robot_msgs/msg/Motor'))
     types.register(get_types_from_msg('uint8 number', 'robot_msgs/msg/Gear'))
+    types.register(get_types_from_msg('std_msgs/Header header\nuint8[] data', 'theora_image_transport/msg/Packet'))
     writer = Writer(folder, version=9, storage_plugin=StoragePlugin[storage.upper()])
     if compression:
         writer.set_compression(compression, CompressionFormat.ZSTD)

@@ -99,7 +99,7 @@ class Robot:
         self._instruction = node.create_publisher(String, 'instruction', qos.LATCHED)
         self._depth = node.create_publisher(Image, 'depth', 10)
         self._info = node.create_publisher(CameraInfo, 'camera_info', 10)
-        self._action = None
+        self._action = self._compressed_depth = None
         listen = partial(node.create_subscription, qos_profile=100)
         self._listener = listen(InstanceArray, 'perception/instances', self.keep(self.results))
         listen(DiagnosticArray, '/diagnostics', self.keep(self.diagnostics))
@@ -181,6 +181,16 @@ class Robot:
         k = [60.0, 0.0, (width - 1) / 2, 0.0, 60.0, (height - 1) / 2, 0.0, 0.0, 1.0] if k is None else k
         self._info.publish(CameraInfo(header=message.header, height=height, width=width, k=k))
         self._depth.publish(message)
+
+    def measure_compressed(self, message, stamp):
+        """Publish a CompressedImage of depth on depth/compressedDepth, and the camera info of 48 x 64 px."""
+        if self._compressed_depth is None:
+            self._compressed_depth = self.node.create_publisher(CompressedImage, 'depth/compressedDepth', 10)
+        message.header = Header(frame_id='camera_color_optical_frame')
+        message.header.stamp.sec = stamp
+        k = [60.0, 0.0, 31.5, 0.0, 60.0, 23.5, 0.0, 0.0, 1.0]
+        self._info.publish(CameraInfo(header=message.header, height=48, width=64, k=k))
+        self._compressed_depth.publish(message)
 
     def see_compressed(self, data):
         self.frames += 1
