@@ -13,7 +13,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from rich.text import Text
 
 from instructsam.core import exit_codes
 from instructsam.core.display.text import one_line, shorten
-from instructsam.core.errors import InstructSAMError
+from instructsam.core.errors import InstructSAMError, StorageError
 from instructsam.core.storage import explained_storage_faults
 from instructsam.core.version import version
 from instructsam_ros.bag import topics as bag_topics
@@ -83,8 +83,15 @@ def _closed_on_error(journal: Journal) -> Generator[None, None, None]:
     try:
         yield
     except BaseException as error:
+        if isinstance(error, Exception) and not journal.folder.exists():
+            with suppress(Exception):
+                journal.close()
+            raise StorageError(
+                f'{journal.folder} was removed while it was in use; run the same command again, which starts anew'
+            ) from error
         if isinstance(error, KeyboardInterrupt) and (done := journal.done):
-            print(f'stopped; the same command resumes after {done} images (see {journal.folder})', file=sys.stderr)
+            stopped = f'stopped; the same command resumes after {done} images (see {journal.folder})'
+            print(one_line(stopped), file=sys.stderr)
         journal.close()
         raise
 
@@ -151,7 +158,9 @@ def _answer_images(args: argparse.Namespace, camera: OfflineCamera, image_count:
     with _progress() as progress:
         errors = _ErrorLog(progress.console)
         if done:
-            progress.console.print(f'resuming after {done} finished images (see {journal.folder})')
+            progress.console.print(
+                _line(f'resuming after {done} finished images (see {journal.folder})'), soft_wrap=True
+            )
         task = progress.add_task('answering', total=image_count)
         for frame in camera.frames():
             if frame.index < done:
@@ -177,8 +186,13 @@ def load_engine(args: argparse.Namespace, console: Console) -> 'InstructSAM':
 
     engine = InstructSAM.from_pretrained(args.model, device=args.device, dtype=args.dtype, mode=args.mode)
     if engine.warning:
-        console.print(Text(f'WARNING: {engine.warning}'), soft_wrap=True)
+        console.print(_line(f'WARNING: {engine.warning}'), soft_wrap=True)
     return engine
+
+
+def _line(text: str) -> Text:
+    """Return one line that is safe to print, without rich's markup."""
+    return Text(one_line(text))
 
 
 class _ErrorLog:
@@ -192,9 +206,11 @@ class _ErrorLog:
         if type(error) in self._reported:
             return
         self._reported.add(type(error))
-        self._console.print(Text(f'image {index}: {message}'), soft_wrap=True)
+        self._console.print(_line(f'image {index}: {message}'), soft_wrap=True)
         if not isinstance(error, InstructSAMError):
-            self._console.print(Text(''.join(traceback.format_exception(error))), soft_wrap=True)
+            for line in ''.join(traceback.format_exception(error)).splitlines():
+                indentation = len(line) - len(line.lstrip())
+                self._console.print(Text(line[:indentation]) + _line(line), soft_wrap=True)
 
 
 class ResultTopics:

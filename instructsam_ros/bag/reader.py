@@ -4,11 +4,9 @@ Why not rosbags' reader: it takes a topic whose QoS differ between metadata.yaml
 write-ahead log of SQLite, and refuses a bag as a whole for a channel that is not ROS 2's.
 """
 
-import contextlib
-import errno
 import sys
 from collections import Counter
-from collections.abc import Container, Generator, Iterator
+from collections.abc import Container, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from instructsam.core.display.text import one_line
 from instructsam_ros.bag.storage.channel import CDR, NO_DEFINITION, Channel
 from instructsam_ros.bag.storage.compression import ZSTD_MAGIC, decompress_zstd
-from instructsam_ros.bag.storage.errors import RecordingError
+from instructsam_ros.bag.storage.errors import RecordingError, explained_reading
 from instructsam_ros.bag.storage.files import OpenFile, list_files
 from instructsam_ros.bag.storage.limits import Limits
 from instructsam_ros.bag.storage.mcap_file import McapFile
@@ -55,7 +53,7 @@ class BagFile:
         self.path = Path(path)
         self._allow_lost = allow_lost
         self._limits = limits or Limits()
-        with _readable(self.path):
+        with explained_reading(self.path):
             paths, metadata = list_files(self.path)
             self._files = [OpenFile(file, self._limits) for file in paths]
             storages = [file.storage for file in self._files]
@@ -92,7 +90,7 @@ class BagFile:
         """
         wanted = {index for index, each in enumerate(self.connections) if topics is None or each.topic in topics}
         read: Counter[int] = Counter()
-        with _readable(self.path):
+        with explained_reading(self.path):
             for file, record in merge_by_time(list(self._sources(wanted))):
                 index = self._numbers[file][record.channel]
                 read[index] += 1
@@ -234,17 +232,6 @@ class BagFile:
                 break
         is_storage = any(file.storage.compresses_chunks for file in self._files)
         return CompressionMode.STORAGE if is_storage else CompressionMode.NONE
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> Generator[None, None, None]:
-    """Raise RecordingError for an OSError of reading; a full disk for temporary files is none."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            raise
-        raise RecordingError(f'cannot read {error.filename or path}: {error.strerror}') from error
 
 
 def print_notes(bag: BagFile) -> None:

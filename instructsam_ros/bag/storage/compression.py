@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from lz4.frame import LZ4FrameDecompressor  # pyright: ignore[reportMissingTypeStubs]
 
-from instructsam_ros.bag.storage.errors import RecordingError
+from instructsam_ros.bag.storage.errors import RecordingError, explained_temporary_space
 from instructsam_ros.bag.storage.limits import Limits
 
 if sys.version_info >= (3, 14):
@@ -81,7 +81,7 @@ def decompress_file(path: Path, target: Path, limits: Limits) -> None:
     free = shutil.disk_usage(target.parent).free - SPARED_BYTES
     total = 0
     try:
-        with zstd.open(path, 'rb') as source, target.open('wb') as out:
+        with explained_temporary_space(target.parent), zstd.open(path, 'rb') as source, target.open('wb') as out:
             while part := source.read(PART_BYTES):
                 total += len(part)
                 if total > limits.file_bytes:
@@ -89,7 +89,7 @@ def decompress_file(path: Path, target: Path, limits: Limits) -> None:
                         f'{path} decompresses to more than {limits.file_gb} GB; raise --max-file-gb if it is meant to'
                     )
                 if total > free:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target.parent))
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 out.write(part)
     except (zstd.ZstdError, EOFError) as error:
         raise RecordingError(

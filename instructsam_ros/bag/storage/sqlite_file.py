@@ -4,8 +4,6 @@ Why not rosbags: it opens the file as immutable, so that messages in a write-ahe
 """
 
 import contextlib
-import errno
-import os
 import shutil
 import sqlite3
 from collections import Counter
@@ -17,7 +15,7 @@ from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 
 from instructsam.core.display.text import one_line, shorten
 from instructsam_ros.bag.storage.channel import NO_DEFINITION, Channel
-from instructsam_ros.bag.storage.errors import RecordingError
+from instructsam_ros.bag.storage.errors import RecordingError, explained_temporary_space
 from instructsam_ros.bag.storage.merging import Record
 from instructsam_ros.bag.storage.metadata import parse_profiles
 
@@ -55,7 +53,7 @@ class SqliteFile:
         self._copy = TemporaryDirectory(prefix='instructsam-bag-') if len(self.files) > 1 else None
         with self._explained():
             path = self._recovered(Path(self._copy.name) / 'copy.db3') if self._copy else path
-            self._uri = f'{path.absolute().as_uri()}?immutable=1&mode=ro'
+            self._readable = path.absolute()
             with contextlib.closing(self._open()) as database:
                 self._read_topics(database)
                 self._count(database)
@@ -79,22 +77,20 @@ class SqliteFile:
     def _recovered(self, copy: Path) -> Path:
         """Copy the database and its logs, let SQLite replay them, and return the copy."""
         before = [(file.stat().st_size, file.stat().st_mtime_ns) for file in self.files]
-        for file in self.files:
-            shutil.copyfile(file, f'{copy}{file.name.removeprefix(self.files[0].name)}')
+        with explained_temporary_space(copy.parent):
+            for file in self.files:
+                shutil.copyfile(file, f'{copy}{file.name.removeprefix(self.files[0].name)}')
         if before != [(file.stat().st_size, file.stat().st_mtime_ns) for file in self.files]:
             raise RecordingError(f'{self._shown} is being recorded at the moment; stop the recorder first')
-        try:
-            with contextlib.closing(sqlite3.connect(copy)) as database:
-                database.execute('SELECT count(*) FROM sqlite_master').fetchone()  # This rolls a hot journal back.
-                database.execute('PRAGMA wal_checkpoint(TRUNCATE)').fetchone()
-        except sqlite3.OperationalError as error:
-            if 'full' in str(error):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(copy.parent)) from error
-            raise
+        with explained_temporary_space(copy.parent), contextlib.closing(sqlite3.connect(copy)) as database:
+            database.execute('SELECT count(*) FROM sqlite_master').fetchone()  # This rolls a hot journal back.
+            database.execute('PRAGMA wal_checkpoint(TRUNCATE)').fetchone()
         return copy
 
     def _open(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._uri, uri=True, check_same_thread=False)
+        self._readable.open('rb').close()  # SQLite does not say why it cannot open a file.
+        uri = f'{self._readable.as_uri()}?immutable=1&mode=ro'
+        database = sqlite3.connect(uri, uri=True, check_same_thread=False)
         database.execute('PRAGMA trusted_schema=OFF')  # A recording is data: none of its functions or views may run.
         return database
 

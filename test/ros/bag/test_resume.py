@@ -1,6 +1,7 @@
 """`instructsam bag annotate` when it is killed, interrupted or started twice."""
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -197,3 +198,20 @@ def test_ctrl_c_reports_how_to_resume(tmp_path, capsys, monkeypatch, engines):
     assert 'stopped; the same command resumes after 2 images' in capsys.readouterr().err
     assert run(source, tmp_path / 'out', '--instruction', 'red') == 0
     assert engines[-1].asked == FRAMES - 2
+
+
+def test_a_journal_that_is_removed_while_it_is_written(tmp_path, capsys, monkeypatch):
+    source = write(tmp_path / 'in', 'sqlite3', recording())
+    publish = annotate.check_readable
+
+    def remove(folder, counts):
+        shutil.rmtree(folder.parent)
+        publish(folder, counts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(annotate, 'check_readable', remove)
+        assert run(source, tmp_path / 'out', '--instruction', 'red') == 4
+    err = capsys.readouterr().err
+    assert 'out.journal was removed while it was in use; run the same command again' in err
+    assert err.count('\n') == 1
+    assert run(source, tmp_path / 'out', '--instruction', 'red') == 0

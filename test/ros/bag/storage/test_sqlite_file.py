@@ -104,7 +104,7 @@ def test_a_full_disk_for_the_copy_is_no_damage(tmp_path, monkeypatch):
         return connect(database, **arguments)
 
     monkeypatch.setattr(sqlite_file.sqlite3, 'connect', full)
-    with pytest.raises(OSError, match='No space left'):
+    with pytest.raises(OSError, match=r'No space left.*temporary files, see TMPDIR'):
         BagFile(path)
 
 
@@ -161,3 +161,10 @@ def test_random_damage_never_raises_another_error(tmp_path):
         path.write_bytes(whole[:position] + b'\xa5\xff' + whole[position + 2 :])
         with suppress(RecordingError):
             times_of(path)
+
+
+def test_a_file_that_is_gone_is_not_called_damaged(tmp_path):
+    bag = BagFile(create(tmp_path / 'a.db3'))
+    (tmp_path / 'a.db3').unlink()
+    with pytest.raises(RecordingError, match=r'cannot read .*a.db3: No such file'):
+        list(bag.messages())
