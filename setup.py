@@ -151,9 +151,9 @@ commands = ['instructsam = instructsam.core.cli:main']
 if ROS != NONE:
     requirements += ['backports.zstd; python_version < "3.14"', 'lz4', 'pyyaml', 'rosbags']
     commands += [
-        'instructsam-perception = instructsam_ros.node.perception_node:main',
-        'instructsam-replay = instructsam_ros.simulation.replay_node:main',
-        'instructsam-simulated-camera = instructsam_ros.simulation.simulated_camera:main',
+        'instructsam-perception = instructsam_ros.entry_points:perception_node',
+        'instructsam-replay = instructsam_ros.entry_points:replay',
+        'instructsam-simulated-camera = instructsam_ros.entry_points:simulated_camera',
     ]
 if ROS == WHEELS:
     requirements += RUN_WHEELS

@@ -26,6 +26,7 @@ ROOMS = {
     'node': {'pipeline', 'conversions'},
     'bag': {'pipeline', 'conversions'},
     'client': {'conversions', 'node.qos'},
+    'entry_points': set(),  # imports the nodes by name
     'simulation': {
         'node.parameters',
         'node.qos',

@@ -79,7 +79,7 @@ def test_package_xml_leaves_the_deep_learning_runtime_to_the_user():
 
 
 def test_colcon_tests_every_suite_of_the_core_and_the_node():
-    (suites,) = re.findall(r'foreach\(suite (.*?)\)', CMAKE)
+    (suites,) = re.findall(r'foreach\(suite (.*?)\)', CMAKE, re.DOTALL)
     expected = {'core'}
     for path in (ROOT / 'test/ros').iterdir():
         if path.name.startswith('test_') or list(path.glob('test_*.py')):
