@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from instructsam.core.errors import ImageError, InstructSAMError
+from instructsam.core.atomic_write import replaced
+from instructsam.core.errors import ImageError, InstructSAMError, StorageError
 from instructsam.core.files.image_header import open_image
 from instructsam.core.files.regular_file import read_regular_file
 from instructsam.core.modes import MAX_MEGAPIXELS
@@ -95,14 +97,17 @@ def check_path(path: str | Path) -> None:
         raise InstructSAMError(f'cannot write {path}: there is no folder {folder}')
     if Path(path).is_dir():
         raise InstructSAMError(f'cannot write {path}: it is a folder')
+    if not os.access(path if Path(path).exists() else folder, os.W_OK):
+        raise StorageError(f'cannot write {path}: permission denied; give another file, or make it writable')
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
-    """Write `image` [H, W, 3] uint8 RGB in the format of the file's ending.
+    """Write `image` [H, W, 3] uint8 RGB in the format of the file's ending, completely or not at all.
 
-    Raises InstructSAMError if the file cannot be written.
+    Raises StorageError if the file cannot be written, and InstructSAMError if the format does not allow the image.
     """
     try:
-        Image.fromarray(image).save(path)
+        with replaced(path) as part:
+            Image.fromarray(image).save(part)
     except (OSError, ValueError) as error:
-        raise InstructSAMError(f'cannot write {path}: {getattr(error, "strerror", None) or error}') from error
+        raise InstructSAMError(f'cannot write {path}: {error}') from error

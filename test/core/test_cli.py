@@ -14,7 +14,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 import instructsam.core
-from instructsam.core import cli
+from instructsam.core import cli, exit_codes
 from instructsam.core.errors import InstructionError, ModelError
 from instructsam.core.files.image_file import read_image
 from instructsam.core.result import Instance, Result
@@ -275,7 +275,7 @@ def test_errors_of_the_engine(segment, engine):
 def test_unwritable_files(segment):
     for option, path in (('--json', '/proc/a.json'), ('--out', '/proc/a.png')):
         code, _, err = segment('x', option, path)
-        assert code == 2
+        assert code == exit_codes.STORAGE
         assert f'cannot write {path}' in err
 
 

@@ -23,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the study, write its results and return exit code 0. Raises InstructSAMError."""
+    from instructsam.core.atomic_write import write_text
+    from instructsam.core.folder_lock import FolderLock
+    from instructsam.core.storage import explained_storage_faults
     from instructsam.train.ablation.plan import read_plan
     from instructsam.train.ablation.report import markdown, results, table
     from instructsam.train.ablation.study import run_study, write_json
@@ -33,12 +36,14 @@ def run(args: argparse.Namespace) -> int:
     def write_results() -> dict[str, Any]:
         found = results(plan, sorted({*plan.seeds, *seeds}))
         write_json(found, Path(plan.output) / 'results.json')
-        (Path(plan.output) / 'results.md').write_text(markdown(found), encoding='utf-8')
+        write_text(Path(plan.output) / 'results.md', markdown(found))
         return found
 
     def print_step(line: str) -> None:
         print(line, flush=True)
 
-    run_study(plan, args.only or plan.variants, seeds, report_step=print_step, on_measured=write_results)
-    print(*table(write_results()), f'the figures are in {plan.output}/results.json, the table in results.md', sep='\n')
+    with FolderLock(plan.output), explained_storage_faults(plan.output):
+        run_study(plan, args.only or plan.variants, seeds, report_step=print_step, on_measured=write_results)
+        found = write_results()
+    print(*table(found), f'the figures are in {plan.output}/results.json, the table in results.md', sep='\n')
     return 0

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from instructsam.core.atomic_write import write_text
 from instructsam.core.model.config import ModelConfig
 from instructsam.train.ablation.variants import VARIANTS, trained_variants
 from instructsam.train.loop.recipe import Recipe, RecipeError, build, read_recipe, read_yaml
@@ -66,7 +67,7 @@ class Plan:
         variant, runs = VARIANTS[name], self.folder(name, seed)
         recipes = {}
         for stage in STAGES:
-            recipe = self._read_recipe(stage)
+            recipe = self.read_recipe(stage)
             recipes[stage] = replace(
                 recipe,
                 model=str(start),
@@ -84,7 +85,8 @@ class Plan:
             recipes['stage2'] = replace(recipes['stage2'], steps=recipes['stage2'].steps + more)
         return recipes
 
-    def _read_recipe(self, stage: str) -> Recipe:
+    def read_recipe(self, stage: str) -> Recipe:
+        """Return the recipe of a stage, before what a variant changes. Raises RecipeError if it cannot be used."""
         file, changes = getattr(self, stage), getattr(self, f'{stage}_changes')
         recipe = read_recipe(file, changes)
         if recipe.stage != 'instruct' or recipe.steps < 1:
@@ -116,7 +118,7 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
     if path.is_file() and path.read_text(encoding='utf-8') != text:
         raise RecipeError(f'{path} holds another recipe, with which a run was trained. Give the plan another output')
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding='utf-8')
+    write_text(path, text)
 
 
 def _plain(value: Any) -> Any:

@@ -9,8 +9,11 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from instructsam.core.errors import InstructSAMError
+from instructsam.core import exit_codes
+from instructsam.core.atomic_write import write_text
+from instructsam.core.errors import FolderInUseError, InstructSAMError, StorageError
 from instructsam.core.model import checkpoint
+from instructsam.core.run_settings import RunRecord, check_settings, model_fingerprint
 from instructsam.train.ablation.plan import STAGES, Plan, Questions, write_recipe
 from instructsam.train.ablation.variants import VARIANTS
 from instructsam.train.engines.autoregressive import load_engine
@@ -19,6 +22,7 @@ from instructsam.train.evaluation.query import ImageQueries
 from instructsam.train.evaluation.running.prompting import PromptOptions, answer_images
 from instructsam.train.evaluation.tabletop import draw_queries
 from instructsam.train.loop.checkpoints import FINAL
+from instructsam.train.loop.resuming import with_contents
 from instructsam.train.modes import AUTOREGRESSIVE
 from instructsam.train.tabletop.command import check_drawing
 from instructsam.train.tabletop.workers import in_order
@@ -48,6 +52,7 @@ def run_study(
         InstructSAMError: The plan is unusable, scenes cannot be drawn, or training fails.
     """
     plan.check(names)
+    check_started(plan)
     seeds = list(seeds)
     scenes = cache(partial(draw_scenes, plan.questions))
     if any(read_figures(plan, name, seed) is None for name in names for seed in seeds):
@@ -97,9 +102,17 @@ def train(file: Path, processes: int) -> None:
     """Run `instructsam train run FILE` in separate processes. Raises InstructSAMError if it fails."""
     launcher = ['-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}'] if processes > 1 else []
     command = [sys.executable, *launcher, '-m', 'instructsam.core.cli', 'train', 'run', str(file)]
-    code = subprocess.run(command).returncode
+    with subprocess.Popen(command) as process:
+        try:
+            code = process.wait()
+        except BaseException:
+            process.terminate()  # not kill: the processes that torchrun has started would go on
+            process.wait()
+            raise
     if code:
-        raise InstructSAMError(f'training with {file} ended with exit code {code}. Starting it again resumes it')
+        kinds = {exit_codes.STORAGE: StorageError, exit_codes.IN_USE: FolderInUseError}
+        text = f'training with {file} ended with exit code {code}. Starting it again resumes it'
+        raise kinds.get(code, InstructSAMError)(text)
 
 
 def measure_variant(plan: Plan, name: str, seed: int, scenes: Iterable[ImageQueries]) -> None:
@@ -141,8 +154,28 @@ def draw_scenes(questions: Questions) -> list[ImageQueries]:
     return list(in_order(draw_one, range(questions.scenes), questions.workers))
 
 
+def check_started(plan: Plan) -> None:
+    """Record the weights and data that a study starts from; refuse others if something has been trained already.
+
+    The recipes are compared by write_recipe, and other questions are asked again.
+
+    Raises:
+        OtherSettingsError: The base model or the data have changed.
+    """
+    output = Path(plan.output)
+    record = RunRecord(output / 'study.json')
+    base = model_fingerprint(Path(plan.base))
+    settings: dict[str, Any] = {'base': plan.base, 'base_content': base}
+    for stage in STAGES:
+        settings[stage] = {'data': with_contents(plan.read_recipe(stage).data)}
+    found = record.read() if any(output.glob(f'*/seed*/*/{FINAL}')) else None
+    if found is None:
+        record.start(settings)
+        return
+    moved = {'base', *(f'{stage}.data[].{key}' for stage in STAGES for key in ('annotations', 'images'))}
+    check_settings(found['settings'], settings, output=output, advice='give the plan another output', may_change=moved)
+
+
 def write_json(document: Any, path: Path) -> None:
     """Write a JSON file, completely or not at all."""
-    part = path.with_name(path.name + '.part')
-    part.write_text(json.dumps(document, indent=1) + '\n', encoding='utf-8')
-    part.replace(path)
+    write_text(path, json.dumps(document, indent=1) + '\n')

@@ -18,6 +18,7 @@ from instructsam.core.commands.document import write_json
 from instructsam.core.engine import InstructSAM
 from instructsam.core.errors import DataError, InstructSAMError
 from instructsam.core.files.image_file import check_path
+from instructsam.core.run_settings import fingerprint, model_fingerprint
 from instructsam.core.version import version
 from instructsam.train import engines, evaluation, tabletop
 from instructsam.train.engines import autoregressive
@@ -27,14 +28,13 @@ from instructsam.train.evaluation.readers import read_benchmark
 from instructsam.train.evaluation.reporting.console_table import print_table
 from instructsam.train.evaluation.running.progress_bar import with_progress_bar
 from instructsam.train.evaluation.running.prompting import PromptOptions
-from instructsam.train.evaluation.running.run_folder import Run, fingerprint, read_run
+from instructsam.train.evaluation.running.run_folder import Run, read_run
 from instructsam.train.evaluation.running.runner import Process, run_benchmark
 from instructsam.train.evaluation.running.sources import FileSource, Source
 from instructsam.train.evaluation.tabletop import TabletopSource
 from instructsam.train.tabletop.command import check_drawing
 
 RESULTS = Path('runs/eval')
-MODEL_FILES = ('.safetensors', '.json', '.jinja')
 CODE = (instructsam.core, engines, evaluation, tabletop)
 """Packages that decide the results: a run can only be resumed with the same code."""
 
@@ -108,13 +108,12 @@ def open_source(args: argparse.Namespace) -> Source:
 def run_header(args: argparse.Namespace, options: PromptOptions, source: Source, model_folder: Path) -> dict[str, Any]:
     """Return everything that decides the results; a run is resumed only if all of it is the same."""
     device = args.device if args.device != 'auto' else 'cuda' if torch.cuda.is_available() else 'cpu'
-    model_files = sorted(file for file in model_folder.rglob('*') if file.suffix in MODEL_FILES)
     return {
         'benchmark': args.benchmark,
         'split': args.split,
         **source.identity(),
         'model': args.model,
-        'model_hash': fingerprint((file.name, file) for file in model_files),
+        'model_hash': model_fingerprint(model_folder),
         'mode': args.mode,
         **asdict(options),
         'empty': args.empty,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from instructsam.core.atomic_write import commit_folder
 from instructsam.core.model import checkpoint
 from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.train.loop.lora import adapter_name, is_lora, published_name, save_lora
@@ -171,16 +171,6 @@ def is_complete(folder: Path) -> bool:
     except (OSError, ValueError, SafetensorError):
         return False
     return all(zipfile.is_zipfile(file) for pattern in ('*.pt', '*.pth', '*.bin') for file in folder.glob(pattern))
-
-
-def commit_folder(written: Path, target: Path) -> None:
-    """Move a folder that was written under another name to its own; a kill at any instant leaves no partial folder."""
-    for path in written.rglob('*'):
-        if path.is_file():
-            with path.open('rb') as file:
-                os.fsync(file.fileno())
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(written, target)
 
 
 def write_final_model(output: str | Path, *, merged: bool) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,11 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.training_args import ParallelMode
 
 from instructsam.core import builtin
+from instructsam.core.folder_lock import FolderLock
 from instructsam.core.model import checkpoint
 from instructsam.core.model.config import ModelConfig
 from instructsam.core.model.instructsam import InstructSAMModel
+from instructsam.core.storage import explained_storage_faults
 from instructsam.train.loop.checkpoints import (
     FINAL,
     last_checkpoint,
@@ -28,6 +31,7 @@ from instructsam.train.loop.checkpoints import (
 )
 from instructsam.train.loop.lora import add_lora
 from instructsam.train.loop.recipe import Recipe, RecipeError
+from instructsam.train.loop.resuming import check_resumed
 from instructsam.train.loop.run_log import Progress, TensorBoard
 from instructsam.train.loop.trainer import StageTrainer
 from instructsam.train.loop.validation import Validation
@@ -43,8 +47,12 @@ def run(recipe: Recipe) -> Path:
 
     Raises:
         InstructSAMError: If the recipe or its data cannot be used.
+        FolderInUseError: If another process trains in the recipe's output.
+        StorageError: If the output cannot be written.
     """
-    final = _run(recipe)
+    is_main = os.environ.get('RANK', '0') == '0'  # torchrun sets the number of this process; the first one writes
+    with explained_storage_faults(recipe.output), FolderLock(recipe.output) if is_main else nullcontext():
+        final = _run(recipe, is_main=is_main)
     # A process that ends with a live process group may crash. Among the objects that refer to the group, DDP's reducer
     # has to be freed first: freed last, it would join the group's thread while holding the GIL, which that thread
     # may be waiting for.
@@ -53,12 +61,14 @@ def run(recipe: Recipe) -> Path:
     return final
 
 
-def _run(recipe: Recipe) -> Path:
+def _run(recipe: Recipe, *, is_main: bool) -> Path:
+    folder = Path(builtin.folder(recipe.model))
+    world_size = int(os.environ.get('WORLD_SIZE', '1'))
+    if is_main:
+        check_resumed(recipe, folder, world_size)
     torch.manual_seed(recipe.seed)
-    folder = builtin.folder(recipe.model)
     stage = build_stage(recipe, start_model(recipe, folder), folder)
     dataset, collate = stage.dataset(recipe.data), stage.collator()
-    world_size = int(os.environ.get('WORLD_SIZE', '1'))
     trainer = StageTrainer(
         build_module(stage, recipe, folder),
         recipe,

@@ -16,6 +16,8 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback
 
+from instructsam.core.atomic_write import replaced
+
 LOG = 'log.csv'
 TENSORBOARD = 'tensorboard'
 
@@ -131,13 +133,16 @@ def drop_rows_after(path: Path, step: int) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     with path.open(newline='') as file:
-        rows = list(csv.DictReader(file))
+        lines = [line for line in file if line.endswith('\n')]  # a full disk may have cut the last one
+    rows = csv.DictReader(lines)
     kept = [row for row in rows if int(row['step']) <= step]
-    if len(kept) < len(rows):
-        with path.open('w', newline='') as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(kept)
+    if not kept:
+        path.unlink()  # the next row writes the header
+        return []
+    with replaced(path) as part, part.open('w', newline='') as file:
+        writer = csv.DictWriter(file, list(kept[0]))
+        writer.writeheader()
+        writer.writerows(kept)
     return kept
 
 

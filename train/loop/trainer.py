@@ -20,9 +20,10 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 
+from instructsam.core.atomic_write import commit_folder
 from instructsam.core.errors import InstructSAMError
 from instructsam.train.data.batch import move_to_device
-from instructsam.train.loop.checkpoints import PARTIAL, checkpoints, commit_folder, read_stage, save_stage, step_of
+from instructsam.train.loop.checkpoints import PARTIAL, checkpoints, read_stage, save_stage, step_of
 from instructsam.train.loop.muon import Muon
 from instructsam.train.loop.param_groups import describe, parameter_groups
 from instructsam.train.loop.recipe import Recipe, RecipeError

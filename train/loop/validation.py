@@ -18,6 +18,7 @@ from PIL import Image
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from instructsam.core.atomic_write import replaced
 from instructsam.train.data.batch import move_to_device
 from instructsam.train.loop.run_log import append_row, drop_rows_after
 from instructsam.train.loop.trainer import StageTrainer
@@ -118,7 +119,8 @@ class Validation(TrainerCallback):
         if preview is not None:
             path = self.trainer.output / PREVIEWS / f'step_{step:06d}.png'
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(preview).save(path)
+            with replaced(path) as part:
+                Image.fromarray(preview).save(part)
 
 
 @contextmanager

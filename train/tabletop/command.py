@@ -2,10 +2,10 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
+from instructsam.core.atomic_write import check_new, new_folder
 from instructsam.core.commands.arguments import count, seconds
 from instructsam.core.commands.options import option
 from instructsam.core.commands.parser import CommandParser, sentence
@@ -78,17 +78,16 @@ def _generate(args: argparse.Namespace) -> int:
     check_drawing()
     from instructsam.train.tabletop.generate import generate
 
-    with _named_os_errors(args.out):
-        written = generate(
-            args.out,
-            args.split,
-            args.scenes,
-            args.seed,
-            args.size,
-            args.workers,
-            depth=not args.no_depth,
-            progress=sys.stderr.isatty(),
-        )
+    written = generate(
+        args.out,
+        args.split,
+        args.scenes,
+        args.seed,
+        args.size,
+        args.workers,
+        depth=not args.no_depth,
+        progress=sys.stderr.isatty(),
+    )
     for name, counts in (('sentences', written.sentences), ('phrases', written.phrases)):
         total = sum(counts.values())
         print(f'{total} {name}: ' + ', '.join(f'{kind} {count / total:.1%}' for kind, count in sorted(counts.items())))
@@ -104,30 +103,19 @@ def _page(args: argparse.Namespace) -> int:
     check_drawing()
     from instructsam.train.tabletop.page import write_page
 
-    with _named_os_errors(args.out):
-        write_page(args.out, args.split, args.seed, args.scenes)
+    write_page(args.out, args.split, args.seed, args.scenes)
     return 0
 
 
 def _bag(args: argparse.Namespace) -> int:
     from instructsam.train.tabletop.bag import write_bag
 
-    if args.out.exists():
-        raise InstructSAMError(f'{args.out} already exists: give the name of a new folder')
+    check_new(args.out)
     check_drawing()
-    with _named_os_errors(args.out):
-        frames = write_bag(args.out, args.split, args.seed, args.scene, args.size, args.seconds, args.fps)
+    with new_folder(args.out) as folder:
+        frames = write_bag(folder, args.split, args.seed, args.scene, args.size, args.seconds, args.fps)
     print(f'{frames} frames: {args.out}')
     return 0
-
-
-@contextmanager
-def _named_os_errors(out: Path | str) -> Iterator[None]:
-    """Turn an OSError into an InstructSAMError that names the file, or `out` if the error does not."""
-    try:
-        yield
-    except OSError as error:
-        raise InstructSAMError(f'cannot write {error.filename or out}: {error.strerror or error}') from error
 
 
 def check_drawing() -> None:

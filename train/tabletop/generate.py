@@ -5,6 +5,7 @@
     SPLIT_phrases.json         bare phrases with all objects that they describe (stage 1)
     SPLIT_sentences.json       instructions (stage 2)
     SPLIT_scenes.jsonl         one line per scene: camera, pose, objects with their masks
+    SPLIT_run.json             the settings, and the numbers of what was written
 
 The files depend only on split, seed, size and the number of scenes, not on the number of workers. Until all scenes are
 written, their records are kept in SPLIT.part, from which the same call resumes after an interruption.
@@ -12,20 +13,25 @@ written, their records are kept in SPLIT.part, from which the same call resumes 
 
 import json
 import os
+import sys
 from collections import Counter
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import cv2
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from instructsam.core.errors import InstructSAMError
+from instructsam.core.folder_lock import FolderLock
+from instructsam.core.run_settings import RunRecord, check_settings
+from instructsam.core.storage import explained_storage_faults
+from instructsam.core.version import version
 from instructsam.train.tabletop.language.instructions import sample_concepts, sample_instructions
 from instructsam.train.tabletop.records import records, scene_facts
 from instructsam.train.tabletop.scenes.scene import render_scene
@@ -65,50 +71,71 @@ def generate(
         progress: Show a progress bar.
 
     Raises:
-        InstructSAMError: The folder holds the output of an interrupted call with other settings.
+        OtherSettingsError: The folder holds this split with other settings, or with more scenes.
+        FolderInUseError: Another process writes the folder.
+        StorageError: A file cannot be written.
         ValueError: `scenes` is less than one.
-        OSError: A file cannot be written.
     """
     if scenes < 1:
         raise ValueError(f'at least one scene is needed, got {scenes}')
     out = Path(out)
-    for folder in ('images', 'depth') if depth else ('images',):
-        (out / folder).mkdir(parents=True, exist_ok=True)
-    write = partial(_write_scene, out=out, split=split, seed=seed, size=(size[0], size[1]), depth=depth)
-    part = out / f'{split}.part'
-    first = _resume(part, json.dumps({'seed': seed, 'size': list(size), 'depth': depth}))
-    missing = range(min(first, scenes), scenes)
-    workers = min(workers or os.cpu_count() or 1, len(missing) or 1)
-    with ExitStack() as stack:
-        file = stack.enter_context(part.open('a', encoding='utf-8'))
-        bar = stack.enter_context(_progress_bar(progress))
-        task = bar.add_task(f'{split} scenes', total=scenes, completed=missing.start)
-        lines = map(write, missing)
-        if workers > 1:
-            lines = stack.enter_context(closing(in_order(write, missing, workers)))
-        for line in lines:
-            file.write(line + '\n')
-            file.flush()
-            bar.advance(task)
-    return _finish(part, out, split, scenes)
+    settings = {'split': split, 'seed': seed, 'size': list(size), 'depth': depth, 'version': version()}
+    with explained_storage_faults(out), FolderLock(out):
+        record, part = RunRecord(out / f'{split}_run.json'), out / f'{split}.part'
+        written = _check_started(record, part, settings, split, scenes)
+        if written is not None and written.scenes == scenes:
+            print(f'{out} holds the {scenes} scenes of {split} already', file=sys.stderr)
+            return written
+        for folder in ('images', 'depth') if depth else ('images',):
+            (out / folder).mkdir(exist_ok=True)
+        missing = range(min(_drop_truncated_line(part), scenes), scenes)
+        if missing.start:
+            print(f'{split} resumes after {missing.start} of {scenes} scenes', file=sys.stderr)
+        write = partial(_write_scene, out=out, split=split, seed=seed, size=(size[0], size[1]), depth=depth)
+        workers = min(workers or os.cpu_count() or 1, len(missing) or 1)
+        with ExitStack() as stack:
+            file = stack.enter_context(part.open('a', encoding='utf-8'))
+            bar = stack.enter_context(_progress_bar(progress))
+            task = bar.add_task(f'{split} scenes', total=scenes, completed=missing.start)
+            lines = map(write, missing)
+            if workers > 1:
+                lines = stack.enter_context(closing(in_order(write, missing, workers)))
+            for line in lines:
+                file.write(line + '\n')
+                file.flush()
+                bar.advance(task)
+        written = _finish(part, out, split, scenes)
+        record.start(settings, written=asdict(written))
+        part.unlink()
+        return written
 
 
-def _resume(part: Path, settings: str) -> int:
-    """Return the number of scenes in `part`; create it if it does not exist, and drop a truncated last line.
+def _check_started(record: RunRecord, part: Path, settings: dict[str, Any], split: str, scenes: int) -> Written | None:
+    """Return what an earlier call has written, or None; record the settings if there is nothing of this split yet."""
+    lists = [part.with_name(f'{split}_{name}') for name in ('scenes.jsonl', 'sentences.json', 'phrases.json')]
+    has_results = all(file.exists() for file in lists) or _drop_truncated_line(part)
+    found = record.read() if has_results else None
+    if found is None:
+        record.start(settings)
+        part.unlink(missing_ok=True)  # without a record, nobody knows what it belongs to
+        return None
+    advice = 'give another folder, or delete this one'
+    check_settings(found['settings'], settings, output=f'{split} in {part.parent}', advice=advice)
+    if part.exists() or 'written' not in found:
+        return None
+    written = Written(**found['written'])
+    if written.scenes > scenes:
+        now = {'scenes': scenes}
+        check_settings({'scenes': written.scenes}, now, output=f'{split} in {part.parent}', advice=advice)
+    return written
 
-    Raises:
-        InstructSAMError: `part` is from a call with other settings.
-    """
-    if not part.exists() or not part.stat().st_size:
-        part.write_text(settings + '\n', encoding='utf-8')
+
+def _drop_truncated_line(part: Path) -> int:
+    """Return the number of scenes in `part`; drop a last line that was not written to its end."""
+    if not part.exists():
         return 0
+    complete_bytes = count = 0
     with part.open('rb') as file:
-        found = file.readline().decode().strip()
-        if found != settings:
-            raise InstructSAMError(
-                f'{part} is from an interrupted call with other settings: {found}. Finish that one, or delete the file'
-            )
-        complete_bytes, count = file.tell(), 0
         for line in file:
             if line.endswith(b'\n'):
                 complete_bytes, count = complete_bytes + len(line), count + 1
@@ -117,10 +144,9 @@ def _resume(part: Path, settings: str) -> int:
 
 
 def _finish(part: Path, out: Path, split: str, scenes: int) -> Written:
-    """Write the lists of records and of scenes from `part`, and remove it."""
+    """Write the lists of records and of scenes from `part`."""
     counts: dict[str, Counter[str]] = {'sentences': Counter(), 'phrases': Counter()}
     with part.open(encoding='utf-8') as lines, ExitStack() as stack:
-        next(lines)  # the first line holds the settings
         facts = stack.enter_context(_ListFile(out / f'{split}_scenes.jsonl', is_jsonl=True))
         files = {name: stack.enter_context(_ListFile(out / f'{split}_{name}.json')) for name in counts}
         for line in islice(lines, scenes):
@@ -130,7 +156,6 @@ def _finish(part: Path, out: Path, split: str, scenes: int) -> Written:
                 counts[name].update(kinds)
                 for record in scene_records:
                     files[name].add(json.dumps(record))
-    part.unlink()
     return Written(scenes, dict(counts['sentences']), dict(counts['phrases']))
 
 
@@ -140,9 +165,8 @@ def _write_scene(index: int, out: Path, split: str, seed: int, size: tuple[int, 
     scene = render_scene(split, index, seed, size)
     (out / 'images' / f'{scene.name}.jpg').write_bytes(scene.jpeg)
     if depth:
-        path = out / 'depth' / f'{scene.name}.png'
-        if not cv2.imwrite(str(path), depth_mm(scene.depth), [cv2.IMWRITE_PNG_COMPRESSION, 2]):
-            raise OSError(f'could not write {path}')
+        _, png = cv2.imencode('.png', depth_mm(scene.depth), [cv2.IMWRITE_PNG_COMPRESSION, 2])
+        (out / 'depth' / f'{scene.name}.png').write_bytes(png)  # cv2.imwrite does not tell why it fails
     sentences, phrases = sample_instructions(scene), sample_concepts(scene)
     return json.dumps(
         {

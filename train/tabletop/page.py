@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from instructsam.core.atomic_write import replaced
 from instructsam.core.display.overlay import instance_color
 from instructsam.train import drawing
 from instructsam.train.tabletop.language.instructions import KINDS, Instruction, sample_instructions
@@ -49,4 +50,5 @@ def write_page(path: Path | str, split: str, seed: int, count: int = 24) -> None
     """Write the overview of `count` scenes to a PNG file; 256 colours keep a file of photographs small."""
     image = Image.fromarray(draw_page(split, seed, count))
     palette = image.quantize(256, method=Image.Quantize.FASTOCTREE)
-    image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(path, 'PNG', optimize=True)
+    with replaced(path) as part:
+        image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(part, 'PNG', optimize=True)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 
+from instructsam.core.atomic_write import new_folder
 from instructsam.core.model import checkpoint
-from instructsam.train.weights import new_folder
 
 
 def export(source: str | Path, out: str | Path, dtype: torch.dtype) -> None:
     """Write the model in the folder `source` to a new folder `out` with weights in `dtype`. Raises ModelError."""
-    out = new_folder(out)
-    checkpoint.save(checkpoint.load(source, torch.device('cpu'), dtype), out, source)
+    with new_folder(out) as part:
+        checkpoint.save(checkpoint.load(source, torch.device('cpu'), dtype), part, source)

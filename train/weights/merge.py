@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 
+from instructsam.core.atomic_write import new_folder
 from instructsam.core.errors import ModelError
 from instructsam.core.model import checkpoint
-from instructsam.train.weights import new_folder
 
 
 def merge(source: str | Path, out: str | Path) -> None:
@@ -18,7 +18,7 @@ def merge(source: str | Path, out: str | Path) -> None:
     source = Path(source)
     if not (source / checkpoint.ADAPTER).is_file():
         raise ModelError(f'{source} holds no LoRA matrices ({checkpoint.ADAPTER}): there is nothing to merge')
-    out = new_folder(out)
-    model = checkpoint.load(source, torch.device('cpu'), None, base_only=True)
-    merged = PeftModel.from_pretrained(model, source, torch_device='cpu').merge_and_unload(safe_merge=True)
-    checkpoint.save(merged, out, source)
+    with new_folder(out) as part:
+        model = checkpoint.load(source, torch.device('cpu'), None, base_only=True)
+        merged = PeftModel.from_pretrained(model, source, torch_device='cpu').merge_and_unload(safe_merge=True)
+        checkpoint.save(merged, part, source)

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from instructsam.core.atomic_write import new_folder
 from instructsam.core.files.image_file import read_image
 from instructsam.core.model import checkpoint
 from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.core.model.preprocess import QwenPreprocessor, sam_pixels, to_chw
-from instructsam.train.weights import new_folder
 
 
 @torch.no_grad()
@@ -32,17 +32,17 @@ def stitch(source: str | Path, before: str | Path, out: str | Path, images: Sequ
     Raises:
         ModelError: A model cannot be read, or `out` already exists.
     """
-    out = new_folder(out)
-    model, old = (checkpoint.load(folder, torch.device('cpu'), torch.float32) for folder in (source, before))
-    features, wanted = _features(model, source, images), _features(old, before, images)
-    levels: Any = model.grounding.vision_encoder.neck.fpn_layers
-    visual = model.model.visual
-    _map_inputs([level.scale_layers[0] for level in levels[:2]], features.pop('backbone'), wanted.pop('backbone'))
-    last = {'coarse': levels[2].proj2, 'tokens': visual.merger.linear_fc2}
-    last |= {f'deepstack {index}': merger.linear_fc2 for index, merger in enumerate(visual.deepstack_merger_list)}
-    for name, values in features.items():
-        _map_outputs(last[name], values, wanted[name])
-    checkpoint.save(model, out, source)
+    with new_folder(out) as part:
+        model, old = (checkpoint.load(folder, torch.device('cpu'), torch.float32) for folder in (source, before))
+        features, wanted = _features(model, source, images), _features(old, before, images)
+        levels: Any = model.grounding.vision_encoder.neck.fpn_layers
+        visual = model.model.visual
+        _map_inputs([level.scale_layers[0] for level in levels[:2]], features.pop('backbone'), wanted.pop('backbone'))
+        last = {'coarse': levels[2].proj2, 'tokens': visual.merger.linear_fc2}
+        last |= {f'deepstack {index}': merger.linear_fc2 for index, merger in enumerate(visual.deepstack_merger_list)}
+        for name, values in features.items():
+            _map_outputs(last[name], values, wanted[name])
+        checkpoint.save(model, part, source)
 
 
 def _features(model: InstructSAMModel, folder: str | Path, images: Sequence[Path]) -> dict[str, torch.Tensor]:

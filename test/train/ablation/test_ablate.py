@@ -4,9 +4,9 @@ Models are tiny, and scenes are made by hand instead of drawn, so that the figur
 in this process.
 """
 
+import contextlib
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -221,8 +221,8 @@ def test_k10_is_the_full_model(plan, trained, capsys, start_model):
     assert not trained
 
 
-def test_a_changed_plan(plan, trained, capsys, tmp_path):
-    """Changed questions are measured again; a changed recipe needs another output."""
+def test_a_changed_plan(plan, trained, capsys, tmp_path, start_model):
+    """Changed questions are measured again; a changed recipe or base model needs another output."""
     path = plan(questions={'scenes': 1, 'max_new_tokens': 2})
     assert ablate(capsys, path, '--only', 'no_stage1', '--seeds', 1)[0] == 0
     path = plan(questions={'scenes': 2, 'max_new_tokens': 2})
@@ -230,6 +230,11 @@ def test_a_changed_plan(plan, trained, capsys, tmp_path):
     assert ablate(capsys, path, '--only', 'no_stage1', '--seeds', 1)[0] == 0
     assert len(trained) == 1
     assert json.loads((tmp_path / 'ablation/results.json').read_text())['rows']['no_stage1']['seeds'] == [1]
+    base = start_model(max_seg_nums=10)
+    code, _, err = ablate(capsys, plan(base=str(base)), '--only', 'no_stage1', '--seeds', 1)
+    assert code == 2
+    assert 'ablation was started with other settings (base was' in err
+    assert 'base_content was' in err
     path = plan(stage2_changes=['steps=1'], questions={'scenes': 3})
     code, _, err = ablate(capsys, path, '--only', 'no_stage1', '--seeds', 1)
     assert code == 2
@@ -246,13 +251,17 @@ def test_training_runs_as_a_command(plan):
 
 def test_several_processes(monkeypatch):
     called = []
-    codes = iter((0, 2))
+    codes = iter((0, 2, 4, 5))
 
-    def run_command(command):
-        called.append(command)
-        return SimpleNamespace(returncode=next(codes))
+    class Command(contextlib.nullcontext):
+        def __init__(self, command):
+            super().__init__(self)
+            called.append(command)
 
-    monkeypatch.setattr(study.subprocess, 'run', run_command)
+        def wait(self):
+            return next(codes)
+
+    monkeypatch.setattr(study.subprocess, 'Popen', Command)
     study.train('a.yaml', 2)
     assert called[0][1:] == [
         '-m',
@@ -265,8 +274,10 @@ def test_several_processes(monkeypatch):
         'run',
         'a.yaml',
     ]
-    with pytest.raises(InstructSAMError, match='exit code 2'):
-        study.train('a.yaml', 1)
+    for code in (2, 4, 5):
+        with pytest.raises(InstructSAMError, match=f'exit code {code}') as caught:
+            study.train('a.yaml', 1)
+        assert caught.value.exit_code == code
     assert 'torch.distributed.run' not in called[1]
 
 

@@ -468,15 +468,15 @@ def test_other_settings_are_another_run(samples, tmp_path, capsys):
     argv = ('inst2seg', '--data', tmp_path / 'data', '--results', tmp_path / 'run', '--limit', 1)
     assert evaluate(*argv) == 0
     for changed, said in (
-        (['--threshold', 0.4], 'threshold was 0.3 and is 0.4'),
+        (['--threshold', 0.4], 'threshold was 0.3, now 0.4'),
         (['--mode', 'reference'], "mode was 'consistent'"),
-        (['--limit', 2], 'queries was 1 and is 2'),
-        (['--prompt', 'find {text}'], 'prompts was'),
+        (['--limit', 2], 'queries was 1, now 2'),
+        (['--prompt', 'find {text}'], 'prompts.'),
     ):
         assert evaluate(*argv, *changed) == 2
         err = capsys.readouterr().err
         assert said in err
-        assert 'belongs to another run' in err
+        assert 'was started with other settings' in err
         assert '--results' in err
         assert err.count('\n') == 1
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from instructsam.core import cli
+from instructsam.core import cli, exit_codes
 from instructsam.core.result import Instance, Result
 
 pytest.importorskip('mujoco', reason='the tabletop world is rendered with MuJoCo: pip install mujoco')
@@ -254,7 +254,7 @@ def test_table_and_json(command, tmp_path):
 )
 def test_bad_arguments(command, arguments, said):
     code, out, err = command(*arguments)
-    assert (code, out) == (2, '')
+    assert (code, out) == (exit_codes.STORAGE if '/proc' in said else exit_codes.USAGE, '')
     assert said in err
     assert err.startswith('instructsam: error: ')
     assert err.count('\n') == 1

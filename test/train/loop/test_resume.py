@@ -1,17 +1,20 @@
 """A run that is killed at any instant can be resumed and ends with the same bits as an uninterrupted one."""
 
 import csv
+import json
 import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from instructsam.core.cli import main
 from instructsam.train.loop.checkpoints import checkpoints, last_checkpoint
 
 STEPS = 5
@@ -131,11 +134,50 @@ def kill_group(leader):
             pass
 
 
+def test_other_settings_or_data_are_refused(recipe, tmp_path, few, capsys):
+    """Other steps, or other data under the same name: each is named, and nothing is changed."""
+    data = json.loads(Path(few[0]['annotations']).read_text())
+    names = [tmp_path / 'own.json', tmp_path / 'moved.json']
+    for name in names:
+        name.write_text(json.dumps(data))
+    images = tmp_path / 'images'
+    shutil.copytree(few[0]['images'], images)
+    path = recipe('run', data=[{'annotations': str(names[0]), 'images': str(images), 'repeat': 1}], steps=2)
+    assert main(['train', 'run', str(path)]) == 0
+    outputs = {file: file.stat().st_mtime_ns for file in (tmp_path / 'run').rglob('*')}
+
+    def refused(*changes):
+        capsys.readouterr()
+        assert main(['train', 'run', str(path), *changes]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f'instructsam: error: {tmp_path}/run was started with other settings (')
+        assert err.count('\n') == 1
+        assert {file: file.stat().st_mtime_ns for file in (tmp_path / 'run').rglob('*')} == outputs
+        return err
+
+    mixed = f'data=[{{annotations: {names[1]}, images: {images}, repeat: %d}}]'
+    assert 'steps was 2, now 3' in refused('steps=3')
+    said = refused('seed=7', mixed % 2)
+    for text in ('seed was 0, now 7', 'data[0].repeat was 1, now 2', f"data[0].annotations was '{names[0]}', now"):
+        assert text in said
+    names[0].write_text(json.dumps(data[:-1]))
+    assert 'data[0].content was' in refused()
+    names[0].write_text(json.dumps(data))
+    (images / 'a.png').write_bytes((images / 'a.png').read_bytes() + b'x')
+    assert 'data[0].pictures was' in refused()
+    (images / 'a.png').write_bytes((images / 'a.png').read_bytes()[:-1])
+    capsys.readouterr()
+    assert main(['train', 'run', str(path), 'log_every=2', mixed % 1]) == 0
+    err = capsys.readouterr().err
+    assert f'{tmp_path}/run resumes after step 2; data[0].annotations was' in err
+    assert 'log_every was 1, now 2' in err
+
+
 def test_a_truncated_checkpoint_is_not_resumed(launch, recipe, tmp_path, few):
     """It neither prevents resuming nor counts among the checkpoints to keep."""
-    path = recipe('run', data=few, keep=1, **{**KEYS, 'steps': 2})
+    path = recipe('run', data=few, keep=1, **{**KEYS, 'steps': 3})
     output = tmp_path / 'run'
-    assert launch('train', 'run', path)[0] == [0]
+    assert launch('train', 'run', path, kill=(FORWARD, 3))[0] == [-signal.SIGKILL]
     cut = {'checkpoint-70': 'model.safetensors', 'checkpoint-71': 'optimizer.pt', 'checkpoint-72': 'trainer_state.json'}
     for name, file in cut.items():
         shutil.copytree(output / 'checkpoint-2', output / name)
@@ -144,8 +186,9 @@ def test_a_truncated_checkpoint_is_not_resumed(launch, recipe, tmp_path, few):
     (output / 'partial' / 'checkpoint-3').mkdir(parents=True)
     (output / 'partial' / 'checkpoint-3' / 'model.safetensors.part').write_bytes(b'cut')
     assert last_checkpoint(output).name == 'checkpoint-2'
-    codes, text = launch('train', 'run', path, 'steps=3')
+    codes, text = launch('train', 'run', path)
     assert codes == [0], text
+    assert 'run resumes after step 2' in text
     assert 'step 3/3' in text, text
     assert 'step 2/3' not in text, text
     assert [path.name for path in checkpoints(output)] == ['checkpoint-3']

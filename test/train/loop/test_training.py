@@ -135,19 +135,26 @@ def test_broken_records_are_skipped_until_they_are_too_many(launch, recipe, tmp_
 
 
 def test_another_configuration_is_refused(recipe, tmp_path, start_model, capsys):
-    """Another K, LoRA rank or set of trained parts: the error names the difference, and the run stays untouched."""
+    """Another K, LoRA rank or set of trained parts: the error names the difference, and the run stays untouched.
+
+    This holds without the run's record too, in which all settings are compared.
+    """
     assert main(['train', 'run', str(recipe('run', steps=1, lora={'rank': 2}))]) == 0
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / 'run').rglob('*')}
+    run = tmp_path / 'run'
+    before = {path: path.stat().st_mtime_ns for path in run.rglob('*') if path.name != 'run.json'}
     other = {
-        f'model={start_model(max_seg_nums=4)}': 'mask_queries is [10, 64] there, [4, 64] here',
-        'lora.rank=3': 'lora_A.weight is [2, 64] there, [3, 64] here',
-        'learning_rates.vision=0': 'trains other parts of the model',
+        f'model={start_model(max_seg_nums=4)}': ('model_content was', 'mask_queries is [10, 64] there, [4, 64] here'),
+        'lora.rank=3': ('lora.rank was 2, now 3', 'lora_A.weight is [2, 64] there, [3, 64] here'),
+        'learning_rates.vision=0': ('learning_rates.vision was 0.001, now 0.0', 'trains other parts of the model'),
     }
-    for change, message in other.items():
-        capsys.readouterr()
-        assert main(['train', 'run', str(recipe('run', steps=2, lora={'rank': 2})), change]) == 2
-        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith('instructsam')]
-        assert len(lines) == 1, lines
-        assert message in lines[0]
-        assert 'checkpoint-1' in lines[0]
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / 'run').rglob('*') if path in before} == before
+    for has_record in (True, False):
+        if not has_record:
+            (run / 'run.json').unlink()
+        for change, messages in other.items():
+            capsys.readouterr()
+            steps = 1 if has_record else 2
+            assert main(['train', 'run', str(recipe('run', steps=steps, lora={'rank': 2})), change]) == 2
+            lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith('instructsam')]
+            assert len(lines) == 1, lines
+            assert messages[not has_record] in lines[0]
+    assert {path: path.stat().st_mtime_ns for path in run.rglob('*') if path in before} == before

@@ -73,7 +73,7 @@ def test_a_folder_that_cannot_be_written(tabletop, tmp_path):
     (tmp_path / 'out').write_text('')
     code, err = tabletop('generate', 'out', '--scenes', '1')
     assert code == 2
-    assert 'cannot write out' in err
+    assert 'out is a file: give the name of a folder' in err
     assert is_one_error_line(err)
 
 
@@ -130,21 +130,59 @@ def test_resumes_after_it_was_killed(tabletop, tmp_path, cut):
     command[command.index('4')] = '1000'
     process = subprocess.Popen([*command, '--workers', '1'], cwd=tmp_path, stderr=subprocess.DEVNULL)
     part = tmp_path / 'out/train.part'
-    wait_for(lambda: part.exists() and part.read_text().count('\n') >= 3)  # lines of the settings and of two scenes
+    wait_for(lambda: part.exists() and part.read_text().count('\n') >= 2)
     process.kill()
     process.wait()
-    part.write_text(''.join(part.read_text().splitlines(True)[:3]) + cut)
+    part.write_text(''.join(part.read_text().splitlines(True)[:2]) + cut)
     first = sorted((tmp_path / 'out/images').iterdir())[0]
     written = first.stat().st_mtime_ns
     code, err = tabletop('generate', 'out', *call, '--workers', '1', '--seed', '6')
     assert code == 2
-    assert 'train.part is from an interrupted call with other settings' in err
+    assert 'train in out was started with other settings (seed was 5, now 6): repeat those to resume it' in err
     assert is_one_error_line(err)
-    assert tabletop('generate', 'out', *call, '--workers', '1') == (0, '')
+    assert tabletop('generate', 'out', *call, '--workers', '1') == (0, 'train resumes after 2 of 4 scenes\n')
     assert first.stat().st_mtime_ns == written
     assert not part.exists()
     for path in (tmp_path / 'whole').rglob('*.*'):
         assert (tmp_path / 'out' / path.relative_to(tmp_path / 'whole')).read_bytes() == path.read_bytes(), path
+
+
+@pytest.mark.usefixtures('opengl')
+def test_two_at_once(tabletop, tmp_path):
+    """The second is refused, whatever it would write, and the first writes what it writes alone."""
+    call = ['--seed', '5', '--size', '64', '48', '--no-depth', '--workers', '1']
+    command = [sys.executable, '-m', 'instructsam.core.cli', 'tabletop', 'generate', 'out', *call, '--scenes', '8']
+    first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    wait_for((tmp_path / 'out/train.part').exists)
+    for other in (['--scenes', '3'], ['--scenes', '3', '--split', 'val'], ['--scenes', '3', '--seed', '6']):
+        code, err = tabletop('generate', 'out', *call, *other)
+        assert code == 5
+        assert f'out is being written by process {first.pid} on ' in err
+        assert is_one_error_line(err)
+    assert (first.communicate(timeout=60)[1], first.returncode) == ('', 0)
+    assert tabletop('generate', 'alone', *call, '--scenes', '8') == (0, '')
+    names = sorted(path.relative_to(tmp_path / 'alone') for path in (tmp_path / 'alone').rglob('*'))
+    assert names == sorted(path.relative_to(tmp_path / 'out') for path in (tmp_path / 'out').rglob('*'))
+    for name in names:
+        if name.suffix:
+            assert (tmp_path / 'out' / name).read_bytes() == (tmp_path / 'alone' / name).read_bytes(), name
+
+
+@pytest.mark.usefixtures('opengl')
+def test_a_finished_split(tabletop, tmp_path):
+    """The same call changes nothing, more scenes are added, and anything else is refused."""
+    call = ['generate', 'out', '--size', '64', '48', '--no-depth', '--workers', '1', '--scenes']
+    assert tabletop(*call, '2') == (0, '')
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / 'out').rglob('*.*')}
+    assert tabletop(*call, '2') == (0, 'out holds the 2 scenes of train already\n')
+    for arguments, said in ((['2', '--seed', '6'], 'seed was 0, now 6'), (['1'], 'scenes was 2, now 1')):
+        code, err = tabletop(*call, *arguments)
+        assert code == 2
+        assert f'train in out was started with other settings ({said}): ' in err
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / 'out').rglob('*.*')} == files
+    assert tabletop(*call, '3') == (0, '')
+    assert len((tmp_path / 'out/train_scenes.jsonl').read_text().splitlines()) == 3
+    assert tabletop(*call, '1', '--split', 'val') == (0, '')
 
 
 @pytest.mark.usefixtures('opengl')
@@ -156,7 +194,7 @@ def test_control_c(tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, '')
-    assert {path.suffix for path in tmp_path.glob('out/*.*')} == {'.part'}
+    assert {path.name for path in tmp_path.glob('out/*.*')} == {'train.part', 'train_run.json'}
 
 
 def wait_for(condition, timeout_s=60):

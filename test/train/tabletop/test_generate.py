@@ -242,7 +242,7 @@ def test_any_number_of_workers_writes_the_same_bytes(folder, tmp_path):
     generate(tmp_path, 'train', 6, seed=SEED, workers=1, progress=False)
     names = sorted(path.relative_to(folder) for path in folder.rglob('*') if path.is_file())
     assert names == sorted(path.relative_to(tmp_path) for path in tmp_path.rglob('*') if path.is_file())
-    assert len(names) == 6 + 6 + 3
+    assert len(names) == 6 + 6 + 4
     for name in names:
         assert (folder / name).read_bytes() == (tmp_path / name).read_bytes(), name
 

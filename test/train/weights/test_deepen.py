@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from instructsam.core.errors import ModelError
+from instructsam.core.errors import InstructSAMError
 from instructsam.core.model import checkpoint
 from instructsam.core.model.preprocess import QwenPreprocessor, to_chw
 from instructsam.train.weights.deepen import deepen
@@ -44,5 +44,5 @@ def test_a_new_block_gets_gradients(tmp_path):
 
 def test_an_existing_folder(tmp_path):
     (tmp_path / 'notes.txt').touch()
-    with pytest.raises(ModelError, match='already exists'):
+    with pytest.raises(InstructSAMError, match='already exists'):
         deepen(FOLDER, tmp_path)

@@ -13,7 +13,7 @@ import jinja2
 from rich.console import Console
 
 from instructsam.core import builtin
-from instructsam.core.errors import InstructSAMError
+from instructsam.core.atomic_write import replaced
 from instructsam.core.files.image_file import check_path
 from instructsam.train.evaluation.figures.compare import benchmark_of
 from instructsam.train.evaluation.figures.metrics import MaskMatch, PooledPredictions
@@ -42,16 +42,15 @@ def write_report(folders: Iterable[Path], out: str) -> None:
     """Write the report on the runs in `folders` to the file `out`, and print its size.
 
     Raises:
-        InstructSAMError: A run cannot be read, or the file cannot be written.
+        InstructSAMError: A run cannot be read.
+        StorageError: The file cannot be written.
     """
     check_path(out)
     with Console(stderr=True).status('reading') as status:  # the status is shown on terminals only
         runs = [read_run(folder) for folder in dict.fromkeys(folders)]
         text = render_report(runs, show_status=status.update)
-    try:
-        Path(out).write_bytes(text.encode('utf-8', 'replace'))  # a model may have generated a lone surrogate
-    except OSError as error:
-        raise InstructSAMError(f'cannot write {out}: {error.strerror}') from error
+    with replaced(out) as part:
+        part.write_bytes(text.encode('utf-8', 'replace'))  # a model may have generated a lone surrogate
     print(f'{out}: {len(runs)} run{"s" * (len(runs) > 1)}, {len(text) / 1e6:.1f} MB')
 
 

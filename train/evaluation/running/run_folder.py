@@ -6,22 +6,22 @@ and its query asked again. Processes on several machines need a folder that all 
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from instructsam.core.errors import InstructSAMError
+from instructsam.core.folder_lock import LOCK, FolderLock
+from instructsam.core.run_settings import check_settings
+from instructsam.core.storage import explained_storage_faults
 from instructsam.train.evaluation.query import Outcome
 from instructsam.train.evaluation.running.gc_pause import gc_paused
 
 PATTERN = 'results-*.jsonl'
-CHUNK_BYTES = 1 << 20
 
 Parsed = TypeVar('Parsed')
 
@@ -85,12 +85,11 @@ def _complete_lines(file: Path) -> Iterator[bytes]:
 
 
 def _checked_header(header: dict[str, Any], expected: dict[str, Any] | None, file: Path) -> dict[str, Any]:
-    """Return `header`; raise RunError with the differences if it is not the expected one."""
+    """Return `header`; raise OtherSettingsError with the differences if it is not the expected one."""
     if expected is None or header == expected:
         return header
-    keys = [key for key in {**header, **expected} if header.get(key) != expected.get(key)]
-    differences = '; '.join(f'{key} was {header.get(key)!r} and is {expected.get(key)!r}' for key in keys)
-    raise RunError(f'{file} belongs to another run: {differences}. Choose another folder with --results')
+    check_settings(header, expected, output=file, advice='choose another folder with --results')
+    return header
 
 
 class ResultWriter:
@@ -100,19 +99,26 @@ class ResultWriter:
         """Open the file of process `rank` and lock it; drop a truncated last line, write the header if it is new.
 
         Raises:
-            RunError: The file cannot be written, or another process is writing it.
+            OtherSettingsError: The folder holds another run.
+            FolderInUseError: Another process is writing the file.
+            StorageError: The file cannot be written.
         """
         self.path = Path(folder) / f'results-{rank:05d}.jsonl'
+        self._lock = FolderLock(folder, name=f'{LOCK}-{rank:05d}' if rank else LOCK)
+        self._lock.__enter__()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open('ab')
-        except OSError as error:
-            raise RunError(f'cannot write {self.path}: {error.strerror}') from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.close()
-            raise RunError(f'{self.path} is being written by another run: wait, or give --results') from error
+            with explained_storage_faults(self.path):
+                self._open(header)
+        except BaseException:
+            self._lock.__exit__()
+            raise
+
+    def _open(self, header: dict[str, Any]) -> None:
+        # Before the file is made: with another header than the others, it would make the run unreadable.
+        for file in self.path.parent.glob(PATTERN):
+            for line in itertools.islice(_complete_lines(file), 1):
+                _checked_header(_parse_line(json.loads, line, file, 1).get('header'), header, file)
+        self._file = self.path.open('ab')
         complete_bytes = sum(map(len, _complete_lines(self.path)))
         if self.path.stat().st_size > complete_bytes:
             print(f'{self.path}: the last line was truncated, its query is asked again', file=sys.stderr)
@@ -125,26 +131,20 @@ class ResultWriter:
         self._append(outcome.to_line())
 
     def _append(self, text: str) -> None:
-        self._file.write(text.encode() + b'\n')
-        self._file.flush()
+        with explained_storage_faults(self.path):
+            self._file.write(text.encode() + b'\n')
+            self._file.flush()
 
     def close(self) -> None:
         """Close the file and release its lock."""
-        self._file.close()
+        with explained_storage_faults(self.path):
+            try:
+                self._file.close()
+            finally:
+                self._lock.__exit__()
 
     def __enter__(self) -> ResultWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def fingerprint(files: Iterable[tuple[str, Path]]) -> str:
-    """Return 16 hexadecimal digits of the SHA-256 of (name, file) pairs: of the names and contents, in their order."""
-    digest = hashlib.sha256()
-    for name, file in files:
-        digest.update(name.encode())
-        with file.open('rb') as content:
-            while chunk := content.read(CHUNK_BYTES):
-                digest.update(chunk)
-    return digest.hexdigest()[:16]

@@ -8,6 +8,7 @@ figures do not depend on the number of processes.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -71,12 +72,16 @@ def run_benchmark(
         track: Passes the outcomes on as they arrive, e.g. to show the progress; gets the number of images, too.
 
     Raises:
-        RunError: The folder holds another run, or cannot be written.
+        OtherSettingsError: The folder holds another run.
+        FolderInUseError: Another process writes the run.
+        StorageError: The folder cannot be written.
     """
     with ResultWriter(folder, process.rank, header) as writer:
         answered = _answered_queries(read_run(folder, header).outcomes)
         own = range(process.rank, len(source), process.world_size)
         pending = [index for index in own if index not in answered or not answered[index].is_complete]
+        if answered:
+            print(f'{folder} has results on {len(own) - len(pending)} of {len(own)} images already', file=sys.stderr)
         if pending:
             engine = options.engine_for(load_engine())
             for outcome in track(_outcomes(engine, source, pending, options, answered), len(pending)):
