@@ -35,10 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         '--depth',
         'depth image, aligned to the image (16-bit mm, or .npy or TIFF in m): the table and the JSON then contain '
-        'positions and sizes of the objects; requires --camera',
+        'positions and sizes of the objects; requires --camera, and that neither file has an EXIF rotation',
         metavar='FILE',
     )
-    parser.add_argument('--camera', type=float, nargs=4, metavar=('FX', 'FY', 'CX', 'CY'), help='intrinsics, px')
+    parser.add_argument(
+        '--camera',
+        type=float,
+        nargs=4,
+        metavar=('FX', 'FY', 'CX', 'CY'),
+        help='intrinsics of the image, which must be without distortion, px',
+    )
     add_keep_duplicates(parser)
     add_max_megapixels(parser)
     forced = parser.add_mutually_exclusive_group()
@@ -53,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
     """
     from instructsam.core.files.image_file import check_image_path, check_path, read_image, write_image
 
-    image = read_image(args.image, args.max_megapixels)
+    # Depth and intrinsics belong to the pixels as they are stored.
+    image = read_image(args.image, args.max_megapixels, allow_rotation=args.depth is None)
     depth_and_camera = _read_depth(args, image)
     if args.out is not None:
         check_image_path(args.out)
@@ -86,14 +93,15 @@ def _read_depth(args: argparse.Namespace, image: np.ndarray) -> tuple[np.ndarray
     if args.depth is None:
         return None
 
-    from instructsam.core.spatial.camera_model import CameraModel
-    from instructsam.core.spatial.geometry import check_depth
+    from instructsam.core.spatial.calibration import Calibration, camera_model
+    from instructsam.core.spatial.geometry import check_alignment, check_units
 
     fx, fy, cx, cy = args.camera
     height, width = image.shape[:2]
     depth = read_depth(args.depth, args.max_megapixels)
-    camera = CameraModel(height, width, [[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
-    check_depth(depth, camera, (height, width))
+    check_alignment(depth, (height, width))
+    check_units(depth)
+    camera = camera_model(Calibration(width, height, k=(fx, 0, cx, 0, fy, cy, 0, 0, 1)), (height, width))
     return depth, camera
 
 

@@ -20,16 +20,20 @@ BYTES_PER_PIXEL = 8  # of 16-bit RGBA, the largest pixels that are read; a file 
 METADATA_BYTES = 64_000_000
 
 
-def read_image(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
+ORIENTATION = 0x0112  # EXIF and TIFF tag; 2 to 8 are rotations and reflections
+
+
+def read_image(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS, *, allow_rotation: bool = True) -> np.ndarray:
     """Read an image as [H, W, 3] uint8 RGB, rotated upright according to its EXIF tag.
 
     Grey, palette and CMYK images are converted, and transparency is dropped. The upper 8 of 16 bits and the first frame
     of an animation are used.
 
     Raises ImageError if the file is not a regular file, is not an image of one of the formats FORMATS, has more than
-    `max_megapixels`, is truncated, or has 32-bit or floating-point pixels, whose range is not defined.
+    `max_megapixels`, is truncated, or has 32-bit or floating-point pixels, whose range is not defined; without
+    `allow_rotation`, also if the tag says that the pixels are not stored upright.
     """
-    image = ImageOps.exif_transpose(decode_image(path, max_megapixels))
+    image = ImageOps.exif_transpose(decode_image(path, max_megapixels, allow_rotation=allow_rotation))
     if image.mode.startswith('I;16'):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ('I', 'F'):
@@ -37,14 +41,22 @@ def read_image(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> np.n
     return np.array(image.convert('RGB'))
 
 
-def decode_image(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> Image.Image:
-    """Return the image in a file, decoded, in the mode and orientation of the file.
+def decode_image(
+    path: str | Path, max_megapixels: float = MAX_MEGAPIXELS, *, allow_rotation: bool = True
+) -> Image.Image:
+    """Return the image in a file, decoded, in the mode of the file; of some formats Pillow rotates it upright.
 
     Raises ImageError as `read_image` does, for pixels of any kind.
     """
     content = _read(path, max_megapixels)
     try:
         image = open_image(content, max_megapixels)
+        # Pillow rotates some formats when they are loaded and then drops the tag.
+        if not allow_rotation and image.getexif().get(ORIENTATION) in range(2, 9):
+            raise ImageError(
+                f'its EXIF orientation is {image.getexif()[ORIENTATION]}, so it is to be rotated, and '
+                'then image, depth and intrinsics no longer belong together. Store it upright without the tag'
+            )
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # about odd metadata
             image.load()
@@ -54,10 +66,10 @@ def decode_image(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> Im
 
 
 def read_depth(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
-    """Read a depth image as [H, W] float32 m, 0 where there is no measurement.
+    """Read a depth image as [H, W] uint16 mm or float32 m, 0 or not finite where there is no measurement.
 
-    The file is a 16-bit image in mm, a floating-point TIFF in m or a NumPy file in m. Raises ImageError if it cannot be
-    used.
+    The file is a 16-bit image in mm, a floating-point TIFF in m or a NumPy file in m (of integers: in mm). Raises
+    ImageError if it cannot be used.
     """
     if Path(path).suffix == '.npy':
         content = _read(path, max_megapixels)
@@ -66,13 +78,17 @@ def read_depth(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> np.n
         except Exception as error:  # NumPy raises exceptions of many types
             raise ImageError(f'cannot read {path}: {error}') from error
     else:
-        depth = np.asarray(decode_image(path, max_megapixels))
+        depth = np.asarray(decode_image(path, max_megapixels, allow_rotation=False))
     if depth.ndim != 2 or depth.dtype.kind not in 'uif' or depth.dtype == np.uint8:
         raise ImageError(
             f'{path} is not a depth image: expected one channel of 16-bit mm or floating-point m, got {depth.dtype} '
             f'{list(depth.shape)}'
         )
-    return depth.astype(np.float32) / (1 if depth.dtype.kind == 'f' else 1000)
+    if depth.dtype.kind == 'f':
+        return depth.astype(np.float32)
+    if depth.size and (depth.min() < 0 or depth.max() > np.iinfo(np.uint16).max):
+        raise ImageError(f'{path} is not a depth image: its {depth.dtype} numbers are not 16-bit mm')
+    return depth.astype(np.uint16)
 
 
 def _read(path: str | Path, max_megapixels: float) -> bytes:

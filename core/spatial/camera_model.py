@@ -8,8 +8,8 @@ import numpy as np
 from instructsam.core.errors import GeometryError
 from instructsam.core.spatial.lens import Lens
 
-FOCAL_LENGTHS = 1 / 23, 1000.0
-"""Bounds of the focal length in image sizes: the field of view of a pinhole is then 0.06 to 170 degrees."""
+FOCAL_LENGTHS = 1 / 12, 1000.0
+"""Bounds of the focal length in image sizes: the field of view of a pinhole is then 0.06 to 160 degrees."""
 
 
 class CameraModel:

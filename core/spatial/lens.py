@@ -21,12 +21,15 @@ COEFFICIENT_COUNTS = {  # lens model -> the numbers of coefficients it can have
 FISHEYES = ('equidistant', 'fisheye', 'kannala_brandt', 'kannala_brandt4')
 """Names of models that are no pinhole even if all their coefficients are zero."""
 
-MAX_ANGLE = np.radians(85.0)
-"""Largest angle between a ray and the optical axis. Beyond it, x / z changes by about 0.5 from pixel to pixel."""
+MAX_ANGLE = np.radians(80.0)
+"""Largest angle between a ray and the optical axis. Beyond it, x / z changes by more than 0.1 from pixel to pixel."""
 
 MIN_RESOLUTION = 0.1
 """Smallest derivative of the image radius by the ray's angle, in focal lengths. A fitted polynomial reaches a maximum
 outside the calibrated part of the image and shrinks beyond it, so pixels there have no ray or two."""
+
+MAX_MAGNIFICATION = 4.0
+"""Largest derivative of the image radius by that of a pinhole. A rational function grows without limit at a pole."""
 
 TOLERANCE = 1e-9
 """Largest error of a solved ray's projection, in focal lengths: 1e-5 px even for a lens of 10,000 px."""
@@ -96,8 +99,9 @@ class _RadialTable:
     """The monotonic part of an image radius as a function of the ray's angle, from the optical axis outwards."""
 
     def __init__(self, angles: np.ndarray, radii: np.ndarray) -> None:
-        resolution = np.diff(radii) / np.diff(angles)
-        bad = np.flatnonzero(~(resolution > MIN_RESOLUTION))  # also true for NaN
+        growth = np.diff(radii)
+        is_good = (growth > MIN_RESOLUTION * np.diff(angles)) & (growth < MAX_MAGNIFICATION * np.diff(np.tan(angles)))
+        bad = np.flatnonzero(~is_good)  # also those that are NaN
         stop = bad[0] + 1 if bad.size else len(radii)
         self.angles, self.radii = angles[:stop], radii[:stop]
 

@@ -216,6 +216,10 @@ def test_invalid_depth_and_camera(segment, engine, depth_file, image_file, tmp_p
     small = tmp_path / 'small.png'
     Image.fromarray(np.ones((6, 8), np.uint16)).save(small)
     (tmp_path / 'cut.png').write_bytes(depth_file.read_bytes()[:40])
+    Image.fromarray(np.ones_like(MUG, np.uint16)).save(tmp_path / 'meters.png')
+    np.save(tmp_path / 'mm.npy', np.full(MUG.shape, 1000.0))
+    Image.open(depth_file).save(tmp_path / 'turned.png', exif=turned(3))
+    Image.fromarray(np.ones(MUG.shape, np.float32)).save(tmp_path / 'turned.tif', exif=turned(6))
     for arguments, said in (
         (['--depth', depth_file], 'go together'),
         (CAMERA, 'go together'),
@@ -224,12 +228,37 @@ def test_invalid_depth_and_camera(segment, engine, depth_file, image_file, tmp_p
         (['--depth', tmp_path / 'cut.png', *CAMERA], 'cannot read'),
         (['--depth', 'absent.png', *CAMERA], 'absent.png'),
         (['--depth', depth_file, '--camera', 0, 0, 0, 0], 'focal lengths above 0'),
+        (['--depth', depth_file, '--camera', 'nan', 100, 39.5, 29.5], 'camera_info.k has numbers that are not finite'),
+        (['--depth', depth_file, '--camera', 100, 100, 319.5, 239.5], 'is that of an image of about 640 x 480'),
+        (['--depth', tmp_path / 'meters.png', *CAMERA], 'the median of the 16-bit depth is 1'),
+        (['--depth', tmp_path / 'mm.npy', *CAMERA], 'the median of the floating-point depth is 1000'),
+        (['--depth', tmp_path / 'turned.png', *CAMERA], 'its EXIF orientation is 3'),
+        (['--depth', tmp_path / 'turned.tif', *CAMERA], 'its EXIF orientation is 6'),
     ):
         code, out, err = segment('mug', *arguments)
         assert (code, out) == (2, '')
         assert said in err
         assert is_one_error_line(err)
     assert engine.asked is None
+
+
+def turned(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_depth_belongs_to_the_pixels_as_stored(segment, engine, depth_file, image_file, orientation):
+    Image.open(image_file).save(image_file, exif=turned(orientation))
+    code, _, err = segment('mug', '--depth', depth_file, *CAMERA)
+    if orientation == 1:
+        assert (code, err) == (0, '')
+    else:
+        assert code == 2
+        assert f'its EXIF orientation is {orientation}' in err
+        assert is_one_error_line(err)
+        assert engine.asked is None
 
 
 def test_overlay(segment, tmp_path):

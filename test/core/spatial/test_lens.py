@@ -41,8 +41,8 @@ def projected(lens, u, v):
         (Lens('rational_polynomial', OAK_D_W), (1280, 800), 500.0, 0.9),
         (Lens('rational_polynomial', (*OAK_D_W[:8], 0.01, -0.004, 0.006, 0.003)), (1280, 800), 800.0, 1.0),
         (Lens('rational_polynomial', (*OAK_D_W[:8], 0.01, 0, 0.006, 0, 0.02, -0.03)), (1280, 800), 800.0, 1.0),
-        (Lens('rational_polynomial', FOLDING), (3840, 2180), 2421.8, 0.75),
-        (Lens('equidistant', FISHEYE), (848, 800), 286.0, 0.73),
+        (Lens('rational_polynomial', FOLDING), (3840, 2180), 2421.8, 0.69),
+        (Lens('equidistant', FISHEYE), (848, 800), 286.0, 0.68),
         (Lens('equidistant', (0.05, -0.01, 0.002, -0.001)), (640, 480), 400.0, 1.0),
     ],
     ids=['wide', 'no name', 'OAK-D W', 'OAK-D W, wider', 'prism', 'tilted', 'folding', 'fisheye', 'mild fisheye'],
@@ -68,7 +68,7 @@ def test_a_ray_is_the_one_nearest_to_the_axis():
 
 def test_a_fisheye_has_no_rays_beside_and_behind_the_camera():
     ideal = Lens('equidistant', (1e-9, 0.0, 0.0, 0.0))
-    angles = np.radians([0, 45, 80, 84.9, 85.1, 90, 120, 179])
+    angles = np.radians([0, 45, 70, 79.9, 80.1, 90, 120, 179])
     found, _ = ideal.undistort(angles, np.zeros(len(angles)))
     np.testing.assert_allclose(found[:4], np.tan(angles[:4]), rtol=1e-6)
     assert np.isnan(found[angles > MAX_ANGLE]).all()
