@@ -47,6 +47,7 @@ class BagFile:
 
     Raises:
         RecordingError: There is no bag at `path`, it is damaged, or it exceeds the limits.
+        StorageError: There is too little space for temporary files.
     """
 
     def __init__(self, path: str | Path, limits: Limits | None = None, *, allow_lost: bool = False) -> None:

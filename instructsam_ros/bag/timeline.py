@@ -10,11 +10,15 @@ from rclpy.serialization import deserialize_message
 from std_msgs.msg import String
 
 from instructsam.core.errors import InstructionError, InstructSAMError
+from instructsam.core.files.regular_file import read_regular_file
 from instructsam.core.model.prompt import check_instruction
 from instructsam_ros.bag.names import TIMELINE_EXAMPLE
 from instructsam_ros.bag.reader import BagFile
 from instructsam_ros.conversions.text import one_line
 from instructsam_ros.pipeline.instruction import Instruction
+
+LARGEST_BYTES = 16 << 20
+"""Longest file of instructions."""
 
 
 class InstructionTimeline:
@@ -56,10 +60,10 @@ def timeline_from_file(bag: BagFile, path: str | Path) -> InstructionTimeline:
         InstructSAMError: the file cannot be read, or an entry cannot be used; the message names the entry.
     """
     try:
-        entries = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+        entries = yaml.safe_load(read_regular_file(path, LARGEST_BYTES).decode())
     except OSError as error:
         raise InstructSAMError(f'cannot read {path}: {error.strerror}') from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # A date such as 2026-99-99 raises ValueError.
         raise InstructSAMError(f'{path} is not YAML: {one_line(error)}') from error
     if not isinstance(entries, list) or not entries:
         raise InstructSAMError(f'{path} is not a timeline: expected a list such as {TIMELINE_EXAMPLE}')

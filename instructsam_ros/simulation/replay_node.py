@@ -23,6 +23,8 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import try_shutdown
 from sensor_msgs.msg import Image
 
+from instructsam.core import exit_codes
+from instructsam.core.errors import InstructSAMError
 from instructsam_ros.bag.recordings import Recording, RecordingError, open_recording
 from instructsam_ros.bag.storage.limits import Limits
 from instructsam_ros.conversions.text import one_line
@@ -191,7 +193,7 @@ def run(args: argparse.Namespace, stop: StopEvent) -> None:
 
 
 def main() -> None:
-    """Run the command; exit with 0 at the end and after Ctrl-C, with 2 and one line of text after an error."""
+    """Run the command; exit with 0 at the end and after Ctrl-C, else with one line and a code of core/exit_codes.py."""
     stop = signals.event()
     # rclpy's remove_ros_args() fails for a file name that is not UTF-8.
     ros_args_at = sys.argv.index('--ros-args') if '--ros-args' in sys.argv else len(sys.argv)
@@ -200,9 +202,9 @@ def main() -> None:
         use_large_image_dds_profile()
         rclpy.init(args=sys.argv[ros_args_at:], signal_handler_options=SignalHandlerOptions.NO)
         run(args, stop)
-    except (RecordingError, OSError, RCLError, UnicodeEncodeError) as error:
+    except (InstructSAMError, OSError, RCLError, UnicodeEncodeError) as error:
         print(f'instructsam-replay: {one_line(error)}', file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code if isinstance(error, InstructSAMError) else exit_codes.USAGE)
     finally:
         try_shutdown()
         signals.ignore()  # `ros2 launch` sends its second signal at about this time

@@ -76,7 +76,7 @@ def decompress_file(path: Path, target: Path, limits: Limits) -> None:
 
     Raises:
         RecordingError: The result is larger than `limits.file_gb`, or the file is damaged.
-        OSError: The disk of `target` has too little space.
+        StorageError: The disk of `target` has too little space.
     """
     free = shutil.disk_usage(target.parent).free - SPARED_BYTES
     total = 0

@@ -36,7 +36,7 @@ class SqliteFile:
 
     Raises:
         RecordingError: The file is damaged, or it is being recorded at the moment.
-        OSError: The copy cannot be written.
+        StorageError: The copy cannot be written.
     """
 
     def __init__(self, path: Path, shown: Path) -> None:
@@ -135,7 +135,7 @@ class SqliteFile:
         """Raise RecordingError for errors of the database."""
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:  # Texts of errors may quote damage.
             raise self._damaged(one_line(error)) from error
 
     def _damaged(self, reason: str) -> RecordingError:

@@ -221,6 +221,8 @@ def test_recorded_instructions(tmp_path):
         ('- {at: 0.2, instruction: red}\n- {at: 0.1, instruction: red}', 'entry 2 cannot be used: it is at 0.1 s, not'),
         ('- {at: 9, instruction: red}', 'it is at 9 s, and the bag ends after 0.700 s'),
         ('- {at: 0, instruction: "\\x07"}', 'control character'),
+        ('- {at: 2026-99-99, instruction: red}', 'is not YAML: month must be'),
+        ('[' * 5000, 'is not YAML'),
     ],
 )
 def test_errors_of_a_timeline_name_the_entry(tmp_path, capsys, text, expected):
@@ -290,6 +292,7 @@ BAD = [
     (recording(), ['--instruction', 'red', '--camera-info', '/motor'], '--camera-info is for depth'),
     (recording(), ['--instruction', 'red', '--instructions', 'x'], 'not allowed with argument --instruction'),
     (recording(), ['--instructions', '/no/file'], 'cannot read /no/file: No such file or directory'),
+    (recording(), ['--instructions', '/dev/zero'], 'cannot read /dev/zero: expected a regular file'),
     (recording(), ['--instruction', 'red', '--name', 'a//b'], "--name is a ROS name such as /perception, got 'a//b'"),
     (recording(), ['third', '--instruction', 'red'], 'unrecognized arguments: third'),
 ]

@@ -12,6 +12,7 @@ from bags import frame, write
 from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import CompressionMode
 
+from instructsam.core.errors import StorageError
 from instructsam_ros.bag.reader import BagFile
 from instructsam_ros.bag.recordings import RecordingError, open_recording
 from instructsam_ros.bag.storage import compression
@@ -79,7 +80,7 @@ def test_a_full_disk_for_decompressed_files(tmp_path, monkeypatch):
     path = tmp_path / 'a.mcap.zstd'
     path.write_bytes(zstd.compress(bytes(8 << 20)))
     monkeypatch.setattr(compression, 'SPARED_BYTES', 1 << 60)
-    with pytest.raises(OSError, match=r'No space left.*temporary files, see TMPDIR'):
+    with pytest.raises(StorageError, match=r'No space left on device; free some space or set TMPDIR'):
         BagFile(path)
 
 
