@@ -21,6 +21,7 @@ from rclpy.utilities import remove_ros_args
 
 from instructsam_ros.conversions.text import one_line, shorten
 from instructsam_ros.conversions.transports import TRANSPORTS
+from instructsam_ros.dds import configure_dds
 from instructsam_ros.node import diagnostics, parameters, signals
 from instructsam_ros.node.camera_subscriber import CameraSubscriber
 from instructsam_ros.node.instruction_subscriber import InstructionSubscriber
@@ -230,6 +231,7 @@ def main(args: list[str] | None = None, engine_factory: 'Callable[..., InstructS
     cv2.setNumThreads(1)  # waking OpenCV's threads takes longer than their work here
     try:
         _parser().parse_args(remove_ros_args(args if args is not None else sys.argv)[1:])
+        configure_dds()
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = PerceptionNode(engine_factory)
     except (ParameterException, NameValidationException, RuntimeError, ValueError) as error:

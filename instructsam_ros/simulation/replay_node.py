@@ -28,8 +28,8 @@ from instructsam.core.errors import InstructSAMError
 from instructsam_ros.bag.recordings import Recording, RecordingError, open_recording
 from instructsam_ros.bag.storage.limits import Limits
 from instructsam_ros.conversions.text import one_line
+from instructsam_ros.dds import configure_dds
 from instructsam_ros.node import qos, signals
-from instructsam_ros.simulation.dds import use_large_image_dds_profile
 
 SETTLE_S = 0.5  # between discovering a subscriber and being discovered by it; messages sent earlier may be lost
 CAMERA_TYPES = {f'sensor_msgs/msg/{name}' for name in ('Image', 'CompressedImage', 'CameraInfo')}
@@ -199,7 +199,7 @@ def main() -> None:
     ros_args_at = sys.argv.index('--ros-args') if '--ros-args' in sys.argv else len(sys.argv)
     args = parse(sys.argv[1:ros_args_at])
     try:
-        use_large_image_dds_profile()
+        configure_dds(publishes_images=True)
         rclpy.init(args=sys.argv[ros_args_at:], signal_handler_options=SignalHandlerOptions.NO)
         run(args, stop)
     except (InstructSAMError, OSError, RCLError, UnicodeEncodeError) as error:

@@ -46,9 +46,9 @@ from instructsam.train.tabletop.world.splits import generator
 from instructsam_ros.conversions.instances import depth_msg, image_msg
 from instructsam_ros.conversions.poses import pose
 from instructsam_ros.conversions.text import one_line
+from instructsam_ros.dds import configure_dds
 from instructsam_ros.node import qos, signals
 from instructsam_ros.node.parameters import AT_START, Parameter, help_text
-from instructsam_ros.simulation.dds import use_large_image_dds_profile
 from instructsam_ros.srv import ResetScene
 
 WORLD = 'world'
@@ -250,7 +250,7 @@ def main(args: list[str] | None = None) -> int:
     caught = signals.catch()
     try:
         _parser().parse_args(remove_ros_args(args if args is not None else sys.argv)[1:])
-        use_large_image_dds_profile()
+        configure_dds(publishes_images=True)
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = SimulatedCamera()
     except ImportError as error:

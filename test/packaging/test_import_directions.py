@@ -23,7 +23,8 @@ ROS = {
 ROOMS = {
     'conversions': set(),
     'pipeline': {'conversions'},
-    'node': {'pipeline', 'conversions'},
+    'dds': set(),
+    'node': {'pipeline', 'conversions', 'dds'},
     'bag': {'pipeline', 'conversions'},
     'client': {'conversions', 'node.qos'},
     'entry_points': set(),  # imports the nodes by name
@@ -34,6 +35,7 @@ ROOMS = {
         'bag.recordings',
         'bag.storage',
         'conversions',
+        'dds',
     },
     'demo': {'client', 'conversions', 'pipeline.newest', 'bag.recordings', 'node.qos'},
 }

@@ -1,0 +1,47 @@
+"""Settings of the DDS middleware for the processes of this package, made before rclpy starts."""
+
+import os
+from pathlib import Path
+
+PROFILES = Path(__file__).parent / 'data'
+PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
+"""Names of the variable in Fast DDS 2 and, since 2.12, in all later releases."""
+
+RANGE_VARIABLE = 'ROS_AUTOMATIC_DISCOVERY_RANGE'
+
+
+def configure_dds(*, publishes_images: bool = False) -> None:
+    """Listen on the loopback interface only if discovery is limited to it, and make room for images.
+
+    With ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST rmw_fastrtps discovers no other machine, but its sockets are bound to
+    0.0.0.0; data/fastdds_loopback.xml says how they are moved. That profile takes the place of the variable, which is
+    why it is used only where the middleware is known to read it. Nothing is changed if the environment names a
+    profile or static peers, which are on other machines.
+
+    Args:
+        publishes_images: Whether the process publishes raw images. With the defaults of Fast DDS most of them are lost
+            on their way; the profile for large images says why.
+    """
+    if any(os.environ.get(variable) for variable in PROFILE_VARIABLES):
+        return
+    if _is_local() and _uses_fast_dds():
+        _select('fastdds_loopback.xml')
+        os.environ[RANGE_VARIABLE] = 'SYSTEM_DEFAULT'
+    elif publishes_images:
+        _select('fastdds_images.xml')
+
+
+def _is_local() -> bool:
+    return os.environ.get(RANGE_VARIABLE) == 'LOCALHOST' and not os.environ.get('ROS_STATIC_PEERS')
+
+
+def _uses_fast_dds() -> bool:
+    # Loads the middleware, which takes long: not at the import of this module.
+    from rclpy.utilities import get_rmw_implementation_identifier  # noqa: PLC0415
+
+    return get_rmw_implementation_identifier() in ('rmw_fastrtps_cpp', 'rmw_fastrtps_dynamic_cpp')
+
+
+def _select(profile: str) -> None:
+    for variable in PROFILE_VARIABLES:
+        os.environ[variable] = str(PROFILES / profile)
