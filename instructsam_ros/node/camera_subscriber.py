@@ -13,10 +13,12 @@ try:
 except ImportError:  # ROS 2 Humble
     from rclpy.qos_event import QoSMessageLostInfo, SubscriptionEventCallbacks
 
+from instructsam_ros.conversions.text import shorten
 from instructsam_ros.conversions.transports import (
     TRANSPORTS,
     UNREAD_TRANSPORTS,
     message_type,
+    split_topic,
     transport_topic,
 )
 from instructsam_ros.node import qos
@@ -27,7 +29,12 @@ from instructsam_ros.pipeline.scheduling.scheduler import Scheduler
 from instructsam_ros.pipeline.scheduling.statistics import Statistics
 
 MUCH_LOST = 0.1  # lost images per received image, above which a warning is logged
+SHOWN_TOPICS = 5  # most topics that a log entry names
 REMIND_S = 30.0  # time between two warnings about the same problem
+
+
+def _type_name(transport: str) -> str:
+    return f'sensor_msgs/msg/{message_type(transport).__name__}'
 
 
 class CameraSubscriber:
@@ -41,6 +48,7 @@ class CameraSubscriber:
         self._subscriptions: list[Subscription] = []
         self._last_image_s: float | None = None  # time.monotonic() of the latest image since open()
         self._opened_s = 0.0
+        self._next_warning_s = 0.0  # time.monotonic() before which silence is not reported again
         self._stamp_round = 0  # of the latest image, see StampRounds
         self._transports: dict[str, str] = {}  # {parameter: value}, set by open()
         self._raw_topics: dict[str, str] = {}  # {parameter: absolute topic of the raw images}, set by open()
@@ -48,7 +56,7 @@ class CameraSubscriber:
     def open(self, transports: dict[str, str]) -> None:
         """Create the subscriptions; `transports` is {parameter: value} of the parameters in TRANSPORTS."""
         prefix = f'{self._stream.name}/' if self._stream.name else ''
-        self._last_image_s, self._opened_s = None, time.monotonic()
+        self._last_image_s, self._opened_s, self._next_warning_s = None, time.monotonic(), 0.0
         self._transports = transports
         # Resolved first, so that remapping the raw topic moves those of all transports.
         names = {'image_transport': f'{prefix}image', 'depth_transport': f'{prefix}depth'}
@@ -81,14 +89,19 @@ class CameraSubscriber:
 
     def warn_if_silent(self) -> None:
         """Log a warning if no image has arrived for too long."""
-        silence_s = self.silence_s
-        if silence_s > SILENCE_S and self._subscriptions:
-            topic, reason = self._subscriptions[0].topic_name, self._explain_silence('image_transport')
-            self._node.get_logger().warning(
-                f'no image on {topic} for {silence_s:.0f} s ({self._node.count_publishers(topic)} publishers)'
-                + (f': {reason}' if reason else ''),
-                throttle_duration_sec=REMIND_S,
-            )
+        silence_s, now_s = self.silence_s, time.monotonic()
+        if silence_s <= SILENCE_S or not self._subscriptions or now_s < self._next_warning_s:
+            return
+        self._next_warning_s = now_s + REMIND_S  # not the logger's throttle, because looking for the reason takes time
+        topic = self._subscriptions[0].topic_name
+        publishers = self._node.count_publishers(topic)
+        reason = self._explain_silence('image_transport')
+        if not (reason or publishers) and (others := self._published_images()):
+            shown = ', '.join(others[:SHOWN_TOPICS]) + (', ...' if len(others) > SHOWN_TOPICS else '')
+            reason = f'images are published on {shown}; remap the topic `image`'
+        self._node.get_logger().warning(
+            f'no image on {topic} for {silence_s:.0f} s ({publishers} publishers)' + (f': {reason}' if reason else '')
+        )
 
     def warn_if_depth_is_elsewhere(self) -> None:
         """Log a warning if depth is published, but not on the topic or not as the type that is read."""
@@ -107,7 +120,7 @@ class CameraSubscriber:
         `parameter` is the one that selects the topic's transport.
         """
         raw_topic, transport = self._raw_topics[parameter], self._transports[parameter]
-        expected = f'sensor_msgs/msg/{message_type(transport).__name__}'
+        expected = _type_name(transport)
         publishers = self._node.get_publishers_info_by_topic(transport_topic(raw_topic, transport))
         types = {publisher.topic_type for publisher in publishers}
         if expected in types:
@@ -123,6 +136,18 @@ class CameraSubscriber:
                 advice = f'set {parameter} to {other}' if is_read else f'{other} cannot be read'
                 return f'it has no publisher, but {topic} has: {advice}'
         return ''
+
+    def _published_images(self) -> list[str]:
+        """Return the topics on which other nodes publish images that can be read, with their transport."""
+        own = self._node.get_name(), self._node.get_namespace()
+        found = []
+        for topic, types in self._node.get_topic_names_and_types():
+            raw_topic, transport = split_topic(topic)
+            if transport in TRANSPORTS['image_transport'] and _type_name(transport) in types:
+                publishers = self._node.get_publishers_info_by_topic(topic)
+                if any((each.node_name, each.node_namespace) != own for each in publishers):
+                    found.append(f'{shorten(raw_topic)} (image_transport: {transport})')
+        return sorted(found)
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         if self._last_image_s is None:

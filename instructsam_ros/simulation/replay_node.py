@@ -64,7 +64,7 @@ class Player:
     """Publishes one recording.
 
     Attributes:
-        sent: {topic: number of messages sent}.
+        sent: {topic after remapping: number of messages sent}.
         skipped: {topic: type} of the topics whose type is not installed.
     """
 
@@ -80,6 +80,11 @@ class Player:
                 self._publishers[topic] = node.create_publisher(message_class(type_name), topic, profile)
             except (ImportError, AttributeError, ValueError, NoTypeSupportImportedException, InvalidTopicNameException):
                 self.skipped[topic] = type_name
+
+    @property
+    def topics(self) -> dict[str, str]:
+        """The topics that are published, after remapping, with their types."""
+        return {publisher.topic_name: self._recording.types[topic] for topic, publisher in self._publishers.items()}
 
     def wait_for_subscribers(self, stop: StopEvent) -> None:
         """Wait until an image topic has a subscriber (any topic, if there are no images) or `stop` is set."""
@@ -121,8 +126,9 @@ class Player:
     def _publish(self, topic: str, message: bytes | Image) -> None:
         if not isinstance(message, bytes):
             message.header.stamp = self._node.get_clock().now().to_msg()
-        self._publishers[topic].publish(message)
-        self.sent[topic] += 1
+        publisher = self._publishers[topic]
+        publisher.publish(message)
+        self.sent[publisher.topic_name] += 1
 
 
 def parse(args: list[str]) -> argparse.Namespace:
@@ -182,8 +188,11 @@ def run(args: argparse.Namespace, stop: StopEvent) -> None:
         print(
             one_line(f'skipping {len(player.skipped)} topics of types that are not installed here: {types}'), flush=True
         )
+    for topic, type_name in player.topics.items():
+        print(f'publishing {topic} ({type_name})', flush=True)
     try:
         if args.wait_for_subscribers:
+            print('waiting for a subscriber', flush=True)
             player.wait_for_subscribers(stop)
         player.play(args.rate, loop=args.loop, stop=stop)
     finally:

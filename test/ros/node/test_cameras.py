@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
 from robot import PATIENCE_S
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from instructsam_ros.conversions.instances import image_msg
@@ -83,3 +83,17 @@ def test_names_that_cannot_be_topics_are_refused(robot, names):
     assert node.exit_code() == 2
     assert node.logged('cameras are different names')
     robot.nodes.remove(node)
+
+
+def test_topics_that_do_carry_images_are_named(robot):
+    """The node's own images are not among them."""
+    robot.node.create_publisher(CompressedImage, '/camera/color/image_raw/compressed', 10)
+    robot.node.create_publisher(Image, '/camera/infra/image_raw', 10)
+    robot.node.create_publisher(CompressedImage, '/camera/depth/image_raw/compressedDepth', 10)
+    node = robot.start('instruction:=the mugs', 'cameras:=["side"]')
+    robot.wait(lambda: node.logged('no image on'))
+    assert node.logged('no image on')[0].endswith(
+        '/side/image for 3 s (0 publishers): images are published on /camera/color/image_raw (image_transport: '
+        'compressed), /camera/infra/image_raw (image_transport: raw), /depth (image_transport: raw), '
+        '/image (image_transport: compressed), /image (image_transport: raw); remap the topic `image`'
+    )

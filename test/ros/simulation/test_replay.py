@@ -178,6 +178,10 @@ def test_replay_ends_at_the_end_of_a_bag(listener, bags):
     assert (code, err) == (0, '')
     lines = [line.split() for line in out.splitlines()[1:]]
     assert lines == [
+        ['publishing', '/command', '(std_msgs/msg/String)'],
+        ['publishing', '/camera/image', '(sensor_msgs/msg/Image)'],
+        ['publishing', '/camera/camera_info', '(sensor_msgs/msg/CameraInfo)'],
+        ['publishing', '/imu', '(sensor_msgs/msg/Imu)'],
         ['sent', '7', 'messages'],
         ['1', '/camera/camera_info'],
         ['3', '/camera/image'],
@@ -234,7 +238,7 @@ def test_ctrl_c_ends_it_quietly(listener, image_folder, signals):
     listener.until(lambda: listener.node.count_publishers('/image'))
     code, out, err = listener.end(*signals)
     assert (code, err) == (0, '')
-    assert out.startswith('sent ')
+    assert out.startswith('publishing /image (sensor_msgs/msg/Image)\nsent ')
 
 
 WAITING = """
@@ -276,7 +280,8 @@ def test_a_second_ctrl_c_after_the_first_was_handled():
 def test_ctrl_c_while_it_waits_for_subscribers(listener, image_folder):
     listener.start(image_folder, '--wait-for-subscribers')
     listener.until(lambda: listener.node.count_publishers('/image'))
-    assert listener.end(signal.SIGINT) == (0, 'sent 0 messages\n', '')
+    expected = 'publishing /image (sensor_msgs/msg/Image)\nwaiting for a subscriber\nsent 0 messages\n'
+    assert listener.end(signal.SIGINT) == (0, expected, '')
 
 
 @pytest.mark.parametrize(
@@ -368,7 +373,7 @@ class Clock:
         return self.now_s >= self._ends_at_s
 
     def create_publisher(self, message_type, topic, qos):
-        self.qos_profile = qos
+        self.qos_profile, self.topic_name = qos, topic
         return self
 
     def publish(self, message):
