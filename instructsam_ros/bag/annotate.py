@@ -61,6 +61,7 @@ def annotate(args: argparse.Namespace) -> int:
         bag = BagFile(args.input, limits_from(args))
         print_notes(bag)
         topics = bag_topics.select_topics(bag, args.topic, args.depth, args.camera_info)
+        bag_topics.check_definitions(bag, {topics.image, topics.depth, topics.camera_info})
         timeline = _timeline(bag, args)
         result_topics = ResultTopics(args.name, label_images=args.label_images)
         result_topics.check(bag)

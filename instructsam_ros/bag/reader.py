@@ -146,7 +146,7 @@ class BagFile:
         if self.left_out and not merged:
             raise RecordingError(
                 f'{self.path} has no ROS 2 messages: {", ".join(self.left_out)}; if it was made of a ROS 1 bag, '
-                'convert that with `rosbags-convert --src X.bag --dst FOLDER`'
+                'convert that with `rosbags-convert --src X.bag --dst FOLDER --dst-typestore ros2_jazzy`'
             )
         self._check_counts(metadata, held)
         indices = {key: index for index, key in enumerate(merged)}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from instructsam_ros.bag.reader import BagFile
 from instructsam_ros.bag.recordings import RecordingError
+from instructsam_ros.bag.storage.definitions import has_other_layout
 from instructsam_ros.conversions.transports import TRANSPORTS, UNREAD_TRANSPORTS, split_topic, transport_topic
 
 IMAGE = 'sensor_msgs/msg/Image'
@@ -205,6 +206,16 @@ def _check(bag: BagFile, topic: str, *type_names: str) -> None:
             f'{topic} in {bag.path} is of type {bag.types[topic]}, expected {" or ".join(type_names)}; topics of that '
             f'type: {_listed(_topics_of(bag, *type_names))}'
         )
+
+
+def check_definitions(bag: BagFile, topics: Iterable[str]) -> None:
+    """Raise RecordingError if the bag defines the type of one of `topics` otherwise than ROS 2."""
+    for connection in bag.connections:
+        if connection.topic in topics and has_other_layout(connection):
+            raise RecordingError(
+                f'{bag.path} defines {connection.msgtype} on {connection.topic} otherwise than ROS 2, so that it would '
+                f'be misread; `rosbags-convert --src {bag.path.name} --dst NEW --dst-typestore ros2_jazzy` converts it'
+            )
 
 
 def _topics_of(bag: BagFile, *type_names: str) -> list[str]:

@@ -19,21 +19,17 @@ from rosbags.interfaces import (
     QosTime,
 )
 from rosbags.rosbag2 import CompressionFormat, Reader, Writer
-from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
-from rosbags.typesys.store import Typestore
 
 from instructsam.core.display.text import one_line
 from instructsam.core.errors import InstructSAMError
-from instructsam_ros import msg
 from instructsam_ros.bag.reader import BagFile
+from instructsam_ros.bag.storage.definitions import type_hash, typestore
 
 COPY = 'instructsam_copy'
 """Key of the custom data in which a copy names its original; see BagWriter."""
 IDL_HEADER = '=' * 80 + '\nIDL: '  # by which the writer tells IDL from .msg definitions
 METADATA_VERSION = 8  # Humble's; later releases read it too, and it has a field for everything that is copied
 NO_HASH = f'RIHS01_{0:064}'  # hash of a type that the bag neither hashes nor defines; the writer requires one
-MESSAGES = ('Rle', 'Geometry', 'Instance', 'InstanceArray')  # this package's, each after those that it contains
-MSG_NAMES = {'boolean': 'bool', 'float': 'float32', 'double': 'float64'}  # IDL type -> its name in .msg files
 
 INFINITE = QosTime(9223372036, 854775807)
 RELIABLE = Qos(
@@ -91,7 +87,7 @@ class BagWriter:
             connection.topic,
             connection.msgtype,
             msgdef=definition,
-            rihs01=connection.digest or _type_hash(connection),
+            rihs01=connection.digest or type_hash(connection) or NO_HASH,
             serialization_format=ext.serialization_format,
             offered_qos_profiles=ext.offered_qos_profiles,
         )
@@ -108,33 +104,6 @@ class BagWriter:
     def add(self, topic: str, time_ns: int, data: bytes) -> None:
         """Write a serialized message on an added topic at bag time `time_ns`."""
         self._writer.write(self._new[topic], time_ns, data)
-
-
-def typestore() -> Typestore:
-    """Return the types of ROS 2 and of this package; the latter from the installed classes, without constants."""
-    store = get_typestore(Stores.ROS2_JAZZY)
-    for name in MESSAGES:
-        fields = getattr(msg, name).get_fields_and_field_types()
-        definition = '\n'.join(f'{_msg_type(idl_type)} {field}' for field, idl_type in fields.items())
-        store.register(get_types_from_msg(definition, f'instructsam_ros/msg/{name}'))
-    return store
-
-
-def _msg_type(idl_type: str) -> str:
-    if idl_type.startswith('sequence<'):
-        return f'{_msg_type(idl_type[9:-1])}[]'
-    return MSG_NAMES.get(idl_type, idl_type)
-
-
-def _type_hash(connection: Connection) -> str:
-    """Return the hash of a type from its definition; recordings older than ROS 2 Iron have none."""
-    store = get_typestore(Stores.EMPTY)
-    definition, is_idl = connection.msgdef.data, connection.msgdef.format == MessageDefinitionFormat.IDL
-    try:
-        store.register(get_types_from_idl(definition) if is_idl else get_types_from_msg(definition, connection.msgtype))
-        return store.hash_rihs01(connection.msgtype)
-    except Exception:  # the definition is missing or malformed, which must not prevent copying the messages
-        return NO_HASH
 
 
 def check_readable(folder: Path, counts: Mapping[str, int]) -> None:

@@ -1,7 +1,7 @@
 """The files that a bag consists of, each opened by its first bytes rather than by its name."""
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from instructsam_ros.bag.storage import mcap_file, metadata, sqlite_file
@@ -40,7 +40,8 @@ def list_files(path: Path) -> tuple[list[Path], BagMetadata]:
         raise RecordingError(f'{path} does not exist; give a bag: a folder with metadata.yaml, .mcap or .db3')
     if path.suffix == '.bag' and path.is_file():
         raise RecordingError(
-            f'{path} is a ROS 1 bag; `rosbags-convert --src {path.name} --dst {path.stem}` makes a ROS 2 bag of it'
+            f'{path} is a ROS 1 bag; `rosbags-convert --src {path.name} --dst {path.stem} --dst-typestore ros2_jazzy` '
+            'makes a ROS 2 bag of it'
         )
     if not is_bag(path):
         raise RecordingError(
@@ -59,13 +60,14 @@ def list_files(path: Path) -> tuple[list[Path], BagMetadata]:
 
 
 def _existing(folder: Path, name: str, found: BagMetadata) -> Path:
-    """Return the file `name` of the folder, or the same one after it was compressed or decompressed."""
-    base = name.removesuffix('.zstd').removesuffix('.zst')
-    for candidate in dict.fromkeys((name, base, *(base + ending for ending in ZSTD_SUFFIXES))):
-        if (folder / candidate).is_file():
-            if candidate != name:
-                found.notes.append(f'metadata.yaml lists {name}, and {candidate} was read')
-            return folder / candidate
+    """Return the file `name` of the folder, or the same one after it was moved, compressed or decompressed."""
+    for listed in dict.fromkeys((name, PurePosixPath(name).name)):
+        base = listed.removesuffix('.zstd').removesuffix('.zst')
+        for candidate in dict.fromkeys((listed, base, *(base + ending for ending in ZSTD_SUFFIXES))):
+            if (folder / candidate).is_file():
+                if candidate != name:
+                    found.notes.append(f'metadata.yaml lists {name}, and {candidate} was read')
+                return folder / candidate
     raise RecordingError(
         f'{folder / metadata.NAME} lists {name}, which is missing; copy it from where it was recorded, or write the '
         f'metadata of the other files with `ros2 bag reindex {folder}`'

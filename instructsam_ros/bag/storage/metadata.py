@@ -129,11 +129,14 @@ def parse_profiles(recorded: Any) -> tuple[Qos, ...] | None:
 
 
 def _inside(path: Path, file: str, mend: str, *, has_prefix: bool) -> str:
-    """Return the path of a listed file, relative to the folder of the bag."""
-    listed = PurePosixPath(file)
-    if has_prefix and len(listed.parts) == 2:
+    """Return the path of a listed file, relative to the folder of the bag.
+
+    An absolute path is that of the folder in which the bag was recorded.
+    """
+    listed = PurePosixPath(file.replace('\\', '/'))  # rosbag2 on Windows writes backslashes.
+    if (has_prefix and len(listed.parts) == 2) or listed.is_absolute():
         listed = PurePosixPath(listed.name)
-    if listed.is_absolute() or '..' in listed.parts or '\0' in file:
+    if not listed.name or '..' in listed.parts or '\0' in file:
         raise RecordingError(f'{path} lists {file}, which is outside of its folder; move the file there, then {mend}')
     return str(listed)
 

@@ -223,3 +223,31 @@ def test_the_copy_names_its_original(annotated):
     with Reader(out) as reader:
         copy = json.loads(reader.storage.metadata.custom['instructsam_copy'])
     assert copy == {'source': str(source), 'added': ['/perception/instances', '/perception/label_image']}
+
+
+@pytest.mark.parametrize(
+    ('definition', 'code'),
+    [
+        (
+            'std_msgs/Header h\nuint32 H\nuint32 W\nstring encoding\nuint8 is_bigendian\nuint32 step\nuint8[] data',
+            0,
+        ),
+        ('std_msgs/Header header\nuint32 height\nuint16 width', 2),
+        ('std_msgs/Header header\nmissing/Type thing', 0),
+        ('nonsense', 0),
+    ],
+)
+def test_a_type_that_the_bag_defines_otherwise_is_not_misread(tmp_path, capsys, definition, code):
+    header_types = '\n'.join(
+        f'{"=" * 80}\nMSG: {name}\n{fields}'
+        for name, fields in {
+            'std_msgs/Header': 'builtin_interfaces/Time stamp\nstring frame_id',
+            'builtin_interfaces/Time': 'int32 sec\nuint32 nanosec',
+        }.items()
+    )
+    records = images()
+    records[0] = mcap.schema(1, 'sensor_msgs/msg/Image', 'ros2msg', f'{definition}\n{header_types}')
+    source = mcap.write(tmp_path / 'in.mcap', *records)
+    assert run(source, tmp_path / 'out', '--instruction', 'red') == code
+    expected = 'defines sensor_msgs/msg/Image on /image otherwise than ROS 2, so that it would be misread'
+    assert (expected in capsys.readouterr().err) == bool(code)
