@@ -118,9 +118,10 @@ class InstructSAM:
         _check_mode(mode)  # before the weights are read
         device = resolve_device(device)
         folder = builtin.folder(name)
+        preprocessor = QwenPreprocessor.from_folder(folder)
         model = checkpoint.load(folder, device, resolve_dtype(dtype, device))
         prompter, stop_ids = load_prompter(folder, model.config)
-        preprocessor = QwenPreprocessor.from_folder(folder)
+        preprocessor.check(model.config.vision)
         warning = builtin.warning(name)
         return cls(model, prompter, preprocessor, stop_ids, name=str(name), mode=mode, folder=folder, warning=warning)
 

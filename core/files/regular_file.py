@@ -42,15 +42,20 @@ def read_regular_file(path: str | Path, max_bytes: int | None = None) -> bytes:
     Raises OSError as `open_regular_file` does, and if the file has more than `max_bytes`.
     """
     with open_regular_file(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if max_bytes is not None and size > max_bytes:
-            raise OSError(errno.EFBIG, f'it has {size} bytes, expected at most {max_bytes}', str(path))
-        return file.read(size)  # not what another process appends meanwhile
+        return file.read(_checked_size(path, file, max_bytes))  # not what another process appends meanwhile
 
 
-def check_regular_file(path: str | Path) -> None:
-    """Raise OSError as `open_regular_file` does, for a file that a library will open by its path."""
-    open_regular_file(path).close()
+def check_regular_file(path: str | Path, max_bytes: int | None = None) -> None:
+    """Raise OSError as `read_regular_file` does, for a file that a library will open by its path."""
+    with open_regular_file(path) as file:
+        _checked_size(path, file, max_bytes)
+
+
+def _checked_size(path: str | Path, file: BinaryIO, max_bytes: int | None) -> int:
+    size = os.fstat(file.fileno()).st_size
+    if max_bytes is not None and size > max_bytes:
+        raise OSError(errno.EFBIG, f'it has {size} bytes, expected at most {max_bytes}', str(path))
+    return size
 
 
 def _stat(path: str | Path) -> os.stat_result:

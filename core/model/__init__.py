@@ -11,6 +11,7 @@ grounding       SAM3: from queries and phrases to masks, scores and boxes
 
 preprocess      images to the encoders' input tensors
 checkpoint      model folders: reading and writing weights
+chat_template   rendering a chat template within limits of time and memory
 tokenizer       reading the tokenizer of a model folder
 device          choice of device and precision
 """

@@ -19,14 +19,16 @@ from safetensors.torch import save_file
 from torch import nn
 
 from instructsam.core.errors import ModelError
-from instructsam.core.model.config import ModelConfig
+from instructsam.core.files.regular_file import check_regular_file
+from instructsam.core.model.config import SMALL_FILES, ModelConfig, one_line, read_json
+from instructsam.core.model.config_check import check_config
 from instructsam.core.model.instructsam import InstructSAMModel
 
 SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 ADAPTER, ADAPTER_CONFIG = 'adapter_model.safetensors', 'adapter_config.json'  # peft's names for LoRA matrices
 MAX_LISTED = 20  # tensor names per problem in an error message
 REOPEN_BYTES = 256 << 20  # bytes read from a memory-mapped file before it is reopened
-_SMALL_FILES = ('*.json', '*.jinja', '*.txt', '*.model')
+DTYPES = ('F32', 'BF16', 'F16')  # of stored tensors, in safetensors' names
 _ABOUT_WEIGHTS = (INDEX, ADAPTER_CONFIG, 'trainer_state.json')  # small files that describe the weights next to them
 
 Shapes = dict[str, tuple[int, ...]]
@@ -48,7 +50,7 @@ def resolve(name: str | Path) -> Path:
             f'there is no model folder {name}. Give an existing folder, a hub id (owner/name) or a built-in model'
         )
     try:
-        return Path(snapshot_download(text, allow_patterns=['*.safetensors', *_SMALL_FILES, 'sam3/*.json', INDEX]))
+        return Path(snapshot_download(text, allow_patterns=['*.safetensors', *SMALL_FILES, 'sam3/*.json', INDEX]))
     except HFValidationError as error:
         raise ModelError(f'{name!r} is neither a folder nor a hub id: {error}') from error
     except HfHubHTTPError as error:
@@ -85,10 +87,17 @@ def load(
         raise ModelError(f'{folder} holds unmerged LoRA matrices: run `instructsam train merge {folder} OUT`')
     config = ModelConfig.from_folder(folder)
     files = _weight_files(folder)
-    with init_empty_weights(include_buffers=False):  # parameters are in the file, buffers are not
-        model = InstructSAMModel(config)
+    shapes = _shapes(files)
+    try:
+        check_config(config, shapes)
+        with init_empty_weights(include_buffers=False):  # parameters are in the file, buffers are not
+            model = InstructSAMModel(config)
+    except ModelError as error:
+        raise ModelError(f'{folder}: {error}') from error
+    except Exception as error:  # modules that cannot be built raise exceptions of many types
+        raise ModelError(f'{folder}: no model can be built from its configuration: {one_line(error)}') from error
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    _check(expected, _shapes(files), folder)
+    _check(expected, shapes, folder)
     for file in files:
         _read_into(model, file, device, dtype)
     for name, buffer in model.named_buffers():
@@ -121,7 +130,7 @@ def save_tensors(
     folder = Path(folder)
     (folder / 'sam3').mkdir(parents=True, exist_ok=True)
     if source is not None and Path(source).resolve() != folder.resolve():
-        for pattern in (*_SMALL_FILES, 'sam3/*.json'):
+        for pattern in (*SMALL_FILES, 'sam3/*.json'):
             for file in Path(source).glob(pattern):
                 if file.name not in _ABOUT_WEIGHTS:
                     shutil.copyfile(file, folder / file.relative_to(source))
@@ -138,9 +147,11 @@ def _weight_files(folder: Path) -> list[Path]:
     index = folder / INDEX
     if index.is_file():
         try:
-            shards = set(json.loads(index.read_text(encoding='utf-8'))['weight_map'].values())
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+            shards = set(read_json(index)['weight_map'].values())
+        except (KeyError, AttributeError, TypeError) as error:
             raise ModelError(f'{index} cannot be read: {error!r}') from error
+        if strange := [name for name in shards if not isinstance(name, str) or Path(name).name != name]:
+            raise ModelError(f'{index} names shards {str(strange)[:200]}, expected names of files beside it')
         missing = sorted(shard for shard in shards if not (folder / shard).is_file())
         if missing:
             raise ModelError(f'{index} names shards that do not exist: {", ".join(missing)}. Copy them, too')
@@ -159,6 +170,7 @@ def _weight_files(folder: Path) -> list[Path]:
 @contextmanager
 def _opened(file: Path) -> Iterator[Any]:
     try:
+        check_regular_file(file)
         with safe_open(file, framework='pt') as tensors:
             yield tensors
     except (SafetensorError, OSError) as error:
@@ -170,8 +182,13 @@ def _shapes(files: Iterable[Path]) -> Shapes:
     shapes: Shapes = {}
     for file in files:
         with _opened(file) as tensors:
-            names = tensors.keys()
-            shapes.update({name: tuple(tensors.get_slice(name).get_shape()) for name in names})
+            for name in tensors.keys():  # noqa: SIM118  # no mapping
+                tensor = tensors.get_slice(name)
+                if name in shapes:
+                    raise ModelError(f'{file} holds {name}, which another shard holds, too')
+                if tensor.get_dtype() not in DTYPES:
+                    raise ModelError(f'{file}: {name} is {tensor.get_dtype()}, expected one of {", ".join(DTYPES)}')
+                shapes[name] = tuple(tensor.get_shape())
     return shapes
 
 

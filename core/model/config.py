@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLConfig, Q
 from transformers.models.sam3.configuration_sam3 import Sam3Config
 
 from instructsam.core.errors import ModelError
+from instructsam.core.files.json_file import read_json_object
+from instructsam.core.files.regular_file import check_regular_file
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,11 @@ TOKEN_KEYS = {  # field of Tokens -> key in config.json
     'mask_start': 'seg_start_token_index',
     'mask_end': 'seg_end_token_index',
 }
+SMALL_FILES = ('*.json', '*.jinja', '*.txt', '*.model')
+"""Files of a model folder besides the weights."""
+
+MAX_SMALL_FILE_BYTES = 64 << 20  # the largest is the tokenizer.json of Qwen3-VL, 7 MB
+MAX_QUERIES, MAX_WIDTH = 10_000, 100_000
 REQUIRED = ('text_config', 'vision_config', 'image_token_id', 'max_seg_nums', *TOKEN_KEYS.values())
 
 
@@ -66,7 +72,7 @@ class ModelConfig:
         Raises ModelError if a file is missing or unreadable, or describes another architecture.
         """
         folder = Path(folder)
-        raw = _read_json(folder / 'config.json')
+        raw = read_json(folder / 'config.json')
         return cls.from_dict(raw, _sam3_config(raw, folder))
 
     @classmethod
@@ -82,45 +88,82 @@ class ModelConfig:
                 f'config.json is not that of an InstructSAM model: it describes {architecture} and lacks '
                 f'{", ".join(missing)}. Give the folder of an InstructSAM checkpoint'
             )
+        try:
+            qwen = Qwen3VLConfig.from_dict(copy.deepcopy(raw))  # from_dict modifies its argument
+        except Exception as error:  # transformers raises exceptions of many types
+            raise ModelError(f'config.json does not describe a Qwen3-VL model: {one_line(error)}') from error
         sam3 = sam3 or Sam3Config()
         encoder, decoder = cast(Any, sam3.detr_encoder_config), cast(Any, sam3.detr_decoder_config)
-        num_queries = int(raw['max_seg_nums'])
+        num_queries = _integer(raw, 'max_seg_nums', 1, MAX_QUERIES)
         decoder.num_queries = num_queries
-        bridge_dim = int(raw.get('out_dim', 256))
+        bridge_dim = _integer({'out_dim': 256} | raw, 'out_dim', 1, MAX_WIDTH)
         if bridge_dim != encoder.hidden_size:
             raise ModelError(
                 f'out_dim is {bridge_dim}, but SAM3 works at a width of {encoder.hidden_size}: config.json and the '
                 'SAM3 configuration do not belong together'
             )
-        tokens = Tokens(image=raw['image_token_id'], **{name: raw[key] for name, key in TOKEN_KEYS.items()})
-        try:
-            qwen = Qwen3VLConfig.from_dict(copy.deepcopy(raw))  # from_dict modifies its argument
-        except (TypeError, ValueError, KeyError) as error:
-            raise ModelError(f'config.json does not describe a Qwen3-VL model: {error}') from error
+        keys = {'image': 'image_token_id', **TOKEN_KEYS}
+        largest = cast(Any, qwen.text_config).vocab_size - 1
+        tokens = Tokens(**{name: _integer(raw, key, 0, largest) for name, key in keys.items()})
         return cls(qwen, sam3, tokens, num_queries, bridge_dim, raw)
+
+
+def _integer(raw: dict[str, Any], key: str, low: int, high: int) -> int:
+    """Return an entry of config.json that is an integer in a range; raise ModelError for any other."""
+    value = raw[key]
+    if type(value) is not int or not low <= value <= high:
+        raise ModelError(f'config.json says {key} = {str(value)[:60]!r}, expected an integer from {low} to {high}')
+    return value
 
 
 def _sam3_config(raw: dict[str, Any], folder: Path) -> Sam3Config:
     """Read SAM3's configuration from the path in config.json, relative to the checkpoint or the working directory."""
     name = raw.get('mask_decoder_model') or raw.get('mm_mask_decoder') or ''
+    if not isinstance(name, str):
+        raise ModelError(f'config.json says mask_decoder_model = {str(name)[:60]}, expected the path of a folder')
     for path in (folder / name / 'config.json', Path(name) / 'config.json'):
         if name and path.is_file():
-            config = _read_json(path)
+            config = read_json(path)
             try:
                 return Sam3Config(**config.get('detector_config', config))
-            except (TypeError, ValueError) as error:
-                raise ModelError(f'{path} does not describe a SAM3 model: {error}') from error
+            except Exception as error:  # transformers raises exceptions of many types
+                raise ModelError(f'{path} does not describe a SAM3 model: {one_line(error)}') from error
     logger.info('mask_decoder_model %r was not found: using the default configuration of SAM3', name)
     return Sam3Config()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file of a model folder, without references to code.
+
+    transformers would import the Python files that `auto_map` names, in the folder or on the hub, and ask on the
+    terminal before. Nothing here needs them.
+
+    Raises ModelError if the file is missing or cannot be read.
+    """
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
+        return _without_code(read_json_object(path, MAX_SMALL_FILE_BYTES))
     except FileNotFoundError as error:
         raise ModelError(f'{path.parent} holds no {path.name}: it is not a model folder') from error
     except (OSError, ValueError) as error:
-        raise ModelError(f'{path} cannot be read: {error}') from error
-    if not isinstance(content, dict):
-        raise ModelError(f'{path} does not hold a JSON object')
-    return content
+        raise ModelError(f'{path} cannot be read: {getattr(error, "strerror", None) or error}') from error
+
+
+def check_small_files(folder: Path) -> None:
+    """Raise ModelError if a library that reads the small files of a model folder could hang or fill the memory."""
+    for pattern in SMALL_FILES:
+        for path in folder.glob(pattern):
+            try:
+                check_regular_file(path, MAX_SMALL_FILE_BYTES)
+            except OSError as error:
+                raise ModelError(f'{path} cannot be read: {error.strerror}') from error
+
+
+def one_line(error: Exception) -> str:
+    """Return what an error of a library says, in one line."""
+    return ' '.join(str(error).split()) or type(error).__name__
+
+
+def _without_code(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_code(entry) for key, entry in value.items() if key != 'auto_map'}
+    return [_without_code(entry) for entry in value] if isinstance(value, list) else value

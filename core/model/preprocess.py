@@ -8,19 +8,23 @@ edges.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from instructsam.core.errors import ImageError, ModelError
+from instructsam.core.files.json_file import read_json_object
+
+if TYPE_CHECKING:
+    from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLVisionConfig
 
 MAX_ASPECT_RATIO = 200  # Qwen's limit
+MAX_QWEN_PIXELS = 1 << 25  # twice the published limit
 
 Grid = tuple[int, int, int]
 """Size of an image in Qwen's patches: (time, rows, columns); time is 1."""
@@ -100,7 +104,7 @@ class QwenPreprocessor:
         """Read `folder`/preprocessor_config.json. Raises ModelError if it is missing or unusable."""
         path = Path(folder) / 'preprocessor_config.json'
         try:
-            raw = json.loads(path.read_text(encoding='utf-8'))
+            raw = read_json_object(path)
             size = raw.get('size') or {}
             return cls(
                 min_pixels=int(size.get('shortest_edge') or raw['min_pixels']),
@@ -111,8 +115,29 @@ class QwenPreprocessor:
             )
         except FileNotFoundError as error:
             raise ModelError(f'{path.parent} holds no {path.name}') from error
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise ModelError(f'{path} is not an image preprocessor of Qwen: {error!r}') from error
+
+    def __post_init__(self) -> None:
+        """Raise ModelError if the limits contradict each other or allow images of any size."""
+        if not 1 <= self.min_pixels <= self.max_pixels <= MAX_QWEN_PIXELS:
+            raise ModelError(
+                f'the image preprocessor resizes to {self.min_pixels} to {self.max_pixels} px, expected a range within '
+                f'1 to {MAX_QWEN_PIXELS} px'
+            )
+
+    def check(self, vision: Qwen3VLVisionConfig) -> None:
+        """Raise ModelError if the patches are not those that the vision tower of `vision` reads."""
+        for own, stated in (
+            ('patch_size', vision.patch_size),
+            ('merge_size', vision.spatial_merge_size),
+            ('temporal_patch_size', vision.temporal_patch_size),
+        ):
+            if getattr(self, own) != stated:
+                raise ModelError(
+                    f'{own} is {getattr(self, own)} in preprocessor_config.json, {stated} in config.json: the files do '
+                    'not belong together'
+                )
 
     def target_size(self, height: int, width: int) -> tuple[int, int]:
         """Return (height, width) px after Qwen's smart resize: multiples of patch x merge within the pixel budget."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
 from instructsam.core.errors import InstructionError, ModelError
+from instructsam.core.model.chat_template import render_chat_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -71,17 +72,15 @@ class Prompter:
         for name, token in vars(tokens).items():
             if self._tokenizer.id_to_token(token) is None:
                 raise ModelError(f'config.json puts "{name}" at token id {token}, which the tokenizer does not have')
-        if not tokenizer.chat_template:
-            raise ModelError('the tokenizer has no chat template: chat_template.jinja is missing in the model folder')
         plain = json.loads(self._tokenizer.to_str())
         plain['added_tokens'] = []
         plain['post_processor'] = None
         self._plain_tokenizer = Tokenizer.from_str(json.dumps(plain))
 
         content = [{'type': 'image'}, {'type': 'text', 'text': _USER_TEXT}]
-        messages: list[Any] = [{'role': 'user', 'content': content}]
-        prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        before, found, after = str(prompt).partition(_USER_TEXT)
+        messages = [{'role': 'user', 'content': content}]
+        prompt = render_chat_template(tokenizer, messages, add_generation_prompt=True)
+        before, found, after = prompt.partition(_USER_TEXT)
         head = self.special_ids(before)
         if not found or head.count(tokens.image) != 1:
             raise ModelError('the chat template does not put one image before the text: it is not that of Qwen3-VL')

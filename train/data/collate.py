@@ -9,11 +9,11 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer
 
 from instructsam.core.model.config import ModelConfig
 from instructsam.core.model.preprocess import QwenPreprocessor, sam_pixels
 from instructsam.core.model.prompt import Prompter
+from instructsam.core.model.tokenizer import load_tokenizer
 from instructsam.train.data.batch import Batch, batch_scripts
 from instructsam.train.data.dialogue import Dialogue, Script
 from instructsam.train.data.record_fields import Target
@@ -84,9 +84,11 @@ class Collator:
             ModelError: If the folder lacks a file.
         """
         preprocessor = QwenPreprocessor.from_folder(folder)
+        preprocessor.check(config.vision)
         if max_pixels:
-            preprocessor = replace(preprocessor, max_pixels=min(max_pixels, preprocessor.max_pixels))
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            limit = min(max_pixels, preprocessor.max_pixels)
+            preprocessor = replace(preprocessor, max_pixels=limit, min_pixels=min(limit, preprocessor.min_pixels))
+        tokenizer = load_tokenizer(folder)
         return cls(
             Dialogue(tokenizer, Prompter(tokenizer, config.tokens), mode),
             preprocessor,

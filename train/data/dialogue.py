@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from instructsam.core.errors import ModelError
+from instructsam.core.model.chat_template import render_chat_template
 from instructsam.core.model.token_layout import TokenLayout
 from instructsam.train.data.sample import Sample, Turn
 from instructsam.train.modes import AUTOREGRESSIVE
@@ -35,17 +37,18 @@ class Dialogue:
         self.prompter = prompter
         self.mode = mode
         question, answer, next_question, last_answer = _PLACEHOLDERS
-        messages: list[Any] = [
+        messages: list[dict[str, Any]] = [
             {'role': 'user', 'content': [{'type': 'image'}, {'type': 'text', 'text': question}]},
             {'role': 'assistant', 'content': [{'type': 'text', 'text': answer}]},
             {'role': 'user', 'content': [{'type': 'text', 'text': next_question}]},
             {'role': 'assistant', 'content': [{'type': 'text', 'text': last_answer}]},
         ]
-        rendered = tokenizer.apply_chat_template(messages, tokenize=False)
-        assert isinstance(rendered, str)  # apply_chat_template returns text with tokenize=False
+        rendered = render_chat_template(tokenizer, messages)
         between = []
         for placeholder in _PLACEHOLDERS:
-            before, _, rendered = rendered.partition(placeholder)
+            before, found, rendered = rendered.partition(placeholder)
+            if not found:
+                raise ModelError('the chat template drops or reorders messages: it is not that of Qwen3-VL')
             between.append(prompter.special_ids(before))
         self.to_answer = between[1]  # <|im_end|> and the start of the assistant's turn
         self.to_question = between[2]  # <|im_end|> and the start of the user's turn

@@ -159,7 +159,7 @@ BROKEN = {
     'no template': (drop('chat_template.jinja'), 'chat template'),
     'no preprocessor': (drop('preprocessor_config.json'), 'preprocessor_config.json'),
     'truncated': (truncate, 'not a complete safetensors file'),
-    'empty file': (lambda folder: (folder / 'model.safetensors').write_bytes(b''), 'not a complete safetensors file'),
+    'empty file': (lambda folder: (folder / 'model.safetensors').write_bytes(b''), 'the file is empty'),
     'pickle only': (only_a_pickle, 'pickles only'),
     'another architecture': (another_architecture, 'LlamaForCausalLM.*max_seg_nums'),
     'broken json': (lambda folder: (folder / 'config.json').write_text('{'), 'cannot be read'),
@@ -168,11 +168,14 @@ BROKEN = {
     'unexpected tensor': (rewrite(lambda t: t.update(extra=torch.zeros(2))), r'1 unexpected:\n  extra'),
     'shape': (
         rewrite(lambda t: t.update({'model.mask_queries': torch.zeros(3, 2)})),
-        r'mask_queries is \[3, 2\], expected',
+        r'max_seg_nums is 10 in the configuration, 3 in the tensors',
     ),
     'lost shard': (lose_a_shard, 'model-00002-of-00003.safetensors'),
     'widths': (lambda f: edit_config(f, lambda c: c.update(out_dim=7)), 'out_dim is 7'),
-    'token ids': (lambda f: edit_config(f, lambda c: c.update(seg_token_index=10**6)), 'token id 1000000'),
+    'token ids': (
+        lambda f: edit_config(f, lambda c: c.update(seg_token_index=10**6)),
+        'seg_token_index = .1000000., expected an integer from 0 to',
+    ),
     'sam3 config': (lambda f: (f / 'sam3' / 'config.json').write_text('nonsense'), 'sam3.config.json cannot be read'),
 }
 
