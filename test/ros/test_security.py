@@ -3,6 +3,7 @@
 import os
 import socket
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -16,13 +17,15 @@ from instructsam_ros import dds
 from instructsam_ros.client import Perception
 
 POLICY = Path(__file__).parents[2] / 'config' / 'sros2_policy.xml'
+WithComments = partial(ElementTree.TreeBuilder, insert_comments=True)
 OPTIONAL = {'/image/compressed', '/depth/compressed', '/depth/compressedDepth', '/tf', '/tf_static', '/clock'}
 """Topics that the node subscribes to with certain parameters only."""
 
 
 def policy(enclave):
     """Return {(attribute, value's kind): absolute names} of an enclave, resolved as sros2's permissions.xsl does."""
-    root = ElementTree.parse(POLICY).getroot()
+    root = ElementTree.fromstring(POLICY.read_text(), ElementTree.XMLParser(target=WithComments()))
+    assert [each.tag for each in root.find('enclaves')] == ['enclave'] * 3  # sros2 takes comments for enclaves
     assert root.get('version') == '0.2.0'
     (profile,) = root.findall(f"enclaves/enclave[@path='{enclave}']/profiles/profile")
     namespace = profile.get('ns').rstrip('/') + '/'
