@@ -146,7 +146,7 @@ class Perception:
             camera: Name of the camera, if the node has several; '' is the first.
             image: An image to use instead of the camera's; a compressed one is decoded here, since goals hold raw ones.
             depth: The depth of `image`: 16UC1 mm or 32FC1 m, aligned to it and of the same size; likewise.
-            camera_info: The intrinsics of `image` and `depth`.
+            camera_info: The intrinsics of `image` and `depth`; all three must have the same header.frame_id.
             on_stage: Called with the name of each stage when it begins, in another thread.
 
         Returns:

@@ -34,6 +34,9 @@ PLANE_FIT, SURFACE_PARAMS = PlaneFit(), SurfaceParams()
 FARTHEST_M = 100.0
 """Median of floating-point depth above which it is not in m: beyond the range of depth cameras."""
 
+NOT_EVEN_MM = 60_000
+"""Numbers from here on are no depth in m and hardly any in mm: drivers send them where there is no depth."""
+
 NEAREST_MM = 50
 """Median of 16-bit depth below which it is not in mm: depth cameras begin at about 70 mm."""
 
@@ -123,7 +126,8 @@ def measure(
 
     Args:
         mask: Run lengths, or [H, W] bool.
-        depth: Depth [H, W] along the optical axis: float m (0 or not finite: none), or uint16 mm (0: none).
+        depth: Depth [H, W] along the optical axis: float m (0, not finite or from 1000 on: none), or uint16 mm (0 or
+            65535: none).
         camera: Camera model of the image that both belong to.
         plane_fit: How the supporting plane is found.
         surface_params: How the visible surface is found.
@@ -185,7 +189,7 @@ def check_units(depth: np.ndarray) -> None:
     """Raise GeometryError if the median of depth [H, W] shows that it is in another unit than `measure` expects."""
     step = 1 + depth.size // 50_000
     sample = depth.ravel()[::step]
-    sample = sample[np.isfinite(sample) & (sample > 0)]
+    sample = sample[(sample > 0) & (sample < NOT_EVEN_MM)]  # also false for NaN
     if not sample.size:
         return
     median = float(np.median(sample))

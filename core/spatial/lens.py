@@ -86,9 +86,9 @@ class Lens:
         if not self.has_distortion:
             return x, y
         solve = _EquidistantSolver if self.model == 'equidistant' else _BrownSolver
-        solver = solve(self.coefficients)
         rays = np.empty((2, len(x)))
         with np.errstate(all='ignore'):  # what diverges becomes NaN
+            solver = solve(self.coefficients)
             for first in range(0, len(x), _CHUNK):
                 part = slice(first, first + _CHUNK)
                 rays[:, part] = solver.solve(x[part], y[part])
@@ -146,8 +146,7 @@ class _BrownSolver:
         self._untilt = np.linalg.inv(_tilt(*prism[4:])) if any(prism[4:]) else None
         radii = np.tan(_ANGLES)
         factor, _ = self._radial(radii**2)
-        with np.errstate(all='ignore'):
-            bad = ~(_polynomial(self._denominator, radii**2) > 0)  # beyond a pole
+        bad = ~(_polynomial(self._denominator, radii**2) > 0)  # beyond a pole
         self._table = _RadialTable(_ANGLES, np.where(np.logical_or.accumulate(bad), np.nan, radii * factor))
         self._max_radius = np.tan(self._table.angles[-1])
 

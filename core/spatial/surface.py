@@ -163,13 +163,21 @@ def subsample(mask: np.ndarray, count: int, max_points: int) -> Pixels:
     return rows * step, columns * step
 
 
+NO_DEPTH_MM = 65535
+"""Largest 16-bit number: some drivers send it, instead of 0, where there is no depth."""
+
+NO_DEPTH_M = 1000.0
+"""Depth from which on a number is no measurement: some drivers send the largest float, simulators their far plane."""
+
+
 def to_meters(depth: np.ndarray) -> np.ndarray:
     """Return a float32 copy of depth in m, 0 where there is none. depth: float m, or uint16 mm."""
     if depth.dtype == np.uint16:
-        return depth * np.float32(0.001)
-    depth = depth.astype(np.float32)
-    depth[~(np.isfinite(depth) & (depth > 0))] = 0
-    return depth
+        meters = depth * np.float32(0.001)
+        meters[depth == NO_DEPTH_MM] = 0
+        return meters
+    is_measured = (depth > 0) & (depth < NO_DEPTH_M)  # also false for NaN
+    return np.where(is_measured, depth, 0).astype(np.float32)
 
 
 def depth_edges(depth: np.ndarray, mask: np.ndarray, jump: float) -> np.ndarray:

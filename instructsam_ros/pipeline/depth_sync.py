@@ -136,14 +136,14 @@ class DepthBuffer:
         Raises:
             NoDepthError: There is no such depth image, no camera info, or a stamp is not set.
         """
+        if not is_set(stamp):
+            raise NoDepthError(
+                'the stamp of the image is 0, which means that it is not set, so no depth image can be paired with it: '
+                'its publisher must set header.stamp'
+            )
         wanted, tolerance = nanoseconds(stamp), round(tolerance_s * 1e9)
         with self._changed:
             self._check_depth_images()
-            if not is_set(stamp):
-                raise NoDepthError(
-                    'the stamp of the image is 0, which means that it is not set, so no depth image can be paired with '
-                    'it: its publisher must set header.stamp'
-                )
             left_s = timeout_s
             while (
                 not (self._is_decided(stamp_round, wanted, tolerance) and self._newest_info)

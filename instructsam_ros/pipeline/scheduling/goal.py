@@ -41,6 +41,8 @@ class GoalDepth:
         """
         if not self._goal.depth.data:
             raise NoDepthError('the goal has an image but no depth')
+        if not self._goal.camera_info.width:
+            raise NoDepthError('the goal has an image and depth, but its camera_info is not filled in')
         return DepthPair(self._goal.depth, self._goal.camera_info)
 
 

@@ -175,6 +175,64 @@ def test_unusable_inputs_are_rejected(change, message):
         measure(**{'mask': world.mask, 'depth': world.depth, 'camera': CameraModel(HEIGHT, WIDTH, K), **change})
 
 
+@pytest.mark.parametrize(
+    'sentinel', [np.nan, np.inf, -np.inf, -1.0, 0.0, float(np.finfo(np.float32).max), 65504.0, 1000.0, 65535]
+)
+def test_numbers_that_are_no_measurement_are_left_out(sentinel):
+    world = World()
+    camera, whole = CameraModel(HEIGHT, WIDTH, K), world.measure()
+    depth = np.where(np.arange(WIDTH) % 5 == 0, sentinel, world.depth)
+    if sentinel == 65535:
+        depth = np.where(depth == sentinel, sentinel, depth * 1000).round().astype(np.uint16)
+    result = Result('a box', 'box', HEIGHT, WIDTH, (Instance(Rle.encode(world.mask), 0.9, 'box', 0),))
+    found = locate(result, depth, camera).instances[0].geometry
+    assert found.valid == pytest.approx(0.8, abs=0.02)
+    np.testing.assert_allclose(found.center, whole.center, atol=0.01)
+    assert np.isfinite(found.points).all()
+
+
+@pytest.mark.parametrize(
+    ('scale', 'dtype', 'says'),
+    [
+        (1000, np.float32, 'the median of the floating-point depth is .*, so it is probably in mm'),
+        (1, np.uint16, 'the median of the 16-bit depth is .*, so it is probably not in mm'),
+        (40, np.uint16, 'probably not in mm'),
+        (1000, np.uint16, ''),
+        (1, np.float32, ''),
+        (0.02, np.float32, ''),
+        (60, np.float32, ''),
+        (10_000, np.uint16, ''),
+    ],
+)
+def test_depth_in_an_unlikely_unit_is_refused(scale, dtype, says):
+    depth = np.full((HEIGHT, WIDTH), scale).astype(dtype)
+    depth[:10] = 0  # without a measurement
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[60:100, 60:100] = True
+    result = Result('a box', 'box', HEIGHT, WIDTH, (Instance(Rle.encode(mask), 0.9, 'box', 0),))
+    if says:
+        with pytest.raises(GeometryError, match=says):
+            locate(result, depth, CameraModel(HEIGHT, WIDTH, K))
+    else:
+        assert locate(result, depth, CameraModel(HEIGHT, WIDTH, K)).instances[0].geometry is not None
+
+
+def test_pixels_without_a_ray_have_no_depth():
+    fisheye = CameraModel(
+        800, 848, [[286, 0, 424], [0, 286, 400], [0, 0, 1]], (-0.0055, 0.044, -0.042, 0.0078), 'equidistant'
+    )
+    depth, masks = np.full((800, 848), 900, np.uint16), np.zeros((2, 800, 848), bool)
+    masks[0, 385:415, 790:840] = True  # from 75 degrees on
+    masks[1, 745:775, 785:815] = True  # behind the camera
+    found = measure(masks[0], depth, fisheye)
+    assert 0.1 < found.valid < 0.9
+    angles = np.degrees(np.arctan2(np.hypot(*found.points[:, :2].T), found.points[:, 2]))
+    assert (angles < 80.01).all()
+    np.testing.assert_allclose(found.points[:, 2], 0.9, atol=1e-3)
+    with pytest.raises(GeometryError, match='0 % of the mask has a depth'):
+        measure(masks[1], depth, fisheye)
+
+
 def test_run_lengths_millimetres_and_pixels():
     """Run lengths and masks give the same, and so do mm and m; each point has the pixel that shows it."""
     world = World()

@@ -154,6 +154,48 @@ def test_unusable_depth_is_reported_in_the_result(tmp_path, capfd):
     assert '1 messages of depth and camera info cannot be read' in capfd.readouterr().err
 
 
+def test_rectified_images_and_frames_as_in_the_node(tmp_path, capsys):
+    """Topic, options and camera info decide together; every contradiction is named in the summary too."""
+    p = [30.0, 0.0, (WIDTH - 1) / 2, 0.0, 0.0, 30.0, (HEIGHT - 1) / 2, 0.0, 0.0, 0.0, 1.0, 0.0]
+    calibrated, other = info()[2], info()[2]
+    calibrated.p, calibrated.d = p, [0.1, 0.0, 0.0, 0.0, 0.0]
+    other.header.frame_id = 'depth_frame'
+
+    def centers(name, image, camera_info, *options):
+        recorded = [frame(0, image), depth(0), (0, '/camera/camera_info', camera_info)]
+        source = write(tmp_path / f'{name}_in', 'mcap', recorded)
+        assert run(source, tmp_path / name, '--instruction', 'red', *options) == 0
+        (result,) = only_results(tmp_path / name)
+        return [each.geometry.centroid.x for each in result.instances if each.has_geometry]
+
+    (raw,) = centers('raw', '/camera/image', calibrated)
+    (rectified,) = centers('rectified', '/camera/image_rect', calibrated)
+    assert rectified == pytest.approx(2 * raw, rel=0.2)  # half the focal length
+    assert centers('forced', '/camera/image', calibrated, '--rectified', 'true') == [rectified]
+    assert centers('not', '/camera/image_rect', calibrated, '--rectified', 'false') == [raw]
+    capsys.readouterr()
+    assert centers('other', '/camera/image', other) == []
+    assert (
+        "camera_info is of the frame 'depth_frame', the image of 'camera_color_optical_frame'"
+        in capsys.readouterr().out
+    )
+    pair = 'camera_color_optical_frame=depth_frame'
+    assert len(centers('tolerated', '/camera/image', other, '--frame-tolerance', pair)) == 1
+    with pytest.raises(SystemExit) as caught:
+        run('in', 'out', '--instruction', 'red', '--frame-tolerance', 'any')
+    assert caught.value.code == 2
+
+
+def test_stamps_of_zero_pair_with_nothing(tmp_path):
+    recorded = [frame(0), depth(0), info()]
+    for _, _, message in recorded:
+        message.header.stamp.sec = message.header.stamp.nanosec = 0
+    run(write(tmp_path / 'in', 'mcap', recorded), tmp_path / 'out', '--instruction', 'red')
+    (result,) = only_results(tmp_path / 'out')
+    assert not result.instances[0].has_geometry
+    assert 'the stamp of the image is 0, which means that it is not set' in result.geometry_message
+
+
 def test_stamps_that_go_backwards(tmp_path):
     """After a restart of the camera, every image has a result with the depth of its own stamp."""
     recorded = [info()]

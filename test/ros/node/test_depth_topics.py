@@ -1,5 +1,6 @@
 """3D in the node: pairing of depth and image, and the messages about missing and bad depth."""
 
+import math
 import time
 from functools import partial
 
@@ -117,8 +118,17 @@ def test_depth_that_comes_later_is_waited_for(robot, seeing):
         (table(), {'k': [0.0] * 9}, 'focal lengths'),
         (table(), {'encoding': 'rgb8'}, 'expected 16UC1'),
         (table(), {'data': b'12'}, 'data has 2 bytes'),
+        (table() // 100, {}, 'the median of the 16-bit depth is 9'),
+        (table().astype(np.float32), {}, 'probably in mm'),
+        (table(), {'frame_id': 'depth_frame'}, "depth is of the frame 'depth_frame', the image of 'camera_color_opti"),
+        (table(), {'info': {'frame_id': 'depth_frame'}}, "camera_info is of the frame 'depth_frame'"),
+        (table(), {'info': {'width': 640, 'height': 480}}, 'is of 640 x 480 pixels, the image is of 64 x 48'),
+        (table(), {'info': {'d': [math.nan] * 5}}, 'camera_info.d has numbers that are not finite'),
     ],
-    ids=['another size', 'intrinsics of zeros', 'another encoding', 'truncated'],
+    ids=[
+        *('another size', 'intrinsics of zeros', 'another encoding', 'truncated', 'dm', 'mm as float'),
+        *('depth of another camera', 'info of another camera', 'info of another size', 'not finite'),
+    ],
 )
 def test_bad_depth_is_named_and_masks_are_not_lost(seeing, depth, fields, says):
     result = seeing(depth, **fields)
@@ -127,6 +137,35 @@ def test_bad_depth_is_named_and_masks_are_not_lost(seeing, depth, fields, says):
     assert result.geometry_frame_id == ''
     assert says in result.geometry_message
     assert seeing().geometry_frame_id == OPTICAL
+
+
+def test_rectified_images_and_frames_by_parameter(robot, seeing):
+    p = [30.0, 0.0, 31.5, 0.0, 0.0, 30.0, 23.5, 0.0, 0.0, 0.0, 1.0, 0.0]
+    calibrated = {'info': {'p': p, 'd': [0.1, 0.0, 0.0, 0.0, 0.0]}}
+    try:
+        raw = seeing(**calibrated).instances[0].geometry.pose.position
+        for value in (True, 'true'):  # `ros2 param set` sends a bool
+            assert robot.set('rectified', value) == (True, '')
+            rectified = seeing(**calibrated).instances[0].geometry.pose.position
+            assert rectified.x == pytest.approx(2 * raw.x, rel=0.2)  # half the focal length
+        assert robot.set('rectified', 'perhaps') == (False, "rectified is one of auto, true, false, got 'perhaps'")
+        assert robot.set('frame_tolerance', f'{OPTICAL}=depth_frame') == (True, '')
+        assert seeing(frame_id='depth_frame').geometry_frame_id == OPTICAL
+        assert robot.set('frame_tolerance', 'depth_frame')[0] is False
+    finally:
+        robot.set('rectified', 'auto')
+        robot.set('frame_tolerance', '')
+
+
+def test_a_stamp_of_zero_pairs_with_nothing(robot, seeing):
+    robot.set('depth_tolerance_s', 1.0)
+    robot.set('depth_timeout_s', 0.05)
+    robot.measure(table(), stamp=0)
+    frames, robot.frames = robot.frames, -1
+    result = robot.result_of(robot.see())
+    robot.frames = frames
+    assert 'the stamp of the image is 0, which means that it is not set' in result.geometry_message
+    assert not any(each.has_geometry for each in result.instances)
 
 
 @pytest.mark.parametrize('nothing', [np.zeros((48, 64), np.uint16), np.full((48, 64), np.nan, np.float32)], ids=str)

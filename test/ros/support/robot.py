@@ -1,5 +1,6 @@
 """A robot for tests and benchmarks that talks to a perception node in another process, over real DDS."""
 
+import copy
 import os
 import signal
 import subprocess
@@ -166,10 +167,11 @@ class Robot:
         self._image.publish(message)
         return self.frames
 
-    def measure(self, depth=None, stamp=None, k=None, **fields):
+    def measure(self, depth=None, stamp=None, k=None, frame_id=None, info=None, **fields):
         """Publish a depth image, by default a plane 1 m away, and its camera info.
 
-        They have the stamp of the latest image unless a `stamp` is given.
+        They have the stamp of the latest image unless a `stamp` is given. `frame_id` and `fields` are those of the
+        depth image, `info` those of the camera info.
         """
         depth = np.full((48, 64), 1000, np.uint16) if depth is None else depth
         message = image_msg(depth, Header(frame_id='camera_color_optical_frame'))
@@ -179,7 +181,12 @@ class Robot:
             setattr(message, name, value)
         height, width = depth.shape
         k = [60.0, 0.0, (width - 1) / 2, 0.0, 60.0, (height - 1) / 2, 0.0, 0.0, 1.0] if k is None else k
-        self._info.publish(CameraInfo(header=message.header, height=height, width=width, k=k))
+        camera_info = CameraInfo(header=copy.deepcopy(message.header), height=height, width=width, k=k)
+        for name, value in (info or {}).items():
+            setattr(camera_info.header if name == 'frame_id' else camera_info, name, value)
+        if frame_id is not None:
+            message.header.frame_id = frame_id
+        self._info.publish(camera_info)
         self._depth.publish(message)
 
     def measure_compressed(self, message, stamp):
