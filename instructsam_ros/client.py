@@ -39,6 +39,7 @@ from instructsam_ros.msg import InstanceArray
 from instructsam_ros.node import qos
 
 GRACE_S = 2.0  # added to a time limit, so that the node can report itself that the limit has passed
+LONGEST_S = 366 * 86400.0  # longest time limit, as of the node: a year
 RETRY_S = 1.0  # time until the first repetition of a request that got no response
 STEP_S = 0.2  # longest uninterrupted wait; Ctrl-C and close() take effect between two waits
 
@@ -153,9 +154,12 @@ class Perception:
             The objects, best score first; empty if nothing matches.
 
         Raises:
+            ValueError: The time limit is NaN, or longer than a year.
             PerceptionError: There is no such node, the time limit has passed, the node reports why it cannot answer, or
                 `image` or `depth` cannot be decoded.
         """
+        if not timeout <= LONGEST_S:  # also true for NaN
+            raise ValueError(f'timeout is seconds up to {LONGEST_S:.0f}, got {timeout:g}')
         end_s = time.monotonic() + timeout
         image, depth = _decoded(image, depth)
         if not self._wait(self._action.wait_for_server, timeout):
@@ -172,8 +176,12 @@ class Perception:
             if value is not None:
                 setattr(goal, name, value)
         response = self._send_goal(goal, on_stage, end_s + GRACE_S)
-        if response.status != GoalStatus.STATUS_SUCCEEDED:
-            raise PerceptionError(response.result.answer.message or 'the goal was aborted without a reason')
+        answer = response.result.answer
+        if response.status == GoalStatus.STATUS_UNKNOWN:
+            raise PerceptionError(f'/{self._name} no longer has the result of the goal: ask again')
+        # A result that was dropped before it was fetched belongs to a goal that succeeded.
+        if response.status != GoalStatus.STATUS_SUCCEEDED or answer.status == InstanceArray.STATUS_ERROR:
+            raise PerceptionError(answer.message or 'the goal was aborted without a reason')
         return _detections(response.result.answer, response.result.points)
 
     def watch(self, instruction: str, timeout: float | None = None) -> Iterator[Detections]:

@@ -165,7 +165,7 @@ class CameraSubscriber:
 
     def _log_first_image(self, message: Image | CompressedImage) -> None:
         is_compressed = isinstance(message, CompressedImage)
-        form = message.format if is_compressed else f'{message.width} x {message.height} {message.encoding}'
+        form = shorten(message.format if is_compressed else f'{message.width} x {message.height} {message.encoding}')
         of_camera = f' of {self._stream.name}' if self._stream.name else ''
         self._node.get_logger().info(f'first image{of_camera}: {form}')
 

@@ -18,6 +18,7 @@ from instructsam_ros.pipeline.scheduling.mailbox import Counts
 from instructsam_ros.pipeline.scheduling.statistics import Statistics
 
 SILENCE_S = 3.0  # time without an image after which a warning is given
+BUG_SHOWN_S = 60.0  # time for which an error that nothing handled is the overall status
 
 
 class Assessment(NamedTuple):
@@ -52,7 +53,14 @@ def status_array(
 
 
 def assess(
-    state: str, load_error: str, warning: str, instruction: str, silence_s: float, statistics: Statistics
+    state: str,
+    load_error: str,
+    warning: str,
+    instruction: str,
+    silence_s: float,
+    statistics: Statistics,
+    *,
+    is_worker_alive: bool,
 ) -> Assessment:
     """Return the level and a one-line summary.
 
@@ -63,7 +71,12 @@ def assess(
         instruction: The instruction in force; '' for none.
         silence_s: Seconds since the latest image, or since activation.
         statistics: Statistics of the pipeline.
+        is_worker_alive: Whether the thread of the model runs.
     """
+    if not is_worker_alive:
+        return Assessment(DiagnosticStatus.ERROR, 'the thread of the model has ended: restart the node')
+    if time.monotonic() - statistics.last_bug_s < BUG_SHOWN_S:
+        return Assessment(DiagnosticStatus.ERROR, f'unexpected error in {shorten(statistics.last_bug)}')
     if load_error:
         return Assessment(DiagnosticStatus.ERROR, f'the model could not be loaded: {shorten(load_error)}')
     if state != 'active':
@@ -94,6 +107,8 @@ def status_values(statistics: Statistics, streams: Sequence[CameraStream], devic
         **{f'goals_{state}': count for state, count in statistics.goals.items()},
         'errors': statistics.errors,
         'last_error': shorten(statistics.last_error),
+        'unexpected_errors': statistics.bugs,
+        'last_unexpected_error': shorten(statistics.last_bug),
     }
     for step, percentiles in statistics.percentiles().items():
         values[f'{step}_ms_p50'] = f'{percentiles.p50:.3f}'

@@ -1,7 +1,6 @@
 """A lifecycle node whose slow transitions run in another thread, and which survives impossible requests."""
 
 import functools
-import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,10 +9,16 @@ from lifecycle_msgs.srv import ChangeState
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
+from rclpy.service import Service
 from rclpy.task import Future
+
+from instructsam_ros.conversions.text import shorten
+from instructsam_ros.pipeline.scheduling.error_log import FAILURES, ErrorLog
+from instructsam_ros.pipeline.scheduling.statistics import Statistics
 
 Returned = TypeVar('Returned')
 
+ServiceCallback = Callable[[Any, Any], Any]
 TransitionCallback = Callable[[LifecycleState], TransitionCallbackReturn]
 
 IMMEDIATE = (Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE, 'activate', 'deactivate')
@@ -36,10 +41,27 @@ class AsyncLifecycleNode(LifecycleNodeMixin, Node):
     def __init__(self, name: str, **kwargs: Any) -> None:
         """Create the node; `kwargs` are those of rclpy's Node."""
         Node.__init__(self, name, **kwargs)
+        self.statistics = Statistics()
+        self.log = ErrorLog(self.get_logger(), self.statistics)
         LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
         self._rclpy_change_state = self._service_change_state.callback
         self._service_change_state.callback = self._on_change_state
         self._callbacks = {state: self._log_exceptions(callback) for state, callback in self._callbacks.items()}
+
+    def create_service(self, srv_type: Any, srv_name: str, callback: ServiceCallback, **kwargs: Any) -> Service:
+        """Create a service, rclpy's own for parameters included, that answers even if `callback` raises.
+
+        The answer is then the default response; the exception is reported.
+        """
+
+        def answer(request: Any, response: Any) -> Any:
+            try:
+                return callback(request, response)
+            except FAILURES as error:
+                self.log.report_bug(f'the service {srv_name}', error)
+                return response
+
+        return super().create_service(srv_type, srv_name, answer, **kwargs)
 
     def submit(self, job: Callable[[], None]) -> None:
         """Run `job` in another thread; to be implemented by the subclass."""
@@ -65,22 +87,22 @@ class AsyncLifecycleNode(LifecycleNodeMixin, Node):
         def job() -> None:
             try:
                 future.set_result(function())
-            except Exception as error:
+            except FAILURES as error:
                 future.set_exception(error)
 
         self.submit(job)
         return await future
 
     def _log_exceptions(self, transition: TransitionCallback) -> TransitionCallback:
-        """Return `transition` with its exceptions logged; rclpy only turns them into a failed transition."""
+        """Return `transition` with its exceptions reported; rclpy only turns them into a failed transition."""
 
         @functools.wraps(transition)
         def run(state: LifecycleState) -> TransitionCallbackReturn:
             try:
                 return transition(state)
-            except Exception:
-                self.get_logger().error(f'{transition.__name__} failed:\n{traceback.format_exc()}')
-                raise
+            except FAILURES as error:
+                self.log.report_bug(transition.__name__, error)
+                return TransitionCallbackReturn.ERROR
 
         return run
 
@@ -93,14 +115,16 @@ class AsyncLifecycleNode(LifecycleNodeMixin, Node):
         current state does not have the requested transition.
         """
         wanted = request.transition.label or request.transition.id
-        possible = {key for transition in self._state_machine.available_transitions for key in transition[:2]}
+        name = shorten(wanted)
         try:
-            if wanted not in possible:
+            if wanted not in {key for each in self._state_machine.available_transitions for key in each[:2]}:
                 raise RuntimeError('there is no such transition from this state')
             if wanted in IMMEDIATE:
                 return self._rclpy_change_state(request, response)
             return await self.run_in_worker(functools.partial(self._rclpy_change_state, request, response))
         except RuntimeError as error:  # rclpy's, if another request was first
-            self.get_logger().warning(f"transition '{wanted}' refused in state {self.state}: {error}")
-            response.success = False
-            return response
+            self.log.warning('refused transition', f"transition '{name}' refused in state {self.state}: {error}")
+        except FAILURES as error:
+            self.log.report_bug(f"transition '{name}'", error)
+        response.success = False
+        return response

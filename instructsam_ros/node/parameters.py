@@ -16,6 +16,7 @@ from instructsam.core import DEFAULT_MODEL
 from instructsam.core.errors import GeometryError
 from instructsam.core.modes import DTYPES, DUPLICATE_IOU, INFERENCE_MODES, MAX_MEGAPIXELS_RANGE
 from instructsam.core.spatial.calibration import frame_pairs
+from instructsam_ros.conversions.text import shorten
 from instructsam_ros.conversions.transports import RAW, TRANSPORTS
 from instructsam_ros.node.lifecycle import AsyncLifecycleNode
 from instructsam_ros.node.tf_buffer import import_tf2
@@ -67,27 +68,39 @@ class Parameter:
         return str(value).lower() if self.accepts_bool and isinstance(value, bool) else value
 
     def refusal(self, value: Any) -> str:
-        """Return why `value`, which has the right type, cannot be used; '' if it can. ROS checks the ranges itself."""
+        """Return why `value` cannot be used; '' if it can. ROS checks the ranges itself."""
         value = self.normalized(value)
+        if value is None:
+            # ROS lets this pass, also to delete a parameter that the node needs.
+            return f'{self.name} is {_TYPES[type(self.default)]}, got no value (ROS reads an empty list as none)'
+        if not isinstance(value, type(self.default)) or (isinstance(value, list) and not all(map(_is_text, value))):
+            return f'{self.name} is {_TYPES[type(self.default)]}, got {shorten(repr(value))}'
         if self.choices and value not in self.choices:
-            return f"{self.name} is one of {', '.join(self.choices)}, got '{value}'"
+            return f"{self.name} is one of {', '.join(self.choices)}, got '{shorten(value)}'"
         if self.name == 'model' and not value.strip():
             return "model is a folder, a hub id or 'tabletop', got an empty string"
         if self.name == 'device' and not DEVICE.fullmatch(value):
-            return f"device is auto, cpu, mps, cuda or cuda:N, got '{value}'"
+            return f"device is auto, cpu, mps, cuda or cuda:N, got '{shorten(value)}'"
         if self.name == 'cameras' and not _are_camera_names(value):
-            return f"cameras are different names of letters, digits and _, or [''], got {list(value)}"
+            return f"cameras are different names of letters, digits and _, or [''], got {shorten(list(value))}"
         if self.name == 'frame_tolerance':
             try:
                 frame_pairs(value)
             except GeometryError as error:
-                return str(error)
+                return shorten(error)
         if self.name == 'target_frame' and value:
             try:
                 import_tf2()
             except TransformError as error:
                 return str(error)
         return ''
+
+
+_TYPES = {bool: 'true or false', int: 'an integer', float: 'a decimal number', str: 'a text', list: 'a list of texts'}
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _are_camera_names(names: Sequence[str]) -> bool:
@@ -143,6 +156,9 @@ PARAMETERS = (
     Parameter('depth_timeout_s', Settings.depth_timeout_s, ANY_TIME,
               'Maximum time that a result waits for the depth image and the transform of its image, s.',
               range=(0.0, 10.0)),
+    Parameter('max_waiting_goals', Settings.max_waiting_goals, ANY_TIME,
+              'Goals of the action that may wait for the model or for an image; more are aborted with that reason.',
+              range=(1, 10_000)),
     Parameter('target_frame', Settings.target_frame, ANY_TIME,
               "Frame of all geometry, by TF at the image's stamp (needs tf2_ros); empty: the camera's optical frame."),
     Parameter('max_megapixels', Settings.max_megapixels, ANY_TIME,

@@ -4,7 +4,6 @@ import argparse
 import os
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType  # pyright: ignore[reportPrivateImportUsage]  (Humble has it only here)
 from rclpy.exceptions import NameValidationException, ParameterException
-from rclpy.executors import Executor, SingleThreadedExecutor
+from rclpy.executors import Executor
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
@@ -24,16 +23,16 @@ from instructsam_ros.conversions.transports import TRANSPORTS
 from instructsam_ros.dds import configure_dds
 from instructsam_ros.node import diagnostics, parameters, signals
 from instructsam_ros.node.camera_subscriber import CameraSubscriber
+from instructsam_ros.node.guarded_executor import GuardedExecutor
 from instructsam_ros.node.instruction_subscriber import InstructionSubscriber
 from instructsam_ros.node.lifecycle import AsyncLifecycleNode
 from instructsam_ros.node.segment_action import SegmentAction
 from instructsam_ros.node.tf_buffer import create_tf_buffer
 from instructsam_ros.pipeline.scheduling.camera_stream import CameraStream
-from instructsam_ros.pipeline.scheduling.error_log import ErrorLog, explain
+from instructsam_ros.pipeline.scheduling.error_log import FAILURES, explain
 from instructsam_ros.pipeline.scheduling.jobs import JobContext
 from instructsam_ros.pipeline.scheduling.result_publisher import ResultPublisher
 from instructsam_ros.pipeline.scheduling.scheduler import Scheduler
-from instructsam_ros.pipeline.scheduling.statistics import Statistics
 from instructsam_ros.pipeline.scheduling.worker import Worker, free_device_memory
 from instructsam_ros.pipeline.transforms import TransformLookup
 
@@ -74,28 +73,26 @@ class PerceptionNode(AsyncLifecycleNode):
         self._node_parameters = parameters.NodeParameters(self)
         self._engine_factory = engine_factory
         self._load_error = ''
-        self._statistics = Statistics()
-        self._error_log = ErrorLog(self.get_logger())
         names = self._node_parameters.value('cameras')
         streams = {name: CameraStream(name, ResultPublisher(self.create_lifecycle_publisher, name)) for name in names}
         self._streams = list(streams.values())
-        self._scheduler = Scheduler(self._streams, self._node_parameters, self._statistics)
+        self._scheduler = Scheduler(self._streams, self._node_parameters, self.statistics)
         context = JobContext(
             self._scheduler,
             TransformLookup(lambda: create_tf_buffer(self)),
-            self._statistics,
-            self._error_log,
+            self.statistics,
+            self.log,
             self.get_clock(),
         )
-        self._worker = Worker(context, self.get_logger())
-        self._cameras = [CameraSubscriber(self, stream, self._scheduler, self._statistics) for stream in self._streams]
+        self._worker = Worker(context)
+        self._cameras = [CameraSubscriber(self, stream, self._scheduler, self.statistics) for stream in self._streams]
         self._worker.start()
         self._instruct(self._node_parameters.value('instruction'))
         InstructionSubscriber(self, self._instruct)
 
         # Steady, because both must work while simulated time stands still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._action = SegmentAction(self, self._scheduler, streams, self._node_parameters, self._statistics, steady)
+        self._action = SegmentAction(self, self._scheduler, streams, self._node_parameters, steady)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 1)
         self.create_timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics, clock=steady)
         if self._node_parameters.value('autostart'):
@@ -123,31 +120,37 @@ class PerceptionNode(AsyncLifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model. Runs in the worker's thread."""
         arguments = {name: self._node_parameters.value(name) for name in ('model', 'device', 'dtype', 'mode')}
-        self.get_logger().info(f"loading model '{arguments['model']}'")
+        model = shorten(arguments['model'])
+        self.log.info('loading a model', f"loading model '{model}'")
         start_s = time.monotonic()
         try:
             engine = self._worker.load_model(self._engine_factory, **arguments)
-        except Exception as error:
+        except FAILURES as error:
             self._load_error, _ = explain(error)
-            self.get_logger().error(
-                f"model '{arguments['model']}' could not be loaded: {self._load_error} "
-                f'(correct the parameter, then configure and activate {self.get_fully_qualified_name()})'
+            self.log.error(
+                'model not loaded',
+                f"model '{model}' could not be loaded: {self._load_error} "
+                f'(correct the parameter, then configure and activate {self.get_fully_qualified_name()})',
             )
-            self.get_logger().debug(traceback.format_exc())
             return TransitionCallbackReturn.FAILURE
         self._load_error = ''
         seconds = time.monotonic() - start_s
-        self.get_logger().info(f"model '{engine.name}' on {engine.device} after {seconds:.1f} s")
+        self.log.info('model loaded', f"model '{shorten(engine.name)}' on {engine.device} after {seconds:.1f} s")
         if engine.warning:
-            self.get_logger().warning(engine.warning)
+            self.log.warning('model warning', engine.warning)
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the cameras and start a session."""
         transports = {parameter: self._node_parameters.value(parameter) for parameter in TRANSPORTS}
-        for camera in self._cameras:
-            camera.open(transports)
-        returned = super().on_activate(state)
+        try:
+            for camera in self._cameras:
+                camera.open(transports)
+            returned = super().on_activate(state)
+        except FAILURES as error:  # Nothing of a session is left, so that the transition can be requested again.
+            self.log.report_bug('on_activate', error)
+            self.on_deactivate(state)
+            return TransitionCallbackReturn.FAILURE
         self._scheduler.activate()
         return returned
 
@@ -169,23 +172,31 @@ class PerceptionNode(AsyncLifecycleNode):
         self.on_deactivate(state)
         return self.on_cleanup(state)
 
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free everything after a transition has failed with an exception; the node can be configured again."""
+        self._scheduler.deactivate('a transition of the node failed')
+        for camera in self._cameras:
+            camera.close()
+        self._scheduler.submit(self._worker.unload_model)
+        return super().on_error(state)
+
     async def _autostart(self) -> None:
         self._autostart_timer.cancel()
         try:
             if await self.run_in_worker(self.trigger_configure) == TransitionCallbackReturn.SUCCESS:
                 self.trigger_activate()
         except RuntimeError as error:  # Another client has requested a transition first.
-            self.get_logger().warning(f'autostart was skipped: {error}')
+            self.log.warning('autostart', f'autostart was skipped: {error}')
 
     # Input and output
 
     def _instruct(self, text: str) -> None:
         before, now = self._scheduler.instruction, self._scheduler.instruct(text)
         if now is not before:
-            self._error_log.reset()
-            self.get_logger().info(f"instruction {now.id}: '{shorten(now.text)}'" if now else 'stopped')
+            self.log.info('instruction', f"instruction {now.id}: '{shorten(now.text)}'" if now else 'stopped')
 
     def _publish_diagnostics(self) -> None:
+        self.log.flush()
         state, engine, instruction = self.state, self._worker.engine, self._scheduler.instruction
         silence_s = 0.0
         if state == 'active':
@@ -200,16 +211,17 @@ class PerceptionNode(AsyncLifecycleNode):
             engine.warning if engine else '',
             instruction.text if instruction else '',
             silence_s,
-            self._statistics,
+            self.statistics,
+            is_worker_alive=self._worker.is_alive(),
         )
         device = str(engine.device) if engine else ''
         values = {
             'state': state,
-            'model': self._node_parameters.value('model'),
+            'model': shorten(self._node_parameters.value('model')),
             'device': device,
             'instruction': shorten(instruction.text) if instruction else '',
             'instruction_id': instruction.id if instruction else 0,
-        } | diagnostics.status_values(self._statistics, self._streams, device)
+        } | diagnostics.status_values(self.statistics, self._streams, device)
         name = self.get_fully_qualified_name().strip('/')
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(diagnostics.status_array(name, device, stamp, assessment, values))
@@ -225,7 +237,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(args: list[str] | None = None, engine_factory: 'Callable[..., InstructSAM]' = load_engine) -> int:
-    """Run the node until SIGINT or SIGTERM; return the exit code of the process."""
+    """Run the node until SIGINT, SIGTERM or SIGHUP; return the exit code of the process."""
     caught = signals.catch()
     sys.setswitchinterval(0.001)  # s; limits how long the executor waits for a model busy in Python (default: 5 ms)
     cv2.setNumThreads(1)  # waking OpenCV's threads takes longer than their work here
@@ -237,7 +249,7 @@ def main(args: list[str] | None = None, engine_factory: 'Callable[..., InstructS
     except (ParameterException, NameValidationException, RuntimeError, ValueError) as error:
         print(f'instructsam-perception: {one_line(error)}', file=sys.stderr)
         return 2
-    executor = SingleThreadedExecutor()
+    executor = GuardedExecutor(node.log.report_bug)
     executor.add_node(node)
     signals.spin_until(caught, executor)
 

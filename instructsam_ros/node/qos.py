@@ -1,6 +1,6 @@
 """QoS profiles of every topic and service of the package."""
 
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """Instructions and scene descriptions: a subscriber that starts late still receives the latest message."""
@@ -19,11 +19,12 @@ a busy machine).
 CAMERA_OUTPUT = QoSProfile(depth=5)
 """Images of the simulated camera. Reliable, because RViz asks for that; best-effort subscribers receive them too."""
 
-ACTION = QoSProfile(depth=100)
-"""Services of the action `segment`, at the node and at its clients.
+ACTION = QoSProfile(history=HistoryPolicy.KEEP_ALL, depth=1000)
+"""Services of the action `segment`, at the node and at its clients; the depth is ignored by most middlewares.
 
-Every client of a service receives the responses to all clients and picks its own. With the usual depth of 10, of twenty
-goals that are sent at the same time some are replaced in the middleware and never answered.
+Every client of a service receives the responses to all clients and picks its own. With a limited depth, requests and
+responses of a burst replace each other in the middleware and are never answered (measured: at depth 100, of 300 goals
+sent at the same time 114).
 """
 
 REPLAY = QoSProfile(depth=100)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as an orderly end: running callbacks finish first, however many signals arrive.
+"""SIGINT, SIGTERM and SIGHUP as an orderly end: running callbacks finish first, however many signals arrive.
 
 rclpy's handlers would shut the context down under running callbacks. Python's own would raise in the middle of the
 shutdown when the second Ctrl-C arrives, which `ros2 launch` sends.
@@ -8,22 +8,25 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
-from rclpy.executors import Executor
+from rclpy.executors import Executor, ExternalShutdownException
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def catch() -> socket.socket:
     """Return a socket on which a byte arrives with each signal, which has no other effect.
 
-    Python's own handlers run in the main thread only, which is waiting in ROS.
+    Python's own handlers run in the main thread only, which is waiting in ROS. SIGHUP stays ignored if it was ignored
+    at the start, as under nohup.
     """
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     signal.set_wakeup_fd(writer.detach())  # stays open as long as the process
     for number in SIGNALS:
-        signal.signal(number, lambda *_: None)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
     return reader
 
 
@@ -38,11 +41,12 @@ def event() -> threading.Event:
 
 
 def spin_until(signals: socket.socket, executor: Executor) -> None:
-    """Spin until a byte arrives on `signals`."""
+    """Spin until a byte arrives on `signals` or something else shuts the context down."""
     is_ending = threading.Event()
     _call_at_signal(signals, lambda: executor.create_task(is_ending.set))
-    while not is_ending.is_set():
-        executor.spin_once()
+    with suppress(ExternalShutdownException):
+        while not is_ending.is_set():
+            executor.spin_once()
 
 
 def _call_at_signal(signals: socket.socket, function: Callable[[], object]) -> None:

@@ -13,6 +13,7 @@ from std_msgs.msg import Header
 from instructsam.core.modes import MAX_MEGAPIXELS
 from instructsam.core.result import Result
 from instructsam_ros.conversions.images import to_rgb
+from instructsam_ros.pipeline.newest import NewestDict
 from instructsam_ros.pipeline.settings import INSTRUCTION, Settings
 
 if TYPE_CHECKING:  # importing the engine imports torch
@@ -20,6 +21,9 @@ if TYPE_CHECKING:  # importing the engine imports torch
     from instructsam.core.engine import EncodedImage
     from instructsam_ros.pipeline.answer import Answer
     from instructsam_ros.pipeline.protocols import Caller
+
+KEPT_ANSWERS = 16
+"""Answers about one frame: a camera that stands still may be asked any number of different things about its frame."""
 
 
 class CameraFrame:
@@ -35,7 +39,7 @@ class CameraFrame:
         self.stamp_round = 0  # set by the camera stream, see DepthBuffer.put_image
         self.image: np.ndarray | None = None  # [H, W, 3] uint8 RGB, after decode()
         self.is_new = True  # until the first instruction is answered on it
-        self.answers: dict[Hashable, Answer] = {}  # by Query.key
+        self.answers: NewestDict[Hashable, Answer] = NewestDict(KEPT_ANSWERS)  # by Query.key
         self._message = message
         self._max_megapixels = MAX_MEGAPIXELS
         self._encoded: EncodedImage | None = None

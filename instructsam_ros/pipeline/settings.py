@@ -36,6 +36,7 @@ class Settings:
     max_megapixels: float = MAX_MEGAPIXELS
     rectified: str = AUTO
     frame_tolerance: str = ''
+    max_waiting_goals: int = 100
 
     def engine_key(self, text: str) -> tuple[object, ...]:
         """Return everything that decides the engine's result for the instruction `text` on a given image.

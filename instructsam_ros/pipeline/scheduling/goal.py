@@ -74,6 +74,7 @@ class GoalRequest:
         self.stream = stream
         self.settings = replace(settings, score_threshold=goal.score_threshold) if goal.score_threshold else settings
         self.has_own_image = own_frame is not None
+        self.size_bytes = len(goal.image.data) + len(goal.depth.data)
         self.frame = own_frame  # the frame it is answered on, None until it is known
         self._engine_key = self.settings.engine_key(goal.instruction)
         self._client = client

@@ -16,7 +16,7 @@ from instructsam_ros.conversions.stamps import is_set, nanoseconds
 from instructsam_ros.pipeline.answer import Answer, Query, answer_query, timed
 from instructsam_ros.pipeline.camera_frame import CameraFrame
 from instructsam_ros.pipeline.protocols import DepthSource, TransformSource
-from instructsam_ros.pipeline.scheduling.error_log import ErrorLog
+from instructsam_ros.pipeline.scheduling.error_log import FAILURES, ErrorLog, explain
 from instructsam_ros.pipeline.scheduling.goal import GoalDepth
 from instructsam_ros.pipeline.scheduling.scheduler import GoalWork, Scheduler, StreamWork
 from instructsam_ros.pipeline.scheduling.statistics import Statistics
@@ -56,8 +56,8 @@ class Job(ABC):
         self._depth_source = depth_source
         self._trackers = trackers
 
-    def run(self, engine: InstructSAM) -> None:
-        """Answer the query and deliver the answer, or the error."""
+    def run(self, engine: InstructSAM) -> bool:
+        """Answer the query and deliver the answer or the error; return False if the error is not the input's."""
         try:
             answer = answer_query(
                 engine,
@@ -71,10 +71,14 @@ class Job(ABC):
             self.deliver(answer)
         except CancelledError:
             self.on_cancelled()
-        except Exception as error:
+        except FAILURES as error:
             self.on_error(error)
+            if not explain(error).is_user_error:
+                self._frame.release()
+                return False
         finally:
             self.finish()
+        return True
 
     @abstractmethod
     def is_cancelled(self) -> bool:
@@ -97,7 +101,7 @@ class Job(ABC):
         """Handle the cancellation of the query."""
 
     @abstractmethod
-    def on_error(self, error: Exception) -> None:
+    def on_error(self, error: BaseException) -> None:
         """Send the reason why there is no answer."""
 
     @abstractmethod
@@ -140,7 +144,7 @@ class StreamJob(Job):
         """Leave the frame to be answered later."""
         self._context.scheduler.postpone(self._work)
 
-    def on_error(self, error: Exception) -> None:
+    def on_error(self, error: BaseException) -> None:
         """Publish the error as a result, unless the instruction has been superseded meanwhile."""
         work, context = self._work, self._context
         if context.scheduler.is_closed:  # The node may have been destroyed already.
@@ -210,7 +214,7 @@ class GoalJob(Job):
     def on_cancelled(self) -> None:
         """Do nothing: the clients were notified when the goals ended."""
 
-    def on_error(self, error: Exception) -> None:
+    def on_error(self, error: BaseException) -> None:
         """Abort every goal with the reason."""
         text = self._context.error_log.report(error)
         for request in self._work.requests:

@@ -26,7 +26,8 @@ from instructsam_ros.pipeline.scheduling.result_publisher import OutgoingMessage
 from instructsam_ros.pipeline.scheduling.statistics import Statistics
 from instructsam_ros.pipeline.settings import CONTINUOUS, ON_INSTRUCTION, Settings
 
-MOST_WAITING_GOALS = 100
+MOST_WAITING_BYTES = 1 << 30
+"""Size of the images that came with the waiting goals, above which more of them are refused."""
 
 
 class Session:
@@ -141,14 +142,24 @@ class Scheduler:
     def _rejection_reason(self, request: GoalRequest) -> str:
         if self._session is None:
             return 'the node is not active: configure and activate it, then ask again'
-        if len(self._waiting) >= MOST_WAITING_GOALS:
-            return f'{MOST_WAITING_GOALS} goals are waiting already: try again later'
+        most = self._settings.current().max_waiting_goals
+        if len(self._waiting) >= most:
+            return f'{most} goals are waiting already (parameter max_waiting_goals): try again later'
+        waiting_bytes = sum(each.size_bytes for each in self._waiting)
+        if request.size_bytes and waiting_bytes + request.size_bytes > MOST_WAITING_BYTES:
+            return f'the images of the waiting goals take {waiting_bytes >> 20} MB already: try again later'
         if not request.has_own_image and request.goal.freshness == Segment.Goal.STAMP:
             try:
                 request.frame = request.stream.find_frame(request.goal.stamp)
             except ValueError as error:
                 return str(error)
         return ''
+
+    def forget(self, request: GoalRequest) -> None:
+        """Drop a goal that has ended, with its images."""
+        with self._changed:
+            if request in self._waiting:
+                self._waiting.remove(request)
 
     def submit(self, task: Task) -> None:
         """Queue a function for the worker's thread; it runs as soon as the model is idle."""

@@ -18,7 +18,10 @@ class Percentiles(NamedTuple):
 
 
 class Statistics:
-    """Totals since the start of the node. Each number is written by one thread only and may be read by any."""
+    """Totals since the start of the node.
+
+    Each number is written by one thread only, unless noted, and may be read by any.
+    """
 
     def __init__(self) -> None:
         self.results = 0  # published results, errors included
@@ -29,6 +32,9 @@ class Statistics:
         self.last_error = ''  # of the latest result; '' if it is not an error
         self.last_latency_s: float | None = None  # of the latest result: image stamp to publication
         self.last_result_s: float | None = None  # time.monotonic() of the latest result
+        self.bugs = 0  # errors that nothing handled: in callbacks, tasks and the model's thread
+        self.last_bug = ''  # the latest of them
+        self.last_bug_s = float('-inf')  # time.monotonic() of the latest of them
         self._samples_ms: dict[str, deque[float]] = {}
         self._lock = threading.Lock()
 
@@ -48,6 +54,13 @@ class Statistics:
     def count_goal(self, state: str) -> None:
         """Count one ended goal; `state` is succeeded, aborted or canceled."""
         self.goals[state] += 1
+
+    def count_bug(self, text: str) -> None:
+        """Count one error that nothing handled; may be called by any thread."""
+        with self._lock:
+            self.bugs += 1
+            self.last_bug = text
+            self.last_bug_s = time.monotonic()
 
     def add_time(self, step: str, ms: float) -> None:
         """Add one sample of the time that `step` took."""

@@ -5,17 +5,20 @@ from __future__ import annotations
 import gc
 import sys
 import threading
-import traceback
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rclpy.impl.rcutils_logger import RcutilsLogger
-
+from instructsam_ros.pipeline.scheduling.error_log import FAILURES
 from instructsam_ros.pipeline.scheduling.jobs import GoalJob, JobContext, StreamJob
 from instructsam_ros.pipeline.scheduling.scheduler import GoalWork, StreamWork, Work
 
 if TYPE_CHECKING:  # importing the engine imports torch
     from instructsam.core import InstructSAM
+
+
+PAUSE_S = 0.1
+"""Time after a bug, so that one that recurs at once does not occupy the processor."""
 
 
 class Worker(threading.Thread):
@@ -24,12 +27,11 @@ class Worker(threading.Thread):
     A daemon thread: the process may end while the model is busy.
     """
 
-    def __init__(self, context: JobContext, logger: RcutilsLogger) -> None:
+    def __init__(self, context: JobContext) -> None:
         """Create the thread without a model; start() begins to take work from `context.scheduler`."""
         super().__init__(name='model', daemon=True)
         self.engine: InstructSAM | None = None  # written in this thread only
         self._context = context
-        self._logger = logger
 
     def close(self, timeout_s: float) -> bool:
         """End the thread; return whether it has ended; it has not if the model cannot be interrupted."""
@@ -47,22 +49,29 @@ class Worker(threading.Thread):
 
         Everything that may hold device memory goes out of scope on return, before the next wait.
         """
-        work = self._context.scheduler.wait_for_work()
-        if work is None:
-            return False
+        work: Work | None = None
         try:
-            self._run_work(work)
-        except Exception:  # A bug in this package must not end the thread: the next image may succeed.
-            self._logger.error(f'this should not have happened:\n{traceback.format_exc()}')
+            work = self._context.scheduler.wait_for_work()
+            if work is None:
+                return False
+            self.run_work(work)
+        except FAILURES as error:  # A bug in this package must not end the thread: the next image may succeed.
+            text = self._context.error_log.report_bug('the thread of the model', error)
+            if isinstance(work, GoalWork):
+                for request in work.requests:  # nothing else would end them
+                    request.abort(text)
+            time.sleep(PAUSE_S)
         return True
 
-    def _run_work(self, work: Work) -> None:
+    def run_work(self, work: Work) -> None:
+        """Do one piece of work. What a job raises is its answer; anything else that is raised is a bug."""
         if not isinstance(work, StreamWork | GoalWork):
             work()
             return
         assert self.engine is not None, 'a session begins after the model has been loaded'
         job = StreamJob(work, self._context) if isinstance(work, StreamWork) else GoalJob(work, self._context)
-        job.run(self.engine)
+        if not job.run(self.engine):
+            free_device_memory()  # The failure may have been a lack of memory, of which a part is still held.
 
     # Called in this thread, as tasks of the scheduler
 
@@ -70,7 +79,7 @@ class Worker(threading.Thread):
         """Create the engine by `factory(**arguments)` and keep it. Raises what the factory raises."""
         try:
             self.engine = factory(**arguments)
-        except Exception:
+        except FAILURES:
             free_device_memory()
             raise
         return self.engine

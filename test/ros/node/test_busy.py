@@ -73,7 +73,7 @@ def test_deactivate_does_not_wait_for_the_model(robot):
 
 
 @pytest.mark.parametrize('work', ['the mugs', 'sleep 60', 'burn 60', 'stuck 60'])
-@pytest.mark.parametrize('signals', ['SIGINT', 'SIGINT SIGINT', 'SIGTERM', 'SIGINT SIGTERM'])
+@pytest.mark.parametrize('signals', ['SIGINT', 'SIGINT SIGINT', 'SIGTERM', 'SIGINT SIGTERM', 'SIGHUP'])
 def test_signals_end_the_node_cleanly_and_soon(robot, work, signals):
     node = robot.start_active(f'instruction:={work}')
     start = time.monotonic()
@@ -83,6 +83,17 @@ def test_signals_end_the_node_cleanly_and_soon(robot, work, signals):
     assert node.exit_code() == 0
     assert time.monotonic() - start < END_S
     assert not [line for line in node.log if 'Traceback' in line or 'Exception' in line or 'ERROR' in line]
+
+
+def test_a_hangup_is_ignored_under_nohup(robot):
+    handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the child process inherits this
+    try:
+        node = robot.start_active()
+    finally:
+        signal.signal(signal.SIGHUP, handler)
+    node.interrupt(signal.SIGHUP)
+    robot.say('the mugs')
+    assert robot.next_result().instruction == 'the mugs'
 
 
 def test_second_interrupt_within_the_shutdown(robot):

@@ -1,10 +1,15 @@
 """States and parameters of the node."""
 
+import random
+
 import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
 from diagnostic_msgs.msg import DiagnosticStatus
+from rcl_interfaces.msg import Parameter as ParameterMsg
+from rcl_interfaces.msg import ParameterValue
+from rcl_interfaces.srv import SetParameters
 
 from instructsam_ros.msg import InstanceArray
 
@@ -131,6 +136,43 @@ def test_changed_parameter_counts_from_the_next_image_on(robot):
     assert robot.next_result().instruction == 'the cups'
     assert robot.set('trigger', 'continuous') == (True, '')
     assert robot.result_of(robot.see()).instruction == 'the cups'
+
+
+def test_a_parameter_cannot_be_deleted(robot):
+    """`ros2 param delete` would leave the node without a setting that it needs for every image."""
+    robot.start_active('instruction:=the mugs')
+    for name in ('score_threshold', 'trigger', 'cameras', 'target_frame'):
+        successful, reason = robot.set(name, None)
+        assert not successful
+        assert reason
+    assert robot.result_of(robot.see()).status == InstanceArray.STATUS_OK
+
+
+def test_a_request_that_rclpy_cannot_read_is_answered_and_reported(robot):
+    node = robot.start('autostart:=false')
+    node.expected = 'Traceback'
+    robot.get('model')
+    value = ParameterValue(type=99)
+    request = SetParameters.Request(parameters=[ParameterMsg(name='model', value=value)])
+    assert robot.call(SetParameters, 'set_parameters', request).results == []
+    assert robot.get('model').string_value == 'tabletop'
+    status = robot.status()
+    assert (status['level'], status['unexpected_errors']) == (DiagnosticStatus.ERROR, '1')
+    assert '99 is not a valid' in status['']
+
+
+def test_a_storm_of_transitions_in_any_order(robot):
+    """Every request is answered, none waits forever, and the node can still be activated."""
+    robot.start('autostart:=false')
+    rng = random.Random(0)
+    for _ in range(60):
+        robot.change_state(rng.choice(('configure', 'activate', 'deactivate', 'cleanup', 'no such thing', '')))
+    assert robot.state() in ('unconfigured', 'inactive', 'active')
+    for label in ('deactivate', 'cleanup', 'configure', 'activate'):
+        robot.change_state(label)
+    robot.change_state('configure'), robot.change_state('activate')
+    assert robot.state() == 'active'
+    assert robot.status()['unexpected_errors'] == '0'
 
 
 def test_misspelt_parameter_is_reported(robot):

@@ -65,6 +65,24 @@ def test_bad_start_ends_with_one_line_and_code_2(arguments, why):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize('name', [parameter.name for parameter in PARAMETERS])
+@pytest.mark.parametrize('value', [None, [], [1, 2], [0.5], [True], b'ab', {}, object()], ids=str)
+def test_a_value_of_no_or_another_type_is_refused(name, value):
+    parameter = next(parameter for parameter in PARAMETERS if parameter.name == name)
+    assert parameter.refusal(value).startswith(f'{name} ')
+
+
+@pytest.mark.parametrize('source', ['command line', 'file'])
+def test_a_parameter_without_a_value_ends_with_one_line_and_code_2(tmp_path, source):
+    """ROS has no type for an empty list and passes it on as no value."""
+    file = tmp_path / 'perception.yaml'
+    file.write_text('/**:\n  ros__parameters:\n    cameras: []\n')
+    arguments = ['--params-file', str(file)] if source == 'file' else ['-p', 'cameras:=[]']
+    code, _, err = run_node('--ros-args', *arguments)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert 'cameras is a list of texts, got no value (ROS reads an empty list as none)' in err
+
+
 def test_unknown_argument_ends_with_code_2():
     code, _, err = run_node('--fast')
     assert code == 2

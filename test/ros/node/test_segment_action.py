@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
 from action_msgs.msg import GoalStatus
+from builtin_interfaces.msg import Time
 from robot import Robot
 from std_msgs.msg import Header
 
@@ -237,6 +238,11 @@ def test_goals_that_cannot_be_served_say_why(lone_robot):
         ({'score_threshold': 2.0}, 'score_threshold is'),
         ({'score_threshold': float('nan')}, 'score_threshold is'),
         ({'timeout_s': -1.0}, 'timeout_s is'),
+        ({'timeout_s': float('nan')}, 'timeout_s is'),
+        ({'timeout_s': float('inf')}, 'timeout_s is'),
+        ({'timeout_s': 1e10}, 'timeout_s is seconds up to 31622400'),  # over 2^63 ns
+        ({'timeout_s': 1.7e308}, 'timeout_s is'),
+        ({'camera': 'left\x1b[2J' + 'x' * 1000}, "no camera 'left\\x1b[2Jx"),
         ({'instruction': 'bad words'}, 'words'),
         ({'instruction': 'fail at once'}, 'RuntimeError: at once'),
     ):
@@ -244,3 +250,69 @@ def test_goals_that_cannot_be_served_say_why(lone_robot):
         assert (status, answer.status) == (ABORTED, InstanceArray.STATUS_ERROR), fields
         assert says in answer.message, fields
     assert robot.ask('the mugs').end()[0] == SUCCEEDED
+
+
+def test_odd_numbers_that_can_be_served_are_served(robot):
+    """No stamp, however odd, and no time limit up to a year ends the node."""
+    assert robot.ask('the mugs', timeout_s=3e7).end()[0] == SUCCEEDED
+    assert robot.ask(FOREVER, timeout_s=5e-324).end()[0] == ABORTED
+    for sec, nanosec in ((2**31 - 1, 999_999_999), (2**31 - 1, 2**32 - 1), (-(2**31), 0), (-1, 4 * 10**9)):
+        stamp = Time(sec=sec, nanosec=nanosec)
+        image = image_msg(np.zeros((20, 30, 3), np.uint8), Header(stamp=stamp))
+        depth = image_msg(np.ones((20, 30), np.uint16), image.header)
+        status, answer = robot.ask('the mugs', image=image, depth=depth).end()
+        assert answer.header.stamp == stamp
+        is_possible = sec >= 0 and nanosec < 1e9
+        assert status == (SUCCEEDED if is_possible else ABORTED)
+        assert ('header stamp' in answer.message) != is_possible
+        assert robot.ask('the mugs', freshness=STAMP, stamp=stamp, timeout_s=0.1).end()[0] == ABORTED
+
+
+def test_every_goal_of_a_burst_has_an_end(robot):
+    """More at once than the depth of any queue, and more than may wait."""
+    goals = [robot.ask(f'the mugs {number}') for number in range(300)]
+    ends = [goal.end() for goal in goals]
+    assert {status for status, _ in ends} <= {SUCCEEDED, ABORTED}
+    assert all('goals are waiting already' in answer.message for status, answer in ends if status == ABORTED)
+    assert [answer.instruction for _, answer in ends] == [f'the mugs {number}' for number in range(300)]
+    assert robot.ask('the mugs').end()[0] == SUCCEEDED
+
+
+def test_a_storm_of_cancels(robot):
+    """All goals at once, each several times, while some of them are answered."""
+    before = {state: int(robot.status()[f'goals_{state}']) for state in ('succeeded', 'canceled', 'aborted')}
+    goals = [robot.ask(f'sleep 0.0{number % 5}') for number in range(60)]
+    for _ in range(3):
+        for goal in goals:
+            goal.handle.cancel_goal_async()
+    assert {goal.end()[0] for goal in goals} <= {SUCCEEDED, CANCELED}
+    assert robot.ask('the mugs').end()[0] == SUCCEEDED
+    while sum(int(robot.status()[f'goals_{state}']) for state in before) < sum(before.values()) + 61:
+        pass
+    assert robot.status()['unexpected_errors'] == '0'
+
+
+def test_the_images_of_ended_goals_are_dropped(lone_robot):
+    """Goals and results are kept for a minute after their end; only their small parts may be."""
+    robot = lone_robot
+    robot.start_active()
+    robot.see_several()
+    image = image_msg(np.zeros((1000, 2000, 3), np.uint8), Header(frame_id='camera'))  # 6 MB
+    for _ in range(10):
+        assert robot.ask('nothing', image=image).end()[0] == SUCCEEDED
+    before_mb = int(robot.status()['memory_mb'])
+    for _ in range(20):
+        assert robot.ask('nothing', image=image).end()[0] == SUCCEEDED
+    assert int(robot.status()['memory_mb']) < before_mb + 60  # 120 MB have passed
+
+
+def test_log_entries_cannot_be_forged_and_do_not_flood(robot):
+    node = robot.nodes[0]
+    evil = 'bad \x1b[2J\n[ERROR] [node]: forged ' + 'x' * 100_000
+    for number in range(30):
+        status, answer = robot.ask(f'{evil}{number}').end()
+        assert (status, answer.instruction) == (ABORTED, f'{evil}{number}')
+    entries = node.logged('aborted: ')
+    assert 0 < len(entries) <= 12
+    assert all('\\x1b[2J [ERROR] [node]: forged xxx' in entry and len(entry) < 1000 for entry in entries)
+    assert not [line for line in node.log if line.startswith('[ERROR] [node]')]

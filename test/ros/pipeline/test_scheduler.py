@@ -11,12 +11,11 @@ from fakes import FakeClient, FakePublisher, FakeSettings
 from std_msgs.msg import Header
 
 from instructsam_ros.action import Segment
-from instructsam_ros.node import qos
 from instructsam_ros.pipeline.camera_frame import CameraFrame
 from instructsam_ros.pipeline.scheduling.camera_stream import KEPT_FRAMES, CameraStream
 from instructsam_ros.pipeline.scheduling.goal import ABORTED, GoalRequest
 from instructsam_ros.pipeline.scheduling.result_publisher import OutgoingMessage
-from instructsam_ros.pipeline.scheduling.scheduler import MOST_WAITING_GOALS, GoalWork, Scheduler, StreamWork
+from instructsam_ros.pipeline.scheduling.scheduler import MOST_WAITING_BYTES, GoalWork, Scheduler, StreamWork
 from instructsam_ros.pipeline.scheduling.statistics import Statistics
 from instructsam_ros.pipeline.settings import ON_INSTRUCTION, Settings
 
@@ -366,21 +365,38 @@ def test_goals_without_a_session_are_aborted(bench):
 
 
 def test_too_many_waiting_goals_are_aborted(bench):
-    waiting = [bench.ask(freshness=NEXT) for _ in range(MOST_WAITING_GOALS)]
+    bench.settings.value = Settings(max_waiting_goals=3)
+    waiting = [bench.ask(freshness=NEXT) for _ in range(3)]
     request = bench.ask(freshness=NEXT)
     assert request.client.outcome.state == ABORTED
-    assert f'{MOST_WAITING_GOALS} goals are waiting already' in request.client.outcome.answer.message
+    assert '3 goals are waiting already' in request.client.outcome.answer.message
     assert all(each.is_open for each in waiting)
-    assert qos.ACTION.depth >= MOST_WAITING_GOALS  # the middleware must not replace what may wait here
+
+
+def test_the_images_of_waiting_goals_are_bounded(bench):
+    goals = [bench.request() for _ in range(3)]
+    for goal in goals:
+        goal.size_bytes = MOST_WAITING_BYTES // 2
+        bench.scheduler.ask(goal)
+    assert [goal.is_open for goal in goals] == [True, True, False]
+    assert 'take 1024 MB already' in goals[2].client.outcome.answer.message
+    assert bench.ask(freshness=NEXT).is_open  # has no image of its own
 
 
 def test_ended_goals_do_not_count_as_waiting(bench):
+    bench.settings.value = Settings(max_waiting_goals=3)
     bench.see()
-    for _ in range(MOST_WAITING_GOALS - 1):
+    for _ in range(2):
         bench.ask(freshness=NEXT).cancel()
     bench.ask()
     assert bench.scheduler.next_work() is not None
-    assert all(bench.ask(freshness=NEXT).is_open for _ in range(MOST_WAITING_GOALS))
+    requests = [bench.ask(freshness=NEXT) for _ in range(3)]
+    assert all(request.is_open for request in requests)
+    for request in requests:
+        request.cancel()
+        bench.scheduler.forget(request)
+        bench.scheduler.forget(request)  # harmless: the goal may have been answered meanwhile
+    assert all(bench.ask(freshness=NEXT).is_open for _ in range(3))
 
 
 def test_a_canceled_goal_is_never_started(bench):

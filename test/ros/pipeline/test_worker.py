@@ -1,6 +1,7 @@
 """The worker and its jobs, with a fake engine: results are delivered and counted, and errors do not end the thread."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -43,9 +44,9 @@ class Bench:
         self.stream = CameraStream('', self.results)
         self.settings = FakeSettings()
         self.scheduler = Scheduler([self.stream], self.settings, self.statistics)
-        self.error_log = ErrorLog(self.logger)
+        self.error_log = ErrorLog(self.logger, self.statistics)
         context = JobContext(self.scheduler, None, self.statistics, self.error_log, Clock())
-        self.worker = Worker(context, self.logger)
+        self.worker = Worker(context)
         self.worker.load_model(lambda: self.engine)
         self.scheduler.activate()
         self._frames = 0
@@ -75,7 +76,7 @@ class Bench:
     def work(self):
         """Do all pending work."""
         while (work := self.scheduler.next_work()) is not None:
-            self.worker._run_work(work)
+            self.worker.run_work(work)
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ def test_superseded_work_is_not_published(bench):
     bench.see()
     work = bench.scheduler.next_work()
     bench.scheduler.instruct('the cups')
-    bench.worker._run_work(work)
+    bench.worker.run_work(work)
     assert bench.published == []
     assert bench.statistics.superseded == 1
     bench.work()
@@ -131,10 +132,6 @@ def test_errors_become_results_and_are_logged_once(bench):
     assert bench.statistics.last_error == 'RuntimeError: out of memory'
     (entry,) = bench.logger.errors
     assert 'Traceback' in entry
-    bench.error_log.reset()
-    bench.see()
-    bench.work()
-    assert len(bench.logger.errors) == 2
 
 
 def test_a_refused_instruction_is_reported_once_without_a_traceback(bench):
@@ -162,7 +159,7 @@ def test_after_close_errors_are_not_published(bench):
     bench.see(encoding='rainbow')
     work = bench.scheduler.next_work()
     bench.scheduler.close()
-    bench.worker._run_work(work)
+    bench.worker.run_work(work)
     assert bench.published == []
     assert bench.logger.errors == []
 
@@ -215,7 +212,7 @@ def test_a_goal_that_is_canceled_while_it_runs(bench):
     request, client = bench.ask()
     work = bench.scheduler.next_work()
     request.cancel()
-    bench.worker._run_work(work)
+    bench.worker.run_work(work)
     assert client.outcome.state == CANCELED
     assert bench.engine.log == ['encode']  # cancelled at the first check
     assert bench.logger.errors == []
@@ -231,8 +228,57 @@ def test_the_thread_survives_bugs_and_ends_when_closed(bench):
     bench.scheduler.submit(fail)
     bench.scheduler.submit(reached.set)
     assert reached.wait(30)
-    assert 'this should not have happened' in bench.logger.errors[0]
+    assert bench.logger.errors[0].startswith('unexpected error in the thread of the model: RuntimeError: a bug\n  | ')
     assert bench.worker.close(30)
+
+
+@pytest.mark.parametrize(
+    'error', [MemoryError(), SystemExit(1), KeyboardInterrupt(), RuntimeError('out of memory')], ids=repr
+)
+def test_nothing_that_the_model_raises_ends_the_thread_or_a_goal_without_an_answer(bench, error):
+    bench.engine.error = error
+    bench.worker.start()
+    bench.scheduler.instruct('the mugs')
+    frame = bench.see()
+    _, client = bench.ask('the cups')
+    answered = threading.Event()
+    bench.scheduler.submit(answered.set)
+    assert answered.wait(30)
+    while len(bench.published) < 1:
+        assert bench.worker.is_alive()
+    assert client.outcome.state == ABORTED
+    assert type(error).__name__ in client.outcome.answer.message
+    assert type(error).__name__ in bench.published[0][1]
+    assert frame.image is None  # freed, because memory may have been what was missing
+    assert bench.worker.close(30)
+
+
+def test_a_bug_while_an_answer_is_delivered_still_ends_the_goal(bench):
+    bench.see()
+    request, client = bench.ask()
+    request.report_stage = request.succeed = None  # calling them raises
+    bench.worker.start()
+    assert wait_until(lambda: client.outcome)
+    assert client.outcome.state == ABORTED
+    assert bench.worker.close(30)
+
+
+def test_a_bug_while_work_is_chosen_does_not_end_the_thread(bench):
+    settings, bench.settings.current = bench.settings.current, None  # calling it raises
+    bench.worker.start()
+    bench.scheduler.instruct('the mugs')
+    bench.see()
+    assert wait_until(lambda: bench.statistics.bugs)
+    bench.settings.current = settings
+    assert wait_until(lambda: bench.published)
+    assert bench.worker.close(30)
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 30
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return condition()
 
 
 def test_the_model_is_loaded_and_unloaded(bench):

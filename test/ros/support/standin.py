@@ -57,7 +57,8 @@ class StandInEngine:
     def segment(self, frame, instruction, *, score_threshold, answer, cancelled, **_):
         self.done['segmented'] += 1
         verb, _, argument = instruction.partition(' ')
-        print(f"begins '{instruction}'", flush=True)
+        shown = ' '.join(instruction[:100].split())  # on one line, as the entries of the log are
+        print(f"begins '{shown}'", flush=True)
         if verb == 'fail':
             raise RuntimeError(argument)
         if verb == 'bad':
@@ -65,7 +66,7 @@ class StandInEngine:
         try:
             if verb in ('sleep', 'burn', 'stuck'):
                 _work(float(argument), None if verb == 'stuck' else cancelled, burn=verb == 'burn')
-                print(f"ends '{instruction}'", flush=True)
+                print(f"ends '{shown}'", flush=True)
         except CancelledError:
             self.done['cancelled'] += 1
             raise

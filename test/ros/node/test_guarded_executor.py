@@ -1,0 +1,121 @@
+"""No exception of a callback ends the executor, nor disables the callback or its neighbors."""
+
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
+
+import rclpy
+from lifecycle_msgs.srv import GetState
+from rclpy.executors import ExternalShutdownException
+from std_msgs.msg import String
+
+from instructsam_ros.node import guarded_executor
+from instructsam_ros.node.guarded_executor import GuardedExecutor
+
+ERRORS = [RuntimeError('a bug'), MemoryError(), SystemExit(1), KeyboardInterrupt()]
+
+
+class Bench:
+    """A node on a domain of its own, in a guarded executor."""
+
+    def __init__(self, domain_id):
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=domain_id)
+        self.node = rclpy.create_node('tested', context=self.context)
+        self.reports, self.calls = [], []
+        self.executor = GuardedExecutor(lambda where, error: self.reports.append((where, error)), context=self.context)
+        self.executor.add_node(self.node)
+
+    def raise_in_turn(self, *_):
+        """Raise each of ERRORS once, then return."""
+        self.calls.append(True)
+        if len(self.calls) <= len(ERRORS):
+            raise ERRORS[len(self.calls) - 1]
+
+    def spin_until(self, condition):
+        for _ in range(10_000):
+            if condition():
+                return True
+            self.executor.spin_once(0.1)
+        return False
+
+    def close(self):
+        self.executor.shutdown()
+        self.node.destroy_node()
+        self.context.try_shutdown()
+
+
+@pytest.fixture
+def bench(domain_id, monkeypatch):
+    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    bench = Bench(domain_id)
+    yield bench
+    bench.close()
+
+
+def test_timers_and_subscriptions_go_on(bench):
+    publisher = bench.node.create_publisher(String, 'text', 10)
+    bench.node.create_timer(0.01, lambda: publisher.publish(String()))
+    bench.node.create_timer(0.01, bench.raise_in_turn)
+    heard = []
+
+    def hear(message):
+        heard.append(message)
+        raise RuntimeError('a bug')
+
+    bench.node.create_subscription(String, 'text', hear, 10)
+    assert bench.spin_until(lambda: len(bench.calls) > len(ERRORS) and len(heard) > 3)
+    assert {type(error) for where, error in bench.reports if 'Timer' in where} == set(map(type, ERRORS))
+    assert ('the callback of /text', 'a bug') in [(where, str(error)) for where, error in bench.reports]
+
+
+def test_a_service_answers_after_a_request_that_failed(bench):
+    def serve(request, response):
+        bench.raise_in_turn()
+        return response
+
+    bench.node.create_service(GetState, 'ask', serve)
+    client = bench.node.create_client(GetState, 'ask')
+    assert bench.spin_until(client.service_is_ready)
+    futures = [client.call_async(GetState.Request()) for _ in range(len(ERRORS) + 1)]
+    assert bench.spin_until(futures[-1].done)
+    assert {where for where, _ in bench.reports} == {'the callback of ask'}
+
+
+def test_a_message_that_cannot_be_taken_does_not_disable_its_group(bench):
+    """Without the guard, neither this subscription nor any other callback of the group would be called again."""
+    publisher = bench.node.create_publisher(String, 'text', 10)
+    heard, ticks = [], []
+    subscription = bench.node.create_subscription(String, 'text', heard.append, 10)
+    bench.node.create_timer(0.01, lambda: (ticks.append(True), publisher.publish(String())))
+    message_type, subscription.msg_type = subscription.msg_type, None  # taking it raises
+    assert bench.spin_until(lambda: bench.reports)
+    subscription.msg_type = message_type
+    before = len(ticks)
+    assert bench.spin_until(lambda: heard and len(ticks) > before)
+
+
+def test_tasks_and_callbacks_of_futures_go_on(bench):
+    async def fail():
+        raise RuntimeError('a bug')
+
+    done = []
+    bench.executor.create_task(fail)
+    bench.executor.create_task(bench.raise_in_turn)
+    bench.executor.create_task(lambda: done.append(True))
+    assert bench.spin_until(lambda: done and len(bench.reports) == 2)
+
+
+def test_a_shutdown_from_outside_ends_it(bench):
+    bench.node.create_timer(0.01, bench.context.shutdown)
+    with pytest.raises(ExternalShutdownException):
+        bench.spin_until(lambda: False)
+    assert not bench.reports
+
+
+def test_it_gives_up_when_nothing_works(bench, monkeypatch):
+    monkeypatch.setattr(guarded_executor, 'GIVE_UP_S', 0.1)
+    monkeypatch.setattr(bench.executor, 'wait_for_ready_callbacks', None)
+    with pytest.raises(TypeError):
+        bench.spin_until(lambda: False)
+    assert len(bench.reports) > 1
