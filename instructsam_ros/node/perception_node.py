@@ -13,11 +13,12 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType  # pyright: ignore[reportPrivateImportUsage]  (Humble has it only here)
 from rclpy.exceptions import NameValidationException, ParameterException
-from rclpy.executors import Executor
+from rclpy.executors import Executor, ExternalShutdownException
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
+from instructsam.core.exit_codes import DONE, FAILED
 from instructsam_ros.conversions.text import one_line, shorten
 from instructsam_ros.conversions.transports import TRANSPORTS
 from instructsam_ros.dds import configure_dds
@@ -251,20 +252,26 @@ def main(args: list[str] | None = None, engine_factory: 'Callable[..., InstructS
         return 2
     executor = GuardedExecutor(node.log.report_bug)
     executor.add_node(node)
-    signals.spin_until(caught, executor)
-
-    node.end_goals(executor)
+    code = DONE
+    try:
+        signals.spin_until(caught, executor)
+        node.end_goals(executor)
+    except ExternalShutdownException:  # another end than a signal: the context was shut down
+        pass
+    except FAILURES as error:
+        print(f'instructsam-perception: nothing works any more: {explain(error).text}', file=sys.stderr)
+        code = FAILED
     is_idle = node.close()
     executor.shutdown()
     node.destroy_node()
-    rclpy.shutdown()
+    rclpy.try_shutdown()
     signals.ignore()
     if not is_idle:
         # The interpreter must not be finalized under a running model, whose threads would crash.
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
-    return 0
+        os._exit(code)
+    return code
 
 
 if __name__ == '__main__':

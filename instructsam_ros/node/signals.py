@@ -8,9 +8,8 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 
-from rclpy.executors import Executor, ExternalShutdownException
+from rclpy.executors import Executor
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -41,12 +40,11 @@ def event() -> threading.Event:
 
 
 def spin_until(signals: socket.socket, executor: Executor) -> None:
-    """Spin until a byte arrives on `signals` or something else shuts the context down."""
+    """Spin until a byte arrives on `signals`. Raises what the executor raises."""
     is_ending = threading.Event()
     _call_at_signal(signals, lambda: executor.create_task(is_ending.set))
-    with suppress(ExternalShutdownException):
-        while not is_ending.is_set():
-            executor.spin_once()
+    while not is_ending.is_set():
+        executor.spin_once()
 
 
 def _call_at_signal(signals: socket.socket, function: Callable[[], object]) -> None:

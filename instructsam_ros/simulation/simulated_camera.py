@@ -28,7 +28,6 @@ from geometry_msgs.msg import Pose, PoseStamped, Transform, TransformStamped, Ve
 # Humble has no rclpy.clock_type.
 from rclpy.clock import Clock, ClockType  # pyright: ignore[reportPrivateImportUsage]
 from rclpy.exceptions import NameValidationException, ParameterException
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.signals import SignalHandlerOptions
@@ -45,9 +44,10 @@ from instructsam.train.tabletop.scenes.scene import Scene, photograph_objects, s
 from instructsam.train.tabletop.world.splits import generator
 from instructsam_ros.conversions.instances import depth_msg, image_msg
 from instructsam_ros.conversions.poses import pose
-from instructsam_ros.conversions.text import one_line
+from instructsam_ros.conversions.text import one_line, shorten
 from instructsam_ros.dds import configure_dds
 from instructsam_ros.node import qos, signals
+from instructsam_ros.node.guarded_executor import GuardedExecutor
 from instructsam_ros.node.parameters import AT_START, Parameter, help_text
 from instructsam_ros.srv import ResetScene
 
@@ -130,6 +130,11 @@ class SimulatedCamera(Node):
         self.create_service(ResetScene, '~/reset', self._on_reset)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # publish images also while simulated time stands still
         self.create_timer(1 / self._rate_hz, self._on_timer, clock=steady)
+
+    def report_bug(self, where: str, error: BaseException) -> None:
+        """Log an exception that nothing handled; the camera goes on."""
+        text = shorten(f'{type(error).__name__}: {error}')
+        self.get_logger().error(f'unexpected error in {where}: {text}', throttle_duration_sec=REPORT_S)
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
@@ -259,7 +264,7 @@ def main(args: list[str] | None = None) -> int:
     except (ParameterException, NameValidationException, RuntimeError, ValueError) as error:
         print(f'instructsam-simulated-camera: {one_line(error)}', file=sys.stderr)
         return 2
-    executor = SingleThreadedExecutor()
+    executor = GuardedExecutor(node.report_bug)
     executor.add_node(node)
     signals.spin_until(caught, executor)
 

@@ -29,6 +29,7 @@ ROOMS = {
     'client': {'conversions', 'node.qos'},
     'entry_points': set(),  # imports the nodes by name
     'simulation': {
+        'node.guarded_executor',
         'node.parameters',
         'node.qos',
         'node.signals',

@@ -232,7 +232,9 @@ def test_one_image_file(listener, image_folder):
 # The end
 
 
-@pytest.mark.parametrize('signals', [[signal.SIGINT], [signal.SIGINT, signal.SIGINT], [signal.SIGTERM]])
+@pytest.mark.parametrize(
+    'signals', [[signal.SIGINT], [signal.SIGINT, signal.SIGINT], [signal.SIGTERM], [signal.SIGHUP]]
+)
 def test_ctrl_c_ends_it_quietly(listener, image_folder, signals):
     listener.start(image_folder, '--loop', '--fps', '1000')
     listener.until(lambda: listener.node.count_publishers('/image'))
