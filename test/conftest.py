@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
 import signal
@@ -21,6 +22,19 @@ sys.path.insert(0, str(Path(__file__).parent / 'support'))
 
 # A shell that starts the tests in the background makes them ignore SIGINT, and child processes would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+PACKAGE = Path(__file__).parents[1] / 'instructsam_ros'
+
+
+def pytest_configure() -> None:
+    """Stop if the checkout hides an installed package, whose messages it does not have."""
+    spec = importlib.util.find_spec('instructsam_ros')
+    is_checkout = spec is not None and spec.origin is not None and Path(spec.origin).parent == PACKAGE
+    if is_checkout and not (PACKAGE / 'msg').exists() and importlib.util.find_spec('rclpy'):
+        raise pytest.UsageError(
+            f'instructsam_ros is imported from {PACKAGE}, which has no generated messages and hides the installed '
+            'package: run `python3 -P -m pytest` or use another folder, or install this one with `pip install -e`'
+        )
 
 
 def _free_domain() -> Iterator[int]:

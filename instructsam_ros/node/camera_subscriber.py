@@ -104,11 +104,14 @@ class CameraSubscriber:
         )
 
     def warn_if_depth_is_elsewhere(self) -> None:
-        """Log a warning if depth is published, but not on the topic or not as the type that is read."""
-        if not self._subscriptions or self._stream.depth.received:
+        """Log that no depth arrives: a warning if it is published elsewhere or as another type, otherwise once."""
+        if not self._subscriptions or self._stream.depth.received or time.monotonic() - self._opened_s < SILENCE_S:
             return
         reason = self._explain_silence('depth_transport')
-        if reason:
+        if not reason:
+            topic = self._subscriptions[1].topic_name
+            self._node.get_logger().info(f'no depth on {topic}: results have no 3D geometry', once=True)
+        else:
             self._node.get_logger().warning(
                 f'no depth on {self._subscriptions[1].topic_name}, so nothing is located in 3D: {reason}',
                 throttle_duration_sec=REMIND_S,

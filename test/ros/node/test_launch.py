@@ -24,7 +24,7 @@ from launch.actions import IncludeLaunchDescription
 from launch.launch_description import LaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 
-arguments = [argument.split(':=', 1) for argument in sys.argv[2 : sys.argv.index('--ros-args')]]
+arguments = [argument.split(':=', 1) for argument in sys.argv[2:]]
 source = PythonLaunchDescriptionSource(sys.argv[1])
 service = LaunchService(noninteractive=True)  # forwards SIGINT; on a terminal the children receive it directly
 service.include_launch_description(LaunchDescription([IncludeLaunchDescription(source, launch_arguments=arguments)]))
