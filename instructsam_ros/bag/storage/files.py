@@ -102,27 +102,31 @@ class OpenFile:
 
     def __init__(self, path: Path, limits: Limits) -> None:
         self.paths = [path]
-        self.is_compressed = False
-        magic = _first_bytes(path)
-        readable = path
-        if magic.startswith(ZSTD_MAGIC):
-            self.is_compressed = True
-            self._folder = TemporaryDirectory(prefix='instructsam-bag-')  # It is deleted with this object.
-            readable = Path(self._folder.name) / 'decompressed'
-            decompress_file(path, readable, limits)
-            magic = _first_bytes(readable)
-        if magic.startswith(mcap_file.MAGIC):
-            self.storage: McapFile | SqliteFile = McapFile(readable, limits, shown=path)
-        elif magic.startswith(sqlite_file.MAGIC):
-            self.storage = SqliteFile(readable, shown=path)
-            self.paths = self.paths if self.is_compressed else self.storage.files
-        elif not magic:
-            raise RecordingError(f'{path} cannot be read as a bag (it is truncated to 0 bytes); copy it again')
-        else:
-            raise RecordingError(
-                f'{path} cannot be read as a bag (it begins like neither an MCAP nor an SQLite file); it may be '
-                'compressed otherwise than with zstd, encrypted, or not a recording'
-            )
+        self.is_compressed = _first_bytes(path).startswith(ZSTD_MAGIC)
+        if not self.is_compressed:
+            self.storage = _open_storage(path, limits, shown=path)
+            if isinstance(self.storage, SqliteFile):
+                self.paths = self.storage.files
+            return
+        # The file is deleted as soon as it is open, so that none is left when the process is killed.
+        with TemporaryDirectory(prefix='instructsam-bag-') as folder:
+            decompressed = Path(folder) / 'decompressed'
+            decompress_file(path, decompressed, limits)
+            self.storage = _open_storage(decompressed, limits, shown=path, keep_open=True)
+
+
+def _open_storage(path: Path, limits: Limits, shown: Path, *, keep_open: bool = False) -> McapFile | SqliteFile:
+    magic = _first_bytes(path)
+    if magic.startswith(mcap_file.MAGIC):
+        return McapFile(path, limits, shown, keep_open=keep_open)
+    if magic.startswith(sqlite_file.MAGIC):
+        return SqliteFile(path, shown, keep_open=keep_open)
+    if not magic:
+        raise RecordingError(f'{shown} cannot be read as a bag (it is truncated to 0 bytes); copy it again')
+    raise RecordingError(
+        f'{shown} cannot be read as a bag (it begins like neither an MCAP nor an SQLite file); it may be compressed '
+        'otherwise than with zstd, encrypted, or not a recording'
+    )
 
 
 def _first_bytes(path: Path) -> bytes:

@@ -72,6 +72,7 @@ class McapFile:
         path: The file.
         limits: Largest sizes of chunks.
         shown: Its name in messages, which differs if the file was decompressed.
+        keep_open: Whether to keep the file open, so that it may be deleted.
 
     Attributes:
         channels: {id: channel}, including those that hold no ROS 2 messages.
@@ -86,8 +87,9 @@ class McapFile:
         RecordingError: The file is damaged or exceeds the limits.
     """
 
-    def __init__(self, path: Path, limits: Limits, shown: Path) -> None:
+    def __init__(self, path: Path, limits: Limits, shown: Path, *, keep_open: bool = False) -> None:
         self._path, self._shown = path, shown
+        self._kept = path.open('rb') if keep_open else None
         self.channels: dict[int, Channel] = {}
         self.counts: Counter[int] = Counter()
         self.start_ns, self.end_ns = LATEST_NS, -1
@@ -100,7 +102,7 @@ class McapFile:
         self._loose_times, self._loose_offsets = array('Q'), array('Q')  # of messages outside of chunks
         self._statistics: dict[int, int] | None = None
         self._open_bytes = 0  # of decompressed chunks in memory
-        with _explained(shown), path.open('rb') as file:
+        with _explained(shown), self._opened() as file:
             self._visit(file)
             self._look_into_chunks(file)
         self._check_counts()
@@ -114,7 +116,7 @@ class McapFile:
         """
         self.publish_times = self._open_bytes = 0
         channels = frozenset(wanted)
-        with _explained(self._shown), self._path.open('rb') as file:
+        with _explained(self._shown), self._opened() as file:
             sources = [
                 Source(chunk.start_ns, lambda chunk=chunk: self._read_chunk(file, chunk, channels), f'{self._shown}')
                 for chunk in self._chunks
@@ -126,6 +128,15 @@ class McapFile:
                 sources.append(Source(int(times[order[0]]), lambda: self._read_loose(file, order, channels)))
             for _, record in merge_by_time(sources):
                 yield record
+
+    @contextlib.contextmanager
+    def _opened(self) -> Generator[BinaryIO, None, None]:
+        """Yield the file; its position is that of all readers if it is kept open, so each read begins with a seek."""
+        if self._kept is not None:
+            yield self._kept
+            return
+        with self._path.open('rb') as file:
+            yield file
 
     def _visit(self, file: BinaryIO) -> None:
         """Read all records of the file but the content of chunks and messages."""

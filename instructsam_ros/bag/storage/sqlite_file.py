@@ -30,7 +30,13 @@ class SqliteFile:
     """The messages of an SQLite file.
 
     A file with a write-ahead log or a rollback journal is read from a copy in the folder for temporary files, in which
-    SQLite replays the log; the recording itself is never written to.
+    SQLite replays the log; the recording itself is never written to. The copy is deleted as soon as it is open, so that
+    none is left when the process is killed.
+
+    Args:
+        path: The file.
+        shown: Its name in messages, which differs if the file was decompressed.
+        keep_open: Whether to keep the file open, so that it may be deleted.
 
     Attributes: see McapFile; `files` are those that hold the messages, logs included.
 
@@ -39,7 +45,7 @@ class SqliteFile:
         StorageError: The copy cannot be written.
     """
 
-    def __init__(self, path: Path, shown: Path) -> None:
+    def __init__(self, path: Path, shown: Path, *, keep_open: bool = False) -> None:
         self._shown = shown
         self.files = [path, *_logs(path)]
         self.channels: dict[int, Channel] = {}
@@ -49,12 +55,13 @@ class SqliteFile:
         self.recorder_metadata = ''
         self.extras: Counter[str] = Counter()
         self.publish_times = 0
-        # The folder is deleted with this object.
-        self._copy = TemporaryDirectory(prefix='instructsam-bag-') if len(self.files) > 1 else None
-        with self._explained():
-            path = self._recovered(Path(self._copy.name) / 'copy.db3') if self._copy else path
-            self._readable = path.absolute()
-            with contextlib.closing(self._open()) as database:
+        with self._explained(), contextlib.ExitStack() as stack:
+            if len(self.files) > 1:
+                folder = stack.enter_context(TemporaryDirectory(prefix='instructsam-bag-'))
+                path, keep_open = self._recovered(Path(folder) / 'copy.db3'), True
+            self._path = path.absolute()
+            self._kept = self._connect() if keep_open else None
+            with self._opened() as database:
                 self._read_topics(database)
                 self._count(database)
 
@@ -68,7 +75,7 @@ class SqliteFile:
         query = (
             f'SELECT topic_id, timestamp, data FROM messages WHERE topic_id IN ({numbers}) ORDER BY timestamp, rowid'
         )
-        with self._explained(), contextlib.closing(self._open()) as database:
+        with self._explained(), self._opened() as database:
             for channel, time_ns, data in database.execute(query):
                 if not isinstance(time_ns, int) or not isinstance(data, bytes):
                     raise self._damaged(f'a message of {one_line(self.channels[channel].topic)} has no time or no data')
@@ -87,9 +94,17 @@ class SqliteFile:
             database.execute('PRAGMA wal_checkpoint(TRUNCATE)').fetchone()
         return copy
 
-    def _open(self) -> sqlite3.Connection:
-        self._readable.open('rb').close()  # SQLite does not say why it cannot open a file.
-        uri = f'{self._readable.as_uri()}?immutable=1&mode=ro'
+    @contextlib.contextmanager
+    def _opened(self) -> Generator[sqlite3.Connection, None, None]:
+        if self._kept is not None:
+            yield self._kept
+            return
+        with contextlib.closing(self._connect()) as database:
+            yield database
+
+    def _connect(self) -> sqlite3.Connection:
+        self._path.open('rb').close()  # SQLite does not say why it cannot open a file.
+        uri = f'{self._path.as_uri()}?immutable=1&mode=ro'
         database = sqlite3.connect(uri, uri=True, check_same_thread=False)
         database.execute('PRAGMA trusted_schema=OFF')  # A recording is data: none of its functions or views may run.
         return database

@@ -1,6 +1,7 @@
 """Files of bags by what they contain: compressed as a whole, by message, or no bag at all."""
 
 import os
+import tempfile
 
 import pytest
 
@@ -31,14 +32,19 @@ def content(path):
 
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
 @pytest.mark.parametrize('mode', [CompressionMode.FILE, CompressionMode.MESSAGE])
-def test_compressed_bags_with_metadata_without_and_as_a_file(tmp_path, storage, mode):
+def test_compressed_bags_with_metadata_without_and_as_a_file(tmp_path, storage, mode, monkeypatch):
+    temporary = tmp_path / 'temporary'
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, 'tempdir', str(temporary))
     plain = content(write(tmp_path / 'plain', storage, RECORDED))
     folder = write(tmp_path / 'in', storage, RECORDED, mode)
     file = next(file for file in folder.iterdir() if file.suffix != '.yaml')
     assert content(folder) == content(file) == plain
-    assert BagFile(file).compression == mode
+    bag = BagFile(file)
+    assert bag.compression == mode
     (folder / 'metadata.yaml').unlink()
     assert content(folder) == plain
+    assert not list(temporary.iterdir())  # nothing is left if the process is killed
     recording = open_recording(file)  # for the replay
     assert [data for _, _, data in recording.messages(recording.types)] == [data for *_, data in plain]
 

@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+import tempfile
 from contextlib import closing, suppress
 
 import pytest
@@ -67,7 +68,10 @@ def crashed(folder, mode):
 
 @pytest.mark.parametrize(('mode', 'expected'), [('WAL', [1, 2, 3, 4]), ('DELETE', [1, 2])])
 @pytest.mark.parametrize('shared_memory', [True, False])
-def test_a_recorder_that_died(tmp_path, mode, expected, shared_memory):
+def test_a_recorder_that_died(tmp_path, mode, expected, shared_memory, monkeypatch):
+    temporary = tmp_path / 'temporary'
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, 'tempdir', str(temporary))
     path = crashed(tmp_path, mode)
     if not shared_memory:  # as from a disk that was unmounted, or on a read-only one
         path.with_name('cut.db3-shm').unlink(missing_ok=True)
@@ -75,7 +79,10 @@ def test_a_recorder_that_died(tmp_path, mode, expected, shared_memory):
     assert len(files) > 1
     assert times_of(path) == expected
     assert {file: file.read_bytes() for file in path.parent.iterdir()} == files  # the recording is not touched
-    assert {file.name for file in BagFile(path).files} >= {
+    bag = BagFile(path)
+    assert not list(temporary.iterdir())  # nothing is left if the process is killed
+    assert [[time_ns for _, time_ns, _ in bag.messages()] for _ in range(2)] == [expected] * 2
+    assert {file.name for file in bag.files} >= {
         'cut.db3',
         'cut.db3-wal' if mode == 'WAL' else 'cut.db3-journal',
     }
