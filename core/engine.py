@@ -14,7 +14,7 @@ import torch
 from instructsam.core import builtin
 from instructsam.core.errors import ImageError, InstructionError, ModelError
 from instructsam.core.model import checkpoint
-from instructsam.core.model.device import resolve_device, resolve_dtype
+from instructsam.core.model.device import check_finite, resolve_device, resolve_dtype
 from instructsam.core.model.grounding import Detections, ImageFeatures, resize_masks
 from instructsam.core.model.instructsam import InstructSAMModel, VisualFeatures
 from instructsam.core.model.preprocess import Grid, QwenPreprocessor, sam_pixels, to_chw
@@ -187,6 +187,7 @@ class InstructSAM:
         Raises:
             ValueError: `score_threshold` is not from 0 to 1.
             InstructionError: The instruction or the forced answer cannot be used.
+            ModelError: The model computes numbers that are not finite.
             ImageError: The image was encoded by another engine.
             CancelledError: `cancelled` returned true.
         """
@@ -276,7 +277,9 @@ class InstructSAM:
             timer.check()
             if deadline_s is not None and time.monotonic() > deadline_s:
                 return 'time_budget'
-            token = int(self.model.token_logits(output.hidden[:, -1]).argmax())
+            logits = self.model.token_logits(output.hidden[:, -1])[0]
+            token = int(logits.argmax())  # of NaN, if there is any
+            check_finite(logits[token], 'the score of the next word')
             if token in self.stop_ids:
                 return 'stop'
             output = sequence.add_answer([token])
@@ -287,7 +290,10 @@ class InstructSAM:
         detected: list[SlotMasks] = []
         for start in range(0, len(groups), GROUPS_PER_CALL):
             timer.check()
-            detected += self._detect_groups(features, groups[start : start + GROUPS_PER_CALL])
+            for slots in self._detect_groups(features, groups[start : start + GROUPS_PER_CALL]):
+                check_finite(slots.scores, 'the scores of the instances')
+                check_finite(slots.logits, 'the masks of the instances')
+                detected.append(slots)
         return detected
 
     def _detect_groups(self, features: ImageFeatures, groups: Sequence[Group]) -> list[SlotMasks]:

@@ -5,7 +5,7 @@ message says what is wrong, what was expected and what to do; it does not end wi
 embed it.
 
     InstructSAMError
-    ├── ModelError          loading a model
+    ├── ModelError          loading a model, numbers that are not finite
     ├── ImageError          InstructSAM.encode, reading image files
     ├── InstructionError    InstructSAM.segment
     ├── GeometryError       locating an object in a depth image
@@ -31,7 +31,7 @@ class InstructSAMError(Exception):
 
 
 class ModelError(InstructSAMError):
-    """The model cannot be found, read or built (missing files, wrong tensors, another architecture)."""
+    """The model cannot be found, read or built (wrong tensors, ...), or computes numbers that are not finite."""
 
 
 class ImageError(InstructSAMError, ValueError):

@@ -22,6 +22,7 @@ from instructsam.core.errors import ModelError
 from instructsam.core.files.regular_file import check_regular_file
 from instructsam.core.model.config import SMALL_FILES, ModelConfig, one_line, read_json
 from instructsam.core.model.config_check import check_config
+from instructsam.core.model.device import check_finite
 from instructsam.core.model.instructsam import InstructSAMModel
 
 SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
@@ -80,7 +81,7 @@ def load(
 
     Raises:
         ModelError: There are no weights or only pickles, a file cannot be read, there are unmerged LoRA matrices, or
-            tensors are missing, unexpected or of another shape.
+            tensors are missing, unexpected, of another shape, or not finite in `dtype`.
     """
     folder = Path(folder)
     if (folder / ADAPTER).exists() and not base_only:
@@ -126,6 +127,9 @@ def save_tensors(
         tensors: The model's state_dict().
         folder: Folder to write to; created if necessary.
         source: A model folder whose tokenizer, processor and template files are copied.
+
+    Raises:
+        ModelError: A tensor has values that are not finite.
     """
     folder = Path(folder)
     (folder / 'sam3').mkdir(parents=True, exist_ok=True)
@@ -139,6 +143,8 @@ def save_tensors(
     _write(folder / 'config.json', lambda path: path.write_text(json.dumps(raw, indent=1)))
     _write(folder / 'sam3' / 'config.json', lambda path: path.write_text(json.dumps(sam3, indent=1)))
     contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    for name, tensor in contiguous.items():
+        check_finite(tensor, f'{name}, which was to be written to {folder},')
     _write(folder / SINGLE, lambda path: save_file(contiguous, path, metadata={'format': 'pt'}))
 
 
@@ -227,7 +233,9 @@ def _read_into(model: nn.Module, file: Path, device: torch.device | str, dtype: 
                 name = names.pop()
                 tensor = tensors.get_tensor(name)
                 read += tensor.nbytes
-                _set(model, name, tensor.to(device=device, dtype=dtype or tensor.dtype, copy=True))
+                tensor = tensor.to(device=device, dtype=dtype or tensor.dtype, copy=True)
+                check_finite(tensor, f'{file}: {name}')
+                _set(model, name, tensor)
 
 
 def _set(model: nn.Module, name: str, tensor: torch.Tensor) -> None:

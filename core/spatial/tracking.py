@@ -17,6 +17,8 @@ from scipy.optimize import linear_sum_assignment
 from instructsam.core.result import Result
 from instructsam.core.rle import Rle
 
+MIN_FLOW_SIDE = 12  # shortest side on the grid that OpenCV's DIS flow takes; masks of narrower images are not warped
+
 
 @dataclass(frozen=True)
 class TrackingParams:
@@ -70,7 +72,7 @@ class Tracker:
         colors = cv2.cvtColor(self._grid.shrink(image), cv2.COLOR_RGB2YCrCb)
         detections = [_detection(self._grid.sample(instance.mask), colors) for instance in result.instances]
         grey = np.ascontiguousarray(colors[..., 0])
-        if self._tracks and self._grey is not None:
+        if self._tracks and self._grey is not None and min(grey.shape) >= MIN_FLOW_SIDE:
             _warp(self._tracks, self._grey, grey, self._grid.coordinates)
         self._grey = grey
         ids = self._assign(detections, self._grid.coordinates)
@@ -101,7 +103,7 @@ class _Grid:
     def __init__(self, height: int, width: int, longer_side_px: int) -> None:
         self.size = height, width
         step = max(1, round(max(height, width) / longer_side_px))
-        rows, columns = np.arange(step // 2, height, step), np.arange(step // 2, width, step)
+        rows, columns = (np.arange(min(step // 2, side // 2), side, step) for side in (height, width))
         self._shape = len(rows), len(columns)
         self._pixels = (columns[:, None] * height + rows).ravel()  # in the order of run lengths
         self.coordinates = np.stack(np.meshgrid(np.arange(len(columns)), np.arange(len(rows)))).astype(np.float32)

@@ -296,3 +296,28 @@ def test_half_precision_runs(checkpoint, image):
     result = engine.segment(engine.encode(image), 'red cup', answer=TWO, **ALL)
     assert result.instances
     assert all(np.isfinite(instance.score) for instance in result.instances)
+
+
+@pytest.mark.parametrize(
+    ('module', 'says'),
+    [
+        ('model.language_model.norm', 'the score of the next word'),
+        ('model.mask_hidden_fcs.0.2', 'the scores of the instances'),
+        ('model.grounding_model.model.mask_decoder.instance_projection', 'the masks of the instances'),
+    ],
+)
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_numbers_that_are_not_finite_are_an_error(engine, image, module, value, says):
+    """They never end as an answer without instances, or as an instance whose score is no number."""
+
+    def spoil(module, inputs, output):
+        return torch.full_like(output, value)
+
+    encoded = engine.encode(image)
+    answer = None if 'norm' in module else engine.answer_for(['red cup'])
+    hook = engine.model.get_submodule(module).register_forward_hook(spoil)
+    try:
+        with pytest.raises(ModelError, match=f'{says} has values that are not finite'):
+            engine.segment(encoded, 'cup', answer=answer)
+    finally:
+        hook.remove()

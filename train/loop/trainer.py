@@ -31,6 +31,10 @@ from instructsam.train.loop.sharding import gathered, load_model, load_optimizer
 from instructsam.train.stages.stage import StageDataset
 
 
+class TrainingError(InstructSAMError):
+    """A run that cannot go on."""
+
+
 class StageTrainer(Trainer):
     """Trains the module of a stage."""
 
@@ -143,10 +147,22 @@ class StageTrainer(Trainer):
         """Return the loss of one batch of a step; num_items_in_batch: the counts of the step."""
         assert num_items_in_batch is not None  # get_batch_samples returns the counts
         losses = {name: loss.value / num_items_in_batch[loss.unit] for name, loss in model(inputs).items()}
+        self._check_losses(losses)
         self.means.add(losses, is_step=self.accelerator.sync_gradients)
         total = sum(losses.values(), torch.zeros((), device=self.args.device))
         # DDP and FSDP average gradients over processes, but the sums have to be added up.
         return total * self.args.world_size
+
+    def _check_losses(self, losses: Mapping[str, torch.Tensor]) -> None:
+        """Raise TrainingError if a loss is not finite: one step with it makes all weights NaN."""
+        if not losses or torch.isfinite(torch.stack([loss.detach().float() for loss in losses.values()])).all():
+            return
+        values = {name: float(loss.detach()) for name, loss in losses.items()}
+        wrong = ', '.join(f'{name} is {value}' for name, value in values.items() if not math.isfinite(value))
+        raise TrainingError(
+            f'step {self.state.global_step + 1}: the loss {wrong}. The checkpoints are fine: start again from one with '
+            'lower learning rates or another precision, or look for data that causes it'
+        )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the mean of every loss term since the last log, over all processes, with the other values."""

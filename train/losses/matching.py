@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
@@ -37,7 +38,7 @@ def match_slots(
     bce = (F.softplus(-flat) @ target.T + F.softplus(flat) @ (1 - target).T) / flat.shape[1]
     presence = F.softplus(-logits.float())[:, None]
     cost = objective.dice_cost * dice + objective.bce_cost * bce + objective.presence_cost * presence
-    slots, masks = linear_sum_assignment(cost.cpu().numpy())
+    slots, masks = _assign(cost.cpu().numpy())
     assigned[torch.from_numpy(slots)] = torch.from_numpy(masks)
     return assigned
 
@@ -82,9 +83,18 @@ def match_layer_boxes(
     logits: torch.Tensor, boxes: torch.Tensor, true_boxes: torch.Tensor, slots: int, weights: LayerWeights
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Match as `match_layers` does, by boxes and presence alone."""
+    boxes = boxes.nan_to_num()  # generalized_box_iou refuses boxes that are no numbers
     cost = weights.box_l1 * torch.cdist(boxes, true_boxes, p=1)
     cost = cost - weights.box_giou * generalized_box_iou(boxes, true_boxes)
     return _assign_groups(cost + weights.presence * F.softplus(-logits)[:, None], slots)
+
+
+def _assign(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and columns of the cheapest one-to-one pairs.
+
+    Numbers that are not finite match anything: the losses are not finite then either, and the trainer names them.
+    """
+    return linear_sum_assignment(np.nan_to_num(cost))
 
 
 def _assign_groups(cost: torch.Tensor, slots: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,7 +102,7 @@ def _assign_groups(cost: torch.Tensor, slots: int) -> tuple[torch.Tensor, torch.
     costs = cost.cpu().numpy()
     rows, columns = [], []
     for first in range(0, len(costs), slots):
-        row, column = linear_sum_assignment(costs[first : first + slots])
+        row, column = _assign(costs[first : first + slots])
         rows += (first + row).tolist()
         columns += column.tolist()
     return torch.tensor(rows), torch.tensor(columns)

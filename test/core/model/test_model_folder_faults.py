@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from instructsam.core import InstructSAM, ModelError
 from instructsam.core.builtin import MODELS
+from instructsam.core.model.checkpoint import save_tensors
 from instructsam.core.model.config import ModelConfig
 from instructsam.core.model.config_check import check_config
 
@@ -272,3 +273,30 @@ def test_tensors_of_another_type(copy, dtype):
     save_file(tensors, copy / 'model.safetensors')
     with pytest.raises(ModelError, match=r'model\.mask_queries is .*, expected one of F32, BF16, F16'):
         load(copy)
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+def test_weights_that_are_not_finite(copy, value):
+    tensors = load_file(copy / 'model.safetensors')
+    tensors['model.mask_queries'][3, 2] = value
+    save_file(tensors, copy / 'model.safetensors')
+    with pytest.raises(ModelError, match=r'model\.mask_queries has values that are not finite \(in float32\)'):
+        load(copy)
+
+
+def test_weights_beyond_the_precision(copy):
+    tensors = load_file(copy / 'model.safetensors')
+    tensors['model.mask_queries'] = tensors['model.mask_queries'].float()
+    tensors['model.mask_queries'][3, 2] = 1e6
+    save_file(tensors, copy / 'model.safetensors')
+    assert load(copy)
+    with pytest.raises(ModelError, match=r'mask_queries has values that are not finite \(in float16\).*float32'):
+        InstructSAM.from_pretrained(copy, device='cpu', dtype='float16')
+
+
+def test_weights_that_are_not_finite_are_not_written(engine, tmp_path):
+    tensors = {name: tensor.clone() for name, tensor in engine.model.state_dict().items()}
+    tensors['model.mask_queries'][0, 0] = float('nan')
+    with pytest.raises(ModelError, match=r'model\.mask_queries, which was to be written .*not finite'):
+        save_tensors(engine.model.config, tensors, tmp_path)
+    assert not (tmp_path / 'model.safetensors').exists()

@@ -113,3 +113,13 @@ def test_masks_on_the_grid(size):
     step = max(1, round(max(size) / 160))
     np.testing.assert_array_equal(sampled, mask[step // 2 :: step, step // 2 :: step])
     assert grid.shrink(np.zeros((*size, 3), np.uint8)).shape[:2] == sampled.shape
+
+
+@pytest.mark.parametrize('size', [(1, 1), (2, 3), (5, 10000), (10000, 5), (30, 6828), (100, 20000), (11, 12), (12, 12)])
+def test_images_of_any_shape(size):
+    """An object in a very narrow or tiny image keeps its id, although the optical flow needs more pixels."""
+    tracker, mask = Tracker(), np.ones(size, bool)
+    result = Result('', '', *size, (Instance(Rle.encode(mask), 0.9, 'all', 0),))
+    image = np.full((*size, 3), 90, np.uint8)
+    for _ in range(3):
+        assert [each.track_id for each in tracker.update(result, image).instances] == [0]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,14 @@ def test_another_configuration_is_refused(recipe, tmp_path, start_model, capsys)
             assert len(lines) == 1, lines
             assert messages[not has_record] in lines[0]
     assert {path: path.stat().st_mtime_ns for path in run.rglob('*') if path in before} == before
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(launch, recipe, tmp_path, start_model):
+    """It says the step and the term, and no checkpoint holds the weights."""
+    rates = dict.fromkeys(('language', 'vision', 'projector', 'decoder'), 1e30)
+    path = recipe('diverged', model=str(start_model(dropout=0.0)), steps=4, save_every=1, learning_rates=rates)
+    codes, text = launch('train', 'run', path)
+    assert codes == [2], text
+    assert re.search(r'step \d: the loss \w+ is nan|which was to be written to .* not finite', text), text
+    for folder in (tmp_path / 'diverged').glob('checkpoint-*'):
+        assert all(tensor.isfinite().all() for tensor in load_file(folder / 'model.safetensors').values())
