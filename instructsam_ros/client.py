@@ -328,10 +328,8 @@ class Perception:
             raise PerceptionError('the client was closed')
 
 
-def _decoded(
-    image: Image | CompressedImage | None, depth: Image | CompressedImage | None
-) -> tuple[Image | None, Image | None]:
-    """Return both as raw messages."""
+def _decoded(image: Any, depth: Any) -> tuple[Any, Any]:
+    """Return an image and its depth, Image, CompressedImage or None, as Image or None."""
     if not isinstance(image, CompressedImage) and not isinstance(depth, CompressedImage):
         return image, depth
     # These import OpenCV, which most programs with a client do not need.
