@@ -18,7 +18,8 @@ from instructsam.core.storage import explained_storage_faults, storage_fault
 def replaced(path: Path | str) -> Generator[Path, None, None]:
     """Yield a file name to write instead of `path`; it becomes `path` in one step at the end of the block.
 
-    The name has the same ending and is unique to this process. If the block raises, `path` stays as it is. A pipe or
+    The name has the same ending and is unique to this process; FolderLock removes it if the process is killed meanwhile
+    (in a folder that is locked). If the block raises, `path` stays as it is. A pipe or
     device, such as /dev/stdout, is yielded itself, because it cannot be replaced.
 
     Args:
@@ -28,7 +29,7 @@ def replaced(path: Path | str) -> Generator[Path, None, None]:
         StorageError: The file cannot be written.
     """
     target = Path(os.path.realpath(path))
-    part = target.with_name(f'.{target.stem}.{os.getpid()}{target.suffix}')
+    part = target.with_name(f'.{target.stem}.{os.getpid()}.part{target.suffix}')
     try:
         if target.exists() and not stat.S_ISREG(target.stat().st_mode):
             yield Path(path)

@@ -13,6 +13,7 @@ from instructsam.core import exit_codes
 from instructsam.core.commands.parser import CommandParser, add_commands
 from instructsam.core.display.text import one_line
 from instructsam.core.errors import InstructSAMError
+from instructsam.core.stop_signals import describe, raise_stopped
 from instructsam.core.storage import storage_fault
 from instructsam.core.version import version
 
@@ -46,11 +47,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             # A phrase or path that the terminal cannot display must not end the program.
             stream.reconfigure(errors='backslashreplace')
     try:
-        code = _run(sys.argv[1:] if argv is None else argv)
+        with raise_stopped():
+            return _run_or_explain(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt as stopped:
+        line, code = describe(stopped)
+        print(f'instructsam: {one_line(line)}', file=sys.stderr)
+        return code
+
+
+def _run_or_explain(argv: Sequence[str]) -> int:
+    """Run the command line and return the exit code; print errors."""
+    try:
+        code = _run(argv)
         sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
-        return exit_codes.INTERRUPTED
     except BrokenPipeError:  # the reader has closed the pipe, as in `| head`, which is not an error
         _finish_output()
         return exit_codes.BROKEN_PIPE

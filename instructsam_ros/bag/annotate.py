@@ -8,7 +8,6 @@ import argparse
 import dataclasses
 import re
 import statistics
-import sys
 import time
 import traceback
 from collections import Counter
@@ -91,8 +90,7 @@ def _closed_on_error(journal: Journal) -> Generator[None, None, None]:
                 f'{journal.folder} was removed while it was in use; run the same command again, which starts anew'
             ) from error
         if isinstance(error, KeyboardInterrupt) and (done := journal.done):
-            stopped = f'stopped; the same command resumes after {done} images (see {journal.folder})'
-            print(one_line(stopped), file=sys.stderr)
+            error.args = (f'the same command resumes after {done} images (see {journal.folder})',)
         journal.close()
         raise
 

@@ -10,6 +10,7 @@ import pytest
 
 from instructsam.core.atomic_write import new_folder, replaced, write_text
 from instructsam.core.errors import FolderInUseError, InstructSAMError, StorageError
+from instructsam.core.folder_lock import FolderLock
 
 
 def test_a_file_is_replaced_at_the_end(tmp_path):
@@ -22,6 +23,25 @@ def test_a_file_is_replaced_at_the_end(tmp_path):
     assert (tmp_path / 'link.txt').is_symlink()
     assert (tmp_path / 'a.txt').read_text() == 'new'
     assert sorted(os.listdir(tmp_path)) == ['a.txt', 'link.txt']
+
+
+def test_a_killed_process_leaves_no_part(tmp_path):
+    code = """
+import os
+from instructsam.core.atomic_write import replaced
+from instructsam.core.folder_lock import FolderLock
+with FolderLock('run'):
+    os.mkdir('run/pictures')
+    for name in ('run/a', 'run/a.json', 'run/pictures/step.png'):
+        replaced(name).__enter__().touch()
+    os.kill(os.getpid(), 9)
+"""
+    assert subprocess.run([sys.executable, '-c', code], cwd=tmp_path).returncode == -signal.SIGKILL
+    (tmp_path / 'run' / '.own.part').touch()
+    assert len(list((tmp_path / 'run').rglob('.*.part*'))) == 4
+    with FolderLock(tmp_path / 'run'):
+        pass
+    assert [path.name for path in (tmp_path / 'run').rglob('*') if path.is_file()] == ['.own.part']
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

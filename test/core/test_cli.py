@@ -402,19 +402,44 @@ def test_broken_images_and_bytes_that_are_not_utf8(tmp_path, image_file):
         assert is_one_error_line(done.stderr), done.stderr
 
 
-def test_control_c():
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals(number):
     code = (
-        'import importlib\nimport sys\nimport time\nimport instructsam.core\nfrom instructsam.core import cli\n'
-        'class Command:\n    add_arguments = staticmethod(lambda parser: None)\n'
-        '    run = staticmethod(lambda args: (print("running", flush=True), time.sleep(60)))\n'
-        'importlib.import_module = lambda module: Command\n'
-        'sys.exit(cli.main(["segment"]))'
+        'import sys, time; from instructsam.core import cli\n'
+        'def wait(argv):\n    print("running", flush=True); time.sleep(60)\n'
+        'cli._run = wait; sys.exit(cli.main([]))'
     )
     process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == 'running\n'
+    process.send_signal(number)
+    assert process.wait(30) == 128 + number
+    assert process.stderr.read() == f'instructsam: stopped by {number.name}\n'
+
+
+def test_a_signal_that_a_library_swallows():
+    """The second one ends the process all the same, with the code of the first."""
+    code = (
+        'import sys, time; from instructsam.core import cli\n'
+        'def wait(argv):\n    while True:\n        try:\n            print("running", flush=True); time.sleep(60)\n'
+        '        except BaseException:\n            print("swallowed", flush=True)\n'
+        'cli._run = wait; sys.exit(cli.main([]))'
+    )
+    process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == 'running\n'
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == 'swallowed\n'
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
-    assert process.stderr.read() == ''
+    assert process.wait(30) == 128 + signal.SIGTERM
+    assert process.stderr.read() == 'instructsam: stopped by SIGTERM\n'
+
+
+def test_an_ignored_signal_stays_ignored():
+    """As under nohup."""
+    code = (
+        'import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); from instructsam.core import cli\n'
+        'cli._run = lambda argv: signal.raise_signal(signal.SIGHUP) or 0; sys.exit(cli.main([]))'
+    )
+    assert subprocess.run([sys.executable, '-c', code]).returncode == 0
 
 
 def test_a_fifo_is_not_waited_for(tmp_path):

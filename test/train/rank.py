@@ -2,12 +2,15 @@
 
 Globals: ARGV, the arguments of the `instructsam` command; ENV, its environment; LOG, the file for its output; KILL,
 None or (function, n): when `function` ("module:name") is called for the nth time, the process kills itself as kill -9
-would.
+would. Optional: MOST_BYTES, the largest size of a file; REMOVED, a folder that is removed before the first row of a
+run's log is written.
 """
 
 import importlib
 import multiprocessing
 import os
+import resource
+import shutil
 import signal
 import sys
 
@@ -22,6 +25,19 @@ import torch  # noqa: E402
 from instructsam.core.cli import main  # noqa: E402
 
 torch.set_num_threads(1)
+if globals().get('MOST_BYTES'):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_BYTES, MOST_BYTES))  # noqa: F821
+if globals().get('REMOVED'):
+    from instructsam.train.loop import run_log
+
+    append_row = run_log.append_row
+
+    def remove_and_append(path, row):
+        shutil.rmtree(REMOVED, ignore_errors=True)  # noqa: F821
+        append_row(path, row)
+
+    run_log.append_row = remove_and_append
 # Data workers are forked, although a forkserver started this process.
 multiprocessing.set_start_method('fork', force=True)
 if KILL:  # noqa: F821

@@ -21,12 +21,14 @@ from instructsam.core.folder_lock import FolderLock
 from instructsam.core.model import checkpoint
 from instructsam.core.model.config import ModelConfig
 from instructsam.core.model.instructsam import InstructSAMModel
+from instructsam.core.stop_signals import resume_hint
 from instructsam.core.storage import explained_storage_faults
 from instructsam.train.loop.checkpoints import (
     FINAL,
     last_checkpoint,
     load_auxiliary_heads,
     read_stage,
+    step_of,
     write_final_model,
 )
 from instructsam.train.loop.lora import add_lora
@@ -50,8 +52,14 @@ def run(recipe: Recipe) -> Path:
         FolderInUseError: If another process trains in the recipe's output.
         StorageError: If the output cannot be written.
     """
+
+    def where() -> str:
+        last = last_checkpoint(recipe.output)
+        return f'the same command resumes after step {step_of(last)}' if last else 'there is no checkpoint yet'
+
     is_main = os.environ.get('RANK', '0') == '0'  # torchrun sets the number of this process; the first one writes
-    with explained_storage_faults(recipe.output), FolderLock(recipe.output) if is_main else nullcontext():
+    lock = FolderLock(recipe.output) if is_main else nullcontext()
+    with explained_storage_faults(recipe.output), lock, resume_hint(where):
         final = _run(recipe, is_main=is_main)
     # A process that ends with a live process group may crash. Among the objects that refer to the group, DDP's reducer
     # has to be freed first: freed last, it would join the group's thread while holding the GIL, which that thread

@@ -30,6 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 
 from instructsam.core.folder_lock import FolderLock
 from instructsam.core.run_settings import RunRecord, check_settings
+from instructsam.core.stop_signals import resume_hint
 from instructsam.core.storage import explained_storage_faults
 from instructsam.core.version import version
 from instructsam.train.tabletop.language.instructions import sample_concepts, sample_instructions
@@ -94,6 +95,10 @@ def generate(
         write = partial(_write_scene, out=out, split=split, seed=seed, size=(size[0], size[1]), depth=depth)
         workers = min(workers or os.cpu_count() or 1, len(missing) or 1)
         with ExitStack() as stack:
+            hint = resume_hint(
+                lambda: f'the same command resumes after {_drop_truncated_line(part)} of {scenes} scenes'
+            )
+            stack.enter_context(hint)
             file = stack.enter_context(part.open('a', encoding='utf-8'))
             bar = stack.enter_context(_progress_bar(progress))
             task = bar.add_task(f'{split} scenes', total=scenes, completed=missing.start)

@@ -1,12 +1,16 @@
 """Ordered parallel map over processes: `in_order`."""
 
+import os
 import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context, resource_tracker
+from multiprocessing import get_context, parent_process, resource_tracker
+from threading import Thread
 from typing import TypeVar
+
+from instructsam.core.stop_signals import SIGNALS
 
 AHEAD = 4  # results per process that may wait to be consumed; bounds memory
 
@@ -19,8 +23,9 @@ def in_order(
 ) -> Generator[Result, None, None]:
     """Yield the results of `function` for each value in their order, computed slightly ahead by several processes.
 
-    `Executor.map` would submit all values at once and does not shield the processes from Ctrl-C: here they ignore it
-    and leave it to the main process. They are spawned because OpenGL does not survive a fork; `function` is pickled.
+    `Executor.map` would submit all values at once and does not shield the processes from Ctrl-C and other signals: here
+    they ignore them and end with the main process, however that ends. They are spawned because OpenGL does not survive
+    a fork; `function` is pickled.
 
     Args:
         function: The function.
@@ -28,11 +33,11 @@ def in_order(
         workers: Number of processes.
     """
     resource_tracker.ensure_running()  # starting it unblocks SIGINT, so it must run before a process is started
-    with ProcessPoolExecutor(workers, get_context('spawn')) as pool:
+    with ProcessPoolExecutor(workers, get_context('spawn'), _end_with_parent) as pool:
         try:
             waiting: deque[Future[Result]] = deque()
             for value in values:
-                with _sigint_blocked():
+                with _signals_blocked():
                     waiting.append(pool.submit(function, value))
                 if len(waiting) > AHEAD * workers:
                     yield waiting.popleft().result()
@@ -42,17 +47,30 @@ def in_order(
             pool.shutdown(cancel_futures=True)
 
 
+def _end_with_parent() -> None:
+    """Let this process end as soon as its parent is gone: a killed one cannot end it, and another run may follow."""
+    parent = parent_process()
+
+    def wait() -> None:
+        assert parent is not None  # this process was started by multiprocessing
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
+
+
 @contextmanager
-def _sigint_blocked() -> Iterator[None]:
-    """Postpone Ctrl-C; a process that is started meanwhile has SIGINT blocked permanently."""
+def _signals_blocked() -> Iterator[None]:
+    """Postpone signals that end a command; in a process that is started meanwhile they are blocked permanently."""
     received = []
     # Another thread may receive the signal for this one, so blocking it here is not enough.
-    handler = signal.signal(signal.SIGINT, lambda *_: received.append(True))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    handlers = {each: signal.signal(each, lambda number, _: received.append(number)) for each in SIGNALS}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, handler)
-    if received:
-        signal.raise_signal(signal.SIGINT)
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+    for number in received[:1]:
+        signal.raise_signal(number)

@@ -195,7 +195,7 @@ def test_ctrl_c_reports_how_to_resume(tmp_path, capsys, monkeypatch, engines):
     with monkeypatch.context() as patch:
         patch.setattr(Engine, 'segment', interrupt)
         assert run(source, tmp_path / 'out', '--instruction', 'red') == 130
-    assert 'stopped; the same command resumes after 2 images' in capsys.readouterr().err
+    assert 'stopped by SIGINT; the same command resumes after 2 images' in capsys.readouterr().err
     assert run(source, tmp_path / 'out', '--instruction', 'red') == 0
     assert engines[-1].asked == FRAMES - 2
 

@@ -1,11 +1,13 @@
 """`instructsam tabletop`: its output, and one-line errors for wrong arguments and missing dependencies."""
 
+import contextlib
 import operator
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -186,15 +188,41 @@ def test_a_finished_split(tabletop, tmp_path):
 
 
 @pytest.mark.usefixtures('opengl')
-def test_control_c(tmp_path):
-    """In a terminal the workers get SIGINT as well: nothing is printed, and no list of records is left incomplete."""
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes(tmp_path, number):
+    """A terminal or service manager signals the workers as well: one line, and no list of records is incomplete."""
     command = [sys.executable, '-m', 'instructsam.core.cli', 'tabletop', 'generate', 'out', '--workers', '2']
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(lambda: list(tmp_path.glob('out/*.part')))  # the file exists once the workers are starting
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, '')
+    assert process.returncode == 128 + number
+    assert err.startswith(f'instructsam: stopped by {number.name}; the same command resumes after ')
+    assert err.count('\n') == 1
     assert {path.name for path in tmp_path.glob('out/*.*')} == {'train.part', 'train_run.json'}
+
+
+@pytest.mark.usefixtures('opengl')
+def test_workers_end_with_a_killed_process(tmp_path):
+    """Otherwise they would wait forever, or write into the folder of the next run."""
+    command = [sys.executable, '-m', 'instructsam.core.cli', 'tabletop', 'generate', 'out', '--workers', '2']
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, start_new_session=True)
+    part = tmp_path / 'out/train.part'
+    wait_for(lambda: part.exists() and part.stat().st_size)
+    process.kill()
+    process.wait()
+    wait_for(lambda: not members(process.pid))
+
+
+def members(group):
+    """Return the processes of a process group."""
+    found = []
+    for pid in filter(str.isdecimal, os.listdir('/proc')):
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+            state = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0]
+            if os.getpgid(int(pid)) == group and state != 'Z':
+                found.append(int(pid))
+    return found
 
 
 def wait_for(condition, timeout_s=60):

@@ -18,6 +18,7 @@ from typing import Any
 import torch.distributed as dist
 
 from instructsam.core.engine import InstructSAM
+from instructsam.core.stop_signals import resume_hint
 from instructsam.train.evaluation.query import Outcome
 from instructsam.train.evaluation.running.prompting import PromptOptions, answer_image
 from instructsam.train.evaluation.running.run_folder import ResultWriter, read_run
@@ -76,7 +77,8 @@ def run_benchmark(
         FolderInUseError: Another process writes the run.
         StorageError: The folder cannot be written.
     """
-    with ResultWriter(folder, process.rank, header) as writer:
+    hint = resume_hint(lambda: f'the same command resumes (see {folder})')
+    with ResultWriter(folder, process.rank, header) as writer, hint:
         answered = _answered_queries(read_run(folder, header).outcomes)
         own = range(process.rank, len(source), process.world_size)
         pending = [index for index in own if index not in answered or not answered[index].is_complete]
