@@ -73,7 +73,7 @@ class Parameter:
         if value is None:
             # ROS lets this pass, also to delete a parameter that the node needs.
             return f'{self.name} is {_TYPES[type(self.default)]}, got no value (ROS reads an empty list as none)'
-        if not isinstance(value, type(self.default)) or (isinstance(value, list) and not all(map(_is_text, value))):
+        if not _has_type_of(self.default, value):
             return f'{self.name} is {_TYPES[type(self.default)]}, got {shorten(repr(value))}'
         if self.choices and value not in self.choices:
             return f"{self.name} is one of {', '.join(self.choices)}, got '{shorten(value)}'"
@@ -99,8 +99,8 @@ class Parameter:
 _TYPES = {bool: 'true or false', int: 'an integer', float: 'a decimal number', str: 'a text', list: 'a list of texts'}
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+def _has_type_of(default: object, value: object) -> bool:
+    return isinstance(value, type(default)) and (not isinstance(value, list) or all(isinstance(v, str) for v in value))
 
 
 def _are_camera_names(names: Sequence[str]) -> bool:

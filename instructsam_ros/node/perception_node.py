@@ -16,7 +16,7 @@ from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import Executor, ExternalShutdownException
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
-from rclpy.utilities import remove_ros_args
+from rclpy.utilities import remove_ros_args, try_shutdown
 
 from instructsam.core.exit_codes import DONE, FAILED
 from instructsam_ros.conversions.text import one_line, shorten
@@ -264,7 +264,7 @@ def main(args: list[str] | None = None, engine_factory: 'Callable[..., InstructS
     is_idle = node.close()
     executor.shutdown()
     node.destroy_node()
-    rclpy.try_shutdown()
+    try_shutdown()
     signals.ignore()
     if not is_idle:
         # The interpreter must not be finalized under a running model, whose threads would crash.

@@ -5,12 +5,16 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
 import rclpy
+from action_msgs.msg import GoalStatus
 from lifecycle_msgs.srv import GetState
+from rclpy.action import ActionClient
 from rclpy.executors import ExternalShutdownException
 from std_msgs.msg import String
 
+from instructsam_ros.action import Segment
 from instructsam_ros.node import guarded_executor
 from instructsam_ros.node.guarded_executor import GuardedExecutor
+from instructsam_ros.node.segment_action import GoalServer
 
 ERRORS = [RuntimeError('a bug'), MemoryError(), SystemExit(1), KeyboardInterrupt()]
 
@@ -119,3 +123,33 @@ def test_it_gives_up_when_nothing_works(bench, monkeypatch):
     with pytest.raises(TypeError):
         bench.spin_until(lambda: False)
     assert len(bench.reports) > 1
+
+
+def test_a_goal_that_was_accepted_but_not_handed_over_has_an_end(bench):
+    """As when its client could not be told; rclpy alone would keep it open, with its images, for good."""
+
+    def fail(handle):
+        raise RuntimeError('a bug')
+
+    def execute(handle):
+        handle.abort()
+        return Segment.Result()
+
+    server = GoalServer(
+        bench.node,
+        Segment,
+        'segment',
+        execute,
+        handle_accepted_callback=fail,
+        end_goal=lambda handle: handle.execute(),
+    )
+    client = ActionClient(bench.node, Segment, 'segment')
+    assert bench.spin_until(client.server_is_ready)
+    sent = client.send_goal_async(Segment.Goal())
+    assert bench.spin_until(sent.done)
+    response = sent.result().get_result_async()
+    assert bench.spin_until(response.done)
+    assert response.result().status == GoalStatus.STATUS_ABORTED
+    assert len(bench.reports) == 1
+    client.destroy()
+    server.destroy()
