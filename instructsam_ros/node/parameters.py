@@ -73,10 +73,10 @@ class Parameter:
         if value is None:
             # ROS lets this pass, also to delete a parameter that the node needs.
             return f'{self.name} is {_TYPES[type(self.default)]}, got no value (ROS reads an empty list as none)'
-        if not _has_type_of(self.default, value):
-            return f'{self.name} is {_TYPES[type(self.default)]}, got {shorten(repr(value))}'
         if self.choices and value not in self.choices:
             return f"{self.name} is one of {', '.join(self.choices)}, got '{shorten(value)}'"
+        if not _has_type_of(self.default, value):
+            return f'{self.name} is {_TYPES[type(self.default)]}, got {shorten(repr(value))}'
         if self.name == 'model' and not value.strip():
             return "model is a folder, a hub id or 'tabletop', got an empty string"
         if self.name == 'device' and not DEVICE.fullmatch(value):
