@@ -90,7 +90,9 @@ def test_colcon_tests_every_suite_of_the_core_and_the_node():
 # Layout
 
 
-@pytest.mark.parametrize('script', ['scripts/demo', 'scripts/setup', 'scripts/test', 'scripts/types', '.ci/run'])
+@pytest.mark.parametrize(
+    'script', ['scripts/demo', 'scripts/fuzz', 'scripts/setup', 'scripts/test', 'scripts/types', '.ci/run']
+)
 def test_shell_scripts(script):
     assert os.access(ROOT / script, os.X_OK)
     subprocess.run(['bash', '-n', ROOT / script], check=True)

@@ -61,7 +61,7 @@ def read_list(raw: dict[str, Any], key: str) -> list[Any]:
     if isinstance(found, str):
         try:
             found = json.loads(found)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RecordError(f'{key} is not valid JSON: {error}') from error
     if not isinstance(found, list) or not found:
         raise RecordError(f'{key} must be a non-empty list')
@@ -156,7 +156,7 @@ def _parsed(entry: Any) -> Any:
         return entry
     try:
         return json.loads(entry)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f'an entry of ann or mask is not valid JSON: {error}') from error
 
 

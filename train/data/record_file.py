@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from instructsam.core.errors import DataError
+from instructsam.core.files.regular_file import open_regular_file
 from instructsam.train.data.record_fields import RecordError
 
 _EMPTY_ARRAY = re.compile(rb'(?:\xef\xbb\xbf)?\s*\[\s*\]\s*')
@@ -62,10 +63,10 @@ class RecordFile:
     def _mapped(self) -> mmap.mmap:
         if self._bytes is None:
             try:
-                with open(self.path, 'rb') as file:
+                with open_regular_file(self.path) as file:
                     self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
-                raise DataError(f'{self.path} cannot be read: {getattr(error, "strerror", None) or error}') from error
+            except OSError as error:
+                raise DataError(f'{self.path} cannot be read: {error.strerror or error}') from error
         return self._bytes
 
 

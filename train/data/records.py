@@ -75,9 +75,7 @@ def parse(record: Any, folder: str | Path, num_queries: int, rng: np.random.Gene
     Raises:
         RecordError: If the record cannot be used.
     """
-    if not isinstance(record, dict):
-        raise RecordError(f'a record must be a JSON object, got {type(record).__name__}')
-    image, height, width = _header(record)
+    image, height, width = read_header(record)
     if 'conversations' in record and 'annotation' not in record:
         turns = _conversation_turns(record, height, width, num_queries)
     else:
@@ -91,8 +89,14 @@ def tidy(phrase: str) -> str:
     return phrase if phrase[1:2].isupper() else phrase[:1].lower() + phrase[1:]
 
 
-def _header(record: dict[str, Any]) -> tuple[str, int, int]:
-    """Return the image path, height and width of a record."""
+def read_header(record: Any) -> tuple[str, int, int]:
+    """Return the image path, height and width of a record.
+
+    Raises:
+        RecordError: If it is no JSON object, or one of them is missing or impossible.
+    """
+    if not isinstance(record, dict):
+        raise RecordError(f'a record must be a JSON object, got {type(record).__name__}')
     try:
         image, height, width = record['image'], int(record['height']), int(record['width'])
     except (KeyError, TypeError, ValueError, OverflowError) as error:

@@ -5,25 +5,26 @@ They come from the *_scenes.jsonl files of `instructsam tabletop generate`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from instructsam.core.errors import DataError
+from instructsam.core.errors import DataError, ImageError
 from instructsam.core.files.image_file import read_image
 from instructsam.core.model.preprocess import QwenPreprocessor, sam_pixels, to_chw
-from instructsam.core.rle import Rle
+from instructsam.core.modes import MAX_MEGAPIXELS
 from instructsam.train.data.batch import Batch
 from instructsam.train.data.collate import Collator
 from instructsam.train.data.mixing import Source
+from instructsam.train.data.record_fields import RecordError
 from instructsam.train.data.sample import Sample
+from instructsam.train.data.scene_file import SceneFacts, SceneLine, scene_lines
 from instructsam.train.tabletop.world.catalog import CATEGORIES
 from instructsam.train.tabletop.world.looks import COLORS
 
@@ -109,11 +110,13 @@ class SceneDataset(Dataset):
             random_crop: Share of the images that are cropped.
         """
         self.items = [
-            (source.images, line)
+            (Path(source.images), line)
             for source in sources
-            for line in Path(source.annotations).read_text(encoding='utf-8').splitlines()
+            for line in scene_lines(source.annotations)
             for _ in range(source.repeat)
         ]
+        if not self.items:
+            raise DataError(f'no scenes in {", ".join(str(source.annotations) for source in sources) or "no sources"}')
         self.seed, self.epoch, self.random_crop = seed, 0, random_crop
 
     def set_epoch(self, epoch: int) -> None:
@@ -125,9 +128,17 @@ class SceneDataset(Dataset):
 
     def __getitem__(self, index: int) -> SceneItem:
         folder, line = self.items[index]
-        facts = json.loads(line)
-        image = read_image(Path(folder) / facts['image'])
-        scene = read_scene(facts)
+        facts = line.read()
+        scene = line_scene(line, facts)
+        try:
+            image = read_image(folder / facts.image)
+        except ImageError as error:
+            raise DataError(f'{line.file}, line {line.number}: {error}') from error
+        if image.shape[:2] != scene.ids.shape:
+            raise DataError(
+                f'{line.file}, line {line.number}: the scene is {facts.width} x {facts.height} px, its image '
+                f'{folder / facts.image} is {image.shape[1]} x {image.shape[0]} px'
+            )
         rng = np.random.default_rng((self.seed, self.epoch, index))
         is_mirrored = rng.random() < 0.5
         if rng.random() < self.random_crop:
@@ -166,17 +177,35 @@ def _cropped(image: np.ndarray, scene: Scene, rng: np.random.Generator) -> Scene
     return SceneItem(cv2.resize(crop, (width, height), interpolation=cv2.INTER_LINEAR), Scene(ids, objects))
 
 
-def read_scene(facts: dict[str, Any]) -> Scene:
-    """Return the objects of one line of a scene file."""
-    height, width = facts['height'], facts['width']
+def line_scene(line: SceneLine, facts: SceneFacts | None = None) -> Scene:
+    """Return the objects of one line of a scene file; raise DataError, which names file and line."""
+    facts = facts or line.read()
+    try:
+        return scene_of(facts)
+    except RecordError as error:
+        raise DataError(f'{line.file}, line {line.number}: {error}') from error
+
+
+def scene_of(facts: SceneFacts) -> Scene:
+    """Return the objects of an image as labels.
+
+    Raises:
+        RecordError: A category or colour is not one of the tabletop world, or the image has too many pixels.
+    """
+    height, width = facts.height, facts.width
+    if height * width > MAX_MEGAPIXELS * 1e6:
+        raise RecordError(f'the scene has {width} x {height} px, expected at most {MAX_MEGAPIXELS:g} megapixels')
     ids = np.zeros((height, width), np.int64)
-    objects = np.zeros((len(facts['objects']) + 1, 6), np.float32)
-    for row, item in enumerate(facts['objects'], 1):
-        mask = Rle.from_coco(item['mask'])
-        ids[mask.decode()] = row
-        x0, y0, x1, y1 = mask.box
+    objects = np.zeros((len(facts.objects) + 1, 6), np.float32)
+    for row, item in enumerate(facts.objects, 1):
+        ids[item.mask.decode()] = row
+        x0, y0, x1, y1 = item.mask.box
         box = (x0 / width, y0 / height, x1 / width, y1 / height)
-        objects[row] = (CATEGORY[item['category']], COLOR[item['color']], *box)
+        if item.category not in CATEGORY or item.color not in COLOR:
+            raise RecordError(
+                f'there is no category {item.category!r} or no color {item.color!r} in the tabletop world'
+            )
+        objects[row] = (CATEGORY[item.category], COLOR[item.color], *box)
     return Scene(ids, objects)
 
 
@@ -220,10 +249,10 @@ class LabelledCollator:
             rows: Rows of SAM3's token grid, as many as its columns.
         """
         self.collator, self.rows = collator, rows
-        self.lines: dict[Path, str] = {}
+        self.lines: dict[Path, SceneLine] = {}
         for source in sources:
-            for line in source.annotations.read_text(encoding='utf-8').splitlines():
-                self.lines[source.images / json.loads(line)['image']] = line
+            for line in scene_lines(source.annotations):
+                self.lines[source.images / line.read_image_name()] = line
 
     def __call__(self, samples: Sequence[Sample]) -> LabelledBatch:
         """Return the batch of `samples`.
@@ -235,7 +264,7 @@ class LabelledCollator:
         if missing:
             raise DataError(f'{missing[0]} is in none of the files that `base.scenes` names')
         batch = self.collator(samples)
-        scenes = [read_scene(json.loads(self.lines[sample.image])) for sample in samples]
+        scenes = [line_scene(self.lines[sample.image]) for sample in samples]
         return LabelledBatch(
             **{each.name: getattr(batch, each.name) for each in fields(batch)},
             labels=encoder_labels(scenes, self.rows, batch.grids, self.collator.merge),

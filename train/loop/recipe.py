@@ -4,15 +4,17 @@ The dataclasses below document all keys. They are read here rather than with Ome
 every error is one line that names the file and the key, and so that a recipe can be checked without importing torch.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-import yaml
-
+from instructsam.core.display.text import shorten
 from instructsam.core.errors import InstructSAMError
+from instructsam.core.files import yaml_file
+from instructsam.core.files.yaml_file import YamlError, parse_yaml
 from instructsam.train.stages.settings import STAGE_NAMES, BaseSettings, InstructSettings, PixelsSettings
 
 TRAINING_DTYPES = ('float32', 'bfloat16')
@@ -29,6 +31,18 @@ RENAMED_KEYS = {
     'zoom': 'pixels.random_crop',
 }
 """Keys of recipes written for earlier versions, and the keys to use instead."""
+
+LARGEST = 2**31 - 1
+"""Largest whole number of a recipe."""
+
+RANGES = {  # names -> smallest and largest value
+    ('batch_size', 'accumulation', 'phrases_per_call', 'log_every', 'save_every', 'keep'): (1, LARGEST),
+    ('validation_samples',): (1, LARGEST),
+    ('seed', 'steps', 'max_phrases', 'max_pixels', 'evaluate_every'): (0, LARGEST),
+    ('workers',): (0, 1024),
+    ('epochs', 'muon', 'weight_decay', 'clip_norm'): (0, 10**9),
+    ('warmup_ratio', 'max_broken_share'): (0, 1),
+}
 
 T = TypeVar('T')
 
@@ -48,6 +62,9 @@ class LearningRates:
     image_encoder: float = 0.0  # SAM3's image encoder
     heads: float = 0.0  # auxiliary heads, which only training uses
 
+    def __post_init__(self) -> None:
+        _check_ranges(self, {tuple(each.name for each in fields(self)): (0, 1000)})
+
 
 @dataclass(frozen=True)
 class Lora:
@@ -59,6 +76,9 @@ class Lora:
     targets: tuple[str, ...] = ('q_proj', 'k_proj', 'v_proj', 'o_proj')
     embeddings: bool = True  # also train the token embeddings, and so the tied head
     merge: bool = False  # add the matrices to the final model's weights; false: store them apart, for `train merge`
+
+    def __post_init__(self) -> None:
+        _check_ranges(self, {('rank', 'alpha'): (1, 2**16), ('dropout',): (0, 0.99)})
 
 
 @dataclass(frozen=True)
@@ -118,21 +138,31 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.stage not in STAGE_NAMES:
-            raise RecipeError(f'stage must be one of {", ".join(STAGE_NAMES)}, got {self.stage!r}')
+            raise RecipeError(f'stage must be one of {", ".join(STAGE_NAMES)}, got {shorten(repr(self.stage))}')
         for name in STAGE_NAMES:
             if name != self.stage and getattr(self, name) is not None:
                 raise RecipeError(f'the section {name} is for stage {name}, and this recipe is for stage {self.stage}')
         if not self.data:
             raise RecipeError('data is empty: give a mixing list of annotations, images and repeat')
-        for name in ('batch_size', 'accumulation', 'phrases_per_call', 'log_every', 'save_every', 'keep'):
-            if getattr(self, name) < 1:
-                raise RecipeError(f'{name} must be 1 or more, got {getattr(self, name)}')
+        _check_ranges(self, RANGES)
+        if not self.steps and not self.epochs:
+            raise RecipeError('steps and epochs are both 0: give one of them')
         if self.dtype not in TRAINING_DTYPES:
-            raise RecipeError(f'dtype must be one of {", ".join(TRAINING_DTYPES)}, got {self.dtype!r}')
-        if self.lora is not None and (self.lora.rank < 1 or not self.learning_rates.language):
-            raise RecipeError('lora needs a rank of 1 or more and a learning rate under learning_rates.language')
+            raise RecipeError(f'dtype must be one of {", ".join(TRAINING_DTYPES)}, got {shorten(repr(self.dtype))}')
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise RecipeError(f'betas must be from 0 to less than 1, got {list(self.betas)}')
+        if self.lora is not None and not self.learning_rates.language:
+            raise RecipeError('lora needs a learning rate under learning_rates.language')
         if 'save_total_limit' in self.trainer:
             raise RecipeError('trainer.save_total_limit has no effect: set keep, the number of checkpoints')
+
+
+def _check_ranges(section: object, ranges: Mapping[tuple[str, ...], tuple[float, float]]) -> None:
+    """Raise RecipeError if a number of a section is outside its range; both ends are included."""
+    for names, (low, high) in ranges.items():
+        for name in names:
+            if not low <= getattr(section, name) <= high:
+                raise RecipeError(f'{name} must be from {low} to {high}, got {getattr(section, name)}')
 
 
 def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -149,11 +179,11 @@ def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     for override in overrides:
         key, separator, value = override.partition('=')
         if not separator:
-            raise RecipeError(f'{override!r} is not of the form key=value')
+            raise RecipeError(f'{shorten(repr(override))} is not of the form key=value')
         try:
-            _set(raw, key, yaml.safe_load(value))
-        except yaml.YAMLError as error:
-            raise RecipeError(f'{override!r}: {" ".join(str(error).split())}') from error
+            _set(raw, key, parse_yaml(value, shorten(repr(override))))
+        except YamlError as error:
+            raise RecipeError(str(error)) from error
     for key in raw:
         if key in RENAMED_KEYS:
             raise RecipeError(f'{path}: instead of {key}, use {RENAMED_KEYS[key]}')
@@ -167,13 +197,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         RecipeError: If the file cannot be read or is not a mapping.
     """
     try:
-        raw = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-    except OSError as error:
-        raise RecipeError(f'{path} cannot be read: {error.strerror}') from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f'{path} is not valid YAML: {" ".join(str(error).split())}') from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(f'{path} is not a text file: {error}') from error
+        raw = yaml_file.read_yaml(path)
+    except YamlError as error:
+        raise RecipeError(str(error)) from error
     if not isinstance(raw, dict):
         raise RecipeError(f'{path} is not a mapping of keys')
     return raw
@@ -208,7 +234,7 @@ def build(cls: type[T], raw: Mapping[str, Any], where: str) -> T:
     known = [each.name for each in fields(cls)]  # pyright: ignore[reportArgumentType]  # cls is a dataclass
     unknown = sorted(str(name) for name in raw if name not in known)
     if unknown:
-        raise RecipeError(f'{where} has unknown keys: {", ".join(unknown)}. Known: {", ".join(known)}')
+        raise RecipeError(f'{where} has unknown keys: {shorten(", ".join(unknown))}. Known: {", ".join(known)}')
     values = {name: _converted(types[name], value, f'{where}: {name}') for name, value in raw.items()}
     try:
         return cls(**values)
@@ -226,13 +252,13 @@ def _converted(annotation: Any, value: Any, where: str) -> Any:
     cls = options[0]
     if is_dataclass(cls):
         if not isinstance(value, dict):
-            raise RecipeError(f'{where} must be a mapping of keys, got {value!r}')
+            raise RecipeError(f'{where} must be a mapping of keys, got {shorten(repr(value))}')
         return build(cls, value, where)  # pyright: ignore[reportArgumentType]  # is_dataclass: a class, not an instance
     if get_origin(cls) is tuple:
         item, *more = get_args(cls)
         if not isinstance(value, list) or (more != [Ellipsis] and len(value) != 1 + len(more)):
             count = '' if more == [Ellipsis] else f' of {1 + len(more)}'
-            raise RecipeError(f'{where} must be a list{count}, got {value!r}')
+            raise RecipeError(f'{where} must be a list{count}, got {shorten(repr(value))}')
         return tuple(_scalar(item, each, f'{where}[{number}]') for number, each in enumerate(value))
     return _scalar(cls, value, where)
 
@@ -241,9 +267,13 @@ def _scalar(annotation: Any, value: Any, where: str) -> Any:
     cls = get_origin(annotation) or annotation  # dict[str, Any] -> dict
     if cls is float and not isinstance(value, bool):
         try:
-            return float(value)
-        except (TypeError, ValueError):
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
             pass
+        else:
+            if math.isfinite(number):
+                return number
     elif type(value) is cls:
         return value
-    raise RecipeError(f'{where} must be {"a number" if cls is float else f"of type {cls.__name__}"}, got {value!r}')
+    expected = 'a finite number' if cls is float else f'of type {cls.__name__}'
+    raise RecipeError(f'{where} must be {expected}, got {shorten(repr(value))}')

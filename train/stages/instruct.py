@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from instructsam.core.errors import DataError
 from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.train.data.batch import Batch
 from instructsam.train.data.collate import Collator
@@ -71,7 +72,7 @@ class InstructTraining(nn.Module):
 
     def _deeply_supervised(self, batch: Batch) -> dict[str, LossSum]:
         if any(len(boxes) for boxes in batch.boxes):
-            raise ValueError(
+            raise DataError(
                 'deep supervision needs masks, but a sample has boxes only: set instruct.deep_supervision to false'
             )
         model = self.model

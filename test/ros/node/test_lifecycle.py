@@ -74,10 +74,11 @@ def test_model_that_does_not_load_can_be_corrected(robot):
 
 
 def test_impossible_transitions_are_refused_and_the_node_keeps_running(robot):
-    robot.start('autostart:=false')
+    node = robot.start('autostart:=false')
     assert not robot.change_state('activate')
     assert not robot.change_state('cleanup')
-    assert not robot.change_state('no such thing')
+    assert not robot.change_state('no such thing \x1b[2J\u202e')
+    robot.wait(lambda: node.logged(r"transition 'no such thing \x1b[2J\u202e' refused"))
     assert robot.change_state('configure')
     assert not robot.change_state('configure')
     assert robot.state() == 'inactive'

@@ -170,7 +170,7 @@ def test_the_next_record_replaces_a_broken_one(write, caplog):
     assert [f'record {number} of ' in caplog.text for number in range(7)] == [False] + [True] * 5 + [False]
     assert 'bad.json' in caplog.text
     assert 'none.png: No such file' in caplog.text
-    assert 'good.json: not an image' in caplog.text
+    assert 'good.json: it is not an image' in caplog.text
     assert '8 x 8 px, the record says width 16 and height 12' in caplog.text
 
 

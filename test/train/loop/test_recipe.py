@@ -67,20 +67,20 @@ CHANGES = [
     ('steps=many', "steps must be of type int, got 'many'"),
     ('steps=1.5', 'steps must be of type int, got 1.5'),
     ('initialise=1', 'initialise must be of type bool, got 1'),
-    ('warmup_ratio=some', "warmup_ratio must be a number, got 'some'"),
-    ('clip_norm=true', 'clip_norm must be a number, got True'),
+    ('warmup_ratio=some', "warmup_ratio must be a finite number, got 'some'"),
+    ('clip_norm=true', 'clip_norm must be a finite number, got True'),
     ('learning_rates=3', 'learning_rates must be a mapping of keys, got 3'),
     ('betas=0.9', 'betas must be a list of 2, got 0.9'),
     ('betas=[0.9]', 'betas must be a list of 2'),
-    ('betas=[0.9, x]', "betas[1] must be a number, got 'x'"),
+    ('betas=[0.9, x]', "betas[1] must be a finite number, got 'x'"),
     ('lora={targets: q_proj}', "targets must be a list, got 'q_proj'"),
     ('data=[3]', 'data[0] must be of type dict, got 3'),
     ('data=[]', 'data is empty'),
     ('stage=third', "stage must be one of pixels, base, instruct, got 'third'"),
     ('dtype=float16', "dtype must be one of float32, bfloat16, got 'float16'"),
     ('instruct.objective.presence_target=two', "presence_target must be one of one, soft_dice, got 'two'"),
-    ('batch_size=0', 'batch_size must be 1 or more, got 0'),
-    ('lora={rank: 0}', 'lora needs a rank of 1 or more'),
+    ('batch_size=0', 'batch_size must be from 1 to 2147483647, got 0'),
+    ('lora={rank: 0}', 'rank must be from 1 to 65536, got 0'),
     ('steps', "'steps' is not of the form key=value"),
     ('steps=[', "'steps=['"),
     ('model=nowhere', 'there is no model folder nowhere'),
@@ -101,11 +101,26 @@ CHANGES = [
     ('base.masks=false', 'the section base is for stage base, and this recipe is for stage instruct'),
     ('instruct.pointing=1', 'instruct: pointing needs deep_supervision'),
     ('instruct.mode=fast', 'instruct: mode must be one of consistent, causal, autoregressive'),
+    ('learning_rates.decoder=.nan', 'decoder must be a finite number, got nan'),
+    ('learning_rates.decoder=1e9', 'decoder must be from 0 to 1000, got 1000000000.0'),
+    (f'weight_decay=1{"0" * 400}', 'weight_decay must be a finite number, got 1000'),
+    ('betas=[0.9, 1.5]', 'betas must be from 0 to less than 1, got [0.9, 1.5]'),
+    ('seed=-1', 'seed must be from 0 to 2147483647, got -1'),
+    ('lora={dropout: 1}', 'dropout must be from 0 to 0.99, got 1.0'),
+    (f'stage={"x" * 5000}', '(5,002 characters)'),
+    ('steps=!!int ""', 'is not valid YAML'),
+    (f'steps={"[" * 5000}', 'is not valid YAML'),
+    ('steps=2001-99-99', 'is not valid YAML: month must be in 1..12'),
+    (f'data=[{{annotations: {"a" * 300}, images: .}}]', 'there is no file aaa'),
+    (
+        'data=[{annotations: a.json, images: ., repeat: 9999999999}]',
+        'repeat must be a whole number from 1 to 1,000,000',
+    ),
     ('trainer={seed: 3}', "multiple values for keyword argument 'seed'"),
 ]
 
 
-@pytest.mark.parametrize(('change', 'message'), CHANGES, ids=[change for change, _ in CHANGES])
+@pytest.mark.parametrize(('change', 'message'), CHANGES, ids=[change[:40] for change, _ in CHANGES])
 def test_one_line_says_what_is_wrong(recipe, capsys, change, message):
     assert main(['train', 'run', str(recipe('run')), change]) == 2
     printed = capsys.readouterr().err
@@ -128,6 +143,9 @@ def test_files_that_are_not_recipes(tmp_path, capsys):
         printed = capsys.readouterr().err
         assert len(printed.splitlines()) == 1
         assert message in printed
+    for special in ('/dev/zero', str(tmp_path)):
+        assert main(['train', 'run', special]) == 2
+        assert 'expected a regular file' in capsys.readouterr().err
     assert main(['train', 'run', str(tmp_path / 'absent')]) == 2
     assert 'cannot be read: No such file' in capsys.readouterr().err
 

@@ -18,6 +18,7 @@ from instructsam.core.rle import Rle
 from instructsam.train.data.collate import Collator
 from instructsam.train.data.dataset import RecordDataset
 from instructsam.train.data.mixing import Source
+from instructsam.train.data.scene_file import read_facts
 from instructsam.train.data.scene_labels import (
     CATEGORY,
     CELLS,
@@ -27,7 +28,7 @@ from instructsam.train.data.scene_labels import (
     Labels,
     SceneDataset,
     labels_at,
-    read_scene,
+    scene_of,
 )
 from instructsam.train.loop.checkpoints import HEADS, load_auxiliary_heads
 from instructsam.train.loop.recipe import Heads
@@ -91,7 +92,7 @@ def scenes(folder):
 
 
 def test_labels():
-    labels = labels_at([read_scene(facts())], [(8, 8)])
+    labels = labels_at([scene_of(read_facts(facts()))], [(8, 8)])
     mug, book = CATEGORY['mug'], CATEGORY['book']
     assert labels.category[0, :4, :4].unique().tolist() == [mug]
     assert labels.category[0, 2:6, 5:7].unique().tolist() == [book]
@@ -104,7 +105,7 @@ def test_labels():
 
 
 def test_the_ground_truth_costs_nothing():
-    labels = labels_at([read_scene(facts())], [(8, 8)])
+    labels = labels_at([scene_of(read_facts(facts()))], [(8, 8)])
     outputs = torch.cat(
         [
             50.0 * torch.nn.functional.one_hot(labels.category, len(CATEGORY) + 1),
@@ -120,7 +121,7 @@ def test_the_ground_truth_costs_nothing():
 def test_a_coarse_cell_is_a_mix():
     """A cell that is half a book and half empty costs least if both are equally likely."""
     boxes = ((0, 0, 112, 112), (112, 0, 140, 224))  # the book has one of 8 columns
-    labels = labels_at([read_scene(facts(boxes=boxes))], [(8, 8)])
+    labels = labels_at([scene_of(read_facts(facts(boxes=boxes)))], [(8, 8)])
 
     def cost(share):
         logits = torch.full((1, 4, 4, len(CATEGORY) + 1 + len(COLOR) + 1 + 4), -20.0)
@@ -152,7 +153,7 @@ def test_a_crop_keeps_its_labels(folder):
     """Boxes become those of the visible parts, and image and ids are cropped alike."""
     scene = facts()
     image = np.zeros((SIDE, SIDE, 3), np.uint8)
-    image[read_scene(scene).ids > 0] = 200
+    image[scene_of(read_facts(scene)).ids > 0] = 200
     cv2.imwrite(str(folder / scene['image']), image)
     dataset = SceneDataset([Source(folder / 'scenes.jsonl', folder)], random_crop=1.0)
     shares = set()
@@ -302,3 +303,48 @@ def test_noisy_boxes_stay_near_the_ground_truth():
 
 def test_every_stage_name_has_a_stage():
     assert tuple(STAGES) == STAGE_NAMES
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'image': 7}, 'image 7 of'),
+        ({'height': None}, 'needs image, height and width'),
+        ({'height': 10**9, 'objects': []}, 'expected at most 64 megapixels'),
+        ({'width': 65, 'objects': []}, r'the scene is 65 x \d+ px, its image'),
+        ({'objects': {}}, 'needs a list of objects'),
+        ({'objects': [3]}, 'needs the names of its category and color'),
+        ({'objects': [{'category': [], 'color': 'red', 'mask': None}]}, 'needs the names of its category and color'),
+        ({'objects': [{'category': 'mug', 'color': 'red', 'mask': None}]}, 'a mask must be RLE or polygons'),
+        ({'objects': [{'category': 'mug', 'color': 'red', 'mask': {'size': [1, 1]}}]}, 'sizes must be equal'),
+        ({'image': 'nowhere.png'}, 'nowhere.png: No such file'),
+    ],
+    ids=range(10),
+)
+def test_a_line_that_cannot_be_used_is_named(folder, change, message):
+    file = folder / 'scenes.jsonl'
+    file.write_text(file.read_text().rstrip() + '\n\n' + json.dumps({**facts('a'), **change}))
+    dataset = scenes(folder)
+    assert len(dataset) == 3
+    with pytest.raises(DataError, match=rf'scenes.jsonl, line 4: .*{message}'):
+        dataset[2]
+
+
+def test_unknown_names_and_broken_files_of_scenes(folder):
+    file = folder / 'scenes.jsonl'
+    unknown = facts('a')
+    unknown['objects'][0]['category'] = 'unicorn'
+    for content, message in (
+        (json.dumps(unknown), "line 1: there is no category 'unicorn'"),
+        ('{"image":', 'line 1: Expecting value'),
+        ('[' * 100_000, 'line 1: maximum recursion'),
+    ):
+        file.write_text(content)
+        with pytest.raises(DataError, match=message):
+            scenes(folder)[0]
+    file.write_text(' \n')
+    with pytest.raises(DataError, match='no scenes in'):
+        scenes(folder)
+    file.write_bytes(b'\xff')
+    with pytest.raises(DataError, match='not a text file in UTF-8'):
+        scenes(folder)

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from instructsam.core.files.regular_file import read_regular_file
 from instructsam.train.data.record_fields import RecordError
 from instructsam.train.evaluation.query import ImageQueries
-from instructsam.train.evaluation.readers.formats.documents import Record, any_has, read_records
+from instructsam.train.evaluation.readers.formats.documents import MAX_BYTES, Record, any_has, read_records
 from instructsam.train.evaluation.readers.formats.files import CONVERTED, DatasetFiles
 from instructsam.train.evaluation.readers.formats.images import image_size
 from instructsam.train.evaluation.readers.formats.outlines import read_outlines
@@ -102,7 +103,7 @@ def _read_outline_file(path: Path) -> Record:
         RecordError: The file cannot be read, or has no text.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular_file(path, MAX_BYTES)
         try:
             text = content.decode('utf-8-sig')
         except UnicodeDecodeError:

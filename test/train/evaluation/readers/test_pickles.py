@@ -2,12 +2,15 @@
 
 import os
 import pickle
+import resource
+from pathlib import Path
 
 import pytest
 from benchmark_files import CUP, assert_masks, instances, queries_by_id, ref, write_annotations
 
 from instructsam.core.errors import DataError
 from instructsam.train.evaluation.readers import read_benchmark
+from instructsam.train.evaluation.readers.formats.pickles import read_pickle
 
 
 @pytest.mark.parametrize('protocol', range(6))
@@ -74,3 +77,16 @@ def test_pickles_hold_a_list_of_refs(tmp_path):
     write_annotations(tmp_path / 'refs(unc).p', {'refs': []})
     with pytest.raises(DataError, match='holds a dict, expected a list of refs'):
         read_benchmark('refcoco', tmp_path, 'val')
+
+
+def test_a_number_in_the_file_does_not_take_memory(tmp_path):
+    """PUT under the memo's largest number: the unpickler in C would take 64 GB for a list of that length."""
+    (tmp_path / 'a.p').write_bytes(b'\x80\x02]r\xff\xff\xff\x7f.')
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert read_pickle(tmp_path / 'a.p') == []
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
+def test_special_files(tmp_path):
+    with pytest.raises(DataError, match='a character device'):
+        read_pickle(Path('/dev/zero'))

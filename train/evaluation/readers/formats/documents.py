@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from instructsam.core.errors import DataError
+from instructsam.core.files.regular_file import read_regular_file
 
 Record = dict[str, Any]
+
+MAX_BYTES = 1 << 30
+"""Largest file: parsed, it takes several times its size. The largest one of the benchmarks has about 500 MB."""
 
 
 def read_json(path: Path) -> Any:
@@ -46,7 +50,7 @@ def any_has(records: Iterable[Record], *keys: str) -> bool:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular_file(path, MAX_BYTES)
     except OSError as error:
         raise DataError(f'cannot read {path}: {error.strerror or error}') from error
 

@@ -73,5 +73,5 @@ def image_size(path: Path) -> tuple[int, int]:
             # Without the first condition, a PNG would be read completely in search of the tag.
             is_sideways = 'exif' in image.info and image.getexif().get(ORIENTATION_TAG) in SIDEWAYS
     except Exception as error:  # on broken files Pillow raises SyntaxError, ValueError, struct.error, ...
-        raise RecordError(f'the image cannot be read: {getattr(error, "strerror", None) or error}') from error
+        raise RecordError(f'the image cannot be read: {path}: {getattr(error, "strerror", None) or error}') from error
     return (width, height) if is_sideways else (height, width)

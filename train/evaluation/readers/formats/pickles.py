@@ -1,14 +1,21 @@
 """Reads pickled data without executing code: everything except plain values is refused."""
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any, NoReturn
 
 from instructsam.core.errors import DataError
+from instructsam.core.files.regular_file import read_regular_file
+from instructsam.train.evaluation.readers.formats.documents import MAX_BYTES
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Builds lists, dicts, tuples, texts, bytes and numbers, which need no class or function by name."""
+class _PlainUnpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]  # the one in Python
+    """Builds lists, dicts, tuples, texts, bytes and numbers, which need no class or function by name.
+
+    The unpickler in C takes memory for the largest number of a memo in the file, up to 64 GB for five bytes; the one in
+    Python has a dict in its place.
+    """
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise pickle.UnpicklingError(f'it asks for {module}.{name}')
@@ -36,5 +43,4 @@ def read_pickle(path: Path) -> Any:
 
 
 def _load(path: Path, encoding: str) -> Any:
-    with path.open('rb') as file:
-        return _PlainUnpickler(file, encoding=encoding).load()
+    return _PlainUnpickler(io.BytesIO(read_regular_file(path, MAX_BYTES)), encoding=encoding).load()
