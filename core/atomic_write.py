@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 from collections.abc import Generator
@@ -18,8 +19,8 @@ from instructsam.core.storage import explained_storage_faults, storage_fault
 def replaced(path: Path | str) -> Generator[Path, None, None]:
     """Yield a file name to write instead of `path`; it becomes `path` in one step at the end of the block.
 
-    The name has the same ending and is unique to this process; FolderLock removes it if the process is killed meanwhile
-    (in a folder that is locked). If the block raises, `path` stays as it is. A pipe or
+    The name has the same ending and is unique to this process; what a killed process left under such a name is removed.
+    If the block raises, `path` stays as it is. A pipe or
     device, such as /dev/stdout, is yielded itself, because it cannot be replaced.
 
     Args:
@@ -34,6 +35,7 @@ def replaced(path: Path | str) -> Generator[Path, None, None]:
         if target.exists() and not stat.S_ISREG(target.stat().st_mode):
             yield Path(path)
             return
+        _remove_abandoned(target)
         yield part
         os.replace(part, target)
     except OSError as error:
@@ -46,6 +48,19 @@ def replaced(path: Path | str) -> Generator[Path, None, None]:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove the parts of `target` whose processes have ended."""
+    name = re.compile(rf'\.{re.escape(target.stem)}\.(\d+)\.part{re.escape(target.suffix)}')
+    for entry in os.scandir(target.parent):
+        if match := name.fullmatch(entry.name):
+            try:
+                os.kill(int(match[1]), 0)
+            except (ProcessLookupError, OverflowError):
+                os.unlink(entry.path)
+            except PermissionError:
+                continue  # it belongs to another user's process
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -14,7 +14,6 @@ import errno
 import fcntl
 import json
 import os
-import re
 import socket
 import sys
 import time
@@ -25,7 +24,6 @@ from instructsam.core.errors import FolderInUseError, InstructSAMError
 from instructsam.core.storage import explained_storage_faults
 
 LOCK = '.lock'
-PART = re.compile(r'\..*\.\d+\.part(\.\w*)?')  # names that atomic_write.replaced gives
 TRIES = 100
 NAMED_WITHIN_S = 0.5  # time for a new holder to write its name
 _UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
@@ -63,8 +61,6 @@ class FolderLock:
             holder = {'pid': self._owner, 'host': socket.gethostname(), 'since': time.strftime('%Y-%m-%d %H:%M:%S')}
             os.truncate(self._descriptor, 0)
             os.pwrite(self._descriptor, json.dumps(holder).encode(), 0)
-            if self.file.name == LOCK:
-                self._remove_parts()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -112,13 +108,6 @@ class FolderLock:
         self._descriptor = descriptor
         _held.add(descriptor)
         return True
-
-    def _remove_parts(self) -> None:
-        """Remove what a killed process has left of files that it was replacing (atomic_write.replaced)."""
-        for pattern in ('.*.part*', '*/.*.part*'):
-            for file in self.folder.glob(pattern):
-                if PART.fullmatch(file.name):
-                    file.unlink(missing_ok=True)
 
     def _make_folder(self) -> None:
         try:

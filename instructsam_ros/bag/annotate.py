@@ -24,6 +24,7 @@ from rich.text import Text
 from instructsam.core import exit_codes
 from instructsam.core.display.text import one_line, shorten
 from instructsam.core.errors import InstructSAMError, StorageError
+from instructsam.core.run_settings import model_fingerprint
 from instructsam.core.storage import explained_storage_faults
 from instructsam.core.version import version
 from instructsam_ros.bag import topics as bag_topics
@@ -140,8 +141,10 @@ def _inputs(
     settings: Settings,
 ) -> dict[str, Any]:
     """Return everything that decides the results, for the journal."""
+    model = Path(args.model).expanduser()
     return {
-        'version': version(),
+        'version': version(),  # also that of the built-in model
+        'model_content': model_fingerprint(model) if model.is_dir() else None,
         'input': [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in bag.files],
         'topics': list(dataclasses.astuple(topics)),
         'instructions': [[time_ns - bag.start_ns, instruction] for time_ns, instruction in timeline.changes],

@@ -9,6 +9,7 @@ from typing import Any
 
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.folder_lock import FolderLock
+from instructsam.core.run_settings import check_settings
 from instructsam.core.storage import explained_storage_faults
 
 
@@ -44,7 +45,11 @@ class Journal:
             self._lock.__exit__()
             raise
         if previous is not None:
-            self._check_inputs(json.loads(previous), json.loads(json.dumps(inputs)))
+            try:
+                check_settings(json.loads(previous), inputs, output=self.folder, advice='delete it to start anew')
+            except InstructSAMError:
+                self.close()
+                raise
 
     def _open(self, inputs: str) -> str | None:
         """Open the database and create its tables; return the inputs of an earlier run that left results."""
@@ -60,15 +65,6 @@ class Journal:
             row = None
         self._execute('COMMIT')
         return row[0] if row else None
-
-    def _check_inputs(self, before: dict[str, Any], now: dict[str, Any]) -> None:
-        changed = [f'{key} was {before.get(key)!r}, now {now.get(key)!r}' for key in now if before.get(key) != now[key]]
-        if changed:
-            self.close()
-            raise InstructSAMError(
-                f'{self.folder} holds results of another run ({"; ".join(changed)}): repeat the earlier arguments to '
-                'resume it, or delete it to start from scratch'
-            )
 
     @property
     def done(self) -> int:

@@ -10,7 +10,6 @@ import pytest
 
 from instructsam.core.atomic_write import new_folder, replaced, write_text
 from instructsam.core.errors import FolderInUseError, InstructSAMError, StorageError
-from instructsam.core.folder_lock import FolderLock
 
 
 def test_a_file_is_replaced_at_the_end(tmp_path):
@@ -29,19 +28,20 @@ def test_a_killed_process_leaves_no_part(tmp_path):
     code = """
 import os
 from instructsam.core.atomic_write import replaced
-from instructsam.core.folder_lock import FolderLock
-with FolderLock('run'):
-    os.mkdir('run/pictures')
-    for name in ('run/a', 'run/a.json', 'run/pictures/step.png'):
-        replaced(name).__enter__().touch()
-    os.kill(os.getpid(), 9)
+for name in ('a', 'a.json', 'b.json'):
+    replaced(name).__enter__().touch()
+os.kill(os.getpid(), 9)
 """
-    assert subprocess.run([sys.executable, '-c', code], cwd=tmp_path).returncode == -signal.SIGKILL
-    (tmp_path / 'run' / '.own.part').touch()
-    assert len(list((tmp_path / 'run').rglob('.*.part*'))) == 4
-    with FolderLock(tmp_path / 'run'):
-        pass
-    assert [path.name for path in (tmp_path / 'run').rglob('*') if path.is_file()] == ['.own.part']
+    for _ in range(2):
+        assert subprocess.run([sys.executable, '-c', code], cwd=tmp_path).returncode == -signal.SIGKILL
+    own = tmp_path / f'.a.{os.getpid()}.part.txt'  # of another file
+    for other in (own, tmp_path / '.a.1.part.json', tmp_path / '.a.x.part.json'):  # 1 is a process that runs
+        other.touch()
+    for name in ('a', 'a.json', 'b.json'):
+        write_text(tmp_path / name, name)
+    assert sorted(os.listdir(tmp_path)) == sorted(
+        [own.name, '.a.1.part.json', '.a.x.part.json', 'a', 'a.json', 'b.json']
+    )
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

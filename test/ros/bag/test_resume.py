@@ -140,12 +140,19 @@ def test_a_journal_of_other_inputs_is_refused(tmp_path, capsys):
     die('engine', 3, source, out, '--instruction', 'red')
     assert run(source, out, '--instruction', 'green') == 2
     err = capsys.readouterr().err
-    assert "out.journal holds results of another run (instructions was [[0, 'red']], now [[0, 'green']])" in err
+    assert "out.journal was started with other settings (instructions was [[0, 'red']], now [[0, 'green']])" in err
     assert run(source, out, '--instruction', 'red', '--threshold', '0.2') == 2
     assert 'score_threshold was 0.5, now 0.2' in capsys.readouterr().err
     other = write(tmp_path / 'other', 'mcap', recording((3, '/say', String())))
     assert run(other, out, '--instruction', 'red') == 2
     assert 'input was' in capsys.readouterr().err
+    (tmp_path / 'model').mkdir()
+    (tmp_path / 'model' / 'model.safetensors').write_bytes(b'1')
+    chosen = ('--instruction', 'red', '--model', tmp_path / 'model')
+    die('engine', 3, source, tmp_path / 'by_model', *chosen)
+    (tmp_path / 'model' / 'model.safetensors').write_bytes(b'2')
+    assert run(source, tmp_path / 'by_model', *chosen) == 2
+    assert 'by_model.journal was started with other settings (model_content was ' in capsys.readouterr().err
     out.mkdir()
     assert run(source, out, '--instruction', 'red') == 2
     assert 'out exists already, and' in capsys.readouterr().err

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import runpy
 import shutil
 import signal
 import subprocess
@@ -192,3 +193,23 @@ def test_a_truncated_checkpoint_is_not_resumed(launch, recipe, tmp_path, few):
     assert 'step 3/3' in text, text
     assert 'step 2/3' not in text, text
     assert [path.name for path in checkpoints(output)] == ['checkpoint-3']
+
+
+def test_two_at_once(processes, launch, recipe, tmp_path):
+    """The second is refused while the first trains, and the first ends with the weights of a lone run."""
+    path = recipe('run', steps=3)
+    script, log = str(Path(__file__).parents[1] / 'rank.py'), tmp_path / 'first.txt'
+    settings = {'ARGV': ['train', 'run', str(path)], 'ENV': {}, 'LOG': str(log), 'KILL': None}
+    first = processes.Process(target=runpy.run_path, args=(script, settings))
+    first.start()
+    while not (tmp_path / 'run' / '.lock').exists():
+        assert first.is_alive(), log.read_text()
+    codes, text = launch('train', 'run', path, 'seed=3')
+    assert codes == [5], text
+    assert text.startswith(f'instructsam: error: {tmp_path}/run is being written by process {first.pid} on ')
+    assert text.count('\n') == 1
+    first.join()
+    assert first.exitcode == 0, log.read_text()
+    assert launch('train', 'run', recipe('alone', steps=3))[0] == [0]
+    weights = [load_file(tmp_path / name / 'final' / 'model.safetensors') for name in ('run', 'alone')]
+    assert all(tensor.equal(weights[1][name]) for name, tensor in weights[0].items())
