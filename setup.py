@@ -19,7 +19,8 @@ from ros_source import NONE, RUN_WHEELS, SOURCED, WHEELS, build_environment, ros
 NAME = 'instructsam_ros'
 INTERFACES = ('msg', 'srv', 'action')  # both folder names and file extensions
 ROS, WHY = ros_source()
-LEFT_OUT = {'include', 'parent_prefix_path', 'environment'}  # headers, and files that contain the build's own paths
+# Headers, files that contain the build's own paths, and commands, which pip creates itself.
+LEFT_OUT = {'include', 'parent_prefix_path', 'environment', 'bin'}
 
 
 class BuildRos(Command):

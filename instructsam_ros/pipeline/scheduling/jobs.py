@@ -139,6 +139,10 @@ class StreamJob(Job):
         if self._context.scheduler.publish_if_current(work, messages):
             self._context.statistics.count_result('', self._seconds_since(work.frame.header.stamp))
             self._count_times(times_ms)
+            if answer.geometry_message and work.stream.depth.received:  # a camera without depth is not worth a warning
+                of_camera = f' of {work.stream.name}' if work.stream.name else ''
+                text = f'no 3D geometry{of_camera}: {answer.geometry_message}'
+                self._context.error_log.warning('geometry', text)
 
     def on_cancelled(self) -> None:
         """Leave the frame to be answered later."""

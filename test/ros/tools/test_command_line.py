@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -49,10 +50,16 @@ def ros2(lone_robot):
     """Run a `ros2` command on the robot's domain; return its output."""
     env = os.environ | {'ROS_DOMAIN_ID': str(lone_robot.domain_id)}
 
-    def run(*arguments):
-        command = ['ros2', *map(str, arguments)]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=TIMEOUT_S, cwd='/')
-        return done.stdout + done.stderr
+    def run(*arguments, until=''):
+        """Repeated until `until` is in the output: the daemon of `ros2` may not have discovered the node yet."""
+        deadline = time.monotonic() + TIMEOUT_S
+        output = None
+        while output is None or (until not in output and time.monotonic() < deadline):
+            command = ['ros2', *map(str, arguments)]
+            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=TIMEOUT_S, cwd='/')
+            output = done.stdout + done.stderr
+        assert until in output, output
+        return output
 
     yield run
     run('daemon', 'stop')
@@ -86,8 +93,8 @@ def test_the_bag_that_ships_by_arguments_alone(lone_robot, ros2):
     lone_robot.wait(lambda: any(each.instruction == 'the spoon' for each in lone_robot.results))
     goal = "{instruction: 'the spoon', timeout_s: 1.0e10}"
     assert 'status:' in ros2('action', 'send_goal', '/perception/segment', 'instructsam_ros/action/Segment', goal)
-    assert 'active' in ros2('lifecycle', 'get', '/perception')
-    assert 'compressed' in ros2('param', 'get', '/perception', 'image_transport')
+    ros2('lifecycle', 'get', '/perception', until='active')
+    ros2('param', 'get', '/perception', 'image_transport', until='compressed')
     node.interrupt()
     assert node.exit_code() == 0
     assert len(node.logged('process has finished cleanly')) == 2
