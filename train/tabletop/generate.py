@@ -171,7 +171,7 @@ def _write_scene(index: int, out: Path, split: str, seed: int, size: tuple[int, 
     (out / 'images' / f'{scene.name}.jpg').write_bytes(scene.jpeg)
     if depth:
         _, png = cv2.imencode('.png', depth_mm(scene.depth), [cv2.IMWRITE_PNG_COMPRESSION, 2])
-        (out / 'depth' / f'{scene.name}.png').write_bytes(png)  # cv2.imwrite does not tell why it fails
+        (out / 'depth' / f'{scene.name}.png').write_bytes(png.tobytes())  # cv2.imwrite does not tell why it fails
     sentences, phrases = sample_instructions(scene), sample_concepts(scene)
     return json.dumps(
         {
