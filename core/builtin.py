@@ -1,9 +1,11 @@
-"""Models shipped with the package: a small trained one that can be loaded by name."""
+"""Names of models: those shipped with the package, folders and hub ids."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+from instructsam.core.errors import ModelError
 from instructsam.core.model import checkpoint
 
 FOLDER = Path(__file__).parent / 'pretrained'
@@ -11,14 +13,24 @@ MODELS = {'tabletop': FOLDER / 'tabletop'}
 WARNING = 'built-in model: it has seen rendered tables only'
 
 
-def folder(name: str | Path) -> Path:
-    """Return the folder of a built-in model, of a local model folder or of a hub id.
+def folder(name: str | Path, revision: str = '') -> Path:
+    """Return the folder of a built-in model, of a local model folder or of a hub id (at a revision).
 
-    Raises ModelError if `name` is none of these, or if the hub cannot be reached.
+    Raises ModelError if `name` is none of these, if the hub cannot be reached, or if a revision is given for a model
+    that is not on the hub.
     """
     if isinstance(name, str) and name in MODELS:
+        if revision:
+            raise ModelError(f'{name} is a built-in model: the revision {revision!r} is for a hub id (owner/name) only')
         return MODELS[name]
-    return checkpoint.resolve(name)
+    return checkpoint.resolve(name, revision)
+
+
+def commit_of(folder: str | Path) -> str:
+    """Return the commit of a folder in the hub's cache; empty for any other folder."""
+    folder = Path(folder)
+    is_snapshot = folder.parent.name == 'snapshots' and re.fullmatch(r'[0-9a-f]{40}', folder.name)
+    return folder.name if is_snapshot else ''
 
 
 def warning(name: object) -> str:

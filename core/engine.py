@@ -102,6 +102,7 @@ class InstructSAM:
         device: str | torch.device = 'auto',
         dtype: str | torch.dtype = 'auto',
         mode: str = 'consistent',
+        revision: str = '',
     ) -> InstructSAM:
         """Load a built-in model, a model folder or a hub id.
 
@@ -111,13 +112,14 @@ class InstructSAM:
             dtype: auto (bfloat16 on CUDA, float16 if the GPU lacks it, float32 on CPU), float32, bfloat16 or float16.
             mode: consistent (as trained), reference (as in the authors' inference code) or causal (for ablation);
                 see docs/model.md.
+            revision: Commit, tag or branch of a hub id; empty: its main branch.
 
         Raises:
             ModelError: The model cannot be loaded; the message is human-readable.
         """
         _check_mode(mode)  # before the weights are read
         device = resolve_device(device)
-        folder = builtin.folder(name)
+        folder = builtin.folder(name, revision)
         preprocessor = QwenPreprocessor.from_folder(folder)
         model = checkpoint.load(folder, device, resolve_dtype(dtype, device))
         prompter, stop_ids = load_prompter(folder, model.config)
@@ -128,6 +130,11 @@ class InstructSAM:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a model folder that `from_pretrained` reads back bit for bit."""
         checkpoint.save(self.model, folder, source=self.folder)
+
+    @property
+    def revision(self) -> str:
+        """Commit of a model from the hub; empty for any other."""
+        return '' if self.folder is None else builtin.commit_of(self.folder)
 
     @property
     def device(self) -> torch.device:
@@ -223,6 +230,8 @@ class InstructSAM:
             phrases=phrases,
             finish_reason=finish_reason,
             warning=self.warning,
+            model=self.name,
+            revision=self.revision,
             timings_ms=timer.timings_ms,
         )
 

@@ -60,6 +60,8 @@ class Result:
     phrases: tuple[str, ...] = ()  # one per group, in the order of the answer
     finish_reason: str = 'stop'  # stop | token_budget | time_budget | forced
     warning: str = ''  # human-readable limits of the model
+    model: str = ''  # name of the model, as it was loaded
+    revision: str = ''  # commit of a model from the hub
     timings_ms: dict[str, float] = field(default_factory=dict[str, float])  # keys: STEPS
 
     @property
@@ -76,6 +78,8 @@ class Result:
             'phrases': list(self.phrases),
             'finish_reason': self.finish_reason,
             'warning': self.warning,
+            'model': self.model,
+            'revision': self.revision,
             'height': self.height,
             'width': self.width,
             'instances': [instance.to_json() for instance in self.instances],

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from instructsam.core import DEFAULT_MODEL
-from instructsam.core.commands.arguments import megapixels
+from instructsam.core.commands.arguments import megapixels, text
 from instructsam.core.modes import DTYPES, DUPLICATE_IOU, INFERENCE_MODES, MAX_MEGAPIXELS
 
 
@@ -15,8 +15,9 @@ def option(parser: argparse._ActionsContainer, name: str, description: str, defa
 
 
 def add_model_options(parser: argparse._ActionsContainer) -> None:
-    """Add --model, --mode, --device and --dtype."""
+    """Add --model, --revision, --mode, --device and --dtype."""
     option(parser, '--model', 'built-in model, folder or hub id', DEFAULT_MODEL)
+    add_revision(parser)
     option(
         parser,
         '--mode',
@@ -37,6 +38,13 @@ def add_max_megapixels(parser: argparse._ActionsContainer) -> None:
         MAX_MEGAPIXELS,
         type=megapixels,
         metavar='MP',
+    )
+
+
+def add_revision(parser: argparse._ActionsContainer) -> None:
+    """Add --revision."""
+    option(
+        parser, '--revision', 'commit, tag or branch of a hub id (default: its main branch)', type=text, metavar='REV'
     )
 
 

@@ -108,7 +108,9 @@ def _read_depth(args: argparse.Namespace, image: np.ndarray) -> tuple[np.ndarray
 def _segment(args: argparse.Namespace, image: np.ndarray) -> Result:
     from instructsam.core import InstructSAM
 
-    engine = InstructSAM.from_pretrained(args.model, device=args.device, dtype=args.dtype, mode=args.mode)
+    engine = InstructSAM.from_pretrained(
+        args.model, device=args.device, dtype=args.dtype, mode=args.mode, revision=args.revision or ''
+    )
     return engine.segment(
         engine.encode(image),
         args.instruction,

@@ -35,13 +35,20 @@ _ABOUT_WEIGHTS = (INDEX, ADAPTER_CONFIG, 'trainer_state.json')  # small files th
 Shapes = dict[str, tuple[int, ...]]
 
 
-def resolve(name: str | Path) -> Path:
+def resolve(name: str | Path, revision: str = '') -> Path:
     """Return the folder of `name`: a local folder, or a hub id whose files are downloaded (and cached) first.
 
-    Raises ModelError if it is neither, or if the hub cannot be reached.
+    Args:
+        name: A folder or a hub id.
+        revision: Commit, tag or branch of a hub id; empty: its main branch.
+
+    Raises:
+        ModelError: It is neither, the hub cannot be reached, or a revision is given for a folder.
     """
     path = Path(name).expanduser()
     if path.is_dir():
+        if revision:
+            raise ModelError(f'{name} is a folder: the revision {revision!r} is for a hub id (owner/name) only')
         return path
     if path.exists():
         raise ModelError(f'{name} is a file. Give the folder that holds config.json and {SINGLE}')
@@ -51,19 +58,25 @@ def resolve(name: str | Path) -> Path:
             f'there is no model folder {name}. Give an existing folder, a hub id (owner/name) or a built-in model'
         )
     try:
-        return Path(snapshot_download(text, allow_patterns=['*.safetensors', *SMALL_FILES, 'sam3/*.json', INDEX]))
+        patterns = ['*.safetensors', *SMALL_FILES, 'sam3/*.json', INDEX]
+        return Path(snapshot_download(text, revision=revision or None, allow_patterns=patterns))
     except HFValidationError as error:
         raise ModelError(f'{name!r} is neither a folder nor a hub id: {error}') from error
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 'unknown'
         raise ModelError(
-            f'the hub refused {name!r} (HTTP status {status}): check the id, and log in if it is private'
+            f'the hub refused {_described(text, revision)} (HTTP status {status}): check the id and the revision, and '
+            'log in if it is private'
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise ModelError(
-            f'there is no folder {name!r}, and the hub cannot be reached to download the model of that id. '
+            f'there is no folder {name!r}, and the hub cannot be reached to download {_described(text, revision)}. '
             'Check the path or the network, or give the folder of a copy'
         ) from error
+
+
+def _described(hub_id: str, revision: str) -> str:
+    return f'{hub_id!r} at revision {revision!r}' if revision else repr(hub_id)
 
 
 def load(
@@ -88,7 +101,7 @@ def load(
         raise ModelError(f'{folder} holds unmerged LoRA matrices: run `instructsam train merge {folder} OUT`')
     config = ModelConfig.from_folder(folder)
     files = _weight_files(folder)
-    shapes = _shapes(files)
+    shapes = tensor_shapes(files)
     try:
         check_config(config, shapes)
         with init_empty_weights(include_buffers=False):  # parameters are in the file, buffers are not
@@ -183,7 +196,7 @@ def _opened(file: Path) -> Iterator[Any]:
         raise ModelError(f'{file} is not a complete safetensors file ({error}). Copy or download it again') from error
 
 
-def _shapes(files: Iterable[Path]) -> Shapes:
+def tensor_shapes(files: Iterable[Path]) -> Shapes:
     """Return the shape of every tensor in `files`, without reading the tensors."""
     shapes: Shapes = {}
     for file in files:

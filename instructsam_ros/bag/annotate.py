@@ -148,7 +148,10 @@ def _inputs(
         'input': [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in bag.files],
         'topics': list(dataclasses.astuple(topics)),
         'instructions': [[time_ns - bag.start_ns, instruction] for time_ns, instruction in timeline.changes],
-        **{name: getattr(args, name) for name in ('model', 'mode', 'device', 'dtype', 'name', 'label_images')},
+        **{
+            name: getattr(args, name)
+            for name in ('model', 'revision', 'mode', 'device', 'dtype', 'name', 'label_images')
+        },
         **dataclasses.asdict(settings),
     }
 
@@ -186,7 +189,9 @@ def load_engine(args: argparse.Namespace, console: Console) -> 'InstructSAM':
     """Load the model that the arguments name, and print its warning."""
     from instructsam.core import InstructSAM  # noqa: PLC0415  # imports torch: after all cheap checks
 
-    engine = InstructSAM.from_pretrained(args.model, device=args.device, dtype=args.dtype, mode=args.mode)
+    engine = InstructSAM.from_pretrained(
+        args.model, device=args.device, dtype=args.dtype, mode=args.mode, revision=args.revision or ''
+    )
     if engine.warning:
         console.print(_line(f'WARNING: {engine.warning}'), soft_wrap=True)
     return engine

@@ -112,6 +112,8 @@ def _are_camera_names(names: Sequence[str]) -> bool:
 PARAMETERS = (
     Parameter('model', DEFAULT_MODEL, UNCONFIGURED,
               "Folder or hub id of the model; 'tabletop' is a small one, trained on rendered tables only."),
+    Parameter('revision', '', UNCONFIGURED,
+              "Commit, tag or branch of a hub id; empty: its main branch. A commit makes sure that the model stays."),
     Parameter('device', 'auto', UNCONFIGURED,
               'Device of the model: auto (CUDA if available, otherwise CPU), cpu, cuda, cuda:N.'),
     Parameter('dtype', 'auto', UNCONFIGURED,

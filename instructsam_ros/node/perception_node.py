@@ -45,12 +45,12 @@ WAIT_FOR_MODEL_S = 0.5  # time for the model to return, at the end of the proces
 DIAGNOSTICS_PERIOD_S = 1.0
 
 
-def load_engine(model: str, device: str, dtype: str, mode: str) -> 'InstructSAM':
+def load_engine(model: str, revision: str, device: str, dtype: str, mode: str) -> 'InstructSAM':
     """Load the engine."""
     # Imports torch, which a node without a model does not need.
     from instructsam.core import InstructSAM  # noqa: PLC0415
 
-    return InstructSAM.from_pretrained(model, device=device, dtype=dtype, mode=mode)
+    return InstructSAM.from_pretrained(model, device=device, dtype=dtype, mode=mode, revision=revision)
 
 
 class PerceptionNode(AsyncLifecycleNode):
@@ -120,7 +120,9 @@ class PerceptionNode(AsyncLifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model. Runs in the worker's thread."""
-        arguments = {name: self._node_parameters.value(name) for name in ('model', 'device', 'dtype', 'mode')}
+        arguments = {
+            name: self._node_parameters.value(name) for name in ('model', 'revision', 'device', 'dtype', 'mode')
+        }
         model = shorten(arguments['model'])
         self.log.info('loading a model', f"loading model '{model}'")
         start_s = time.monotonic()
@@ -219,6 +221,7 @@ class PerceptionNode(AsyncLifecycleNode):
         values = {
             'state': state,
             'model': shorten(self._node_parameters.value('model')),
+            'revision': getattr(engine, 'revision', ''),
             'device': device,
             'instruction': shorten(instruction.text) if instruction else '',
             'instruction_id': instruction.id if instruction else 0,

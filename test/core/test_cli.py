@@ -126,6 +126,8 @@ def test_options_reach_the_engine(segment, engine):
         'cpu',
         '--dtype',
         'bfloat16',
+        '--revision',
+        'v1',
         '--max-new-tokens',
         7,
         '--time-budget',
@@ -135,7 +137,13 @@ def test_options_reach_the_engine(segment, engine):
         'text',
     )
     assert code == 0
-    assert engine.loaded_with == {'name': 'm', 'mode': 'reference', 'device': 'cpu', 'dtype': 'bfloat16'}
+    assert engine.loaded_with == {
+        'name': 'm',
+        'mode': 'reference',
+        'device': 'cpu',
+        'dtype': 'bfloat16',
+        'revision': 'v1',
+    }
     assert engine.asked == {
         'instruction': 'the mug',
         'score_threshold': 0.25,

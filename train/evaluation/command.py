@@ -9,7 +9,7 @@ from pathlib import Path
 
 from instructsam.core import DEFAULT_MODEL, exit_codes
 from instructsam.core.commands.arguments import count, probability
-from instructsam.core.commands.options import option
+from instructsam.core.commands.options import add_revision, option
 from instructsam.core.commands.parser import CommandParser, sentence
 from instructsam.core.modes import DTYPES, DUPLICATE_IOU
 from instructsam.train.evaluation.benchmarks import BENCHMARKS, DUMMY_PHRASE, PHRASE_SOURCES, Benchmark
@@ -98,6 +98,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser, benchmark: Benchmark) ->
     """Add the options of the model, of its prompts and of the results."""
     add = partial(option, parser)
     add('--model', 'built-in model, folder or hub id', DEFAULT_MODEL)
+    add_revision(parser)
     add(
         '--mode',
         "consistent: as trained; reference: bit-faithful to the authors' inference; causal, "

@@ -49,7 +49,7 @@ def evaluate(args: argparse.Namespace) -> int:
     options = prompt_options(benchmark, args)
     if args.json not in (None, '-'):
         check_path(args.json)
-    model_folder = builtin.folder(args.model)
+    model_folder = builtin.folder(args.model, args.revision or '')
     source = open_source(args)
     header = run_header(args, options, source, Path(model_folder))
     folder = args.results or RESULTS / _run_name(args, header)
@@ -113,6 +113,7 @@ def run_header(args: argparse.Namespace, options: PromptOptions, source: Source,
         'split': args.split,
         **source.identity(),
         'model': args.model,
+        'revision': builtin.commit_of(model_folder),
         'model_hash': model_fingerprint(model_folder),
         'mode': args.mode,
         **asdict(options),
@@ -149,7 +150,9 @@ def load_engine(args: argparse.Namespace, process: Process) -> InstructSAM:
     device = args.device
     if device == 'auto' and torch.cuda.is_available():
         device = f'cuda:{process.local_rank % torch.cuda.device_count()}'
-    return autoregressive.load_engine(args.model, args.mode, device=device, dtype=args.dtype)
+    return autoregressive.load_engine(
+        args.model, args.mode, device=device, dtype=args.dtype, revision=args.revision or ''
+    )
 
 
 def report_figures(args: argparse.Namespace, run: Run, benchmark: Benchmark) -> int:

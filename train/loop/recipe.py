@@ -102,6 +102,7 @@ class Recipe:
     base: BaseSettings | None = None  # settings of stage base only
     instruct: InstructSettings | None = None  # settings of stage instruct only
 
+    revision: str = ''  # commit, tag or branch of a model from the hub; empty: its main branch
     validation: tuple[dict[str, Any], ...] = ()  # mixing list of held-out samples
     validation_samples: int = 64  # largest number of held-out samples used, evenly spaced
     heads: Heads | None = None  # auxiliary heads in addition to those in the folder of `model`

@@ -70,7 +70,7 @@ def run(recipe: Recipe) -> Path:
 
 
 def _run(recipe: Recipe, *, is_main: bool) -> Path:
-    folder = Path(builtin.folder(recipe.model))
+    folder = Path(builtin.folder(recipe.model, recipe.revision))
     world_size = int(os.environ.get('WORLD_SIZE', '1'))
     if is_main:
         check_resumed(recipe, folder, world_size)

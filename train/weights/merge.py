@@ -1,20 +1,27 @@
 """`instructsam train merge CHECKPOINT OUT`: add LoRA matrices to the weights that they belong to."""
 
-import json
+import math
+import re
 from pathlib import Path
+from typing import Any
 
 import torch
-from peft import PeftModel
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from peft import LoraConfig, PeftModel
 
 from instructsam.core.atomic_write import new_folder
 from instructsam.core.display.text import shorten
 from instructsam.core.errors import ModelError
-from instructsam.core.files.regular_file import check_regular_file, read_regular_file
 from instructsam.core.model import checkpoint
+from instructsam.core.model.config import read_json
+from instructsam.core.model.device import check_finite
 
-MAX_CONFIG_BYTES = 1 << 20
+MAX_RANK = 4096
+
+_TARGETS = re.compile(r'model\\\.language_model\\\.\.\*\\\.\(\w+(\|\w+)*\)|\w+(\.\w+)*')
+"""Modules as this package names them (train/loop/lora.py), or one name; other regular expressions may take for ever."""
+
+_TAKEN = ('r', 'lora_alpha', 'lora_dropout', 'target_modules')
+_ABOUT = ('base_model_name_or_path', 'revision', 'inference_mode', 'task_type', 'peft_version', 'auto_mapping')
 
 
 def merge(source: str | Path, out: str | Path) -> None:
@@ -25,36 +32,43 @@ def merge(source: str | Path, out: str | Path) -> None:
     source = Path(source)
     if not (source / checkpoint.ADAPTER).is_file():
         raise ModelError(f'{source} holds no LoRA matrices ({checkpoint.ADAPTER}): there is nothing to merge')
-    _check_adapter(source)
+    config = adapter_config(source)
+    shapes = checkpoint.tensor_shapes([source / checkpoint.ADAPTER])
     with new_folder(out) as part:
         model = checkpoint.load(source, torch.device('cpu'), None, base_only=True)
-        before = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         try:
-            merged = PeftModel.from_pretrained(model, source, torch_device='cpu').merge_and_unload(safe_merge=True)
-        except Exception as error:  # peft raises exceptions of many types here
-            raise ModelError(
-                f'the LoRA matrices in {source} cannot be merged with its weights: {shorten(error)}'
-            ) from error
-        if {name: tuple(tensor.shape) for name, tensor in merged.state_dict().items()} != before:
-            raise ModelError(f'{checkpoint.ADAPTER_CONFIG} in {source} changes more than the values of the weights')
-        checkpoint.save(merged, part, source)
+            adapted = PeftModel.from_pretrained(model, source, torch_device='cpu', config=config)
+        except Exception as error:  # peft raises exceptions of many types
+            raise ModelError(f'{source} holds LoRA matrices that do not fit its model: {shorten(error)}') from error
+        expected = {name.replace('.default', '') for name, _ in adapted.named_parameters() if '.lora_' in name}
+        if different := sorted(expected ^ shapes.keys()):
+            raise ModelError(f'{source} lacks LoRA matrices, or has others than its model: {", ".join(different[:5])}')
+        for name, parameter in adapted.named_parameters():
+            if '.lora_' in name:
+                check_finite(parameter, f'{source / checkpoint.ADAPTER}: {name}')
+        checkpoint.save(adapted.merge_and_unload(safe_merge=True), part, source)
 
 
-def _check_adapter(folder: Path) -> None:
-    """Raise ModelError unless the folder has LoRA matrices that are finite, and a configuration of them.
+def adapter_config(folder: Path) -> LoraConfig:
+    """Return the configuration of the LoRA matrices in a folder.
 
-    Other methods of peft are refused: some of them import further packages, and no stage trains them.
+    Raises:
+        ModelError: It cannot be read, or asks for anything but plain LoRA: some of peft's other options import modules
+            that the file names.
     """
-    file = folder / checkpoint.ADAPTER_CONFIG
-    try:
-        config = json.loads(read_regular_file(file, MAX_CONFIG_BYTES))
-        check_regular_file(folder / checkpoint.ADAPTER)
-        tensors = load_file(folder / checkpoint.ADAPTER)
-    except (OSError, ValueError, RecursionError, SafetensorError) as error:
-        raise ModelError(f'the LoRA matrices in {folder} cannot be read: {shorten(error)}') from error
-    method = config.get('peft_type') if isinstance(config, dict) else None
-    if method != 'LORA':
-        raise ModelError(f'{file} describes {shorten(repr(method), 40)}, expected peft_type LORA')
-    broken = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
-    if broken:
-        raise ModelError(f'{folder / checkpoint.ADAPTER}: {shorten(broken[0], 80)} has numbers that are not finite')
+    path = folder / checkpoint.ADAPTER_CONFIG
+    raw = read_json(path)
+    rank, alpha, targets = raw.get('r'), raw.get('lora_alpha'), raw.get('target_modules')
+    if raw.get('peft_type') != 'LORA' or type(rank) is not int or not 1 <= rank <= MAX_RANK:
+        raise ModelError(f'{path} is not of LoRA matrices of a rank from 1 to {MAX_RANK}, got r = {str(rank)[:60]}')
+    if type(alpha) not in (int, float) or not 0 < alpha < math.inf:
+        raise ModelError(f'{path}: lora_alpha is {str(alpha)[:60]}, expected a number above 0')
+    names: list[Any] = targets if isinstance(targets, list) else [targets]
+    if not names or not all(isinstance(name, str) and _TARGETS.fullmatch(name) for name in names):
+        raise ModelError(f'{path}: target_modules are {str(targets)[:100]}, expected names of modules')
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, inference_mode=True)
+    for key, plain in config.to_dict().items():
+        value = raw.get(key, plain)
+        if key not in (*_TAKEN, *_ABOUT) and (value or None) != (plain or None) and str(value) != str(plain):
+            raise ModelError(f'{path}: {key} is {shorten(str(value), 60)}, which is more than plain LoRA ({plain})')
+    return config

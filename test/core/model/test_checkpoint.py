@@ -230,3 +230,29 @@ def test_every_module_can_be_imported_first():
     """The search for torchvision in transformers must not depend on which module is imported first."""
     modules = ['model.grounding', 'model.checkpoint', 'engine', 'model.instructsam', 'cli']
     subprocess.run([sys.executable, '-c', IMPORT_FIRST, *modules], check=True)
+
+
+def test_a_revision_of_a_hub_id(monkeypatch, copy, tmp_path):
+    """The revision reaches the hub, and results name the commit that it led to."""
+    commit = '0123456789abcdef0123456789abcdef01234567'
+    snapshot = tmp_path / 'models--owner--name' / 'snapshots' / commit
+    shutil.copytree(copy, snapshot)
+    asked = []
+
+    def snapshot_download(repository, revision, allow_patterns):
+        asked.append((repository, revision))
+        assert not any(pattern.endswith('.py') for pattern in allow_patterns)
+        return str(snapshot)
+
+    monkeypatch.setattr('instructsam.core.model.checkpoint.snapshot_download', snapshot_download)
+    engine = InstructSAM.from_pretrained('owner/name', device='cpu', revision='v1.2')
+    InstructSAM.from_pretrained('owner/name', device='cpu')
+    assert asked == [('owner/name', 'v1.2'), ('owner/name', None)]
+    assert engine.revision == commit
+    assert InstructSAM.from_pretrained(copy, device='cpu').revision == ''
+
+
+@pytest.mark.parametrize('name', ['tabletop', 'folder'])
+def test_a_revision_of_a_folder_is_refused(copy, name):
+    with pytest.raises(ModelError, match="the revision 'v1' is for a hub id"):
+        InstructSAM.from_pretrained(copy if name == 'folder' else name, device='cpu', revision='v1')

@@ -123,3 +123,38 @@ def test_the_recipe_decides_what_is_merged(model, tmp_path, name, merged):
         merge(final, tmp_path / 'out')
         final = tmp_path / 'out'
     torch.testing.assert_close(answer(checkpoint.load(final, 'cpu', None)), answer(model), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'says'),
+    [
+        ('r', 10**9, 'rank from 1 to 4096, got r = 1000000000'),
+        ('r', 'x', 'got r = x'),
+        ('lora_alpha', -1, 'lora_alpha is -1'),
+        ('lora_alpha', float('nan'), 'NaN is not a finite number'),
+        ('target_modules', '(a+)+$', r'target_modules are \(a\+\)\+\$, expected names'),
+        ('target_modules', [], 'target_modules'),
+        ('target_modules', ['q_proj'], 'lacks LoRA matrices, or has others than its model'),
+        ('target_modules', 'nothing', 'do not fit its model'),
+        ('peft_type', 'IA3', 'not of LoRA matrices'),
+        ('megatron_core', 'evil.core', 'megatron_core is evil.core, which is more than plain LoRA'),
+        ('modules_to_save', ['norm'], 'modules_to_save'),
+        ('use_dora', True, 'use_dora is True'),
+        ('rank_pattern', {'(a+)+$': 3}, 'rank_pattern'),
+        ('auto_mapping', {'base_model_class': 'Evil', 'parent_library': 'evil'}, ''),
+    ],
+    ids=str,
+)
+def test_configurations_of_adapters_are_checked(model, tmp_path, monkeypatch, key, value, says):
+    """Nothing but plain LoRA is merged, and no module that the file names is imported."""
+    kept(adapted(model), tmp_path / 'run')
+    file = tmp_path / 'run' / 'adapter_config.json'
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    (tmp_path / 'evil.py').write_text('raise SystemExit')
+    monkeypatch.syspath_prepend(tmp_path)
+    if not says:
+        merge(tmp_path / 'run', tmp_path / 'out')
+        return
+    with pytest.raises(ModelError, match=says):
+        merge(tmp_path / 'run', tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
