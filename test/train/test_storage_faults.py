@@ -37,16 +37,16 @@ def command(processes, tmp_path):
     return start
 
 
-@pytest.mark.parametrize('most_bytes', [1000, 100_000, 800_000])
-def test_training(command, recipe, tmp_path, most_bytes):
-    """The limits hit the record or the log, a checkpoint's optimizer or its weights."""
+def test_training(command, recipe, tmp_path):
+    """The limits hit the record, a checkpoint's weights or its optimizer."""
     path = recipe('run', steps=2)
-    code, lines = command('train', 'run', path, most_bytes=most_bytes)
-    assert code == 4, lines
-    assert lines[-1].startswith('instructsam: error: ')
-    assert lines[-1].endswith('and run the same command again')
-    assert not [line for line in lines if 'Traceback' in line]
-    assert not (tmp_path / 'run' / 'final').exists()
+    for most_bytes in (1000, 100_000, 800_000):
+        code, lines = command('train', 'run', path, most_bytes=most_bytes)
+        assert code == 4, lines
+        assert lines[-1].startswith('instructsam: error: ')
+        assert lines[-1].endswith('and run the same command again')
+        assert not [line for line in lines if 'Traceback' in line]
+        assert not (tmp_path / 'run' / 'final').exists()
     assert command('train', 'run', path)[0] == 0
     assert command('train', 'run', recipe('whole', steps=2))[0] == 0
     whole, resumed = (load_file(tmp_path / name / 'final' / 'model.safetensors') for name in ('whole', 'run'))
@@ -83,14 +83,14 @@ def test_evaluation(command, tmp_path):
     assert len((tmp_path / 'run' / 'results-00000.jsonl').read_text().splitlines()) == 1 + len(asked)
 
 
-@pytest.mark.parametrize('most_bytes', [1500, 20_000])
-def test_scenes(command, tmp_path, opengl, most_bytes):
+def test_scenes(command, tmp_path, opengl):
     """The limits hit an image and the list of records."""
-    argv = ['tabletop', 'generate', tmp_path / 'out', '--scenes', '3', '--size', '64', '48', '--workers', '1']
-    code, lines = command(*argv, most_bytes=most_bytes)
-    assert code == 4, lines
-    assert len(lines) == 1
-    assert lines[0].endswith(ADVICE)
+    argv = ['tabletop', 'generate', tmp_path / 'out', '--scenes', '2', '--size', '64', '48', '--workers', '1']
+    for most_bytes in (1500, 20_000):
+        code, lines = command(*argv, most_bytes=most_bytes)
+        assert code == 4, lines
+        assert lines[-1].endswith(ADVICE)
+        assert not [line for line in lines if 'Traceback' in line]
     assert command(*argv)[0] == 0
     whole = [*argv[:2], tmp_path / 'whole', *argv[3:]]
     assert command(*whole)[0] == 0
