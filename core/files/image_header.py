@@ -5,6 +5,7 @@ pixels afterwards, Pillow or OpenCV, needs memory in proportion to the size that
 """
 
 import io
+import re
 import warnings
 from collections.abc import Sequence
 from typing import BinaryIO, NamedTuple
@@ -69,11 +70,15 @@ def open_header(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # about odd metadata
-            image = Image.open(file, formats=formats)
+            image = Image.open(file, formats=tuple(formats))
     except UnidentifiedImageError:
         raise ImageError(f'it is not an image in one of the formats {", ".join(formats)}') from None
     except Image.DecompressionBombError as error:  # Pillow's own limit
-        raise ImageError(f'the image is too large: {error}; the limit is {max_megapixels:g} megapixels') from None
+        pixels = re.search(r'\d{6,}', str(error))
+        raise ImageError(
+            f'the image has {pixels[0] if pixels else "too many"} pixels, expected at most {max_megapixels:g} '
+            'megapixels; scale it down'
+        ) from None
     except Exception as error:  # on broken files Pillow raises SyntaxError, ValueError, struct.error, ...
         raise ImageError(f'the header of the image cannot be read: {error}') from error
     _check_size(image, max_megapixels)

@@ -50,9 +50,11 @@ def load_prompter(folder: str | Path, config: ModelConfig) -> tuple[Prompter, se
     if not stop_ids:
         raise ModelError(f'{folder} does not define which token ends an answer (eos_token_id)')
     vocabulary = config.text.vocab_size
+    checked: set[int] = set()
     for token in stop_ids:
-        if type(token) is not int or not 0 <= token < vocabulary:
+        if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < vocabulary:
             raise ModelError(
                 f'{folder} ends an answer with eos_token_id {str(token)[:60]}, expected ids from 0 to {vocabulary - 1}'
             )
-    return Prompter(tokenizer, config.tokens), set(stop_ids)
+        checked.add(token)
+    return Prompter(tokenizer, config.tokens), checked

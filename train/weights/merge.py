@@ -3,7 +3,7 @@
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel
@@ -61,12 +61,13 @@ def adapter_config(folder: Path) -> LoraConfig:
     rank, alpha, targets = raw.get('r'), raw.get('lora_alpha'), raw.get('target_modules')
     if raw.get('peft_type') != 'LORA' or type(rank) is not int or not 1 <= rank <= MAX_RANK:
         raise ModelError(f'{path} is not of LoRA matrices of a rank from 1 to {MAX_RANK}, got r = {str(rank)[:60]}')
-    if type(alpha) not in (int, float) or not 0 < alpha < math.inf:
+    if not isinstance(alpha, (int, float)) or isinstance(alpha, bool) or not 0 < alpha < math.inf:
         raise ModelError(f'{path}: lora_alpha is {str(alpha)[:60]}, expected a number above 0')
     names: list[Any] = targets if isinstance(targets, list) else [targets]
     if not names or not all(isinstance(name, str) and _TARGETS.fullmatch(name) for name in names):
         raise ModelError(f'{path}: target_modules are {str(targets)[:100]}, expected names of modules')
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, inference_mode=True)
+    # peft takes floats as well, though it annotates integers.
+    config = LoraConfig(r=rank, lora_alpha=cast(int, alpha), target_modules=targets, inference_mode=True)
     for key, plain in config.to_dict().items():
         value = raw.get(key, plain)
         if key not in (*_TAKEN, *_ABOUT) and (value or None) != (plain or None) and str(value) != str(plain):
