@@ -40,11 +40,20 @@ def _type_name(transport: str) -> str:
 class CameraSubscriber:
     """Receives the messages of one camera while it is open. Used in the executor's thread."""
 
-    def __init__(self, node: Node, stream: CameraStream, scheduler: Scheduler, statistics: Statistics) -> None:
+    def __init__(
+        self,
+        node: Node,
+        stream: CameraStream,
+        scheduler: Scheduler,
+        statistics: Statistics,
+        on_restart: Callable[[], None],
+    ) -> None:
+        """Create a closed subscriber; `on_restart` is called when the stamps of the images go back."""
         self._node = node
         self._stream = stream
         self._scheduler = scheduler
         self._statistics = statistics
+        self._on_restart = on_restart
         self._subscriptions: list[Subscription] = []
         self._last_image_s: float | None = None  # time.monotonic() of the latest image since open()
         self._opened_s = 0.0
@@ -160,6 +169,7 @@ class CameraSubscriber:
         self._scheduler.offer(self._stream, frame)
         if frame.stamp_round > self._stamp_round:
             self._stamp_round = frame.stamp_round
+            self._on_restart()
             self._node.get_logger().info(
                 f'the stamps of {self._subscriptions[0].topic_name} went back: a recording has started again, or the '
                 'clock was set back',

@@ -78,15 +78,19 @@ class PerceptionNode(AsyncLifecycleNode):
         streams = {name: CameraStream(name, ResultPublisher(self.create_lifecycle_publisher, name)) for name in names}
         self._streams = list(streams.values())
         self._scheduler = Scheduler(self._streams, self._node_parameters, self.statistics)
+        transforms = TransformLookup(lambda: create_tf_buffer(self))
         context = JobContext(
             self._scheduler,
-            TransformLookup(lambda: create_tf_buffer(self)),
+            transforms,
             self.statistics,
             self.log,
             self.get_clock(),
         )
         self._worker = Worker(context)
-        self._cameras = [CameraSubscriber(self, stream, self._scheduler, self.statistics) for stream in self._streams]
+        self._cameras = [
+            CameraSubscriber(self, stream, self._scheduler, self.statistics, on_restart=transforms.clear)
+            for stream in self._streams
+        ]
         self._worker.start()
         self._instruct(self._node_parameters.value('instruction'))
         InstructionSubscriber(self, self._instruct)

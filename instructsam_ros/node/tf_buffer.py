@@ -4,9 +4,12 @@ import importlib
 from types import ModuleType
 from typing import Any
 
+from geometry_msgs.msg import TransformStamped
 from rclpy.node import Node
 
+from instructsam_ros.conversions.stamps import nanoseconds
 from instructsam_ros.pipeline.localization import TransformError
+from instructsam_ros.pipeline.stamp_rounds import RESTART_NS
 
 MISSING = (
     'target_frame needs tf2_ros, which is not installed here (Debian package ros-$ROS_DISTRO-tf2-ros-py): leave it '
@@ -29,6 +32,27 @@ def import_tf2() -> ModuleType:
 def create_tf_buffer(node: Node) -> Any:
     """Return a tf2_ros.Buffer that `node` fills from now on. Raises TransformError if tf2_ros is not installed."""
     tf2 = import_tf2()
-    buffer = tf2.Buffer()
+
+    class Buffer(tf2.Buffer):
+        """Starts again when the stamps of a transform go back, as those of a looped bag or a simulation do.
+
+        tf2 would answer with transforms of the round before, and ignore new ones until they reach the old stamps.
+        """
+
+        def __init__(self) -> None:
+            super().__init__()
+            self._latest_ns: dict[tuple[str, str], int] = {}  # by parent and child frame
+
+        def set_transform(self, transform: TransformStamped, authority: str) -> None:
+            """Store a transform that is not static."""
+            frames = transform.header.frame_id, transform.child_frame_id
+            stamp_ns = nanoseconds(transform.header.stamp)
+            if stamp_ns < self._latest_ns.get(frames, stamp_ns) - RESTART_NS:
+                self.clear()  # keeps static transforms
+                self._latest_ns = {}
+            self._latest_ns[frames] = stamp_ns
+            super().set_transform(transform, authority)
+
+    buffer = Buffer()
     buffer.listener = tf2.TransformListener(buffer, node, spin_thread=False)  # kept alive as long as the buffer
     return buffer

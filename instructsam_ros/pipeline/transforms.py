@@ -22,6 +22,11 @@ class TransformLookup:
         self._create_buffer = create_buffer
         self._buffer: Any = None  # tf2_ros.Buffer
 
+    def clear(self) -> None:
+        """Forget all transforms that are not static, as after a jump back in time. Safe to call in any thread."""
+        if self._buffer is not None:
+            self._buffer.clear()
+
     def lookup(self, target: str, source: str, stamp: StampMsg, timeout_s: float) -> Transform:
         """Return the transform from frame `source` to frame `target` at `stamp`, never that of another time.
 

@@ -77,7 +77,7 @@ chmod +x "$prefix/run"
 cd "$prefix"
 AMENT_PREFIX_PATH=$prefix/underlay CMAKE_PREFIX_PATH=$prefix/underlay PATH=$prefix/underlay/bin:$PATH \
   LD_LIBRARY_PATH=$prefix/underlay/lib \
-  "$prefix/colcon/bin/colcon" build --base-paths "${folders[@]/#/$sources/}" "$root" --merge-install --symlink-install \
+  "$prefix/colcon/bin/colcon" build --base-paths "${folders[@]/#/$sources/}" "$root" --merge-install \
   --executor sequential \
   --cmake-args -DBUILD_TESTING=OFF -DCMAKE_BUILD_TYPE=Release "-DPython3_EXECUTABLE=$prefix/underlay/bin/python3"
 # The executables name colcon's Python.

@@ -154,21 +154,27 @@ def test_geometry_in_another_frame(lone_robot):
     assert result_with_geometry(lone_robot).geometry_frame_id == 'world'
 
 
+def transform_at(sec, x):
+    """Return the pose of `camera` in `world`: x in m."""
+    from geometry_msgs.msg import TransformStamped
+
+    transform = TransformStamped(child_frame_id='camera')
+    transform.header.frame_id, transform.header.stamp.sec = 'world', sec
+    transform.transform.translation.x, transform.transform.rotation.w = float(x), 1.0
+    return transform
+
+
 def test_tf2_is_asked_for_the_time_of_the_image():
     """tf2 takes a stamp of zero for the latest transform, whatever its time."""
     tf2_ros = pytest.importorskip('tf2_ros', reason='tf2_ros is not on PyPI')
     from builtin_interfaces.msg import Time
-    from geometry_msgs.msg import TransformStamped
 
     from instructsam_ros.pipeline.localization import TransformError
     from instructsam_ros.pipeline.transforms import TransformLookup
 
     buffer = tf2_ros.Buffer()
     for sec in (4, 6):
-        transform = TransformStamped(child_frame_id='camera')
-        transform.header.frame_id, transform.header.stamp.sec = 'world', sec
-        transform.transform.translation.x, transform.transform.rotation.w = float(sec), 1.0
-        buffer.set_transform(transform, 'test')
+        buffer.set_transform(transform_at(sec, sec), 'test')
     transforms = TransformLookup(lambda: buffer)
     assert transforms.lookup('world', 'camera', Time(sec=5), 0.0).translation[0] == pytest.approx(5)
     for stamp, reason in ((Time(), 'the stamp of the image is 0'), (Time(sec=7), 'extrapolation into the future')):
@@ -176,3 +182,31 @@ def test_tf2_is_asked_for_the_time_of_the_image():
             transforms.lookup('world', 'camera', stamp, 0.0)
     with pytest.raises(TransformError, match='does not exist'):
         transforms.lookup('map', 'camera', Time(sec=5), 0.0)
+
+
+def test_transforms_of_a_round_before_are_forgotten(lone_robot):
+    """Of a loop of more than 10 s, tf2 would ignore the second round; of a shorter one it would mix both."""
+    pytest.importorskip('tf2_ros', reason='tf2_ros is not on PyPI')
+    from builtin_interfaces.msg import Time
+
+    from instructsam_ros.node.tf_buffer import create_tf_buffer
+    from instructsam_ros.pipeline.localization import TransformError
+    from instructsam_ros.pipeline.transforms import TransformLookup
+
+    buffer = create_tf_buffer(lone_robot.node)
+    transforms = TransformLookup(lambda: buffer)
+    static = transform_at(0, 7)
+    static.child_frame_id = 'mount'
+    buffer.set_transform_static(static, 'test')
+    for sec in range(100, 130):
+        buffer.set_transform(transform_at(sec, 1), 'test')
+    for sec in (100, 102):
+        buffer.set_transform(transform_at(sec, 2), 'test')
+    assert transforms.lookup('world', 'camera', Time(sec=101), 0.0).translation[0] == 2
+    with pytest.raises(TransformError, match='extrapolation into the future'):
+        transforms.lookup('world', 'camera', Time(sec=110), 0.0)
+
+    transforms.clear()
+    with pytest.raises(TransformError):
+        transforms.lookup('world', 'camera', Time(sec=101), 0.0)
+    assert transforms.lookup('world', 'mount', Time(sec=101), 0.0).translation[0] == 7
