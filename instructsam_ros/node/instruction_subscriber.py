@@ -6,7 +6,7 @@ one of each, a message of a latched publisher arrives twice.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rclpy.node import Node
 from rclpy.subscription import Subscription
@@ -44,17 +44,23 @@ class InstructionSubscriber:
         self._on_instruction = on_instruction
         self._latest = Publication(0, '')
         if not HAS_MESSAGE_INFO:
-            node.create_subscription(String, TOPIC, lambda message: on_instruction(message.data), qos.LATCHED)
+            node.create_subscription(String, TOPIC, self._on_message_without_info, qos.LATCHED)
             return
-        node.create_subscription(String, TOPIC, self._on_message, qos.INSTRUCTION)
+        # rclpy's annotations know callbacks of one argument only.
+        on_message: Any = self._on_message
+        on_latched_message: Any = self._on_latched_message
+        node.create_subscription(String, TOPIC, on_message, qos.INSTRUCTION)
         node.create_subscription(
             String,
             TOPIC,
-            self._on_latched_message,
+            on_latched_message,
             qos.LATCHED,
             # rclpy would log a warning about each volatile publisher, which the other subscription matches.
             event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
         )
+
+    def _on_message_without_info(self, message: String) -> None:
+        self._on_instruction(message.data)
 
     def _on_message(self, message: String, info: dict[str, int]) -> None:
         publication = Publication(info['source_timestamp'], message.data)
