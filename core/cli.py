@@ -14,7 +14,7 @@ from instructsam.core.commands.parser import CommandParser, add_commands
 from instructsam.core.display.text import one_line
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.stop_signals import describe, raise_stopped
-from instructsam.core.storage import storage_fault
+from instructsam.core.storage import storage_fault, thread_faults_raised
 from instructsam.core.version import version
 
 COMMANDS = {  # name -> (module with add_arguments(parser) and run(args), one-line summary for --help)
@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run_or_explain(argv: Sequence[str]) -> int:
     """Run the command line and return the exit code; print errors."""
     try:
-        code = _run(argv)
+        with thread_faults_raised():
+            code = _run(argv)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader has closed the pipe, as in `| head`, which is not an error

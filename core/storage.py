@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import sqlite3
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,6 +61,32 @@ def explained_storage_faults(where: Path | str) -> Generator[None, None, None]:
         if fault is None or fault is error:
             raise
         raise fault from error
+
+
+@contextmanager
+def thread_faults_raised() -> Generator[None, None, None]:
+    """Raise a fault of the storage in any thread at the end of the block, unless the block raises.
+
+    A thread that writes in the background, such as TensorBoard's, would print a traceback instead, and the command
+    could end as if it had written everything.
+    """
+    faults: list[StorageError] = []
+    before = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        fault = storage_fault(args.exc_value) if args.exc_value is not None else None
+        if fault is None or os.environ.get('INSTRUCTSAM_DEBUG'):
+            before(args)
+        if fault is not None:
+            faults.append(fault)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+    if faults:
+        raise faults[0]
 
 
 def storage_fault(error: BaseException, where: Path | str = '') -> StorageError | None:

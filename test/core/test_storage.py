@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,42 @@ def test_every_command_ends_with_its_code(monkeypatch, capsys):
     assert capsys.readouterr().err == (
         'instructsam: error: /out/x: No space left on device; free some space, and run the same command again\n'
     )
+
+
+@pytest.mark.parametrize('is_raised_again', [False, True])
+def test_a_fault_in_a_thread(monkeypatch, capsys, is_raised_again):
+    """It is one line and an exit code, whether or not the thread's owner raises it again."""
+
+    def write():
+        raise OSError(errno.ENOSPC, 'No space left on device', '/out/x')
+
+    def run(argv):
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join()
+        if is_raised_again:
+            write()
+        return 0
+
+    monkeypatch.setattr(cli, '_run', run)
+    assert cli.main(['train']) == exit_codes.STORAGE
+    assert capsys.readouterr().err == (
+        'instructsam: error: /out/x: No space left on device; free some space, and run the same command again\n'
+    )
+
+
+def test_another_error_in_a_thread_is_shown(monkeypatch, capsys):
+    def run(argv):
+        thread = threading.Thread(target=lambda: 1 / 0)
+        thread.start()
+        thread.join()
+        return 0
+
+    shown = []
+    monkeypatch.setattr(threading, 'excepthook', shown.append)
+    monkeypatch.setattr(cli, '_run', run)
+    assert cli.main(['train']) == 0
+    assert shown[0].exc_type is ZeroDivisionError
 
 
 def test_a_full_standard_output():

@@ -85,7 +85,7 @@ def test_evaluation(command, tmp_path):
 
 def test_scenes(command, tmp_path, opengl):
     """The limits hit an image and the list of records."""
-    argv = ['tabletop', 'generate', tmp_path / 'out', '--scenes', '2', '--size', '64', '48', '--workers', '1']
+    argv = ['tabletop', 'generate', tmp_path / 'out', '--scenes', '3', '--size', '64', '48', '--workers', '1']
     for most_bytes in (1500, 20_000):
         code, lines = command(*argv, most_bytes=most_bytes)
         assert code == 4, lines
