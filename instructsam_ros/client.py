@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import rclpy
@@ -338,9 +338,9 @@ def _decoded(image: Any, depth: Any) -> tuple[Any, Any]:
 
     try:
         if isinstance(image, CompressedImage):
-            image = image_msg(to_rgb(image), image.header)
+            image = image_msg(to_rgb(image), cast(Any, image).header)
         if isinstance(depth, CompressedImage):
-            depth = depth_msg(to_depth(depth), depth.header)
+            depth = depth_msg(to_depth(depth), cast(Any, depth).header)
     except ImageFormatError as error:
         raise PerceptionError(str(error)) from error
     return image, depth

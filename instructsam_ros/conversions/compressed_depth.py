@@ -204,7 +204,7 @@ def _rvl_numbers(stream: bytes) -> np.ndarray:
 def _rvl_runs(numbers: np.ndarray, pixels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (index of the first difference, length, first pixel) of every run of depths."""
     runs = array.array('i')  # a list would take ten times the memory for an image of noise
-    view = memoryview(numbers)  # its elements are read faster than those of an array
+    view = numbers.data  # its elements are read faster than those of an array
     at = pixel = 0
     while pixel < pixels:
         if at + 2 > numbers.size:

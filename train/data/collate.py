@@ -95,7 +95,7 @@ class Collator:
             config.num_queries,
             cast(Any, config.sam3.vision_config).backbone_config.image_size,
             config.vision.spatial_merge_size,
-            tokenizer.pad_token_id or 0,  # any id works, because nothing attends to padding
+            cast('int | None', tokenizer.pad_token_id) or 0,  # any id works, because nothing attends to padding
             branches=branches,
         )
 
