@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +18,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from instructsam.core.errors import ModelError
-from instructsam.core.files.regular_file import check_regular_file
-from instructsam.core.model.config import SMALL_FILES, ModelConfig, one_line, read_json
+from instructsam.core.files.regular_file import check_regular_file, read_regular_file
+from instructsam.core.model.config import MAX_SMALL_FILE_BYTES, SMALL_FILES, ModelConfig, one_line, read_json
 from instructsam.core.model.config_check import check_config
 from instructsam.core.model.device import check_finite
 from instructsam.core.model.instructsam import InstructSAMModel
@@ -45,12 +44,12 @@ def resolve(name: str | Path, revision: str = '') -> Path:
     Raises:
         ModelError: It is neither, the hub cannot be reached, or a revision is given for a folder.
     """
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(name))  # unlike those of Path, functions of os.path do not raise for odd names
+    if os.path.isdir(path):
         if revision:
             raise ModelError(f'{name} is a folder: the revision {revision!r} is for a hub id (owner/name) only')
         return path
-    if path.exists():
+    if os.path.exists(path):
         raise ModelError(f'{name} is a file. Give the folder that holds config.json and {SINGLE}')
     text = str(name)
     if text.count('/') != 1 or text.startswith(('.', '/', '~')) or text.endswith('/'):
@@ -142,7 +141,7 @@ def save_tensors(
         source: A model folder whose tokenizer, processor and template files are copied.
 
     Raises:
-        ModelError: A tensor has values that are not finite.
+        ModelError: A tensor has values that are not finite, or a file of `source` cannot be copied.
     """
     folder = Path(folder)
     (folder / 'sam3').mkdir(parents=True, exist_ok=True)
@@ -150,7 +149,7 @@ def save_tensors(
         for pattern in (*SMALL_FILES, 'sam3/*.json'):
             for file in Path(source).glob(pattern):
                 if file.name not in _ABOUT_WEIGHTS:
-                    shutil.copyfile(file, folder / file.relative_to(source))
+                    _copy_small_file(file, folder / file.relative_to(source))
     raw = {**config.raw, 'mask_decoder_model': 'sam3', 'mm_mask_decoder': 'sam3'}
     sam3 = {'model_type': 'sam3_video', 'detector_config': config.sam3.to_dict()}
     _write(folder / 'config.json', lambda path: path.write_text(json.dumps(raw, indent=1)))
@@ -159,6 +158,15 @@ def save_tensors(
     for name, tensor in contiguous.items():
         check_finite(tensor, f'{name}, which was to be written to {folder},')
     _write(folder / SINGLE, lambda path: save_file(contiguous, path, metadata={'format': 'pt'}))
+
+
+def _copy_small_file(source: Path, target: Path) -> None:
+    """Copy a file, unless it is an endless device or too large for what it should be; raise ModelError then."""
+    try:
+        content = read_regular_file(source, MAX_SMALL_FILE_BYTES)
+    except OSError as error:
+        raise ModelError(f'{source} cannot be copied: {error.strerror or error}') from error
+    target.write_bytes(content)
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -171,7 +179,7 @@ def _weight_files(folder: Path) -> list[Path]:
             raise ModelError(f'{index} cannot be read: {error!r}') from error
         if strange := [name for name in shards if not isinstance(name, str) or Path(name).name != name]:
             raise ModelError(f'{index} names shards {str(strange)[:200]}, expected names of files beside it')
-        missing = sorted(shard for shard in shards if not (folder / shard).is_file())
+        missing = sorted(shard for shard in shards if not os.path.isfile(folder / shard))
         if missing:
             raise ModelError(f'{index} names shards that do not exist: {", ".join(missing)}. Copy them, too')
         return [folder / shard for shard in sorted(shards)]

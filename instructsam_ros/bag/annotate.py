@@ -6,6 +6,7 @@ offline_camera), except that no image is dropped. `instructsam bag show` draws t
 
 import argparse
 import dataclasses
+import os
 import re
 import statistics
 import time
@@ -141,10 +142,10 @@ def _inputs(
     settings: Settings,
 ) -> dict[str, Any]:
     """Return everything that decides the results, for the journal."""
-    model = Path(args.model).expanduser()
+    model = Path(os.path.expanduser(args.model))
     return {
         'version': version(),  # also that of the built-in model
-        'model_content': model_fingerprint(model) if model.is_dir() else None,
+        'model_content': model_fingerprint(model) if os.path.isdir(model) else None,
         'input': [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in bag.files],
         'topics': list(dataclasses.astuple(topics)),
         'instructions': [[time_ns - bag.start_ns, instruction] for time_ns, instruction in timeline.changes],

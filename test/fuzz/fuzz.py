@@ -10,6 +10,7 @@ failures, 1 with failures, 2 for wrong arguments.
 """
 
 import argparse
+import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -67,10 +68,16 @@ def growth_mb(rounds: list[dict]) -> float:
 
 
 def reproduce(folder: Path) -> int:
-    """Run a kept example again and print its outcome; return 1 if it fails."""
+    """Run a kept example again, and if it does not fail alone, after those before it; return 1 if it fails."""
     name = (folder / 'failure.txt').read_text().split('\n', 1)[0].removeprefix('target ')
     with Worker(name) as worker:
         outcome = worker.run(name, Example.from_json((folder / 'example.json').read_text()))
+        history = json.loads((folder / 'history.json').read_text()) if outcome.state != 'failed' else []
+        for number, raw in enumerate(history, 1):
+            outcome = worker.run(name, Example.from_json(json.dumps(raw)))
+            say(f'{number} of {len(history)}: {outcome.state} {outcome.kind}')
+            if outcome.state == 'failed':
+                break
     say(f'{outcome.state} {outcome.kind}\n{outcome.message}')
     return int(outcome.state == 'failed')
 

@@ -10,8 +10,8 @@ from harness.campaign import run_round
 from harness.worker import Worker
 from hypothesis.internal.conjecture import providers
 
-WITHOUT_ROS = {'images': 15, 'recipes': 6, 'data_sets': 40}  # number of examples
-WITH_ROS = {'bags': 12, 'messages': 10, 'goals': 6}
+WITHOUT_ROS = {'images': 12, 'model_folders': 5, 'recipes': 4, 'data_sets': 30}  # number of examples
+WITH_ROS = {'bags': 10, 'messages': 6, 'goals': 4}
 SEED = 1
 SLOWNESS = 2.0  # the machine runs other tests
 

@@ -200,6 +200,8 @@ def test_a_pickle_is_never_read(copy):
         ('no/such/folder/here', 'no model folder'),
         ('/nowhere', 'no model folder'),
         ('nothing', 'no model folder'),
+        ('x' * 300, 'no model folder'),
+        ('~nobody-of-this-name', 'no model folder'),
         ('owner/name-that-is-not-here', 'hub'),
         ('owner/bad name!', 'neither a folder nor a hub id'),
     ],
@@ -208,6 +210,21 @@ def test_names_that_lead_nowhere(monkeypatch, name, says):
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
     with pytest.raises(ModelError, match=says):
         InstructSAM.from_pretrained(name)
+
+
+@pytest.mark.parametrize('target', ['/dev/zero', '/nowhere'])
+def test_copying_a_small_file_that_is_none_ends(engine, copy, tmp_path, target):
+    """A link to an endless device would be copied until the disk is full."""
+    (copy / 'extra.json').symlink_to(target)
+    with pytest.raises(ModelError, match=r'extra.json cannot be copied'):
+        save(engine.model, tmp_path / 'out', copy)
+
+
+def test_a_shard_of_a_name_that_no_file_can_have(copy):
+    (copy / 'model.safetensors').unlink()
+    (copy / 'model.safetensors.index.json').write_text(json.dumps({'weight_map': {'a': 'x' * 300}}))
+    with pytest.raises(ModelError, match='names shards that do not exist'):
+        load(copy, 'cpu', None)
 
 
 def test_a_file_is_not_a_folder(copy):

@@ -40,6 +40,7 @@ class Round:
     refused: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     slowest_s: float = 0.0
+    slowest: str = ''  # that example
     peak_mb: float = 0.0
     child: int = 0  # number of the child process that ended the round
     child_examples: int = 0  # that it has run
@@ -55,7 +56,8 @@ class Round:
             self.refused[outcome.kind] += 1
         if outcome.state == 'failed':
             self.failed[outcome.kind] += 1
-        self.slowest_s = max(self.slowest_s, outcome.seconds)
+        if outcome.seconds > self.slowest_s:
+            self.slowest_s, self.slowest = outcome.seconds, example.to_json()
         self.peak_mb = max(self.peak_mb, outcome.peak_mb)
         self.child_mb = outcome.resident_mb or self.child_mb
 
@@ -163,6 +165,7 @@ def _on_outcome(
 
 def keep_failure(worker: Worker, name: str, report: Report, example: Example, outcome: Outcome) -> Path:
     """Write the folder of a failure, with the smallest example that still fails alike."""
+    history = list(worker.history)
     for number in reversed(range(len(example.changes))):
         smaller = example.without(number)
         again = worker.run(name, smaller)
@@ -172,6 +175,7 @@ def keep_failure(worker: Worker, name: str, report: Report, example: Example, ou
     folder = report.failure_folder(name, outcome.kind)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'example.json').write_text(example.to_json())
+    (folder / 'history.json').write_text(json.dumps([json.loads(each.to_json()) for each in history]))
     (folder / 'failure.txt').write_text(
         f'target {name}\n{outcome.kind}\nscripts/fuzz --reproduce {folder}\n\n{outcome.message}\n'
     )

@@ -7,6 +7,7 @@ It limits its own memory, and leaves its stacks in its log when it crashes or re
 
 import faulthandler
 import importlib
+import math
 import os
 import signal
 import sys
@@ -40,10 +41,14 @@ def serve(names: list[str], pipe: Connection, folder: Path) -> None:
         except EOFError:
             break
         target, example = targets[name], Example.from_json(text)
-        target.begin(example)
-        before_mb = target.resident_mb()
-        start_s = time.monotonic()
-        state, kind, message = _run(target, example, folder / name / 'input')
+        start_s, before_mb = time.monotonic(), math.inf
+        try:
+            target.begin(example)
+        except Exception as error:
+            state, kind, message = 'failed', f'before the example: {signature_of(error)}', traceback.format_exc()
+        else:
+            start_s, before_mb = time.monotonic(), target.resident_mb()
+            state, kind, message = _run(target, example, folder / name / 'input')
         seconds = time.monotonic() - start_s
         peak_mb = target.peak_mb()
         if peak_mb - before_mb > target.memory_mb and state != 'failed':

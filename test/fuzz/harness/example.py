@@ -15,6 +15,8 @@ from harness.mutations import BYTE_OPERATIONS, FILE_OPERATIONS, Change, change_b
 
 Files = Mapping[str, bytes]
 
+LONG_BYTES = 3 << 30
+
 
 @dataclass(frozen=True)
 class Example:
@@ -108,4 +110,4 @@ def _change_file(path: Path, other: Path, operation: str) -> None:
         path.symlink_to('/dev/zero')
     elif operation == 'long':
         with path.open('wb') as file:
-            file.truncate(6 << 30)  # sparse: takes no space, and nobody may read it whole
+            file.truncate(LONG_BYTES)  # sparse: takes no space, and nobody may read it whole

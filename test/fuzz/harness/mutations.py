@@ -126,7 +126,7 @@ def file_changes() -> st.SearchStrategy[Change]:
 def changes(
     *, files: bool = True, most: int = 3, structure: int = 6, of_bytes: int = 3
 ) -> st.SearchStrategy[list[Change]]:
-    """Return a strategy for the changes of one example; one example in about five has none, and is valid.
+    """Return a strategy for the changes of one example; one example in about ten has none, and is valid.
 
     Args:
         files: Also change files as a whole.

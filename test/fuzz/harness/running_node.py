@@ -20,6 +20,7 @@ from harness.target import WrongAnswerError, check_finite, check_terminal, limit
 NODE = Path(__file__).with_name('fuzz_node.py')
 PROBE_S = 20.0  # time in which a valid input has to be answered
 RESEND_S = 0.5  # images are sent best-effort, and one may be lost
+PROBE_NS = 7  # nanoseconds of the stamps of valid images
 MOST_LOG_LINES = 60  # of one example
 
 
@@ -104,9 +105,7 @@ class RunningNode:
 
             def is_answered(stamp: int = stamp, found: list[Any] = found) -> bool:
                 found[:] = [
-                    each
-                    for each in self.robot.results
-                    if (each.header.stamp.sec, each.header.stamp.nanosec) == (stamp, 7)
+                    each for each in self.robot.results if self.is_probe(each) and each.header.stamp.sec == stamp
                 ]
                 return bool(found) or self.node.process.poll() is not None
 
@@ -130,12 +129,17 @@ class RunningNode:
             self.fail(f'a valid image is answered otherwise than before: {identity} and {self._expected}')
         return identity
 
+    @staticmethod
+    def is_probe(answer: Any) -> bool:
+        """Return whether a result is about a valid image."""
+        return answer.header.stamp.nanosec == PROBE_NS
+
     def see(self, stamp: int) -> None:
         """Publish the valid picture with its depth and camera info."""
         info, depth = camera_info(), messages.image_message('16UC1', is_depth=True)
         image = messages.image_message('png' if self.is_compressed else 'rgb8')
         for message in (info, depth, image):
-            message.header.stamp.sec, message.header.stamp.nanosec = stamp, 7
+            message.header.stamp.sec, message.header.stamp.nanosec = stamp, PROBE_NS
         self.robot._info.publish(info)
         self.robot._depth.publish(depth)
         (self.robot._compressed if self.is_compressed else self.robot._image).publish(image)
@@ -168,6 +172,7 @@ class RunningNode:
         """Raise WrongAnswerError with the end of the log; the node is replaced."""
         log = '\n'.join(self.node.log[-40:])
         self.node.process.kill()
+        self.node.process.wait()
         raise WrongAnswerError(f'{reason}\n{log}')
 
     @staticmethod

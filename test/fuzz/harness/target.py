@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from harness.example import Example
+from harness.example import LONG_BYTES, Example
 from harness.mutations import changes
 from hypothesis import strategies as st
 
 EXIT_CODES = (0, 1, 2, 3, 4, 5)  # of a command that was not interrupted, see docs/errors.md
 OUT_OF_MEMORY = re.compile(
     r'MemoryError|(insufficient|out of|not enough|cannot allocate|could not allocate).{0,20}memory|unable to allocate'
-    r'|bad_alloc|failed to allocate',
+    r'|bad_alloc|failed to allocate|file too large',
     re.IGNORECASE,
 )
 
@@ -138,9 +138,12 @@ def reset_peak(pid: int | str) -> None:
 
 
 def limit_memory(pid: int, more_mb: int) -> None:
-    """Limit the memory that a process may write, without mapped files, to its present size and `more_mb`."""
+    """Limit the memory of a process, without mapped files, to its present size and `more_mb`, and its files to 3 GB."""
     limit = int((status_mb(pid, 'VmData') + more_mb) * 2**20)
     resource.prlimit(pid, resource.RLIMIT_DATA, (limit, resource.prlimit(pid, resource.RLIMIT_DATA)[1]))
+    # A copy of an endless device must not fill the disk, which others use, too.
+    largest = LONG_BYTES + (1 << 20)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (largest, resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]))
 
 
 # Commands
@@ -251,7 +254,7 @@ def signature_of(error: BaseException) -> str:
         if re.search(r'/(core|train|instructsam_ros|targets)/', frame.filename)
         and 'site-packages' not in frame.filename
     ]
-    text = ' '.join(str(error).split())
+    text = ' '.join(str(error).partition('\n')[0].split())
     if not inside:
         return f'{type(error).__name__}: {re.sub(r"[0-9]+", "N", text)[:80]}'
     frame = inside[-1]

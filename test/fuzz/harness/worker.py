@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
@@ -19,6 +20,7 @@ from harness.example import Example
 
 CHILD = Path(__file__).with_name('child.py')
 START_S = 180.0  # time in which a child has to be ready; it imports torch on a machine that may be busy
+HISTORY = 50  # examples that are kept with a failure, because it may depend on those before it
 EXAMPLES_PER_CHILD = 2000  # a new child then, so that its memory tells about examples and not about hours
 
 
@@ -57,6 +59,7 @@ class Worker:
         self.starts = 0
         self.first_mb = 0.0  # resident memory of the present child after its first example
         self.examples = 0  # run by the present child
+        self.history: deque[Example] = deque(maxlen=HISTORY)  # the last of them
         self._slowness = slowness
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
@@ -78,6 +81,7 @@ class Worker:
             self._start()
         assert self._pipe is not None
         self.examples += 1
+        self.history.append(example)
         start_s = time.monotonic()
         self._pipe.send((name, example.to_json()))
         outcome = self._receive(target.time_limit_s * self._slowness, start_s)
@@ -125,6 +129,7 @@ class Worker:
         self._pipe = ours
         self.starts += 1
         self.examples = 0
+        self.history.clear()
         ready = self._receive(START_S, time.monotonic())
         if ready.state != 'ready':
             raise RuntimeError(f'the child of {", ".join(self.targets)} does not start: {ready.message}')
@@ -142,7 +147,7 @@ class Worker:
             name = signal.Signals(-code).name if code < 0 else f'exit code {code}'
             return Outcome('failed', f'crash: {name} {_place(log)}', log, time.monotonic() - start_s, 0.0, 0.0)
         self._process.send_signal(signal.SIGUSR1)  # faulthandler writes the stacks
-        time.sleep(1.0)
+        time.sleep(0.3)
         log = self._tail()
         _kill_group(self._process)
         self._process = self._pipe = None

@@ -18,7 +18,7 @@ class Faulty(InProcessTarget):
     """Accepts, refuses, raises, crashes, hangs or takes memory."""
 
     name: ClassVar[str] = '_faulty'
-    time_limit_s: ClassVar[float] = 2.0
+    time_limit_s: ClassVar[float] = 1.0
     memory_mb: ClassVar[int] = 300
     seeds: ClassVar[tuple[str, ...]] = ('accept', 'refuse', 'raise', 'wrong', 'crash', 'exit', 'hang', 'allocate')
 

@@ -128,20 +128,20 @@ class Goals:
                 self._cancel(each)
         if not wait_for(lambda: all(self._has_ended(each) for each in sent), END_S):
             open_ones = sum(not self._has_ended(each) for each in sent)
-            self._node.fail(f'{open_ones} of {len(sent)} goals have no end {END_S:.0f} s after their cancel')
+            how = ', '.join(_progress(each) for each in sent if not self._has_ended(each))
+            self._node.fail(f'{open_ones} of {len(sent)} goals have no end {END_S:.0f} s after their cancel; {how}')
         kinds = [self._judge(each) for each in sent]
         return ACCEPTED if 'succeeded' in kinds else Verdict('refused', kinds[0])
 
     def _has_ended(self, goal: Any) -> bool:
         if self._node.node.process.poll() is not None:
-            self._node.fail('a goal ends the node')
+            self._node.fail(f'a goal ends the node, exit code {self._node.node.process.returncode}')
         return goal.response is not None or (goal.sent is not None and not goal.sent.accepted)
 
-    @staticmethod
-    def _cancel(goal: Any) -> None:
+    def _cancel(self, goal: Any) -> None:
         wait_for(lambda: goal.sent is not None, END_S)
         if goal.sent is not None and goal.sent.accepted:
-            goal.handle.cancel_goal_async()
+            self._node.robot.in_executor(goal.sent.cancel_goal_async)
 
     def _judge(self, goal: Any) -> str:
         """Check the end of a goal; return it in a word."""
@@ -168,7 +168,7 @@ class Goals:
         fields = {name: getattr(goal, name) for name in ('image', 'depth', 'camera_info', 'points')}
         sent = self._node.robot.ask(goal.instruction, **fields)
         if not wait_for(lambda: self._has_ended(sent), END_S):
-            self._node.fail('a valid goal has no end')
+            self._node.fail(f'a valid goal has no end; {_progress(sent)}')
         if self._judge(sent) != 'succeeded':
             self._node.fail(f'a valid goal fails: {sent.response and sent.response.result.answer.message!r}')
         answer = sent.response.result.answer
@@ -244,7 +244,7 @@ class Goals:
         for goal in goals:
             self._cancel(goal)
         if state == 'active' and not wait_for(lambda: all(self._has_ended(goal) for goal in goals), END_S):
-            self._node.fail('a goal has no end after transitions')
+            self._node.fail(f'a goal has no end after transitions; {", ".join(map(_progress, goals))}')
         return ACCEPTED if any(changed) else Verdict('refused', 'transition')
 
     def resident_mb(self) -> float:
@@ -258,6 +258,15 @@ class Goals:
     def close(self) -> None:
         """End the node."""
         self._node.stop()
+
+
+def _progress(goal: Any) -> str:
+    """Return how far a goal came."""
+    if goal.sent is None:
+        return 'not answered'
+    if not goal.sent.accepted:
+        return 'rejected'
+    return f'accepted, stages {goal.stages}' if goal.response is None else 'ended'
 
 
 def _of_ros(value: Any) -> Any:

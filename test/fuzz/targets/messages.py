@@ -62,7 +62,15 @@ class Messages:
         self._restore(example)
         self._used.probe()
         self._used.check()
-        return ACCEPTED
+        return self._verdict()
+
+    def _verdict(self) -> Verdict:
+        """Return what became of the messages: a result, a result that is an error, or none."""
+        answers = [each for each in self._used.robot.results if not self._used.is_probe(each)]
+        errors = [each.message for each in answers if each.status == each.STATUS_ERROR]
+        if errors:
+            return Verdict('refused', 'a result with an error', errors[0])
+        return ACCEPTED if answers else Verdict('refused', 'no result')
 
     def _messages(self, example: Example) -> list[tuple[str, Any]]:
         """Return (topic, message) in order."""

@@ -79,7 +79,9 @@ class Goal:
 
     def cancel(self):
         """Request cancellation; return whether the node accepts it."""
-        self.handle.cancel_goal_async().add_done_callback(self._robot.keep_in(self, 'cancel_response'))
+        handle = self.handle
+        keep = self._robot.keep_in(self, 'cancel_response')
+        self._robot.in_executor(lambda: handle.cancel_goal_async().add_done_callback(keep))
         self._robot.wait(lambda: self.cancel_response)
         return bool(self.cancel_response.goals_canceling)
 
@@ -232,8 +234,12 @@ class Robot:
                 goal.sent.get_result_async().add_done_callback(self.keep_in(goal, 'response'))
 
         keep_stage = self.keep(goal.stages)
-        sent = self._action.send_goal_async(request, lambda message: keep_stage(message.feedback.stage))
-        sent.add_done_callback(on_sent)
+
+        def send():
+            sent = self._action.send_goal_async(request, lambda message: keep_stage(message.feedback.stage))
+            sent.add_done_callback(on_sent)
+
+        self.in_executor(send)
         return goal
 
     def _has_end(self, goal):
@@ -298,6 +304,14 @@ class Robot:
 
     # Services
 
+    def in_executor(self, send):
+        """Call `send` in the executor's thread, soon.
+
+        rclpy registers a request after sending it: sent from another thread, its response could come in between, and
+        would be lost.
+        """
+        self._executor.create_task(send)
+
     def call(self, service_type, name, request, attempts=3):
         """Call the service /perception/`name` and return its response.
 
@@ -309,10 +323,15 @@ class Robot:
             self.wait(self._clients[name].service_is_ready)
         for _ in range(attempts):
             answered = threading.Event()
-            future = self._clients[name].call_async(request)
-            future.add_done_callback(lambda _, answered=answered: answered.set())
+            futures = []
+
+            def send(futures=futures, answered=answered):
+                futures.append(self._clients[name].call_async(request))
+                futures[0].add_done_callback(lambda _: answered.set())
+
+            self.in_executor(send)
             if answered.wait(PATIENCE_S / attempts):
-                return future.result()
+                return futures[0].result()
         raise AssertionError(f'{name} did not answer')
 
     def state(self):
