@@ -66,7 +66,7 @@ def test_bad_start_ends_with_one_line_and_code_2(arguments, why):
 
 
 @pytest.mark.parametrize('name', [parameter.name for parameter in PARAMETERS])
-@pytest.mark.parametrize('value', [None, [], [1, 2], [0.5], [True], b'ab', {}, object()], ids=str)
+@pytest.mark.parametrize('value', [None, [], [1, 2], [0.5], [True], b'ab', {}, 1j], ids=str)
 def test_a_value_of_no_or_another_type_is_refused(name, value):
     parameter = next(parameter for parameter in PARAMETERS if parameter.name == name)
     assert parameter.refusal(value).startswith(f'{name} ')
