@@ -8,6 +8,7 @@ limited time, and is answered without 3D if none comes.
 """
 
 import threading
+import time
 from collections.abc import Callable
 
 from builtin_interfaces.msg import Time
@@ -144,14 +145,13 @@ class DepthBuffer:
         wanted, tolerance = nanoseconds(stamp), round(tolerance_s * 1e9)
         with self._changed:
             self._check_depth_images()
-            left_s = timeout_s
+            end_s = time.monotonic() + timeout_s
             while (
                 not (self._is_decided(stamp_round, wanted, tolerance) and self._newest_info)
-                and left_s > 0
+                and (left_s := end_s - time.monotonic()) > 0
                 and not cancelled()
             ):
-                self._changed.wait(min(left_s, POLL_S))
-                left_s -= POLL_S
+                self._changed.wait(min(left_s, POLL_S))  # also ends early, with every message of the camera
             self._check_depth_images()  # They may have been cleared meanwhile.
             stamps = self._stamps_in(stamp_round)
             if not stamps:

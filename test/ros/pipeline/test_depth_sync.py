@@ -1,6 +1,7 @@
 """Depth and camera info for an image: equal stamps or within the tolerance, never a guess."""
 
 import threading
+from time import sleep
 from types import SimpleNamespace
 
 import pytest
@@ -157,3 +158,16 @@ def test_a_stamp_of_zero_is_not_set_and_pairs_with_nothing():
     with pytest.raises(NoDepthError, match='the stamps of the depth images are 0'):
         filled(0).find(time(1), tolerance_s=1.0)
     assert names(filled(5, infos=(0,)).find(time(5))) == ('depth 5', 'info 0')  # intrinsics need no stamp
+
+
+def test_other_messages_do_not_shorten_the_wait():
+    depths, found = filled(50), []
+    finder = threading.Thread(target=lambda: found.extend(depths.find(time(100), timeout_s=10.0)))
+    finder.start()
+    for number in range(600):
+        depths.put_info(message(number, 'info'))
+        sleep(0.001)  # so that each message wakes the waiting thread
+    depths.put_depth(message(100))
+    finder.join(10)
+    assert found
+    assert found[0].name == 'depth 100'
