@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, str(Path(__file__).parent / 'support'))
 
-# A shell that starts the tests in the background makes them ignore SIGINT, and child processes would inherit that.
+# A shell that starts the tests in the background makes them ignore SIGINT, nohup makes them ignore SIGHUP, and child
+# processes would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 PACKAGE = Path(__file__).parents[1] / 'instructsam_ros'
 

@@ -155,6 +155,7 @@ def test_equal_goals_on_one_image_are_computed_once(robot):
     robot.say('the mugs')
     assert robot.next_result().status == InstanceArray.STATUS_OK
     # One job for the five equal goals, one for the other goal, and one for the stream, which has its own object ids.
+    robot.wait(lambda: len(node.logged("begins 'the mugs'")) >= 3)
     assert len(node.logged("begins 'the mugs'")) == 3
     assert robot.ask('the mugs').end()[0] == SUCCEEDED
     assert len(node.logged("begins 'the mugs'")) == 3  # shares the answer of the stream
