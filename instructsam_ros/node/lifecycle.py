@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.msg import ParameterType, SetParametersResult
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
@@ -23,6 +25,28 @@ TransitionCallback = Callable[[LifecycleState], TransitionCallbackReturn]
 
 IMMEDIATE = (Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE, 'activate', 'deactivate')
 """Transitions that run in the executor's thread, by id and by label."""
+
+
+TYPES = range(ParameterType.PARAMETER_NOT_SET, ParameterType.PARAMETER_STRING_ARRAY + 1)
+"""The types of a parameter's value."""
+
+
+def _has_known_types(request: Any) -> bool:
+    """Return whether a request sets no parameter, or only parameters whose types exist."""
+    is_setting = isinstance(request, (SetParameters.Request, SetParametersAtomically.Request))
+    return not is_setting or all(parameter.value.type in TYPES for parameter in request.parameters)
+
+
+def _refusal(request: Any, response: Any) -> Any:
+    """Refuse all parameters of a request, with the first one whose type does not exist as the reason."""
+    parameter = next(each for each in request.parameters if each.value.type not in TYPES)
+    reason = f'{shorten(parameter.name)} is of type {parameter.value.type}, expected one of {TYPES[0]} to {TYPES[-1]}'
+    result = SetParametersResult(successful=False, reason=f'{reason} (rcl_interfaces/ParameterType); nothing was set')
+    if isinstance(request, SetParameters.Request):
+        response.results = [result] * len(request.parameters)
+    else:
+        response.result = result
+    return response
 
 
 class AsyncLifecycleNode(LifecycleNodeMixin, Node):
@@ -51,12 +75,13 @@ class AsyncLifecycleNode(LifecycleNodeMixin, Node):
     def create_service(self, srv_type: Any, srv_name: str, callback: ServiceCallback, **kwargs: Any) -> Service:
         """Create a service, rclpy's own for parameters included, that answers even if `callback` raises.
 
-        The answer is then the default response; the exception is reported.
+        The answer is then the default response; the exception is reported. Parameters of types that do not exist, on
+        which rclpy's callbacks raise, are refused with a reason.
         """
 
         def answer(request: Any, response: Any) -> Any:
             try:
-                return callback(request, response)
+                return callback(request, response) if _has_known_types(request) else _refusal(request, response)
             except FAILURES as error:
                 self.log.report_bug(f'the service {srv_name}', error)
                 return response

@@ -63,7 +63,8 @@ class Goals:
             st.sampled_from(TEXTS), st.lists(st.text(max_size=5), max_size=3), st.lists(st.floats(), max_size=3),
             st.none(),
         )  # fmt: skip
-        settings = st.lists(st.tuples(st.sampled_from(PARAMETERS), value), min_size=1, max_size=3)
+        types = st.sampled_from([None, None, None]) | st.integers(0, 255)  # None: that of the value
+        settings = st.lists(st.tuples(st.sampled_from(PARAMETERS), value, types), min_size=1, max_size=3)
         parameters = st.builds(Example, st.just('parameters'), st.just(()), st.fixed_dictionaries({'set': settings}))
         transition = st.one_of(st.sampled_from(LABELS), st.integers(0, 255))
         lifecycle = st.builds(
@@ -194,13 +195,15 @@ class Goals:
             values = robot.call(GetParameters, 'get_parameters', GetParameters.Request(names=[name])).values
             return values[0] if values else None  # none: it is not declared
 
-        before = {name: read(name) for name, _ in example.options['set']}
+        before = {name: read(name) for name, _, _ in example.options['set']}
         results = []
-        for name, value in example.options['set']:
+        for name, value, kind in example.options['set']:
             try:
                 message = Parameter(name, value=_of_ros(value)).to_parameter_msg()
             except (TypeError, ValueError, AssertionError, OverflowError):
                 continue  # no ROS parameter can hold it
+            if kind is not None:
+                message.value.type = kind
             answer = robot.call(SetParameters, 'set_parameters', SetParameters.Request(parameters=[message]))
             if len(answer.results) != 1:
                 raise WrongAnswerError(f'{len(answer.results)} results for one parameter')
@@ -208,7 +211,7 @@ class Goals:
             if not result.successful and not result.reason:
                 raise WrongAnswerError(f'{name} is refused without a reason')
             now = read(name)
-            if result.successful and value is not None and not _same(now, message.value):
+            if result.successful and value is not None and kind is None and not _same(now, message.value):
                 raise WrongAnswerError(f'{name} is set to {value!r} and reads {now}')
             results.append(result.successful)
         for name, value in before.items():

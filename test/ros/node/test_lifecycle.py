@@ -6,12 +6,16 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
+import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.srv import GetState
 from rcl_interfaces.msg import Parameter as ParameterMsg
 from rcl_interfaces.msg import ParameterValue
-from rcl_interfaces.srv import SetParameters
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
+from rclpy.parameter import Parameter
 
 from instructsam_ros.msg import InstanceArray
+from instructsam_ros.node.lifecycle import AsyncLifecycleNode
 
 
 def test_through_every_state_to_another_model_and_back(robot):
@@ -149,17 +153,36 @@ def test_a_parameter_cannot_be_deleted(robot):
     assert robot.result_of(robot.see()).status == InstanceArray.STATUS_OK
 
 
-def test_a_request_that_rclpy_cannot_read_is_answered_and_reported(robot):
-    node = robot.start('autostart:=false')
-    node.expected = 'Traceback'
+def test_parameters_of_a_type_that_does_not_exist_are_refused(robot):
+    """Rclpy's callback raises on them."""
+    robot.start('autostart:=false')
     robot.get('model')
-    value = ParameterValue(type=99)
-    request = SetParameters.Request(parameters=[ParameterMsg(name='model', value=value)])
-    assert robot.call(SetParameters, 'set_parameters', request).results == []
+    unknown = ParameterMsg(name='model', value=ParameterValue(type=99))
+    known = Parameter('score_threshold', value=0.25).to_parameter_msg()
+    for service, kind in (('set_parameters', SetParameters), ('set_parameters_atomically', SetParametersAtomically)):
+        response = robot.call(kind, service, kind.Request(parameters=[known, unknown]))
+        results = response.results if kind is SetParameters else [response.result]
+        assert len(results) == (2 if kind is SetParameters else 1)
+        for result in results:
+            assert not result.successful
+            assert result.reason.startswith('model is of type 99, expected one of 0 to 9')
     assert robot.get('model').string_value == 'tabletop'
-    status = robot.status()
-    assert (status['level'], status['unexpected_errors']) == (DiagnosticStatus.ERROR, '1')
-    assert '99 is not a valid' in status['']
+    assert robot.get('score_threshold').double_value == 0.5
+    assert robot.status()['unexpected_errors'] == '0'
+
+
+def test_a_service_whose_callback_raises_is_answered_and_reported(domain_id):
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=domain_id)
+    node = AsyncLifecycleNode('node', context=context)
+    try:
+        service = node.create_service(GetState, 'broken', lambda request, response: 1 / 0)
+        response = GetState.Response()
+        assert service.callback(GetState.Request(), response) is response
+        assert node.statistics.bugs == 1
+    finally:
+        node.destroy_node()
+        context.try_shutdown()
 
 
 def test_a_storm_of_transitions_in_any_order(robot):
