@@ -20,8 +20,8 @@ def replaced(path: Path | str) -> Generator[Path, None, None]:
     """Yield a file name to write instead of `path`; it becomes `path` in one step at the end of the block.
 
     The name has the same ending and is unique to this process; what a killed process left under such a name is removed.
-    If the block raises, `path` stays as it is. A pipe or
-    device, such as /dev/stdout, is yielded itself, because it cannot be replaced.
+    If the block raises, `path` stays as it is. A pipe or device, such as /dev/stdout, is yielded itself, because it
+    cannot be replaced.
 
     Args:
         path: The file. Of a symbolic link, its target is replaced.

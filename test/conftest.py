@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import random
 import signal
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +17,8 @@ if TYPE_CHECKING:
     from instructsam.core import InstructSAM
 
 sys.path.insert(0, str(Path(__file__).parent / 'support'))
+
+from ros_domain import reserve_domain
 
 # A shell that starts the tests in the background makes them ignore SIGINT, nohup makes them ignore SIGHUP, and child
 # processes would inherit that.
@@ -41,15 +41,9 @@ def pytest_configure() -> None:
 
 def _free_domain() -> Iterator[int]:
     """Yield a random ROS_DOMAIN_ID that is reserved until the test ends, against all test processes of this machine."""
-    while True:
-        number = random.randrange(1, 102)
-        with socket.socket() as reservation:  # TCP, because DDS uses the UDP port of this number
-            try:
-                reservation.bind(('127.0.0.1', 7400 + 250 * number))
-            except OSError:
-                continue
-            yield number
-            return
+    reservation, number = reserve_domain()
+    with reservation:
+        yield number
 
 
 domain_id = pytest.fixture(_free_domain, name='domain_id')

@@ -20,7 +20,7 @@ BYTES_PER_PIXEL = 8  # of 16-bit RGBA, the largest pixels that are read; a file 
 METADATA_BYTES = 64_000_000
 
 
-ORIENTATION = 0x0112  # EXIF and TIFF tag; 2 to 8 are rotations and reflections
+ORIENTATION_TAG = 0x0112  # of EXIF and TIFF; 2 to 8 are rotations and reflections
 
 
 def read_image(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS, *, allow_rotation: bool = True) -> np.ndarray:
@@ -52,9 +52,9 @@ def decode_image(
     try:
         image = open_image(content, max_megapixels)
         # Pillow rotates some formats when they are loaded and then drops the tag.
-        if not allow_rotation and image.getexif().get(ORIENTATION) in range(2, 9):
+        if not allow_rotation and image.getexif().get(ORIENTATION_TAG) in range(2, 9):
             raise ImageError(
-                f'its EXIF orientation is {image.getexif()[ORIENTATION]}, so it is to be rotated, and '
+                f'its EXIF orientation is {image.getexif()[ORIENTATION_TAG]}, so it is to be rotated, and '
                 'then image, depth and intrinsics no longer belong together. Store it upright without the tag'
             )
         with warnings.catch_warnings():

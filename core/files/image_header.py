@@ -8,7 +8,7 @@ import io
 import re
 import warnings
 from collections.abc import Sequence
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
@@ -23,22 +23,6 @@ MAX_JPEG_SCANS = 100
 
 START_OF_SCAN = b'\xff\xda'
 TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF tags
-
-
-class ImageHeader(NamedTuple):
-    """Format (one of FORMATS) and size of an image as it is stored, before any EXIF rotation."""
-
-    format: str
-    width: int  # px
-    height: int  # px
-
-
-def check_image_header(
-    content: bytes, max_megapixels: float = MAX_MEGAPIXELS, formats: Sequence[str] = FORMATS
-) -> ImageHeader:
-    """Return the header of an encoded image; arguments and errors are those of `open_image`."""
-    with open_image(content, max_megapixels, formats) as image:
-        return ImageHeader(str(image.format), *image.size)
 
 
 def open_image(content: bytes, max_megapixels: float = MAX_MEGAPIXELS, formats: Sequence[str] = FORMATS) -> Image.Image:

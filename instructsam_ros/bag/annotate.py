@@ -29,12 +29,12 @@ from instructsam.core.run_settings import model_fingerprint
 from instructsam.core.storage import explained_storage_faults
 from instructsam.core.version import version
 from instructsam_ros.bag import topics as bag_topics
-from instructsam_ros.bag.commands.options import limits_from
 from instructsam_ros.bag.journal import Journal, folder_for
 from instructsam_ros.bag.names import DEFAULT_NAME
 from instructsam_ros.bag.offline_camera import OfflineCamera
 from instructsam_ros.bag.reader import BagFile, print_notes
 from instructsam_ros.bag.recordings import RecordingError
+from instructsam_ros.bag.storage.limits import limits_from
 from instructsam_ros.bag.timeline import (
     InstructionTimeline,
     constant_timeline,

@@ -19,11 +19,11 @@ from instructsam.core.errors import InstructSAMError
 from instructsam.core.files.image_file import check_path, write_image
 from instructsam.core.modes import MAX_MEGAPIXELS_RANGE
 from instructsam_ros.bag import topics
-from instructsam_ros.bag.commands.options import limits_from
 from instructsam_ros.bag.names import SHOW_SUFFIXES
 from instructsam_ros.bag.offline_camera import stamp_ns
 from instructsam_ros.bag.reader import BagFile, print_notes
 from instructsam_ros.bag.recordings import RecordingError
+from instructsam_ros.bag.storage.limits import limits_from
 from instructsam_ros.conversions.images import to_rgb
 from instructsam_ros.conversions.instances import result_from_msg
 from instructsam_ros.msg import InstanceArray

@@ -13,10 +13,10 @@ from rosbags.interfaces import Connection
 
 from instructsam.core import exit_codes
 from instructsam.core.display.text import one_line
-from instructsam_ros.bag.commands.options import limits_from
 from instructsam_ros.bag.reader import BagFile, print_notes
 from instructsam_ros.bag.storage.channel import NO_DEFINITION
 from instructsam_ros.bag.storage.errors import RecordingError
+from instructsam_ros.bag.storage.limits import limits_from
 from instructsam_ros.bag.topics import INSTANCES
 from instructsam_ros.bag.writer import COPY
 

@@ -65,9 +65,8 @@ def _decode_with_header(
     content: bytes, encoding: str, message_format: str, max_megapixels: float, name: str
 ) -> np.ndarray:
     """Decode what the plugin compressedDepth sends."""
-    if (
-        content.startswith(PNG_START) and encoding in MILLIMETRES
-    ):  # Some drivers omit the header, which says nothing here.
+    if content.startswith(PNG_START) and encoding in MILLIMETRES:
+        # Some drivers omit the header, which says nothing here.
         return _decode_file(content, max_megapixels, name)
     if len(content) <= HEADER.size:
         raise ImageFormatError(

@@ -8,12 +8,11 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
 from instructsam.core.modes import MAX_MEGAPIXELS
-from instructsam_ros.conversions.compressed_depth import decode_depth
+from instructsam_ros.conversions.compressed_depth import METRES, MILLIMETRES, decode_depth
 from instructsam_ros.conversions.images import ImageFormatError, PixelLayout, check_stamp, pixel_rows
 
-MILLIMETRES = PixelLayout(np.uint16, 1, None)
-METRES = PixelLayout(np.float32, 1, None)
-LAYOUTS = {'16UC1': MILLIMETRES, 'mono16': MILLIMETRES, '32FC1': METRES}
+LAYOUTS = {encoding: PixelLayout(np.uint16, 1, None) for encoding in MILLIMETRES}
+LAYOUTS[METRES] = PixelLayout(np.float32, 1, None)
 
 
 def to_depth(msg: Image | CompressedImage, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:

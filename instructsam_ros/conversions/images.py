@@ -19,7 +19,7 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CompressedImage, Image
 
 from instructsam.core.errors import ImageError
-from instructsam.core.files.image_header import check_image_header
+from instructsam.core.files.image_header import open_image
 from instructsam.core.modes import MAX_MEGAPIXELS
 from instructsam_ros.conversions.text import one_line
 
@@ -211,7 +211,8 @@ def _decode(msg: CompressedImage, max_megapixels: float) -> np.ndarray:
     content = data.tobytes()
     flags = _decode_flags(content, name)
     try:
-        header = check_image_header(content, max_megapixels, formats=('JPEG', 'PNG'))
+        with open_image(content, max_megapixels, formats=('JPEG', 'PNG')) as header:
+            width, height = header.size
     except ImageError as error:
         raise ImageFormatError(f'{name}: {one_line(error)}') from error
     try:
@@ -220,9 +221,9 @@ def _decode(msg: CompressedImage, max_megapixels: float) -> np.ndarray:
         raise ImageFormatError(f'{name}: OpenCV cannot decode it ({one_line(error)})') from error
     if image is None:
         raise ImageFormatError(f'{name}: the image is damaged, OpenCV cannot decode its {data.size} bytes')
-    if image.shape[:2] != (header.height, header.width):  # two headers, of which each reader believes another
+    if image.shape[:2] != (height, width):  # two headers, of which each reader believes another
         raise ImageFormatError(
-            f'{name}: the image is damaged, its header says {header.width} x {header.height} px and OpenCV finds '
+            f'{name}: the image is damaged, its header says {width} x {height} px and OpenCV finds '
             f'{image.shape[1]} x {image.shape[0]}'
         )
     if image.ndim == 3:

@@ -26,7 +26,7 @@ from sensor_msgs.msg import Image
 from instructsam.core import exit_codes
 from instructsam.core.errors import InstructSAMError
 from instructsam_ros.bag.recordings import Recording, RecordingError, open_recording
-from instructsam_ros.bag.storage.limits import Limits
+from instructsam_ros.bag.storage.limits import add_limits, limits_from
 from instructsam_ros.conversions.text import one_line
 from instructsam_ros.dds import configure_dds
 from instructsam_ros.node import qos, signals
@@ -139,11 +139,6 @@ def parse(args: list[str]) -> argparse.Namespace:
             raise ValueError
         return float(text)
 
-    def whole(text: str) -> int:
-        if int(text) < 1:
-            raise ValueError
-        return int(text)
-
     parser = argparse.ArgumentParser(
         prog='instructsam-replay',
         description='Publish a ROS 2 bag or image files with the recorded timing.',
@@ -154,18 +149,7 @@ def parse(args: list[str]) -> argparse.Namespace:
     )
     parser.add_argument('--rate', type=positive, default=1.0, help='multiple of the recorded speed (default: 1)')
     parser.add_argument('--fps', type=positive, default=10.0, help='rate of image files, Hz (default: 10)')
-    parser.add_argument(
-        '--max-message-mb',
-        type=whole,
-        default=Limits.message_mb,
-        help='largest message, or chunk of messages, of a compressed bag once decompressed, MB (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--max-file-gb',
-        type=whole,
-        default=Limits.file_gb,
-        help='largest file of a bag that is compressed as a whole once decompressed, GB (default: %(default)s)',
-    )
+    add_limits(parser)
     parser.add_argument('--loop', action='store_true', help='start again at the end')
     parser.add_argument(
         '--wait-for-subscribers', action='store_true', help='start when an image topic has a subscriber'
@@ -179,7 +163,7 @@ def run(args: argparse.Namespace, stop: StopEvent) -> None:
     Raises:
         RecordingError: There is nothing that can be replayed.
     """
-    recording = open_recording(args.path, args.fps, Limits(args.max_message_mb, args.max_file_gb))
+    recording = open_recording(args.path, args.fps, limits_from(args))
     for note in recording.notes:
         print(one_line(f'{args.path}: {note}'), file=sys.stderr)
     player = Player(rclpy.create_node('replay'), recording)

@@ -4,8 +4,8 @@ import argparse
 
 from instructsam.core.commands.arguments import count, probability, seconds, text
 from instructsam.core.commands.options import add_keep_duplicates, add_max_megapixels, add_model_options, option
-from instructsam_ros.bag.commands.options import add_limits
 from instructsam_ros.bag.names import DEFAULT_NAME, TIMELINE_EXAMPLE
+from instructsam_ros.bag.storage.limits import add_limits
 from instructsam_ros.pipeline.settings import ANSWERS, GENERATE, RECTIFIED, Settings
 
 

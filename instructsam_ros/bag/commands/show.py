@@ -4,8 +4,8 @@ import argparse
 
 from instructsam.core.commands.arguments import count, seconds
 from instructsam.core.commands.options import option
-from instructsam_ros.bag.commands.options import add_limits
 from instructsam_ros.bag.names import DEFAULT_NAME, SHOW_SUFFIXES
+from instructsam_ros.bag.storage.limits import add_limits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from instructsam_ros.bag.commands.options import add_limits
+from instructsam_ros.bag.storage.limits import add_limits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

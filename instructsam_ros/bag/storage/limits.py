@@ -1,6 +1,10 @@
 """Limits of what reading a bag may take, importable without the libraries that read it."""
 
+import argparse
 from dataclasses import dataclass
+
+from instructsam.core.commands.arguments import count
+from instructsam.core.commands.options import option
 
 
 @dataclass(frozen=True)
@@ -21,3 +25,28 @@ class Limits:
     def file_bytes(self) -> int:
         """`file_gb` in bytes."""
         return self.file_gb << 30
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """Add --max-message-mb and --max-file-gb."""
+    option(
+        parser,
+        '--max-message-mb',
+        'largest message, or chunk of messages, of a compressed bag once decompressed, MB',
+        Limits.message_mb,
+        type=count,
+        metavar='N',
+    )
+    option(
+        parser,
+        '--max-file-gb',
+        'largest file of a bag that is compressed as a whole once decompressed, GB',
+        Limits.file_gb,
+        type=count,
+        metavar='N',
+    )
+
+
+def limits_from(args: argparse.Namespace) -> Limits:
+    """Return the limits that the arguments set."""
+    return Limits(args.max_message_mb, args.max_file_gb)

@@ -26,7 +26,6 @@ LARGEST_BYTES = 64 << 20
 class TopicMetadata:
     """Entry of metadata.yaml about a topic of one type; fields without a value are '' or None."""
 
-    encoding: str = ''
     profiles: tuple[Qos, ...] = ()
     digest: str = ''
     count: int | None = None
@@ -89,9 +88,7 @@ def read_metadata(folder: Path) -> BagMetadata:
     metadata.compression_format = _mode(information.get('compression_format'))
     custom = information.get('custom_data')
     if isinstance(custom, dict):
-        metadata.custom = {
-            key: value for key, value in custom.items() if isinstance(key, str) and isinstance(value, str)
-        }
+        metadata.custom = _texts(custom)
         if len(metadata.custom) < len(custom):
             metadata.notes.append(f'{len(custom) - len(metadata.custom)} entries of custom_data are not texts')
     topics = information.get('topics_with_message_count') or []
@@ -112,8 +109,7 @@ def read_recorder_metadata(text: str) -> tuple[str, str, dict[str, str]]:
     if not isinstance(information, dict):
         return '', '', {}
     custom = information.get('custom_data')
-    custom = custom if isinstance(custom, dict) else {}
-    texts = {key: value for key, value in custom.items() if isinstance(key, str) and isinstance(value, str)}
+    texts = _texts(custom) if isinstance(custom, dict) else {}
     return _mode(information.get('compression_mode')), _mode(information.get('compression_format')), texts
 
 
@@ -155,13 +151,16 @@ def _read_topic(entry: Any, metadata: BagMetadata) -> None:
         metadata.notes.append(
             f'metadata.yaml has no number of messages for {one_line(name)}: {shorten(entry.get("message_count"))}'
         )
-    encoding, digest = topic.get('serialization_format'), topic.get('type_description_hash')
+    digest = topic.get('type_description_hash')
     metadata.topics[name, type_name] = TopicMetadata(
-        encoding if isinstance(encoding, str) else '',
         profiles or (),
         digest if isinstance(digest, str) else '',
         count,
     )
+
+
+def _texts(custom: dict[Any, Any]) -> dict[str, str]:
+    return {key: value for key, value in custom.items() if isinstance(key, str) and isinstance(value, str)}
 
 
 def _number(value: Any) -> int | None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
 import re
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -33,7 +31,7 @@ class RunningNode:
     """
 
     def __init__(self, *parameters: str, memory_mb: int) -> None:
-        sys.path.insert(0, str(ROOT / 'test' / 'ros' / 'support'))
+        sys.path[:0] = [str(ROOT / 'test' / 'ros' / 'support'), str(ROOT / 'test' / 'support')]
         os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
         self._parameters = parameters
         self._memory_mb = memory_mb
@@ -50,8 +48,9 @@ class RunningNode:
             return
         self.stop()
         from robot import Robot
+        from ros_domain import reserve_domain
 
-        self._reservation, domain = _free_domain()
+        self._reservation, domain = reserve_domain()
         self.robot = Robot(domain)
         self.node = self.robot.start(
             'instruction:=the red and the green thing', 'depth_timeout_s:=1.0', *self._parameters,
@@ -188,6 +187,20 @@ class RunningNode:
                 raise WrongAnswerError('a mask that is not of the size of the image')
 
 
+class NodeTarget:
+    """Base of targets whose code under test is the node of the latest example, `_node`."""
+
+    _node: RunningNode
+
+    def resident_mb(self) -> float:
+        """Return the memory of the node, MB."""
+        return self._node.resident_mb()
+
+    def peak_mb(self) -> float:
+        """Return the largest memory of the node since the example began, MB."""
+        return self._node.peak_mb()
+
+
 def camera_info() -> Any:
     """Return the valid camera info of the picture."""
     from sensor_msgs.msg import CameraInfo
@@ -204,19 +217,6 @@ def camera_info() -> Any:
 def _position(instance: Any) -> tuple[float, ...]:
     centroid = instance.geometry.centroid
     return round(centroid.x, 4), round(centroid.y, 4), round(centroid.z, 4)
-
-
-def _free_domain() -> tuple[socket.socket, int]:
-    """Reserve a ROS_DOMAIN_ID against all test processes of this machine, as test/conftest.py does."""
-    while True:
-        number = random.randrange(1, 102)
-        reservation = socket.socket()
-        try:
-            reservation.bind(('127.0.0.1', 7400 + 250 * number))
-        except OSError:
-            reservation.close()
-            continue
-        return reservation, number
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float) -> bool:

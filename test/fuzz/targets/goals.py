@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from harness.example import Example
 from harness.messages import change_message, image_message, to_tree
 from harness.mutations import TEXTS, changes
-from harness.running_node import RunningNode, camera_info, wait_for
+from harness.running_node import NodeTarget, RunningNode, camera_info, wait_for
 from harness.target import ACCEPTED, Verdict, WrongAnswerError, check_finite
 from hypothesis import strategies as st
 
@@ -39,7 +39,7 @@ LABELS = (
 )
 
 
-class Goals:
+class Goals(NodeTarget):
     """Requests of clients."""
 
     name: ClassVar[str] = 'goals'
@@ -249,14 +249,6 @@ class Goals:
         if state == 'active' and not wait_for(lambda: all(self._has_ended(goal) for goal in goals), END_S):
             self._node.fail(f'a goal has no end after transitions; {", ".join(map(_progress, goals))}')
         return ACCEPTED if any(changed) else Verdict('refused', 'transition')
-
-    def resident_mb(self) -> float:
-        """Return the node's memory, MB."""
-        return self._node.resident_mb()
-
-    def peak_mb(self) -> float:
-        """Return its largest memory, MB."""
-        return self._node.peak_mb()
 
     def close(self) -> None:
         """End the node."""

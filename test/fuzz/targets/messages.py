@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from harness.example import Example
 from harness.messages import change_message, image_message
 from harness.mutations import BYTE_OPERATIONS, change_bytes, changes
-from harness.running_node import RunningNode, camera_info
+from harness.running_node import NodeTarget, RunningNode, camera_info
 from harness.target import ACCEPTED, Verdict
 from hypothesis import strategies as st
 
@@ -23,7 +23,7 @@ OTHERS = ('camera_info', 'camera_info', 'instruction', 'frame')
 HAS_TF2 = importlib.util.find_spec('tf2_msgs') is not None  # the ROS wheels of PyPI lack it
 
 
-class Messages:
+class Messages(NodeTarget):
     """Messages on the topics that the node subscribes to."""
 
     name: ClassVar[str] = 'messages'
@@ -42,13 +42,13 @@ class Messages:
         """Prepare two nodes, for raw and for compressed images, which start when they are needed."""
         self._raw = RunningNode(memory_mb=self.memory_mb)
         self._compressed = RunningNode('image_transport:=compressed', memory_mb=self.memory_mb)
-        self._used = self._raw
+        self._node = self._raw
         self._publishers: dict[tuple[int, str], Any] = {}
 
     def begin(self, example: Example) -> None:
         """Select the node."""
-        self._used = self._compressed if example.seed in COMPRESSED else self._raw
-        self._used.begin()
+        self._node = self._compressed if example.seed in COMPRESSED else self._raw
+        self._node.begin()
 
     def run(self, example: Example, folder: Path) -> Verdict:
         """Send the messages, then a valid image."""
@@ -60,13 +60,13 @@ class Messages:
             for _ in range(example.options['times']):
                 publisher.publish(data)
         self._restore(example)
-        self._used.probe()
-        self._used.check()
+        self._node.probe()
+        self._node.check()
         return self._verdict()
 
     def _verdict(self) -> Verdict:
         """Return what became of the messages: a result, a result that is an error, or none."""
-        answers = [each for each in self._used.robot.results if not self._used.is_probe(each)]
+        answers = [each for each in self._node.robot.results if not self._node.is_probe(each)]
         errors = [each.message for each in answers if each.status == each.STATUS_ERROR]
         if errors:
             return Verdict('refused', 'a result with an error', errors[0])
@@ -75,12 +75,12 @@ class Messages:
     def _messages(self, example: Example) -> list[tuple[str, Any]]:
         """Return (topic, message) in order."""
         kind, _, encoding = example.seed.partition(' ')
-        stamp = self._used.stamp + 1
-        self._used.stamp = stamp
+        stamp = self._node.stamp + 1
+        self._node.stamp = stamp
         info = _stamped(camera_info(), stamp)
         depth = _stamped(image_message('16UC1', is_depth=True), stamp)
-        image = _stamped(image_message('png' if self._used.is_compressed else 'rgb8'), stamp)
-        image_topic = 'image/compressed' if self._used.is_compressed else 'image'
+        image = _stamped(image_message('png' if self._node.is_compressed else 'rgb8'), stamp)
+        image_topic = 'image/compressed' if self._node.is_compressed else 'image'
         if kind == 'instruction':
             from std_msgs.msg import String
 
@@ -102,7 +102,7 @@ class Messages:
         return [('camera_info', info), ('depth', depth), (image_topic, changed)]
 
     def _publisher(self, topic: str, cls: type) -> Any:
-        robot = self._used.robot
+        robot = self._node.robot
         known = {
             'image': robot._image,
             'image/compressed': robot._compressed,
@@ -120,15 +120,7 @@ class Messages:
     def _restore(self, example: Example) -> None:
         """Set the instruction again that the probe expects."""
         if example.seed == 'instruction':
-            self._used.robot.say('the red and the green thing')
-
-    def resident_mb(self) -> float:
-        """Return the memory of the node of the example, MB."""
-        return self._used.resident_mb()
-
-    def peak_mb(self) -> float:
-        """Return its largest memory, MB."""
-        return self._used.peak_mb()
+            self._node.robot.say('the red and the green thing')
 
     def close(self) -> None:
         """End the nodes."""

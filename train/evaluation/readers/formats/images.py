@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from instructsam.core.files.image_file import ORIENTATION_TAG
 from instructsam.core.files.image_header import open_header
 from instructsam.core.files.regular_file import open_regular_file
 from instructsam.train.data.record_fields import RecordError
@@ -14,8 +15,8 @@ SUBFOLDERS = ('', 'images', 'train2014', 'images/train2014', 'images/mscoco/imag
 NUM_PROBED = 16
 """Approximate number of images to look for: a data set may have more than 100,000."""
 
-ORIENTATION_TAG, SIDEWAYS = 0x112, (5, 6, 7, 8)
-"""EXIF tag, and its values for an image whose width and height are swapped."""
+SIDEWAYS = 5, 6, 7, 8
+"""EXIF orientations of an image whose width and height are swapped."""
 
 
 class ImageFolder:
