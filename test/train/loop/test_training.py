@@ -163,7 +163,7 @@ def test_another_configuration_is_refused(recipe, tmp_path, start_model, capsys)
 
 def test_a_loss_that_is_not_finite_ends_the_run(launch, recipe, tmp_path, start_model):
     """It says the step and the term, and no checkpoint holds the weights."""
-    rates = dict.fromkeys(('language', 'vision', 'projector', 'decoder'), 1e30)
+    rates = dict.fromkeys(('language', 'vision', 'projector', 'decoder'), 1e3)
     path = recipe('diverged', model=str(start_model(dropout=0.0)), steps=4, save_every=1, learning_rates=rates)
     codes, text = launch('train', 'run', path)
     assert codes == [2], text
