@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import operator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -90,6 +91,8 @@ class ModelConfig:
             )
         try:
             qwen = Qwen3VLConfig.from_dict(copy.deepcopy(raw))  # from_dict modifies its argument
+            # Some releases of transformers accept a part or a number of any type.
+            vocab_size = operator.index(cast(Any, qwen.text_config).vocab_size)
         except Exception as error:  # transformers raises exceptions of many types
             raise ModelError(f'config.json does not describe a Qwen3-VL model: {one_line(error)}') from error
         sam3 = sam3 or Sam3Config()
@@ -103,8 +106,7 @@ class ModelConfig:
                 'SAM3 configuration do not belong together'
             )
         keys = {'image': 'image_token_id', **TOKEN_KEYS}
-        largest = cast(Any, qwen.text_config).vocab_size - 1
-        tokens = Tokens(**{name: _integer(raw, key, 0, largest) for name, key in keys.items()})
+        tokens = Tokens(**{name: _integer(raw, key, 0, vocab_size - 1) for name, key in keys.items()})
         return cls(qwen, sam3, tokens, num_queries, bridge_dim, raw)
 
 
