@@ -38,9 +38,9 @@ class Query:
     track_group: TrackGroup | None  # whose object ids the answer continues; None: the answer has no ids
 
     @property
-    def key(self) -> tuple[TrackGroup | None, tuple[object, ...]]:
+    def key(self) -> tuple[TrackGroup | None, str, Settings]:
         """Everything that distinguishes the answers to two queries about the same frame."""
-        return self.track_group, self.settings.engine_key(self.text)
+        return self.track_group, self.text, self.settings
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class Answer:
     result: Result
     geometry_frame_id: str = ''  # coordinate frame of the geometry; '' if nothing was located
     geometry_message: str = ''  # why nothing was located
-    times_ms: dict[str, float] = field(default_factory=dict)  # empty if an earlier query had the same answer
+    times_ms: dict[str, float] = field(default_factory=dict)  # empty if an equal query was segmented before
 
     def to_msg(self, image_header: Header, instruction: str, instruction_id: int) -> InstanceArray:
         """Return the InstanceArray; the arguments are those of conversions.instances.to_msg."""
@@ -75,7 +75,8 @@ def answer_query(
 ) -> Answer:
     """Answer one query about one camera frame.
 
-    An equal query about the same frame (see Query.key) is answered from memory.
+    An equal query about the same frame (see Query.key) is answered from memory. If its answer lacks the geometry, the
+    depth or the transform may have arrived meanwhile, so its instances are located again.
 
     Args:
         engine: The model.
@@ -94,26 +95,32 @@ def answer_query(
         ImageFormatError: The image cannot be decoded.
         InstructSAMError: The engine cannot answer.
     """
-    if query.key in frame.answers:
-        return replace(frame.answers[query.key], times_ms={})
+    known = frame.answers.get(query.key)
+    if known is not None and not known.geometry_message:
+        return replace(known, times_ms={})
     times_ms: dict[str, float] = {}
-    with timed(times_ms, 'conversion'):
-        frame.decode(query.settings.max_megapixels)
+    if known is None:
+        with timed(times_ms, 'conversion'):
+            frame.decode(query.settings.max_megapixels)
 
-    caller.report_step(Segment.Feedback.ENCODING)
-    frame.encode(engine, caller)
-    _check(caller)
+        caller.report_step(Segment.Feedback.ENCODING)
+        frame.encode(engine, caller)
+        _check(caller)
 
-    caller.report_step(Segment.Feedback.SEGMENTING)
-    result = frame.segment(engine, query.text, query.settings, caller)
+        caller.report_step(Segment.Feedback.SEGMENTING)
+        result = frame.segment(engine, query.text, query.settings, caller)
+    else:
+        result = known.result
 
     caller.report_step(Segment.Feedback.LOCATING)
     located = localize(result, frame.header, query.settings, depth_source, transforms, caller)
-    times_ms |= located.result.timings_ms
     _check(caller)  # Depth may have been waited for; ids must not advance for a result that is never seen.
 
-    with timed(times_ms, 'tracking'):
-        result = trackers.track(located.result, frame, query.track_group)
+    result = located.result
+    if known is None:
+        times_ms |= result.timings_ms
+        with timed(times_ms, 'tracking'):
+            result = trackers.track(result, frame, query.track_group)
     answer = Answer(result, located.frame_id, located.message, times_ms)
     frame.answers[query.key] = answer
     return answer

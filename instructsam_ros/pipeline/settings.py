@@ -19,7 +19,7 @@ RECTIFIED = (AUTO, 'true', 'false')
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings that one image is answered with.
+    """Settings that one image is answered with; two queries with unequal ones may have different answers.
 
     The node declares a parameter of the same name for each; node/parameters.py documents them.
     """
@@ -37,17 +37,3 @@ class Settings:
     rectified: str = AUTO
     frame_tolerance: str = ''
     max_waiting_goals: int = 100
-
-    def engine_key(self, text: str) -> tuple[object, ...]:
-        """Return everything that decides the engine's result for the instruction `text` on a given image.
-
-        Two queries with equal keys have the same result.
-        """
-        return (
-            text,
-            self.answer,
-            self.score_threshold,
-            self.max_new_tokens,
-            self.time_budget_s,
-            self.suppress_duplicates,
-        )

@@ -76,7 +76,6 @@ class GoalRequest:
         self.has_own_image = own_frame is not None
         self.size_bytes = len(goal.image.data) + len(goal.depth.data)
         self.frame = own_frame  # the frame it is answered on, None until it is known
-        self._engine_key = self.settings.engine_key(goal.instruction)
         self._client = client
         self._lock = threading.Lock()
         self._stage: str | None = None
@@ -100,7 +99,9 @@ class GoalRequest:
 
     def can_join(self, other: 'GoalRequest', frame: CameraFrame) -> bool:
         """Return whether the answer to `other` on `frame` is this goal's answer as well."""
-        if self._engine_key != other._engine_key or self.stream is not other.stream or other.has_own_image:
+        if self.goal.instruction != other.goal.instruction or self.settings != other.settings:
+            return False
+        if self.stream is not other.stream or other.has_own_image:
             return False
         return self.frame is frame or (self.frame is None and self.goal.freshness == Segment.Goal.NEWEST)
 

@@ -153,15 +153,56 @@ def test_the_same_query_is_answered_from_memory(world, trackers):
     assert first.times_ms
 
 
-@pytest.mark.parametrize('changed', [{'text': 'the cups'}, {'group': 'the mugs'}, {'score_threshold': 0.9}], ids=str)
+CHANGED = {
+    'answer': INSTRUCTION,
+    'score_threshold': 0.9,
+    'max_new_tokens': 7,
+    'time_budget_s': 2.0,
+    'suppress_duplicates': False,
+    'depth_tolerance_s': 0.1,
+    'depth_timeout_s': 0.1,
+    'target_frame': 'base',
+    'max_megapixels': 1.0,
+    'rectified': 'true',
+    'frame_tolerance': 'camera=depth',
+}
+
+
+@pytest.mark.parametrize(
+    'changed',
+    [{'text': 'the cups'}, {'group': 'the mugs'}, *({name: value} for name, value in CHANGED.items())],
+    ids=str,
+)
 def test_another_query_is_not(world, trackers, changed):
+    world.info = {'p': [30.0, 0.0, 31.5, 0.0, 0.0, 30.0, 23.5, 0.0, 0.0, 0.0, 1.0, 0.0]}
     frame = camera_frame()
-    answer(world, trackers, frame)
+    assert answer(world, trackers, frame).geometry_frame_id == 'camera'
     world.log.clear()
     again = answer(world, trackers, frame, **changed)
+    assert again.geometry_frame_id == changed.get('target_frame', 'camera')
     assert 'segment' in world.log
     assert 'encode' not in world.log  # the image is the same
     assert (again.times_ms['image_encoders'], again.times_ms['prefill']) == (0.0, 1.0)  # encoding counts once
+
+
+@pytest.mark.parametrize('missing', ['depth', 'transform'])
+def test_missing_geometry_is_looked_for_again(world, trackers, missing):
+    """The depth or the transform may arrive between two queries about a frame; the rest is kept, ids included."""
+    transform, frame = world.transform, camera_frame()
+    world.has_depth, world.transform = missing != 'depth', None
+    first = answer(world, trackers, frame, target_frame='base')
+    assert first.geometry_message
+    assert answer(world, trackers, frame, target_frame='base').geometry_message == first.geometry_message
+    world.has_depth, world.transform = True, transform
+    world.log.clear()
+    again = answer(world, trackers, frame, target_frame='base')
+    assert world.log == [STEPS[2], 'find depth', 'transform camera to base at 7']
+    assert (again.geometry_frame_id, again.geometry_message, again.times_ms) == ('base', '', {})
+    (instance,) = again.result.instances
+    assert (instance.track_id, instance.geometry is None) == (0, False)
+    world.log.clear()
+    assert answer(world, trackers, frame, target_frame='base').result is again.result
+    assert world.log == []
 
 
 def test_released_frames_are_computed_again(world, trackers):

@@ -312,6 +312,19 @@ def test_equal_goals_about_the_same_frame_are_joined(bench):
     assert bench.scheduler.next_work().requests == (later,)
 
 
+@pytest.mark.parametrize(
+    'changed',
+    [{'rectified': 'true'}, {'frame_tolerance': 'a=b'}, {'target_frame': 'base'}, {'depth_tolerance_s': 0.1}],
+    ids=str,
+)
+def test_goals_under_other_parameters_are_not_joined(bench, changed):
+    bench.see()
+    before = bench.ask('the mugs')
+    bench.settings.value = Settings(**changed)
+    after = bench.ask('the mugs')
+    assert [bench.scheduler.next_work().requests for _ in range(2)] == [(before,), (after,)]
+
+
 def test_goals_with_their_own_image_are_not_joined(bench):
     frames = [CameraFrame(SimpleNamespace(header=Header()), 0.0) for _ in range(2)]
     requests = [bench.ask('the mugs', own_frame=frame) for frame in frames]
