@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from instructsam.core.model.checkpoint import ADAPTER
 from instructsam.train.loop.recipe import Lora, RecipeError
+from instructsam.train.weights.lora_limits import language_modules
 
 if TYPE_CHECKING:
     from instructsam.core.model.instructsam import InstructSAMModel
@@ -39,7 +40,7 @@ def add_lora(model: InstructSAMModel, lora: Lora) -> None:
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=rf'model\.language_model\..*\.({"|".join(lora.targets)})',
+        target_modules=language_modules(lora.targets),
     )
     try:
         inject_adapter_in_model(config, model, NAME)

@@ -16,6 +16,7 @@ from instructsam.core.errors import InstructSAMError
 from instructsam.core.files import yaml_file
 from instructsam.core.files.yaml_file import YamlError, parse_yaml
 from instructsam.train.stages.settings import STAGE_NAMES, BaseSettings, InstructSettings, PixelsSettings
+from instructsam.train.weights.lora_limits import MAX_RANK, MODULE
 
 TRAINING_DTYPES = ('float32', 'bfloat16')
 
@@ -78,7 +79,9 @@ class Lora:
     merge: bool = False  # add the matrices to the final model's weights; false: store them apart, for `train merge`
 
     def __post_init__(self) -> None:
-        _check_ranges(self, {('rank', 'alpha'): (1, 2**16), ('dropout',): (0, 0.99)})
+        _check_ranges(self, {('rank',): (1, MAX_RANK), ('alpha',): (1, 2**16), ('dropout',): (0, 0.99)})
+        if wrong := [name for name in self.targets if not MODULE.fullmatch(name)]:
+            raise RecipeError(f'targets must be names of modules such as q_proj, got {shorten(repr(wrong[0]))}')
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """`instructsam train merge CHECKPOINT OUT`: add LoRA matrices to the weights that they belong to."""
 
 import math
-import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,11 +13,7 @@ from instructsam.core.errors import ModelError
 from instructsam.core.model import checkpoint
 from instructsam.core.model.config import read_json
 from instructsam.core.model.device import check_finite
-
-MAX_RANK = 4096
-
-_TARGETS = re.compile(r'model\\\.language_model\\\.\.\*\\\.\(\w+(\|\w+)*\)|\w+(\.\w+)*')
-"""Modules as this package names them (train/loop/lora.py), or one name; other regular expressions may take for ever."""
+from instructsam.train.weights.lora_limits import MAX_RANK, is_target
 
 _TAKEN = ('r', 'lora_alpha', 'lora_dropout', 'target_modules')
 _ABOUT = ('base_model_name_or_path', 'revision', 'inference_mode', 'task_type', 'peft_version', 'auto_mapping')
@@ -64,7 +59,7 @@ def adapter_config(folder: Path) -> LoraConfig:
     if not isinstance(alpha, (int, float)) or isinstance(alpha, bool) or not 0 < alpha < math.inf:
         raise ModelError(f'{path}: lora_alpha is {str(alpha)[:60]}, expected a number above 0')
     names: list[Any] = targets if isinstance(targets, list) else [targets]
-    if not names or not all(isinstance(name, str) and _TARGETS.fullmatch(name) for name in names):
+    if not names or not all(map(is_target, names)):
         raise ModelError(f'{path}: target_modules are {str(targets)[:100]}, expected names of modules')
     # peft takes floats as well, though it annotates integers.
     config = LoraConfig(r=rank, lora_alpha=cast(int, alpha), target_modules=targets, inference_mode=True)

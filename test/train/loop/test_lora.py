@@ -16,6 +16,7 @@ from instructsam.train.loop.param_groups import parameter_groups
 from instructsam.train.loop.recipe import LearningRates, Lora, RecipeError
 from instructsam.train.losses.objective import Objective
 from instructsam.train.stages.instruct import InstructTraining
+from instructsam.train.weights.lora_limits import MAX_RANK
 from instructsam.train.weights.merge import merge
 
 IDS = torch.arange(12)[None]
@@ -110,6 +111,18 @@ def test_kept_beside_the_plain_weights_and_merged(model, tmp_path, capsys):
         assert message in printed
         assert len(printed.splitlines()) == 1
     assert main(['train', 'merge', str(tmp_path / 'run'), str(tmp_path / 'new')]) == 0
+
+
+def test_whatever_a_recipe_can_ask_for_can_be_merged(model, tmp_path):
+    kept(adapted(model, targets=('self_attn.q_proj', 'down_proj')), tmp_path / 'run')
+    config = json.loads((tmp_path / 'run' / 'adapter_config.json').read_text())
+    assert config['target_modules'] == r'model\.language_model\..*\.(self_attn\.q_proj|down_proj)'
+    expected = answer(model)
+    merge(tmp_path / 'run', tmp_path / 'out')
+    torch.testing.assert_close(answer(checkpoint.load(tmp_path / 'out', 'cpu', None)), expected, rtol=1e-4, atol=1e-5)
+    Lora(rank=MAX_RANK)
+    with pytest.raises(RecipeError, match=f'from 1 to {MAX_RANK}'):
+        Lora(rank=MAX_RANK + 1)
 
 
 @pytest.mark.parametrize('name', ['lora_run', 'run'])
