@@ -59,8 +59,12 @@ class FolderLock:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.folder))
             self._owner = os.getpid()
             holder = {'pid': self._owner, 'host': socket.gethostname(), 'since': time.strftime('%Y-%m-%d %H:%M:%S')}
-            os.truncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, json.dumps(holder).encode(), 0)
+            try:
+                os.truncate(self._descriptor, 0)
+                os.pwrite(self._descriptor, json.dumps(holder).encode(), 0)
+            except BaseException:
+                self.__exit__()
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:

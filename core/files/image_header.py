@@ -21,7 +21,13 @@ FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')
 MAX_JPEG_SCANS = 100
 """Progressive encoders write about 10. Every scan costs time in proportion to the image, however short it is."""
 
-START_OF_SCAN = b'\xff\xda'
+MAX_JPEG_SEGMENTS = 10_000
+"""The longest colour profile takes 255."""
+
+START_OF_SCAN, END_OF_IMAGE = b'\xda', b'\xd9'
+JPEG_SEGMENT = re.compile(rb'\xff([\xc0-\xc7\xc9-\xcf\xd9-\xdd\xe0-\xef\xfe])')
+"""Markers before a length (ITU-T T.81, table B.1), and the end. Decoders stop at others or skip them without one."""
+
 TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF tags
 
 
@@ -38,9 +44,7 @@ def open_image(content: bytes, max_megapixels: float = MAX_MEGAPIXELS, formats: 
     """
     image = open_header(io.BytesIO(content), max_megapixels, formats)
     if image.format in ('JPEG', 'MPO'):
-        scans = content.count(START_OF_SCAN)
-        if scans > MAX_JPEG_SCANS:
-            raise ImageError(f'the JPEG has {scans} scans, expected at most {MAX_JPEG_SCANS}; encode it again')
+        _check_scans(content)
     return image
 
 
@@ -67,6 +71,23 @@ def open_header(
         raise ImageError(f'the header of the image cannot be read: {error}') from error
     _check_size(image, max_megapixels)
     return image
+
+
+def _check_scans(content: bytes) -> None:
+    """Raise ImageError if a JPEG has too many scans.
+
+    Its segments are walked: a thumbnail in one of them, or a video after the end, has scans or looks like it.
+    """
+    position = scans = segments = 0
+    while (match := JPEG_SEGMENT.search(content, position)) and match[1] != END_OF_IMAGE:
+        segments += 1
+        scans += match[1] == START_OF_SCAN
+        if scans > MAX_JPEG_SCANS or segments > MAX_JPEG_SEGMENTS:
+            raise ImageError(
+                f'the JPEG has more than {MAX_JPEG_SCANS} scans or {MAX_JPEG_SEGMENTS} segments; encode it again'
+            )
+        # After the segment of a scan come its pixels, where each FF is followed by 00 or a number that is no segment.
+        position = match.end() + max(2, int.from_bytes(content[match.end() : match.end() + 2], 'big'))
 
 
 def _check_size(image: Image.Image, max_megapixels: float) -> None:

@@ -198,10 +198,12 @@ def _check_size(size: _Size, config: Any, shapes: Shapes) -> None:
 
 def _check_part(name: str, config: Any) -> None:
     """Check the numbers of a configuration that are the same in models of all sizes."""
-    heads = config.num_attention_heads if hasattr(config, 'num_attention_heads') else 1
+    # In the vision tower of Qwen; not every release of transformers has it as num_attention_heads, too.
+    key = 'num_heads' if hasattr(config, 'num_heads') else 'num_attention_heads'
+    heads = getattr(config, key, 1)
     width = config.head_dim * heads if hasattr(config, 'head_dim') else getattr(config, 'hidden_size', heads)
     if type(heads) is not int or heads < 1 or width % heads:
-        raise ModelError(f'{name}: num_attention_heads is {heads!r}, expected a divisor of the width {width}')
+        raise ModelError(f'{name}: {key} is {heads!r}, expected a divisor of the width {width}')
     groups = getattr(config, 'num_key_value_heads', 1)
     if type(groups) is not int or groups < 1 or heads % groups:
         raise ModelError(f'{name}: num_key_value_heads is {groups!r}, expected a divisor of {heads}')
@@ -242,6 +244,11 @@ def _check_image_sizes(parts: Mapping[str, Any]) -> None:
     grid = math.isqrt(vision.num_position_embeddings)
     if grid * grid != vision.num_position_embeddings:
         raise ModelError(f'vision_config: num_position_embeddings {vision.num_position_embeddings} is not a square')
+    if vision.hidden_size // vision.num_heads % 4:  # the rotary embedding turns pairs, by their row or by their column
+        raise ModelError(
+            f'vision_config: num_heads is {vision.num_heads}, expected heads of a multiple of 4 numbers of the width '
+            f'{vision.hidden_size}'
+        )
     depths = vision.deepstack_visual_indexes
     if len(set(depths)) != len(depths) or any(type(i) is not int or not 0 <= i < vision.depth for i in depths):
         raise ModelError(f'vision_config: deepstack_visual_indexes {list(depths)[:20]} are not different layers')

@@ -7,7 +7,7 @@ position is worse than none.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from threading import Lock
 
 import numpy as np
 
@@ -19,6 +19,12 @@ MAX_TURN = np.radians(0.1)
 
 PLAUSIBLE_SIZE = 0.6, 1.5
 """Bounds of twice the principal point in image sizes: about 1, unless K belongs to an image of another size."""
+
+MAX_KEPT, MAX_KEPT_PIXELS = 8, 32_000_000
+"""Bounds of the camera models that are kept: their number, and the pixels of all, whose rays take 8 bytes each."""
+
+_kept: dict[tuple[Calibration, tuple[int, int], bool], CameraModel] = {}  # the last one was used last
+_kept_lock = Lock()
 
 
 @dataclass(frozen=True)
@@ -37,9 +43,11 @@ class Calibration:
     roi: tuple[int, int, int, int] = (0, 0, 0, 0)  # x, y, width, height, px of the full resolution; zeros: everything
 
 
-@lru_cache(maxsize=8)  # a camera repeats its calibration with every image, and a model computes the rays of all pixels
 def camera_model(calibration: Calibration, size: tuple[int, int], *, is_rectified: bool = False) -> CameraModel:
     """Return the camera model of an image.
+
+    A camera repeats its calibration with every image, and a model computes the rays of all pixels: equal arguments give
+    the same model as long as it is among the last ones (MAX_KEPT, MAX_KEPT_PIXELS).
 
     Raw images are described by K and the lens, rectified ones by P alone. Drivers give different sizes as width and
     height, and the size of the image tells which: the full resolution (REP 104), the window of the roi, or the image
@@ -53,6 +61,17 @@ def camera_model(calibration: Calibration, size: tuple[int, int], *, is_rectifie
     Raises:
         GeometryError: The calibration is not filled in, contradicts itself or the image, or does not say enough.
     """
+    key = calibration, size, is_rectified
+    with _kept_lock:
+        _kept[key] = model = _kept.pop(key, None) or _make_model(calibration, size, is_rectified=is_rectified)
+        while len(_kept) > 1 and (
+            len(_kept) > MAX_KEPT or sum(each.height * each.width for each in _kept.values()) > MAX_KEPT_PIXELS
+        ):
+            del _kept[next(iter(_kept))]
+    return model
+
+
+def _make_model(calibration: Calibration, size: tuple[int, int], *, is_rectified: bool) -> CameraModel:
     if not calibration.width or not calibration.height:
         raise GeometryError('camera_info of 0 x 0 pixels: it was not filled in; check its publisher')
     for name in 'kdrp':

@@ -140,6 +140,19 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith(f'{tmp_path} is on a file system without locks: ')
 
 
+def test_a_name_that_cannot_be_written_releases_the_lock(tmp_path, monkeypatch):
+    def pwrite(*_):
+        raise OSError(28, 'No space left on device')
+
+    descriptors = os.listdir('/proc/self/fd')
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match='No space left'):
+        patch.setattr(folder_lock.os, 'pwrite', pwrite)
+        FolderLock(tmp_path / 'run').__enter__()
+    assert os.listdir('/proc/self/fd') == descriptors
+    assert not (tmp_path / 'run').exists()
+    assert not folder_lock._held
+
+
 def test_folders_that_cannot_be_locked(tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(InstructSAMError, match='file is a file: give the name of a folder'):

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -138,8 +139,32 @@ def test_a_jpeg_of_many_scans():
     assert open_image(content).width == 64
     first = content.index(b'\xff\xda')
     scans = content[first:-2]
-    with pytest.raises(ImageError, match='scans, expected at most 100'):
-        open_image(content[:first] + 50 * scans + content[-2:])
+    for end in (content[-2:], b''):
+        with pytest.raises(ImageError, match='more than 100 scans'):
+            open_image(content[:first] + 50 * scans + end)
+    for filler in (b'\xff\xe0\0\2', b'\xff\xfe\0\0'):  # a comment is never shorter than its length
+        with pytest.raises(ImageError, match='10000 segments'):
+            open_image(content[:-2] + 10_001 * filler)
+
+
+def test_scans_that_are_none(tmp_path):
+    """A thumbnail, bytes after the end such as the video of a motion photo, and restart markers between pixels."""
+    content = encoded('JPEG', (64, 64), progressive=True, restart_marker_blocks=1)
+    assert content.count(b'\xff\xd0') > 1
+    scan = b'\xff\xda\0\x08\1\1\0\0\x3f\0'
+    thumbnail = b'\xff\xe1' + struct.pack('>H', 2 + 300 * len(scan)) + 300 * scan
+    (tmp_path / 'a.jpg').write_bytes(content[:2] + thumbnail + content[2:] + 300_000 * scan)
+    assert read_image(tmp_path / 'a.jpg').shape == (64, 64, 3)
+
+
+def test_many_scans_are_refused_at_once():
+    """Twenty million bytes take milliseconds, wherever FF stands among them."""
+    start = encoded('JPEG', (64, 64), progressive=True)[:-2]
+    for pixels in (b'\xff\0', b'\xff', b'\xff\xd0', b'\0'):
+        used = time.process_time()
+        with pytest.raises(ImageError, match='more than 100 scans'):
+            open_image(start + 20_000_000 // len(pixels) * pixels + 101 * b'\xff\xda\0\2')
+        assert time.process_time() - used < 2
 
 
 def test_an_animation_costs_its_first_frame_only():

@@ -181,3 +181,19 @@ def test_frames_of_several_cameras_are_refused(frames, tolerated, says):
 def test_other_texts_are_no_pairs(text):
     with pytest.raises(GeometryError, match='frame_tolerance is pairs of frames'):
         frame_pairs(text)
+
+
+def test_the_models_that_are_kept_are_bounded_by_their_pixels():
+    def model(number, height, width=1000):
+        k = (1000.0 + number, 0.0, width / 2, 0.0, 1000.0, height / 2, 0.0, 0.0, 1.0)
+        return camera_model(Calibration(width, height, k=k), (height, width))
+
+    first = model(1, 480)
+    assert model(1, 480) is first
+    large = model(3, 8000, 8000)  # above the bound: kept as long as no other is used
+    assert model(3, 8000, 8000) is large
+    assert model(1, 480) is not first
+    assert model(3, 8000, 8000) is not large
+    models = [model(number, 480) for number in range(10)]
+    assert [model(number, 480) is models[number] for number in (9, 8, 2)] == [True] * 3
+    assert model(1, 480) is not models[1]
