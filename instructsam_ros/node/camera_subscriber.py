@@ -23,12 +23,12 @@ from instructsam_ros.conversions.transports import (
 )
 from instructsam_ros.node import qos
 from instructsam_ros.node.diagnostics import SILENCE_S
+from instructsam_ros.node.lost_images import LostImages
 from instructsam_ros.pipeline.camera_frame import CameraFrame
 from instructsam_ros.pipeline.scheduling.camera_stream import CameraStream
 from instructsam_ros.pipeline.scheduling.scheduler import Scheduler
-from instructsam_ros.pipeline.scheduling.statistics import Statistics
 
-MUCH_LOST = 0.1  # lost images per received image, above which a warning is logged
+MUCH_LOST = 0.1  # lost images per received image of a camera, above which a warning is logged
 SHOWN_TOPICS = 5  # most topics that a log entry names
 REMIND_S = 30.0  # time between two warnings about the same problem
 
@@ -45,19 +45,19 @@ class CameraSubscriber:
         node: Node,
         stream: CameraStream,
         scheduler: Scheduler,
-        statistics: Statistics,
         on_restart: Callable[[], None],
     ) -> None:
         """Create a closed subscriber; `on_restart` is called when the stamps of the images go back."""
         self._node = node
         self._stream = stream
         self._scheduler = scheduler
-        self._statistics = statistics
         self._on_restart = on_restart
+        self.lost = LostImages(self._publishers)
         self._subscriptions: list[Subscription] = []
         self._last_image_s: float | None = None  # time.monotonic() of the latest image since open()
         self._opened_s = 0.0
         self._next_warning_s = 0.0  # time.monotonic() before which silence is not reported again
+        self._next_loss_warning_s = 0.0  # and lost images
         self._stamp_round = 0  # of the latest image, see StampRounds
         self._transports: dict[str, str] = {}  # {parameter: value}, set by open()
         self._raw_topics: dict[str, str] = {}  # {parameter: absolute topic of the raw images}, set by open()
@@ -66,6 +66,7 @@ class CameraSubscriber:
         """Create the subscriptions; `transports` is {parameter: value} of the parameters in TRANSPORTS."""
         prefix = f'{self._stream.name}/' if self._stream.name else ''
         self._last_image_s, self._opened_s, self._next_warning_s = None, time.monotonic(), 0.0
+        self.lost.restart()
         self._transports = transports
         # Resolved first, so that remapping the raw topic moves those of all transports.
         names = {'image_transport': f'{prefix}image', 'depth_transport': f'{prefix}depth'}
@@ -110,6 +111,21 @@ class CameraSubscriber:
             reason = f'images are published on {shown}; remap the topic `image`'
         self._node.get_logger().warning(
             f'no image on {topic} for {silence_s:.0f} s ({publishers} publishers)' + (f': {reason}' if reason else '')
+        )
+
+    def warn_if_much_is_lost(self) -> None:
+        """Log a warning if many images of this camera do not reach the node."""
+        received, now_s = self._stream.mailbox.counts().received, time.monotonic()
+        if self.lost.total <= MUCH_LOST * received or now_s < self._next_loss_warning_s or not self._subscriptions:
+            return
+        self._next_loss_warning_s = now_s + REMIND_S
+        if self.lost.in_transport > self.lost.in_queue:
+            reason = "the buffers of the publisher's middleware are too small (Fast DDS: see config/fastdds_images.xml)"
+        else:
+            reason = 'the machine is too busy for the node to take them in time; lower the rate or size of the images'
+        self._node.get_logger().warning(
+            f'images of {self._subscriptions[0].topic_name}: {received} received, {self.lost.in_transport} lost in '
+            f'transport, {self.lost.in_queue} replaced in the queue: {reason}'
         )
 
     def warn_if_depth_is_elsewhere(self) -> None:
@@ -161,7 +177,9 @@ class CameraSubscriber:
                     found.append(f'{shorten(raw_topic)} (image_transport: {transport})')
         return sorted(found)
 
-    def _on_image(self, message: Image | CompressedImage) -> None:
+    def _on_image(self, message: Image | CompressedImage, info: dict[str, Any]) -> None:
+        # ROS 2 Humble and some middlewares do not tell the number.
+        self.lost.note_arrival(info.get('publication_sequence_number'))
         if self._last_image_s is None:
             self._log_first_image(message)
         self._last_image_s = time.monotonic()
@@ -183,11 +201,8 @@ class CameraSubscriber:
         self._node.get_logger().info(f'first image{of_camera}: {form}')
 
     def _on_message_lost(self, event: QoSMessageLostInfo) -> None:
-        self._statistics.lost += event.total_count_change
-        lost, received = self._statistics.lost, self._stream.mailbox.counts().received
-        if lost > MUCH_LOST * received:
-            self._node.get_logger().warning(
-                f'{lost} images were lost on the way to the node, {received} were received: the buffers of the '
-                "publisher's middleware are too small (Fast DDS: see config/fastdds_images.xml)",
-                throttle_duration_sec=REMIND_S,
-            )
+        self.lost.in_transport += event.total_count_change
+
+    def _publishers(self) -> frozenset[bytes]:
+        publishers = self._node.get_publishers_info_by_topic(self._subscriptions[0].topic_name)
+        return frozenset(bytes(publisher.endpoint_gid) for publisher in publishers)

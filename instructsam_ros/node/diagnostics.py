@@ -13,6 +13,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from instructsam_ros.conversions.text import shorten
+from instructsam_ros.node.lost_images import LostImages
 from instructsam_ros.pipeline.scheduling.camera_stream import CameraStream
 from instructsam_ros.pipeline.scheduling.mailbox import Counts
 from instructsam_ros.pipeline.scheduling.statistics import Statistics
@@ -91,15 +92,25 @@ def assess(
     return Assessment(DiagnosticStatus.OK, activity)
 
 
-def status_values(statistics: Statistics, streams: Sequence[CameraStream], device: str) -> dict[str, object]:
-    """Return the values of the status, of all cameras together; `device` is the engine's, '' without an engine."""
+def status_values(
+    statistics: Statistics, streams: Sequence[CameraStream], lost: Sequence[LostImages], device: str
+) -> dict[str, object]:
+    """Return the values of the status, of all cameras together.
+
+    Args:
+        statistics: Statistics of the pipeline.
+        streams: The cameras.
+        lost: Their lost images.
+        device: The engine's; '' without an engine.
+    """
     frames = Counts.total([stream.mailbox.counts() for stream in streams])
     values: dict[str, object] = {
         'frames_in': frames.received,
         'frames_used': frames.used,
         'frames_dropped': frames.dropped,
         'frames_waiting': frames.waiting,
-        'frames_lost_in_transport': statistics.lost,
+        'frames_lost_in_transport': sum(each.in_transport for each in lost),
+        'frames_lost_in_queue': sum(each.in_queue for each in lost),
         'results': statistics.results,
         'results_superseded': statistics.superseded,
         'results_with_depth': sum(stream.depth.paired for stream in streams),

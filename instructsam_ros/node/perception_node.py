@@ -88,8 +88,7 @@ class PerceptionNode(AsyncLifecycleNode):
         )
         self._worker = Worker(context)
         self._cameras = [
-            CameraSubscriber(self, stream, self._scheduler, self.statistics, on_restart=transforms.clear)
-            for stream in self._streams
+            CameraSubscriber(self, stream, self._scheduler, on_restart=transforms.clear) for stream in self._streams
         ]
         self._worker.start()
         self._instruct(self._node_parameters.value('instruction'))
@@ -208,6 +207,8 @@ class PerceptionNode(AsyncLifecycleNode):
         silence_s = 0.0
         if state == 'active':
             silence_s = max(camera.silence_s for camera in self._cameras)
+            for camera in self._cameras:
+                camera.warn_if_much_is_lost()
             if instruction is not None:
                 for camera in self._cameras:
                     camera.warn_if_silent()
@@ -222,6 +223,7 @@ class PerceptionNode(AsyncLifecycleNode):
             is_worker_alive=self._worker.is_alive(),
         )
         device = str(engine.device) if engine else ''
+        lost = [camera.lost for camera in self._cameras]
         values = {
             'state': state,
             'model': shorten(self._node_parameters.value('model')),
@@ -229,7 +231,7 @@ class PerceptionNode(AsyncLifecycleNode):
             'device': device,
             'instruction': shorten(instruction.text) if instruction else '',
             'instruction_id': instruction.id if instruction else 0,
-        } | diagnostics.status_values(self.statistics, self._streams, device)
+        } | diagnostics.status_values(self.statistics, self._streams, lost, device)
         name = self.get_fully_qualified_name().strip('/')
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(diagnostics.status_array(name, device, stamp, assessment, values))

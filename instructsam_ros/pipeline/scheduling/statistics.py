@@ -27,7 +27,6 @@ class Statistics:
         self.results = 0  # published results, errors included
         self.errors = 0  # published results with STATUS_ERROR
         self.superseded = 0  # answers begun and then cancelled by a new instruction or a stop
-        self.lost = 0  # images that the middleware could not deliver
         self.goals = {'succeeded': 0, 'aborted': 0, 'canceled': 0}  # ended goals of the action
         self.last_error = ''  # of the latest result; '' if it is not an error
         self.last_latency_s: float | None = None  # of the latest result: image stamp to publication
