@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from instructsam.core.errors import DataError
-from instructsam.core.files.regular_file import read_regular_file
+from instructsam.core.files.regular_file import open_regular_file
 from instructsam.core.rle import Rle
 from instructsam.train.data.record_fields import RecordError, read_mask
 from instructsam.train.data.records import read_header
 
-MAX_BYTES = 1 << 32
+MAX_LINE_BYTES = 64 << 20
+"""Longest line of a scene file, so that a file without line breaks cannot fill the memory."""
 
 T = TypeVar('T')
 
@@ -65,14 +66,18 @@ def scene_lines(path: str | Path) -> Iterator[SceneLine]:
     """Yield the lines of a scene file that are not blank; raise DataError if the file cannot be read."""
     path = Path(path)
     try:
-        text = read_regular_file(path, MAX_BYTES).decode('utf-8-sig')
+        with open_regular_file(path) as file:
+            lines = iter(lambda: file.readline(MAX_LINE_BYTES + 1), b'')
+            for number, line in enumerate(lines, 1):
+                if len(line) > MAX_LINE_BYTES:
+                    raise DataError(f'{path}, line {number}: it has more than {MAX_LINE_BYTES} bytes')
+                text = line.decode('utf-8-sig' if number == 1 else 'utf-8')
+                if text.strip():
+                    yield SceneLine(path, number, text)
     except OSError as error:
         raise DataError(f'{path} cannot be read: {error.strerror or error}') from error
     except UnicodeDecodeError as error:
         raise DataError(f'{path} is not a text file in UTF-8: {error}') from error
-    for number, line in enumerate(text.split('\n'), 1):
-        if line.strip():
-            yield SceneLine(path, number, line)
 
 
 def read_facts(raw: Any) -> SceneFacts:

@@ -211,7 +211,7 @@ def test_table_and_json(run, pair, tmp_path, capsys):
         'targets 2+',
         'kind near',
         f'B won {won},',
-        '0.00 -> 1.00  s0: red [2J [b]mug[/b]',
+        r'0.00 -> 1.00 s0: red\x1b[2J [b]mug[/b]',
         'largest losses',
     ):
         assert shown in out

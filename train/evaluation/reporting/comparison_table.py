@@ -4,28 +4,22 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
-from instructsam.train.evaluation.reporting.console_table import HEADERS, open_table, print_all
+from instructsam.train.evaluation.reporting.console_table import HEADERS, open_table, print_all, shown
 
 
 def print_comparison(document: dict[str, Any], *, to_stderr: bool) -> None:
     """Print the result of `compare_runs`: figures with differences, groups, and the largest gains and losses."""
     print_all(
         [
-            *(Text(_printable(line)) for line in _heading(document)),
+            *map(shown, _heading(document)),
             _figures_table(document['all']),
             '',
             _groups_table(document),
-            *(Text(_printable(line)) for line in _notes(document)),
+            *map(shown, _notes(document)),
         ],
         to_stderr=to_stderr,
     )
-
-
-def _printable(text: str) -> str:
-    """Replace what would control a terminal or break the line by spaces."""
-    return ''.join(letter if letter.isprintable() else ' ' for letter in text)
 
 
 def _heading(document: dict[str, Any]) -> Iterator[str]:
@@ -57,8 +51,8 @@ def _groups_table(document: dict[str, Any]) -> Table:
             for member, differences in members.items():
                 figures = [cell for key in ('mAP', 'gIoU') for cell in _change_cells(differences['figures'].get(key))]
                 counts = [str(differences[key]) for key in ('wins', 'losses', 'ties')]
-                label = _printable(f'{group.removeprefix("by_")} {member}')
-                table.add_row(Text(label), str(differences['samples']), *figures, *counts)
+                label = shown(f'{group.removeprefix("by_")} {member}')
+                table.add_row(label, str(differences['samples']), *figures, *counts)
             table.add_row()
     return table
 
@@ -70,7 +64,7 @@ def _notes(document: dict[str, Any]) -> Iterator[str]:
         if document[key]:
             yield f'largest {key}, IoU A -> B:'
         for change in document[key]:
-            yield f'  {change["a"]:.2f} -> {change["b"]:.2f}  {change["id"]}: {change["text"]}'
+            yield f'  {change["a"]:.2f} -> {change["b"]:.2f} {change["id"]}: {change["text"]}'
 
 
 def _change_cells(figure: dict[str, Any] | None) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from instructsam.core.display.text import one_line
 from instructsam.train.evaluation.benchmarks import Benchmark
 
 HEADERS = {  # figures of the table in order, and their column headers
@@ -24,13 +25,18 @@ def print_table(title: str, document: dict[str, Any], benchmark: Benchmark, *, t
     warning = document.get('warning')
     print_all(
         [
-            Text(title),
+            shown(title),
             _table(document),
-            *map(Text, _notes(document, benchmark)),
-            *([Text(f'WARNING: {warning}', style='bold yellow')] if warning else []),
+            *map(shown, _notes(document, benchmark)),
+            *([Text(one_line(f'WARNING: {warning}'), style='bold yellow')] if warning else []),
         ],
         to_stderr=to_stderr,
     )
+
+
+def shown(line: str) -> Text:
+    """Return a line of text, indented as it is, without what would command a terminal or be read as rich's markup."""
+    return Text(' ' * (len(line) - len(line.lstrip(' '))) + one_line(line))
 
 
 def print_all(items: Iterable[RenderableType], *, to_stderr: bool) -> None:
@@ -79,7 +85,7 @@ def _table(document: dict[str, Any]) -> Table:
         if group.startswith('by_'):
             table.add_row()
             for member, figures in members.items():
-                table.add_row(f'{group.removeprefix("by_")} {member}', *_cells(figures, names))
+                table.add_row(shown(f'{group.removeprefix("by_")} {member}'), *_cells(figures, names))
     return table
 
 
