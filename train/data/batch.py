@@ -25,6 +25,7 @@ class TextBatch:
     is_image: torch.Tensor  # [B, L] bool
     blocks: list[tuple[int, slice]]  # (sample, rows of its queries) of every phrase of the batch
     phrase_ids: list[list[int]]
+    shorter_ids: list[list[list[int]]]  # shorter forms of each phrase, the longest first; [] where none are known
     has_bank: bool = True  # the query bank is inserted at the blocks
 
 
@@ -40,6 +41,7 @@ def batch_scripts(scripts: Sequence[Script], pad_id: int) -> TextBatch:
         is_image=torch.zeros(count, length, dtype=torch.bool),
         blocks=[(index, rows) for index, script in enumerate(scripts) for rows in script.blocks],
         phrase_ids=[ids for script in scripts for ids in script.phrase_ids],
+        shorter_ids=[forms for script in scripts for forms in script.shorter_ids],
         has_bank=all(script.has_bank for script in scripts),
     )
     for index, script in enumerate(scripts):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from instructsam.core.errors import ModelError
@@ -94,6 +94,7 @@ class Dialogue:
             if index:
                 script.add(self.prompter.plain_ids(', '), supervised=True)
             ids = self.prompter.plain_ids(phrase)
+            script.shorter_ids.append([self.prompter.plain_ids(text) for text in turn.shorter_forms(index)])
             script.add([tokens.phrase_start, *ids], supervised=True)
             if script.has_bank:
                 script.add_query_block(ids)
@@ -110,6 +111,7 @@ class Script:
     blocks: list[slice]  # rows of the queries of every phrase
     phrase_ids: list[list[int]]  # token ids that condition SAM3, without tags, one list per phrase
     has_bank: bool = True  # the queries are those of the query bank, not tokens
+    shorter_ids: list[list[list[int]]] = field(default_factory=list)  # the same of the shorter forms of each phrase
 
     def add(self, ids: Sequence[int], *, supervised: bool = False) -> None:
         """Append text tokens."""

@@ -11,6 +11,8 @@ A record has image, height, width and its text in one of three forms:
   or each before a `[SEG]`; the rest of the answer is left out. The record's `mask` has one entry per phrase, in order:
   one mask, a list of masks, or null. (If there is one phrase only, all entries belong to it.) An answer that names no
   phrase is text. Conversations and instructions are used whole or not at all.
+
+An annotation may have shorter forms of its phrase under `shorter`, which records of the tabletop world do.
 """
 
 from __future__ import annotations
@@ -61,6 +63,7 @@ class _Annotation:
     phrase: str
     target: Target
     is_plain: bool  # a phrase that may be asked for together with others
+    shorter: tuple[str, ...] = ()
 
 
 def parse(record: Any, folder: str | Path, num_queries: int, rng: np.random.Generator) -> Sample:
@@ -167,12 +170,21 @@ def _annotation(raw: Any, height: int, width: int, rng: np.random.Generator) -> 
     target = read_target(raw.get('ann', raw.get('mask')), raw.get('ann_type', 'mask'), height, width)
     annotation_type = raw.get('type', 'phrase')
     if annotation_type == 'phrase':
-        return _Annotation(None, _phrase(text), target, True)
+        return _Annotation(None, _phrase(text), target, True, _shorter(raw))
     if annotation_type == 'sentence':
-        return _Annotation(text, _phrase(read_text(raw, 'category', f'the sentence {text[:60]!r}')), target, False)
+        phrase = _phrase(read_text(raw, 'category', f'the sentence {text[:60]!r}'))
+        return _Annotation(text, phrase, target, False, _shorter(raw))
     if annotation_type == 'OCR':
         return _Annotation(_choose(OCR_QUESTIONS, rng).format(text), text, target, False)
     raise RecordError(f'annotation type {annotation_type!r} is not one of phrase, sentence, OCR')
+
+
+def _shorter(raw: dict[str, Any]) -> tuple[str, ...]:
+    """Return the shorter forms of an annotation's phrase."""
+    texts = raw.get('shorter', [])
+    if not isinstance(texts, list):
+        raise RecordError(f'shorter must be a list of phrases, got {str(texts)[:60]}')
+    return tuple(_phrase(read_text({'shorter': text}, 'shorter', 'an annotation')) for text in texts)
 
 
 def _phrase(text: str) -> str:
@@ -209,7 +221,8 @@ def _ask_together(annotations: list[_Annotation], rng: np.random.Generator) -> T
 
 
 def _joint_turn(question: str, annotations: list[_Annotation]) -> Turn:
-    return Turn(question, tuple(a.phrase for a in annotations), tuple(a.target for a in annotations))
+    phrases, targets, shorter = zip(*((a.phrase, a.target, a.shorter) for a in annotations), strict=True)
+    return Turn(question, phrases, targets, shorter=shorter if any(shorter) else ())
 
 
 def _conversation_turns(record: dict[str, Any], height: int, width: int, num_queries: int) -> Iterator[Turn]:

@@ -22,6 +22,12 @@ class Turn:
     phrases: tuple[str, ...]
     targets: tuple[Target, ...]  # ground truth, one per phrase
     text: str = ''  # the answer, if it names no phrases
+    shorter: tuple[tuple[str, ...], ...] = ()
+    """Shorter forms of each phrase, the longest first, that training may condition SAM3 on instead; (): unknown."""
+
+    def shorter_forms(self, index: int) -> tuple[str, ...]:
+        """Return the shorter forms of the phrase `index`."""
+        return self.shorter[index] if self.shorter else ()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 A bare phrase becomes a "phrase" annotation, an instruction a "sentence" annotation whose category is the answer phrase.
 One record holds all of them for a scene, so that a training step reads the image once. An instruction with several
 phrases is an "instseg" record of its own, with its wording under `instruction`. Keys that the official loader does not
-know: split, seed, index and instruction of a record; kind, targets (object ids), program and novel of an annotation.
+know: split, seed, index and instruction of a record; kind, targets (object ids), program, novel and shorter (shorter
+forms of the phrase, see `words.shortened`) of an annotation.
 """
 
 import json
@@ -50,7 +51,9 @@ def _record(scene: Scene, group: list[Instruction], *, bare: bool) -> dict[str, 
 
 def _annotations(scene: Scene, instruction: Instruction, *, plain: bool) -> Iterator[dict[str, Any]]:
     """Yield the annotation of each phrase; `plain` makes them phrases instead of sentences."""
-    for phrase, targets, program in zip(instruction.phrases, instruction.targets, instruction.program, strict=True):
+    for phrase, shorter, targets, program in zip(
+        instruction.phrases, instruction.shorter, instruction.targets, instruction.program, strict=True
+    ):
         text = (
             {'type': 'phrase', 'text': phrase}
             if plain
@@ -64,6 +67,7 @@ def _annotations(scene: Scene, instruction: Instruction, *, plain: bool) -> Iter
             'targets': list(targets),
             'program': program,
             'novel': list(instruction.novel),
+            'shorter': list(shorter),
         }
 
 

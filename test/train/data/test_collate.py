@@ -50,6 +50,21 @@ def sample_of(name, seed=0):
     return parse(RECORDS[name], FOLDER, 10, np.random.default_rng(seed))
 
 
+def test_shorter_forms_of_phrases_reach_the_batch(collator):
+    """A phrase without any has an empty list, so that the lists stay aligned with the phrases of the batch."""
+    masks, rng = json.loads(RECORDS['phrase']['annotation'])[0]['ann'], np.random.default_rng(0)
+    known = {'type': 'sentence', 'text': 'The red cup there?', 'category': 'Red cup left of it', 'ann': masks}
+    record = RECORDS['phrase'] | {'annotation': [known | {'shorter': ['Red cup', 'cup']}, known]}
+    batch = collator([sample_of('phrase'), parse(record, FOLDER, 10, rng)])
+    plain = collator.dialogue.prompter.plain_ids
+    assert len(batch.text.shorter_ids) == len(batch.text.phrase_ids)
+    assert batch.text.shorter_ids[-2:] == [[plain('red cup'), plain('cup')], []]
+    assert not any(batch.text.shorter_ids[:-2])
+    for wrong in ('cup', [''], [3], [None]):
+        with pytest.raises(RecordError, match='shorter'):
+            parse(record | {'annotation': [known | {'shorter': wrong}]}, FOLDER, 10, rng)
+
+
 def supervised(collator, batch, row=0):
     """Return the supervised tokens of a sample as text, with special tokens by name."""
     labels = batch.text.labels[row]

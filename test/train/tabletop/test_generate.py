@@ -17,6 +17,7 @@ from instructsam.train.tabletop.language import words
 from instructsam.train.tabletop.language.instructions import KINDS, sample_concepts, sample_instructions
 from instructsam.train.tabletop.records import records
 from instructsam.train.tabletop.scenes import scene as scenes
+from instructsam.train.tabletop.world.looks import COLORS
 from instructsam.train.tabletop.world.splits import HELD_OUT_COMBINATIONS, HELD_OUT_PAIRS
 
 SCENES, SEED = 40, 4
@@ -105,6 +106,25 @@ def test_the_answer_without_targets_has_the_number_of_the_request(train):
     for one in several:
         noun = re.search(r'Kind\((\w+)\)', one.program[0])[1]
         assert words.NOUNS[noun][0][1] in one.phrases[0], one
+
+
+def test_the_answer_names_the_noun_but_no_attribute_that_was_not_asked_for(train):
+    attributes = {*COLORS, *words.MATERIALS.values(), *(word for each in words.SIZES.values() for word in each.common)}
+    checked = 0
+    for scene, said, _ in train:
+        for one in said:
+            for phrase, shorter, targets, program in zip(
+                one.phrases, one.shorter, one.targets, one.program, strict=True
+            ):
+                asked = {words.MATERIALS.get(word, word) for word in re.findall(r'\w+', program)}
+                assert set(phrase.split()) & attributes <= asked, one
+                nouns = {scene.objects[i].category for i in targets}
+                if len(nouns) == 1:
+                    assert any(form in phrase for form in words.NOUNS[nouns.pop()][0]), one
+                if ('Relate' in program or 'Extreme' in program) and 'Use' not in program:
+                    assert shorter, one
+                    checked += 1
+    assert checked > 50
 
 
 def scene_colors(scene):
@@ -207,7 +227,7 @@ def test_records_hold_every_instruction(train, unseen):
             expected = [
                 (o.text, o.kind, *group, o.novel)
                 for o in many
-                for group in zip(o.phrases, o.targets, o.program, strict=True)
+                for group in zip(o.phrases, o.shorter, o.targets, o.program, strict=True)
             ]
             assert sorted(actual) == sorted(expected)
             singles = [one for one in many if len(one.phrases) == 1]
@@ -215,7 +235,7 @@ def test_records_hold_every_instruction(train, unseen):
 
 
 def _read(record):
-    """Yield (text, kind, phrase, targets, program, novel) of each annotation."""
+    """Yield (text, kind, phrase, shorter, targets, program, novel) of each annotation."""
     for annotation in record['annotation']:
         phrase = annotation.get('category', annotation['text'])
         text = record.get('instruction', annotation['text'])
@@ -223,6 +243,7 @@ def _read(record):
             text,
             annotation['kind'],
             phrase,
+            tuple(annotation['shorter']),
             tuple(annotation['targets']),
             annotation['program'],
             tuple(annotation['novel']),

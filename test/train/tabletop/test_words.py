@@ -42,6 +42,23 @@ def test_canonical_phrases(program, count, expected):
 
 
 @pytest.mark.parametrize(
+    ('program', 'count', 'expected'),
+    [
+        (MUG, 1, ()),
+        (RED, 2, ('mugs',)),
+        (p.Size(p.Material(p.Noun('spoon'), 'wood'), 'large'), 1, ('spoon',)),
+        (p.Relate(MUG, 'left', BOWL), 1, ('mug',)),
+        (p.Extreme(p.Relate(RED, 'on', p.Noun('tray')), 'leftmost'), 1, ('red mug', 'mug')),
+        (p.Exactly(RED, 2), 2, ('red mugs', 'mugs')),
+        (p.Except(p.Empty(MUG), RED), 2, ('mugs',)),
+        (p.Color(p.Purpose('drink'), 'red'), 1, ('red object', 'object')),
+    ],
+)
+def test_shorter_forms(program, count, expected):
+    assert words.shortened(program, count) == expected
+
+
+@pytest.mark.parametrize(
     ('phrase', 'expected'),
     [
         ('apple', 'an apple'),

@@ -1,10 +1,11 @@
 """Instructions about a scene with their answers: `sample_instructions(scene)` and `sample_concepts(scene)`.
 
-The answer phrase says what the targets are and where, in one canonical form: [number] [superlative] [size] [colour]
-[material] noun [place]. It contains the targets' own noun and colour even if the instruction does not ("something to
-drink from" -> "red mug", "the mug left of the bowl" -> "red mug left of the bowl"), because the phrase is all that the
-detector is prompted with. The colour is omitted if the targets differ in it. If there is no target, the phrase repeats
-the request, in its number: only the masks, not the phrase, may reveal that there is no target.
+The answer phrase repeats what the instruction says about the targets, in one canonical form: [number] [superlative]
+[size] [colour] [material] noun [place]. The noun is the targets' own even if the instruction does not name it
+("something to drink from" -> "mug", "the red thing" -> "red mug"), unless they differ in it; attributes that the
+instruction does not name are left out ("the mug left of the bowl" -> "mug left of the bowl", whatever its colour). If
+there is no target, the phrase repeats the request, in its number: only the masks, not the phrase, may reveal that there
+is no target.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,9 +22,9 @@ from instructsam.train.tabletop.language.words import (
     canonical,
     definite,
     is_pair,
-    noun_phrase,
     question,
     sentence,
+    shortened,
 )
 from instructsam.train.tabletop.scenes.scene import Scene
 from instructsam.train.tabletop.world.splits import HELD_OUT_COMBINATIONS, HELD_OUT_PAIRS, generator
@@ -44,6 +45,7 @@ class Instruction:
         kind: Its type, one of `KINDS` or 'none'.
         text: The wording.
         phrases: The answer phrases, one per group of objects.
+        shorter: Shorter forms of each phrase, see `words.shortened`.
         targets: The ids of each group, () if nothing fits.
         program: The meaning of each phrase as text.
         novel: What never occurs in training ('pair', 'combination', 'wording'); () except in the split `unseen`.
@@ -52,6 +54,7 @@ class Instruction:
     kind: str
     text: str
     phrases: tuple[str, ...]
+    shorter: tuple[tuple[str, ...], ...]
     targets: tuple[tuple[int, ...], ...]
     program: tuple[str, ...]
     novel: tuple[str, ...] = ()
@@ -105,13 +108,13 @@ def _instruction(
     novel = novelty(programs, targets, scene, wording)
     if bool(novel) != is_unseen:
         return None
-    phrases = tuple(
-        answer_phrase(program, group, number, scene)
-        for program, group, number in zip(programs, targets, requested, strict=True)
-    )
+    answers = [answer_program(program, group, scene) for program, group in zip(programs, targets, strict=True)]
+    numbers = [len(group) or number for group, number in zip(targets, requested, strict=True)]
+    phrases = tuple(map(canonical, answers, numbers))
     if len(set(phrases)) < len(phrases):
         return None
-    return Instruction(kind, text, phrases, targets, tuple(p.to_text(program) for program in programs), novel)
+    shorter = tuple(map(shortened, answers, numbers))
+    return Instruction(kind, text, phrases, shorter, targets, tuple(map(p.to_text, programs)), novel)
 
 
 def _is_acceptable(kind: str, targets: tuple[tuple[int, ...], ...]) -> bool:
@@ -133,41 +136,24 @@ def _sentence(programs: Sequence[Program], counts: Sequence[int], wording: Wordi
     return sentence(f'{", ".join(phrases[:-1])} and {phrases[-1]}', wording, plural=True)
 
 
-def answer_phrase(program: Program, targets: tuple[int, ...], count: int, scene: Scene) -> str:
-    """Return the canonical answer phrase for the targets of a program, see the module's docstring.
+def answer_program(program: Program, targets: tuple[int, ...], scene: Scene) -> Program:
+    """Return the program that the answer phrase words, see the module's docstring; it is not to be evaluated.
 
     Args:
         program: The meaning.
         targets: The ids that it selects.
-        count: Number of objects to word the phrase for if there are no targets.
         scene: Provides the objects.
     """
-    if not targets:
-        return canonical(program, count)
-    objects = [scene.objects[i] for i in targets]
-    nouns, colors = {obj.category for obj in objects}, {obj.color for obj in objects}
-    if isinstance(program, p.Except) and len(objects) == 1:
-        return canonical(p.Color(p.Noun(objects[0].category), objects[0].color), 1)
+    nouns = {scene.objects[i].category for i in targets}
     noun = p.Noun(nouns.pop()) if len(nouns) == 1 else None
-    color = colors.pop() if len(colors) == 1 else None
-    return canonical(_grounded(program, noun, color), len(objects))
+    return _with_noun(program, noun) if targets else program
 
 
-def _grounded(program: Program, noun: p.Noun | None, color: str | None) -> Program:
-    """Return the program with the targets' own noun and colour at its head; it is for wording only, not evaluated."""
-    if isinstance(program, p.Material) and isinstance(program.of, p.Noun) and color and noun:
-        return p.Color(replace(program, of=noun), color)
-    if isinstance(program, p.Color):
-        return replace(program, of=_bare_noun(program.of, noun))
+def _with_noun(program: Program, noun: p.Noun | None) -> Program:
+    """Return the program with a noun at its head: `noun`, else its own, else "object"."""
     if isinstance(program, p.Filter):
-        return replace(program, of=_grounded(program.of, noun, color))
-    head = _bare_noun(program, noun)
-    return p.Color(head, color) if color else head
-
-
-def _bare_noun(head: Program, noun: p.Noun | None) -> p.Noun:
-    """Return the noun that the targets share, else the group's, else "object"."""
-    return noun or (head if isinstance(head, p.Noun) else p.Noun('object'))
+        return replace(program, of=_with_noun(program.of, noun))
+    return noun or (program if isinstance(program, p.Noun) else p.Noun('object'))
 
 
 def sample_concepts(scene: Scene, count: int = 8) -> list[Instruction]:
@@ -206,8 +192,9 @@ def _concept(
     novel = novelty((program,), (targets,), scene, Wording())
     if bool(targets) == (kind == 'none') or len(targets) > MAX_TARGETS or bool(novel) != (scene.split == 'unseen'):
         return None
-    text = noun_phrase(program, Wording(), plural=len(targets) > 1 and bool(rng.random() < 0.5))
-    return Instruction(kind, text, (text,), (targets,), (p.to_text(program),), novel)
+    number = 2 if len(targets) > 1 and rng.random() < 0.5 else 1
+    text = canonical(program, number)
+    return Instruction(kind, text, (text,), (shortened(program, number),), (targets,), (p.to_text(program),), novel)
 
 
 def novelty(

@@ -1,7 +1,7 @@
 """English wordings of programs: noun phrases for the objects that a program selects, canonical or varied."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -297,3 +297,22 @@ def question(intent: str, wording: Wording) -> str:
 def canonical(program: Program, count: int) -> str:
     """Return the answer phrase: the canonical noun phrase of a program that selects `count` objects."""
     return noun_phrase(program, Wording(), plural=count > 1)
+
+
+def shortened(program: Program, count: int) -> tuple[str, ...]:
+    """Return the shorter forms of `canonical(program, count)`, the longest first.
+
+    These are the phrase without place, contents, superlative, number and exception ("red mug" for "leftmost red mug on
+    the tray"), and the noun alone ("mug"), as far as they differ.
+    """
+    forms = (canonical(each, count) for each in (program, _described(program), _described(program, nothing=True)))
+    return tuple(dict.fromkeys(forms))[1:]
+
+
+def _described(program: Program, *, nothing: bool = False) -> Program:
+    """Return the noun of a program with its size, colour and material, or with `nothing`."""
+    if isinstance(program, p.Filter):
+        inner = _described(program.of, nothing=nothing)
+        is_kept = isinstance(program, (p.Color, p.Material, p.Size)) and not nothing
+        return replace(program, of=inner) if is_kept else inner
+    return program if isinstance(program, p.Noun) else p.Noun('object')
