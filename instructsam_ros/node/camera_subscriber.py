@@ -1,10 +1,11 @@
 """Subscriptions of one camera: images go to the scheduler, depth images and camera infos to the stream's buffer."""
 
+import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from rclpy.node import Node
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -13,6 +14,7 @@ try:
 except ImportError:  # ROS 2 Humble
     from rclpy.qos_event import QoSMessageLostInfo, SubscriptionEventCallbacks
 
+from instructsam_ros.conversions.stamps import is_set, nanoseconds
 from instructsam_ros.conversions.text import shorten
 from instructsam_ros.conversions.transports import (
     TRANSPORTS,
@@ -23,6 +25,8 @@ from instructsam_ros.conversions.transports import (
 )
 from instructsam_ros.node import qos
 from instructsam_ros.node.diagnostics import SILENCE_S
+from instructsam_ros.node.instruction_subscriber import HAS_MESSAGE_INFO
+from instructsam_ros.node.lifecycle import AsyncLifecycleNode
 from instructsam_ros.node.lost_images import LostImages
 from instructsam_ros.pipeline.camera_frame import CameraFrame
 from instructsam_ros.pipeline.scheduling.camera_stream import CameraStream
@@ -42,12 +46,12 @@ class CameraSubscriber:
 
     def __init__(
         self,
-        node: Node,
+        node: AsyncLifecycleNode,
         stream: CameraStream,
         scheduler: Scheduler,
-        on_restart: Callable[[], None],
+        on_restart: Callable[[int], None],
     ) -> None:
-        """Create a closed subscriber; `on_restart` is called when the stamps of the images go back."""
+        """Create a closed subscriber; `on_restart(stamp_ns)` is called when the images go back to that stamp."""
         self._node = node
         self._stream = stream
         self._scheduler = scheduler
@@ -56,8 +60,7 @@ class CameraSubscriber:
         self._subscriptions: list[Subscription] = []
         self._last_image_s: float | None = None  # time.monotonic() of the latest image since open()
         self._opened_s = 0.0
-        self._next_warning_s = 0.0  # time.monotonic() before which silence is not reported again
-        self._next_loss_warning_s = 0.0  # and lost images
+        self._next_report_s: dict[str, float] = {}  # {kind: time.monotonic() before which it is not reported again}
         self._stamp_round = 0  # of the latest image, see StampRounds
         self._transports: dict[str, str] = {}  # {parameter: value}, set by open()
         self._raw_topics: dict[str, str] = {}  # {parameter: absolute topic of the raw images}, set by open()
@@ -65,7 +68,8 @@ class CameraSubscriber:
     def open(self, transports: dict[str, str]) -> None:
         """Create the subscriptions; `transports` is {parameter: value} of the parameters in TRANSPORTS."""
         prefix = f'{self._stream.name}/' if self._stream.name else ''
-        self._last_image_s, self._opened_s, self._next_warning_s = None, time.monotonic(), 0.0
+        self._last_image_s, self._opened_s = None, time.monotonic()
+        self._next_report_s.clear()
         self.lost.restart()
         self._transports = transports
         # Resolved first, so that remapping the raw topic moves those of all transports.
@@ -74,8 +78,9 @@ class CameraSubscriber:
         depth = self._stream.depth
         depth.image_topic = self._raw_topics['image_transport']
         lost = SubscriptionEventCallbacks(message_lost=self._on_message_lost)
+        on_image = self._on_image if HAS_MESSAGE_INFO else partial(self._on_image, info={})
         self._subscriptions = [
-            self._subscribe('image_transport', self._on_image, event_callbacks=lost),
+            self._subscribe('image_transport', on_image, event_callbacks=lost),
             self._subscribe('depth_transport', depth.put_depth),
             self._node.create_subscription(CameraInfo, f'{prefix}camera_info', depth.put_info, qos.CAMERA_INPUT),
         ]
@@ -99,48 +104,55 @@ class CameraSubscriber:
 
     def warn_if_silent(self) -> None:
         """Log a warning if no image has arrived for too long."""
-        silence_s, now_s = self.silence_s, time.monotonic()
-        if silence_s <= SILENCE_S or not self._subscriptions or now_s < self._next_warning_s:
+        silence_s = self.silence_s
+        if silence_s <= SILENCE_S or not self._subscriptions or not self._is_due('no image'):
             return
-        self._next_warning_s = now_s + REMIND_S  # not the logger's throttle, because looking for the reason takes time
         topic = self._subscriptions[0].topic_name
         publishers = self._node.count_publishers(topic)
         reason = self._explain_silence('image_transport')
         if not (reason or publishers) and (others := self._published_images()):
             shown = ', '.join(others[:SHOWN_TOPICS]) + (', ...' if len(others) > SHOWN_TOPICS else '')
             reason = f'images are published on {shown}; remap the topic `image`'
-        self._node.get_logger().warning(
-            f'no image on {topic} for {silence_s:.0f} s ({publishers} publishers)' + (f': {reason}' if reason else '')
-        )
+        text = f'no image on {topic} for {silence_s:.0f} s ({publishers} publishers)'
+        self._node.log.warning(f'no image{self._stream.of_camera}', text + (f': {reason}' if reason else ''))
 
     def warn_if_much_is_lost(self) -> None:
         """Log a warning if many images of this camera do not reach the node."""
-        received, now_s = self._stream.mailbox.counts().received, time.monotonic()
-        if self.lost.total <= MUCH_LOST * received or now_s < self._next_loss_warning_s or not self._subscriptions:
+        received = self._stream.mailbox.counts().received
+        if self.lost.total <= MUCH_LOST * received or not self._subscriptions or not self._is_due('lost images'):
             return
-        self._next_loss_warning_s = now_s + REMIND_S
         if self.lost.in_transport > self.lost.in_queue:
             reason = "the buffers of the publisher's middleware are too small (Fast DDS: see config/fastdds_images.xml)"
         else:
             reason = 'the machine is too busy for the node to take them in time; lower the rate or size of the images'
-        self._node.get_logger().warning(
+        self._node.log.warning(
+            f'lost images{self._stream.of_camera}',
             f'images of {self._subscriptions[0].topic_name}: {received} received, {self.lost.in_transport} lost in '
-            f'transport, {self.lost.in_queue} replaced in the queue: {reason}'
+            f'transport, {self.lost.in_queue} replaced in the queue: {reason}',
         )
 
     def warn_if_depth_is_elsewhere(self) -> None:
         """Log that no depth arrives: a warning if it is published elsewhere or as another type, otherwise once."""
-        if not self._subscriptions or self._stream.depth.received or time.monotonic() - self._opened_s < SILENCE_S:
+        if not self._subscriptions or self._stream.depth.received or time.monotonic() - self._opened_s <= SILENCE_S:
             return
-        reason = self._explain_silence('depth_transport')
-        if not reason:
-            topic = self._subscriptions[1].topic_name
-            self._node.get_logger().info(f'no depth on {topic}: results have no 3D geometry', once=True)
-        else:
-            self._node.get_logger().warning(
-                f'no depth on {self._subscriptions[1].topic_name}, so nothing is located in 3D: {reason}',
-                throttle_duration_sec=REMIND_S,
-            )
+        if not self._is_due('no depth'):
+            return
+        kind, topic = f'no depth{self._stream.of_camera}', self._subscriptions[1].topic_name
+        if reason := self._explain_silence('depth_transport'):
+            self._node.log.warning(kind, f'no depth on {topic}, so nothing is located in 3D: {reason}')
+        elif self._is_due('depth is not published', math.inf):
+            self._node.log.info(kind, f'no depth on {topic}: results have no 3D geometry')
+
+    def _is_due(self, kind: str, remind_s: float = REMIND_S) -> bool:
+        """Return whether `kind` has not been reported for `remind_s` since open(), and note that it is reported now.
+
+        Asked before the reason is looked for, which takes time.
+        """
+        now_s = time.monotonic()
+        if now_s < self._next_report_s.get(kind, 0.0):
+            return False
+        self._next_report_s[kind] = now_s + remind_s
+        return True
 
     def _explain_silence(self, parameter: str) -> str:
         """Return why nothing arrives on a topic although it is published; '' if there is no such reason.
@@ -178,7 +190,7 @@ class CameraSubscriber:
         return sorted(found)
 
     def _on_image(self, message: Image | CompressedImage, info: dict[str, Any]) -> None:
-        # ROS 2 Humble and some middlewares do not tell the number.
+        # ROS 2 Humble and some middlewares do not give the number.
         self.lost.note_arrival(info.get('publication_sequence_number'))
         if self._last_image_s is None:
             self._log_first_image(message)
@@ -187,18 +199,20 @@ class CameraSubscriber:
         self._scheduler.offer(self._stream, frame)
         if frame.stamp_round > self._stamp_round:
             self._stamp_round = frame.stamp_round
-            self._on_restart()
-            self._node.get_logger().info(
-                f'the stamps of {self._subscriptions[0].topic_name} went back: a recording has started again, or the '
-                'clock was set back',
-                throttle_duration_sec=REMIND_S,
-            )
+            if is_set(message.header.stamp):
+                self._on_restart(nanoseconds(message.header.stamp))
+            if self._is_due('stamps'):
+                self._node.log.info(
+                    f'stamps{self._stream.of_camera}',
+                    f'the stamps of {self._subscriptions[0].topic_name} went back: a recording has started again, or '
+                    'the clock was set back',
+                )
 
     def _log_first_image(self, message: Image | CompressedImage) -> None:
         is_compressed = isinstance(message, CompressedImage)
         form = shorten(message.format if is_compressed else f'{message.width} x {message.height} {message.encoding}')
-        of_camera = f' of {self._stream.name}' if self._stream.name else ''
-        self._node.get_logger().info(f'first image{of_camera}: {form}')
+        kind = f'first image{self._stream.of_camera}'
+        self._node.log.info(kind, f'{kind}: {form}')
 
     def _on_message_lost(self, event: QoSMessageLostInfo) -> None:
         self.lost.in_transport += event.total_count_change

@@ -88,7 +88,8 @@ class PerceptionNode(AsyncLifecycleNode):
         )
         self._worker = Worker(context)
         self._cameras = [
-            CameraSubscriber(self, stream, self._scheduler, on_restart=transforms.clear) for stream in self._streams
+            CameraSubscriber(self, stream, self._scheduler, on_restart=transforms.restart_at)
+            for stream in self._streams
         ]
         self._worker.start()
         self._instruct(self._node_parameters.value('instruction'))

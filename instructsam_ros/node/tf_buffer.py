@@ -34,24 +34,36 @@ def create_tf_buffer(node: Node) -> Any:
     tf2 = import_tf2()
 
     class Buffer(tf2.Buffer):
-        """Starts again when the stamps of a transform go back, as those of a looped bag or a simulation do.
+        """Starts again when the stamps of transforms or images go back, as those of a looped bag or a simulation do.
 
-        tf2 would answer with transforms of the round before, and ignore new ones until they reach the old stamps.
+        tf2 would answer with transforms of the round before, and ignore new ones until they reach the old stamps. Used
+        in the executor's thread, apart from lookups.
         """
 
         def __init__(self) -> None:
             super().__init__()
-            self._latest_ns: dict[tuple[str, str], int] = {}  # by parent and child frame
+            self._latest_ns: dict[tuple[str, str], int] = {}  # of what it holds, by parent and child frame
 
         def set_transform(self, transform: TransformStamped, authority: str) -> None:
             """Store a transform that is not static."""
             frames = transform.header.frame_id, transform.child_frame_id
             stamp_ns = nanoseconds(transform.header.stamp)
             if stamp_ns < self._latest_ns.get(frames, stamp_ns) - RESTART_NS:
-                self.clear()  # keeps static transforms
-                self._latest_ns = {}
+                self._start_again()
             self._latest_ns[frames] = stamp_ns
             super().set_transform(transform, authority)
+
+        def restart_at(self, stamp_ns: int) -> None:
+            """Start again if there are later transforms: the stamps of a camera's images went back to `stamp_ns`.
+
+            Otherwise the transforms went back before, and those of the new round must be kept.
+            """
+            if any(latest_ns > stamp_ns + RESTART_NS for latest_ns in self._latest_ns.values()):
+                self._start_again()
+
+        def _start_again(self) -> None:
+            self.clear()  # keeps static transforms
+            self._latest_ns = {}
 
     buffer = Buffer()
     buffer.listener = tf2.TransformListener(buffer, node, spin_thread=False)  # kept alive as long as the buffer

@@ -69,7 +69,7 @@ class DepthBuffer:
     def __init__(self, size: int = KEPT_DEPTH_IMAGES) -> None:
         """Keep up to `size` messages of each type."""
         self.image_topic = ''  # of the color images; says whether they are rectified
-        self.received = 0  # depth images since the start
+        self.received = 0  # depth images since the start or clear()
         self.paired = 0  # color images for which a RoundDepth found a depth image
         self.unpaired = 0  # color images for which it found none although depth images are received
         self._changed = threading.Condition()  # guards everything below
@@ -103,8 +103,9 @@ class DepthBuffer:
             self._changed.notify_all()
 
     def clear(self) -> None:
-        """Drop all messages."""
+        """Drop all messages, and count those that are received from 0 again."""
         with self._changed:
+            self.received = 0
             self._depth_images.clear()
             self._camera_infos.clear()
             self._newest_info = None

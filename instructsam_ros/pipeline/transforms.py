@@ -18,14 +18,14 @@ class TransformLookup:
     """TransformSource over TF. Creates its buffer at the first lookup: without a target frame nothing subscribes."""
 
     def __init__(self, create_buffer: Callable[[], Any]) -> None:
-        """Look up in the tf2_ros.Buffer that `create_buffer` returns."""
+        """Look up in the buffer that `create_buffer` returns (see node/tf_buffer.py)."""
         self._create_buffer = create_buffer
-        self._buffer: Any = None  # tf2_ros.Buffer
+        self._buffer: Any = None  # tf2_ros.Buffer with restart_at()
 
-    def clear(self) -> None:
-        """Forget all transforms that are not static, as after a jump back in time. Safe to call in any thread."""
+    def restart_at(self, stamp_ns: int) -> None:
+        """Forget the transforms of the round before: the stamps of a camera's images went back to `stamp_ns`."""
         if self._buffer is not None:
-            self._buffer.clear()
+            self._buffer.restart_at(stamp_ns)
 
     def lookup(self, target: str, source: str, stamp: StampMsg, timeout_s: float) -> Transform:
         """Return the transform from frame `source` to frame `target` at `stamp`, never that of another time.

@@ -26,6 +26,7 @@ class CameraStream:
     def __init__(self, name: str, results: ResultPublisher) -> None:
         """Create the stream of the camera `name`, '' for the only one; `results` publishes its results."""
         self.name = name
+        self.of_camera = f' of {name}' if name else ''  # for texts
         self.results = results
         self.mailbox: Mailbox[CameraFrame] = Mailbox()
         self.depth = DepthBuffer()

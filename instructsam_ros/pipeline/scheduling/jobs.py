@@ -140,9 +140,8 @@ class StreamJob(Job):
             self._context.statistics.count_result('', self._seconds_since(work.frame.header.stamp))
             self._count_times(times_ms)
             if answer.geometry_message and work.stream.depth.received:  # a camera without depth is not worth a warning
-                of_camera = f' of {work.stream.name}' if work.stream.name else ''
-                text = f'no 3D geometry{of_camera}: {answer.geometry_message}'
-                self._context.error_log.warning('geometry', text)
+                kind = f'no 3D geometry{work.stream.of_camera}'
+                self._context.error_log.warning(kind, f'{kind}: {answer.geometry_message}')
 
     def on_cancelled(self) -> None:
         """Leave the frame to be answered later."""

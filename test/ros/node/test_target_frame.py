@@ -13,6 +13,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import TransformStamped
 
+from instructsam_ros.conversions.stamps import nanoseconds
 from instructsam_ros.node.tf_buffer import create_tf_buffer
 from instructsam_ros.pipeline.localization import TransformError
 from instructsam_ros.pipeline.transforms import TransformLookup
@@ -37,6 +38,15 @@ class StandInBuffer:
     """Stands in for tf2_ros.Buffer, which is not on PyPI: knows one transform at one time, and the latest one."""
 
     broken = ''  # a component of the transform's rotation or translation that is not finite
+
+    def __init__(self):
+        self.stored = []  # stamps in s
+
+    def set_transform(self, transform, authority):
+        self.stored.append(transform.header.stamp.sec)
+
+    def clear(self):
+        self.stored.clear()
 
     def lookup_transform(self, target, source, time, timeout):
         if (target, source) != ('base', 'camera') or time.nanoseconds not in (3_000_000_005, 0):
@@ -78,3 +88,25 @@ def test_transforms_that_are_none_are_refused(monkeypatch, transforms, broken):
     monkeypatch.setattr(StandInBuffer, 'broken', broken)
     with pytest.raises(TransformError, match="the transform from 'camera' to 'base' cannot be used: a "):
         transforms.lookup('base', 'camera', Time(sec=3, nanosec=5), 0.1)
+
+
+def test_every_round_of_stamps_is_forgotten_once(transforms):
+    """However many cameras and transforms go back one after the other, nothing of the new round is lost."""
+
+    def hear(sec, child='camera'):
+        transform = TransformStamped(child_frame_id=child)
+        transform.header.stamp.sec = sec
+        buffer.set_transform(transform, 'test')
+
+    transforms.lookup('base', 'camera', Time(sec=3, nanosec=5), 0.1)
+    buffer = transforms._buffer
+    hear(100), hear(101, 'hand'), hear(109)
+    transforms.restart_at(nanoseconds(Time(sec=60)))  # the first to go back is a camera
+    assert buffer.stored == []
+    hear(60), hear(61, 'hand')
+    transforms.restart_at(nanoseconds(Time(sec=60, nanosec=5)))  # another camera follows
+    assert buffer.stored == [60, 61]
+    hear(20, 'hand'), hear(20)  # the first is a transform
+    transforms.restart_at(nanoseconds(Time(sec=20)))
+    transforms.restart_at(nanoseconds(Time(sec=21)))
+    assert buffer.stored == [20, 20]

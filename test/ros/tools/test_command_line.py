@@ -206,7 +206,10 @@ def test_transforms_of_a_round_before_are_forgotten(lone_robot):
     with pytest.raises(TransformError, match='extrapolation into the future'):
         transforms.lookup('world', 'camera', Time(sec=110), 0.0)
 
-    transforms.clear()
+    transforms.restart_at(100 * 10**9)  # a camera follows, and another one
+    transforms.restart_at(102 * 10**9)
+    assert transforms.lookup('world', 'camera', Time(sec=101), 0.0).translation[0] == 2
+    transforms.restart_at(10 * 10**9)  # the camera is the first
     with pytest.raises(TransformError):
         transforms.lookup('world', 'camera', Time(sec=101), 0.0)
     assert transforms.lookup('world', 'mount', Time(sec=101), 0.0).translation[0] == 7
