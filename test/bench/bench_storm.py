@@ -2,12 +2,15 @@
 
     python test/bench/bench_storm.py [--goals 300] [--clients 200] [--cycles 100] [--seconds 20]
 
-Goals at once, from one client and from many; cancels of all of them; clients that are killed while their goals run;
-lifecycle cycles while goals arrive; four cameras at 60 Hz. Exits with 1 if a goal has no end, an image is not accounted
-for, a cycle fails, the node counts an unexpected error, or its memory grows by more than 2 % over the second half.
+Four cameras at 60 Hz, without and with an instruction; clients whose process is stopped (SIGSTOP); then rounds of goals
+at once, cancels of goals that wait or run, a goal from each of many clients within a second, clients that are killed
+while their goals run, and lifecycle cycles while goals arrive. Prints a table. Exits with 1 if a goal has no end, a
+canceled one ends otherwise, an image is not accounted for, a cycle fails, the node counts an unexpected error, or its
+memory grows by more than 2 % from the middle to the last round.
 """
 
 import argparse
+import math
 import os
 import random
 import signal
@@ -17,34 +20,81 @@ import time
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-os.environ.setdefault('FASTRTPS_DEFAULT_PROFILES_FILE', str(ROOT / 'instructsam_ros' / 'data' / 'fastdds_images.xml'))
-os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-sys.path[:0] = [str(ROOT / 'test' / 'ros' / 'support'), str(Path(__file__).parent)]
-
-from robot import Robot  # noqa: E402
-from soak import CAMERAS, Cameras, Clients, Repeated, Time, resident_mb, settled_counts  # noqa: E402
+from action_msgs.msg import GoalStatus
+from load import CAMERAS, FRAMES, ROOT, Cameras, Clients, Repeated, Time, private_mb
+from robot import Robot
 
 MEMORY_TOLERANCE = 0.02
-KILLED_CLIENTS = 10
+KILLED_CLIENTS = 2  # in each round
+ROUNDS = 6
+SHORT_STOP_S, LONG_STOP_S = 10.0, 25.0
+"""Below and above 20 s without a sign of life, after which Fast DDS takes a process for dead (its lease duration)."""
+END_S = 120.0  # longest time for goals to end
+REFUSAL = 'goals are waiting already'
+
+NAMES = {
+    GoalStatus.STATUS_SUCCEEDED: 'succeeded',
+    GoalStatus.STATUS_CANCELED: 'canceled',
+    GoalStatus.STATUS_ABORTED: 'aborted',
+}
+
+
+def ends(robot, goals):
+    """Wait for the goals; return the number of those that ended, by how."""
+    robot.wait_or_time_out(lambda: all(goal.response for goal in goals), END_S)
+    return Counter(_end(goal.response) for goal in goals)
+
+
+def _end(response):
+    if response is None:
+        return 'no end'
+    is_refused = response.status == GoalStatus.STATUS_ABORTED and REFUSAL in response.result.answer.message
+    return 'refused' if is_refused else NAMES.get(response.status, str(response.status))
 
 
 def burst(robot, count):
-    """Send goals at once; return the number of those that ended, by status."""
-    goals = [robot.ask(f'the mugs {number}') for number in range(count)]
-    robot.wait_or_time_out(lambda: all(goal.response for goal in goals), 120)
-    return Counter(goal.response.status if goal.response else 'no end' for goal in goals)
+    """Send goals at once; return how they ended."""
+    return ends(robot, [robot.ask(f'the mugs {number}') for number in range(count)])
 
 
 def cancels(robot, count):
-    """Send goals at once and cancel each of them three times; return the number of those that ended, by status."""
-    goals = [robot.ask(f'sleep 0.0{number % 5}') for number in range(count)]
-    robot.wait_or_time_out(lambda: all(goal.sent for goal in goals), 120)
-    for _ in range(3):
+    """Cancel goals of which one runs and the others wait, each three times; return how they ended."""
+    goals = [robot.ask(f'sleep {END_S + number:.0f}') for number in range(count)]
+    robot.wait_or_time_out(lambda: all(goal.sent for goal in goals), END_S)
+    for _again in range(3):
         for goal in goals:
-            goal.handle.cancel_goal_async()
-    robot.wait_or_time_out(lambda: all(goal.response for goal in goals), 120)
-    return Counter(goal.response.status if goal.response else 'no end' for goal in goals)
+            robot.in_executor(goal.sent.cancel_goal_async)
+    return ends(robot, goals)
+
+
+def from_clients(robot, clients, count, while_asking=lambda: None):
+    """Let each client ask once within a second; return the numbers of goals and of their ends."""
+    first, ended = clients.sent, clients.ended
+    clients.start()
+    while_asking()
+    robot.wait_or_time_out(lambda: clients.sent >= first + count, END_S)
+    clients.stop()
+    robot.wait_or_time_out(lambda: clients.ended - ended >= clients.sent - first, END_S)
+    return clients.sent - first, clients.ended - ended
+
+
+def suspended(robot, clients, count, seconds):
+    """Stop the clients' process once half of them have asked; return from_clients() and how others ended then."""
+    others = Counter()
+
+    def suspend():
+        first = clients.sent
+        robot.wait_or_time_out(lambda: clients.sent >= first + count // 2, END_S)
+        clients.suspend()
+        clients.stop()  # when it goes on, only the goals that it has sent are left
+        end_s = time.monotonic() + seconds
+        try:
+            while time.monotonic() < end_s:
+                others.update(burst(robot, 10))
+        finally:
+            clients.resume()
+
+    return from_clients(robot, clients, count // 2, suspend), others
 
 
 def killed_clients(robot, count):
@@ -59,17 +109,36 @@ def killed_clients(robot, count):
         client.stdout.readline()
         client.send_signal(signal.SIGKILL)
         client.wait()
-    return robot.ask('the mugs').end()[0] == 4
+    return robot.ask('the mugs').end()[0] == GoalStatus.STATUS_SUCCEEDED
 
 
 def cycles(robot, count):
-    """Return the number of full lifecycle cycles that succeeded, while goals arrive."""
-    done = 0
+    """Return the number of full lifecycle cycles that succeeded, while goals arrive, and how the goals ended."""
+    done, goals = 0, []
     for _ in range(count):
-        robot.ask('sleep 0.05')
+        goals.append(robot.ask('sleep 0.05'))
         results = [robot.change_state(step) for step in ('deactivate', 'cleanup', 'configure', 'activate')]
         done += all(results)
-    return done
+    return done, ends(robot, goals)
+
+
+def see_at_60_hz(robot, cameras, node, seconds):
+    """Publish images; return a description, and whether each of them is accounted for."""
+    before, cpu_s, start_s = cameras.settle(), cpu_time_s(node.process.pid), time.monotonic()
+    repeated = Repeated(cameras.see, 1 / 60)
+    repeated.start()
+    time.sleep(seconds)
+    repeated.stop()
+    took_s = time.monotonic() - start_s
+    load, rate_hz = (cpu_time_s(node.process.pid) - cpu_s) / took_s, (cameras.sent - before['sent']) / took_s
+    robot.say('')
+    after = cameras.settle()
+    sent, came, transport, queue = (after[name] - before[name] for name in ('sent', *FRAMES))
+    described = (
+        f'{sent} sent ({rate_hz:.0f} Hz) = {came} in + {transport} lost in transport + {queue} lost in the queue; '
+        f'{load:.0%} of a core'
+    )
+    return described, sent == came + transport + queue
 
 
 def main():
@@ -83,56 +152,56 @@ def main():
     robot, failures = Robot(random.randrange(1, 102)), []
 
     def check(name, measured, is_good):
-        print(f'{"ok  " if is_good else "FAIL"}  {name}: {measured}', flush=True)
+        print(f'| {name} | {measured} | {"ok" if is_good else "FAILED"} |', flush=True)
         failures.extend([] if is_good else [name])
 
+    print('| storm | result | |\n|---|---|---|')
     try:
         node = robot.start(f'cameras:=[{", ".join(CAMERAS)}]')
         robot.wait(lambda: robot.status()['state'] == 'active')
         cameras = Cameras(robot, CAMERAS, (640, 480), Time(robot, is_simulated=False))
-        robot.wait(lambda: all(publisher.get_subscription_count() for publisher in cameras.publishers))
-        before = settled_counts(robot)
-        cameras.see()
+        check('four cameras of 640x480 px at 60 Hz', *see_at_60_hz(robot, cameras, node, args.seconds))
+        robot.say('the mugs')
+        check('the same with an instruction', *see_at_60_hz(robot, cameras, node, args.seconds))
+
         robot.ask('the mugs').end()
-
-        repeated = Repeated(cameras.see, 1 / 60)
-        cpu_s, start_s = cpu_time_s(node.process.pid), time.monotonic()
-        repeated.start()
-        time.sleep(args.seconds)
-        repeated.stop()
-        load = (cpu_time_s(node.process.pid) - cpu_s) / (time.monotonic() - start_s)
-        after = settled_counts(robot)
-        came, lost = (after[name] - before[name] for name in ('frames_in', 'frames_lost_in_transport'))
-        rate_hz = (cameras.sent - 4) / (time.monotonic() - start_s)
-        check(
-            'four cameras, 640x480, no instruction',
-            f'{cameras.sent} sent ({rate_hz:.0f} Hz) = {came} in + {lost} lost, {load:.0%} of a core',
-            cameras.sent == came + lost,
-        )
-
-        memory_mb = []
-        for _ in range(6):
-            ends = burst(robot, args.goals)
-            check(f'{args.goals} goals at once', dict(ends), 'no end' not in ends)
-            ends = cancels(robot, args.goals // 3)
-            check('cancels', dict(ends), 'no end' not in ends)
-            memory_mb.append(resident_mb(node.process.pid))
         clients = Clients(robot.domain_id, args.clients, 1.0)
-        clients.start()
-        robot.wait_or_time_out(lambda: clients.sent >= args.clients, 120)
-        clients.stop()
-        robot.wait_or_time_out(lambda: clients.ended == clients.sent, 120)
-        measured = f'{clients.sent} goals, {clients.ended} ended'
-        check(f'{args.clients} clients within a second', measured, clients.ended == clients.sent)
-        check(f'{KILLED_CLIENTS} clients killed', 'the node answers', killed_clients(robot, KILLED_CLIENTS))
-        done = cycles(robot, args.cycles)
-        check('lifecycle cycles', f'{done} of {args.cycles}', done == args.cycles)
-        for _ in range(6):
-            burst(robot, args.goals)
-            memory_mb.append(resident_mb(node.process.pid))
-        growth = memory_mb[-1] / memory_mb[5] - 1
+        for seconds in (SHORT_STOP_S, LONG_STOP_S):
+            (sent, ended), others = suspended(robot, clients, args.clients, seconds)
+            check(
+                f'{args.clients} clients stopped for {seconds:.0f} s while they ask',
+                f'{sent} goals, {ended} ended; of other goals meanwhile {counted(others)}',
+                (ended == sent or seconds == LONG_STOP_S) and set(others) == {'succeeded'},
+            )
+        memory_mb, bursts, canceled, cycled = [], Counter(), Counter(), Counter()
+        asked = ended = answering = done = 0
+        for _ in range(ROUNDS):
+            bursts += burst(robot, args.goals)
+            canceled += cancels(robot, args.goals // 3)
+            numbers = from_clients(robot, clients, args.clients)
+            asked, ended = asked + numbers[0], ended + numbers[1]
+            answering += killed_clients(robot, KILLED_CLIENTS)
+            numbers = cycles(robot, math.ceil(args.cycles / ROUNDS))
+            done, cycled = done + numbers[0], cycled + numbers[1]
+            cameras.settle()
+            memory_mb.append(private_mb(node.process.pid))
+        good = bursts['succeeded'] + bursts['refused'] == ROUNDS * args.goals and bursts['succeeded']
+        check(f'{args.goals} goals at once, {ROUNDS} times', counted(bursts), good)
+        good = canceled['canceled'] == ROUNDS * (args.goals // 3)
+        check(f'{args.goals // 3} goals that wait or run canceled, {ROUNDS} times', counted(canceled), good)
+        check(
+            f'{args.clients} clients ask within a second, {ROUNDS} times',
+            f'{asked} goals, {ended} ended',
+            asked == ended,
+        )
+        measured = f'the node answers after {answering} of {ROUNDS} times'
+        check(f'{KILLED_CLIENTS} clients killed, {ROUNDS} times', measured, answering == ROUNDS)
+        total = ROUNDS * math.ceil(args.cycles / ROUNDS)
+        measured = f'{done} succeeded; of a goal in each {counted(cycled)}'
+        check(f'{total} lifecycle cycles', measured, done == total and not cycled['no end'])
+        growth = memory_mb[-1] / memory_mb[ROUNDS // 2 - 1] - 1
         shown = ' '.join(f'{each:.0f}' for each in memory_mb)
-        check('memory after each burst, MB', f'{shown}, {growth:+.1%}', growth <= MEMORY_TOLERANCE)
+        check('memory after each round, MB', f'{shown}; {growth:+.1%} in the second half', growth <= MEMORY_TOLERANCE)
         status = robot.status()
         check('unexpected errors', status['unexpected_errors'], status['unexpected_errors'] == '0')
         node.interrupt()
@@ -142,6 +211,10 @@ def main():
             each.process.kill()
         robot.close()
     return int(bool(failures))
+
+
+def counted(counter):
+    return ', '.join(f'{count} {name}' for name, count in sorted(counter.items()))
 
 
 def cpu_time_s(pid):
