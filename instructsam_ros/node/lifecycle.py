@@ -118,6 +118,13 @@ class AsyncLifecycleNode(LifecycleNodeMixin, Node):
         self.submit(job)
         return await future
 
+    def run_in_executor(self, function: Callable[[], None]) -> None:
+        """Run `function` in the executor's thread, soon. Subscriptions are destroyed there, since it may use them."""
+        if self.executor is None:  # which nothing can use
+            function()
+        else:
+            self.executor.create_task(function)
+
     def _log_exceptions(self, transition: TransitionCallback) -> TransitionCallback:
         """Return `transition` with its exceptions reported; rclpy only turns them into a failed transition."""
 

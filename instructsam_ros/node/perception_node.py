@@ -163,10 +163,8 @@ class PerceptionNode(AsyncLifecycleNode):
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """End the session, which cancels running work and goals, and unsubscribe; does not wait for the model."""
-        self._scheduler.deactivate()
-        self._scheduler.submit(free_device_memory)  # frees the memory of the encoded images
-        for camera in self._cameras:
-            camera.close()
+        self._end_session()
+        self._close_cameras()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -176,16 +174,28 @@ class PerceptionNode(AsyncLifecycleNode):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything. Runs in the worker's thread."""
-        self.on_deactivate(state)
+        self._end_session()
+        self.run_in_executor(self._close_cameras)
+        super().on_deactivate(state)
         return self.on_cleanup(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free everything after a transition has failed with an exception; the node can be configured again."""
+        """Free everything after a transition has failed with an exception; the node can be configured again.
+
+        Runs in the thread of that transition.
+        """
         self._scheduler.deactivate('a transition of the node failed')
-        for camera in self._cameras:
-            camera.close()
+        self.run_in_executor(self._close_cameras)
         self._scheduler.submit(self._worker.unload_model)
         return super().on_error(state)
+
+    def _end_session(self) -> None:
+        self._scheduler.deactivate()
+        self._scheduler.submit(free_device_memory)  # frees the memory of the encoded images
+
+    def _close_cameras(self) -> None:
+        for camera in self._cameras:
+            camera.close()
 
     async def _autostart(self) -> None:
         self._autostart_timer.cancel()

@@ -98,8 +98,10 @@ class Scheduler:
         return self._is_closed
 
     def offer(self, stream: CameraStream, frame: CameraFrame) -> None:
-        """Store a new frame of a camera and give it to the goals that wait for it."""
+        """Store a new frame of a camera and give it to the goals that wait for it; without a session, drop it."""
         with self._changed:
+            if self._session is None:  # The node is shutting down, and its subscriptions are closed soon.
+                return
             takers = [each for each in self._waiting if each.stream is stream and each.waits_for(frame.header)]
             for request in takers:
                 request.frame = frame

@@ -1,6 +1,8 @@
 """States and parameters of the node."""
 
 import random
+import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +17,9 @@ from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
 
 from instructsam_ros.msg import InstanceArray
+from instructsam_ros.node.guarded_executor import GuardedExecutor
 from instructsam_ros.node.lifecycle import AsyncLifecycleNode
+from instructsam_ros.node.perception_node import PerceptionNode
 
 
 def test_through_every_state_to_another_model_and_back(robot):
@@ -220,3 +224,34 @@ def robot_at_rest(robot):
     robot.start('autostart:=false')
     assert robot.change_state('configure')
     return robot
+
+
+def test_a_shutdown_closes_the_subscriptions_in_the_executor_s_thread(domain_id):
+    """The transition runs in the model's thread, while the executor may be taking a message."""
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=domain_id)
+    arguments = ['--ros-args', '-p', 'autostart:=false']
+    node = PerceptionNode(
+        lambda **_: SimpleNamespace(name='model', device='cpu', warning=''), context=context, cli_args=arguments
+    )
+    executor = GuardedExecutor(node.log.report_bug, context=context)
+    executor.add_node(node)
+    destroyed_in, destroy = [], node.destroy_subscription
+
+    def destroy_subscription(subscription):
+        destroyed_in.append(threading.current_thread())
+        return destroy(subscription)
+
+    node.destroy_subscription = destroy_subscription
+    try:
+        node.trigger_configure()
+        node.trigger_activate()
+        node.submit(node.trigger_shutdown)
+        while node.state != 'finalized' or len(destroyed_in) < 3:
+            executor.spin_once(0.1)
+        assert destroyed_in == [threading.current_thread()] * 3
+    finally:
+        node.close()
+        executor.shutdown()
+        node.destroy_node()
+        context.try_shutdown()

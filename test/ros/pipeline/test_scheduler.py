@@ -467,6 +467,7 @@ def test_deactivation_voids_everything(bench):
     goal_work = bench.scheduler.next_work()
     waiting = bench.ask('the spoons', freshness=NEXT)
     bench.scheduler.deactivate()
+    bench.see()
     assert bench.scheduler.is_superseded(work)
     assert bench.scheduler.is_encoding_superseded(work)
     assert bench.scheduler.is_abandoned(goal_work)
@@ -479,7 +480,8 @@ def test_deactivation_voids_everything(bench):
     assert bench.publisher.published == []
     assert bench.statistics.superseded == 0
     assert not bench.streams[0].must_answer_current
-    assert bench.scheduler.next_work() is None  # the frames of the earlier session are gone
+    assert bench.scheduler.next_work() is None  # the frames of the earlier session, and between both, are gone
+    assert bench.streams[0].mailbox.counts().received == 1
     assert bench.scheduler.instruction.text == 'the mugs'  # the instruction stays in force
     bench.see()
     assert bench.scheduler.next_work() is not None
