@@ -113,12 +113,9 @@ def read_plan(path: str | Path) -> Plan:
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
-    """Write a recipe as YAML. Raises RecipeError if the file holds another recipe."""
-    text = yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False)
-    if path.is_file() and path.read_text(encoding='utf-8') != text:
-        raise RecipeError(f'{path} holds another recipe, with which a run was trained. Give the plan another output')
+    """Write a recipe as YAML."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text)
+    write_text(path, yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False))
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """Trains and measures whatever a plan lacks; starting a stopped study again resumes it."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -21,8 +22,9 @@ from instructsam.train.evaluation.figures.summary import summarise
 from instructsam.train.evaluation.query import ImageQueries
 from instructsam.train.evaluation.running.prompting import PromptOptions, answer_images
 from instructsam.train.evaluation.tabletop import draw_queries
-from instructsam.train.loop.checkpoints import FINAL
-from instructsam.train.loop.resuming import with_contents
+from instructsam.train.loop.checkpoints import FINAL, last_checkpoint
+from instructsam.train.loop.recipe import read_recipe
+from instructsam.train.loop.resuming import MAY_CHANGE, with_contents
 from instructsam.train.modes import AUTOREGRESSIVE
 from instructsam.train.tabletop.command import check_drawing
 from instructsam.train.tabletop.workers import in_order
@@ -30,6 +32,7 @@ from instructsam.train.weights.mask_token import initialise_mask_token
 from instructsam.train.weights.resize_bank import resize_bank
 
 FIGURES = 'figures.json'
+ADVICE = 'give the plan another output'
 
 
 def run_study(
@@ -53,6 +56,7 @@ def run_study(
     """
     plan.check(names)
     check_started(plan)
+    check_recipes(plan)
     seeds = list(seeds)
     scenes = cache(partial(draw_scenes, plan.questions))
     if any(read_figures(plan, name, seed) is None for name in names for seed in seeds):
@@ -99,14 +103,18 @@ def start_folder(plan: Plan, name: str, seed: int) -> str | Path:
 
 
 def train(file: Path, processes: int) -> None:
-    """Run `instructsam train run FILE` in separate processes. Raises InstructSAMError if it fails."""
+    """Run `instructsam train run FILE` in separate processes. Raises InstructSAMError if it fails.
+
+    Ctrl-C and signals are passed on, and the command is waited for.
+    """
     launcher = ['-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}'] if processes > 1 else []
     command = [sys.executable, *launcher, '-m', 'instructsam.core.cli', 'train', 'run', str(file)]
-    with subprocess.Popen(command) as process:
+    # In a session of its own it does not receive the terminal's Ctrl-C too: a second signal would end it at once.
+    with subprocess.Popen(command, start_new_session=True) as process:
         try:
             code = process.wait()
-        except BaseException:
-            process.terminate()  # not kill: the processes that torchrun has started would go on
+        except BaseException as error:
+            process.send_signal(getattr(error, 'number', signal.SIGINT))
             process.wait()
             raise
     if code:
@@ -157,10 +165,10 @@ def draw_scenes(questions: Questions) -> list[ImageQueries]:
 def check_started(plan: Plan) -> None:
     """Record the weights and data that a study starts from; refuse others if something has been trained already.
 
-    The recipes are compared by write_recipe, and other questions are asked again.
+    Other questions are asked again. Prints that the study resumes, and which settings differ.
 
     Raises:
-        OtherSettingsError: The base model or the data have changed.
+        OtherSettingsError: The base model, the data or the number of processes have changed.
     """
     output = Path(plan.output)
     record = RunRecord(output / 'study.json')
@@ -168,12 +176,36 @@ def check_started(plan: Plan) -> None:
     settings: dict[str, Any] = {'base': plan.base, 'base_content': base}
     for stage in STAGES:
         settings[stage] = {'data': with_contents(plan.read_recipe(stage).data)}
-    found = record.read() if any(output.glob(f'*/seed*/*/{FINAL}')) else None
-    if found is None:
+    settings['processes'] = plan.processes
+    finished = list(output.glob(f'*/seed*/*/{FINAL}'))
+    if not finished:  # nothing would be lost
         record.start(settings)
         return
+    resumes, found = f'{output} resumes after {len(finished)} finished runs', record.read()
+    if found is None:
+        print(f'{resumes}; the base model and the data that it was started with are unknown', file=sys.stderr)
+        return
+    before = {'processes': 1, **found['settings']}
     moved = {'base', *(f'{stage}.data[].{key}' for stage in STAGES for key in ('annotations', 'images'))}
-    check_settings(found['settings'], settings, output=output, advice='give the plan another output', may_change=moved)
+    changed = check_settings(before, settings, output=output, advice=ADVICE, may_change=moved)
+    print('; '.join([resumes, *changed]), file=sys.stderr, flush=True)
+
+
+def check_recipes(plan: Plan) -> None:
+    """Compare the recipes of all runs in the plan's output with those that the plan gives them now.
+
+    Raises:
+        OtherSettingsError: They differ in more than what a run may change when it resumes.
+    """
+    may_change = MAY_CHANGE - {'heads.folder'}  # whose contents are not compared here
+    for file in sorted(Path(plan.output).glob('*/seed*/stage?.yaml')):
+        run, name, seed = file.with_suffix(''), file.parts[-3], file.parts[-2].removeprefix('seed')
+        if name not in VARIANTS or not seed.isdecimal() or not (is_finished(run) or last_checkpoint(run)):
+            continue
+        recipe = plan.recipes(name, int(seed), plan.base)[file.stem]
+        # The data are compared by their contents, in check_started and by the run.
+        before, now = ({**asdict(each), 'data': []} for each in (read_recipe(file), recipe))
+        check_settings(before, now, output=run, advice=ADVICE, may_change=may_change)
 
 
 def write_json(document: Any, path: Path) -> None:

@@ -4,6 +4,7 @@ The dataclasses below document all keys. They are read here rather than with Ome
 every error is one line that names the file and the key, and so that a recipe can be checked without importing torch.
 """
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -159,6 +160,10 @@ class Recipe:
             raise RecipeError('lora needs a learning rate under learning_rates.language')
         if 'save_total_limit' in self.trainer:
             raise RecipeError('trainer.save_total_limit has no effect: set keep, the number of checkpoints')
+        try:
+            json.dumps(self.trainer, allow_nan=False)  # as the run's record needs it
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f'trainer has a value that JSON lacks ({error}): put quotes around a date') from error
 
 
 def _check_ranges(section: object, ranges: Mapping[tuple[str, ...], tuple[float, float]]) -> None:

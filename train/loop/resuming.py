@@ -8,10 +8,10 @@ import mmap
 import os
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from instructsam.core import builtin
 from instructsam.core.run_settings import RunRecord, check_settings, fingerprint, model_fingerprint
@@ -29,9 +29,12 @@ MAY_CHANGE = frozenset(
         *('base.scenes[].annotations', 'base.scenes[].images'),
         # reports and checkpoints
         *('log_every', 'save_every', 'keep', 'evaluate_every', 'validation_samples', 'max_broken_share'),
-        *('validation', *(f'validation[].{key}' for key in ('annotations', 'images', 'repeat', 'content', 'pictures'))),
-        # speed
-        'workers',
+        *(
+            'validation',
+            *(f'validation[].{key}' for key in ('annotations', 'images', 'repeat', 'content', 'image_sizes')),
+        ),
+        # speed and memory
+        *('workers', 'phrases_per_call'),
         'version',
     }
 )
@@ -67,7 +70,7 @@ def check_resumed(recipe: Recipe, model: Path, processes: int) -> None:
         print(f'{output} resumes {where}; the settings that it was started with are unknown', file=sys.stderr)
         return
     changed = check_settings(
-        found['settings'],
+        with_defaults(found['settings']),
         settings,
         output=output,
         advice=f'give another output (with model: {output / FINAL}, it starts from what this one has learned)',
@@ -90,11 +93,40 @@ def run_settings(recipe: Recipe, model: Path, processes: int) -> dict[str, Any]:
     return settings
 
 
+def with_defaults(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return recorded settings by dotted key, with the default of each key that the recipe has and the record lacks.
+
+    The version that wrote the record may not have known the key.
+    """
+    repeats = {key.removesuffix('annotations') + 'repeat': 1 for key in record if key.endswith('].annotations')}
+    return {**_defaults(Recipe, '', record), **repeats, **record}
+
+
+def _defaults(cls: Any, prefix: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    found, types = {}, get_type_hints(cls)
+    for each in fields(cls):
+        key, annotation = prefix + each.name, types[each.name]
+        section = next(filter(is_dataclass, get_args(annotation) or (annotation,)), None)
+        is_present = any(name.startswith((f'{key}.', f'{key}[')) for name in record)
+        if section and (is_present or each.default is not None):
+            found.update(_defaults(section, f'{key}.', record))
+        elif not is_present and each.default is not MISSING:
+            found[key] = each.default
+        elif not is_present and each.default_factory is not MISSING:
+            found[key] = each.default_factory()
+    return found
+
+
 def with_contents(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the entries of a mixing list with fingerprints of their files."""
+    """Return the entries of a mixing list with fingerprints of their files, and `repeat` also where it is left out."""
     sources = mixing_list(entries, Path()) if entries else []
     return [
-        {**entry, 'content': fingerprint([('', source.annotations)]), 'pictures': image_sizes(source)}
+        {
+            **entry,
+            'repeat': source.repeat,
+            'content': fingerprint([('', source.annotations)]),
+            'image_sizes': image_sizes(source),
+        }
         for entry, source in zip(entries, sources, strict=True)
     ]
 

@@ -6,6 +6,9 @@ in this process.
 
 import contextlib
 import json
+import os
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from instructsam.core.errors import InstructSAMError
 from instructsam.core.model import checkpoint
 from instructsam.core.model.config import ModelConfig
 from instructsam.core.rle import Rle
+from instructsam.core.stop_signals import Stopped, raise_stopped
 from instructsam.train.ablation import study
 from instructsam.train.ablation.plan import read_plan
 from instructsam.train.ablation.report import results, table
@@ -235,11 +239,37 @@ def test_a_changed_plan(plan, trained, capsys, tmp_path, start_model):
     assert code == 2
     assert 'ablation was started with other settings (base was' in err
     assert 'base_content was' in err
-    path = plan(stage2_changes=['steps=1'], questions={'scenes': 3})
-    code, _, err = ablate(capsys, path, '--only', 'no_stage1', '--seeds', 1)
-    assert code == 2
-    assert 'another recipe' in err
+    for keys, difference in (
+        ({'stage2_changes': ['steps=1'], 'questions': {'scenes': 3}}, 'steps was 4, now '),
+        ({'stage2_changes': ['steps=1']}, 'steps was 4, now '),  # also if nothing is left to train or measure
+        ({'processes': 2}, 'processes was 1, now 2'),
+    ):
+        code, _, err = ablate(capsys, plan(**keys), '--only', 'no_stage1', '--seeds', 1)
+        assert code == 2
+        assert difference in err
+        assert err.endswith('repeat those to resume it, or give the plan another output\n')
+        assert len(trained) == 1
+
+
+def test_harmless_changes(plan, trained, capsys, tmp_path):
+    """Another form of the same recipe, keys that hold their default, speed and places of files may change."""
+    path, only = plan(), ('--only', 'no_stage1', '--seeds', 1)
+    assert ablate(capsys, path, *only)[0] == 0
+    run = tmp_path / 'ablation/no_stage1/seed1'
+    written = yaml.safe_load((run / 'stage2.yaml').read_text())
+    del written['muon'], written['instruct']['pointing']
+    (run / 'stage2.yaml').write_text('# by hand\n' + yaml.safe_dump(written, sort_keys=True))
+    record = json.loads((tmp_path / 'ablation/study.json').read_text())
+    del record['settings']['processes']
+    (tmp_path / 'ablation/study.json').write_text(json.dumps(record))
+    path = plan(stage2_changes=['steps=2', 'max_phrases=2', 'workers=1', 'phrases_per_call=2'], questions={'scenes': 2})
+    code, _, err = ablate(capsys, path, *only)
+    assert code == 0, err
+    assert err == f'{tmp_path}/ablation resumes after 1 finished runs\n'
+    (tmp_path / 'ablation/study.json').unlink()
+    assert 'started with are unknown' in ablate(capsys, path, *only)[2]
     assert len(trained) == 1
+    assert yaml.safe_load((run / 'stage2.yaml').read_text())['phrases_per_call'] == 2
 
 
 def test_training_runs_as_a_command(plan):
@@ -254,7 +284,7 @@ def test_several_processes(monkeypatch):
     codes = iter((0, 2, 4, 5))
 
     class Command(contextlib.nullcontext):
-        def __init__(self, command):
+        def __init__(self, command, **_):
             super().__init__(self)
             called.append(command)
 
@@ -279,6 +309,26 @@ def test_several_processes(monkeypatch):
             study.train('a.yaml', 1)
         assert caught.value.exit_code == code
     assert 'torch.distributed.run' not in called[1]
+
+
+def test_ctrl_c_reaches_training_once(monkeypatch, tmp_path):
+    """The command is in a session of its own, gets the same signal, once, and is waited for."""
+    command, seen = tmp_path / 'command', tmp_path / 'seen.json'
+    command.write_text(f"""#!{sys.executable}
+import json, os, pathlib, signal
+signals = {{signal.SIGINT, signal.SIGTERM, signal.SIGHUP}}
+signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+os.kill(os.getppid(), signal.SIGHUP)
+found = [signal.sigwait(signals), signal.sigtimedwait(signals, 0.2), os.getsid(0)]
+pathlib.Path({str(seen)!r}).write_text(json.dumps(found))
+""")
+    command.chmod(0o755)
+    monkeypatch.setattr(study.sys, 'executable', str(command))
+    with raise_stopped(), pytest.raises(Stopped):
+        study.train(Path('a.yaml'), 1)
+    number, second, session = json.loads(seen.read_text())
+    assert (number, second) == (signal.SIGHUP, None)
+    assert session != os.getsid(0)
 
 
 def test_the_report(plan):

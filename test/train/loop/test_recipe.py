@@ -118,6 +118,8 @@ CHANGES = [
         'data=[{annotations: a.json, images: ., repeat: 9999999999}]',
         'repeat must be a whole number from 1 to 1,000,000',
     ),
+    ('trainer={run_name: 2026-11-28}', 'trainer has a value that JSON lacks (Object of type date is not JSON'),
+    ('trainer={fsdp_config: {x: .nan}}', 'trainer has a value that JSON lacks (Out of range float'),
     ('trainer={seed: 3}', "multiple values for keyword argument 'seed'"),
 ]
 

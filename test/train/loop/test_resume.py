@@ -168,12 +168,24 @@ def test_other_settings_or_data_are_refused(recipe, tmp_path, few, capsys):
     assert 'data[0].content was' in refused()
     names[0].write_text(json.dumps(data))
     (images / 'a.png').write_bytes((images / 'a.png').read_bytes() + b'x')
-    assert 'data[0].pictures was' in refused()
+    assert 'data[0].image_sizes was' in refused()
     (images / 'a.png').write_bytes((images / 'a.png').read_bytes()[:-1])
     capsys.readouterr()
-    assert main(['train', 'run', str(path), 'log_every=2', mixed % 1]) == 0
+    file = tmp_path / 'run' / 'run.json'
+    record = json.loads(file.read_text())
+    for key in ('muon', 'learning_rates.heads', 'data[0].repeat', 'validation', 'trainer'):
+        del record['settings'][key]  # as an earlier version leaves out what it does not know
+    file.write_text(json.dumps(record))
+    outputs[file] = file.stat().st_mtime_ns
+    assert 'muon was 0.0, now 1.0' in refused('muon=1')
+    assert 'lora was None, now absent; lora.rank was absent, now 2' in refused('lora={rank: 2}')
+    capsys.readouterr()
+    assert main(['train', 'run', str(path), 'log_every=2', 'phrases_per_call=2', mixed % 1]) == 0
     err = capsys.readouterr().err
-    assert f'{tmp_path}/run resumes after step 2; data[0].annotations was' in err
+    assert 'phrases_per_call was 5, now 2' in err
+    assert 'was absent' not in err
+    assert f'{tmp_path}/run resumes after step 2; ' in err
+    assert 'data[0].annotations was' in err
     assert 'log_every was 1, now 2' in err
 
 
