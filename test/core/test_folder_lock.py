@@ -145,9 +145,10 @@ def test_a_name_that_cannot_be_written_releases_the_lock(tmp_path, monkeypatch):
         raise OSError(28, 'No space left on device')
 
     descriptors = os.listdir('/proc/self/fd')
-    with monkeypatch.context() as patch, pytest.raises(StorageError, match='No space left'):
+    with monkeypatch.context() as patch:
         patch.setattr(folder_lock.os, 'pwrite', pwrite)
-        FolderLock(tmp_path / 'run').__enter__()
+        with pytest.raises(StorageError, match='No space left'):
+            FolderLock(tmp_path / 'run').__enter__()
     assert os.listdir('/proc/self/fd') == descriptors
     assert not (tmp_path / 'run').exists()
     assert not folder_lock._held
