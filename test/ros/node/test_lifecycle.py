@@ -92,6 +92,20 @@ def test_impossible_transitions_are_refused_and_the_node_keeps_running(robot):
     assert robot.state() == 'inactive'
 
 
+@pytest.fixture
+def robot_in(lasting_robot):
+    """Return a function that returns the robot of all refused values, whose node it brings to a state."""
+
+    def bring_to(state):
+        if not lasting_robot.nodes:
+            lasting_robot.start('autostart:=false')
+        if lasting_robot.state() != state:
+            assert lasting_robot.change_state({'inactive': 'configure', 'unconfigured': 'cleanup'}[state])
+        return lasting_robot
+
+    return bring_to
+
+
 @pytest.mark.parametrize(
     ('name', 'value', 'why'),
     [
@@ -112,8 +126,8 @@ def test_impossible_transitions_are_refused_and_the_node_keeps_running(robot):
         ('no_such_parameter', 1, 'undeclared parameter'),
     ],
 )
-def test_bad_values_are_refused_with_a_reason(robot_at_rest, name, value, why):
-    successful, reason = robot_at_rest.set(name, value)
+def test_bad_values_are_refused_with_a_reason(robot_in, name, value, why):
+    successful, reason = robot_in('inactive').set(name, value)
     assert not successful
     assert why in reason
 
@@ -126,9 +140,8 @@ def test_bad_values_are_refused_with_a_reason(robot_at_rest, name, value, why):
         ('model', ' ', 'got an empty string'),
     ],
 )
-def test_bad_models_are_refused_with_a_reason(robot, name, value, why):
-    robot.start('autostart:=false')
-    successful, reason = robot.set(name, value)
+def test_bad_models_are_refused_with_a_reason(robot_in, name, value, why):
+    successful, reason = robot_in('unconfigured').set(name, value)
     assert not successful
     assert why in reason
 
@@ -217,13 +230,6 @@ def test_silent_camera_is_reported(robot):
     status = robot.status()
     assert status['level'] == DiagnosticStatus.WARN
     assert status[''].startswith('no image for')
-
-
-@pytest.fixture
-def robot_at_rest(robot):
-    robot.start('autostart:=false')
-    assert robot.change_state('configure')
-    return robot
 
 
 def test_a_shutdown_closes_the_subscriptions_in_the_executor_s_thread(domain_id):
