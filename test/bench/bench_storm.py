@@ -30,6 +30,9 @@ ROUNDS = 6
 SHORT_STOP_S, LONG_STOP_S = 10.0, 25.0
 """Below and above 20 s without a sign of life, after which Fast DDS takes a process for dead (its lease duration)."""
 END_S = 120.0  # longest time for goals to end
+CLIENTS_S = 600.0
+"""Longest time for the goals of the clients, each of which receives the responses to all of them."""
+
 REFUSAL = 'goals are waiting already'
 
 NAMES = {
@@ -74,7 +77,7 @@ def from_clients(robot, clients, count, while_asking=lambda: None):
     while_asking()
     robot.wait_or_time_out(lambda: clients.sent >= first + count, END_S)
     clients.stop()
-    robot.wait_or_time_out(lambda: clients.ended - ended >= clients.sent - first, END_S)
+    robot.wait_or_time_out(lambda: clients.ended - ended >= clients.sent - first, CLIENTS_S)
     return clients.sent - first, clients.ended - ended
 
 

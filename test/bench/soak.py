@@ -43,7 +43,8 @@ CLIENT_ROUND_S = 600.0  # time in which every client asks once
 NONSENSE_S = 15.0  # time between two bursts of nonsense
 WARM_UP_S = 900.0  # more than a round of the clients, after which the memory for all of them has been allocated
 SHOWN_S = 30.0
-GOAL_S = 120.0  # longest time for a goal to end at the end of the run
+START_S = 600.0  # longest time for the model to load
+GOAL_S = 300.0  # longest time for a goal to end at the end of the run
 COUNTS = (*FRAMES, 'results', 'frames_used', 'frames_dropped', 'frames_waiting', 'unexpected_errors')
 WAITS = ('receive_to_publish',)  # steps that include others
 
@@ -132,19 +133,19 @@ def observe(args, report):
         report.write(json.dumps(record) + '\n')
         report.flush()
 
+    write(settings={'warm_up_s': args.warm_up, 'length_s': args.hours * 3600})
     try:
         parameters = [f'model:={args.model}', 'device:=cpu', f'answer:={args.answer}']
         if args.everything:
             parameters += [f'cameras:=[{", ".join(CAMERAS)}]', 'use_sim_time:=true']
         node = robot.start(*parameters, command=NODE)
-        robot.wait(lambda: node.logged("model '"))
-        robot.wait(lambda: robot.status()['state'] == 'active')
+        is_active = robot.wait_or_time_out(lambda: robot.status()['state'] == 'active', START_S)
+        assert is_active, f'the node did not start: {node.log}'
         size = tuple(map(int, args.size.split('x')))
         cameras = Cameras(robot, CAMERAS if args.everything else ('',), size, clock)
         nonsense = Nonsense(robot, cameras)
         clients = Clients(robot.domain_id, CLIENTS if args.everything else 1, CLIENT_ROUND_S)
         robot.ask('nothing to see yet')  # connects the action
-        write(settings={'warm_up_s': args.warm_up, 'length_s': args.hours * 3600})
         write(before=cameras.settle())
         start_s = time.monotonic()
 
@@ -333,7 +334,10 @@ def main():
                 observe(args, report)
             except AssertionError as error:
                 print(f'FAIL  the run ended early: {error}', flush=True)
-    findings = judge(read(path))
+    run = read(path)
+    if not run.settings:
+        parser.error(f'{path} is not a report of this program')
+    findings = judge(run)
     for finding in findings:
         print(f'{"ok  " if finding.is_good else "FAIL"}  {finding.requirement}: {finding.measured}')
     return int(not all(finding.is_good for finding in findings))
