@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from sensor_msgs.msg import CompressedImage, Image
 
+from instructsam.core.atomic_write import replaced
 from instructsam.core.display.overlay import draw_overlay
 from instructsam.core.display.text import one_line
 from instructsam.core.errors import InstructSAMError
@@ -48,7 +49,8 @@ def show(args: argparse.Namespace) -> int:
     overlays = Overlays(bag, args.topic, args.name)
     fps = args.fps or overlays.fps
     if path.suffix.lower() == '.mp4':
-        drawn = write_video(path, overlays, fps)
+        with replaced(path) as part:
+            drawn = write_video(part, overlays, fps)
     elif path.suffix.lower() == '.gif':
         drawn = write_animation(path, overlays, fps, args.width)
     else:
@@ -139,7 +141,7 @@ def write_video(path: Path, overlays: Overlays, fps: float) -> int:
                 size = overlay.shape[1] // 2 * 2, overlay.shape[0] // 2 * 2  # the codec requires even sizes
                 writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'mp4v'), fps, size)
                 if not writer.isOpened():
-                    raise InstructSAMError(f'cannot write {path}: OpenCV has no MP4 here; write a .gif instead')
+                    raise InstructSAMError('OpenCV cannot write MP4 here; write a .gif instead')
             writer.write(cv2.cvtColor(_resized(overlay, size), cv2.COLOR_RGB2BGR))
             number += 1
     finally:
@@ -156,7 +158,8 @@ def write_animation(path: Path, overlays: Overlays, fps: float, width: int) -> i
         images.append(PillowImage.fromarray(_resized(overlay, size)).quantize(dither=PillowImage.Dither.NONE))
     _checked(len(images), overlays)
     try:
-        images[0].save(path, save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0)
+        with replaced(path) as part:
+            images[0].save(part, save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0)
     except OSError as error:
         raise InstructSAMError(f'cannot write {path}: {error.strerror or error}') from error
     return len(images)

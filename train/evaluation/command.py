@@ -7,7 +7,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from instructsam.core import DEFAULT_MODEL, exit_codes
+from instructsam.core import DEFAULT_MODEL
 from instructsam.core.commands.arguments import count, probability
 from instructsam.core.commands.options import add_revision, option
 from instructsam.core.commands.parser import CommandParser, sentence
@@ -48,7 +48,7 @@ def _run(args: argparse.Namespace) -> int:
     """
     from instructsam.train.evaluation.evaluate import evaluate
 
-    return exit_codes.SOME_FAILED if evaluate(args) else exit_codes.DONE
+    return evaluate(args)
 
 
 def _add_data_arguments(parser: argparse.ArgumentParser, benchmark: Benchmark) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import instructsam.core
-from instructsam.core import builtin
+from instructsam.core import builtin, exit_codes
 from instructsam.core.commands.document import write_json
 from instructsam.core.engine import InstructSAM
 from instructsam.core.errors import DataError, InstructSAMError
@@ -40,7 +40,7 @@ CODE = (instructsam.core, engines, evaluation, tabletop)
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    """Run the benchmark and return the number of failed queries; all processes but the first return 0.
+    """Run the benchmark and return the exit code; all processes but the first return that of success.
 
     Raises:
         InstructSAMError: The options, the data, the model or the run's folder cannot be used.
@@ -64,7 +64,13 @@ def evaluate(args: argparse.Namespace) -> int:
         process,
         track=partial(with_progress_bar, title=title, threshold=options.threshold, empty=args.empty),
     )
-    return 0 if process.rank else report_figures(args, read_run(folder, header), benchmark)
+    if process.rank:
+        return exit_codes.DONE
+    run = read_run(folder, header)
+    failed = report_figures(args, run, benchmark)
+    if failed == len(run.outcomes):
+        return exit_codes.FAILED
+    return exit_codes.SOME_FAILED if failed else exit_codes.DONE
 
 
 def prompt_options(benchmark: Benchmark, args: argparse.Namespace) -> PromptOptions:

@@ -498,6 +498,7 @@ def test_failed_samples_are_named_and_asked_again(samples, tmp_path, capsys):
     assert '4 samples FAILED' in said
     assert 'later.png' in said
     assert '[4, 4]' in said
+    assert evaluate('inst2seg', '--data', data, '--results', tmp_path / 'three', '--limit', 3) == exit_codes.FAILED
     (tmp_path / 'later.png').write_bytes(Path(there).read_bytes())
     assert evaluate(*argv) == exit_codes.SOME_FAILED
     document = json.loads(out.read_text())
