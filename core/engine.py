@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from instructsam.core import builtin
+from instructsam.core.device import check_finite, resolve_device, resolve_dtype
 from instructsam.core.errors import ImageError, InstructionError, ModelError
 from instructsam.core.model import checkpoint
-from instructsam.core.model.device import check_finite, resolve_device, resolve_dtype
 from instructsam.core.model.grounding import Detections, ImageFeatures, resize_masks
-from instructsam.core.model.instructsam import InstructSAMModel, VisualFeatures
-from instructsam.core.model.preprocess import Grid, QwenPreprocessor, sam_pixels, to_chw
+from instructsam.core.model.instructsam import EncoderInputs, InstructSAMModel
+from instructsam.core.model.preprocess import Preprocessor, load_preprocessor, sam_pixels, to_chw
 from instructsam.core.model.prompt import Prompter, check_instruction
 from instructsam.core.model.sequence import ForwardPass, Group, Prefix, TokenSequence, encode_prefix
 from instructsam.core.model.tokenizer import load_prompter
@@ -65,7 +65,7 @@ class InstructSAM:
         self,
         model: InstructSAMModel,
         prompter: Prompter,
-        preprocessor: QwenPreprocessor,
+        preprocessor: Preprocessor,
         stop_ids: Iterable[int],
         *,
         name: str = '',
@@ -120,10 +120,9 @@ class InstructSAM:
         _check_mode(mode)  # before the weights are read
         device = resolve_device(device)
         folder = builtin.folder(name, revision)
-        preprocessor = QwenPreprocessor.from_folder(folder)
         model = checkpoint.load(folder, device, resolve_dtype(dtype, device))
+        preprocessor = load_preprocessor(folder, model.config)
         prompter, stop_ids = load_prompter(folder, model.config)
-        preprocessor.check(model.config.vision)
         warning = builtin.warning(name)
         return cls(model, prompter, preprocessor, stop_ids, name=str(name), mode=mode, folder=folder, warning=warning)
 
@@ -158,11 +157,12 @@ class InstructSAM:
         timer = StepTimer(self.device, cancelled)
         chw = to_chw(image)
         with timer.step('image_encoders'):
-            features = self._encode_for_sam3(chw)
+            inputs = self._encoder_inputs(chw)
+            features = self.model.grounding.encode(inputs.pixels, inputs.lateral_maps)
             timer.check()
-            visual, grid = self._encode_for_qwen(chw)
+            visual = self.model.encode_image(inputs.patches, *inputs.grids)
         with timer.step('prefill'):
-            prefix, _ = encode_prefix(self.model, self.prompter, self.mode, visual, grid)
+            prefix, _ = encode_prefix(self.model, self.prompter, self.mode, visual, inputs.grids[0])
         return EncodedImage(chw.shape[1], chw.shape[2], features, prefix, timer.timings_ms, self)
 
     @torch.inference_mode()
@@ -243,13 +243,11 @@ class InstructSAM:
         """
         return self.prompter.phrases_answer_ids(phrases)
 
-    def _encode_for_sam3(self, chw: torch.Tensor) -> ImageFeatures:
-        grounding = self.model.grounding
-        return grounding.encode(sam_pixels(chw, grounding.image_size, self.device, self.model.dtype))
-
-    def _encode_for_qwen(self, chw: torch.Tensor) -> tuple[VisualFeatures, Grid]:
-        patches, grid = self.preprocessor(chw, self.device, self.model.dtype)
-        return self.model.encode_image(patches, grid), grid
+    def _encoder_inputs(self, chw: torch.Tensor) -> EncoderInputs:
+        model = self.model
+        pixels = sam_pixels(chw, model.config.image_size, model.device, model.dtype)
+        patches, grid = self.preprocessor(chw, model.device, model.dtype)
+        return model.encoder_inputs(pixels, patches, [grid])
 
     def _check_encoded(self, encoded: object) -> None:
         if not isinstance(encoded, EncodedImage):
@@ -307,9 +305,10 @@ class InstructSAM:
 
     def _detect_groups(self, features: ImageFeatures, groups: Sequence[Group]) -> list[SlotMasks]:
         """Run the detector once on all of `groups`."""
-        queries = self.model.slot_queries(torch.stack([group.hidden for group in groups]))
+        hidden = torch.stack([group.hidden for group in groups])
+        queries, references = self.model.slot_queries(hidden), self.model.slot_references(hidden)
         text, text_mask = self.model.phrase_conditioning([group.phrase_ids for group in groups], self.mode)
-        output: Detections = self.model.grounding(features, queries, text, text_mask)
+        output: Detections = self.model.grounding(features, queries, text, text_mask, references)
         return [SlotMasks(*slots) for slots in zip(output.mask_logits, output.logits.float().sigmoid(), strict=True)]
 
     def _instances(

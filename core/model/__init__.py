@@ -7,11 +7,11 @@ prompt          text and token ids: the prompt around an instruction, the notati
 token_layout    order, positions and attention mask of the tokens; where query blocks go
 sequence        the language model with a key-value cache: prompt, answer, hidden states at the queries
 instructsam     the network as a whole: Qwen3-VL, the query bank, the bridge, SAM3
+trunk           a pretrained network that reads the image for both encoders (only in models that name one)
 grounding       SAM3: from queries and phrases to masks, scores and boxes
 
 preprocess      images to the encoders' input tensors
 checkpoint      model folders: reading and writing weights
 chat_template   rendering a chat template within limits of time and memory
 tokenizer       reading the tokenizer of a model folder
-device          choice of device and precision
 """

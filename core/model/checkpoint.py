@@ -17,11 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from instructsam.core.device import check_finite
 from instructsam.core.errors import ModelError
 from instructsam.core.files.regular_file import check_regular_file, read_regular_file
 from instructsam.core.model.config import MAX_SMALL_FILE_BYTES, SMALL_FILES, ModelConfig, one_line, read_json
 from instructsam.core.model.config_check import check_config
-from instructsam.core.model.device import check_finite
 from instructsam.core.model.instructsam import InstructSAMModel
 
 SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'

@@ -30,6 +30,8 @@ SMALL_FILES = ('*.json', '*.jinja', '*.txt', '*.model')
 
 MAX_SMALL_FILE_BYTES = 64 << 20  # the largest is the tokenizer.json of Qwen3-VL, 7 MB
 MAX_QUERIES, MAX_WIDTH = 10_000, 100_000
+MAX_IMAGE_SIDE = 4096  # px of the square input; the published one is 1008
+TRUNKS = ('efficientnet_lite0',)
 REQUIRED = ('text_config', 'vision_config', 'image_token_id', 'max_seg_nums', *TOKEN_KEYS.values())
 
 
@@ -46,6 +48,14 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class TrunkConfig:
+    """The pretrained network that reads the image once for both encoders, see core.model.trunk."""
+
+    kind: str  # one of TRUNKS
+    image_size: int  # side of its square input in px, a multiple of 16
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """All settings that determine the model's shapes, and the file contents that they come from."""
 
@@ -54,6 +64,8 @@ class ModelConfig:
     tokens: Tokens
     num_queries: int  # K, size of the query bank
     bridge_dim: int  # d, width of the bridge's outputs and of SAM3
+    trunk: TrunkConfig | None  # None, as in the published model: each encoder reads the image itself
+    slot_references: bool  # the detector's reference boxes depend on the language model's slots
     raw: dict[str, Any]  # config.json as read
 
     @property
@@ -65,6 +77,11 @@ class ModelConfig:
     def vision(self) -> Qwen3VLVisionConfig:
         """Configuration of Qwen's vision tower."""
         return cast(Qwen3VLVisionConfig, self.qwen.vision_config)
+
+    @property
+    def image_size(self) -> int:
+        """Side in px of the square input of the trunk, or else of SAM3."""
+        return self.trunk.image_size if self.trunk else cast(Any, self.sam3.vision_config).backbone_config.image_size
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> ModelConfig:
@@ -107,7 +124,21 @@ class ModelConfig:
             )
         keys = {'image': 'image_token_id', **TOKEN_KEYS}
         tokens = Tokens(**{name: _integer(raw, key, 0, vocab_size - 1) for name, key in keys.items()})
-        return cls(qwen, sam3, tokens, num_queries, bridge_dim, raw)
+        slot_references = raw.get('slot_references', False)
+        if not isinstance(slot_references, bool):
+            raise ModelError(
+                f'config.json says slot_references = {str(slot_references)[:60]!r}, expected true or false'
+            )
+        return cls(qwen, sam3, tokens, num_queries, bridge_dim, _trunk_config(raw), slot_references, raw)
+
+
+def _trunk_config(raw: dict[str, Any]) -> TrunkConfig | None:
+    section = raw.get('trunk')
+    if section is None:
+        return None
+    if not isinstance(section, dict) or section.get('kind') not in TRUNKS:
+        raise ModelError(f'config.json says trunk = {str(section)[:60]}, expected a kind of {", ".join(TRUNKS)}')
+    return TrunkConfig(section['kind'], _integer({'image_size': None} | section, 'image_size', 16, MAX_IMAGE_SIDE))
 
 
 def _integer(raw: dict[str, Any], key: str, low: int, high: int) -> int:

@@ -16,11 +16,11 @@ from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLTextConfi
 from transformers.models.sam3 import configuration_sam3 as sam3_configs
 
 from instructsam.core.errors import ModelError
-from instructsam.core.model.config import ModelConfig, one_line
+from instructsam.core.model.config import MAX_IMAGE_SIDE, ModelConfig, one_line
+from instructsam.core.model.trunk import COARSE_CHANNELS, STRIDE
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-MAX_IMAGE_SIDE = 4096  # px of SAM3's input; the published one is 1008
 MAX_POSITIONS = 1 << 22
 DEFAULT_SECTIONS = [24, 20, 20]  # of M-RoPE, in transformers
 
@@ -155,6 +155,8 @@ def check_config(config: ModelConfig, shapes: Shapes) -> None:
             _check_part(name, parts[name])
         _check_positions(parts['text_config'])
         _check_image_sizes(parts)
+        if config.trunk is not None:
+            _check_trunk(config.trunk.image_size, parts)
     except (AttributeError, TypeError, ValueError, ArithmeticError) as error:  # a part of another type than expected
         raise ModelError(f'config.json does not describe an InstructSAM model: {one_line(error)}') from error
 
@@ -256,3 +258,23 @@ def _check_image_sizes(parts: Mapping[str, Any]) -> None:
         raise ModelError(f'vision_config: {len(depths)} deepstack_visual_indexes for fewer layers of text_config')
     if list(parts['sam3 vision_config'].scale_factors) != [4.0, 2.0, 1.0, 0.5]:
         raise ModelError('sam3 vision_config: scale_factors are not 4, 2, 1 and 0.5')
+
+
+def _check_trunk(image_size: int, parts: Mapping[str, Any]) -> None:
+    """Check that both encoders read the trunk's coarsest map, cell by cell."""
+    merge = parts['vision_config'].spatial_merge_size
+    if type(merge) is not int or merge < 1 or image_size % (STRIDE * merge):
+        raise ModelError(
+            f'trunk: image_size is {image_size}, expected a multiple of {STRIDE} x spatial_merge_size {merge}'
+        )
+    for part, key, expected in (
+        ('backbone_config', 'image_size', image_size // STRIDE),
+        ('backbone_config', 'patch_size', 1),
+        ('backbone_config', 'num_channels', COARSE_CHANNELS),
+        ('vision_config', 'patch_size', 1),
+        ('vision_config', 'temporal_patch_size', 1),
+        ('vision_config', 'in_channels', COARSE_CHANNELS),
+    ):
+        stated = getattr(parts[part], key)
+        if stated != expected:
+            raise ModelError(f'{part}: {key} is {stated!r}, expected {expected} behind a trunk of {image_size} px')

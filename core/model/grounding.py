@@ -7,6 +7,7 @@ It is built from transformers' own SAM3 modules, so that parameters have the pub
 - The detector starts from given queries.
 - The 0.5x level of the feature pyramid is not computed.
 - The feature maps of one image serve any number of phrases without being copied.
+- With a trunk, its coarsest map takes the place of the image, and its finer maps are added to the pyramid.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import importlib
 import sys
 import types
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -147,7 +149,13 @@ class DetrDecoder(sam3.Sam3DetrDecoder):
 class Grounding(nn.Module):
     """Image features, then masks, scores and boxes for queries and phrases (paper, section 3.3)."""
 
-    def __init__(self, config: Sam3Config):
+    def __init__(self, config: Sam3Config, lateral_channels: Sequence[int] = ()):
+        """Build the modules.
+
+        Args:
+            config: SAM3's configuration.
+            lateral_channels: Channels of the maps that are added to the finest levels of the pyramid.
+        """
         super().__init__()
         parts = cast(Any, config)  # transformers annotates its parts as dict | PreTrainedConfig | None
         vision, geometry = parts.vision_config, parts.geometry_encoder_config
@@ -155,6 +163,9 @@ class Grounding(nn.Module):
         for part in (vision, vision.backbone_config, geometry, encoder, decoder, masks):
             part._attn_implementation = 'sdpa'
         self.vision_encoder = sam3.Sam3VisionModel(vision)
+        width: int = vision.fpn_hidden_size
+        # Lateral connections as in FPN (arXiv 1612.03144), from the trunk. Without one, there are none.
+        self.laterals = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in lateral_channels)
         # The next two are not used, but are in the published file.
         self.text_projection = nn.Linear(parts.text_config.hidden_size, encoder.hidden_size)
         self.geometry_encoder = sam3.Sam3GeometryEncoder(geometry)
@@ -162,23 +173,31 @@ class Grounding(nn.Module):
         self.detr_decoder = DetrDecoder(decoder)  # the detector
         self.mask_decoder = sam3.Sam3MaskDecoder(masks)
         self.dot_product_scoring = sam3.Sam3DotProductScoring(config)
-        self.image_size: int = vision.backbone_config.image_size
         self.patch_size: int = vision.backbone_config.patch_size
+        self.rows: int = vision.backbone_config.image_size // self.patch_size  # of the patch grid, which is square
 
-    def encode(self, pixels: torch.Tensor, *, fine: bool = True) -> ImageFeatures:
-        """Compute the image features of `pixels` [B, 3, S, S], S = image_size, values in -1 to 1.
+    def encode(
+        self, pixels: torch.Tensor, lateral_maps: Sequence[torch.Tensor] = (), *, fine: bool = True
+    ) -> ImageFeatures:
+        """Compute the image features.
 
-        Without `fine`, the pyramid has its coarsest level only, which is all that boxes need.
+        Args:
+            pixels: [B, 3, S, S], S = image_size, values in -1 to 1; with a trunk, its coarsest map.
+            lateral_maps: The trunk's finer maps, which are added to the 4x and the 2x level.
+            fine: False: the pyramid has its coarsest level only, which is all that boxes need.
         """
         grid = self.backbone_grid(pixels)
         neck = self.vision_encoder.neck
         levels = neck.fpn_layers[:-1]  # the last is the 0.5x level, which is not used
-        pyramid = tuple(level(grid) for level in (levels if fine else levels[-1:]))
+        pyramid = [level(grid) for level in (levels if fine else levels[-1:])]
+        if fine:
+            for index, (lateral, values) in enumerate(zip(self.laterals, lateral_maps, strict=True)):
+                pyramid[index] = pyramid[index] + lateral(values)
         coarse = pyramid[-1]
-        return ImageFeatures(pyramid, neck.position_encoding(coarse.shape, coarse.device, coarse.dtype))
+        return ImageFeatures(tuple(pyramid), neck.position_encoding(coarse.shape, coarse.device, coarse.dtype))
 
     def backbone_grid(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Run the backbone on `pixels` [B, 3, S, S]; return its features before the pyramid, [B, C, h, w].
+        """Run the backbone on `pixels` (see `encode`); return its features before the pyramid, [B, C, h, w].
 
         One grid cell is one patch.
         """
@@ -187,7 +206,12 @@ class Grounding(nn.Module):
         return tokens.view(len(tokens), side, side, -1).permute(0, 3, 1, 2)
 
     def forward(
-        self, features: ImageFeatures, queries: torch.Tensor, text: torch.Tensor, text_mask: torch.Tensor
+        self,
+        features: ImageFeatures,
+        queries: torch.Tensor,
+        text: torch.Tensor,
+        text_mask: torch.Tensor,
+        references: torch.Tensor | None = None,
     ) -> Detections:
         """Detect with G groups on one image, or with one group on each of G images.
 
@@ -196,9 +220,10 @@ class Grounding(nn.Module):
             queries: [G, K, d] from the language model.
             text: [G, T, d] phrase conditioning.
             text_mask: [G, T] bool, true at real tokens.
+            references: [G, K, 4], see DetrDecoder.
         """
         encoded, position, size = self.fuse(features, text, text_mask)
-        hidden, references = self.detr_decoder(queries, encoded, position, text, text_mask, size)
+        hidden, references = self.detr_decoder(queries, encoded, position, text, text_mask, size, references)
         slots = hidden[-1]
         logits = self.dot_product_scoring(hidden[-1:], text, text_mask)[-1].squeeze(-1)
         pixels = self.pixel_embeddings(features.pyramid, encoded, text, text_mask)

@@ -6,6 +6,9 @@ instruction, answer, queries ─┘                                      │ bri
                                                                      ▼
 phrase's input embeddings ── bridge: text_hidden_fcs ──────► SAM3's detector ─ K masks and scores per phrase
 image ── SAM3's vision encoder ────────────────────────────────────▲
+
+In a model with a trunk, both encoders read its maps of the image. With slot references, the hidden states also move the
+boxes that the detector starts from.
 """
 
 from __future__ import annotations
@@ -27,8 +30,18 @@ from transformers.models.sam3.configuration_sam3 import Sam3Config
 from instructsam.core.model.config import ModelConfig
 from instructsam.core.model.grounding import Grounding
 from instructsam.core.model.preprocess import Grid
+from instructsam.core.model.trunk import FINE_CHANNELS, MIDDLE_CHANNELS, Trunk
 
 MAX_PHRASE_TOKENS = 32  # length of the phrase conditioning (paper, section 3.3)
+
+
+class EncoderInputs(NamedTuple):
+    """Inputs of both image encoders, for one or more images: the images themselves, or the trunk's maps of them."""
+
+    pixels: torch.Tensor  # [B, C, s, s], for SAM3
+    patches: torch.Tensor  # [P, n], for Qwen's vision tower
+    grids: Sequence[Grid]  # size of each image in patches
+    lateral_maps: tuple[torch.Tensor, ...] = ()  # [B, c, h, w] each, for SAM3's pyramid
 
 
 class VisualFeatures(NamedTuple):
@@ -57,9 +70,9 @@ class _PatchEmbed(nn.Module):
 class _GroundingModel(nn.Module):
     """SAM3 under the name that it has in the published file."""
 
-    def __init__(self, config: Sam3Config):
+    def __init__(self, config: Sam3Config, lateral_channels: Sequence[int]):
         super().__init__()
-        self.model = Grounding(config)
+        self.model = Grounding(config, lateral_channels)
 
 
 class _Body(nn.Module):
@@ -72,15 +85,25 @@ class _Body(nn.Module):
         self.visual = Qwen3VLVisionModel(vision)
         self.visual.register_module('patch_embed', _PatchEmbed(self.visual.patch_embed))
         self.language_model = Qwen3VLTextModel(text)
-        self.grounding_model = _GroundingModel(config.sam3)
+        self.trunk = Trunk() if config.trunk else None
+        self.grounding_model = _GroundingModel(config.sam3, (FINE_CHANNELS, MIDDLE_CHANNELS) if config.trunk else ())
         self.mask_queries = nn.Parameter(torch.empty(config.num_queries, text.hidden_size))  # the query bank
         nn.init.normal_(self.mask_queries, std=text.initializer_range)
         self.mask_hidden_fcs = nn.ModuleList([_bridge(text.hidden_size, config.bridge_dim)])
         self.text_hidden_fcs = nn.ModuleList([_bridge(text.hidden_size, config.bridge_dim)])
+        self.reference_fcs = _reference_fcs(text.hidden_size) if config.slot_references else None
 
 
 def _bridge(width: int, out_width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, out_width))
+
+
+def _reference_fcs(width: int) -> nn.Sequential:
+    """Return layers that give 0 until they are trained, so that slots start from SAM3's own reference boxes."""
+    layers = nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, 4))
+    nn.init.zeros_(layers[-1].weight)
+    nn.init.zeros_(layers[-1].bias)
+    return layers
 
 
 class InstructSAMModel(nn.Module):
@@ -115,11 +138,31 @@ class InstructSAMModel(nn.Module):
         """Return the input embeddings [..., h] of token `ids` [...]."""
         return self.model.language_model.embed_tokens(ids)
 
+    def encoder_inputs(self, pixels: torch.Tensor, patches: torch.Tensor, grids: Sequence[Grid]) -> EncoderInputs:
+        """Return the inputs of both encoders; with a trunk, this runs it.
+
+        Args:
+            pixels: [B, 3, S, S], the images as squares, in -1 to 1.
+            patches: [P, n], the images as Qwen's patches; ignored with a trunk.
+            grids: Size (1, h, w) in patches of each image.
+        """
+        if self.model.trunk is None:
+            return EncoderInputs(pixels, patches, grids)
+        maps = self.model.trunk(pixels)
+        return EncoderInputs(maps.coarse, self._merged_cells(maps.coarse), grids, (maps.fine, maps.middle))
+
+    def _merged_cells(self, cells: torch.Tensor) -> torch.Tensor:
+        """Return the cells of maps [B, C, h, w] as Qwen's patches [B * h * w, C]; those of one token are adjacent."""
+        count, channels, rows, columns = cells.shape
+        merge = self.config.vision.spatial_merge_size
+        blocks = cells.reshape(count, channels, rows // merge, merge, columns // merge, merge)
+        return blocks.permute(0, 2, 4, 3, 5, 1).reshape(-1, channels)
+
     def encode_image(self, patches: torch.Tensor, *grids: Grid) -> VisualFeatures:
         """Run Qwen's vision tower on one or more images.
 
         Args:
-            patches: [P, 3 * 2 * 16 * 16], the patches of all images one after another.
+            patches: [P, 3 * 2 * 16 * 16], the patches of all images one after another; with a trunk [P, 112].
             grids: Size (t, h, w) in patches of each image.
         """
         output = self.model.visual(patches, grid_thw=torch.tensor(grids, device=patches.device))
@@ -165,6 +208,15 @@ class InstructSAMModel(nn.Module):
     def slot_queries(self, hidden: torch.Tensor) -> torch.Tensor:
         """Map hidden states at the query positions [..., K, h] to the detector's queries [..., K, d]."""
         return self.model.mask_hidden_fcs[0](hidden)
+
+    def slot_references(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the boxes [G, K, 4] that the detector's slots start from, cxcywh before the sigmoid.
+
+        They are SAM3's own; with slot references, the hidden states at the query positions [G, K, h] move them.
+        """
+        own: torch.Tensor = self.grounding.detr_decoder.reference_points.weight[: hidden.shape[-2]]
+        layers = self.model.reference_fcs
+        return own.expand(*hidden.shape[:-1], 4) if layers is None else own + layers(hidden)
 
     def pad_phrases(self, phrases: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Pad or truncate the token ids of G phrases to 32.

@@ -9,7 +9,7 @@ edges.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,12 @@ import torch.nn.functional as F
 
 from instructsam.core.errors import ImageError, ModelError
 from instructsam.core.files.json_file import read_json_object
+from instructsam.core.model.trunk import STRIDE
 
 if TYPE_CHECKING:
     from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLVisionConfig
+
+    from instructsam.core.model.config import ModelConfig
 
 MAX_ASPECT_RATIO = 200  # Qwen's limit
 MAX_QWEN_PIXELS = 1 << 25  # twice the published limit
@@ -82,7 +85,7 @@ def normalise(image: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def sam_pixels(image: torch.Tensor, size: int, device: torch.device | str, dtype: torch.dtype) -> torch.Tensor:
-    """Return SAM3's input [1, 3, size, size] in -1 to 1 for `image` [3, H, W] uint8.
+    """Return the input of SAM3 or of a trunk, [1, 3, size, size] in -1 to 1 for `image` [3, H, W] uint8.
 
     The image is stretched to a square: its aspect ratio is not kept.
     """
@@ -139,6 +142,11 @@ class QwenPreprocessor:
                     'not belong together'
                 )
 
+    def limited(self, max_pixels: int) -> QwenPreprocessor:
+        """Return a preprocessor whose images have at most `max_pixels`, or its own limit if that is less."""
+        limit = min(max_pixels, self.max_pixels)
+        return replace(self, max_pixels=limit, min_pixels=min(limit, self.min_pixels))
+
     def target_size(self, height: int, width: int) -> tuple[int, int]:
         """Return (height, width) px after Qwen's smart resize: multiples of patch x merge within the pixel budget."""
         unit = self.patch_size * self.merge_size
@@ -170,3 +178,38 @@ class QwenPreprocessor:
         patches = patches.reshape(rows * columns, 3, 1, patch, patch)
         patches = patches.expand(-1, -1, self.temporal_patch_size, -1, -1)
         return patches.reshape(rows * columns, -1), (1, rows, columns)
+
+
+@dataclass(frozen=True)
+class TrunkPreprocessor:
+    """Qwen's image input in a model with a trunk: none, because the vision tower reads the trunk's coarsest map."""
+
+    rows: int  # of the map, which is square
+    merge_size: int  # cells per language-model token, in each direction
+
+    def limited(self, max_pixels: int) -> TrunkPreprocessor:
+        """Return this preprocessor: the trunk's input has one size."""
+        del max_pixels
+        return self
+
+    def __call__(
+        self, image: torch.Tensor, device: torch.device | str, dtype: torch.dtype
+    ) -> tuple[torch.Tensor, Grid]:
+        """Return no patches [0], and the grid."""
+        del image
+        return torch.empty(0, device=device, dtype=dtype), (1, self.rows, self.rows)
+
+
+Preprocessor = QwenPreprocessor | TrunkPreprocessor
+
+
+def load_preprocessor(folder: str | Path, config: ModelConfig) -> Preprocessor:
+    """Return the image preprocessor of Qwen's vision tower in a model folder.
+
+    Raises ModelError if its file is missing, unusable or does not fit `config`.
+    """
+    if config.trunk is not None:
+        return TrunkPreprocessor(config.trunk.image_size // STRIDE, config.vision.spatial_merge_size)
+    preprocessor = QwenPreprocessor.from_folder(folder)
+    preprocessor.check(config.vision)
+    return preprocessor

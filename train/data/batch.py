@@ -61,9 +61,9 @@ class Batch:
     """B samples with P phrases in total; the images are preprocessed for both encoders, see core.model.preprocess."""
 
     text: TextBatch
-    patches: torch.Tensor  # [patches of all images, 3 * t * p * p]
+    patches: torch.Tensor  # [patches of all images, 3 * t * p * p]; empty with a trunk
     grids: list[tuple[int, int, int]]  # (1, rows, columns) in patches, one per image
-    pixels: torch.Tensor  # [B, 3, S, S] SAM3's input
+    pixels: torch.Tensor  # [B, 3, S, S] input of SAM3 or of the trunk
     masks: list[torch.Tensor]  # one [N, H, W] bool per phrase; N = 0: no object, or only boxes are known
     boxes: list[torch.Tensor]  # one [N, 4] per phrase: xyxy, 0 to 1
     detected: list[int] | None = None

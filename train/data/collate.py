@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import numpy as np
 import torch
 
 from instructsam.core.model.config import ModelConfig
-from instructsam.core.model.preprocess import QwenPreprocessor, sam_pixels
+from instructsam.core.model.preprocess import Preprocessor, load_preprocessor, sam_pixels
 from instructsam.core.model.prompt import Prompter
 from instructsam.core.model.tokenizer import load_tokenizer
 from instructsam.train.data.batch import Batch, batch_scripts
@@ -34,7 +33,7 @@ class Collator:
     def __init__(
         self,
         dialogue: ScriptWriter,
-        preprocessor: QwenPreprocessor,
+        preprocessor: Preprocessor,
         num_queries: int,
         image_size: int,
         merge: int,
@@ -48,7 +47,7 @@ class Collator:
             dialogue: Writes the token sequences.
             preprocessor: The preprocessor of Qwen's vision tower.
             num_queries: K, the number of query tokens of a phrase.
-            image_size: Side of SAM3's input in px.
+            image_size: Side of the input of SAM3 or of the trunk in px.
             merge: Patches per language-model token along each axis.
             pad_id: Token id of padding.
             branches: The turns of a sample do not see each other.
@@ -83,17 +82,15 @@ class Collator:
         Raises:
             ModelError: If the folder lacks a file.
         """
-        preprocessor = QwenPreprocessor.from_folder(folder)
-        preprocessor.check(config.vision)
+        preprocessor = load_preprocessor(folder, config)
         if max_pixels:
-            limit = min(max_pixels, preprocessor.max_pixels)
-            preprocessor = replace(preprocessor, max_pixels=limit, min_pixels=min(limit, preprocessor.min_pixels))
+            preprocessor = preprocessor.limited(max_pixels)
         tokenizer = load_tokenizer(folder)
         return cls(
             Dialogue(tokenizer, Prompter(tokenizer, config.tokens), mode),
             preprocessor,
             config.num_queries,
-            cast(Any, config.sam3.vision_config).backbone_config.image_size,
+            config.image_size,
             config.vision.spatial_merge_size,
             cast('int | None', tokenizer.pad_token_id) or 0,  # any id works, because nothing attends to padding
             branches=branches,

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from instructsam.core.errors import DataError, ImageError
 from instructsam.core.files.image_file import read_image
-from instructsam.core.model.preprocess import QwenPreprocessor, sam_pixels, to_chw
+from instructsam.core.model.preprocess import Preprocessor, sam_pixels, to_chw
 from instructsam.core.modes import MAX_MEGAPIXELS
 from instructsam.train.data.batch import Batch
 from instructsam.train.data.collate import Collator
@@ -212,12 +212,12 @@ def scene_of(facts: SceneFacts) -> Scene:
 class DenseCollator:
     """Collates items of a SceneDataset to a DenseBatch."""
 
-    def __init__(self, preprocessor: QwenPreprocessor, image_size: int, rows: int):
+    def __init__(self, preprocessor: Preprocessor, image_size: int, rows: int):
         """Keep the grids of both encoders.
 
         Args:
             preprocessor: The preprocessor of Qwen's vision tower.
-            image_size: Side of SAM3's input in px.
+            image_size: Side of the input of SAM3 or of the trunk in px.
             rows: Rows of SAM3's token grid, as many as its columns.
         """
         self.preprocessor = preprocessor

@@ -12,6 +12,8 @@ from instructsam.train.loop.recipe import LearningRates, RecipeError
 
 # Prefixes of names that all types of checkpoints share; the first match decides.
 _PREFIXES = (
+    ('trunk', 'model.trunk.'),
+    ('image_encoder', 'model.grounding_model.model.laterals.'),
     ('image_encoder', 'model.grounding_model.model.vision_encoder.'),
     ('projector', 'model.visual.merger.'),
     ('projector', 'model.visual.deepstack_merger_list.'),

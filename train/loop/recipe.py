@@ -62,6 +62,7 @@ class LearningRates:
     projector: float = 0.0  # Qwen's mergers
     decoder: float = 0.0  # bridge, query bank, and SAM3 except for its image encoder
     image_encoder: float = 0.0  # SAM3's image encoder
+    trunk: float = 0.0  # the pretrained trunk of both encoders, in a model that has one
     heads: float = 0.0  # auxiliary heads, which only training uses
 
     def __post_init__(self) -> None:
@@ -110,7 +111,7 @@ class Recipe:
     validation: tuple[dict[str, Any], ...] = ()  # mixing list of held-out samples
     validation_samples: int = 64  # largest number of held-out samples used, evenly spaced
     heads: Heads | None = None  # auxiliary heads in addition to those in the folder of `model`
-    initialise: bool = False  # draw all weights from the seed instead of loading those of `model`
+    initialise: bool = False  # draw all weights anew from the seed, except for those of a pretrained trunk
     seed: int = 0
 
     steps: int = 0  # number of optimizer steps; 0: given by `epochs`

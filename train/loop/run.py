@@ -19,7 +19,6 @@ from transformers.training_args import ParallelMode
 from instructsam.core import builtin
 from instructsam.core.folder_lock import FolderLock
 from instructsam.core.model import checkpoint
-from instructsam.core.model.config import ModelConfig
 from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.core.stop_signals import resume_hint
 from instructsam.core.storage import explained_storage_faults
@@ -108,11 +107,12 @@ def train(trainer: StageTrainer, last: Path | None) -> None:
 
 def start_model(recipe: Recipe, folder: str | Path) -> InstructSAMModel:
     """Return the model that training starts from, in float32 on the CPU, in training mode."""
+    model = checkpoint.load(folder, torch.device('cpu'), torch.float32)
     if recipe.initialise:
-        model = InstructSAMModel(ModelConfig.from_folder(folder))
+        trunk = model.model.trunk
+        model = InstructSAMModel(model.config)
         initialise(model, recipe.seed)
-    else:
-        model = checkpoint.load(folder, torch.device('cpu'), torch.float32)
+        model.model.trunk = trunk
     if not recipe.trainer.get('fsdp'):  # FSDP needs contiguous weights
         # Makes convolutions faster. torch does not annotate the keyword alone.
         model.grounding.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

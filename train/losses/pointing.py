@@ -2,12 +2,13 @@
 
 Qwen3-VL is pretrained on grounding; a language model that is trained from scratch has to learn it. The loss is cheap
 beside the detector, so that every phrase of a sample has it, not only those that reach the detector. The heads are
-dropped after training.
+dropped after training. With slot references, the boxes are those that the detector starts from, so that it starts where
+the language model points.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,10 @@ from instructsam.train.losses.loss_sum import LossSum
 from instructsam.train.losses.mask_losses import MaskTerms, phrase_terms
 from instructsam.train.losses.objective import Objective
 
+if TYPE_CHECKING:
+    from instructsam.core.model.config import ModelConfig
+    from instructsam.core.model.instructsam import InstructSAMModel
+
 OBJECTIVE = Objective(bce_loss=5.0, dice_loss=2.0, presence_loss=2.0, bce_cost=5.0, dice_cost=2.0, presence_cost=2.0)
 """The weights of LayerWeights."""
 
@@ -29,21 +34,24 @@ BOX_L1, BOX_GIOU = 2.0, 1.0
 class Pointing(nn.Module):
     """Heads on the language model's hidden states [..., width] at slots and image tokens."""
 
-    def __init__(self, width: int, weight: float):
+    def __init__(self, config: ModelConfig, weight: float):
         """Make the heads.
 
         Args:
-            width: Width of the hidden states.
+            config: The model's configuration.
             weight: Weight of all losses.
         """
         super().__init__()
+        width: int = config.text.hidden_size
         self.weight = weight
         self.slots, self.tokens = nn.Linear(width, width), nn.Linear(width, width)
         self.presence = nn.Linear(width, 1)
-        self.box = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4))
+        box = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4))
+        self.box = None if config.slot_references else box
 
-    def forward(self, hidden: torch.Tensor, batch: Batch) -> dict[str, LossSum]:
-        """Return the loss sums of hidden states [B, L, width] of a batch with masks."""
+    def forward(self, model: InstructSAMModel, hidden: torch.Tensor, batch: Batch) -> dict[str, LossSum]:
+        """Return the loss sums of a model's hidden states [B, L, width] for a batch with masks."""
+        predict = self.box or model.slot_references
         width = hidden.shape[-1]
         is_image = batch.text.is_image.to(hidden.device)
         tokens = [values[rows] for values, rows in zip(self.tokens(hidden), is_image, strict=True)]
@@ -60,7 +68,7 @@ class Pointing(nn.Module):
             total = total + terms
             is_matched = assigned >= 0
             if is_matched.any():
-                boxes: Any = center_to_corners_format(self.box(slots[is_matched.to(hidden.device)]).sigmoid())
+                boxes: Any = center_to_corners_format(predict(slots)[is_matched.to(hidden.device)].sigmoid())
                 distances = box_distances(boxes, tight_boxes(masks)[assigned[is_matched]].to(boxes))
                 l1, giou = l1 + distances.l1, giou + distances.giou
         bce, dice = OBJECTIVE.bce_loss * total.bce, OBJECTIVE.dice_loss * total.dice

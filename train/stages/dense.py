@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from instructsam.core.model.instructsam import InstructSAMModel
-from instructsam.core.model.preprocess import QwenPreprocessor
+from instructsam.core.model.preprocess import load_preprocessor
 from instructsam.train.data.mixing import mixing_list
 from instructsam.train.data.scene_labels import DenseBatch, DenseCollator, SceneDataset
 from instructsam.train.losses.dense import DenseHeads
@@ -42,21 +42,23 @@ class DensePretraining(nn.Module):
         """Return the loss sums over images."""
         grounding = self.model.grounding
         losses = {}
+        inputs = self.model.encoder_inputs(batch.pixels, batch.patches, batch.grids)
         if is_trainable(grounding):
             decoder = grounding.mask_decoder.pixel_decoder
-            features = grounding.encode(batch.pixels, fine=is_trainable(decoder))
+            features = grounding.encode(inputs.pixels, inputs.lateral_maps, fine=is_trainable(decoder))
             if is_trainable(decoder):
                 fine = decoder(list(features.pyramid))
                 losses.update(self.heads.losses('pixels', fine.permute(0, 2, 3, 1), batch.labels.sam))
             losses.update(self.heads.losses('coarse', features.pyramid[-1].permute(0, 2, 3, 1), batch.labels.sam))
         if is_trainable(self.model.model.visual):
-            tokens, _ = self.model.encode_image(batch.patches, *batch.grids)
+            tokens, _ = self.model.encode_image(inputs.patches, *inputs.grids)
             losses.update(self.heads.token_losses(tokens, batch.labels.qwen))
         return losses
 
     def categories(self, batch: DenseBatch) -> torch.Tensor:
         """Return the pixel decoder's category of each cell, [B, h, w]; 0: no object."""
-        features = self.model.grounding.encode(batch.pixels)
+        inputs = self.model.encoder_inputs(batch.pixels, batch.patches, batch.grids)
+        features = self.model.grounding.encode(inputs.pixels, inputs.lateral_maps)
         fine = self.model.grounding.mask_decoder.pixel_decoder(list(features.pyramid))
         return self.heads.categories('pixels', fine.permute(0, 2, 3, 1))
 
@@ -74,9 +76,8 @@ class DenseStage:
 
     def collator(self) -> DenseCollator:
         """Return the collator of both encoders."""
-        grounding = self.model.grounding
-        rows = grounding.image_size // grounding.patch_size
-        return DenseCollator(QwenPreprocessor.from_folder(self.folder), grounding.image_size, rows)
+        config = self.model.config
+        return DenseCollator(load_preprocessor(self.folder, config), config.image_size, self.model.grounding.rows)
 
     def module(self) -> DensePretraining:
         """Return the module to train."""

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from instructsam.core.model.grounding import ImageFeatures, sam3
-from instructsam.core.model.instructsam import InstructSAMModel
+from instructsam.core.model.instructsam import InstructSAMModel, VisualFeatures
 from instructsam.train.data.collate import Collator
 from instructsam.train.data.dataset import RecordDataset
 from instructsam.train.data.mixing import mixing_list
@@ -32,10 +32,11 @@ from instructsam.train.losses.pointing import Pointing
 from instructsam.train.stages.forward import (
     answer_losses,
     detect_layers,
+    encoder_inputs,
     is_trainable,
     phrase_features,
     read,
-    slot_queries,
+    slot_states,
 )
 from instructsam.train.stages.previews import answer_preview
 from instructsam.train.stages.record_stage import RecordStage
@@ -83,7 +84,7 @@ class DetectorPretraining(nn.Module):
         self.model = model
         self.phrases_per_call = phrases_per_call
         self.masks = masks
-        self.pointing = Pointing(model.config.text.hidden_size, pointing) if pointing else None
+        self.pointing = Pointing(model.config, pointing) if pointing else None
         config = model.config
         self.queries = nn.Parameter(torch.randn(GROUPS - 1, config.num_queries, config.bridge_dim))
         boxes = spread_boxes(config.num_queries)
@@ -97,14 +98,15 @@ class DetectorPretraining(nn.Module):
         assert batch.labels is not None  # LabelledCollator adds the labels
         model = self.model
         losses, dense, tokens, coarse = {}, {}, None, None
+        inputs = encoder_inputs(model, batch)
         if is_trainable(model.model.language_model) or is_trainable(model.model.visual):
-            visual = model.encode_image(batch.patches, *batch.grids)
+            visual = model.encode_image(inputs.patches, *inputs.grids)
             losses.update(self._language_losses(batch, visual))
-            tokens = visual[0]
+            tokens = visual.embeddings
             if is_trainable(model.model.visual):
                 dense.update(self.heads.token_losses(tokens, batch.labels.qwen))
         if is_trainable(model.grounding):
-            features = model.grounding.encode(batch.pixels, fine=self.masks)
+            features = model.grounding.encode(inputs.pixels, inputs.lateral_maps, fine=self.masks)
             coarse = features.pyramid[-1]
             if is_trainable(model.grounding.vision_encoder):
                 dense.update(self.heads.losses('coarse', coarse.permute(0, 2, 3, 1), batch.labels.sam))
@@ -115,21 +117,19 @@ class DetectorPretraining(nn.Module):
             losses.update(self.alignment(model, batch, tokens, coarse))
         return losses
 
-    def _language_losses(
-        self, batch: LabelledBatch, visual: tuple[torch.Tensor, list[torch.Tensor]]
-    ) -> dict[str, LossSum]:
+    def _language_losses(self, batch: LabelledBatch, visual: VisualFeatures) -> dict[str, LossSum]:
         """Return the losses of the answers, of the bridge and of pointing."""
         model = self.model
         hidden = read(model, batch, visual)
         losses = answer_losses(model, batch, hidden)
         if batch.text.blocks:
             if is_trainable(model.model.mask_hidden_fcs):
-                slots = slot_queries(model, hidden, batch, range(len(batch.text.blocks)))
+                slots = model.slot_queries(slot_states(hidden, batch, range(len(batch.text.blocks))))
                 target = model.grounding.detr_decoder.query_embed.weight.detach().expand_as(slots)
                 error = F.mse_loss(slots, target, reduction='none').mean((1, 2)).sum()
                 losses['bridge'] = LossSum(BRIDGE_WEIGHT * error, 'blocks')
             if self.pointing is not None:
-                losses.update(self.pointing(hidden, batch))
+                losses.update(self.pointing(model, hidden, batch))
         return losses
 
     def _detector_losses(
@@ -188,19 +188,18 @@ class DetectorStage(RecordStage):
 
     def collator(self) -> LabelledCollator:
         """Return the collator of samples with dense labels."""
-        recipe, grounding = self.recipe, self.model.grounding
+        recipe = self.recipe
         collator = Collator.from_folder(
             self.folder, self.model.config, branches=recipe.branches, max_pixels=recipe.max_pixels
         )
-        rows = grounding.image_size // grounding.patch_size
-        return LabelledCollator(collator, mixing_list(self.settings.scenes, Path()), rows)
+        return LabelledCollator(collator, mixing_list(self.settings.scenes, Path()), self.model.grounding.rows)
 
     def module(self) -> DetectorPretraining:
         """Return the module to train, with its detector prepared if the recipe says so."""
         if self.settings.prepare:
             dataset = self.dataset(self.recipe.data)
             samples = [dataset[index] for index in range(min(PREPARED_WITH, len(dataset)))]
-            prepare_detector(self.model, self.collator()(samples).pixels)
+            prepare_detector(self.model, encoder_inputs(self.model, self.collator()(samples)))
         settings = self.settings
         return DetectorPretraining(
             self.model, self.recipe.phrases_per_call, pointing=settings.pointing, masks=settings.masks

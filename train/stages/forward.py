@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from instructsam.core.model.grounding import Detections, ImageFeatures
-from instructsam.core.model.instructsam import InstructSAMModel
+from instructsam.core.model.instructsam import EncoderInputs, InstructSAMModel, VisualFeatures
 from instructsam.train.data.batch import Batch
 from instructsam.train.data.dialogue import IGNORED
 from instructsam.train.losses.boxes import box_terms
@@ -25,12 +25,13 @@ def published_losses(
     model: InstructSAMModel, batch: Batch, objective: Objective, phrases_per_call: int = PHRASES_PER_CALL
 ) -> dict[str, LossSum]:
     """Return the weighted loss sums of a batch with the published objective (paper, section 3.4)."""
-    hidden = read(model, batch)
+    inputs = encoder_inputs(model, batch)
+    hidden = read(model, batch, model.encode_image(inputs.patches, *inputs.grids))
     losses = answer_losses(model, batch, hidden)
     zero = hidden.sum() * 0.0
     total = MaskTerms(zero, zero, zero)
     if batch.detected_phrases:
-        features = model.grounding.encode(batch.pixels)
+        features = model.grounding.encode(inputs.pixels, inputs.lateral_maps)
         for phrases in batch.detector_calls(phrases_per_call):
             output = detect(model, features, hidden, batch, phrases)
             for group, index in enumerate(phrases):
@@ -51,38 +52,35 @@ def answer_losses(model: InstructSAMModel, batch: Batch, hidden: torch.Tensor) -
     return {'answer': LossSum(answer_loss(model.token_logits(hidden[:, :-1][rows]), labels), 'tokens')}
 
 
-def read(
-    model: InstructSAMModel, batch: Batch, visual: tuple[torch.Tensor, list[torch.Tensor]] | None = None
-) -> torch.Tensor:
-    """Return the hidden states [B, L, h] of a batch, with image embeddings and the query bank inserted.
+def encoder_inputs(model: InstructSAMModel, batch: Batch) -> EncoderInputs:
+    """Return the inputs of both image encoders for a batch."""
+    return model.encoder_inputs(batch.pixels, batch.patches, batch.grids)
 
-    Args:
-        model: The model.
-        batch: The batch.
-        visual: Result of `model.encode_image` for the batch, if the caller has it already.
-    """
+
+def read(model: InstructSAMModel, batch: Batch, visual: VisualFeatures) -> torch.Tensor:
+    """Return the hidden states [B, L, h] of a batch, with its image features and the query bank inserted."""
     text = batch.text
     device = model.device
-    image, deepstack = visual or model.encode_image(batch.patches, *batch.grids)
     embeds = model.embed(text.ids.to(device))
     is_image = text.is_image.to(device)
-    embeds = embeds.masked_scatter(is_image[..., None], image.to(embeds.dtype))
+    embeds = embeds.masked_scatter(is_image[..., None], visual.embeddings.to(embeds.dtype))
     is_query = torch.zeros_like(is_image)
     blocks = text.blocks if text.has_bank else []  # without a bank, mask tokens are ordinary tokens
     for sample, rows in blocks:
         is_query[sample, rows] = True
     queries = model.model.mask_queries.repeat(len(blocks), 1)
     embeds = embeds.masked_scatter(is_query[..., None], queries.to(embeds.dtype))
-    return model.decode(embeds, text.positions.to(device), text.mask.to(device), None, is_image, deepstack)
+    return model.decode(embeds, text.positions.to(device), text.mask.to(device), None, is_image, visual.deepstack)
 
 
 def detect(
     model: InstructSAMModel, features: ImageFeatures, hidden: torch.Tensor, batch: Batch, phrases: Sequence[int]
 ) -> Detections:
     """Run SAM3 on `phrases` (indices in the batch), each on the image of its sample."""
-    queries = slot_queries(model, hidden, batch, phrases)
+    slots = slot_states(hidden, batch, phrases)
     text, mask = model.phrase_conditioning([batch.text.phrase_ids[index] for index in phrases], 'consistent')
-    return model.grounding(phrase_features(features, batch, phrases), queries, text, mask)
+    features = phrase_features(features, batch, phrases)
+    return model.grounding(features, model.slot_queries(slots), text, mask, model.slot_references(slots))
 
 
 def detect_layers(
@@ -136,10 +134,10 @@ def detect_layers(
     return outputs
 
 
-def slot_queries(model: InstructSAMModel, hidden: torch.Tensor, batch: Batch, phrases: Sequence[int]) -> torch.Tensor:
-    """Return the detector's queries [P, K, d] of `phrases` (indices in the batch)."""
+def slot_states(hidden: torch.Tensor, batch: Batch, phrases: Sequence[int]) -> torch.Tensor:
+    """Return the hidden states [P, K, h] at the queries of `phrases` (indices in the batch)."""
     blocks = [batch.text.blocks[index] for index in phrases]
-    return model.slot_queries(torch.stack([hidden[sample, rows] for sample, rows in blocks]))
+    return torch.stack([hidden[sample, rows] for sample, rows in blocks])
 
 
 def phrase_features(features: ImageFeatures, batch: Batch, phrases: Sequence[int]) -> ImageFeatures:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from instructsam.core.errors import DataError
@@ -23,10 +22,11 @@ from instructsam.train.losses.pointing import Pointing
 from instructsam.train.stages.forward import (
     answer_losses,
     detect_layers,
+    encoder_inputs,
     phrase_features,
     published_losses,
     read,
-    slot_queries,
+    slot_states,
 )
 from instructsam.train.stages.previews import answer_preview
 from instructsam.train.stages.record_stage import RecordStage
@@ -58,7 +58,7 @@ class InstructTraining(nn.Module):
             pointing: With deep supervision, the weight of losses.pointing; 0: none.
         """
         super().__init__()
-        self.pointing = Pointing(model.config.text.hidden_size, pointing) if pointing else None
+        self.pointing = Pointing(model.config, pointing) if pointing else None
         self.model = model
         self.objective = objective
         self.phrases_per_call = phrases_per_call
@@ -76,19 +76,19 @@ class InstructTraining(nn.Module):
                 'deep supervision needs masks, but a sample has boxes only: set instruct.deep_supervision to false'
             )
         model = self.model
-        hidden = read(model, batch)
+        inputs = encoder_inputs(model, batch)
+        hidden = read(model, batch, model.encode_image(inputs.patches, *inputs.grids))
         zero = hidden.sum() * 0.0  # every batch has all terms, because processes add up theirs
         losses = {**answer_losses(model, batch, hidden)}
         losses.update({name: LossSum(zero, unit) for name, unit in LOSS_UNITS.items()})
         if self.pointing is not None:
-            losses.update(self.pointing(hidden, batch))
+            losses.update(self.pointing(model, hidden, batch))
         if not batch.detected_phrases:
             return losses
-        features = model.grounding.encode(batch.pixels)
-        own_references: torch.Tensor = model.grounding.detr_decoder.reference_points.weight
+        features = model.grounding.encode(inputs.pixels, inputs.lateral_maps)
         for phrases in batch.detector_calls(self.phrases_per_call):
-            queries = slot_queries(model, hidden, batch, phrases)[:, None]
-            references = own_references[: queries.shape[2]].expand(len(phrases), 1, -1, -1)
+            slots = slot_states(hidden, batch, phrases)
+            queries, references = model.slot_queries(slots)[:, None], model.slot_references(slots)[:, None]
             phrase_ids = [batch.text.phrase_ids[index] for index in phrases]
             outputs = detect_layers(model, phrase_features(features, batch, phrases), queries, references, phrase_ids)
             masks = [batch.masks[index] for index in phrases]

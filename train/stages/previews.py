@@ -20,7 +20,7 @@ from instructsam.core.display.overlay import instance_color
 from instructsam.core.engine import InstructSAM, mask_nms
 from instructsam.core.errors import InstructionError
 from instructsam.core.model.instructsam import InstructSAMModel
-from instructsam.core.model.preprocess import QwenPreprocessor
+from instructsam.core.model.preprocess import load_preprocessor
 from instructsam.core.model.tokenizer import load_prompter
 from instructsam.train.data.sample import Sample
 from instructsam.train.data.scene_labels import CATEGORY, DenseBatch, SceneItem
@@ -75,7 +75,7 @@ def answer_preview(
     if not drawn:
         return None
     prompter, stop_ids = load_prompter(folder, model.config)
-    engine = engine_class(model, prompter, QwenPreprocessor.from_folder(folder), stop_ids, mode=mode)
+    engine = engine_class(model, prompter, load_preprocessor(folder, model.config), stop_ids, mode=mode)
     return answer_strip(engine, drawn, use_true_phrases=use_true_phrases)
 
 

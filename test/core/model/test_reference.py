@@ -79,7 +79,7 @@ def inputs_of(engine, image):
     """Return (patches, grid, SAM pixels) of an image."""
     chw = to_chw(image)
     patches, grid = engine.preprocessor(chw, torch.device('cpu'), torch.float32)
-    return patches, grid, sam_pixels(chw, engine.model.grounding.image_size, torch.device('cpu'), torch.float32)
+    return patches, grid, sam_pixels(chw, engine.model.config.image_size, torch.device('cpu'), torch.float32)
 
 
 def phrase_rows(groups):

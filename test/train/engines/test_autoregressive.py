@@ -91,7 +91,7 @@ def test_inference_matches_training(engines, sample, mode):
         for token in answer:
             if token not in inserted:
                 sequence.add_answer([token])
-        hidden = read(engine.model, batch)
+        hidden = read(engine.model, batch, engine.model.encode_image(batch.patches, *batch.grids))
     length = len(sequence.layout)
     assert sequence.layout.ids == batch.text.ids[0, :length].tolist()
     assert end in engine.stop_ids

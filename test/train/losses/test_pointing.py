@@ -12,6 +12,8 @@ from instructsam.train.losses.pointing import Pointing
 ROWS, COLUMNS, MERGE, CELL = 4, 6, 2, 8  # tokens of the image, patches per token, px per token
 WIDTH = 4  # hidden states: in the first mask, in the second mask, a slot without object, unused
 SURE = 60.0
+CONFIG = SimpleNamespace(text=SimpleNamespace(hidden_size=WIDTH), slot_references=False)
+MODEL = SimpleNamespace(slot_references=None)
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def batch_of(masks):
 
 def right(masks):
     """Return heads and hidden states that predict `masks` exactly; the objects are in slots 2 and 0."""
-    pointing = Pointing(WIDTH, weight=0.5)
+    pointing = Pointing(CONFIG, weight=0.5)
     for layer in (pointing.slots, pointing.tokens):
         layer.weight.data = torch.eye(WIDTH)
         layer.bias.data.zero_()
@@ -57,7 +59,7 @@ def right(masks):
 
 def test_correct_predictions_cost_nothing(masks):
     pointing, hidden = right(masks)
-    losses = pointing(hidden, batch_of(masks))
+    losses = pointing(MODEL, hidden, batch_of(masks))
     assert {name: count for name, (_, count) in losses.items()} == {
         'point_mask': 'all_masks',
         'point_box': 'all_masks',
@@ -71,7 +73,7 @@ def test_a_slot_that_points_elsewhere_gets_a_gradient(masks):
     pointing, hidden = right(masks)
     with torch.no_grad():
         hidden[0, ROWS * COLUMNS, 1] = -SURE  # points at everything except the second object, and predicts absence
-    losses = pointing(hidden, batch_of(masks))
+    losses = pointing(MODEL, hidden, batch_of(masks))
     assert losses['point_mask'][0] > 1
     assert losses['point_box'][0] > 0.1
     assert losses['point_presence'][0] > 1
@@ -85,12 +87,25 @@ def test_a_phrase_without_slots_is_passed_over(masks):
     pointing, hidden = right(masks)
     batch = batch_of(masks)
     batch.text.blocks[1] = (0, slice(0, 0))
-    assert sum(value for value, _ in pointing(hidden, batch).values()).item() == pytest.approx(0, abs=1e-3)
+    assert sum(value for value, _ in pointing(MODEL, hidden, batch).values()).item() == pytest.approx(0, abs=1e-3)
 
 
 def test_weight(masks):
     pointing, hidden = right(masks)
-    losses = pointing(0.1 * hidden, batch_of(masks))
+    losses = pointing(MODEL, 0.1 * hidden, batch_of(masks))
     pointing.weight = 1.0
-    for name, (value, _) in pointing(0.1 * hidden, batch_of(masks)).items():
+    for name, (value, _) in pointing(MODEL, 0.1 * hidden, batch_of(masks)).items():
         assert value.item() == pytest.approx(2 * losses[name][0].item()), name
+
+
+def test_boxes_are_those_that_the_detector_starts_from(masks):
+    """With slot references, there is no head for boxes, and the losses train the model's own layers."""
+    pointing, hidden = right(masks)
+    config = SimpleNamespace(text=CONFIG.text, slot_references=True)
+    with_references = Pointing(config, weight=0.5)
+    assert with_references.box is None
+    with_references.load_state_dict({k: v for k, v in pointing.state_dict().items() if not k.startswith('box')})
+    losses = with_references(SimpleNamespace(slot_references=pointing.box), hidden, batch_of(masks))
+    assert losses['point_box'][0].item() == pytest.approx(0, abs=1e-3)
+    losses = with_references(SimpleNamespace(slot_references=nn.Linear(WIDTH, 4)), hidden, batch_of(masks))
+    assert losses['point_box'][0].item() > 0.1

@@ -5,7 +5,7 @@ import torch
 
 from instructsam.core.builtin import FOLDER
 from instructsam.core.model.config import ModelConfig
-from instructsam.core.model.instructsam import InstructSAMModel
+from instructsam.core.model.instructsam import EncoderInputs, InstructSAMModel
 from instructsam.train.weights.initialise import initialise, prepare_detector
 
 BOX = torch.tensor([0.5, 0.25, 0.25, 0.25])  # cxcywh: columns 6 to 9 and rows 2 to 5 of 16
@@ -37,14 +37,14 @@ def pixel_map(model, pixels):
 def test_features_are_rescaled_and_masks_stay_the_same(model, pixels):
     before = pixel_map(model, pixels)
     assert model.grounding.encode(pixels).pyramid[-1].square().mean() > 100
-    prepare_detector(model, pixels)
+    prepare_detector(model, EncoderInputs(pixels, pixels[:0], []))
     assert model.grounding.encode(pixels).pyramid[-1].square().mean().item() == pytest.approx(1, rel=1e-3)
     torch.testing.assert_close(pixel_map(model, pixels), before, rtol=1e-2, atol=1e-3)
 
 
 @torch.no_grad()
 def test_heads_attend_to_the_box_and_its_borders(model, pixels):
-    prepare_detector(model, pixels)
+    prepare_detector(model, EncoderInputs(pixels, pixels[:0], []))
     bias = model.grounding.detr_decoder._get_rpb_matrix(BOX[None, None], (TOKENS, TOKENS))
     attention = bias[0, :, 0].softmax(-1).view(5, TOKENS, TOKENS)
     inside = attention[:, 2:6, 6:10].sum((1, 2))

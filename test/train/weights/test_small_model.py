@@ -1,24 +1,73 @@
-"""The folder of the small model: the shipped files are those that the code writes."""
+"""The folder that training of the small model starts from."""
 
+import pytest
+import torch
 from transformers import AutoTokenizer
 
+from instructsam.core import InstructSAM
 from instructsam.core.builtin import FOLDER
-from instructsam.train.weights.small_model import write_folder
+from instructsam.core.model import checkpoint
+from instructsam.core.model.trunk import Trunk
+from instructsam.train.loop.recipe import Recipe
+from instructsam.train.loop.run import start_model
+from instructsam.train.weights.small_model import write_folder, write_weights
+
+LIMIT_BYTES = 30e6
 
 
-def files(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+@pytest.fixture(scope='module')
+def trunk():
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return Trunk().state_dict()
 
 
-def test_shipped_files_are_those_that_the_code_writes(tmp_path):
-    write_folder(tmp_path)
-    shipped = files(FOLDER / 'tabletop')
-    for not_written in ('model.safetensors', 'README.md'):
-        del shipped[not_written]
-    assert files(tmp_path) == shipped
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory, trunk):
+    folder = tmp_path_factory.mktemp('small') / 'model'
+    write_folder(folder)
+    write_weights(folder, trunk)
+    return folder
 
 
-def test_words_of_the_tabletop_world_are_single_tokens():
-    tokenizer = AutoTokenizer.from_pretrained(FOLDER / 'tabletop', local_files_only=True)
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_text_files_are_those_of_the_shipped_model(folder):
+    """The shipped weights depend on the tokenizer and the template."""
+    for name in ('tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja', 'generation_config.json'):
+        assert (folder / name).read_bytes() == (FOLDER / 'tabletop' / name).read_bytes(), name
+
+
+def test_words_of_the_tabletop_world_are_single_tokens(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     for text in ('red mug', 'two yellow bananas', 'leftmost knife', 'Please hand me the wooden spoon in the bowl.'):
         assert len(tokenizer.tokenize(text)) == len(text.split()) + text.count('.'), text
+
+
+def test_weights_are_random_but_for_the_trunk(folder, trunk):
+    model = checkpoint.load(folder, 'cpu', None)
+    assert same(model.model.trunk.state_dict(), trunk)
+    assert (folder / checkpoint.SINGLE).stat().st_size < LIMIT_BYTES
+
+
+def test_the_engine_answers_with_masks_of_a_quarter_of_the_side(folder, image):
+    engine = InstructSAM.from_pretrained(folder, device='cpu')
+    encoded = engine.encode(image)
+    assert [level.shape[-1] for level in encoded.features.pyramid] == [96, 48, 24]
+    result = engine.segment(encoded, 'mug', answer=engine.answer_for(['mug']), score_threshold=0)
+    assert result.instances
+
+
+def test_a_seed_draws_all_weights_but_the_trunks(folder, trunk):
+    """A recipe that initialises draws them anew, whatever the folder has, and keeps the pretrained trunk."""
+    models = [
+        start_model(Recipe('pixels', str(folder), '', ({},), initialise=True, seed=seed), folder) for seed in (1, 1, 2)
+    ]
+    one, again, other = (model.state_dict() for model in models)
+    assert same(one, again)
+    assert not same(one, other)
+    for model in models:
+        assert same(model.model.trunk.state_dict(), trunk)
+        assert not model.model.reference_fcs[-1].weight.any()

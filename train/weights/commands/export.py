@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export and return exit code 0."""
-    from instructsam.core.model.device import TORCH_DTYPES
+    from instructsam.core.device import TORCH_DTYPES
     from instructsam.train.weights.export import export
 
     export(args.model, args.out, TORCH_DTYPES[args.dtype])
