@@ -70,10 +70,12 @@ class Environment:
         """Run a program of this environment's bin folder; see `run` above."""
         return run(self.prefix / 'bin' / program, *arguments, **options)
 
-    def pip(self, *arguments, **options):
-        """Run pip on this environment, without an index; return its output."""
+    def pip(self, *arguments, variables=None):
+        """Run pip on this environment, without an index and without compiling modules ahead; return its output."""
         offline = ['--no-index', '--find-links', self.wheelhouse, '--disable-pip-version-check']
-        return run(sys.executable, '-m', 'pip', '-v', '--python', self.prefix, *arguments, *offline, **options)
+        variables = {'PIP_COMPILE': '0', **(variables or {})}  # reaches the pip that makes the build environment, too
+        command = (sys.executable, '-m', 'pip', '-v', '--python', self.prefix, *arguments, *offline)
+        return run(*command, variables=variables)
 
     def borrow_torch(self):
         """Make the packages of the running environment importable, after those installed here."""

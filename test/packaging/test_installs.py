@@ -1,6 +1,7 @@
 """Installation with pip (with PyPI's ROS wheels, with a sourced ROS, and without ROS), and build and test with colcon.
 
-All of it is in one file, so that pytest-xdist runs it in one process: the tests share a folder of wheels.
+An editable installation with the wheels is missing here: scripts/setup makes one, and all tests run in it. The rest is
+in one file, so that pytest-xdist runs it in one process: the tests share a folder of wheels.
 """
 
 import os
@@ -20,19 +21,13 @@ def fresh(environment):
     return environment()
 
 
-@pytest.fixture
-def fresh_with_wheels(environment):
-    """An environment with the ROS wheels that are needed at run time."""
-    return environment(*ros_source.RUN_WHEELS)
-
-
 def ros_packages(requirements):
     """Return the requirements that name a ROS package of PyPI."""
     return [name for name in requirements if name.startswith('ros-')]
 
 
-def test_install(fresh_with_wheels, tree, check):
-    env = fresh_with_wheels
+def test_install(environment, tree, check):
+    env = environment(*ros_source.RUN_WHEELS)
     env.pip('install', '--no-deps', tree)
     assert ros_packages(env.distributions()['instructsam-ros'].requires)
     env.borrow_torch()
@@ -41,15 +36,6 @@ def test_install(fresh_with_wheels, tree, check):
         assert 'usage: ' in env.run(command, '--help')
     for node in ('perception_node', 'replay', 'simulated_camera'):  # where `ros2 run` and launch files find them
         assert 'usage: ' in env.run('python', env.prefix / 'lib/instructsam_ros' / node, '--help')
-
-
-def test_editable_install(fresh_with_wheels, tree, check):
-    env = fresh_with_wheels
-    env.pip('install', '--no-deps', '--editable', tree)
-    env.borrow_torch()
-    (tree / 'core/added_later.py').touch()
-    env.run('python', '-c', 'import instructsam.core.added_later')
-    check(env.run, 'python')
 
 
 def test_install_with_a_sourced_ros(fresh, underlay, tree, check):
@@ -68,6 +54,8 @@ def test_install_with_a_sourced_ros(fresh, underlay, tree, check):
 def test_editable_install_with_a_sourced_ros(fresh, underlay, tree, check):
     fresh.pip('install', '--no-deps', '--editable', tree, variables=underlay.as_underlay)
     fresh.borrow_torch()
+    (tree / 'core/added_later.py').touch()
+    fresh.run('python', '-c', 'import instructsam.core.added_later')
     check(fresh.run, 'python', variables=underlay.as_underlay)
 
 
