@@ -35,11 +35,11 @@ from instructsam_ros.action import Segment
 from instructsam_ros.conversions.instances import depth_msg, image_msg, rle_from_msg
 from instructsam_ros.conversions.point_clouds import read_cloud
 from instructsam_ros.conversions.poses import position_of, rotation_of
+from instructsam_ros.conversions.stamps import LONGEST_S
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.node import qos
 
 GRACE_S = 2.0  # added to a time limit, so that the node can report itself that the limit has passed
-LONGEST_S = 366 * 86400.0  # longest time limit, as of the node: a year
 RETRY_S = 1.0  # time until the first repetition of a request that got no response
 STEP_S = 0.2  # longest uninterrupted wait; Ctrl-C and close() take effect between two waits
 
@@ -155,8 +155,8 @@ class Perception:
 
         Raises:
             ValueError: The time limit is NaN, or longer than a year.
-            PerceptionError: There is no such node, the time limit has passed, the node reports why it cannot answer, or
-                `image` or `depth` cannot be decoded.
+            PerceptionError: There is no such node, the time limit has passed, the node reports why it cannot answer,
+                its answer is malformed, or `image` or `depth` cannot be decoded.
         """
         if not timeout <= LONGEST_S:  # also true for NaN
             raise ValueError(f'timeout is seconds up to {LONGEST_S:.0f}, got {timeout:g}')
@@ -195,7 +195,7 @@ class Perception:
             timeout: Longest time without a result, s; None waits forever.
 
         Raises:
-            PerceptionError: There was no result in time, or the result is an error.
+            PerceptionError: There was no result in time, or the result is an error or malformed.
         """
         newest: queue.Queue[Any] = queue.Queue(maxsize=1)
 
@@ -361,14 +361,21 @@ def _set_freshness(goal: Any, freshness: str | Time) -> None:
 
 
 def _detections(message: Any, cloud: Any = None) -> Detections:
-    """Return the Detections of an InstanceArray and, from the action, its PointCloud2."""
-    points, owners = read_cloud(cloud) if cloud is not None and len(cloud.data) else (None, None)
-    instances = (
-        _instance(each, None if points is None else points[owners == index])
-        for index, each in enumerate(message.instances)
-    )
+    """Return the Detections of an InstanceArray and, from the action, its PointCloud2.
+
+    Raises:
+        PerceptionError: A mask or a pose is none, as a position that is not finite.
+    """
+    try:
+        points, owners = read_cloud(cloud) if cloud is not None and len(cloud.data) else (None, None)
+        instances = tuple(
+            _instance(each, None if points is None else points[owners == index])
+            for index, each in enumerate(message.instances)
+        )
+    except ValueError as error:  # GeometryError among them
+        raise PerceptionError(f'the answer is malformed: {error}') from error
     stamp = message.header.stamp
-    return Detections(tuple(instances), message.geometry_frame_id, stamp.sec + stamp.nanosec * 1e-9, message)
+    return Detections(instances, message.geometry_frame_id, stamp.sec + stamp.nanosec * 1e-9, message)
 
 
 def _instance(message: Any, points: np.ndarray | None) -> Instance:

@@ -1,6 +1,9 @@
-"""Header stamps as numbers, and the stamp that means "not set"."""
+"""Header stamps as numbers, the stamp that means "not set", and the longest duration."""
 
 from builtin_interfaces.msg import Time
+
+LONGEST_S = 366 * 86400.0
+"""Longest time limit of a goal, a year: rcl's timers count nanoseconds in 63 bits."""
 
 
 def nanoseconds(stamp: Time) -> int:

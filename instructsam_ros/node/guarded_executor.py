@@ -4,6 +4,8 @@ rclpy's executors raise the exception of any callback out of spin_once(), which 
 a message is taken leaves its subscription, and every other callback of its group, disabled for good.
 """
 
+import socket
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +13,9 @@ from typing import Any
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.task import Task
 
-from instructsam_ros.pipeline.scheduling.error_log import FAILURES
+from instructsam.core.exit_codes import DONE, FAILED
+from instructsam_ros.node import signals
+from instructsam_ros.pipeline.scheduling.error_log import FAILURES, explain
 
 PAUSE_S = 0.01
 """Time after an exception outside of callbacks, so that one that recurs does not occupy the processor."""
@@ -28,6 +32,9 @@ class GuardedExecutor(SingleThreadedExecutor):
 
     The guard is here, and not at the callbacks, so that none can be forgotten: subscriptions, services, timers, events,
     the action's callbacks and tasks all pass through it.
+
+    _make_handler is not part of rclpy's interface. In a version without it, exceptions of callbacks still end in
+    spin_once(), as those of 'a task', but a message that cannot be taken disables its callback group.
     """
 
     def __init__(self, report: Report, **kwargs: Any) -> None:
@@ -82,6 +89,28 @@ class GuardedExecutor(SingleThreadedExecutor):
                 self._report(where, error)
 
         return guarded
+
+
+def run(
+    program: str, executor: GuardedExecutor, caught: socket.socket, at_end: Callable[[], object] = lambda: None
+) -> int:
+    """Spin until a signal; return the exit code of the process, after one line of text if nothing works any more.
+
+    Args:
+        program: The name of the command.
+        executor: Has the node.
+        caught: The socket of signals.catch().
+        at_end: Called after the signal, while the node still works.
+    """
+    try:
+        signals.spin_until(caught, executor)
+        at_end()
+    except ExternalShutdownException:  # another end than a signal: the context was shut down
+        pass
+    except FAILURES as error:
+        print(f'{program}: nothing works any more: {explain(error).text}', file=sys.stderr)
+        return FAILED
+    return DONE
 
 
 def _describe(entity: Any) -> str:

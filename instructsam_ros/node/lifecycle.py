@@ -68,9 +68,13 @@ class AsyncLifecycleNode(LifecycleNodeMixin, Node):
         self.statistics = Statistics()
         self.log = ErrorLog(self.get_logger(), self.statistics)
         LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
-        self._rclpy_change_state = self._service_change_state.callback
+        try:
+            assert self.state
+            self._rclpy_change_state = self._service_change_state.callback
+            self._callbacks = {state: self._log_exceptions(callback) for state, callback in self._callbacks.items()}
+        except AttributeError as error:  # These are not part of rclpy's interface.
+            raise RuntimeError(f'this version of rclpy cannot be used, its lifecycle nodes differ: {error}') from error
         self._service_change_state.callback = self._on_change_state
-        self._callbacks = {state: self._log_exceptions(callback) for state, callback in self._callbacks.items()}
 
     def create_service(self, srv_type: Any, srv_name: str, callback: ServiceCallback, **kwargs: Any) -> Service:
         """Create a service, rclpy's own for parameters included, that answers even if `callback` raises.

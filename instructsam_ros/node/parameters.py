@@ -191,7 +191,8 @@ class NodeParameters:
         node.add_on_set_parameters_callback(self._check)
         for parameter in PARAMETERS:
             node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
-        for name in node._parameter_overrides:  # rclpy has no public way to find a misspelt name
+        # rclpy has no public way to find a misspelt name.
+        for name in getattr(node, '_parameter_overrides', ()):
             if not node.has_parameter(name) and not name.startswith('qos_overrides.'):
                 node.get_logger().warning(f"there is no parameter '{name}'; there are {', '.join(BY_NAME)}")
 

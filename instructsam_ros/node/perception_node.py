@@ -13,18 +13,17 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType  # pyright: ignore[reportPrivateImportUsage]  (Humble has it only here)
 from rclpy.exceptions import NameValidationException, ParameterException
-from rclpy.executors import Executor, ExternalShutdownException
+from rclpy.executors import Executor
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args, try_shutdown
 
-from instructsam.core.exit_codes import DONE, FAILED
 from instructsam_ros.conversions.text import one_line, shorten
 from instructsam_ros.conversions.transports import TRANSPORTS
 from instructsam_ros.dds import configure_dds
 from instructsam_ros.node import diagnostics, parameters, signals
 from instructsam_ros.node.camera_subscriber import CameraSubscriber
-from instructsam_ros.node.guarded_executor import GuardedExecutor
+from instructsam_ros.node.guarded_executor import GuardedExecutor, run
 from instructsam_ros.node.instruction_subscriber import InstructionSubscriber
 from instructsam_ros.node.lifecycle import AsyncLifecycleNode
 from instructsam_ros.node.segment_action import SegmentAction
@@ -272,15 +271,7 @@ def main(args: list[str] | None = None, engine_factory: 'Callable[..., InstructS
         return 2
     executor = GuardedExecutor(node.log.report_bug)
     executor.add_node(node)
-    code = DONE
-    try:
-        signals.spin_until(caught, executor)
-        node.end_goals(executor)
-    except ExternalShutdownException:  # another end than a signal: the context was shut down
-        pass
-    except FAILURES as error:
-        print(f'instructsam-perception: nothing works any more: {explain(error).text}', file=sys.stderr)
-        code = FAILED
+    code = run('instructsam-perception', executor, caught, at_end=lambda: node.end_goals(executor))
     is_idle = node.close()
     executor.shutdown()
     node.destroy_node()

@@ -24,7 +24,7 @@ from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from instructsam_ros.action import Segment
-from instructsam_ros.conversions.stamps import is_set
+from instructsam_ros.conversions.stamps import LONGEST_S, is_set
 from instructsam_ros.conversions.text import shorten
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.node import qos
@@ -43,9 +43,6 @@ MOST_RESULT_BYTES = 64 << 20
 """Size of the results beyond which the oldest are dropped earlier, after FETCH_S seconds."""
 
 FETCH_S = 5.0
-
-LONGEST_S = 366 * 86400.0
-"""Longest time limit, a year: rcl's timers count nanoseconds in 63 bits."""
 
 
 class ActionClientLink:
@@ -102,25 +99,49 @@ class WallClockNode:
 
 
 class GoalServer(ActionServer):
-    """ActionServer that ends a goal whose client could not be told of its acceptance.
+    """ActionServer in which the failure of one request affects neither the others nor the end of its goal.
 
-    rclpy never gives such a goal to handle_accepted_callback and keeps it, with its images, as long as the node runs.
+    rclpy executes the requests of several clients together, and an exception of one loses those after it. It also keeps
+    a goal whose client could not be told of its acceptance, with its images, as long as the node runs, and never gives
+    it to handle_accepted_callback.
     """
 
-    def __init__(self, *args: Any, end_goal: Callable[[ServerGoalHandle], None], **kwargs: Any) -> None:
-        """Create an ActionServer that calls `end_goal` with the handle of such a goal."""
+    def __init__(
+        self,
+        *args: Any,
+        end_goal: Callable[[ServerGoalHandle], None],
+        report: Callable[[str, BaseException], object],
+        **kwargs: Any,
+    ) -> None:
+        """Create an ActionServer.
+
+        Args:
+            args: Those of rclpy's ActionServer.
+            end_goal: Called with the handle of a goal that was accepted but not handed over.
+            report: Is told which request failed, and the exception.
+            kwargs: Those of rclpy's ActionServer.
+        """
         super().__init__(*args, **kwargs)
         self._end_goal = end_goal
+        self._report_failure = report
 
-    async def _execute_goal_request(self, request_header_and_message: Any) -> None:
-        _, request = request_header_and_message
-        is_new = bytes(request.goal_id.uuid) not in self._goal_handles
-        try:
-            await super()._execute_goal_request(request_header_and_message)
-        finally:
-            handle = self._goal_handles.get(bytes(request.goal_id.uuid))
+    async def execute(self, taken_data: dict[str, Any]) -> None:
+        """Execute each request that was taken: of the kinds goal, cancel, result and expired (see rclpy's Waitable)."""
+        for kind, request in taken_data.items():
+            new_goal = bytes(request[1].goal_id.uuid) if kind == 'goal' else b''
+            is_new = new_goal not in self._handles
+            try:
+                await super().execute({kind: request})
+            except FAILURES as error:
+                self._report_failure(f'the {kind} requests of the action', error)
+            handle = self._handles.get(new_goal)
             if is_new and handle is not None and handle.status == GoalStatus.STATUS_ACCEPTED:
                 self._end_goal(handle)
+
+    @property
+    def _handles(self) -> dict[bytes, ServerGoalHandle]:
+        """The goals that rclpy keeps, by id; empty in a version of rclpy that keeps them elsewhere."""
+        return getattr(self, '_goal_handles', {})
 
 
 class SegmentAction:
@@ -165,11 +186,12 @@ class SegmentAction:
             result_service_qos_profile=qos.ACTION,
             cancel_service_qos_profile=qos.ACTION,
             end_goal=lambda handle: handle.execute(),
+            report=node.log.report_bug,
         )
 
     @property
     def is_idle(self) -> bool:
-        """True if every goal has ended and its result has been handed to rclpy."""
+        """True if no goal is open. The results of ended ones may still have to be sent to their clients."""
         return not self._open
 
     def _accept(self, handle: ServerGoalHandle) -> None:

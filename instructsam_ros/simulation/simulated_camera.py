@@ -32,7 +32,7 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.signals import SignalHandlerOptions
 from rclpy.time import Time as RosTime
-from rclpy.utilities import remove_ros_args
+from rclpy.utilities import remove_ros_args, try_shutdown
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header, String
 
@@ -44,11 +44,13 @@ from instructsam.train.tabletop.scenes.scene import Scene, photograph_objects, s
 from instructsam.train.tabletop.world.splits import generator
 from instructsam_ros.conversions.instances import depth_msg, image_msg
 from instructsam_ros.conversions.poses import pose
-from instructsam_ros.conversions.text import one_line, shorten
+from instructsam_ros.conversions.text import one_line
 from instructsam_ros.dds import configure_dds
 from instructsam_ros.node import qos, signals
-from instructsam_ros.node.guarded_executor import GuardedExecutor
+from instructsam_ros.node.guarded_executor import GuardedExecutor, run
 from instructsam_ros.node.parameters import AT_START, Parameter, help_text
+from instructsam_ros.pipeline.scheduling.error_log import ErrorLog
+from instructsam_ros.pipeline.scheduling.statistics import Statistics
 from instructsam_ros.srv import ResetScene
 
 WORLD = 'world'
@@ -108,6 +110,7 @@ class SimulatedCamera(Node):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__('simulated_camera', **kwargs)
+        self.log = ErrorLog(self.get_logger(), Statistics())
         for parameter in PARAMETERS:
             self.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
         self._rate_hz, self._moving = self._value('rate_hz'), self._value('moving')
@@ -130,11 +133,6 @@ class SimulatedCamera(Node):
         self.create_service(ResetScene, '~/reset', self._on_reset)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # publish images also while simulated time stands still
         self.create_timer(1 / self._rate_hz, self._on_timer, clock=steady)
-
-    def report_bug(self, where: str, error: BaseException) -> None:
-        """Log an exception that nothing handled; the camera goes on."""
-        text = shorten(f'{type(error).__name__}: {error}')
-        self.get_logger().error(f'unexpected error in {where}: {text}', throttle_duration_sec=REPORT_S)
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
@@ -170,6 +168,7 @@ class SimulatedCamera(Node):
         self._sent += 1
         passed_s = time.monotonic() - self._sent_since_s
         if passed_s > REPORT_S:
+            self.log.flush()
             if self._sent < SLOW * self._rate_hz * passed_s:
                 self.get_logger().warning(
                     f'{self._sent / passed_s:.1f} images per second instead of {self._rate_hz:g}: rendering is slow, '
@@ -264,15 +263,14 @@ def main(args: list[str] | None = None) -> int:
     except (ParameterException, NameValidationException, RuntimeError, ValueError) as error:
         print(f'instructsam-simulated-camera: {one_line(error)}', file=sys.stderr)
         return 2
-    executor = GuardedExecutor(node.report_bug)
+    executor = GuardedExecutor(node.log.report_bug)
     executor.add_node(node)
-    signals.spin_until(caught, executor)
-
+    code = run('instructsam-simulated-camera', executor, caught)
     executor.shutdown()
     node.destroy_node()
-    rclpy.shutdown()
+    try_shutdown()
     signals.ignore()
-    return 0
+    return code
 
 
 if __name__ == '__main__':

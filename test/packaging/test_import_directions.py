@@ -37,6 +37,8 @@ ROOMS = {
         'bag.storage',
         'conversions',
         'dds',
+        'pipeline.scheduling.error_log',
+        'pipeline.scheduling.statistics',
     },
     'demo': {'client', 'conversions', 'pipeline.newest', 'bag.recordings', 'node.qos'},
 }

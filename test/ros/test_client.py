@@ -1,5 +1,6 @@
 """The Python client, and the examples that use it, with a node in another process."""
 
+import math
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage
 from std_msgs.msg import Header
 
 from instructsam.core.spatial.grasping import grasp_candidates
-from instructsam_ros.client import Perception, PerceptionError
+from instructsam_ros.client import Perception, PerceptionError, _detections
 from instructsam_ros.conversions.instances import depth_msg, image_msg
 
 EXAMPLES = Path(__file__).parents[2] / 'examples'
@@ -249,6 +250,18 @@ def test_closing_ends_calls_in_other_threads(robot, perception):
     asking.join(10)
     assert refused == ['the client was closed']
     robot.wait(lambda: int(robot.status()['goals_canceled']) == before + 1)  # the node stops computing the answer
+
+
+def test_a_malformed_answer_is_a_perception_error(perception):
+    """Programs catch PerceptionError only; a position that is not finite must not reach a robot."""
+    answer = perception.find('the mugs', timeout=20.0).message
+    answer.instances[0].has_geometry = True
+    answer.instances[0].geometry.pose.position.x = math.nan
+    with pytest.raises(PerceptionError, match='the answer is malformed: a position is finite'):
+        _detections(answer)
+    answer.instances[0].mask.counts = [1]
+    with pytest.raises(PerceptionError, match='the answer is malformed: run lengths add up to 1'):
+        _detections(answer)
 
 
 def test_missing_node(robot, monkeypatch):

@@ -1,5 +1,8 @@
 """No exception of a callback ends the executor, nor disables the callback or its neighbors."""
 
+import socket
+from typing import ClassVar
+
 import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
@@ -7,10 +10,13 @@ pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 import rclpy
 from action_msgs.msg import GoalStatus
 from lifecycle_msgs.srv import GetState
-from rclpy.action import ActionClient
+from rclpy.action import ActionClient, CancelResponse
 from rclpy.executors import ExternalShutdownException
+from rclpy.task import Future
+from rclpy.waitable import NumberOfEntities, Waitable
 from std_msgs.msg import String
 
+from instructsam.core.exit_codes import DONE, FAILED
 from instructsam_ros.action import Segment
 from instructsam_ros.node import guarded_executor
 from instructsam_ros.node.guarded_executor import GuardedExecutor
@@ -27,8 +33,11 @@ class Bench:
         rclpy.init(context=self.context, domain_id=domain_id)
         self.node = rclpy.create_node('tested', context=self.context)
         self.reports, self.calls = [], []
-        self.executor = GuardedExecutor(lambda where, error: self.reports.append((where, error)), context=self.context)
+        self.executor = GuardedExecutor(self.report, context=self.context)
         self.executor.add_node(self.node)
+
+    def report(self, where, error):
+        self.reports.append((where, error))
 
     def raise_in_turn(self, *_):
         """Raise each of ERRORS once, then return."""
@@ -57,7 +66,11 @@ def bench(domain_id, monkeypatch):
     bench.close()
 
 
-def test_timers_and_subscriptions_go_on(bench):
+@pytest.mark.parametrize('has_handlers', [True, False])
+def test_timers_and_subscriptions_go_on(bench, monkeypatch, has_handlers):
+    """Also with a version of rclpy that makes its handlers in another way, where the report names no callback."""
+    if not has_handlers:
+        monkeypatch.delattr(GuardedExecutor, '_make_handler')
     publisher = bench.node.create_publisher(String, 'text', 10)
     bench.node.create_timer(0.01, lambda: publisher.publish(String()))
     bench.node.create_timer(0.01, bench.raise_in_turn)
@@ -69,8 +82,10 @@ def test_timers_and_subscriptions_go_on(bench):
 
     bench.node.create_subscription(String, 'text', hear, 10)
     assert bench.spin_until(lambda: len(bench.calls) > len(ERRORS) and len(heard) > 3)
-    assert {type(error) for where, error in bench.reports if 'Timer' in where} == set(map(type, ERRORS))
-    assert ('the callback of /text', 'a bug') in [(where, str(error)) for where, error in bench.reports]
+    assert {type(error) for _, error in bench.reports} == set(map(type, ERRORS))
+    reports = {(where, str(error)) for where, error in bench.reports}
+    assert ('the callback of /text' if has_handlers else 'a task', 'a bug') in reports
+    assert any('Timer' in where for where, _ in reports) == has_handlers
 
 
 def test_a_service_answers_after_a_request_that_failed(bench):
@@ -117,12 +132,40 @@ def test_a_shutdown_from_outside_ends_it(bench):
     assert not bench.reports
 
 
+class BrokenWaitable(Waitable):
+    """Lets every wait of the executor fail."""
+
+    def __enter__(self):
+        raise RuntimeError('this cannot be waited for')
+
+    def get_num_entities(self):
+        return NumberOfEntities()
+
+    def add_to_wait_set(self, wait_set):
+        raise RuntimeError('this cannot be waited for')
+
+
 def test_it_gives_up_when_nothing_works(bench, monkeypatch):
     monkeypatch.setattr(guarded_executor, 'GIVE_UP_S', 0.1)
-    monkeypatch.setattr(bench.executor, 'wait_for_ready_callbacks', None)
-    with pytest.raises(TypeError):
+    bench.node.add_waitable(BrokenWaitable(bench.node.default_callback_group))
+    with pytest.raises(RuntimeError, match='cannot be waited for'):
         bench.spin_until(lambda: False)
     assert len(bench.reports) > 1
+
+
+def test_the_exit_code_says_whether_anything_worked(bench, monkeypatch, capsys):
+    reader, writer = socket.socketpair()
+    ended = []
+    writer.send(b'1')
+    assert guarded_executor.run('program', bench.executor, reader, at_end=lambda: ended.append(True)) == DONE
+    assert ended == [True]
+    monkeypatch.setattr(guarded_executor, 'GIVE_UP_S', 0.1)
+    bench.node.add_waitable(BrokenWaitable(bench.node.default_callback_group))
+    assert guarded_executor.run('program', bench.executor, reader) == FAILED
+    assert capsys.readouterr().err == 'program: nothing works any more: RuntimeError: this cannot be waited for\n'
+    bench.context.shutdown()
+    assert guarded_executor.run('program', bench.executor, reader) == DONE
+    writer.close()
 
 
 def test_a_goal_that_was_accepted_but_not_handed_over_has_an_end(bench):
@@ -142,6 +185,7 @@ def test_a_goal_that_was_accepted_but_not_handed_over_has_an_end(bench):
         execute,
         handle_accepted_callback=fail,
         end_goal=lambda handle: handle.execute(),
+        report=bench.report,
     )
     client = ActionClient(bench.node, Segment, 'segment')
     assert bench.spin_until(client.server_is_ready)
@@ -151,5 +195,59 @@ def test_a_goal_that_was_accepted_but_not_handed_over_has_an_end(bench):
     assert bench.spin_until(response.done)
     assert response.result().status == GoalStatus.STATUS_ABORTED
     assert len(bench.reports) == 1
+    client.destroy()
+    server.destroy()
+
+
+def test_a_failing_request_does_not_lose_those_taken_with_it(bench):
+    handles = []
+
+    def accept(handle):
+        handles.append(handle)
+        if len(handles) > 1:
+            raise RuntimeError('a bug')
+        handle.execute()
+
+    async def execute(handle):
+        if handle is handles[0]:
+            await released
+        handle.abort()
+        return Segment.Result()
+
+    released = Future(executor=bench.executor)
+
+    class PatientServer(GoalServer):
+        """Waits until it has taken a goal and a cancel request, when there is a goal that can be canceled."""
+
+        taken: ClassVar = {}
+
+        def take_data(self):
+            self.taken |= super().take_data()
+            if handles and not {'goal', 'cancel'} <= set(self.taken):
+                return {}
+            taken, self.taken = self.taken, {}
+            return dict(sorted(taken.items(), key=lambda each: each[0] != 'goal'))
+
+    server = PatientServer(
+        bench.node,
+        Segment,
+        'segment',
+        execute,
+        handle_accepted_callback=accept,
+        cancel_callback=lambda handle: CancelResponse.ACCEPT,
+        end_goal=lambda handle: handle.execute(),
+        report=bench.report,
+    )
+    client = ActionClient(bench.node, Segment, 'segment')
+    assert bench.spin_until(client.server_is_ready)
+    first = client.send_goal_async(Segment.Goal())
+    assert bench.spin_until(first.done)
+    client.send_goal_async(Segment.Goal())
+    canceled = first.result().cancel_goal_async()
+    assert bench.spin_until(canceled.done)
+    assert len(canceled.result().goals_canceling) == 1
+    assert [str(error) for _, error in bench.reports] == ['a bug']
+    released.set_result(None)
+    assert bench.spin_until(lambda: not any(handle.is_active for handle in handles))
     client.destroy()
     server.destroy()
