@@ -223,12 +223,12 @@ class Grounding(nn.Module):
             references: [G, K, 4], see DetrDecoder.
         """
         encoded, position, size = self.fuse(features, text, text_mask)
-        hidden, references = self.detr_decoder(queries, encoded, position, text, text_mask, size, references)
+        hidden, starts = self.detr_decoder(queries, encoded, position, text, text_mask, size, references)
         slots = hidden[-1]
         logits = self.dot_product_scoring(hidden[-1:], text, text_mask)[-1].squeeze(-1)
         pixels = self.pixel_embeddings(features.pyramid, encoded, text, text_mask)
         masks = self.masks(slots, self.mask_decoder.instance_projection(pixels))
-        return Detections(masks, logits, self.boxes(slots, references[-1]), encoded, hidden, references)
+        return Detections(masks, logits, self.boxes(slots, starts[-1]), encoded, hidden, starts)
 
     def fuse(
         self, features: ImageFeatures, text: torch.Tensor, text_mask: torch.Tensor

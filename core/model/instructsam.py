@@ -100,10 +100,10 @@ def _bridge(width: int, out_width: int) -> nn.Sequential:
 
 def _reference_fcs(width: int) -> nn.Sequential:
     """Return layers that give 0 until they are trained, so that slots start from SAM3's own reference boxes."""
-    layers = nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, 4))
-    nn.init.zeros_(layers[-1].weight)
-    nn.init.zeros_(layers[-1].bias)
-    return layers
+    last = nn.Linear(width, 4)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), last)
 
 
 class InstructSAMModel(nn.Module):

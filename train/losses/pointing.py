@@ -51,7 +51,7 @@ class Pointing(nn.Module):
 
     def forward(self, model: InstructSAMModel, hidden: torch.Tensor, batch: Batch) -> dict[str, LossSum]:
         """Return the loss sums of a model's hidden states [B, L, width] for a batch with masks."""
-        predict = self.box or model.slot_references
+        predict: Any = self.box or model.slot_references
         width = hidden.shape[-1]
         is_image = batch.text.is_image.to(hidden.device)
         tokens = [values[rows] for values, rows in zip(self.tokens(hidden), is_image, strict=True)]
