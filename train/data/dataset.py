@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from instructsam.core.errors import DataError
+from instructsam.train.data.augmentation import Augmentation
 from instructsam.train.data.mixing import Source
 from instructsam.train.data.record_fields import RecordError
 from instructsam.train.data.record_file import RecordFile
@@ -29,9 +30,9 @@ _FINE, _BROKEN = 1, 2  # states of a record; 0: not read yet
 class RecordDataset(Dataset):
     """All records of some sources, each file repeated as its source says, as samples with their images read.
 
-    The questions of a record are drawn from (seed, epoch, index). A record that cannot be used is logged and replaced
-    by the next one. The epoch and the states of the records are in shared memory, so that DataLoader workers,
-    persistent ones included, see the epoch and count broken records together.
+    The questions of a record, and the changes of its image, are drawn from (seed, epoch, index). A record that cannot
+    be used is logged and replaced by the next one. The epoch and the states of the records are in shared memory, so
+    that DataLoader workers, persistent ones included, see the epoch and count broken records together.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class RecordDataset(Dataset):
         seed: int = 0,
         max_broken_share: float = 0.01,
         max_phrases: int = 0,
+        augmentation: Augmentation | None = None,
     ):
         """Scan the annotation files.
 
@@ -50,6 +52,7 @@ class RecordDataset(Dataset):
             seed: Seed of the questions.
             max_broken_share: Largest tolerated share of broken records among the distinct records read so far.
             max_phrases: Number of phrases of a sample that reach the detector; 0: all.
+            augmentation: Random changes of the images.
 
         Raises:
             DataError: If a file cannot be read, or there is no record.
@@ -59,6 +62,7 @@ class RecordDataset(Dataset):
         self.seed = seed
         self.max_broken_share = max_broken_share
         self.max_phrases = max_phrases
+        self.augmentation = augmentation
         self._files = [RecordFile(source.annotations) for source in self.sources]
         sizes = np.array([len(file) for file in self._files], dtype=np.int64)
         self._first_records = np.cumsum(sizes) - sizes  # number of each file's first record, counted over all files
@@ -101,7 +105,8 @@ class RecordDataset(Dataset):
                 self._mark_broken(record, f'record {number} of {self.sources[source].annotations}: {error}')
             else:
                 self._states[record] = _FINE
-                return sample.limit_detected(self.max_phrases, rng)
+                sample = sample.limit_detected(self.max_phrases, rng)
+                return sample.augmented(self.augmentation, rng) if self.augmentation else sample
         raise DataError(f'not one record can be used. The last ones: {"; ".join(self._reasons)}')
 
     def _source_and_number(self, index: int) -> tuple[int, int]:

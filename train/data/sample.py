@@ -11,6 +11,7 @@ import torch
 from instructsam.core.errors import ImageError
 from instructsam.core.files.image_file import read_image
 from instructsam.core.model.preprocess import to_chw
+from instructsam.train.data.augmentation import Augmentation
 from instructsam.train.data.record_fields import RecordError, Target
 
 
@@ -53,6 +54,12 @@ class Sample:
             return self
         drawn = rng.permutation(self.num_phrases)[:max_phrases]
         return replace(self, detected=tuple(sorted(drawn.tolist())))
+
+    def augmented(self, augmentation: Augmentation, rng: np.random.Generator) -> Sample:
+        """Return the sample with its image, which must have been read, changed at random."""
+        assert self.pixels is not None
+        image = np.ascontiguousarray(self.pixels.permute(1, 2, 0).numpy())
+        return replace(self, pixels=to_chw(augmentation.apply(image, rng)))
 
     def with_pixels(self) -> Sample:
         """Return the sample with its image read.

@@ -19,6 +19,7 @@ from instructsam.core.errors import DataError, ImageError
 from instructsam.core.files.image_file import read_image
 from instructsam.core.model.preprocess import Preprocessor, sam_pixels, to_chw
 from instructsam.core.modes import MAX_MEGAPIXELS
+from instructsam.train.data.augmentation import Augmentation
 from instructsam.train.data.batch import Batch
 from instructsam.train.data.collate import Collator
 from instructsam.train.data.mixing import Source
@@ -101,13 +102,20 @@ class LabelledBatch(Batch):
 class SceneDataset(Dataset):
     """Images of scenes with their objects; half of them are mirrored, and some are random crops around an object."""
 
-    def __init__(self, sources: Sequence[Source], seed: int = 0, random_crop: float = 0.0):
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        seed: int = 0,
+        random_crop: float = 0.0,
+        augmentation: Augmentation | None = None,
+    ):
         """Read the scene files.
 
         Args:
             sources: Sources of *_scenes.jsonl files.
             seed: Seed of mirroring and cropping.
             random_crop: Share of the images that are cropped.
+            augmentation: Random changes of the images.
         """
         self.items = [
             (Path(source.images), line)
@@ -117,7 +125,7 @@ class SceneDataset(Dataset):
         ]
         if not self.items:
             raise DataError(f'no scenes in {", ".join(str(source.annotations) for source in sources) or "no sources"}')
-        self.seed, self.epoch, self.random_crop = seed, 0, random_crop
+        self.seed, self.epoch, self.random_crop, self.augmentation = seed, 0, random_crop, augmentation
 
     def set_epoch(self, epoch: int) -> None:
         """Select the crops of another epoch."""
@@ -143,6 +151,8 @@ class SceneDataset(Dataset):
         is_mirrored = rng.random() < 0.5
         if rng.random() < self.random_crop:
             image, scene = _cropped(image, scene, rng)
+        if self.augmentation is not None:
+            image = self.augmentation.apply(image, rng)
         return _mirrored(image, scene) if is_mirrored else SceneItem(image, scene)
 
 

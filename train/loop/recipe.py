@@ -16,6 +16,7 @@ from instructsam.core.display.text import shorten
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.files import yaml_file
 from instructsam.core.files.yaml_file import YamlError, parse_yaml
+from instructsam.train.data.augmentation import Augmentation
 from instructsam.train.stages.settings import STAGE_NAMES, BaseSettings, InstructSettings, PixelsSettings
 from instructsam.train.weights.lora_limits import MAX_RANK, MODULE
 
@@ -108,6 +109,7 @@ class Recipe:
     instruct: InstructSettings | None = None  # settings of stage instruct only
 
     revision: str = ''  # commit, tag or branch of a model from the hub; empty: its main branch
+    augmentation: Augmentation | None = None  # random changes of the images of `data`, not of `validation`
     validation: tuple[dict[str, Any], ...] = ()  # mixing list of held-out samples
     validation_samples: int = 64  # largest number of held-out samples used, evenly spaced
     heads: Heads | None = None  # auxiliary heads in addition to those in the folder of `model`

@@ -75,7 +75,7 @@ def _run(recipe: Recipe, *, is_main: bool) -> Path:
         check_resumed(recipe, folder, world_size)
     torch.manual_seed(recipe.seed)
     stage = build_stage(recipe, start_model(recipe, folder), folder)
-    dataset, collate = stage.dataset(recipe.data), stage.collator()
+    dataset, collate = stage.dataset(recipe.data, recipe.augmentation), stage.collator()
     trainer = StageTrainer(
         build_module(stage, recipe, folder),
         recipe,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instructsam.core.model.instructsam import InstructSAMModel
+from instructsam.train.data.augmentation import Augmentation
 from instructsam.train.data.dataset import RecordDataset
 from instructsam.train.data.mixing import mixing_list
 
@@ -20,7 +21,7 @@ class RecordStage:
     def __init__(self, recipe: Recipe, model: InstructSAMModel, folder: str | Path):
         self.recipe, self.model, self.folder = recipe, model, folder
 
-    def dataset(self, entries: Sequence[dict[str, Any]]) -> RecordDataset:
+    def dataset(self, entries: Sequence[dict[str, Any]], augmentation: Augmentation | None = None) -> RecordDataset:
         """Return the samples of record files."""
         recipe = self.recipe
         return RecordDataset(
@@ -29,4 +30,5 @@ class RecordStage:
             recipe.seed,
             recipe.max_broken_share,
             recipe.max_phrases,
+            augmentation,
         )
