@@ -94,7 +94,7 @@ class Finding(NamedTuple):
 
 
 class Nonsense:
-    """What no program should send; the node answers it or leaves it out."""
+    """Sends messages that no program should send; the node answers them or leaves them out."""
 
     def __init__(self, robot, cameras):
         self._robot, self._cameras, self._rng = robot, cameras, random.Random(0)

@@ -117,6 +117,7 @@ def parse_profiles(recorded: Any) -> tuple[Qos, ...] | None:
     """Return offered_qos_profiles of any version of rosbag2; None if they are malformed."""
     try:
         profiles = tuple(parse_qos(recorded or []))
+        hash(profiles)  # Fails for a list in the place of a word.
     except Exception:  # Hand-made profiles fail in many ways.
         return None
     numbers = [value for qos in profiles for time in (qos.deadline, qos.lifespan) for value in time]

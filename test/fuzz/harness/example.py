@@ -89,8 +89,9 @@ def _change_file(path: Path, other: Path, operation: str) -> None:
     if not path.is_file() or path.is_symlink():
         return
     if operation == 'exchange':
-        if other.is_file():
-            path.write_bytes(other.read_bytes())
+        if other.is_file() and path != other:
+            path.unlink()
+            os.link(other, path)  # not copied, because it may be one of LONG_BYTES
         return
     if operation == 'unreadable':
         path.chmod(0)

@@ -90,6 +90,7 @@ READ = {  # changes: part of the note about them, '' if there is none
     'QoS': (topics(offered_qos_profiles=[{'history': 1}]), 'malformed offered_qos_profiles for /a'),
     'QoS text': (topics(offered_qos_profiles='- {'), 'malformed offered_qos_profiles for /a'),
     'QoS number': (topics(offered_qos_profiles=7), 'malformed offered_qos_profiles for /a'),
+    'QoS list': (topics(offered_qos_profiles=[PROFILE | {'history': [[3]]}]), 'malformed offered_qos_profiles for /a'),
     'QoS depth': (topics(offered_qos_profiles=[PROFILE | {'depth': 'x'}]), 'malformed offered_qos_profiles for /a'),
     'unknown QoS': (topics(offered_qos_profiles=[PROFILE | {'history': 'unknown'}]), ''),
     'good QoS': (topics(offered_qos_profiles=[PROFILE]), ''),
