@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 from instructsam.core.errors import ModelError
-from instructsam.core.model import checkpoint
 
 FOLDER = Path(__file__).parent / 'pretrained'
 MODELS = {'tabletop': FOLDER / 'tabletop'}
@@ -23,6 +22,8 @@ def folder(name: str | Path, revision: str = '') -> Path:
         if revision:
             raise ModelError(f'{name} is a built-in model: the revision {revision!r} is for a hub id (owner/name) only')
         return MODELS[name]
+    from instructsam.core.model import checkpoint  # noqa: PLC0415  # imports torch, which a built-in model's name needs not
+
     return checkpoint.resolve(name, revision)
 
 

@@ -6,7 +6,6 @@ offline_camera), except that no image is dropped. `instructsam bag show` draws t
 
 import argparse
 import dataclasses
-import os
 import re
 import statistics
 import time
@@ -22,11 +21,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from instructsam.core import exit_codes
+from instructsam.core import builtin, exit_codes
 from instructsam.core.display.text import one_line, shorten
 from instructsam.core.errors import InstructSAMError, StorageError
 from instructsam.core.run_settings import model_fingerprint
 from instructsam.core.storage import explained_storage_faults
+from instructsam.core.threads import configure_threads
 from instructsam.core.version import version
 from instructsam_ros.bag import topics as bag_topics
 from instructsam_ros.bag.journal import Journal, folder_for
@@ -67,7 +67,11 @@ def annotate(args: argparse.Namespace) -> int:
         result_topics = ResultTopics(args.name, label_images=args.label_images)
         result_topics.check(bag)
         settings = _settings(args)
-        journal = _open_journal(Path(args.output), _inputs(args, bag, topics, timeline, settings))
+        _check_output(Path(args.output))
+        configure_threads()  # before torch is imported
+        model = builtin.folder(args.model, args.revision or '')
+        args.revision = builtin.commit_of(model)  # A branch may move before the model is loaded, or before a resume.
+        journal = _open_journal(Path(args.output), _inputs(args, model, bag, topics, timeline, settings))
         with _closed_on_error(journal):
             if not journal.is_merged:
                 camera = OfflineCamera(bag, topics, timeline, settings)
@@ -119,33 +123,35 @@ def _settings(args: argparse.Namespace) -> Settings:
     )
 
 
-def _open_journal(out: Path, inputs: dict[str, Any]) -> Journal:
-    folder = folder_for(out)
-    if out.exists() and not folder.exists():
+def _check_output(out: Path) -> None:
+    if out.exists() and not folder_for(out).exists():
         raise InstructSAMError(f'{out} exists already: delete it or give another name')
     if not out.absolute().parent.is_dir():
         raise InstructSAMError(f'cannot write {out}: there is no folder {out.absolute().parent}')
+
+
+def _open_journal(out: Path, inputs: dict[str, Any]) -> Journal:
     journal = Journal(out, inputs)
     if out.exists() and not journal.is_merged:
         has_results = journal.done  # otherwise it is what a run left that was killed while it deleted the journal
         journal.close()
-        other = f', and {folder} has results for it: delete or rename one of them' if has_results else ''
+        other = f', and {journal.folder} has results for it: delete or rename one of them' if has_results else ''
         raise InstructSAMError(f'{out} exists already{other or ": delete it or give another name"}')
     return journal
 
 
 def _inputs(
     args: argparse.Namespace,
+    model: Path,
     bag: BagFile,
     topics: bag_topics.Topics,
     timeline: InstructionTimeline,
     settings: Settings,
 ) -> dict[str, Any]:
     """Return everything that decides the results, for the journal."""
-    model = Path(os.path.expanduser(args.model))
     return {
-        'version': version(),  # also that of the built-in model
-        'model_content': model_fingerprint(model) if os.path.isdir(model) else None,
+        'version': version(),
+        'model_content': model_fingerprint(model),
         'input': [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in bag.files],
         'topics': list(dataclasses.astuple(topics)),
         'instructions': [[time_ns - bag.start_ns, instruction] for time_ns, instruction in timeline.changes],

@@ -190,8 +190,8 @@ def test_two_runs_at_once(tmp_path, capsys, monkeypatch):
     assert run(source, tmp_path / 'out', '--instruction', 'red') == 0
 
 
-def test_ctrl_c_reports_how_to_resume(tmp_path, capsys, monkeypatch, engines):
-    source = write(tmp_path / 'in', 'mcap', recording())
+def interrupted(monkeypatch, *arguments):
+    """Run the command with a Ctrl-C after two answers."""
 
     def interrupt(self, frame, *args, **kwargs):
         if self.asked == 2:
@@ -201,7 +201,35 @@ def test_ctrl_c_reports_how_to_resume(tmp_path, capsys, monkeypatch, engines):
     segment = Engine.segment
     with monkeypatch.context() as patch:
         patch.setattr(Engine, 'segment', interrupt)
-        assert run(source, tmp_path / 'out', '--instruction', 'red') == 130
+        assert run(*arguments) == 130
+
+
+def test_a_branch_of_a_hub_model_that_has_moved_is_refused(tmp_path, capsys, monkeypatch, engines):
+    source = write(tmp_path / 'in', 'mcap', recording())
+    commits = ['1' * 40, '2' * 40]
+    for commit in commits:
+        folder = tmp_path / 'models--owner--name' / 'snapshots' / commit
+        folder.mkdir(parents=True)
+        (folder / 'model.safetensors').write_text(commit)
+    hub = {'main': commits[0], **dict(zip(commits, commits, strict=True))}
+    monkeypatch.setattr(
+        'instructsam.core.model.checkpoint.snapshot_download',
+        lambda name, revision, allow_patterns: str(folder.parent / hub[revision or 'main']),
+    )
+    command = (source, tmp_path / 'out', '--instruction', 'red', '--model', 'owner/name')
+    interrupted(monkeypatch, *command)
+    hub['main'] = commits[1]
+    assert run(*command) == 2
+    err = capsys.readouterr().err
+    assert 'model_content was' in err
+    assert f"revision was '{commits[0]}', now '{commits[1]}'" in err
+    assert run(*command, '--revision', commits[0]) == 0
+    assert engines[-1].asked == FRAMES - 2
+
+
+def test_ctrl_c_reports_how_to_resume(tmp_path, capsys, monkeypatch, engines):
+    source = write(tmp_path / 'in', 'mcap', recording())
+    interrupted(monkeypatch, source, tmp_path / 'out', '--instruction', 'red')
     assert 'stopped by SIGINT; the same command resumes after 2 images' in capsys.readouterr().err
     assert run(source, tmp_path / 'out', '--instruction', 'red') == 0
     assert engines[-1].asked == FRAMES - 2
