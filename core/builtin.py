@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -22,7 +23,12 @@ def folder(name: str | Path, revision: str = '') -> Path:
         if revision:
             raise ModelError(f'{name} is a built-in model: the revision {revision!r} is for a hub id (owner/name) only')
         return MODELS[name]
-    from instructsam.core.model import checkpoint  # noqa: PLC0415  # imports torch, which a built-in model's name needs not
+    path = Path(os.path.expanduser(name))  # unlike those of Path, functions of os.path do not raise for odd names
+    if os.path.isdir(path):
+        if revision:
+            raise ModelError(f'{name} is a folder: the revision {revision!r} is for a hub id (owner/name) only')
+        return path
+    from instructsam.core.model import checkpoint  # noqa: PLC0415  # imports torch
 
     return checkpoint.resolve(name, revision)
 

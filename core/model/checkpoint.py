@@ -35,21 +35,16 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def resolve(name: str | Path, revision: str = '') -> Path:
-    """Return the folder of `name`: a local folder, or a hub id whose files are downloaded (and cached) first.
+    """Return the folder of a hub id, whose files are downloaded (and cached) first.
 
     Args:
-        name: A folder or a hub id.
-        revision: Commit, tag or branch of a hub id; empty: its main branch.
+        name: A hub id.
+        revision: Commit, tag or branch of it; empty: its main branch.
 
     Raises:
-        ModelError: It is neither, the hub cannot be reached, or a revision is given for a folder.
+        ModelError: It is no hub id, or the hub cannot be reached.
     """
-    path = Path(os.path.expanduser(name))  # unlike those of Path, functions of os.path do not raise for odd names
-    if os.path.isdir(path):
-        if revision:
-            raise ModelError(f'{name} is a folder: the revision {revision!r} is for a hub id (owner/name) only')
-        return path
-    if os.path.exists(path):
+    if os.path.exists(os.path.expanduser(name)):
         raise ModelError(f'{name} is a file. Give the folder that holds config.json and {SINGLE}')
     text = str(name)
     if text.count('/') != 1 or text.startswith(('.', '/', '~')) or text.endswith('/'):

@@ -6,11 +6,12 @@ offline_camera), except that no image is dropped. `instructsam bag show` draws t
 
 import argparse
 import dataclasses
+import os
 import re
 import statistics
 import time
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -70,10 +71,13 @@ def annotate(args: argparse.Namespace) -> int:
         _check_output(Path(args.output))
         configure_threads()  # before torch is imported
         model = builtin.folder(args.model, args.revision or '')
-        args.revision = builtin.commit_of(model)  # A branch may move before the model is loaded, or before a resume.
+        if not os.path.isdir(os.path.expanduser(args.model)):
+            args.revision = builtin.commit_of(model)  # A branch may move before the model is loaded.
         journal = _open_journal(Path(args.output), _inputs(args, model, bag, topics, timeline, settings))
         with _closed_on_error(journal):
-            if not journal.is_merged:
+            if journal.is_merged:
+                deque(bag.messages(), maxlen=0)  # counts what the summary says about publish times
+            else:
                 camera = OfflineCamera(bag, topics, timeline, settings)
                 _answer_images(args, camera, bag.counts[topics.image], journal)
                 _write_output(bag, topics, result_topics, journal)
@@ -89,15 +93,15 @@ def _closed_on_error(journal: Journal) -> Generator[None, None, None]:
     try:
         yield
     except BaseException as error:
-        if isinstance(error, Exception) and not journal.folder.exists():
-            with suppress(Exception):
-                journal.close()
+        was_removed = isinstance(error, Exception) and not journal.folder.exists()
+        with suppress(Exception):  # The error of the block is the first, and says what is wrong.
+            if isinstance(error, KeyboardInterrupt) and (done := journal.done):
+                error.args = (f'the same command resumes after {done} images (see {journal.folder})',)
+            journal.close()
+        if was_removed:
             raise StorageError(
                 f'{journal.folder} was removed while it was in use; run the same command again, which starts anew'
             ) from error
-        if isinstance(error, KeyboardInterrupt) and (done := journal.done):
-            error.args = (f'the same command resumes after {done} images (see {journal.folder})',)
-        journal.close()
         raise
 
 
@@ -151,14 +155,12 @@ def _inputs(
     """Return everything that decides the results, for the journal."""
     return {
         'version': version(),
+        'revision': builtin.commit_of(model),
         'model_content': model_fingerprint(model),
         'input': [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in bag.files],
         'topics': list(dataclasses.astuple(topics)),
         'instructions': [[time_ns - bag.start_ns, instruction] for time_ns, instruction in timeline.changes],
-        **{
-            name: getattr(args, name)
-            for name in ('model', 'revision', 'mode', 'device', 'dtype', 'name', 'label_images')
-        },
+        **{name: getattr(args, name) for name in ('model', 'mode', 'device', 'dtype', 'name', 'label_images')},
         **dataclasses.asdict(settings),
     }
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -32,24 +33,20 @@ class Journal:
     def __init__(self, out: Path, inputs: Mapping[str, Any]) -> None:
         self._out = out
         self.folder = folder_for(out)
-        self._lock = FolderLock(self.folder)
-        self._lock.__enter__()
-        try:
-            with explained_storage_faults(self.folder):
-                self._database = sqlite3.connect(self.folder / 'results.sqlite', timeout=0, isolation_level=None)
-                previous = self._open(json.dumps(inputs))
-        except sqlite3.DatabaseError as error:
-            self._lock.__exit__()
-            raise InstructSAMError(f'{self.folder} is damaged ({error}): delete it to start from scratch') from error
-        except BaseException:
-            self._lock.__exit__()
-            raise
-        if previous is not None:
+        with ExitStack() as stack:
+            stack.enter_context(FolderLock(self.folder))
             try:
+                with explained_storage_faults(self.folder):
+                    database = sqlite3.connect(self.folder / 'results.sqlite', timeout=0, isolation_level=None)
+                    self._database = stack.enter_context(closing(database))
+                    previous = self._open(json.dumps(inputs))
+            except sqlite3.DatabaseError as error:
+                raise InstructSAMError(
+                    f'{self.folder} is damaged ({error}): delete it to start from scratch'
+                ) from error
+            if previous is not None:
                 check_settings(json.loads(previous), inputs, output=self.folder, advice='delete it to start anew')
-            except InstructSAMError:
-                self.close()
-                raise
+            self._resources = stack.pop_all()
 
     def _open(self, inputs: str) -> str | None:
         """Open the database and create its tables; return the inputs of an earlier run that left results."""
@@ -111,16 +108,15 @@ class Journal:
 
     def remove(self) -> None:
         """Delete the journal and release the lock."""
-        self._database.close()
-        shutil.rmtree(self.folder)
-        self._lock.__exit__()
+        with self._resources:
+            self._database.close()
+            shutil.rmtree(self.folder)
 
     def close(self) -> None:
         """Release the lock; delete the journal if it holds no result."""
-        if not self.done:
-            return self.remove()
-        self._database.close()
-        return self._lock.__exit__()
+        with self._resources:
+            if not self.done:
+                self.remove()
 
     def _execute(self, query: str, *values: Any) -> sqlite3.Cursor:
         return self._database.execute(query, values)

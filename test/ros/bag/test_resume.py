@@ -12,7 +12,9 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
+import raw_mcap as mcap
 from bags import FRAMES, Engine, depth, frame, header, info, read, recording, results, rgb_image, run, write
+from rclpy.serialization import serialize_message
 from std_msgs.msg import String
 
 from instructsam.core.errors import ModelError
@@ -102,6 +104,42 @@ def test_death_after_the_output_was_complete(tmp_path, engines, capfd):
     assert not engines
     assert len(results(tmp_path / 'out')) == FRAMES
     assert not (tmp_path / 'out.journal').exists()
+
+
+def test_publish_times_after_the_output_was_complete(tmp_path, capsys, monkeypatch):
+    image = mcap.schema(1, 'sensor_msgs/msg/Image', definition='')
+    recorded = [mcap.message(1, index, serialize_message(frame(index)[2]), index - 1) for index in range(1, 4)]
+    source = mcap.write(tmp_path / 'in.mcap', image, mcap.channel(1, 1, '/camera/image'), *recorded)
+    monkeypatch.setattr(annotate.Journal, 'remove', annotate.Journal.close)
+    for _ in range(2):
+        assert run(source, tmp_path / 'out', '--instruction', 'red') == 0
+        assert 'not copied      3 publish times' in capsys.readouterr().out
+
+
+def test_the_first_error_is_reported(tmp_path, capsys, monkeypatch):
+    """Whatever fails while the journal is closed because of it."""
+    source = write(tmp_path / 'in', 'mcap', recording())
+
+    def close(self):
+        raise sqlite3.OperationalError('disk I/O error')
+
+    def fail(args, console):
+        raise ModelError('there is no such model')
+
+    monkeypatch.setattr(annotate.Journal, 'close', close)
+    monkeypatch.setattr(annotate, 'load_engine', fail)
+    assert run(source, tmp_path / 'out', '--instruction', 'red') == 2
+    assert 'there is no such model' in capsys.readouterr().err
+
+
+def test_a_journal_that_cannot_be_read_is_unlocked_all_the_same(tmp_path, monkeypatch):
+    journal = annotate.Journal(tmp_path / 'out', {})
+    journal.add(0, 1.0, b'')
+    with monkeypatch.context() as patch:
+        patch.setattr(annotate.Journal, 'done', property(lambda self: 1 / 0))
+        with pytest.raises(ZeroDivisionError):
+            journal.close()
+    annotate.Journal(tmp_path / 'out', {}).close()
 
 
 def test_death_while_the_journal_was_deleted(tmp_path, capsys):
@@ -225,6 +263,7 @@ def test_a_branch_of_a_hub_model_that_has_moved_is_refused(tmp_path, capsys, mon
     assert f"revision was '{commits[0]}', now '{commits[1]}'" in err
     assert run(*command, '--revision', commits[0]) == 0
     assert engines[-1].asked == FRAMES - 2
+    assert run(source, tmp_path / 'other', '--instruction', 'red', '--model', folder) == 0
 
 
 def test_ctrl_c_reports_how_to_resume(tmp_path, capsys, monkeypatch, engines):
