@@ -12,7 +12,7 @@ from instructsam.core.errors import ImageError
 from instructsam.core.files.image_file import read_image
 from instructsam_ros.bag.reader import BagFile
 from instructsam_ros.bag.storage.errors import RecordingError as RecordingError
-from instructsam_ros.bag.storage.files import BAG_SUFFIXES, is_bag
+from instructsam_ros.bag.storage.files import BAG_SUFFIXES, SUFFIXES, is_bag
 from instructsam_ros.bag.storage.limits import Limits
 from instructsam_ros.conversions.instances import image_msg
 
@@ -62,13 +62,13 @@ def open_recording(path: str | Path, fps: float = 10.0, limits: Limits | None = 
         return ImageFiles([path], fps)
     if not path.is_dir():
         raise RecordingError(
-            f'{path} is neither a bag ({", ".join(BAG_SUFFIXES)}) nor an image file ({", ".join(IMAGE_SUFFIXES)})'
+            f'{path} is neither a bag ({", ".join(SUFFIXES)}) nor an image file ({", ".join(IMAGE_SUFFIXES)})'
         )
     files = sorted((file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES), key=_natural_order)
     if not files:
         raise RecordingError(
-            f'{path} holds no image files ({", ".join(IMAGE_SUFFIXES)}) and is not a bag (metadata.yaml is missing); '
-            f'for a bag without metadata.yaml, give its file ({", ".join(BAG_SUFFIXES)})'
+            f'{path} holds no image files ({", ".join(IMAGE_SUFFIXES)}) and no bag (metadata.yaml, '
+            f'{", ".join(SUFFIXES)}); give the folder that holds them itself'
         )
     return ImageFiles(files, fps)
 

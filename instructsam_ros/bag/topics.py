@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from shlex import quote
 
 from instructsam_ros.bag.reader import BagFile
 from instructsam_ros.bag.recordings import RecordingError
@@ -214,7 +215,8 @@ def check_definitions(bag: BagFile, topics: Iterable[str]) -> None:
         if connection.topic in topics and has_other_layout(connection):
             raise RecordingError(
                 f'{bag.path} defines {connection.msgtype} on {connection.topic} otherwise than ROS 2, so that it would '
-                f'be misread; `rosbags-convert --src {bag.path.name} --dst NEW --dst-typestore ros2_jazzy` converts it'
+                f'be misread; `rosbags-convert --src {quote(str(bag.path))} --dst NEW --dst-typestore ros2_jazzy` '
+                'converts it'
             )
 
 

@@ -5,6 +5,13 @@ from dataclasses import dataclass
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat, Qos
 
 CDR = 'cdr'
+LATEST_NS = 2**63 - 1
+"""The latest time that ROS 2 has, in the year 2262."""
+DEFINITION_FORMATS = {
+    'ros2msg': MessageDefinitionFormat.MSG,
+    'ros2idl': MessageDefinitionFormat.IDL,
+    'omgidl': MessageDefinitionFormat.IDL,
+}
 NO_DEFINITION = MessageDefinition(MessageDefinitionFormat.NONE, '')
 
 
@@ -29,3 +36,10 @@ class Channel:
     digest: str = ''
     profiles: tuple[Qos, ...] = ()
     note: str = ''
+
+
+def known_definition(format_name: str, text: str | bytes) -> MessageDefinition:
+    """Return a definition as rosbags has it; NO_DEFINITION if its format is not one of ROS 2's."""
+    if format_name not in DEFINITION_FORMATS:
+        return NO_DEFINITION
+    return MessageDefinition(DEFINITION_FORMATS[format_name], text if isinstance(text, str) else text.decode())

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path, PurePosixPath
+from shlex import quote
 from tempfile import TemporaryDirectory
 
 from instructsam_ros.bag.storage import mcap_file, metadata, sqlite_file
@@ -40,8 +41,8 @@ def list_files(path: Path) -> tuple[list[Path], BagMetadata]:
         raise RecordingError(f'{path} does not exist; give a bag: a folder with metadata.yaml, .mcap or .db3')
     if path.suffix == '.bag' and path.is_file():
         raise RecordingError(
-            f'{path} is a ROS 1 bag; `rosbags-convert --src {path.name} --dst {path.stem} --dst-typestore ros2_jazzy` '
-            'makes a ROS 2 bag of it'
+            f'{path} is a ROS 1 bag; `rosbags-convert --src {quote(str(path))} --dst {quote(path.stem)} '
+            '--dst-typestore ros2_jazzy` makes a ROS 2 bag of it'
         )
     if not is_bag(path):
         raise RecordingError(

@@ -32,7 +32,7 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     option(
         parser,
         '--max-message-mb',
-        'largest message, or chunk of messages, of a compressed bag once decompressed, MB',
+        'largest message, or chunk of messages, of a bag once decompressed, MB',
         Limits.message_mb,
         type=count,
         metavar='N',

@@ -4,8 +4,8 @@ Why not rosbags: its reader knows only the profile `ros2` and ROS's schemas, ign
 chunks, the messages outside of them, and decompresses to any size. Why not the mcap package: it reads a file without
 chunks into memory as a whole, and decompresses to any size as well.
 
-The data section is the truth: every one of its records is visited, though chunks that are indexed are not decompressed
-for it. The summary only saves looking for channels in chunks, and what it counts is compared.
+The data section is the truth: every one of its records is visited, though chunks are not decompressed for it where the
+counts of their indexes and of the summary agree. An index that is incomplete would hide messages otherwise.
 """
 
 import contextlib
@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 
 from instructsam.core.display.text import one_line, shorten
-from instructsam_ros.bag.storage.channel import CDR, NO_DEFINITION, Channel
+from instructsam_ros.bag.storage.channel import CDR, LATEST_NS, NO_DEFINITION, Channel, known_definition
 from instructsam_ros.bag.storage.compression import decompress_lz4, decompress_zstd
 from instructsam_ros.bag.storage.errors import RecordingError
 from instructsam_ros.bag.storage.limits import Limits
@@ -39,15 +38,11 @@ DECOMPRESS: dict[str, Callable[[bytes, int], bytes]] = {
     'lz4': decompress_lz4,
     'zstd': decompress_zstd,
 }
-DEFINITION_FORMATS = {
-    'ros2msg': MessageDefinitionFormat.MSG,
-    'ros2idl': MessageDefinitionFormat.IDL,
-    'omgidl': MessageDefinitionFormat.IDL,
-}
 LARGEST_RECORD = 64 << 20
 """Longest schema, channel or other record that is not a message, chunk or attachment, in bytes."""
+LONGEST_NAME = 64
+"""Longest name of a compression, in bytes."""
 MEND = '`mcap recover` rewrites what is intact of a recording that was cut off or damaged'
-LATEST_NS = 2**63 - 1
 OVERLAPPING = 2
 """Decompressed chunks of the largest size that may be in memory at once because their times overlap."""
 
@@ -145,7 +140,7 @@ class McapFile:
         is_data, opcode = True, 0
         for opcode, offset, length in _records(file, len(MAGIC), size):
             if opcode == MESSAGE and is_data:
-                self._add_loose(file.read(MESSAGE_HEADER.size), offset)
+                self._add_loose(file, offset, length)
             elif opcode == CHUNK and is_data:
                 self._add_chunk(file, offset, length)
             elif opcode == ATTACHMENT:
@@ -159,12 +154,13 @@ class McapFile:
             elif opcode == FOOTER:
                 file.seek(offset + length)
                 break
-        if opcode != FOOTER or file.read() != MAGIC:
+        if opcode != FOOTER or file.read(len(MAGIC) + 1) != MAGIC:
             raise self._damaged('it is truncated: its end is missing')
 
-    def _add_loose(self, header: bytes, offset: int) -> None:
+    def _add_loose(self, file: BinaryIO, offset: int, length: int) -> None:
         """Count a message outside of chunks, and remember where it is."""
-        channel, _, time_ns, _ = MESSAGE_HEADER.unpack(header)
+        self._check_size(f'the message at byte {offset}', length)
+        channel, time_ns, _ = _message_header(file, length)
         self._loose_times.append(time_ns)
         self._loose_offsets.append(offset)
         self._add_count(channel, 1)
@@ -172,18 +168,23 @@ class McapFile:
 
     def _add_chunk(self, file: BinaryIO, offset: int, length: int) -> None:
         start_ns, end_ns, uncompressed, crc, name_length = struct.unpack('<QQQII', file.read(32))
-        compression = file.read(min(name_length, length)).decode()
+        if name_length > LONGEST_NAME:
+            raise self._damaged(f'the chunk at byte {offset} names its compression in {name_length:,} bytes')
+        compression = file.read(name_length).decode()
         (compressed,) = struct.unpack('<Q', file.read(8))
         if compression not in DECOMPRESS:
             raise self._damaged(f'the chunk at byte {offset} is compressed by {shorten(compression)}, not zstd or lz4')
         if 40 + name_length + compressed > length:
             raise self._damaged(f'the chunk at byte {offset} is longer than its record')
-        if max(uncompressed, compressed) > self._limit:
-            raise RecordingError(
-                f'{self._shown} cannot be read as a bag (the chunk at byte {offset} has {uncompressed:,} bytes when '
-                f'decompressed, and {self._limit:,} are allowed); raise --max-message-mb if it is meant to'
-            )
+        self._check_size(f'the chunk at byte {offset}', max(uncompressed, compressed))
         self._chunks.append(_Chunk(offset, file.tell(), start_ns, end_ns, compression, compressed, uncompressed, crc))
+
+    def _check_size(self, name: str, size: int) -> None:
+        if size > self._limit:
+            raise RecordingError(
+                f'{self._shown} cannot be read as a bag ({name} has {size:,} bytes when decompressed, and '
+                f'{self._limit:,} are allowed); raise --max-message-mb if it is meant to'
+            )
 
     def _read_record(self, opcode: int, data: bytes) -> None:
         """Read a record that is neither a message nor a chunk."""
@@ -194,8 +195,8 @@ class McapFile:
         elif opcode == CHANNEL:
             self._add_channel(record)
         elif opcode == MESSAGE_INDEX and self._chunks:
-            channel, length = struct.unpack('<HI', record.read(6))
-            self._chunks[-1].counts[channel] += length // 16
+            (channel,) = struct.unpack('<H', record.read(2))
+            self._chunks[-1].counts[channel] += len(_blob(record)) // 16
         elif opcode == METADATA:
             if _text(record) == 'rosbag2':
                 self.recorder_metadata = _pairs(record).get('serialized_metadata', '')
@@ -213,10 +214,8 @@ class McapFile:
         note = ''
         if (profiles := parse_profiles(pairs.get('offered_qos_profiles'))) is None:
             note = f'the QoS of {one_line(topic)} is malformed and not copied'
-        known = NO_DEFINITION
-        if format_name in DEFINITION_FORMATS:
-            known = MessageDefinition(DEFINITION_FORMATS[format_name], definition.decode())
-        elif definition and encoding == CDR:
+        known = known_definition(format_name, definition)
+        if known == NO_DEFINITION and definition and encoding == CDR:
             note = f'the definition of {one_line(type_name)} is in {shorten(format_name)}, not ROS 2, and not copied'
         channel = Channel(topic, type_name, encoding, known, pairs.get('topic_type_hash', ''), profiles or (), note)
         if self.channels.setdefault(number, channel) != channel:
@@ -225,21 +224,28 @@ class McapFile:
             )
 
     def _look_into_chunks(self, file: BinaryIO) -> None:
-        """Count the messages of chunks without index, and find channels that the summary does not repeat."""
+        """Count the messages of chunks, and find channels that the summary does not repeat."""
+        indexed = sum((chunk.counts for chunk in self._chunks), Counter(self.counts))
+        is_confirmed = self._statistics is not None and +indexed == +Counter(self._statistics)
         for chunk in self._chunks:
-            is_indexed = bool(chunk.counts)
-            if not is_indexed or not chunk.counts.keys() <= self.channels.keys():
-                content = self._decompressed(file, chunk)
-                for opcode, _, length in _records(content, 0, chunk.uncompressed):
-                    if opcode in (SCHEMA, CHANNEL):
-                        self._read_record(opcode, content.read(length))
-                    elif opcode == MESSAGE and not is_indexed:
-                        channel, *_ = MESSAGE_HEADER.unpack(content.read(MESSAGE_HEADER.size))
-                        chunk.counts[channel] += 1
+            if not is_confirmed or not chunk.counts or not chunk.counts.keys() <= self.channels.keys():
+                self._count_messages(file, chunk)
             for channel, count in chunk.counts.items():
                 self._add_count(channel, count)
             if chunk.counts:
                 self._add_times(chunk.start_ns, chunk.end_ns)
+
+    def _count_messages(self, file: BinaryIO, chunk: _Chunk) -> None:
+        """Count the messages in a chunk itself, and read its channels."""
+        content, counts = self._decompressed(file, chunk), Counter[int]()
+        for opcode, _, length in _records(content, 0, chunk.uncompressed):
+            if opcode in (SCHEMA, CHANNEL):
+                self._read_record(opcode, content.read(length))
+            elif opcode == MESSAGE:
+                counts[_message_header(content, length)[0]] += 1
+        for channel in chunk.counts - counts:
+            raise self._counted(channel, chunk.counts[channel], counts[channel])
+        chunk.counts = counts
 
     def _add_count(self, channel: int, count: int) -> None:
         self.counts[channel] += count
@@ -255,16 +261,13 @@ class McapFile:
             raise self._damaged(f'it has messages of channel {min(unknown)}, which it does not describe')
         for channel, count in (self._statistics or {}).items():
             if count != self.counts[channel]:
-                topic = self.channels[channel].topic if channel in self.channels else f'channel {channel}'
-                raise self._damaged(
-                    f'it lists {count:,} messages of {one_line(topic)} and holds {self.counts[channel]:,}'
-                )
+                raise self._counted(channel, count, self.counts[channel])
 
     def _read_loose(self, file: BinaryIO, order: np.ndarray, wanted: frozenset[int]) -> Iterator[Record]:
         for index in order:
             file.seek(self._loose_offsets[index] - 8)
             (length,) = struct.unpack('<Q', file.read(8))
-            channel, _, time_ns, publish_ns = MESSAGE_HEADER.unpack(file.read(MESSAGE_HEADER.size))
+            channel, time_ns, publish_ns = _message_header(file, length)
             if channel in wanted:
                 self.publish_times += publish_ns != time_ns
                 yield Record(time_ns, channel, file.read(length - MESSAGE_HEADER.size))
@@ -280,7 +283,7 @@ class McapFile:
         records = []
         for opcode, _, length in _records(content, 0, chunk.uncompressed):
             if opcode == MESSAGE:
-                channel, _, time_ns, publish_ns = MESSAGE_HEADER.unpack(content.read(MESSAGE_HEADER.size))
+                channel, time_ns, publish_ns = _message_header(content, length)
                 if channel in wanted:
                     self.publish_times += publish_ns != time_ns
                     records.append(Record(time_ns, channel, content.read(length - MESSAGE_HEADER.size)))
@@ -302,6 +305,10 @@ class McapFile:
         if chunk.crc and crc32(data) != chunk.crc:
             raise self._damaged(f'the checksum of the chunk at byte {chunk.position} is wrong')
         return BytesIO(data)
+
+    def _counted(self, channel: int, listed: int, held: int) -> RecordingError:
+        topic = self.channels[channel].topic if channel in self.channels else f'channel {channel}'
+        return self._damaged(f'it lists {listed:,} messages of {one_line(topic)} and holds {held:,}')
 
     def _damaged(self, reason: str) -> RecordingError:
         return RecordingError(f'{self._shown} cannot be read as a bag ({reason}); {MEND}')
@@ -326,6 +333,14 @@ def _records(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int, i
             raise EOFError(f'the record at byte {position} is truncated: {length:,} bytes were expected')
         yield opcode, position + 9, length
         position += 9 + length
+
+
+def _message_header(file: BinaryIO, length: int) -> tuple[int, int, int]:
+    """Return (channel, log time, publish time) of the message record of `length` bytes at which `file` stands."""
+    if length < MESSAGE_HEADER.size:
+        raise EOFError(f'a message has {length} bytes')
+    channel, _, time_ns, publish_ns = MESSAGE_HEADER.unpack(file.read(MESSAGE_HEADER.size))
+    return channel, time_ns, publish_ns
 
 
 def _blob(record: BytesIO) -> bytes:

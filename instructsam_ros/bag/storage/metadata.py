@@ -62,7 +62,7 @@ def read_metadata(folder: Path) -> BagMetadata:
     if path.stat().st_size > LARGEST_BYTES:
         raise RecordingError(f'{path} has {path.stat().st_size:,} bytes, far more than a metadata.yaml; {mend}')
     try:
-        information = yaml.load(path.read_bytes(), getattr(yaml, 'CSafeLoader', yaml.SafeLoader))
+        information = _load(path.read_bytes())
         information = information['rosbag2_bagfile_information']
         files = information['relative_file_paths']
     except OSError as error:
@@ -86,11 +86,10 @@ def read_metadata(folder: Path) -> BagMetadata:
     metadata.files = [_inside(path, file, mend, has_prefix=version <= FOLDER_PREFIX_VERSION) for file in files]
     metadata.compression_mode = _mode(information.get('compression_mode'))
     metadata.compression_format = _mode(information.get('compression_format'))
-    custom = information.get('custom_data')
-    if isinstance(custom, dict):
-        metadata.custom = _texts(custom)
-        if len(metadata.custom) < len(custom):
-            metadata.notes.append(f'{len(custom) - len(metadata.custom)} entries of custom_data are not texts')
+    custom = _dict(information.get('custom_data'))
+    metadata.custom = _texts(custom)
+    if len(metadata.custom) < len(custom):
+        metadata.notes.append(f'{len(custom) - len(metadata.custom)} entries of custom_data are not texts')
     topics = information.get('topics_with_message_count') or []
     for entry in topics if isinstance(topics, list) else ():
         _read_topic(entry, metadata)
@@ -100,17 +99,12 @@ def read_metadata(folder: Path) -> BagMetadata:
 def read_recorder_metadata(text: str) -> tuple[str, str, dict[str, str]]:
     """Return (compression mode, compression format, custom data) of the metadata inside a file; empty if unreadable."""
     try:
-        information = yaml.load(text, getattr(yaml, 'CSafeLoader', yaml.SafeLoader)) if text else {}
+        information = _dict(_load(text))
     except (yaml.YAMLError, ValueError, RecursionError):
         information = {}
-    if not isinstance(information, dict):
-        information = {}
-    information = information.get('rosbag2_bagfile_information', information)
-    if not isinstance(information, dict):
-        return '', '', {}
-    custom = information.get('custom_data')
-    texts = _texts(custom) if isinstance(custom, dict) else {}
-    return _mode(information.get('compression_mode')), _mode(information.get('compression_format')), texts
+    information = _dict(information.get('rosbag2_bagfile_information', information))
+    modes = _mode(information.get('compression_mode')), _mode(information.get('compression_format'))
+    return *modes, _texts(information.get('custom_data'))
 
 
 def parse_profiles(recorded: Any) -> tuple[Qos, ...] | None:
@@ -139,9 +133,9 @@ def _inside(path: Path, file: str, mend: str, *, has_prefix: bool) -> str:
 
 
 def _read_topic(entry: Any, metadata: BagMetadata) -> None:
-    topic = entry.get('topic_metadata') if isinstance(entry, dict) else None
-    name, type_name = (topic.get('name'), topic.get('type')) if isinstance(topic, dict) else (None, None)
-    if not isinstance(topic, dict) or not isinstance(name, str) or not isinstance(type_name, str):
+    topic = _dict(_dict(entry).get('topic_metadata'))
+    name, type_name = topic.get('name'), topic.get('type')
+    if not isinstance(name, str) or not isinstance(type_name, str):
         metadata.notes.append(f'metadata.yaml has a topic without name and type: {shorten(entry)}')
         return
     profiles = parse_profiles(topic.get('offered_qos_profiles'))
@@ -160,8 +154,16 @@ def _read_topic(entry: Any, metadata: BagMetadata) -> None:
     )
 
 
-def _texts(custom: dict[Any, Any]) -> dict[str, str]:
-    return {key: value for key, value in custom.items() if isinstance(key, str) and isinstance(value, str)}
+def _load(text: str | bytes) -> Any:
+    return yaml.load(text, getattr(yaml, 'CSafeLoader', yaml.SafeLoader))
+
+
+def _dict(value: Any) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _texts(custom: Any) -> dict[str, str]:
+    return {key: value for key, value in _dict(custom).items() if isinstance(key, str) and isinstance(value, str)}
 
 
 def _number(value: Any) -> int | None:

@@ -4,17 +4,17 @@ Why not rosbags: it opens the file as immutable, so that messages in a write-ahe
 """
 
 import contextlib
+import shlex
 import shutil
 import sqlite3
+import tempfile
 from collections import Counter
 from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
-
 from instructsam.core.display.text import one_line, shorten
-from instructsam_ros.bag.storage.channel import NO_DEFINITION, Channel
+from instructsam_ros.bag.storage.channel import LATEST_NS, NO_DEFINITION, Channel, known_definition
 from instructsam_ros.bag.storage.errors import RecordingError, explained_temporary_space
 from instructsam_ros.bag.storage.merging import Record
 from instructsam_ros.bag.storage.metadata import parse_profiles
@@ -22,8 +22,6 @@ from instructsam_ros.bag.storage.metadata import parse_profiles
 MAGIC = b'SQLite format 3\0'
 LOGS = ('-wal', '-journal')
 """Endings of the files beside a database whose writer was cut off; they hold its latest messages or their undoing."""
-DEFINITION_FORMATS = {'ros2msg': MessageDefinitionFormat.MSG, 'ros2idl': MessageDefinitionFormat.IDL}
-LATEST_NS = 2**63 - 1
 
 
 class SqliteFile:
@@ -42,11 +40,11 @@ class SqliteFile:
 
     Raises:
         RecordingError: The file is damaged, or it is being recorded at the moment.
-        StorageError: The copy cannot be written.
+        StorageError: The copy, or a temporary file of SQLite, cannot be written.
     """
 
     def __init__(self, path: Path, shown: Path, *, keep_open: bool = False) -> None:
-        self._shown = shown
+        self._shown, self._is_decompressed = shown, shown != path
         self.files = [path, *_logs(path)]
         self.channels: dict[int, Channel] = {}
         self.counts: Counter[int] = Counter()
@@ -119,8 +117,8 @@ class SqliteFile:
             for name, encoding, text in database.execute(
                 'SELECT topic_type, encoding, encoded_message_definition FROM message_definitions ORDER BY id DESC'
             ):
-                if encoding in DEFINITION_FORMATS and isinstance(text, str):
-                    definitions[name] = MessageDefinition(DEFINITION_FORMATS[encoding], text)
+                if isinstance(text, str) and (found := known_definition(encoding, text)) != NO_DEFINITION:
+                    definitions[name] = found
         if 'metadata' in tables:
             row = database.execute('SELECT metadata FROM metadata ORDER BY id DESC').fetchone()
             self.recorder_metadata = row[0] if row and isinstance(row[0], str) else ''
@@ -147,16 +145,20 @@ class SqliteFile:
 
     @contextlib.contextmanager
     def _explained(self) -> Generator[None, None, None]:
-        """Raise RecordingError for errors of the database."""
+        """Raise RecordingError for errors of the database, but StorageError if sorting finds no temporary space."""
         try:
-            yield
+            with explained_temporary_space(Path(tempfile.gettempdir())):
+                yield
         except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:  # Texts of errors may quote damage.
             raise self._damaged(one_line(error)) from error
 
     def _damaged(self, reason: str) -> RecordingError:
+        decompress, name = '', shlex.quote(str(self._shown))
+        if self._is_decompressed:
+            decompress, name = f'`zstd -dc {name} > OLD.db3` and ', 'OLD.db3'
         return RecordingError(
-            f'{self._shown} cannot be read as a bag (truncated or damaged: {reason}); '
-            f'`sqlite3 {self._shown.name} .recover | sqlite3 NEW.db3` saves what is intact'
+            f'{self._shown} cannot be read as a bag (truncated or damaged: {reason}); {decompress}'
+            f'`sqlite3 {name} .recover | sqlite3 NEW.db3` saves what is intact'
         )
 
 

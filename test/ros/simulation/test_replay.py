@@ -336,7 +336,7 @@ def test_a_bag_without_its_file(bags, tmp_path):
 
 
 def test_folder_without_image_files(tmp_path):
-    with pytest.raises(recordings.RecordingError, match=r'no image files.*not a bag'):
+    with pytest.raises(recordings.RecordingError, match=r'no image files.*no bag .*; give the folder that holds them'):
         consume(tmp_path)
 
 

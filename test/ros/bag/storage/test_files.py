@@ -103,7 +103,7 @@ def test_files_that_are_no_bags(tmp_path):
         'fifo.mcap': 'is not a bag: .* regular file',
         'a.mcap': 'begins like neither an MCAP nor',
         'b.db3': 'truncated to 0',
-        'c.bag': r'ROS 1 bag; `rosbags-convert --src c.bag --dst c --dst-typestore ros2_jazzy`',
+        'c.bag': r'ROS 1 bag; `rosbags-convert --src .*/c.bag --dst c --dst-typestore ros2_jazzy`',
         'd.mcap.lz4': 'is not a bag',
         'none.mcap': 'does not exist',
     }.items():

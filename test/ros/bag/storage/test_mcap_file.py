@@ -129,6 +129,10 @@ DAMAGE = {
     'two channels': ([*LIGHT, mcap.channel(1, 1, '/sound')], 'channel 1 is both'),
     'late': ([*LIGHT, *light([2**64 - 1])], 'the year 2262 is the last'),
     'times': ([mcap.chunk([*LIGHT, *light([1])], (5, 9))], 'is listed from 5 ns on and holds a message of 1 ns'),
+    'short message': ([*LIGHT, mcap.record(5, b'1'), *light([1])], 'a message has 1 bytes'),
+    'short message in a chunk': ([mcap.chunk([*LIGHT, mcap.record(5, b'1')], (1, 1))], 'a message has 1 bytes'),
+    'long name': ([mcap.chunk([], (1, 1), 'x' * 99)], 'names its compression in 99 bytes'),
+    'longer index': ([mcap.chunk([*LIGHT], (1, 1)), mcap.record(7, b'\1\0\x10\0\0\0')], 'truncated'),
     'garbage': ([mcap.record(3, b'\xff' * 20)], 'damaged'),
     'no text': ([mcap.schema(1, b'\xff')], 'damaged'),
 }
@@ -162,6 +166,21 @@ def test_every_truncation_is_refused(tmp_path):
         path.write_bytes(whole.replace(CHUNK[1:9], length.to_bytes(8, 'little')))
         with pytest.raises(RecordingError, match='truncated'):
             messages(path)
+
+
+@pytest.mark.parametrize('summary', [(), (mcap.statistics({1: 1, 2: 1}),), (*LIGHT, *SOUND)])
+def test_an_index_that_lacks_a_channel_hides_nothing(tmp_path, summary):
+    recorded = mcap.chunk([*LIGHT, *SOUND, mcap.message(1, 1), mcap.message(2, 2)], (1, 2))
+    path = mcap.write(tmp_path / 'a.mcap', recorded, mcap.index(1, 1), summary=summary)
+    assert BagFile(path).counts == {'/light': 1, '/sound': 1}
+    assert messages(path, topics={'/sound'}) == [('/sound', 2, 7)]
+
+
+def test_a_message_outside_of_chunks_is_limited_too(tmp_path):
+    path = mcap.write(tmp_path / 'a.mcap', *LIGHT, mcap.message(1, 1, bytes(2 << 20)))
+    with pytest.raises(RecordingError, match=r'the message at byte \d+ has 2,.* --max-message-mb'):
+        messages(path, Limits(message_mb=1))
+    assert len(messages(path)) == 1
 
 
 @pytest.mark.parametrize('compression', ['zstd', 'lz4'])

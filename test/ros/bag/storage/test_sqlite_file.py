@@ -1,11 +1,13 @@
 """SQLite files of every schema and state: read whole, or refused with the cause and advice that helps."""
 
+import shlex
 import shutil
 import sqlite3
 import tempfile
 from contextlib import closing, suppress
 
 import pytest
+from backports import zstd
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
@@ -116,6 +118,28 @@ def test_a_full_disk_for_the_copy_is_no_damage(tmp_path, monkeypatch):
         BagFile(path)
 
 
+def test_a_full_disk_for_sorting_is_no_damage(tmp_path, monkeypatch):
+    class Full(sqlite3.Connection):
+        def execute(self, query, *values):
+            if 'ORDER BY timestamp' in query:
+                raise sqlite3.OperationalError('database or disk is full')
+            return super().execute(query, *values)
+
+    bag = BagFile(create(tmp_path / 'a.db3'))
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite_file.sqlite3, 'connect', lambda *args, **kwargs: connect(*args, factory=Full, **kwargs))
+    with pytest.raises(StorageError, match=f'{tempfile.gettempdir()}: No space left on device; .* TMPDIR'):
+        list(bag.messages())
+
+
+def test_the_advice_for_a_damaged_compressed_file_decompresses_it_first(tmp_path):
+    path = tmp_path / 'a b.db3.zstd'
+    path.write_bytes(zstd.compress(create(tmp_path / 'a.db3').read_bytes()[:5000]))
+    with pytest.raises(RecordingError) as raised:
+        times_of(path)
+    assert f'`zstd -dc {shlex.quote(str(path))} > OLD.db3` and `sqlite3 OLD.db3 .recover |' in str(raised.value)
+
+
 @pytest.mark.parametrize('schema', SCHEMAS)
 def test_schemas(tmp_path, schema):
     bag = BagFile(create(tmp_path / 'a.db3', schema=schema))
@@ -158,7 +182,7 @@ def test_an_empty_bag(tmp_path):
 )
 def test_damage_is_explained(tmp_path, script, expected):
     path = create(tmp_path / 'a.db3', script)
-    with pytest.raises(RecordingError, match=f'cannot be read as a bag .*{expected}.*sqlite3 a.db3 .recover'):
+    with pytest.raises(RecordingError, match=f'cannot be read as a bag .*{expected}.*sqlite3 {path} .recover'):
         times_of(path)
 
 
