@@ -16,12 +16,11 @@ from instructsam_ros.bag.timeline import InstructionTimeline
 from instructsam_ros.bag.topics import COMPRESSED, Topics
 from instructsam_ros.conversions.images import ImageFormatError
 from instructsam_ros.conversions.instances import error_msg, result_from_msg
-from instructsam_ros.conversions.stamps import nanoseconds
 from instructsam_ros.conversions.text import one_line
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.pipeline.answer import Query, answer_query
 from instructsam_ros.pipeline.camera_frame import CameraFrame
-from instructsam_ros.pipeline.depth_sync import KEPT_DEPTH_IMAGES, LATER_NS, DepthBuffer
+from instructsam_ros.pipeline.depth_sync import DepthBuffer
 from instructsam_ros.pipeline.instruction import Instruction
 from instructsam_ros.pipeline.localization import TransformError
 from instructsam_ros.pipeline.protocols import Transform
@@ -45,7 +44,6 @@ class RecordedFrame:
     time_ns: int  # bag time
     data: bytes  # the serialized message
     instruction: Instruction | None
-    earlier_depth_images: int  # number of depth images recorded before it
     stamp_round: int  # see DepthBuffer.put_image
 
 
@@ -97,10 +95,6 @@ class OfflineCamera:
         self._depth = DepthBuffer()
         self._depth.image_topic = topics.image
         self._trackers = TrackerPool()
-        self._depth_images = 0  # number of depth images read so far
-        # (number, stamp in ns) of the latest depth images.
-        self._depth_stamps: deque[tuple[int, int]] = deque(maxlen=KEPT_DEPTH_IMAGES)
-        self._has_info = False
         self.unreadable = 0  # number of unreadable depth images and camera infos
 
     def frames(self) -> Iterator[RecordedFrame]:
@@ -115,38 +109,30 @@ class OfflineCamera:
         for connection, time_ns, data in self._bag.messages({image, depth, info}):
             if connection.topic == image:
                 instruction, stamp_round = self._timeline.at(time_ns), self._depth.put_image(stamp_ns(data) or 0)
-                waiting.append(RecordedFrame(index, time_ns, data, instruction, self._depth_images, stamp_round))
+                waiting.append(RecordedFrame(index, time_ns, data, instruction, stamp_round))
                 index += 1
             elif connection.topic == depth:
                 self._put_depth(data)
             else:
                 self._put_info(data)
-            while waiting and (time_ns - waiting[0].time_ns > LOOK_AHEAD_NS or self._is_decided(waiting[0])):
+            while waiting and (time_ns - waiting[0].time_ns > LOOK_AHEAD_NS or self._is_ready(waiting[0])):
                 yield waiting.popleft()
         yield from waiting
 
-    def _is_decided(self, frame: RecordedFrame) -> bool:
-        """Return whether the depth of the frame has been read, or one so late that its own will not come."""
+    def _is_ready(self, frame: RecordedFrame) -> bool:
+        """Return whether the frame can be answered: its depth has been read, will not come, or is not wanted."""
         wanted_ns = stamp_ns(frame.data)
         if not self._topics.depth or frame.instruction is None or not wanted_ns:
             return True
-        late_ns = wanted_ns + self._settings.depth_tolerance_s * 1e9 + LATER_NS
-        # A late stamp recorded before the image says nothing about what follows: stamps may have restarted in between.
-        return self._has_info and any(
-            depth_ns == wanted_ns or (number >= frame.earlier_depth_images and depth_ns > late_ns)
-            for number, depth_ns in self._depth_stamps
-        )
+        return self._depth.is_decided(wanted_ns, round(self._settings.depth_tolerance_s * 1e9), frame.stamp_round)
 
     def _put_depth(self, data: bytes) -> None:
         if (message := self._deserialize(data, self._depth_type)) is not None:
             self._depth.put_depth(message)
-            self._depth_stamps.append((self._depth_images, nanoseconds(message.header.stamp)))
-            self._depth_images += 1
 
     def _put_info(self, data: bytes) -> None:
         if (message := self._deserialize(data, CameraInfo)) is not None:
             self._depth.put_info(message)
-            self._has_info = True
 
     def _deserialize(self, data: bytes, message_type: type[Message]) -> Message | None:
         try:

@@ -148,7 +148,7 @@ class DepthBuffer:
             self._check_depth_images()
             end_s = time.monotonic() + timeout_s
             while (
-                not (self._is_decided(stamp_round, wanted, tolerance) and self._newest_info)
+                not self.is_decided(wanted, tolerance, stamp_round)
                 and (left_s := end_s - time.monotonic()) > 0
                 and not cancelled()
             ):
@@ -172,6 +172,20 @@ class DepthBuffer:
                 raise NoDepthError('a depth image has been received, but no camera info')
             return DepthPair(self._depth_images[stamp_round, nearest], info, self.image_topic)
 
+    def is_decided(self, stamp_ns: int, tolerance_ns: int, stamp_round: int) -> bool:
+        """Return whether find() need not wait: the depth image has arrived, or one so late that it will not.
+
+        Args:
+            stamp_ns: Stamp of the color image, ns.
+            tolerance_ns: Largest difference between the two stamps, ns.
+            stamp_round: Round of the color image.
+        """
+        with self._changed:
+            return self._newest_info is not None and (
+                (stamp_round, stamp_ns) in self._depth_images
+                or any(late > (stamp_round, stamp_ns + tolerance_ns + LATER_NS) for late in self._depth_images)
+            )
+
     def _check_depth_images(self) -> None:
         if self._depth_images:
             return
@@ -185,10 +199,3 @@ class DepthBuffer:
     def _stamps_in(self, stamp_round: int) -> list[int]:
         """Return the stamps of the depth images in a round, ns."""
         return [stamp_ns for each_round, stamp_ns in self._depth_images if each_round == stamp_round]
-
-    def _is_decided(self, stamp_round: int, wanted: int, tolerance: int) -> bool:
-        """Return whether the depth image has arrived, or one so late that it will not. Stamps in ns."""
-        return (stamp_round, wanted) in self._depth_images or any(
-            (each_round, stamp_ns) > (stamp_round, wanted + tolerance + LATER_NS)
-            for each_round, stamp_ns in self._depth_images
-        )
