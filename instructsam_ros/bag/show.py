@@ -1,6 +1,7 @@
 """`instructsam bag show`: draws the results in a bag on their images, as a video, an animation or a strip of images."""
 
 import argparse
+import os
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from instructsam.core.atomic_write import replaced
 from instructsam.core.display.overlay import draw_overlay
 from instructsam.core.display.text import one_line
-from instructsam.core.errors import InstructSAMError
+from instructsam.core.errors import InstructSAMError, StorageError
 from instructsam.core.files.image_file import check_path, write_image
 from instructsam.core.modes import MAX_MEGAPIXELS_RANGE
 from instructsam_ros.bag import topics
@@ -32,6 +33,7 @@ from instructsam_ros.pipeline.newest import NewestDict
 
 MAX_WAITING_IMAGES = 32  # images kept for a later result; 1 is enough for bags of `instructsam bag annotate`
 MAX_FPS = 60.0
+PROBED_BYTES = 1 << 16
 
 
 def show(args: argparse.Namespace) -> int:
@@ -49,8 +51,7 @@ def show(args: argparse.Namespace) -> int:
     overlays = Overlays(bag, args.topic, args.name)
     fps = args.fps or overlays.fps
     if path.suffix.lower() == '.mp4':
-        with replaced(path) as part:
-            drawn = write_video(part, overlays, fps)
+        drawn = write_video(path, overlays, fps)
     elif path.suffix.lower() == '.gif':
         drawn = write_animation(path, overlays, fps, args.width)
     else:
@@ -135,19 +136,44 @@ def write_video(path: Path, overlays: Overlays, fps: float) -> int:
         The number of overlays.
     """
     writer, size, number = None, (0, 0), 0
+    with replaced(path) as part:
+        try:
+            for overlay in _progress(overlays.draw(), len(overlays)):
+                if writer is None:
+                    size = overlay.shape[1] // 2 * 2, overlay.shape[0] // 2 * 2  # the codec requires even sizes
+                    _check_space(part)
+                    writer = cv2.VideoWriter(str(part), cv2.VideoWriter.fourcc(*'mp4v'), fps, size)
+                    if not writer.isOpened():
+                        raise InstructSAMError(f'cannot write {path}: OpenCV has no MP4 here; write a .gif instead')
+                writer.write(cv2.cvtColor(_resized(overlay, size), cv2.COLOR_RGB2BGR))
+                number += 1
+        finally:
+            if writer is not None:
+                writer.release()
+        _checked(number, overlays)
+        if (held := _frames(part)) != number:
+            _check_space(part)
+            raise StorageError(f'cannot write {path}: {held} of {number} images can be read back; check the disk')
+    return number
+
+
+def _check_space(part: Path) -> None:
+    """Raise OSError if nothing more can be written to the file `part`: OpenCV ignores every error of writing."""
+    with part.open('ab') as file:
+        size = file.tell()
+        file.write(bytes(PROBED_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
+        file.truncate(size)
+
+
+def _frames(path: Path) -> int:
+    """Return the number of images in a video; 0 if it is incomplete, since its index is written last."""
+    video = cv2.VideoCapture(str(path))
     try:
-        for overlay in _progress(overlays.draw(), len(overlays)):
-            if writer is None:
-                size = overlay.shape[1] // 2 * 2, overlay.shape[0] // 2 * 2  # the codec requires even sizes
-                writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'mp4v'), fps, size)
-                if not writer.isOpened():
-                    raise InstructSAMError('OpenCV cannot write MP4 here; write a .gif instead')
-            writer.write(cv2.cvtColor(_resized(overlay, size), cv2.COLOR_RGB2BGR))
-            number += 1
+        return max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
     finally:
-        if writer is not None:
-            writer.release()
-    return _checked(number, overlays)
+        video.release()
 
 
 def write_animation(path: Path, overlays: Overlays, fps: float, width: int) -> int:
@@ -157,11 +183,8 @@ def write_animation(path: Path, overlays: Overlays, fps: float, width: int) -> i
         size = size or _size_at_most(overlay, width)
         images.append(PillowImage.fromarray(_resized(overlay, size)).quantize(dither=PillowImage.Dither.NONE))
     _checked(len(images), overlays)
-    try:
-        with replaced(path) as part:
-            images[0].save(part, save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0)
-    except OSError as error:
-        raise InstructSAMError(f'cannot write {path}: {error.strerror or error}') from error
+    with replaced(path) as part:
+        images[0].save(part, save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0)
     return len(images)
 
 

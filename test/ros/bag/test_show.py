@@ -1,5 +1,8 @@
 """`instructsam bag show`."""
 
+import errno
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -64,6 +67,58 @@ def test_a_strip(answered, tmp_path):
     assert pixels.shape == (HEIGHT - 1, 3 * (WIDTH - 1), 3)
     for position, index in enumerate((0, 4, 7)):
         check_is_drawn(pixels[:, position * (WIDTH - 1) : (position + 1) * (WIDTH - 1)], index)
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    """Return a function that checks that files of an earlier run are as they were, and that there is nothing else."""
+    for name in ('v.mp4', 'v.gif'):
+        (tmp_path / name).write_text(name)
+
+    def check():
+        assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {'v.mp4': 'v.mp4', 'v.gif': 'v.gif'}
+
+    return check
+
+
+def test_a_video_that_is_incomplete_is_a_storage_fault(answered, tmp_path, capsys, monkeypatch, earlier):
+    """OpenCV reports no error of writing."""
+
+    class Truncating:
+        fourcc = staticmethod(cv2.VideoWriter.fourcc)
+
+        def __init__(self, file, *args):
+            self._file = file
+
+        def isOpened(self):  # noqa: N802
+            return True
+
+        def write(self, image):
+            pass
+
+        def release(self):
+            with open(self._file, 'wb') as file:
+                file.write(b'\0\0\0 ftypisom')
+
+    monkeypatch.setattr(cv2, 'VideoWriter', Truncating)
+    assert show(answered, tmp_path / 'v.mp4') == 4
+    err = capsys.readouterr().err
+    assert f'cannot write {tmp_path / "v.mp4"}: 0 of 8 images can be read back' in err
+    earlier()
+
+
+def test_a_full_disk(answered, tmp_path, capsys, monkeypatch, earlier):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(PillowImage.Image, 'save', full)
+    monkeypatch.setattr(os, 'fsync', full)
+    for name in ('v.gif', 'v.mp4'):
+        assert show(answered, tmp_path / name) == 4
+        err = capsys.readouterr().err
+        assert f'cannot write {tmp_path / name}: No space left on device; free some space' in err
+        assert err.count('\n') == 1
+        earlier()
 
 
 @pytest.mark.parametrize(
