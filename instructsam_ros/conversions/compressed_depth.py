@@ -12,6 +12,7 @@ import array
 import re
 import struct
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 from sensor_msgs.msg import CompressedImage
@@ -31,26 +32,60 @@ MAX_RVL_NIBBLES = 10
 RVL_BYTES_PER_PIXEL = 4
 """More than any depth takes: at most 6 nibbles for the difference, and 2 for the lengths of runs of one pixel."""
 
+RVL_NUMBERS_PER_PIXEL = 3
+"""The most that any depth takes: the difference, and the lengths of two runs."""
+
+RVL_PADDING = 24
+"""The most zeros, of a nibble each, that fill up the stream."""
+
+BLOCK_WORDS = 1 << 16
+"""Words of an RVL stream that are split into numbers at once; it takes about 200 times as many bytes."""
+
 MILLIMETRES = ('16UC1', 'mono16')
 METRES = '32FC1'
 ADVICE = 'publish compressedDepth, a 16-bit PNG or a raw Image'
 
 
-def decode_depth(msg: CompressedImage, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
+class _Sizes(NamedTuple):
+    """The sizes that are decoded: up to `max_megapixels`, and only `size` (height, width) if it is given."""
+
+    max_megapixels: float
+    size: tuple[int, int] | None
+
+    def check(self, height: int, width: int, name: str) -> None:
+        if height * width > self.max_megapixels * 1e6:
+            raise ImageFormatError(
+                f'{name}: its size is {width} x {height}, expected at most {self.max_megapixels:g} megapixels'
+            )
+        if self.size not in (None, (height, width)):
+            raise ImageFormatError(
+                f'{name}: depth is {height, width}, the image {self.size} (height, width): align depth to colour'
+            )
+
+
+def decode_depth(
+    msg: CompressedImage, max_megapixels: float = MAX_MEGAPIXELS, size: tuple[int, int] | None = None
+) -> np.ndarray:
     """Return the depth along the optical axis, [H, W], as uint16 mm or float32 m (NaN: no measurement).
 
+    Args:
+        msg: The message.
+        max_megapixels: Largest depth image that is decoded, by its header.
+        size: The only size that is decoded, (height, width); None for any.
+
     Raises:
-        ImageFormatError: It is not depth, is damaged or larger than `max_megapixels`; the message says what was found
-            and what to do.
+        ImageFormatError: It is not depth, is damaged or of another size; the message says what was found and what to
+            do.
     """
+    sizes = _Sizes(max_megapixels, size)
     name = f'depth in a CompressedImage of format {one_line(msg.format[:60])!r}'
     encoding = msg.format.split(';')[0].strip()
     if ';' in msg.format and encoding not in (*MILLIMETRES, METRES):
         raise ImageFormatError(f'{name}: its encoding is {encoding!r}, expected 16UC1 (mm) or 32FC1 (m)')
     content = bytes(msg.data)
     if 'compressedDepth' in msg.format or content.startswith(PNG_START, HEADER.size):
-        return _decode_with_header(content, encoding, msg.format, max_megapixels, name)
-    values = _decode_file(content, max_megapixels, name)
+        return _decode_with_header(content, encoding, msg.format, sizes, name)
+    values = _decode_file(content, sizes, name)
     if values.dtype == np.uint16 and encoding == METRES:
         raise ImageFormatError(
             f'{name}: 16-bit values cannot be metres, and the header of compressedDepth, which has their scale, is '
@@ -61,13 +96,11 @@ def decode_depth(msg: CompressedImage, max_megapixels: float = MAX_MEGAPIXELS) -
     return values
 
 
-def _decode_with_header(
-    content: bytes, encoding: str, message_format: str, max_megapixels: float, name: str
-) -> np.ndarray:
+def _decode_with_header(content: bytes, encoding: str, message_format: str, sizes: _Sizes, name: str) -> np.ndarray:
     """Decode what the plugin compressedDepth sends."""
     if content.startswith(PNG_START) and encoding in MILLIMETRES:
         # Some drivers omit the header, which says nothing here.
-        return _decode_file(content, max_megapixels, name)
+        return _decode_file(content, sizes, name)
     if len(content) <= HEADER.size:
         raise ImageFormatError(
             f'{name}: it has {len(content)} bytes, expected a header of {HEADER.size} and more; check its publisher'
@@ -79,7 +112,7 @@ def _decode_with_header(
         )
     stream = content[HEADER.size :]
     decode = _decode_rvl_stream if codec == 'rvl' else _decode_file
-    values = decode(stream, max_megapixels, name)
+    values = decode(stream, sizes, name)
     if encoding in MILLIMETRES:
         return values
     if encoding != METRES:
@@ -105,7 +138,7 @@ def _from_inverse(values: np.ndarray, a: float, b: float) -> np.ndarray:
     return depth
 
 
-def _decode_file(content: bytes, max_megapixels: float, name: str) -> np.ndarray:
+def _decode_file(content: bytes, sizes: _Sizes, name: str) -> np.ndarray:
     """Decode a PNG or TIFF to [H, W] uint16 or float32."""
     if content.startswith(JPEG_START):
         raise ImageFormatError(
@@ -115,9 +148,12 @@ def _decode_file(content: bytes, max_megapixels: float, name: str) -> np.ndarray
     if not content.startswith(FILE_STARTS):
         raise ImageFormatError(f'{name}: {len(content)} bytes that are neither PNG, TIFF nor RVL; {ADVICE}')
     try:
-        with warnings.catch_warnings(), open_image(content, max_megapixels, ('PNG', 'TIFF')) as image:
+        with warnings.catch_warnings(), open_image(content, sizes.max_megapixels, ('PNG', 'TIFF')) as image:
             warnings.simplefilter('ignore')  # about odd metadata
+            sizes.check(image.height, image.width, name)
             values = np.asarray(image)
+    except ImageFormatError:
+        raise
     except Exception as error:  # on broken files Pillow raises exceptions of many types
         raise ImageFormatError(f'{name}: the image is damaged or too large ({one_line(error)})') from error
     if values.dtype == np.int32 and content.startswith(PNG_START):
@@ -131,14 +167,11 @@ def _decode_file(content: bytes, max_megapixels: float, name: str) -> np.ndarray
     return values
 
 
-def _decode_rvl_stream(stream: bytes, max_megapixels: float, name: str) -> np.ndarray:
+def _decode_rvl_stream(stream: bytes, sizes: _Sizes, name: str) -> np.ndarray:
     columns, rows = RVL_SIZE.unpack(stream[: RVL_SIZE.size].ljust(RVL_SIZE.size, b'\0'))
     if not columns or not rows:
         raise ImageFormatError(f'{name}: its size is {columns} x {rows}; it is empty or truncated')
-    if columns * rows > max_megapixels * 1e6:
-        raise ImageFormatError(
-            f'{name}: its size is {columns} x {rows}, expected at most {max_megapixels:g} megapixels'
-        )
+    sizes.check(rows, columns, name)
     words = stream[RVL_SIZE.size :]
     if len(words) > RVL_BYTES_PER_PIXEL * rows * columns + 8:
         raise ImageFormatError(f'{name}: {len(words)} bytes are more than {columns} x {rows} pixels can need')
@@ -172,32 +205,46 @@ def decode_rvl(stream: bytes, pixels: int) -> np.ndarray:
     Raises:
         ValueError: The stream is truncated or does not describe `pixels` depths.
     """
-    numbers = _rvl_numbers(stream)
+    numbers = _rvl_numbers(stream, pixels)
     starts, lengths, first_pixels = _rvl_runs(numbers, pixels)
-    deltas = numbers[_ranges(starts, lengths)]
-    depths = np.cumsum((deltas >> 1) ^ -(deltas & 1), dtype=np.int64)
+    deltas = numbers[_in_ranges(starts, lengths, numbers.size)]
+    del numbers
+    deltas = ((deltas >> 1) ^ -(deltas & 1)).astype(np.uint16)
     decoded = np.zeros(pixels, np.uint16)
-    decoded[_ranges(first_pixels, lengths)] = depths.astype(np.uint16)
+    decoded[_in_ranges(first_pixels, lengths, pixels)] = np.cumsum(deltas, dtype=np.uint16)
     return decoded
 
 
-def _rvl_numbers(stream: bytes) -> np.ndarray:
+def _rvl_numbers(stream: bytes, pixels: int) -> np.ndarray:
     """Return all numbers of the stream, [N] int32; the zeros that fill up the last word are among them."""
     words = np.frombuffer(stream, '<u4', len(stream) // 4)
-    big_endian = words.astype('>u4').view(np.uint8)
-    nibbles = np.empty(2 * big_endian.size, np.uint8)
-    nibbles[0::2], nibbles[1::2] = big_endian >> 4, big_endian & 15
-    ends = np.flatnonzero(nibbles < 8)
-    starts = np.concatenate([[0], ends[:-1] + 1])[: ends.size]
-    lengths = ends - starts + 1
-    if lengths.max(initial=0) > MAX_RVL_NIBBLES:
-        raise ValueError(f'a number has more than {3 * MAX_RVL_NIBBLES} bits')
-    numbers = np.zeros(ends.size, np.int32)
-    for group in range(lengths.max(initial=0)):
-        has_group = lengths > group
-        bits = nibbles[starts[has_group] + group] & 7
-        numbers[has_group] |= bits.astype(np.int32) << (3 * group)
+    blocks = range(0, words.size, BLOCK_WORDS)
+    count = sum(np.count_nonzero(_nibbles(words[at : at + BLOCK_WORDS]) < 8) for at in blocks)
+    if count > RVL_NUMBERS_PER_PIXEL * pixels + RVL_PADDING:
+        raise ValueError(f'it has {count} numbers, more than {pixels} pixels can need')
+    numbers, done, rest = np.empty(count, np.int32), 0, np.empty(0, np.uint8)
+    for at in blocks:
+        nibbles = np.concatenate([rest, _nibbles(words[at : at + BLOCK_WORDS])])
+        ends = np.flatnonzero(nibbles < 8)
+        rest = nibbles[ends[-1] + 1 if ends.size else 0 :]
+        starts = np.concatenate([[0], ends[:-1] + 1])[: ends.size]
+        lengths = ends - starts + 1
+        if max(lengths.max(initial=0), rest.size) > MAX_RVL_NIBBLES:
+            raise ValueError(f'a number has more than {3 * MAX_RVL_NIBBLES} bits')
+        found = np.zeros(ends.size, np.int32)
+        for group in range(lengths.max(initial=0)):
+            has_group = lengths > group
+            bits = nibbles[starts[has_group] + group] & 7
+            found[has_group] |= bits.astype(np.int32) << (3 * group)
+        numbers[done : done + found.size] = found
+        done += found.size
     return numbers
+
+
+def _nibbles(words: np.ndarray) -> np.ndarray:
+    """Return the nibbles of `words` [N] in the order of the stream, [8 N] uint8."""
+    big_endian = words.astype('>u4').view(np.uint8)
+    return np.stack([big_endian >> 4, big_endian & 15], axis=1).ravel()
 
 
 def _rvl_runs(numbers: np.ndarray, pixels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -220,11 +267,14 @@ def _rvl_runs(numbers: np.ndarray, pixels: int) -> tuple[np.ndarray, np.ndarray,
         raise ValueError(f'it describes {pixel} pixels, expected {pixels}')
     if at > numbers.size:
         raise ValueError(f'it ends after {numbers.size} of {at} numbers')
-    starts, lengths, first_pixels = np.frombuffer(runs, np.int32).reshape(-1, 3).T.astype(np.int64)
+    starts, lengths, first_pixels = np.frombuffer(runs, np.int32).reshape(-1, 3).T
     return starts, lengths, first_pixels
 
 
-def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Return the indices starts[i], ..., starts[i] + lengths[i] - 1 of all i, one after the other."""
-    before = np.cumsum(lengths) - lengths
-    return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
+def _in_ranges(starts: np.ndarray, lengths: np.ndarray, size: int) -> np.ndarray:
+    """Return for each of `size` indices whether it is in a range [starts[i], starts[i] + lengths[i]); none overlap."""
+    starts, lengths = starts[lengths > 0], lengths[lengths > 0]
+    edges = np.zeros(size + 1, np.int8)
+    edges[starts] += 1
+    edges[starts + lengths] -= 1
+    return np.cumsum(edges[:-1], dtype=np.int8).view(bool)

@@ -15,16 +15,23 @@ LAYOUTS = {encoding: PixelLayout(np.uint16, 1, None) for encoding in MILLIMETRES
 LAYOUTS[METRES] = PixelLayout(np.float32, 1, None)
 
 
-def to_depth(msg: Image | CompressedImage, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
+def to_depth(
+    msg: Image | CompressedImage, max_megapixels: float = MAX_MEGAPIXELS, size: tuple[int, int] | None = None
+) -> np.ndarray:
     """Return the depth of a message along the optical axis, [H, W], as uint16 mm or float32 m.
+
+    Args:
+        msg: The message.
+        max_megapixels: Largest compressed depth image that is decoded.
+        size: The only size of a compressed depth image that is decoded, (height, width); None for any.
 
     Raises:
         ImageFormatError: it is not a depth image, its size, step and data contradict each other, or it is damaged or,
-            if compressed, larger than `max_megapixels`.
+            if compressed, of another size than these.
     """
     check_stamp(msg.header.stamp)
     if isinstance(msg, CompressedImage):
-        return decode_depth(msg, max_megapixels)
+        return decode_depth(msg, max_megapixels, size)
     if msg.encoding not in LAYOUTS:
         raise ImageFormatError(
             f'depth image of encoding {msg.encoding[:40]!r}: expected 16UC1 (mm) or 32FC1 (m), aligned to colour'

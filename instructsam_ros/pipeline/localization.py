@@ -75,7 +75,7 @@ def _depth_and_camera(
     check_frames(
         header.frame_id, pair.depth.header.frame_id, pair.camera_info.header.frame_id, settings.frame_tolerance
     )
-    depth = to_depth(pair.depth, settings.max_megapixels)
+    depth = to_depth(pair.depth, settings.max_megapixels, size)
     check_alignment(depth, size)
     is_rectified = settings.rectified == 'true'
     if settings.rectified == AUTO:

@@ -1,6 +1,7 @@
 """Compressed depth to arrays: every format that is published, and damaged or unsuitable messages."""
 
 import struct
+import tracemalloc
 from contextlib import suppress
 
 import cv2
@@ -12,6 +13,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 from depth_messages import PLUGIN_A, PLUGIN_B, compressed_depth, inverse, png, rvl, tiff
 from sensor_msgs.msg import CompressedImage
 
+from instructsam_ros.conversions import compressed_depth as compressed_depth_module
 from instructsam_ros.conversions.compressed_depth import decode_rvl
 from instructsam_ros.conversions.depth import to_depth
 from instructsam_ros.conversions.images import ImageFormatError
@@ -107,6 +109,7 @@ JPEG = cv2.imencode('.jpg', np.zeros((24, 32), np.uint8))[1].tobytes()
             '40000 x 40000, expected at most 64',
         ),
         ('16UC1; compressedDepth rvl', GARBAGE + struct.pack('<II', 4, 4) + b'\0' * 400, '4 x 4 pixels can need'),
+        ('16UC1; compressedDepth rvl', GARBAGE + struct.pack('<II', 4, 4) + b'\x11' * 64, '128 numbers, more than 16'),
         ('16UC1; compressedDepth rvl', GARBAGE + struct.pack('<II', 4, 4) + b'\0' * 8, 'empty run'),
         ('16UC1; compressedDepth rvl', GARBAGE + struct.pack('<II', 4, 4) + b'\xff' * 20 + b'\0' * 12, '30 bits'),
         ('h264', b'\0\0\0\1g', '5 bytes that are neither PNG, TIFF nor RVL'),
@@ -131,6 +134,15 @@ def test_size_is_limited(message_format, data):
     assert to_depth(message(message_format, data), max_megapixels=MM.size / 1e6).size == MM.size
     with pytest.raises(ImageFormatError, match=r'expected at most 0\.0007'):
         to_depth(message(message_format, data), max_megapixels=0.0007)
+
+
+@pytest.mark.parametrize('codec', [png, rvl])
+def test_another_size_than_the_image_is_not_decoded(codec):
+    depth = compressed_depth(MM, codec)
+    assert to_depth(depth, size=MM.shape).shape == MM.shape
+    depth.data = bytes(depth.data)[:60]  # which could not be decoded
+    with pytest.raises(ImageFormatError, match=rf'depth is \({MM.shape[0]}, {MM.shape[1]}\), the image \(4, 4\)'):
+        to_depth(depth, size=(4, 4))
 
 
 @pytest.mark.parametrize('codec', [png, rvl])
@@ -160,12 +172,24 @@ def test_damaged_depth_raises_or_has_its_size(codec):
             assert to_depth(message(name, bytes(data))).ndim == 2
 
 
-def test_rvl_of_random_images_round_trips():
+@pytest.mark.parametrize('block_words', [compressed_depth_module.BLOCK_WORDS, 1])
+def test_rvl_of_random_images_round_trips(block_words, monkeypatch):
+    monkeypatch.setattr(compressed_depth_module, 'BLOCK_WORDS', block_words)
     rng = np.random.default_rng(2)
     for _ in range(50):
         values = rng.integers(0, 65536, rng.integers(1, 30, 2)).astype(np.uint16)
         values[rng.random(values.shape) < rng.random()] = 0
         np.testing.assert_array_equal(decode_rvl(rvl(values)[8:], values.size).reshape(values.shape), values)
+
+
+def test_rvl_takes_little_memory():
+    values = np.random.default_rng(3).integers(400, 4000, (500, 800)).astype(np.uint16)
+    stream = rvl(values)[8:]
+    tracemalloc.start()
+    decode_rvl(stream, values.size)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 30 * values.size
 
 
 def test_a_header_stamp_that_is_no_time_is_refused():
