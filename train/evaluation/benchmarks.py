@@ -69,6 +69,11 @@ BENCHMARKS = {
         'instructions about rendered tables, drawn for a seed', ('test', 'unseen', 'val', 'train'), {'': '{text}'},
         threshold=0.5, empty=1, headline=('mAP', 'gIoU', 'no_target_accuracy'), lowest=0.05, suppress_duplicates=True,
     ),
+    'real': Benchmark(
+        'instructions about photographs of household objects, composed for a seed', ('known', 'other'),
+        {'': '{text}'}, threshold=0.5, empty=1, headline=('recall', 'mAP', 'gIoU', 'no_target_accuracy'), lowest=0.05,
+        suppress_duplicates=True,
+    ),
 }  # fmt: skip
 
 

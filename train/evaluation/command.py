@@ -32,6 +32,8 @@ def add_arguments(parser: CommandParser) -> None:
         )
         if name == 'tabletop':
             _add_tabletop_arguments(subparser)
+        elif name == 'real':
+            _add_real_arguments(subparser, benchmark)
         else:
             _add_data_arguments(subparser, benchmark)
         subparser.add_argument('--limit', type=count, metavar='N', help='only the first N samples')
@@ -70,6 +72,32 @@ def _add_tabletop_arguments(parser: argparse.ArgumentParser) -> None:
 
     add_scene_arguments(parser, split='test', scenes=100)
     parser.add_argument('--kinds', type=_kind, nargs='+', metavar='KIND', help='only instructions of these types')
+    _add_phrase_arguments(parser)
+    option(parser, '--workers', 'processes that draw', 1, type=count, metavar='N')
+
+
+def _add_real_arguments(parser: argparse.ArgumentParser, benchmark: Benchmark) -> None:
+    from instructsam.train.tabletop.command import seed
+
+    option(
+        parser,
+        '--split',
+        'known: nouns of the tabletop world; other: nouns that the built-in model never saw',
+        benchmark.splits[0],
+        choices=benchmark.splits,
+    )
+    option(parser, '--seed', 'other seeds give other images', 0, type=seed, metavar='S')
+    option(parser, '--images', 'number of images', 150, type=count, metavar='N')
+    parser.add_argument(
+        '--data',
+        type=Path,
+        metavar='DIR',
+        help='folder with the packages of the photographs (default: fetched once, to ~/.cache/instructsam/packages)',
+    )
+    _add_phrase_arguments(parser)
+
+
+def _add_phrase_arguments(parser: argparse.ArgumentParser) -> None:
     option(
         parser,
         '--phrase',
@@ -82,7 +110,6 @@ def _add_tabletop_arguments(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help="concept prompting: the phrase prompts SAM3's own queries, which are trained in the base stage",
     )
-    option(parser, '--workers', 'processes that draw', 1, type=count, metavar='N')
 
 
 def _kind(value: str) -> str:

@@ -25,6 +25,7 @@ from instructsam.train.engines import autoregressive
 from instructsam.train.evaluation.benchmarks import BENCHMARKS, Benchmark
 from instructsam.train.evaluation.figures.summary import summarise
 from instructsam.train.evaluation.readers import read_benchmark
+from instructsam.train.evaluation.real.source import open_real
 from instructsam.train.evaluation.reporting.console_table import print_table
 from instructsam.train.evaluation.running.progress_bar import with_progress_bar
 from instructsam.train.evaluation.running.prompting import PromptOptions
@@ -106,6 +107,8 @@ def open_source(args: argparse.Namespace) -> Source:
     if args.benchmark == 'tabletop':
         check_drawing()
         return TabletopSource(args.split, args.seed, args.scenes, args.kinds, args.workers, args.limit)
+    if args.benchmark == 'real':
+        return open_real(args.split, args.seed, args.images, args.data, args.limit)
     if args.data is None:
         raise DataError(f'{args.benchmark} is read from files: give their folder with --data')
     return FileSource(read_benchmark(args.benchmark, args.data, args.split, args.images, args.split_by), args.limit)

@@ -25,7 +25,7 @@ def bootstrap_intervals(
     num_draws: int = NUM_DRAWS,
     seed: int = 0,
 ) -> Bounds:
-    """Return the bounds of mAP, AP50, AP75, gIoU, cIoU, no_target_accuracy and target_accuracy.
+    """Return the bounds of mAP, AP50, AP75, gIoU, cIoU, recall, no_target_accuracy and target_accuracy.
 
     A figure is left out if there is nothing to measure in most draws. The result is the same on every machine.
 
@@ -99,6 +99,10 @@ def _terms(matches: Sequence[MaskMatch], empty: float) -> dict[str, tuple[np.nda
     return {
         'gIoU': (union_ious(matches, empty), np.ones(len(matches))),
         'cIoU': (intersections, unions),
+        'recall': (
+            np.array([match.num_recalled for match in matches], dtype=np.float64),
+            np.array([match.num_targets for match in matches], dtype=np.float64),
+        ),
         'no_target_accuracy': _share(num_found == 0, ~has_target),
         'target_accuracy': _share(num_found > 0, has_target),
     }

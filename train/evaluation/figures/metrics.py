@@ -40,6 +40,12 @@ class MaskMatch:
         return self.ious.shape[1]
 
     @property
+    def num_recalled(self) -> int:
+        """Number of ground-truth masks that a prediction above the threshold matches with an IoU of 0.5 or more."""
+        above = np.argsort(-self.scores, kind='stable')[: self.num_found]
+        return int(self.true_positives[above, 0].sum())
+
+    @property
     def num_targets_group(self) -> str:
         """Group by number of targets, one of NUM_TARGETS_GROUPS."""
         return NUM_TARGETS_GROUPS[min(self.num_targets, 2)]
@@ -188,14 +194,21 @@ def target_accuracy(matches: Sequence[MaskMatch]) -> float:
     return float(np.mean(is_found)) if is_found else np.nan
 
 
+def recall(matches: Sequence[MaskMatch]) -> float:
+    """Return the share of the ground-truth masks that predictions above the threshold match at an IoU of 0.5."""
+    num_targets = sum(match.num_targets for match in matches)
+    return sum(match.num_recalled for match in matches) / num_targets if num_targets else np.nan
+
+
 def compute_metrics(matches: Sequence[MaskMatch], empty: float = 1.0) -> dict[str, float]:
-    """Return all metrics by name: mAP (mean over IOUS), AP50, AP75, gIoU, cIoU, N-acc, T-acc, P@0.5 ... P@0.9."""
+    """Return all metrics by name: mAP (mean over IOUS), AP50, AP75, recall, gIoU, cIoU, N-acc, T-acc, P@0.5 ..."""
     pooled = PooledPredictions(matches)
     by_iou, of_unions = pooled.average_precision(pooled.unit_weights()), union_ious(matches, empty)
     return {
         'mAP': float(by_iou.mean()),
         'AP50': float(by_iou[0]),
         'AP75': float(by_iou[IOUS.index(0.75)]),
+        'recall': recall(matches),
         'gIoU': float(of_unions.mean()) if matches else np.nan,
         'cIoU': ciou(matches, empty),
         'no_target_accuracy': no_target_accuracy(matches),

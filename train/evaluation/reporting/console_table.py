@@ -15,7 +15,7 @@ from instructsam.core.display.text import one_line
 from instructsam.train.evaluation.benchmarks import Benchmark
 
 HEADERS = {  # figures of the table in order, and their column headers
-    'queries': 'n', 'mAP': 'mAP', 'AP50': 'AP50', 'AP75': 'AP75', 'gIoU': 'gIoU', 'cIoU': 'cIoU',
+    'queries': 'n', 'mAP': 'mAP', 'AP50': 'AP50', 'AP75': 'AP75', 'recall': 'recall', 'gIoU': 'gIoU', 'cIoU': 'cIoU',
     'no_target_accuracy': 'N-acc', 'target_accuracy': 'T-acc', 'answer_accuracy': 'answer', 'latency_ms': 'ms',
 }  # fmt: skip
 
