@@ -9,7 +9,9 @@ limited time, and is answered without 3D if none comes.
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -40,6 +42,18 @@ class NoDepthError(InstructSAMError):
 
 def _never() -> bool:
     return False
+
+
+def contents(info: CameraInfo) -> tuple[Any, ...]:
+    """Return what a camera info says, without its stamp."""
+    roi = info.roi
+    return (
+        info.header.frame_id,
+        *(info.height, info.width, info.distortion_model),
+        *(tuple(values) for values in (info.d, info.k, info.r, info.p)),
+        *(info.binning_x, info.binning_y),
+        *(roi.x_offset, roi.y_offset, roi.height, roi.width, roi.do_rectify),
+    )
 
 
 class RoundDepth:
@@ -78,6 +92,8 @@ class DepthBuffer:
         self._depth_images: NewestDict[tuple[int, int], Image | CompressedImage] = NewestDict(size)
         self._camera_infos: NewestDict[int, CameraInfo] = NewestDict(size)  # by stamp in ns
         self._newest_info: CameraInfo | None = None
+        self._last_contents: deque[tuple[Any, ...]] = deque(maxlen=size)  # of the last camera infos
+        self._has_paired_infos = False  # a camera info has had the stamp of an image
         self._has_unset_stamps = False
 
     def put_image(self, stamp_ns: int) -> int:
@@ -100,6 +116,7 @@ class DepthBuffer:
         """Store a camera info."""
         with self._changed:
             self._newest_info = self._camera_infos[nanoseconds(message.header.stamp)] = message
+            self._last_contents.append(contents(message))
             self._changed.notify_all()
 
     def clear(self) -> None:
@@ -109,6 +126,8 @@ class DepthBuffer:
             self._depth_images.clear()
             self._camera_infos.clear()
             self._newest_info = None
+            self._last_contents.clear()
+            self._has_paired_infos = False
             self._has_unset_stamps = False
 
     def in_round(self, stamp_round: int) -> RoundDepth:
@@ -125,8 +144,8 @@ class DepthBuffer:
     ) -> DepthPair:
         """Return the depth image nearest to `stamp` within the tolerance, and its camera info.
 
-        If the camera info of that stamp is missing, the newest one is returned: intrinsics do not change from image to
-        image.
+        If the camera info of that stamp is missing, the newest one is returned, unless the last ones differ: a zoom or
+        another mode of the camera changes them, and an image with the camera info of another one has wrong places.
 
         Args:
             stamp: Stamp of the color image.
@@ -167,13 +186,18 @@ class DepthBuffer:
                 raise NoDepthError(
                     f'no depth image with the stamp of the image, the nearest is {difference * 1e-9:.3f} s off{hint}'
                 )
-            info = self._camera_infos.get(wanted, self._newest_info)
-            if info is None:
+            info = self._info_of(wanted)
+            self._has_paired_infos |= wanted in self._camera_infos
+            if info is None and self._newest_info is None:
                 raise NoDepthError('a depth image has been received, but no camera info')
+            if info is None:
+                raise NoDepthError(
+                    'the camera infos change, and the one with the stamp of the image has not been received'
+                )
             return DepthPair(self._depth_images[stamp_round, nearest], info, self.image_topic)
 
     def is_decided(self, stamp_ns: int, tolerance_ns: int, stamp_round: int) -> bool:
-        """Return whether find() need not wait: the depth image has arrived, or one so late that it will not.
+        """Return whether find() need not wait: depth and camera info have arrived, or such as show that they will not.
 
         Args:
             stamp_ns: Stamp of the color image, ns.
@@ -181,10 +205,27 @@ class DepthBuffer:
             stamp_round: Round of the color image.
         """
         with self._changed:
-            return self._newest_info is not None and (
-                (stamp_round, stamp_ns) in self._depth_images
-                or any(late > (stamp_round, stamp_ns + tolerance_ns + LATER_NS) for late in self._depth_images)
+            has_depth = (stamp_round, stamp_ns) in self._depth_images or any(
+                late > (stamp_round, stamp_ns + tolerance_ns + LATER_NS) for late in self._depth_images
             )
+            return has_depth and self._is_info_decided(stamp_ns)
+
+    def _is_info_decided(self, stamp_ns: int) -> bool:
+        """Return whether the camera info of an image has arrived, or will not.
+
+        As long as none has had the stamp of its image, any will do: some drivers publish it once per second.
+        """
+        if self._newest_info is None:
+            return False
+        if stamp_ns in self._camera_infos or not self._has_paired_infos:
+            return True
+        return any(late > stamp_ns + LATER_NS for late in self._camera_infos)
+
+    def _info_of(self, wanted: int) -> CameraInfo | None:
+        """Return the camera info of an image with the stamp `wanted`, ns; None if it has not been received."""
+        if wanted in self._camera_infos or len(set(self._last_contents)) > 1:
+            return self._camera_infos.get(wanted)
+        return self._newest_info
 
     def _check_depth_images(self) -> None:
         if self._depth_images:

@@ -2,20 +2,25 @@
 
 import threading
 from time import sleep
-from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
 from builtin_interfaces.msg import Time
+from sensor_msgs.msg import CameraInfo, Image
 
-from instructsam_ros.pipeline.depth_sync import DepthBuffer, NoDepthError
+from instructsam_ros.conversions.stamps import nanoseconds
+from instructsam_ros.pipeline.depth_sync import KEPT_DEPTH_IMAGES, DepthBuffer, NoDepthError
 
 
-def message(milliseconds, name='depth'):
-    header = SimpleNamespace(stamp=time(milliseconds))
-    return SimpleNamespace(header=header, name=f'{name} {milliseconds}')
+def message(milliseconds, name='depth', focal_px=500.0):
+    if name == 'depth':
+        found = Image()
+    else:
+        found = CameraInfo(width=64, height=48, k=[focal_px, 0.0, 32.0, 0.0, focal_px, 24.0, 0.0, 0.0, 1.0])
+    found.header.stamp = time(milliseconds)
+    return found
 
 
 def time(milliseconds):
@@ -32,7 +37,8 @@ def filled(*stamps, infos=(100,), **kwargs):
 
 
 def names(found):
-    return found.depth.name, found.camera_info.name
+    stamps = (nanoseconds(each.header.stamp) // 1_000_000 for each in (found.depth, found.camera_info))
+    return tuple(f'{name} {stamp}' for name, stamp in zip(('depth', 'info'), stamps, strict=True))
 
 
 def test_equal_stamps():
@@ -60,7 +66,7 @@ def test_it_waits_for_depth_that_may_still_arrive():
     depths.put_depth(message(133))
     finder.join(10)
     assert found
-    assert found[0].name == 'depth 133'
+    assert found[0].header.stamp == time(133)
 
 
 def test_it_does_not_wait_for_depth_that_has_been_skipped():
@@ -124,10 +130,10 @@ def test_an_image_of_the_round_before_keeps_its_depth():
         for stamp in range(100, 2000, 200):
             waiting.append((depths.put_image(ns(stamp)), stamp, f'{stamp} of round {number}'))
             depth = message(stamp)
-            depth.name = f'{stamp} of round {number}'
+            depth.encoding = f'{stamp} of round {number}'
             depths.put_depth(depth)
     for stamp_round, stamp, name in waiting:
-        assert names(depths.find(time(stamp), stamp_round=stamp_round))[0] == name
+        assert depths.find(time(stamp), stamp_round=stamp_round).depth.encoding == name
 
 
 def test_depth_of_another_round_does_not_match():
@@ -170,4 +176,34 @@ def test_other_messages_do_not_shorten_the_wait():
     depths.put_depth(message(100))
     finder.join(10)
     assert found
-    assert found[0].name == 'depth 100'
+    assert found[0].header.stamp == time(100)
+
+
+def test_a_camera_info_that_changes_is_used_for_its_own_image_only():
+    """A zoom or another mode changes the intrinsics: with those of another image, places would be wrong."""
+    depths = filled(100, 133, 166)
+    depths.put_info(message(133, 'info', focal_px=600.0))
+    assert depths.find(time(133)).camera_info.k[0] == 600.0
+    assert depths.find(time(100)).camera_info.k[0] == 500.0
+    with pytest.raises(NoDepthError, match='the camera infos change, and the one with the stamp of the image'):
+        depths.find(time(166))
+    # Once all that are kept agree, the newest serves again.
+    for milliseconds in range(200, 200 + 33 * KEPT_DEPTH_IMAGES, 33):
+        depths.put_info(message(milliseconds, 'info', focal_px=600.0))
+    assert depths.find(time(166)).camera_info.k[0] == 600.0
+
+
+def test_it_waits_for_the_camera_info_of_the_image_if_such_come():
+    """The info of the first image in another mode may arrive after the image and its depth."""
+    depths, found = filled(100, 133), []
+    assert depths.is_decided(133_000_000, 0, 0)  # no info has had the stamp of an image yet
+    depths.find(time(100))
+    assert not depths.is_decided(133_000_000, 0, 0)
+    finder = threading.Thread(target=lambda: found.extend(depths.find(time(133), timeout_s=30)))
+    finder.start()
+    depths.put_info(message(133, 'info', focal_px=600.0))
+    finder.join(30)
+    assert found[1].k[0] == 600.0
+    depths.put_depth(message(166))
+    depths.put_info(message(200, 'info', focal_px=600.0))
+    assert depths.is_decided(166_000_000, 0, 0)  # its own was lost
