@@ -31,6 +31,19 @@ def add_arguments(parser: CommandParser) -> None:
     generate.add_argument('--workers', type=count, metavar='N', help='processes (default: one per core)')
     generate.add_argument('--no-depth', action='store_true', help='do not write the depth images')
 
+    for name, summary in (
+        ('cutouts', 'cut-outs of Fluent Emoji'),
+        ('surfaces', 'photographed tables, floors and walls'),
+    ):
+        generate.add_argument(
+            f'--{name}',
+            type=Path,
+            nargs='?',
+            const=Path(),
+            metavar='DIR',
+            help=f'also {summary}; DIR: folder with their package (default: fetched once)',
+        )
+
     page = add('page', 'draw an overview image of scenes, each with an instruction and its answer', _page)
     page.add_argument('out', metavar='OUT.png', help='image file to write')
     add_scene_arguments(page, split='train', scenes=24)
@@ -76,8 +89,15 @@ def _add_size(parser: argparse.ArgumentParser, width: int, height: int) -> None:
 
 def _generate(args: argparse.Namespace) -> int:
     check_drawing()
+    from instructsam.train.packages import EMOJI, ROBOSUITE, find_package
     from instructsam.train.tabletop.generate import generate
+    from instructsam.train.tabletop.scenes.variation import Variation
 
+    files = {
+        name: find_package(package, folder if folder.name else None)
+        for name, package, folder in (('cutouts', EMOJI, args.cutouts), ('surfaces', ROBOSUITE, args.surfaces))
+        if folder is not None
+    }
     written = generate(
         args.out,
         args.split,
@@ -87,6 +107,7 @@ def _generate(args: argparse.Namespace) -> int:
         args.workers,
         depth=not args.no_depth,
         progress=sys.stderr.isatty(),
+        variation=Variation(**files) if files else None,
     )
     for name, counts in (('sentences', written.sentences), ('phrases', written.phrases)):
         total = sum(counts.values())

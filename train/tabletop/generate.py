@@ -36,6 +36,7 @@ from instructsam.core.version import version
 from instructsam.train.tabletop.language.instructions import sample_concepts, sample_instructions
 from instructsam.train.tabletop.records import records, scene_facts
 from instructsam.train.tabletop.scenes.scene import render_scene
+from instructsam.train.tabletop.scenes.variation import Variation
 from instructsam.train.tabletop.workers import in_order
 
 
@@ -58,6 +59,7 @@ def generate(
     *,
     depth: bool = True,
     progress: bool = True,
+    variation: Variation | None = None,
 ) -> Written:
     """Write scenes, instructions and masks to a folder; a call with as many scenes or more resumes an interrupted one.
 
@@ -70,6 +72,7 @@ def generate(
         workers: Number of processes, by default one per core.
         depth: Write the depth images.
         progress: Show a progress bar.
+        variation: Cut-outs and photographed surfaces; the packages are pinned by their checksums.
 
     Raises:
         OtherSettingsError: The folder holds this split with other settings, or with more scenes.
@@ -81,6 +84,9 @@ def generate(
         raise ValueError(f'at least one scene is needed, got {scenes}')
     out = Path(out)
     settings = {'split': split, 'seed': seed, 'size': list(size), 'depth': depth, 'version': version()}
+    if variation is not None:
+        packages = {name: str(path.name) for name, path in vars(variation).items() if isinstance(path, Path)}
+        settings['variation'] = vars(variation) | packages
     with explained_storage_faults(out), FolderLock(out):
         record, part = RunRecord(out / f'{split}_run.json'), out / f'{split}.part'
         written = _check_started(record, part, settings, split, scenes)
@@ -92,7 +98,9 @@ def generate(
         missing = range(min(_drop_truncated_line(part), scenes), scenes)
         if missing.start:
             print(f'{split} resumes after {missing.start} of {scenes} scenes', file=sys.stderr)
-        write = partial(_write_scene, out=out, split=split, seed=seed, size=(size[0], size[1]), depth=depth)
+        write = partial(
+            _write_scene, out=out, split=split, seed=seed, size=(size[0], size[1]), depth=depth, variation=variation
+        )
         workers = min(workers or os.cpu_count() or 1, len(missing) or 1)
         with ExitStack() as stack:
             hint = resume_hint(
@@ -164,10 +172,12 @@ def _finish(part: Path, out: Path, split: str, scenes: int) -> Written:
     return Written(scenes, dict(counts['sentences']), dict(counts['phrases']))
 
 
-def _write_scene(index: int, out: Path, split: str, seed: int, size: tuple[int, int], *, depth: bool) -> str:
+def _write_scene(
+    index: int, out: Path, split: str, seed: int, size: tuple[int, int], variation: Variation | None, *, depth: bool
+) -> str:
     """Render a scene and write its images; return its facts and records as a line of JSON."""
     cv2.setNumThreads(1)  # the processes share the cores
-    scene = render_scene(split, index, seed, size)
+    scene = render_scene(split, index, seed, size, variation)
     (out / 'images' / f'{scene.name}.jpg').write_bytes(scene.jpeg)
     if depth:
         _, png = cv2.imencode('.png', depth_mm(scene.depth), [cv2.IMWRITE_PNG_COMPRESSION, 2])

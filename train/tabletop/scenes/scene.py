@@ -1,7 +1,7 @@
 """A rendered scene: an image with its complete ground truth. `render_scene(split, index, seed)` returns one."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import NamedTuple
@@ -14,6 +14,14 @@ from instructsam.train.tabletop.scenes.layout import PlacedObject, sample_layout
 from instructsam.train.tabletop.scenes.render import SUPERSAMPLING, Camera, Geom, Renderer
 from instructsam.train.tabletop.scenes.room import Room
 from instructsam.train.tabletop.scenes.sensor import photograph
+from instructsam.train.tabletop.scenes.variation import (
+    Cutout,
+    Variation,
+    choose_cutouts,
+    paste_cutouts,
+    place_cutout,
+    varied_room,
+)
 from instructsam.train.tabletop.world.catalog import all_shapes, all_vertices
 from instructsam.train.tabletop.world.looks import FINISHES, PAINT_FINISHES, sample_paint
 from instructsam.train.tabletop.world.shapes import MAIN
@@ -109,7 +117,9 @@ class Stage(NamedTuple):
     camera: Camera
 
 
-def render_scene(split: str, index: int, seed: int, size: tuple[int, int] = (224, 224)) -> Scene:
+def render_scene(
+    split: str, index: int, seed: int, size: tuple[int, int] = (224, 224), variation: Variation | None = None
+) -> Scene:
     """Draw and render a scene; equal arguments give equal bytes.
 
     Args:
@@ -117,6 +127,7 @@ def render_scene(split: str, index: int, seed: int, size: tuple[int, int] = (224
         index: Number of the scene, from 0.
         seed: Seed of the dataset, from 0.
         size: (width, height) px.
+        variation: Cut-outs and photographed surfaces; None: none, as in the benchmarks.
 
     Raises:
         RuntimeError: Another process rendered and this one was forked from it, or OpenGL does not work.
@@ -126,7 +137,11 @@ def render_scene(split: str, index: int, seed: int, size: tuple[int, int] = (224
     if os.getpid() != _first_process():  # Mesa's threads do not exist in a forked process, and rendering would hang
         raise RuntimeError('OpenGL does not survive a fork: start the processes that draw scenes with "spawn"')
     objects, room, camera = stage_scene(split, index, seed, size)
-    return photograph_objects(objects, room, camera, generator(split, seed, index, 'sensor'), (split, seed, index))
+    name, cutouts = (split, seed, index), {}
+    if variation is not None:
+        room = varied_room(room, variation, name)
+        objects, cutouts = choose_cutouts(objects, variation, name)
+    return photograph_objects(objects, room, camera, generator(*name, 'sensor'), name, cutouts)
 
 
 def stage_scene(split: str, index: int, seed: int, size: tuple[int, int]) -> Stage:
@@ -143,6 +158,7 @@ def photograph_objects(
     camera: Camera,
     rng: np.random.Generator,
     name: tuple[str, int, int] = ('train', 0, 0),
+    cutouts: Mapping[int, Cutout] | None = None,
 ) -> Scene:
     """Render objects in a room and simulate the camera.
 
@@ -152,15 +168,24 @@ def photograph_objects(
         camera: The camera.
         rng: Random numbers of the camera model.
         name: Split, seed and index of the scene.
+        cutouts: Pictures that take the place of objects, by their indices.
     """
+    cutouts = cutouts or {}
     renderer = _renderer(camera.width, camera.height)
     for texture, image in room.textures.items():
         renderer.set_texture(texture, image)
-    parts = [_geoms(obj, index) for index, obj in enumerate(objects)]
+    parts = [[] if index in cutouts else _geoms(obj, index) for index, obj in enumerate(objects)]
     geoms = [*room.geoms, *(geom for part in parts for geom in part)]
     rendered = renderer.color(geoms, room.lights, camera)
     ids, depth = renderer.ids(geoms, camera)
     silhouettes = _silhouettes(renderer, objects, parts, camera)
+    if cutouts:
+        margin, placing = round(PADDING * camera.width), generator(*name, 'placing')
+        pasted = {i: place_cutout(objects[i], cutout, camera, margin, placing) for i, cutout in cutouts.items()}
+        rendered, ids, depth = paste_cutouts(rendered, ids, depth, pasted)
+        silhouettes = [
+            _silhouette(pasted[i].silhouette, margin) if i in pasted else each for i, each in enumerate(silhouettes)
+        ]
     seen_px = np.bincount(ids[ids >= 0], minlength=len(objects))
     jpeg = photograph(rendered, depth, camera.focal_px, rng)
     bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
@@ -247,11 +272,17 @@ def _silhouettes(
         waiting = [i for i in waiting if i not in chosen]
         ids = renderer.owners([geom for i in chosen for geom in parts[i]], padded)
         for i in chosen:
-            rows, columns = np.nonzero(ids == i)
-            if len(rows):
-                box = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) - pad
-                silhouettes[i] = _Silhouette(len(rows), tuple(box.tolist()))
+            silhouettes[i] = _silhouette(ids == i, pad)
     return silhouettes
+
+
+def _silhouette(mask: np.ndarray, pad: int) -> _Silhouette:
+    """Return the silhouette of a mask on an image that is padded by `pad` px."""
+    rows, columns = np.nonzero(mask)
+    if not len(rows):
+        return _Silhouette(0, (0, 0, 0, 0))
+    box = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) - pad
+    return _Silhouette(len(rows), tuple(box.tolist()))
 
 
 def _scene_object(index: int, obj: PlacedObject, camera: Camera, silhouette: _Silhouette, seen_px: int) -> SceneObject:
