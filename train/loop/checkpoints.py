@@ -17,6 +17,7 @@ from torch import nn
 from instructsam.core.atomic_write import commit_folder
 from instructsam.core.model import checkpoint
 from instructsam.core.model.instructsam import InstructSAMModel
+from instructsam.train.loop import ema
 from instructsam.train.loop.lora import adapter_name, is_lora, published_name, save_lora
 from instructsam.train.loop.recipe import Heads, RecipeError
 from instructsam.train.weights.merge import merge
@@ -36,6 +37,7 @@ _TRAINING_STATE = (
     'scaler*',
     'rng_state*',
     'trainer_state.json',
+    ema.FILE,
     'pytorch_model_fsdp*',
     'global_step*',
     'latest',
@@ -176,6 +178,8 @@ def is_complete(folder: Path) -> bool:
 def write_final_model(output: str | Path, *, merged: bool) -> Path:
     """Write the final model, `output`/final, from the last checkpoint.
 
+    If the checkpoint holds an average of the weights (see ema), the final model gets it.
+
     Args:
         output: The run's folder.
         merged: Add LoRA matrices to the weights.
@@ -190,9 +194,27 @@ def write_final_model(output: str | Path, *, merged: bool) -> Path:
     if last is None:
         raise RecipeError(f'{output} holds no checkpoint to make the final model from: do not turn saving off')
     shutil.rmtree(partial, ignore_errors=True)
+    source = last
+    if (last / ema.FILE).is_file():
+        source = partial / 'averaged'
+        shutil.copytree(last, source, ignore=shutil.ignore_patterns(*_TRAINING_STATE))
+        _replace_tensors(source, load_file(last / ema.FILE))
     if merged:
-        merge(last, partial / FINAL)
+        merge(source, partial / FINAL)
     else:
-        shutil.copytree(last, partial / FINAL, ignore=shutil.ignore_patterns(*_TRAINING_STATE))
+        shutil.copytree(source, partial / FINAL, ignore=shutil.ignore_patterns(*_TRAINING_STATE))
     commit_folder(partial / FINAL, Path(output) / FINAL)
+    shutil.rmtree(partial, ignore_errors=True)
     return Path(output) / FINAL
+
+
+def _replace_tensors(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Replace tensors of a folder that save_stage wrote; `tensors` has their names in a stage's state_dict."""
+    files: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        file, stored = _file_and_name(name)
+        files.setdefault(file, {})[stored] = tensor
+    for file, replaced in files.items():
+        stored = load_file(folder / file)
+        assert replaced.keys() <= stored.keys()  # both were written from one state_dict
+        save_file({**stored, **replaced}, folder / file, metadata={'format': 'pt'})

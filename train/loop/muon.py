@@ -1,7 +1,8 @@
 """AdamW, with Muon for the matrices inside transformer layers (https://kellerjordan.github.io/posts/muon).
 
 Muon's updates are made orthogonal, which lets a small model that is trained from scratch learn as much from fewer
-images. torch.optim.Muon computes in bfloat16, which is slow on CPUs; this one computes in the parameters' own type.
+images. Unlike torch.optim.Muon, this one makes all matrices of a shape orthogonal in one batch, which takes half of the
+time for the many small matrices of a small model, and shares the work between processes.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Muon(torch.optim.AdamW):
         """Return the orthogonal update of each parameter; processes share the work."""
         rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         updates = []
-        for index, parameter in enumerate(parameters):
+        for parameter in parameters:
             state = self.state[parameter]
             if not state:
                 state['step'] = torch.zeros(())  # AdamW expects it in every state that it loads
@@ -62,10 +63,17 @@ class Muon(torch.optim.AdamW):
             state['step'] += 1
             assert parameter.grad is not None  # step() passes only parameters with gradients
             momentum = state['momentum'].lerp_(parameter.grad, 1 - _MOMENTUM)
-            is_own = index % world_size == rank
-            updates.append(
-                orthogonalise(parameter.grad.lerp(momentum, _MOMENTUM)) if is_own else torch.zeros_like(parameter)
-            )
+            updates.append(parameter.grad.lerp(momentum, _MOMENTUM))
+        own: dict[torch.Size, list[int]] = {}
+        for index, update in enumerate(updates):
+            if index % world_size == rank:
+                own.setdefault(update.shape, []).append(index)
+            else:
+                updates[index] = torch.zeros_like(update)
+        for indices in own.values():
+            stacked = orthogonalise(torch.stack([updates[index] for index in indices]))
+            for index, update in zip(indices, stacked.unbind(), strict=True):
+                updates[index] = update
         if world_size > 1 and updates:
             flat = torch.cat([update.flatten() for update in updates])
             dist.all_reduce(flat)
@@ -74,13 +82,16 @@ class Muon(torch.optim.AdamW):
         return updates
 
 
-def orthogonalise(matrix: torch.Tensor) -> torch.Tensor:
-    """Return a matrix with the same singular vectors whose singular values are all about 1 (0.7 to 1.2)."""
+def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
+    """Return matrices [N, m, n] with the same singular vectors whose singular values are all about 1 (0.7 to 1.2).
+
+    The Newton-Schulz iteration runs in bfloat16, as in torch.optim.Muon.
+    """
     a, b, c = _COEFFICIENTS
-    is_tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if is_tall else matrix
-    x = x / x.norm().clamp(min=1e-7)
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    x = (matrices.mT if is_tall else matrices).bfloat16()
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(_STEPS):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if is_tall else x
+    return (x.mT if is_tall else x).to(matrices)

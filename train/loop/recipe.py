@@ -45,6 +45,7 @@ RANGES = {  # names -> smallest and largest value
     ('workers',): (0, 1024),
     ('epochs', 'muon', 'weight_decay', 'clip_norm'): (0, 10**9),
     ('warmup_ratio', 'max_broken_share'): (0, 1),
+    ('ema',): (0, 0.99999),
 }
 
 T = TypeVar('T')
@@ -127,6 +128,7 @@ class Recipe:
     warmup_ratio: float = 0.03
     schedule: str = 'cosine'  # learning rate schedule, any of transformers' SchedulerType
     clip_norm: float = 1.0
+    ema: float = 0.0  # decay of the average of the weights that becomes the final model; 0: the last weights
     lora: Lora | None = None
     dtype: str = 'float32'  # float32, or bfloat16 for autocast
 
@@ -161,6 +163,8 @@ class Recipe:
             raise RecipeError(f'betas must be from 0 to less than 1, got {list(self.betas)}')
         if self.lora is not None and not self.learning_rates.language:
             raise RecipeError('lora needs a learning rate under learning_rates.language')
+        if self.ema and (self.trainer.get('fsdp') or self.trainer.get('deepspeed')):
+            raise RecipeError('ema needs whole weights in every process: set it to 0 with trainer.fsdp or deepspeed')
         if 'save_total_limit' in self.trainer:
             raise RecipeError('trainer.save_total_limit has no effect: set keep, the number of checkpoints')
         try:

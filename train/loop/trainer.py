@@ -24,6 +24,7 @@ from instructsam.core.atomic_write import commit_folder
 from instructsam.core.errors import InstructSAMError
 from instructsam.train.data.batch import move_to_device
 from instructsam.train.loop.checkpoints import PARTIAL, checkpoints, read_stage, save_stage, step_of
+from instructsam.train.loop.ema import MovingAverage
 from instructsam.train.loop.muon import Muon
 from instructsam.train.loop.param_groups import describe, parameter_groups
 from instructsam.train.loop.recipe import Recipe, RecipeError
@@ -70,6 +71,9 @@ class StageTrainer(Trainer):
             callbacks=callbacks,
         )
         self.add_callback(EpochSetter(dataset))
+        self.average = MovingAverage(training, recipe.ema) if recipe.ema else None
+        if self.average is not None:
+            self.add_callback(self.average)
         self.model_accepts_loss_kwargs = True  # losses are divided here, not by the number of batches
         self.means = RunningMeans()
 
@@ -184,6 +188,8 @@ class StageTrainer(Trainer):
         tensors = gathered(self.stage_module.state_dict(), keep=self.args.should_save)
         if self.args.should_save:
             save_stage(self.stage_module, tensors, output_dir or self.output, self.source)
+            if self.average is not None:
+                self.average.save(output_dir or self.output)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """Write the same files with and without FSDP."""
@@ -218,6 +224,8 @@ class StageTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_model(self.stage_module, read_stage(self.stage_module, resume_from_checkpoint))
+        if self.average is not None:
+            self.average.load(resume_from_checkpoint)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:

@@ -35,6 +35,12 @@ def tight_boxes(masks: torch.Tensor) -> torch.Tensor:
     return torch.stack([left / width, top / height, right / width, bottom / height], dim=1)
 
 
+def grow_boxes(boxes: torch.Tensor, share: float) -> torch.Tensor:
+    """Return boxes [N, 4] xyxy with `share` of their sides added on each of their four sides."""
+    margin = share * (boxes[:, 2:] - boxes[:, :2])
+    return torch.cat([boxes[:, :2] - margin, boxes[:, 2:] + margin], dim=1)
+
+
 def box_terms(mask_logits: torch.Tensor, logits: torch.Tensor, boxes: torch.Tensor, objective: Objective) -> PhraseLoss:
     """Return the loss terms of a phrase whose ground truth is boxes.
 
@@ -48,7 +54,7 @@ def box_terms(mask_logits: torch.Tensor, logits: torch.Tensor, boxes: torch.Tens
         objective: Gives the matching costs.
     """
     height, width = mask_logits.shape[-2:]
-    filled = _filled(boxes, height, width)
+    filled = fill_boxes(boxes, height, width)
     assigned = match_slots(mask_logits, logits, filled, objective)
     slots = (assigned >= 0).nonzero().flatten().to(logits.device)
     presence_target = torch.zeros_like(logits, dtype=torch.float32)
@@ -62,7 +68,7 @@ def box_terms(mask_logits: torch.Tensor, logits: torch.Tensor, boxes: torch.Tens
     return PhraseLoss(MaskTerms(mask_logits.sum() * 0.0, dice, presence), assigned)
 
 
-def _filled(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
+def fill_boxes(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Return boxes [N, 4] xyxy, 0 to 1, as masks [N, height, width] float32; a box fills at least one pixel."""
     x = (torch.arange(width, device=boxes.device) + 0.5) / width
     y = (torch.arange(height, device=boxes.device) + 0.5) / height

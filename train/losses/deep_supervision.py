@@ -3,6 +3,9 @@
 DETR's auxiliary losses (arXiv 2005.12872), with groups of queries that do not see each other (Group DETR, arXiv
 2207.13085): more slots per object learn in one pass, while inference keeps one group. Masks of inner layers are
 compared at half resolution. The semantic head learns the union of a phrase's masks.
+
+Small objects count as much as large ones: half of a mask's binary cross-entropy is the mean around its object, where a
+spoon is not one cell in 500, and the smoothing of its dice loss is far less than a cell.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from instructsam.train.losses.boxes import box_distances, tight_boxes
+from instructsam.train.losses.boxes import box_distances, fill_boxes, grow_boxes, tight_boxes
 from instructsam.train.losses.dice import dice_loss
 from instructsam.train.losses.loss_sum import LossSum
 from instructsam.train.losses.mask_losses import matched_presence
@@ -35,6 +38,12 @@ LOSS_UNITS = {
 }
 """The terms of `layer_losses` and the unit that each is summed over."""
 
+
+SURROUNDINGS = 0.5
+"""Width of an object's surroundings, as a share of the sides of its box."""
+
+MASK_DICE_EPS = 0.05
+"""Smoothing of the masks' dice loss, in cells."""
 
 DEFAULT_WEIGHTS = LayerWeights()
 
@@ -85,7 +94,7 @@ def layer_losses(
     first_of_last_layer = (layers - 1) * groups * slots
 
     is_present = torch.zeros_like(logits)
-    mask_pairs = []  # predicted logits and ground truth [M, n]; inner layers have half the resolution
+    mask_pairs = []  # predicted logits, ground truth and surroundings [M, n]; inner layers have half the resolution
     box_pairs = []
     # Unbound, because the gradient of an index is as large as the tensor that is indexed.
     per_phrase = zip(
@@ -102,20 +111,26 @@ def layer_losses(
         if not len(share):
             continue
         half_share = F.avg_pool2d(share[:, None], 2).flatten(1)
+        around = fill_boxes(grow_boxes(true_box, SURROUNDINGS), height, width)
+        half_around = F.max_pool2d(around[:, None], 2).flatten(1)
         rows, columns = match_layers(half_mask, scores, box, half_share, true_box, slots, weights)
         presence = matched_presence(half_mask[rows], half_share[columns], presence_target)
         is_present[phrase, rows] = presence.to(is_present)
         box_pairs.append((box[rows], true_box[columns]))
         is_inner = rows < first_of_last_layer
         if is_inner.any():
-            mask_pairs.append((half_mask[rows[is_inner]], half_share[columns[is_inner]]))
-        mask_pairs.append((embedding[rows[~is_inner]] @ pixels.T, share.flatten(1)[columns[~is_inner]]))
+            objects = columns[is_inner]
+            mask_pairs.append((half_mask[rows[is_inner]], half_share[objects], half_around[objects]))
+        objects = columns[~is_inner]
+        predicted = embedding[rows[~is_inner]] @ pixels.T
+        mask_pairs.append((predicted, share.flatten(1)[objects], around.flatten(1)[objects]))
 
     repeats = layers * groups
     bce = dice = outputs.pixels.sum() * 0.0
-    for predicted, target in mask_pairs:
-        bce = bce + F.binary_cross_entropy_with_logits(predicted, target, reduction='none').mean(1).sum()
-        dice = dice + dice_loss(predicted.sigmoid(), target).sum()
+    for predicted, target, around in mask_pairs:
+        cells = F.binary_cross_entropy_with_logits(predicted, target, reduction='none')
+        bce = bce + 0.5 * (cells.mean(1) + (cells * around).sum(1) / around.sum(1)).sum()
+        dice = dice + dice_loss(predicted.sigmoid(), target, MASK_DICE_EPS).sum()
     return {
         'mask_bce': LossSum(weights.mask_bce * bce / repeats, 'masks'),
         'mask_dice': LossSum(weights.mask_dice * dice / repeats, 'masks'),

@@ -9,10 +9,10 @@ DICE_EPS = 1.0
 """Smoothing of the losses, as in DETR: an empty mask predicted as empty costs nothing."""
 
 
-def dice_loss(probability: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def dice_loss(probability: torch.Tensor, target: torch.Tensor, eps: float = DICE_EPS) -> torch.Tensor:
     """Return the dice loss [N] of N pairs."""
     overlap = 2 * (probability * target).sum(1)
-    return _loss(overlap, probability.sum(1) + target.sum(1), DICE_EPS)
+    return _loss(overlap, probability.sum(1) + target.sum(1), eps)
 
 
 def squared_dice_loss(probability: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -26,6 +26,7 @@ KEYS = {
     'steps': STEPS,
     'save_every': 2,
     'lora': {'rank': 2, 'dropout': 0.1},
+    'ema': 0.9,
     'instruct': {'objective': {'sample_points': 64}},
 }
 FORWARD = 'instructsam.train.stages.instruct:InstructTraining.forward'

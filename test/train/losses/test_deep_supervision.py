@@ -125,3 +125,25 @@ def test_presence_is_worth_what_the_mask_is():
     value, _ = layer_losses(MODEL, outputs, [ground_truth])['presence']
     (gradient,) = torch.autograd.grad(value, logits)
     assert (gradient / weight)[..., 2].abs().max() < 1e-3
+
+
+def test_a_small_object_costs_what_a_large_one_does():
+    """A mask of four cells that is missed adds as much binary cross-entropy around it as one of half of the image."""
+    costs = []
+    for rows, columns in ((slice(0, 16), slice(0, 8)), (slice(8, 10), slice(8, 10))):
+        mask = torch.zeros(1, SIDE, SIDE, dtype=torch.bool)
+        mask[0, rows, columns] = True
+        outputs = sure_outputs(mask, order=(2,))
+        missed, _ = layer_losses(MODEL, outputs, [mask])['mask_bce']
+        outputs.hidden[..., 0] = -4.0  # every slot predicts the inverse
+        costs.append(layer_losses(MODEL, outputs, [mask])['mask_bce'].value.item())
+        assert missed == pytest.approx(0, abs=1e-3)
+    large, small = costs
+    assert small > 0.9 * large
+
+
+def test_surroundings_are_part_of_the_image():
+    mask = torch.zeros(1, SIDE, SIDE, dtype=torch.bool)
+    mask[0, :2, :2] = True  # a corner, whose box grows out of the image
+    losses = layer_losses(MODEL, sure_outputs(mask, order=(2,)), [mask])
+    assert all(value.item() == pytest.approx(0, abs=1e-3) for value, _ in losses.values())
