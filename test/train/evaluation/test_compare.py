@@ -144,7 +144,7 @@ def test_intervals_draw_the_same_images_for_both(pair):
         a, b = (metrics.compute_metrics([some[i] for i in drawn]) for some in (first, second))
         plain.append({name: b[name] - a[name] for name in a})
     found = paired_bootstrap_intervals(first, second, images, num_draws=num_draws)
-    assert set(found) == {'mAP', 'AP50', 'AP75', 'gIoU', 'cIoU', 'no_target_accuracy', 'target_accuracy'}
+    assert set(found) == {'mAP', 'AP50', 'AP75', 'recall', 'gIoU', 'cIoU', 'no_target_accuracy', 'target_accuracy'}
     for name, bounds in found.items():
         expected = np.quantile([one[name] for one in plain], [0.025, 0.975]).tolist()
         # In AP, repeated predictions have equal scores, and the precision between them differs.
