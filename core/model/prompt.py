@@ -75,7 +75,10 @@ class Prompter:
         plain = json.loads(self._tokenizer.to_str())
         plain['added_tokens'] = []
         plain['post_processor'] = None
-        self._plain_tokenizer = Tokenizer.from_str(json.dumps(plain))
+        try:
+            self._plain_tokenizer = Tokenizer.from_str(json.dumps(plain))
+        except Exception as error:  # The class that tokenizers raises.
+            raise ModelError(f'the vocabulary of the tokenizer contradicts itself: {error}') from error
 
         content = [{'type': 'image'}, {'type': 'text', 'text': _USER_TEXT}]
         messages = [{'role': 'user', 'content': content}]

@@ -234,6 +234,15 @@ def test_files_that_hold_something_else(copy, name, content):
     assert len(str(caught.value)) < 3000
 
 
+def test_two_tokens_with_one_id(copy):
+    content = json.loads((copy / 'tokenizer.json').read_text())
+    first, second = (''.join(pair) for pair in content['model']['merges'][:2])
+    content['model']['vocab'][first] = content['model']['vocab'][second]
+    (copy / 'tokenizer.json').write_text(json.dumps(content))
+    with pytest.raises(ModelError, match='vocabulary of the tokenizer contradicts itself: Token `'):
+        load(copy)
+
+
 # Tensors
 
 
