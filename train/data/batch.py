@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -83,14 +83,17 @@ class Batch:
         rows = self.text.blocks[index][1]
         return rows.stop - rows.start
 
-    def detector_calls(self, phrases_per_call: int) -> list[list[int]]:
-        """Group the detected phrases into calls of at most `phrases_per_call` phrases with equally many queries."""
-        by_size: dict[int, list[int]] = {}
+    def detector_calls(self, phrases_per_call: int, apart: Collection[int] = ()) -> list[list[int]]:
+        """Group the detected phrases into calls of at most `phrases_per_call` phrases with equally many queries.
+
+        Phrases in `apart` are in calls of their own.
+        """
+        alike: dict[tuple[int, bool], list[int]] = {}
         for index in self.detected_phrases:
-            by_size.setdefault(self.num_queries(index), []).append(index)
+            alike.setdefault((self.num_queries(index), index in apart), []).append(index)
         return [
             indices[first : first + phrases_per_call]
-            for indices in by_size.values()
+            for indices in alike.values()
             for first in range(0, len(indices), phrases_per_call)
         ]
 

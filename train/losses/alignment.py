@@ -44,7 +44,7 @@ class Alignment(nn.Module):
         tokens: torch.Tensor | None = None,
         coarse: torch.Tensor | None = None,
     ) -> dict[str, LossSum]:
-        """Return the loss sums of a batch with masks, whose images have one size.
+        """Return the loss sums of a batch with masks, whose images have token grids of one size.
 
         Args:
             model: Gives the word embeddings and the phrase conditioning.
@@ -78,7 +78,8 @@ class Alignment(nn.Module):
 
 def _cell_shares(unions: Sequence[torch.Tensor], size: torch.Size, device: torch.device) -> torch.Tensor:
     """Return the share of each cell of a grid that masks [H, W] cover, [P, cells]."""
-    return F.interpolate(torch.stack(list(unions))[:, None].float().to(device), size=size, mode='area').flatten(1)
+    shares = [F.interpolate(union[None, None].float().to(device), size=size, mode='area') for union in unions]
+    return torch.cat(shares).flatten(1)
 
 
 def _map_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """Stage `base`: pretraining of a small model's language model and detector, instead of Qwen3-VL's and SAM3's.
 
 The language model learns to answer with phrases, and SAM3 to find the objects of a phrase with learned queries of its
-own. If the bridge is trained, its outputs at the query positions are pulled towards SAM3's own queries, so that stage 1
-starts where this stage ends. The dense labels of stage `pixels` are learned alongside.
+own. If both are trained, the slots of the language model are one more group of queries, so that the bridge and the
+slots' reference boxes learn by detection. The dense labels of stage `pixels` are learned alongside.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from instructsam.core.model.grounding import ImageFeatures, sam3
-from instructsam.core.model.instructsam import InstructSAMModel, VisualFeatures
+from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.train.data.collate import Collator
 from instructsam.train.data.dataset import RecordDataset
 from instructsam.train.data.mixing import mixing_list
@@ -30,10 +29,12 @@ from instructsam.train.losses.dense import DenseHeads
 from instructsam.train.losses.loss_sum import LossSum, accumulate
 from instructsam.train.losses.pointing import Pointing
 from instructsam.train.stages.forward import (
+    PhraseCall,
     answer_losses,
     detect_layers,
     encoder_inputs,
     is_trainable,
+    phrase_calls,
     phrase_features,
     read,
     slot_states,
@@ -58,8 +59,10 @@ SHIFT, STRETCH = 0.4, 0.4
 REFERENCE_STD = 0.3
 """Spread of the reference boxes of the training groups around those of SAM3, before the sigmoid."""
 
-BRIDGE_WEIGHT = 0.2
 DENSE_WEIGHT = 0.25
+
+PRESENCE_TARGET = 'soft_dice'
+"""Target of matched slots where masks are learned, see objective.Objective."""
 
 PREPARED_WITH = 8
 """Samples whose features the detector is rescaled to, see prepare_detector."""
@@ -71,7 +74,15 @@ class DetectorPretraining(nn.Module):
     SAM3 is skipped if it is frozen; so is the language model with Qwen's vision tower.
     """
 
-    def __init__(self, model: InstructSAMModel, phrases_per_call: int, *, pointing: float = 0.0, masks: bool = True):
+    def __init__(
+        self,
+        model: InstructSAMModel,
+        phrases_per_call: int,
+        *,
+        pointing: float = 0.0,
+        masks: bool = True,
+        short_phrases: float = 0.0,
+    ):
         """Add the query groups and heads.
 
         Args:
@@ -79,11 +90,13 @@ class DetectorPretraining(nn.Module):
             phrases_per_call: Phrases that share one detector call.
             pointing: Weight of the auxiliary loss losses.pointing; 0: none.
             masks: Also learn masks; False: the detector learns boxes alone.
+            short_phrases: Probability of each shorter form of a phrase in SAM3, for the language model's slots alone.
         """
         super().__init__()
         self.model = model
         self.phrases_per_call = phrases_per_call
         self.masks = masks
+        self.short_phrases = short_phrases
         self.pointing = Pointing(model.config, pointing) if pointing else None
         config = model.config
         self.queries = nn.Parameter(torch.randn(GROUPS - 1, config.num_queries, config.bridge_dim))
@@ -97,11 +110,14 @@ class DetectorPretraining(nn.Module):
         """Return the loss sums."""
         assert batch.labels is not None  # LabelledCollator adds the labels
         model = self.model
-        losses, dense, tokens, coarse = {}, {}, None, None
+        losses, dense, hidden, tokens, coarse = {}, {}, None, None, None
         inputs = encoder_inputs(model, batch)
         if is_trainable(model.model.language_model) or is_trainable(model.model.visual):
             visual = model.encode_image(inputs.patches, *inputs.grids)
-            losses.update(self._language_losses(batch, visual))
+            hidden = read(model, batch, visual)
+            losses.update(answer_losses(model, batch, hidden))
+            if self.pointing is not None and batch.text.blocks:
+                losses.update(self.pointing(model, hidden, batch))
             tokens = visual.embeddings
             if is_trainable(model.model.visual):
                 dense.update(self.heads.token_losses(tokens, batch.labels.qwen))
@@ -110,37 +126,34 @@ class DetectorPretraining(nn.Module):
             coarse = features.pyramid[-1]
             if is_trainable(model.grounding.vision_encoder):
                 dense.update(self.heads.losses('coarse', coarse.permute(0, 2, 3, 1), batch.labels.sam))
-            for phrases in batch.detector_calls(self.phrases_per_call):
-                accumulate(losses, self._detector_losses(features, batch, phrases))
+            if not is_trainable(model.model.language_model):
+                hidden = None
+            short_phrases = self.short_phrases if self.training and hidden is not None else 0.0
+            for call in phrase_calls(batch, self.phrases_per_call, short_phrases):
+                accumulate(losses, self._detector_losses(features, hidden, batch, call))
         losses.update({name: loss.scaled(DENSE_WEIGHT) for name, loss in dense.items()})
         if batch.text.blocks:
             losses.update(self.alignment(model, batch, tokens, coarse))
         return losses
 
-    def _language_losses(self, batch: LabelledBatch, visual: VisualFeatures) -> dict[str, LossSum]:
-        """Return the losses of the answers, of the bridge and of pointing."""
-        model = self.model
-        hidden = read(model, batch, visual)
-        losses = answer_losses(model, batch, hidden)
-        if batch.text.blocks:
-            if is_trainable(model.model.mask_hidden_fcs):
-                slots = model.slot_queries(slot_states(hidden, batch, range(len(batch.text.blocks))))
-                target = model.grounding.detr_decoder.query_embed.weight.detach().expand_as(slots)
-                error = F.mse_loss(slots, target, reduction='none').mean((1, 2)).sum()
-                losses['bridge'] = LossSum(BRIDGE_WEIGHT * error, 'blocks')
-            if self.pointing is not None:
-                losses.update(self.pointing(model, hidden, batch))
-        return losses
-
     def _detector_losses(
-        self, features: ImageFeatures, batch: LabelledBatch, phrases: Sequence[int]
+        self, features: ImageFeatures, hidden: torch.Tensor | None, batch: LabelledBatch, call: PhraseCall
     ) -> dict[str, LossSum]:
-        masks = [batch.masks[index] for index in phrases]
-        queries, references = self._query_groups(masks)
-        phrase_ids = [batch.text.phrase_ids[index] for index in phrases]
-        features = phrase_features(features, batch, phrases)
-        outputs = detect_layers(self.model, features, queries, references, phrase_ids, masks=self.masks)
-        return {**layer_losses(self.model, outputs, masks), **self.alignment.fused_loss(outputs.encoded, masks)}
+        """Return the losses of one call; hidden: states of the language model whose slots take part; None: none do."""
+        model = self.model
+        masks = [batch.masks[index] for index in call.phrases]
+        groups = [] if call.is_short else [self._query_groups(masks)]
+        if hidden is not None:
+            slots = slot_states(hidden, batch, call.phrases)
+            groups.append((model.slot_queries(slots)[:, None], model.slot_references(slots)[:, None]))
+        queries, references = (torch.cat(each, dim=1) for each in zip(*groups, strict=True))
+        features = phrase_features(features, batch, call.phrases)
+        outputs = detect_layers(model, features, queries, references, call.phrase_ids, masks=self.masks)
+        losses = layer_losses(model, outputs, masks, presence_target=PRESENCE_TARGET)
+        losses.update(self.alignment.fused_loss(outputs.encoded, masks))
+        if call.is_short:  # these see the phrase alone
+            losses.update({name: losses[name].scaled(0.0) for name in ('semantic', 'align_fused') if name in losses})
+        return losses
 
     def _query_groups(self, masks: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return queries [P, G, K, d] and reference boxes [P, G, K, 4] for phrases with these masks.
@@ -202,7 +215,11 @@ class DetectorStage(RecordStage):
             prepare_detector(self.model, encoder_inputs(self.model, self.collator()(samples)))
         settings = self.settings
         return DetectorPretraining(
-            self.model, self.recipe.phrases_per_call, pointing=settings.pointing, masks=settings.masks
+            self.model,
+            self.recipe.phrases_per_call,
+            pointing=settings.pointing,
+            masks=settings.masks,
+            short_phrases=settings.short_phrases,
         )
 
     def preview(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -81,6 +82,36 @@ def detect(
     text, mask = model.phrase_conditioning([batch.text.phrase_ids[index] for index in phrases], 'consistent')
     features = phrase_features(features, batch, phrases)
     return model.grounding(features, model.slot_queries(slots), text, mask, model.slot_references(slots))
+
+
+class PhraseCall(NamedTuple):
+    """Phrases that share one detector call."""
+
+    phrases: list[int]  # indices in the batch
+    phrase_ids: list[list[int]]  # token ids that condition SAM3
+    is_short: bool  # they are shorter forms, which may fit more objects than the phrase's own
+
+
+def phrase_calls(batch: Batch, phrases_per_call: int, short_phrases: float = 0.0) -> list[PhraseCall]:
+    """Group the detected phrases into calls; some are conditioned on a shorter form (phrase dropout).
+
+    The targets stay those of the whole phrase, so that only the language model's slots can tell which of the objects
+    of the shorter one are meant.
+
+    Args:
+        batch: The batch.
+        phrases_per_call: Largest number of phrases in a call.
+        short_phrases: Probability of each shorter form; a phrase with many of them is replaced most often.
+    """
+    short = {}
+    if short_phrases:
+        for index, drawn in enumerate((torch.rand(len(batch.text.blocks)) / short_phrases).int().tolist()):
+            if drawn < len(batch.text.shorter_ids[index]):
+                short[index] = batch.text.shorter_ids[index][drawn]
+    return [
+        PhraseCall(phrases, [short.get(index, batch.text.phrase_ids[index]) for index in phrases], phrases[0] in short)
+        for phrases in batch.detector_calls(phrases_per_call, short)
+    ]
 
 
 def detect_layers(

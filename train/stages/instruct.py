@@ -23,6 +23,7 @@ from instructsam.train.stages.forward import (
     answer_losses,
     detect_layers,
     encoder_inputs,
+    phrase_calls,
     phrase_features,
     published_losses,
     read,
@@ -47,6 +48,7 @@ class InstructTraining(nn.Module):
         *,
         deep_supervision: bool = False,
         pointing: float = 0.0,
+        short_phrases: float = 0.0,
     ):
         """Add the auxiliary heads.
 
@@ -56,6 +58,7 @@ class InstructTraining(nn.Module):
             phrases_per_call: Phrases that share one detector call.
             deep_supervision: Losses on every detector layer instead of the published ones.
             pointing: With deep supervision, the weight of losses.pointing; 0: none.
+            short_phrases: With deep supervision, the probability of each shorter form of a phrase in SAM3 in training.
         """
         super().__init__()
         self.pointing = Pointing(model.config, pointing) if pointing else None
@@ -63,6 +66,7 @@ class InstructTraining(nn.Module):
         self.objective = objective
         self.phrases_per_call = phrases_per_call
         self.deep_supervision = deep_supervision
+        self.short_phrases = short_phrases
 
     def forward(self, batch: Batch) -> dict[str, LossSum]:
         """Return the loss sums."""
@@ -86,14 +90,16 @@ class InstructTraining(nn.Module):
         if not batch.detected_phrases:
             return losses
         features = model.grounding.encode(inputs.pixels, inputs.lateral_maps)
-        for phrases in batch.detector_calls(self.phrases_per_call):
-            slots = slot_states(hidden, batch, phrases)
+        for call in phrase_calls(batch, self.phrases_per_call, self.short_phrases if self.training else 0.0):
+            slots = slot_states(hidden, batch, call.phrases)
             queries, references = model.slot_queries(slots)[:, None], model.slot_references(slots)[:, None]
-            phrase_ids = [batch.text.phrase_ids[index] for index in phrases]
-            outputs = detect_layers(model, phrase_features(features, batch, phrases), queries, references, phrase_ids)
-            masks = [batch.masks[index] for index in phrases]
+            image = phrase_features(features, batch, call.phrases)
+            outputs = detect_layers(model, image, queries, references, call.phrase_ids)
+            masks = [batch.masks[index] for index in call.phrases]
             terms = layer_losses(model, outputs, masks, presence_target=self.objective.presence_target)
             terms['presence'] = terms['presence'].scaled(self.objective.presence_loss)
+            if call.is_short:  # the semantic map sees the phrase alone
+                terms['semantic'] = terms['semantic'].scaled(0.0)
             accumulate(losses, terms)
         return losses
 
@@ -125,6 +131,7 @@ class InstructStage(RecordStage):
             self.recipe.phrases_per_call,
             deep_supervision=settings.deep_supervision,
             pointing=settings.pointing,
+            short_phrases=settings.short_phrases,
         )
 
     def preview(

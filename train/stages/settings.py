@@ -28,6 +28,10 @@ class BaseSettings:
     prepare: bool = False  # make an untrained detector ready to learn from trained features, see prepare_detector
     masks: bool = True  # false: the detector learns boxes alone, at a fraction of the cost
     pointing: float = 0.0  # weight of the language model's own grounding, see losses.pointing
+    short_phrases: float = 0.0  # as in InstructSettings; such phrases train the slots of the language model alone
+
+    def __post_init__(self) -> None:
+        _check_share('short_phrases', self.short_phrases)
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class InstructSettings:
     mode: str = 'consistent'  # one of TRAINING_MODES
     deep_supervision: bool = False  # losses on every detector layer, as in stage base, instead of the published ones
     pointing: float = 0.0  # weight of losses.pointing, the language model's own grounding; needs deep_supervision
+    short_phrases: float = 0.0  # probability of each shorter form of a phrase in SAM3; needs deep_supervision
 
     def __post_init__(self) -> None:
         if self.mode not in TRAINING_MODES:
@@ -48,5 +53,12 @@ class InstructSettings:
                 'with deep_supervision, only presence_loss and presence_target of objective have an effect: '
                 'remove its other keys'
             )
-        if self.pointing and not self.deep_supervision:
-            raise ValueError('pointing needs deep_supervision')
+        for name in ('pointing', 'short_phrases'):
+            if getattr(self, name) and not self.deep_supervision:
+                raise ValueError(f'{name} needs deep_supervision')
+        _check_share('short_phrases', self.short_phrases)
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f'{name} must be from 0 to 1, got {value}')

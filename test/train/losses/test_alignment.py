@@ -95,3 +95,11 @@ def test_words_learn_from_their_positions(scene):
     assert model.table.grad[CUP, CUP] < 0 < model.table.grad[CUP, 0]
     assert model.table.grad[NEW].abs().sum() > 0  # every word of a phrase counts
     assert model.table.grad[0].abs().sum() == 0  # padding does not count
+
+
+def test_images_of_two_sizes_share_a_batch(scene):
+    """The cells of the grid are what counts, not the pixels of the masks."""
+    batch, _ = scene
+    before = losses_of(perfect(), Model(), scene)
+    batch.masks[2:] = [masks.repeat_interleave(2, 1).repeat_interleave(2, 2) for masks in batch.masks[2:]]
+    assert losses_of(perfect(), Model(), scene) == before

@@ -303,9 +303,10 @@ def shortened(program: Program, count: int) -> tuple[str, ...]:
     """Return the shorter forms of `canonical(program, count)`, the longest first.
 
     These are the phrase without place, contents, superlative, number and exception ("red mug" for "leftmost red mug on
-    the tray"), and the noun alone ("mug"), as far as they differ.
+    the tray"), the noun alone ("mug") and "object", as far as they differ.
     """
-    forms = (canonical(each, count) for each in (program, _described(program), _described(program, nothing=True)))
+    programs = (program, _described(program), _described(program, nothing=True), p.Noun('object'))
+    forms = (canonical(each, count) for each in programs)
     return tuple(dict.fromkeys(forms))[1:]
 
 

@@ -1,0 +1,138 @@
+"""Phrase dropout: SAM3 gets shorter forms of some phrases, whose targets stay those of the whole phrase."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sample_models import write_trunk_model
+
+from instructsam.core.model import checkpoint as model_folders
+from instructsam.core.model.preprocess import to_chw
+from instructsam.core.rle import Rle
+from instructsam.train.data.collate import Collator
+from instructsam.train.data.record_fields import Target
+from instructsam.train.data.sample import Sample, Turn
+from instructsam.train.loop.recipe import RecipeError, build
+from instructsam.train.losses.objective import Objective
+from instructsam.train.stages import detector, instruct
+from instructsam.train.stages.detector import DetectorPretraining
+from instructsam.train.stages.forward import phrase_calls
+from instructsam.train.stages.instruct import InstructTraining
+from instructsam.train.stages.settings import BaseSettings, InstructSettings
+
+
+@pytest.fixture(scope='module')
+def folder(checkpoint, tmp_path_factory):
+    return write_trunk_model(checkpoint, tmp_path_factory.mktemp('trunk') / 'model')
+
+
+@pytest.fixture
+def model(folder):
+    return model_folders.load(folder, 'cpu', torch.float32).requires_grad_(True).train()
+
+
+@pytest.fixture
+def batch(folder, model, image):
+    """Return two samples of two phrases each; the second phrase has no shorter form and refers to nothing."""
+    mask = np.zeros(image.shape[:2], bool)
+    mask[30:70, 40:90] = True
+    targets = (Target(masks=(Rle.encode(mask),)), Target())
+    turn = Turn('it', ('red cup left', 'bowl'), targets, shorter=(('red cup', 'cup'), ()))
+    sample = Sample(folder, *image.shape[:2], (turn,), pixels=to_chw(image))
+    return Collator.from_folder(folder, model.config)([sample, sample])
+
+
+def test_no_phrase_is_shortened_without_it(batch):
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    calls = phrase_calls(batch, 3)
+    assert torch.equal(torch.get_rng_state(), state)  # runs without it draw the numbers that they always drew
+    assert [(call.phrases, call.is_short) for call in calls] == [([0, 1, 2], False), ([3], False)]
+    assert [ids for call in calls for ids in call.phrase_ids] == batch.text.phrase_ids
+
+
+def test_shortened_phrases_are_in_calls_of_their_own(batch):
+    for _ in range(20):
+        whole, short = sorted(phrase_calls(batch, 9, 1.0), key=lambda call: call.is_short)
+        assert (whole.phrases, short.phrases) == ([1, 3], [0, 2])
+        assert whole.phrase_ids == [batch.text.phrase_ids[1], batch.text.phrase_ids[3]]
+        assert short.phrase_ids == [batch.text.shorter_ids[index][0] for index in short.phrases]
+
+
+def test_each_shorter_form_has_the_same_probability(batch):
+    torch.manual_seed(0)
+    drawn = [call for _ in range(300) for call in phrase_calls(batch, 9, 0.25) if call.is_short]
+    used = [ids for call in drawn for ids in call.phrase_ids]
+    assert [used.count(ids) for ids in batch.text.shorter_ids[0]] == [pytest.approx(150, abs=30)] * 2
+
+
+def test_stages_shorten_in_training_only(monkeypatch, model, batch):
+    shares = []
+
+    def recorded(batch, phrases_per_call, short_phrases):
+        shares.append(short_phrases)
+        return phrase_calls(batch, phrases_per_call, short_phrases)
+
+    monkeypatch.setattr(instruct, 'phrase_calls', recorded)
+    training = InstructTraining(model, Objective(), 9, deep_supervision=True, short_phrases=1.0)
+    torch.manual_seed(0)
+    shortened, whole = training(batch), training.eval()(batch)
+    assert shares == [1.0, 0.0]
+    assert shortened.keys() == whole.keys()
+    assert {name: loss.unit for name, loss in shortened.items()} == {name: loss.unit for name, loss in whole.items()}
+    assert 0 < shortened['semantic'].value < whole['semantic'].value  # it cannot know what only the slots know
+    assert shortened['mask_dice'].value != whole['mask_dice'].value
+
+
+def base_training(model, batch, monkeypatch, **settings):
+    """Return the module of stage base and its detector losses; the labels of its dense losses are left out."""
+    training = DetectorPretraining(model, 9, **settings)
+    monkeypatch.setattr(training.heads, 'token_losses', lambda *args: {})
+    monkeypatch.setattr(training.heads, 'losses', lambda *args: {})
+    batch.labels = type('Labels', (), {'sam': None, 'qwen': None})
+    return training, training(batch)
+
+
+@pytest.mark.parametrize('masks', [True, False])
+def test_the_base_stage_trains_the_bridge_by_detection(model, batch, monkeypatch, masks):
+    _, losses = base_training(model, batch, monkeypatch, masks=masks)
+    assert 'bridge' not in losses
+    sum(losses[name].value for name in ('box_l1', 'box_giou', 'presence')).backward()
+    assert model.model.mask_hidden_fcs[0][0].weight.grad.any()
+    assert model.model.reference_fcs[-1].weight.grad.any()
+    assert model.model.language_model.layers[0].mlp.up_proj.weight.grad.any()
+
+
+def test_slots_take_part_only_if_both_are_trained(model, batch, monkeypatch):
+    groups = []
+
+    def recorded(model, features, queries, *args, **kwargs):
+        groups.append(queries.shape[1])
+        return real(model, features, queries, *args, **kwargs)
+
+    real = detector.detect_layers
+    monkeypatch.setattr(detector, 'detect_layers', recorded)
+    without = detector.GROUPS + detector.DENOISING_GROUPS
+    _, everything = base_training(model, batch, monkeypatch, short_phrases=1.0)
+    assert sorted(groups) == [1, without + 1]  # shortened phrases tell SAM3's own queries nothing
+    groups.clear()
+    model.model.language_model.requires_grad_(False)
+    _, losses = base_training(model, batch, monkeypatch, short_phrases=1.0)
+    assert groups == [without]
+    assert losses.keys() == everything.keys()
+    groups.clear()
+    model.requires_grad_(True)
+    model.grounding.requires_grad_(False)
+    base_training(model, batch, monkeypatch, short_phrases=1.0)
+    assert groups == []
+
+
+@pytest.mark.parametrize('section', [BaseSettings, InstructSettings])
+def test_the_share_is_a_share(section):
+    fine = {'short_phrases': 1, **({'deep_supervision': True} if section is InstructSettings else {})}
+    assert build(section, fine, 'x').short_phrases == 1
+    with pytest.raises(RecipeError, match=r'short_phrases must be from 0 to 1, got 1\.5'):
+        build(section, fine | {'short_phrases': 1.5}, 'x')
+    with pytest.raises(ValueError, match='short_phrases needs deep_supervision'):
+        replace(InstructSettings(), short_phrases=0.5)
