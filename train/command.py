@@ -9,14 +9,7 @@ COMMANDS = {
         'instructsam.train.weights.commands.export',
         'write a model in a smaller type, to ship or to start from',
     ),
-    'deepen': (
-        'instructsam.train.weights.commands.deepen',
-        "double the blocks of Qwen's vision tower without changing its output",
-    ),
-    'stitch': (
-        'instructsam.train.weights.commands.stitch',
-        'make further trained image encoders fit the modules that read their features',
-    ),
+    'tabletop': ('instructsam.train.small_model.command', 'train the built-in model, from nothing to its figures'),
     'ablate': ('instructsam.train.ablation.command', 'train and measure variants that each lack one component'),
 }
 

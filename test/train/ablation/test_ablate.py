@@ -4,11 +4,7 @@ Models are tiny, and scenes are made by hand instead of drawn, so that the figur
 in this process.
 """
 
-import contextlib
 import json
-import os
-import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +18,6 @@ from instructsam.core.errors import InstructSAMError
 from instructsam.core.model import checkpoint
 from instructsam.core.model.config import ModelConfig
 from instructsam.core.rle import Rle
-from instructsam.core.stop_signals import Stopped, raise_stopped
 from instructsam.train.ablation import study
 from instructsam.train.ablation.plan import read_plan
 from instructsam.train.ablation.report import results, table
@@ -277,58 +272,6 @@ def test_training_runs_as_a_command(plan):
     study.train_variant(found, 'no_stage1', 1, print)
     final = found.folder('no_stage1', 1) / 'stage2' / 'final'
     assert checkpoint.load(final, torch.device('cpu'), None).config.num_queries == 10
-
-
-def test_several_processes(monkeypatch):
-    called = []
-    codes = iter((0, 2, 4, 5))
-
-    class Command(contextlib.nullcontext):
-        def __init__(self, command, **_):
-            super().__init__(self)
-            called.append(command)
-
-        def wait(self):
-            return next(codes)
-
-    monkeypatch.setattr(study.subprocess, 'Popen', Command)
-    study.train('a.yaml', 2)
-    assert called[0][1:] == [
-        '-m',
-        'torch.distributed.run',
-        '--standalone',
-        '--nproc-per-node=2',
-        '-m',
-        'instructsam.core.cli',
-        'train',
-        'run',
-        'a.yaml',
-    ]
-    for code in (2, 4, 5):
-        with pytest.raises(InstructSAMError, match=f'exit code {code}') as caught:
-            study.train('a.yaml', 1)
-        assert caught.value.exit_code == code
-    assert 'torch.distributed.run' not in called[1]
-
-
-def test_ctrl_c_reaches_training_once(monkeypatch, tmp_path):
-    """The command is in a session of its own, gets the same signal, once, and is waited for."""
-    command, seen = tmp_path / 'command', tmp_path / 'seen.json'
-    command.write_text(f"""#!{sys.executable}
-import json, os, pathlib, signal
-signals = {{signal.SIGINT, signal.SIGTERM, signal.SIGHUP}}
-signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-os.kill(os.getppid(), signal.SIGHUP)
-found = [signal.sigwait(signals), signal.sigtimedwait(signals, 0.2), os.getsid(0)]
-pathlib.Path({str(seen)!r}).write_text(json.dumps(found))
-""")
-    command.chmod(0o755)
-    monkeypatch.setattr(study.sys, 'executable', str(command))
-    with raise_stopped(), pytest.raises(Stopped):
-        study.train(Path('a.yaml'), 1)
-    number, second, session = json.loads(seen.read_text())
-    assert (number, second) == (signal.SIGHUP, None)
-    assert session != os.getsid(0)
 
 
 def test_the_report(plan):

@@ -89,7 +89,6 @@ CHANGES = [
     ('data=[{annotations: nothing.json, images: .}]', 'there is no file nothing.json'),
     ('data=[{annotations: nothing.json, images: ., weight: 2}]', 'unknown keys: weight'),
     ('lora={targets: [nothing]}', 'lora.targets nothing'),
-    ('heads={folder: nowhere, names: [queries]}', 'heads.folder: there is no heads.safetensors in nowhere'),
     ('learning_rates={}', 'nothing is trained'),
     ('schedule=square', 'trainer: square is not a valid SchedulerType'),
     ('trainer={warp: 9}', "trainer: TrainingArguments.__init__() got an unexpected keyword argument 'warp'"),

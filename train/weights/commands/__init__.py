@@ -1,1 +1,1 @@
-"""`instructsam train merge`, `export`, `deepen` and `stitch`: their arguments, without importing torch."""
+"""`instructsam train merge` and `export`: their arguments, without importing torch."""

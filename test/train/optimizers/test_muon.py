@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from instructsam.train.loop.muon import Muon, is_hidden_matrix, orthogonalise
+from instructsam.train.optimizers.muon import Muon, is_hidden_matrix, orthogonalise
 
 
 @pytest.mark.parametrize('shape', [(8, 8), (6, 20), (20, 6)])

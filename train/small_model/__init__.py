@@ -1,0 +1,1 @@
+"""The recipe of the small model from nothing to a measured model: `scripts/train_small_model`."""
