@@ -2,65 +2,141 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
-import re
 import shutil
 import stat
+import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from instructsam.core.errors import InstructSAMError, StorageError
+from instructsam.core.errors import FolderInUseError, InstructSAMError, StorageError
 from instructsam.core.folder_lock import FolderLock
 from instructsam.core.storage import explained_storage_faults, storage_fault
+
+WAIT_S = 10.0  # for another process that writes the same file
+OPEN_FILES = ('/dev/stdout', '/dev/stderr', '/dev/fd/', '/proc/')
+"""Names of files that are open already: replacing one would not reach its descriptor."""
 
 
 @contextmanager
 def replaced(path: Path | str) -> Generator[Path, None, None]:
     """Yield a file name to write instead of `path`; it becomes `path` in one step at the end of the block.
 
-    The name has the same ending and is unique to this process; what a killed process left under such a name is removed.
-    If the block raises, `path` stays as it is. A pipe or device, such as /dev/stdout, is yielded itself, because it
-    cannot be replaced.
+    The name is always the same, `.NAME.part` with the ending of `path`, so that the next call replaces what a killed
+    process left. It is locked meanwhile: another process that writes `path` waits. If the block raises, `path` stays as
+    it is.
+
+    Two kinds of files are written directly: a pipe or device, such as /dev/stdout, and a file in a folder in which no
+    other can be created. One that is mounted by itself (in a container) is overwritten at the end.
 
     Args:
-        path: The file. Of a symbolic link, its target is replaced.
+        path: The file. Of a symbolic link, its target is replaced. Its permissions are kept.
 
     Raises:
         StorageError: The file cannot be written.
+        FolderInUseError: Another process has been writing it for WAIT_S.
     """
-    target = Path(os.path.realpath(path))
-    part = target.with_name(f'.{target.stem}.{os.getpid()}.part{target.suffix}')
-    try:
-        if target.exists() and not stat.S_ISREG(target.stat().st_mode):
-            yield Path(path)
-            return
-        _remove_abandoned(target)
+    with _part(path) as (part, target):
         yield part
-        os.replace(part, target)
-    except OSError as error:
-        if error.filename == str(part):
+        if part != target:
+            _move(part, target)
+
+
+def check_path(path: Path | str) -> None:
+    """Raise InstructSAMError if `replaced` could not write `path`; cheap, so that it can come before the work."""
+    target = Path(os.path.realpath(path))
+    if os.path.isdir(target):
+        raise InstructSAMError(f'cannot write {path}: it is a folder')
+    if not os.path.isdir(target.parent):
+        raise InstructSAMError(f'cannot write {path}: there is no folder {target.parent}')
+    try:
+        with _part(path) as (part, target):
+            if part != target:
+                part.unlink()
+    except OSError as error:  # such as a name that is too long
+        raise InstructSAMError(f'cannot write {path}: {error.strerror or error}') from error
+
+
+@contextmanager
+def _part(path: Path | str) -> Generator[tuple[Path, Path], None, None]:
+    """Yield the file to write and the file that it has to become, which is the same if it is written directly.
+
+    The former is created and locked, and removed if the block raises.
+    """
+    path, target = Path(path), Path(os.path.realpath(path))
+    part = target.with_name(f'.{target.stem}.part{target.suffix}')
+    try:
+        if os.path.exists(path):
+            if not os.path.isfile(path) or str(path).startswith(OPEN_FILES):
+                yield path, path
+                return
+            os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC))  # Its own permissions count as well.
+            if not os.access(target.parent, os.W_OK | os.X_OK):
+                yield path, path
+                return
+        with _locked(part, path) as descriptor:
+            try:
+                if os.path.exists(target):
+                    os.fchmod(descriptor, stat.S_IMODE(os.stat(target).st_mode))
+                yield part, target
+            except BaseException:
+                with suppress(OSError):
+                    part.unlink()
+                raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename == str(part):
             error.filename = str(path)
         fault = storage_fault(error, path)
-        if fault is None:
+        if fault is None or fault is error:
             raise
         raise StorageError(f'cannot write {fault}') from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
 
 
-def _remove_abandoned(target: Path) -> None:
-    """Remove the parts of `target` whose processes have ended."""
-    name = re.compile(rf'\.{re.escape(target.stem)}\.(\d+)\.part{re.escape(target.suffix)}')
-    for entry in os.scandir(target.parent):
-        if match := name.fullmatch(entry.name):
-            try:
-                os.kill(int(match[1]), 0)
-            except (ProcessLookupError, OverflowError):
-                os.unlink(entry.path)
-            except PermissionError:
-                continue  # it belongs to another user's process
+@contextmanager
+def _locked(part: Path, path: Path) -> Generator[int, None, None]:
+    """Create `part` if it does not exist, and lock it; yield its descriptor."""
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        try:
+            if _lock(descriptor, part):
+                yield descriptor
+                return
+        finally:
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)  # a process that was forked meanwhile would keep it
+            os.close(descriptor)
+        if time.monotonic() > deadline:
+            raise FolderInUseError(
+                f'{path} is being written by another process: wait for it to end, or give another file'
+            )
+        time.sleep(0.01)
+
+
+def _lock(descriptor: int, part: Path) -> bool:
+    """Return whether the lock was acquired while the descriptor's file still had its name."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        pass  # The file system has no locks. FolderLock says so where folders are written for long.
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), os.stat(part))
+    return False
+
+
+def _move(part: Path, target: Path) -> None:
+    try:
+        os.replace(part, target)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        shutil.copyfile(part, target)  # `target` is a mount point, which cannot get another file
+        part.unlink()
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -101,8 +177,7 @@ def new_folder(path: Path | str) -> Generator[Path, None, None]:
 
 def check_new(path: Path | str) -> None:
     """Raise InstructSAMError if `path` is a file or a folder with contents."""
-    path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if os.path.exists(path) and (not os.path.isdir(path) or os.listdir(path)):
         raise InstructSAMError(f'{path} already exists: give the name of a new folder')
 
 

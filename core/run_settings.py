@@ -13,9 +13,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from instructsam.core.atomic_write import write_text
 from instructsam.core.display.text import shorten
 from instructsam.core.errors import InstructSAMError
+from instructsam.core.files.json_file import write_json
 
 CHUNK_BYTES = 1 << 20
 SHOWN_CHARACTERS = 120  # of a value
@@ -92,7 +92,7 @@ class RunRecord:
 
     def start(self, settings: Mapping[str, Any], **results: Any) -> None:
         """Write the settings, and results by name."""
-        write_text(self.file, json.dumps({'settings': _plain(settings), **results}, indent=1) + '\n')
+        write_json(self.file, {'settings': _plain(settings), **results})
 
     def read(self) -> dict[str, Any] | None:
         """Return the file's contents, 'settings' among them; None if there is no file.

@@ -31,6 +31,12 @@ ADVICE = {  # errno of a fault -> what to do
 }
 """Every other errno is not a fault of the storage."""
 
+CERTAIN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ESTALE, errno.EIO)
+"""Faults of the storage wherever they occur; the other ones are so only while an output is written."""
+
+NAMING = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM)
+"""Faults that belong to the file that they name, which may be an input."""
+
 _NUMBER = re.compile(r'\[Errno (\d+)\]|\(os error (\d+)\)')  # in texts of Python's shutil.Error; of Rust's libraries
 _MESSAGES = {  # part of a library's message -> errno; 0 is unknown
     'database or disk is full': errno.ENOSPC,  # SQLite
@@ -52,7 +58,7 @@ def explained_storage_faults(where: Path | str) -> Generator[None, None, None]:
     """Raise StorageError for a fault of the storage in the block.
 
     Args:
-        where: File or folder that the message names if the error names none.
+        where: The output, which the message names if the error names no file.
     """
     try:
         yield
@@ -89,23 +95,33 @@ def thread_faults_raised() -> Generator[None, None, None]:
         raise faults[0]
 
 
-def storage_fault(error: BaseException, where: Path | str = '') -> StorageError | None:
+def storage_fault(error: BaseException, where: Path | str | None = None) -> StorageError | None:
     """Return a StorageError for an exception, or None if its cause is not the storage.
 
     Args:
         error: The exception. Of an InstructSAMError only a StorageError counts, because it has been explained already.
-        where: File or folder that the message names if the error names none.
+        where: The output, if it is known that one was being written. Otherwise only CERTAIN faults count.
     """
     if isinstance(error, InstructSAMError):
         return error if isinstance(error, StorageError) else None
-    number = _errno(error)
-    if number is None:
+    number, path = _errno(error), _path(error)
+    if number is None or (where is None and number not in CERTAIN):
         return None
-    path = _path(error) or where
+    if where is not None and path and number in NAMING and not _is_part(path, where):
+        return None
+    place = str(path or where or '')
     reason = os.strerror(number) if number else ' '.join(str(error).split())
     advice = ADVICE.get(number, 'make room for it and make it writable')
-    place = f'{path}: ' if path else ''
-    return StorageError(f'{place}{reason}; {advice}, and run the same command again')
+    return StorageError(f'{place}{": " if place else ""}{reason}; {advice}, and run the same command again')
+
+
+def _is_part(path: str, output: Path | str) -> bool:
+    """Return whether a file is below the folder of an output, where its temporary files are, or above the output."""
+    try:
+        file, target = Path(os.path.realpath(path)), Path(os.path.realpath(output))
+    except OSError:
+        return True  # The working folder has gone.
+    return file.is_relative_to(target.parent) or file in target.parents
 
 
 def _errno(error: BaseException) -> int | None:

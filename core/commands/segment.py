@@ -7,8 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from instructsam.core.commands.arguments import count, probability, seconds, text
-from instructsam.core.commands.document import write_json
 from instructsam.core.commands.options import add_keep_duplicates, add_max_megapixels, add_model_options, option
+from instructsam.core.files.json_file import write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
 
     Raises InstructSAMError for input that cannot be used. All cheap checks come before torch is imported.
     """
-    from instructsam.core.files.image_file import check_image_path, check_path, read_image, write_image
+    from instructsam.core.atomic_write import check_path
+    from instructsam.core.files.image_file import check_image_path, read_image, write_image
 
     # Depth and intrinsics belong to the pixels as they are stored.
     image = read_image(args.image, args.max_megapixels, allow_rotation=args.depth is None)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from instructsam.core.atomic_write import replaced
-from instructsam.core.errors import ImageError, InstructSAMError, StorageError
+from instructsam.core.atomic_write import check_path, replaced
+from instructsam.core.errors import ImageError, InstructSAMError
 from instructsam.core.files.image_header import open_image
 from instructsam.core.files.regular_file import read_regular_file
 from instructsam.core.modes import MAX_MEGAPIXELS
@@ -104,17 +103,6 @@ def check_image_path(path: str | Path) -> None:
     if Image.registered_extensions().get(Path(path).suffix.lower()) not in Image.SAVE:
         raise InstructSAMError(f'cannot write {path}: this is not the ending of a known image format. Use .png or .jpg')
     check_path(path)
-
-
-def check_path(path: str | Path) -> None:
-    """Raise InstructSAMError if no file can be written at `path`."""
-    folder = Path(path).parent
-    if not folder.is_dir():
-        raise InstructSAMError(f'cannot write {path}: there is no folder {folder}')
-    if Path(path).is_dir():
-        raise InstructSAMError(f'cannot write {path}: it is a folder')
-    if not os.access(path if Path(path).exists() else folder, os.W_OK):
-        raise StorageError(f'cannot write {path}: permission denied; give another file, or make it writable')
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:

@@ -1,10 +1,12 @@
-"""JSON objects from files that others wrote: of bounded size, with numbers that a computer has."""
+"""JSON files: those that others wrote, of bounded size and with numbers that a computer has, and our own."""
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
+from instructsam.core.atomic_write import write_text
 from instructsam.core.files.regular_file import read_regular_file
 
 MAX_BYTES = 16 << 20
@@ -26,6 +28,15 @@ def read_json_object(path: str | Path, max_bytes: int = MAX_BYTES) -> dict[str, 
     if not isinstance(value, dict):
         raise ValueError(f'it holds a JSON {type(value).__name__}, expected a JSON object')
     return value
+
+
+def write_json(path: str | Path, document: Any) -> None:
+    """Write a JSON file completely or not at all, or to stdout if `path` is '-'. Raises StorageError."""
+    text = json.dumps(document, indent=1) + '\n'
+    if path == '-':
+        sys.stdout.write(text)
+    else:
+        write_text(path, text)
 
 
 def _number(text: str) -> float:

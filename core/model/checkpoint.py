@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,21 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from instructsam.core.atomic_write import replaced
 from instructsam.core.device import check_finite
 from instructsam.core.errors import ModelError
+from instructsam.core.files.json_file import write_json
 from instructsam.core.files.regular_file import check_regular_file, read_regular_file
 from instructsam.core.model.config import MAX_SMALL_FILE_BYTES, SMALL_FILES, ModelConfig, one_line, read_json
 from instructsam.core.model.config_check import check_config
 from instructsam.core.model.instructsam import InstructSAMModel
+from instructsam.core.storage import storage_fault
 
 SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 ADAPTER, ADAPTER_CONFIG = 'adapter_model.safetensors', 'adapter_config.json'  # peft's names for LoRA matrices
@@ -43,6 +46,7 @@ def resolve(name: str | Path, revision: str = '') -> Path:
 
     Raises:
         ModelError: It is no hub id, or the hub cannot be reached.
+        StorageError: The download cannot be written.
     """
     if os.path.exists(os.path.expanduser(name)):
         raise ModelError(f'{name} is a file. Give the folder that holds config.json and {SINGLE}')
@@ -62,7 +66,9 @@ def resolve(name: str | Path, revision: str = '') -> Path:
             f'the hub refused {_described(text, revision)} (HTTP status {status}): check the id and the revision, and '
             'log in if it is private'
         ) from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except Exception as error:  # those of the HTTP library, which differs between releases of the hub's client
+        if fault := storage_fault(error, HF_HUB_CACHE):
+            raise fault from error
         raise ModelError(
             f'there is no folder {name!r}, and the hub cannot be reached to download {_described(text, revision)}. '
             'Check the path or the network, or give the folder of a copy'
@@ -147,12 +153,13 @@ def save_tensors(
                     _copy_small_file(file, folder / file.relative_to(source))
     raw = {**config.raw, 'mask_decoder_model': 'sam3', 'mm_mask_decoder': 'sam3'}
     sam3 = {'model_type': 'sam3_video', 'detector_config': config.sam3.to_dict()}
-    _write(folder / 'config.json', lambda path: path.write_text(json.dumps(raw, indent=1)))
-    _write(folder / 'sam3' / 'config.json', lambda path: path.write_text(json.dumps(sam3, indent=1)))
+    write_json(folder / 'config.json', raw)
+    write_json(folder / 'sam3' / 'config.json', sam3)
     contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     for name, tensor in contiguous.items():
         check_finite(tensor, f'{name}, which was to be written to {folder},')
-    _write(folder / SINGLE, lambda path: save_file(contiguous, path, metadata={'format': 'pt'}))
+    with replaced(folder / SINGLE) as part:
+        save_file(contiguous, part, metadata={'format': 'pt'})
 
 
 def _copy_small_file(source: Path, target: Path) -> None:
@@ -262,10 +269,3 @@ def _set(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
         module._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
     else:
         module._buffers[leaf] = tensor
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Write under a temporary name, then rename, so that an interrupted write leaves the old file."""
-    part = path.with_name(path.name + '.part')
-    write(part)
-    os.replace(part, path)

@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.progress import track
 from sensor_msgs.msg import CompressedImage, Image
 
-from instructsam.core.atomic_write import replaced
+from instructsam.core.atomic_write import check_path, replaced
 from instructsam.core.display.overlay import draw_overlay
 from instructsam.core.display.text import one_line
 from instructsam.core.errors import InstructSAMError, StorageError
-from instructsam.core.files.image_file import check_path, write_image
+from instructsam.core.files.image_file import write_image
 from instructsam.core.modes import MAX_MEGAPIXELS_RANGE
 from instructsam_ros.bag import topics
 from instructsam_ros.bag.names import SHOW_SUFFIXES

@@ -44,10 +44,20 @@ def fault_of(statement, cwd):
 
 @pytest.mark.parametrize('number', [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENOENT, errno.EDQUOT, errno.EIO])
 def test_system_errors(number):
-    fault = storage_fault(OSError(number, os.strerror(number), '/out/x'))
+    fault = storage_fault(OSError(number, os.strerror(number), '/out/x'), '/out/y')
     assert str(fault) == f'/out/x: {os.strerror(number)}; {ADVICE[number]}, and run the same command again'
-    assert storage_fault(OSError(number, 'text', b'/out/\xff')) is not None
+    assert storage_fault(OSError(number, 'text', b'/out/\xff'), '/out/y') is not None
     assert str(storage_fault(OSError(number, 'text'), 'OUT')).startswith('OUT: ')
+
+
+@pytest.mark.parametrize('number', [errno.EACCES, errno.ENOENT, errno.ENOTDIR, errno.EPERM, errno.EMFILE])
+def test_errors_that_are_of_the_storage_only_for_an_output(number):
+    assert storage_fault(OSError(number, 'text', '/out/x')) is None
+    assert storage_fault(RuntimeError(f'text (os error {number})')) is None
+    for path in ('/out/run/x', '/out/run.partial/x', '/out', '/'):
+        assert storage_fault(OSError(number, 'text', path), '/out/run')
+    is_input_blamed = storage_fault(OSError(number, 'text', '/data/x'), '/out/run') is not None
+    assert is_input_blamed == (number == errno.EMFILE)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +131,16 @@ def test_every_command_ends_with_its_code(monkeypatch, capsys):
     assert capsys.readouterr().err == (
         'instructsam: error: /out/x: No space left on device; free some space, and run the same command again\n'
     )
+
+
+@pytest.mark.parametrize('number', [errno.ENOENT, errno.EACCES, errno.ENOTDIR])
+def test_a_stray_error_is_unexpected(monkeypatch, capsys, number):
+    def fail(argv):
+        raise OSError(number, os.strerror(number), '/data/x')
+
+    monkeypatch.setattr(cli, '_run', fail)
+    assert cli.main(['eval']) == exit_codes.FAILED
+    assert 'unexpected' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('is_raised_again', [False, True])

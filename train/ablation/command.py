@@ -24,18 +24,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the study, write its results and return exit code 0. Raises InstructSAMError."""
     from instructsam.core.atomic_write import write_text
+    from instructsam.core.files.json_file import write_json
     from instructsam.core.folder_lock import FolderLock
     from instructsam.core.storage import explained_storage_faults
     from instructsam.train.ablation.plan import read_plan
     from instructsam.train.ablation.report import markdown, results, table
-    from instructsam.train.ablation.study import run_study, write_json
+    from instructsam.train.ablation.study import run_study
 
     plan = read_plan(args.plan)
     seeds = args.seeds or plan.seeds
 
     def write_results() -> dict[str, Any]:
         found = results(plan, sorted({*plan.seeds, *seeds}))
-        write_json(found, Path(plan.output) / 'results.json')
+        write_json(Path(plan.output) / 'results.json', found)
         write_text(Path(plan.output) / 'results.md', markdown(found))
         return found
 

@@ -8,7 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from instructsam.core.atomic_write import write_text
+from instructsam.core.files.json_file import write_json
 from instructsam.core.model import checkpoint
 from instructsam.core.run_settings import RunRecord, check_settings, model_fingerprint
 from instructsam.train.ablation.plan import STAGES, Plan, Questions, write_recipe
@@ -117,7 +117,7 @@ def measure_variant(plan: Plan, name: str, seed: int, scenes: Iterable[ImageQuer
     figures = summarise(list(answer_images(engine, scenes, options)), questions.threshold, details=False)
     folder = plan.folder(name, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json({'settings': settings, 'on': str(engine.device), **figures}, folder / FIGURES)
+    write_json(folder / FIGURES, {'settings': settings, 'on': str(engine.device), **figures})
 
 
 def settings_of(plan: Plan, name: str, seed: int) -> dict[str, Any]:
@@ -186,8 +186,3 @@ def check_recipes(plan: Plan) -> None:
         # The data are compared by their contents, in check_started and by the run.
         before, now = ({**asdict(each), 'data': []} for each in (read_recipe(file), recipe))
         check_settings(before, now, output=run, advice=ADVICE, may_change=MAY_CHANGE)
-
-
-def write_json(document: Any, path: Path) -> None:
-    """Write a JSON file, completely or not at all."""
-    write_text(path, json.dumps(document, indent=1) + '\n')

@@ -14,10 +14,10 @@ import torch
 
 import instructsam.core
 from instructsam.core import builtin, exit_codes
-from instructsam.core.commands.document import write_json
+from instructsam.core.atomic_write import check_path
 from instructsam.core.engine import InstructSAM
 from instructsam.core.errors import DataError, InstructSAMError
-from instructsam.core.files.image_file import check_path
+from instructsam.core.files.json_file import write_json
 from instructsam.core.run_settings import fingerprint, model_fingerprint
 from instructsam.core.version import version
 from instructsam.train import engines, evaluation, tabletop

@@ -116,7 +116,7 @@ def _generate(args: argparse.Namespace) -> int:
 
 
 def _page(args: argparse.Namespace) -> int:
-    from instructsam.core.files.image_file import check_path
+    from instructsam.core.atomic_write import check_path
 
     check_path(args.out)
     if Path(args.out).suffix.lower() != '.png':

@@ -1,5 +1,6 @@
 """Loading and saving: exact round trips, single or sharded files, clear errors for everything else."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -7,10 +8,13 @@ import sys
 
 import pytest
 import torch
+from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from instructsam.core import InstructSAM, ModelError
-from instructsam.core.model.checkpoint import load, save
+from instructsam.core.errors import StorageError
+from instructsam.core.model.checkpoint import load, resolve, save
 from instructsam.core.model.config import ModelConfig
 
 
@@ -115,7 +119,7 @@ def test_half_written_saves_leave_the_old_file(engine, copy, monkeypatch):
         raise OSError('No space left on device')
 
     monkeypatch.setattr('instructsam.core.model.checkpoint.save_file', full_disk)
-    with pytest.raises(OSError, match='No space'):
+    with pytest.raises(StorageError, match=r'model\.safetensors: No space left on device'):
         save(engine.model, copy)
     assert (copy / 'model.safetensors').read_bytes() == before
 
@@ -247,6 +251,28 @@ def test_every_module_can_be_imported_first():
     """The search for torchvision in transformers must not depend on which module is imported first."""
     modules = ['model.grounding', 'model.checkpoint', 'engine', 'model.instructsam', 'cli']
     subprocess.run([sys.executable, '-c', IMPORT_FIRST, *modules], check=True)
+
+
+@pytest.mark.parametrize(
+    ('error', 'expected', 'reason'),
+    [
+        (OSError(errno.ENOSPC, 'No space left on device', '/cache/x'), StorageError, '/cache/x: No space left'),
+        (RuntimeError('Data processing error: I/O error (os error 28)'), StorageError, 'No space left on device'),
+        (PermissionError(errno.EACCES, 'Permission denied', HF_HUB_CACHE), StorageError, 'Permission denied'),
+        (ConnectionRefusedError(errno.ECONNREFUSED, 'refused'), ModelError, 'the hub cannot be reached'),
+        (FileNotFoundError(errno.ENOENT, 'No such file', '/etc/certificates'), ModelError, 'cannot be reached'),
+        (LocalEntryNotFoundError('no snapshot folder'), ModelError, 'the hub cannot be reached'),
+        (RuntimeError('proxy'), ModelError, 'the hub cannot be reached'),  # httpx has its own exceptions
+    ],
+    ids=str,
+)
+def test_a_download_that_fails(monkeypatch, error, expected, reason):
+    def snapshot_download(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr('instructsam.core.model.checkpoint.snapshot_download', snapshot_download)
+    with pytest.raises(expected, match=reason):
+        resolve('owner/name')
 
 
 def test_a_revision_of_a_hub_id(monkeypatch, copy, tmp_path):

@@ -22,8 +22,8 @@ def run(args: argparse.Namespace) -> int:
 
     Raises InstructSAMError.
     """
-    from instructsam.core.commands.document import write_json
-    from instructsam.core.files.image_file import check_path
+    from instructsam.core.atomic_write import check_path
+    from instructsam.core.files.json_file import write_json
     from instructsam.train.evaluation.figures.compare import compare_runs
     from instructsam.train.evaluation.reporting.comparison_table import print_comparison
     from instructsam.train.evaluation.running.run_folder import read_run

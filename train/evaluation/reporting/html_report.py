@@ -13,8 +13,7 @@ import jinja2
 from rich.console import Console
 
 from instructsam.core import builtin
-from instructsam.core.atomic_write import replaced
-from instructsam.core.files.image_file import check_path
+from instructsam.core.atomic_write import check_path, replaced
 from instructsam.train.evaluation.figures.compare import benchmark_of
 from instructsam.train.evaluation.figures.metrics import MaskMatch, PooledPredictions
 from instructsam.train.evaluation.figures.summary import match_outcome, summarise
