@@ -22,7 +22,7 @@ from instructsam.core.device import check_finite
 from instructsam.core.errors import ModelError
 from instructsam.core.files.json_file import write_json
 from instructsam.core.files.regular_file import check_regular_file, read_regular_file
-from instructsam.core.model.config import MAX_SMALL_FILE_BYTES, SMALL_FILES, ModelConfig, one_line, read_json
+from instructsam.core.model.config import MAX_SMALL_FILE_BYTES, SIDE_FILES, ModelConfig, one_line, read_json
 from instructsam.core.model.config_check import check_config
 from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.core.storage import storage_fault
@@ -32,7 +32,7 @@ ADAPTER, ADAPTER_CONFIG = 'adapter_model.safetensors', 'adapter_config.json'  # 
 MAX_LISTED = 20  # tensor names per problem in an error message
 REOPEN_BYTES = 256 << 20  # bytes read from a memory-mapped file before it is reopened
 DTYPES = ('F32', 'BF16', 'F16')  # of stored tensors, in safetensors' names
-_ABOUT_WEIGHTS = (INDEX, ADAPTER_CONFIG, 'trainer_state.json')  # small files that describe the weights next to them
+DOWNLOADED = ('*.safetensors', '*.json', '*.jinja', '*.txt', '*.model')  # with those of subfolders
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -56,8 +56,7 @@ def resolve(name: str | Path, revision: str = '') -> Path:
             f'there is no model folder {name}. Give an existing folder, a hub id (owner/name) or a built-in model'
         )
     try:
-        patterns = ['*.safetensors', *SMALL_FILES, 'sam3/*.json', INDEX]
-        return Path(snapshot_download(text, revision=revision or None, allow_patterns=patterns))
+        return Path(snapshot_download(text, revision=revision or None, allow_patterns=list(DOWNLOADED)))
     except HFValidationError as error:
         raise ModelError(f'{name!r} is neither a folder nor a hub id: {error}') from error
     except HfHubHTTPError as error:
@@ -97,7 +96,7 @@ def load(
             tensors are missing, unexpected, of another shape, or not finite in `dtype`.
     """
     folder = Path(folder)
-    if (folder / ADAPTER).exists() and not base_only:
+    if os.path.exists(folder / ADAPTER) and not base_only:
         raise ModelError(f'{folder} holds unmerged LoRA matrices: run `instructsam train merge {folder} OUT`')
     config = ModelConfig.from_folder(folder)
     files = _weight_files(folder)
@@ -147,10 +146,9 @@ def save_tensors(
     folder = Path(folder)
     (folder / 'sam3').mkdir(parents=True, exist_ok=True)
     if source is not None and Path(source).resolve() != folder.resolve():
-        for pattern in (*SMALL_FILES, 'sam3/*.json'):
+        for pattern in (*SIDE_FILES, 'sam3/*config.json'):
             for file in Path(source).glob(pattern):
-                if file.name not in _ABOUT_WEIGHTS:
-                    _copy_small_file(file, folder / file.relative_to(source))
+                _copy_small_file(file, folder / file.relative_to(source))
     raw = {**config.raw, 'mask_decoder_model': 'sam3', 'mm_mask_decoder': 'sam3'}
     sam3 = {'model_type': 'sam3_video', 'detector_config': config.sam3.to_dict()}
     write_json(folder / 'config.json', raw)
@@ -168,13 +166,14 @@ def _copy_small_file(source: Path, target: Path) -> None:
         content = read_regular_file(source, MAX_SMALL_FILE_BYTES)
     except OSError as error:
         raise ModelError(f'{source} cannot be copied: {error.strerror or error}') from error
+    target.parent.mkdir(exist_ok=True)
     target.write_bytes(content)
 
 
 def _weight_files(folder: Path) -> list[Path]:
     """Return the safetensors files of `folder`. Raises ModelError if there is nothing safe to read."""
     index = folder / INDEX
-    if index.is_file():
+    if os.path.isfile(index):
         try:
             shards = set(read_json(index)['weight_map'].values())
         except (KeyError, AttributeError, TypeError) as error:
@@ -185,7 +184,7 @@ def _weight_files(folder: Path) -> list[Path]:
         if missing:
             raise ModelError(f'{index} names shards that do not exist: {", ".join(missing)}. Copy them, too')
         return [folder / shard for shard in sorted(shards)]
-    if (folder / SINGLE).is_file():
+    if os.path.isfile(folder / SINGLE):
         return [folder / SINGLE]
     pickles = sorted(path.name for pattern in ('*.bin', '*.pt', '*.pth', '*.ckpt') for path in folder.glob(pattern))
     if pickles:

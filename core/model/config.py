@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import operator
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -25,8 +26,21 @@ TOKEN_KEYS = {  # field of Tokens -> key in config.json
     'mask_start': 'seg_start_token_index',
     'mask_end': 'seg_end_token_index',
 }
-SMALL_FILES = ('*.json', '*.jinja', '*.txt', '*.model')
-"""Files of a model folder besides the weights."""
+TOKENIZER_FILES = (
+    'tokenizer*.json',
+    'special_tokens_map.json',
+    'added_tokens.json',
+    'vocab.json',
+    'merges.txt',
+    'tekken.json',
+    '*.model',
+    'chat_template.jinja',
+    'additional_chat_templates/*.jinja',
+)
+"""Files from which transformers makes a tokenizer; it reads config.json as well."""
+
+SIDE_FILES = (*TOKENIZER_FILES, '*processor_config.json', 'generation_config.json', 'chat_template.json')
+"""Files of a model folder besides config.json and the weights; all others count for nothing."""
 
 MAX_SMALL_FILE_BYTES = 64 << 20  # the largest is the tokenizer.json of Qwen3-VL, 7 MB
 MAX_QUERIES, MAX_WIDTH = 10_000, 100_000
@@ -155,7 +169,7 @@ def _sam3_config(raw: dict[str, Any], folder: Path) -> Sam3Config:
     if not isinstance(name, str):
         raise ModelError(f'config.json says mask_decoder_model = {str(name)[:60]}, expected the path of a folder')
     for path in (folder / name / 'config.json', Path(name) / 'config.json'):
-        if name and path.is_file():
+        if name and os.path.isfile(path):  # unlike Path.is_file, it does not raise for names that are too long
             config = read_json(path)
             try:
                 return Sam3Config(**config.get('detector_config', config))
@@ -181,9 +195,9 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ModelError(f'{path} cannot be read: {getattr(error, "strerror", None) or error}') from error
 
 
-def check_small_files(folder: Path) -> None:
-    """Raise ModelError if a library that reads the small files of a model folder could hang or fill the memory."""
-    for pattern in SMALL_FILES:
+def check_tokenizer_files(folder: Path) -> None:
+    """Raise ModelError if a library that reads the tokenizer of a model folder could hang or fill the memory."""
+    for pattern in ('config.json', *TOKENIZER_FILES):
         for path in folder.glob(pattern):
             try:
                 check_regular_file(path, MAX_SMALL_FILE_BYTES)

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from instructsam.core.errors import ImageError, ModelError
-from instructsam.core.files.json_file import read_json_object
+from instructsam.core.model.config import read_json
 from instructsam.core.model.trunk import STRIDE
 
 if TYPE_CHECKING:
@@ -106,8 +106,8 @@ class QwenPreprocessor:
     def from_folder(cls, folder: str | Path) -> QwenPreprocessor:
         """Read `folder`/preprocessor_config.json. Raises ModelError if it is missing or unusable."""
         path = Path(folder) / 'preprocessor_config.json'
+        raw = read_json(path)
         try:
-            raw = read_json_object(path)
             size = raw.get('size') or {}
             return cls(
                 min_pixels=int(size.get('shortest_edge') or raw['min_pixels']),
@@ -116,9 +116,7 @@ class QwenPreprocessor:
                 merge_size=int(raw['merge_size']),
                 temporal_patch_size=int(raw['temporal_patch_size']),
             )
-        except FileNotFoundError as error:
-            raise ModelError(f'{path.parent} holds no {path.name}') from error
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise ModelError(f'{path} is not an image preprocessor of Qwen: {error!r}') from error
 
     def __post_init__(self) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transformers import AutoTokenizer
 
 from instructsam.core.errors import ModelError
-from instructsam.core.model.config import ModelConfig, check_small_files, read_json
+from instructsam.core.model.config import ModelConfig, check_tokenizer_files, read_json
 from instructsam.core.model.prompt import Prompter
 
 if TYPE_CHECKING:
@@ -21,9 +22,9 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
     Raises ModelError if it is missing or cannot be read.
     """
     folder = Path(folder)
-    if not any((folder / name).is_file() for name in ('tokenizer.json', 'vocab.json')):
+    if not any(os.path.isfile(folder / name) for name in ('tokenizer.json', 'vocab.json')):
         raise ModelError(f'{folder} holds no tokenizer (tokenizer.json)')
-    check_small_files(folder)
+    check_tokenizer_files(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (KeyboardInterrupt, SystemExit):
@@ -43,7 +44,7 @@ def load_prompter(folder: str | Path, config: ModelConfig) -> tuple[Prompter, se
     folder = Path(folder)
     tokenizer = load_tokenizer(folder)
     stop_ids = [tokenizer.eos_token_id]
-    if (folder / 'generation_config.json').is_file():
+    if os.path.isfile(folder / 'generation_config.json'):
         ends = read_json(folder / 'generation_config.json').get('eos_token_id')
         stop_ids += ends if isinstance(ends, list) else [ends]
     stop_ids = [token for token in stop_ids if token is not None]

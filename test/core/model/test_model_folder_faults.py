@@ -113,6 +113,27 @@ def test_files_of_absurd_size(copy):
         (copy / name).write_bytes(content)
 
 
+def test_files_that_are_not_read_do_not_count(copy, tmp_path):
+    for name in ('notes.json', 'README.txt', 'other.jinja', 'sam3/notes.json'):
+        (copy / name).touch()
+    with open(copy / 'log.json', 'wb') as file:
+        file.truncate(100 << 20)
+    os.mkfifo(copy / 'pipe.json')
+    engine = load(copy)
+    save_tensors(engine.model.config, engine.model.state_dict(), tmp_path / 'saved', copy)
+    assert load(tmp_path / 'saved')
+    assert not (tmp_path / 'saved' / 'log.json').exists()
+
+
+def test_a_name_that_is_too_long(copy, tmp_path):
+    edit(copy, 'config.json', ('mask_decoder_model',), 300 * 'x')
+    with pytest.raises(ModelError):  # SAM3's defaults do not fit
+        load(copy)
+    for name in (f'owner/{300 * "x"}', tmp_path / (300 * 'x')):
+        with pytest.raises(ModelError, match=r'there is no model folder|is neither a folder nor a hub id'):
+            load(name)
+
+
 # Configurations
 
 
