@@ -11,10 +11,10 @@ from contextlib import contextmanager, suppress
 
 from instructsam.core import exit_codes
 from instructsam.core.commands.parser import CommandParser, add_commands
-from instructsam.core.display.text import one_line
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.stop_signals import describe, raise_stopped
 from instructsam.core.storage import storage_fault, thread_faults_raised
+from instructsam.core.text import one_line
 from instructsam.core.version import version
 
 COMMANDS = {  # name -> (module with add_arguments(parser) and run(args), one-line summary for --help)

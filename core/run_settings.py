@@ -13,9 +13,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from instructsam.core.display.text import shorten
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.files.json_file import write_json
+from instructsam.core.text import shorten
 
 CHUNK_BYTES = 1 << 20
 SHOWN_CHARACTERS = 120  # of a value

@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from instructsam.core.display.text import shorten
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.files.regular_file import read_regular_file
+from instructsam.core.text import shorten
 
 MAX_BYTES = 4 << 20
 

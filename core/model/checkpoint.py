@@ -22,10 +22,11 @@ from instructsam.core.device import check_finite
 from instructsam.core.errors import ModelError
 from instructsam.core.files.json_file import write_json
 from instructsam.core.files.regular_file import check_regular_file, read_regular_file
-from instructsam.core.model.config import MAX_SMALL_FILE_BYTES, SIDE_FILES, ModelConfig, one_line, read_json
+from instructsam.core.model.config import MAX_SMALL_FILE_BYTES, SIDE_FILES, ModelConfig, read_json
 from instructsam.core.model.config_check import check_config
 from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.core.storage import storage_fault
+from instructsam.core.text import shorten
 
 SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 ADAPTER, ADAPTER_CONFIG = 'adapter_model.safetensors', 'adapter_config.json'  # peft's names for LoRA matrices
@@ -108,7 +109,7 @@ def load(
     except ModelError as error:
         raise ModelError(f'{folder}: {error}') from error
     except Exception as error:  # modules that cannot be built raise exceptions of many types
-        raise ModelError(f'{folder}: no model can be built from its configuration: {one_line(error)}') from error
+        raise ModelError(f'{folder}: no model can be built from its configuration: {shorten(error)}') from error
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     _check(expected, shapes, folder)
     for file in files:
@@ -173,7 +174,7 @@ def _copy_small_file(source: Path, target: Path) -> None:
 def _weight_files(folder: Path) -> list[Path]:
     """Return the safetensors files of `folder`. Raises ModelError if there is nothing safe to read."""
     index = folder / INDEX
-    if os.path.isfile(index):
+    if os.path.lexists(index):
         try:
             shards = set(read_json(index)['weight_map'].values())
         except (KeyError, AttributeError, TypeError) as error:

@@ -16,6 +16,7 @@ from transformers.models.sam3.configuration_sam3 import Sam3Config
 from instructsam.core.errors import ModelError
 from instructsam.core.files.json_file import read_json_object
 from instructsam.core.files.regular_file import check_regular_file
+from instructsam.core.text import shorten
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ class ModelConfig:
             # Some releases of transformers accept a part or a number of any type.
             vocab_size = operator.index(cast(Any, qwen.text_config).vocab_size)
         except Exception as error:  # transformers raises exceptions of many types
-            raise ModelError(f'config.json does not describe a Qwen3-VL model: {one_line(error)}') from error
+            raise ModelError(f'config.json does not describe a Qwen3-VL model: {shorten(error)}') from error
         sam3 = sam3 or Sam3Config()
         encoder, decoder = cast(Any, sam3.detr_encoder_config), cast(Any, sam3.detr_decoder_config)
         num_queries = _integer(raw, 'max_seg_nums', 1, MAX_QUERIES)
@@ -174,7 +175,7 @@ def _sam3_config(raw: dict[str, Any], folder: Path) -> Sam3Config:
             try:
                 return Sam3Config(**config.get('detector_config', config))
             except Exception as error:  # transformers raises exceptions of many types
-                raise ModelError(f'{path} does not describe a SAM3 model: {one_line(error)}') from error
+                raise ModelError(f'{path} does not describe a SAM3 model: {shorten(error)}') from error
     logger.info('mask_decoder_model %r was not found: using the default configuration of SAM3', name)
     return Sam3Config()
 
@@ -203,11 +204,6 @@ def check_tokenizer_files(folder: Path) -> None:
                 check_regular_file(path, MAX_SMALL_FILE_BYTES)
             except OSError as error:
                 raise ModelError(f'{path} cannot be read: {error.strerror}') from error
-
-
-def one_line(error: Exception) -> str:
-    """Return what an error of a library says, in one line."""
-    return ' '.join(str(error).split()) or type(error).__name__
 
 
 def _without_code(value: Any) -> Any:

@@ -16,8 +16,9 @@ from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLTextConfi
 from transformers.models.sam3 import configuration_sam3 as sam3_configs
 
 from instructsam.core.errors import ModelError
-from instructsam.core.model.config import MAX_IMAGE_SIDE, ModelConfig, one_line
+from instructsam.core.model.config import MAX_IMAGE_SIDE, ModelConfig
 from instructsam.core.model.trunk import COARSE_CHANNELS, STRIDE
+from instructsam.core.text import one_line
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -44,7 +44,7 @@ def load_prompter(folder: str | Path, config: ModelConfig) -> tuple[Prompter, se
     folder = Path(folder)
     tokenizer = load_tokenizer(folder)
     stop_ids = [tokenizer.eos_token_id]
-    if os.path.isfile(folder / 'generation_config.json'):
+    if os.path.lexists(folder / 'generation_config.json'):
         ends = read_json(folder / 'generation_config.json').get('eos_token_id')
         stop_ids += ends if isinstance(ends, list) else [ends]
     stop_ids = [token for token in stop_ids if token is not None]

@@ -23,10 +23,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from instructsam.core import builtin, exit_codes
-from instructsam.core.display.text import one_line, shorten
 from instructsam.core.errors import InstructSAMError, StorageError
 from instructsam.core.run_settings import model_fingerprint
 from instructsam.core.storage import explained_storage_faults
+from instructsam.core.text import one_line, shorten
 from instructsam.core.threads import configure_threads
 from instructsam.core.version import version
 from instructsam_ros.bag import topics as bag_topics

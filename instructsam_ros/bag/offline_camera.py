@@ -11,12 +11,12 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from instructsam.core.text import one_line
 from instructsam_ros.bag.reader import BagFile
 from instructsam_ros.bag.timeline import InstructionTimeline
 from instructsam_ros.bag.topics import COMPRESSED, Topics
 from instructsam_ros.conversions.images import ImageFormatError
 from instructsam_ros.conversions.instances import error_msg, result_from_msg
-from instructsam_ros.conversions.text import one_line
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.pipeline.answer import Query, answer_query
 from instructsam_ros.pipeline.camera_frame import CameraFrame

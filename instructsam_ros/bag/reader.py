@@ -13,7 +13,7 @@ from pathlib import Path
 from rosbags.interfaces import Connection, ConnectionExtRosbag2
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
-from instructsam.core.display.text import one_line
+from instructsam.core.text import one_line
 from instructsam_ros.bag.storage.channel import CDR, NO_DEFINITION, Channel
 from instructsam_ros.bag.storage.compression import ZSTD_MAGIC, decompress_zstd
 from instructsam_ros.bag.storage.errors import RecordingError, explained_reading

@@ -16,10 +16,10 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from instructsam.core.atomic_write import check_path, replaced
 from instructsam.core.display.overlay import draw_overlay
-from instructsam.core.display.text import one_line
 from instructsam.core.errors import InstructSAMError, StorageError
 from instructsam.core.files.image_file import write_image
 from instructsam.core.modes import MAX_MEGAPIXELS_RANGE
+from instructsam.core.text import one_line
 from instructsam_ros.bag import topics
 from instructsam_ros.bag.names import SHOW_SUFFIXES
 from instructsam_ros.bag.offline_camera import stamp_ns

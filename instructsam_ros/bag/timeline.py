@@ -12,9 +12,9 @@ from std_msgs.msg import String
 from instructsam.core.errors import InstructionError, InstructSAMError
 from instructsam.core.files.regular_file import read_regular_file
 from instructsam.core.model.prompt import check_instruction
+from instructsam.core.text import one_line
 from instructsam_ros.bag.names import TIMELINE_EXAMPLE
 from instructsam_ros.bag.reader import BagFile
-from instructsam_ros.conversions.text import one_line
 from instructsam_ros.pipeline.instruction import Instruction
 
 LARGEST_BYTES = 16 << 20

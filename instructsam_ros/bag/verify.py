@@ -12,7 +12,7 @@ from pathlib import Path
 from rosbags.interfaces import Connection
 
 from instructsam.core import exit_codes
-from instructsam.core.display.text import one_line
+from instructsam.core.text import one_line
 from instructsam_ros.bag.reader import BagFile, print_notes
 from instructsam_ros.bag.storage.channel import NO_DEFINITION
 from instructsam_ros.bag.storage.errors import RecordingError

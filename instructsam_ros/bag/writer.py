@@ -20,8 +20,8 @@ from rosbags.interfaces import (
 )
 from rosbags.rosbag2 import CompressionFormat, Reader, Writer
 
-from instructsam.core.display.text import one_line
 from instructsam.core.errors import InstructSAMError
+from instructsam.core.text import one_line
 from instructsam_ros.bag.reader import BagFile
 from instructsam_ros.bag.storage.definitions import type_hash, typestore
 

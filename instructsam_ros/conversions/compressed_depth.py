@@ -19,8 +19,8 @@ from sensor_msgs.msg import CompressedImage
 
 from instructsam.core.files.image_header import open_image
 from instructsam.core.modes import MAX_MEGAPIXELS
+from instructsam.core.text import one_line
 from instructsam_ros.conversions.images import JPEG_START, PNG_START, ImageFormatError
-from instructsam_ros.conversions.text import one_line
 
 HEADER = struct.Struct('<iff')
 RVL_SIZE = struct.Struct('<II')  # columns, rows

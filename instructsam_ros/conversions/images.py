@@ -21,7 +21,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from instructsam.core.errors import ImageError
 from instructsam.core.files.image_header import open_image
 from instructsam.core.modes import MAX_MEGAPIXELS
-from instructsam_ros.conversions.text import one_line
+from instructsam.core.text import one_line
 
 MIN_HOLES = 0.01  # smallest share of pixels without a measurement in a depth image
 NEAREST_DEPTH_MM = 100  # no depth camera in use measures closer than this

@@ -1,7 +1,4 @@
-"""Text that fits into messages and logs: one line, limited length, valid UTF-8."""
-
-from instructsam.core.display.text import one_line as one_line
-from instructsam.core.display.text import shorten as shorten
+"""Text that fits into messages: valid UTF-8."""
 
 
 def valid_utf8(text: str) -> str:

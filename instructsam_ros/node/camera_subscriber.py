@@ -14,8 +14,8 @@ try:
 except ImportError:  # ROS 2 Humble
     from rclpy.qos_event import QoSMessageLostInfo, SubscriptionEventCallbacks
 
+from instructsam.core.text import shorten
 from instructsam_ros.conversions.stamps import is_set, nanoseconds
-from instructsam_ros.conversions.text import shorten
 from instructsam_ros.conversions.transports import (
     TRANSPORTS,
     UNREAD_TRANSPORTS,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from instructsam_ros.conversions.text import shorten
+from instructsam.core.text import shorten
 from instructsam_ros.node.lost_images import LostImages
 from instructsam_ros.pipeline.scheduling.camera_stream import CameraStream
 from instructsam_ros.pipeline.scheduling.mailbox import Counts

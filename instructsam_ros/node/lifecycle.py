@@ -14,7 +14,7 @@ from rclpy.node import Node
 from rclpy.service import Service
 from rclpy.task import Future
 
-from instructsam_ros.conversions.text import shorten
+from instructsam.core.text import shorten
 from instructsam_ros.pipeline.scheduling.error_log import FAILURES, ErrorLog
 from instructsam_ros.pipeline.scheduling.statistics import Statistics
 

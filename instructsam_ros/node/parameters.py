@@ -16,7 +16,7 @@ from instructsam.core import DEFAULT_MODEL
 from instructsam.core.errors import GeometryError
 from instructsam.core.modes import DTYPES, DUPLICATE_IOU, INFERENCE_MODES, MAX_MEGAPIXELS_RANGE
 from instructsam.core.spatial.calibration import frame_pairs
-from instructsam_ros.conversions.text import shorten
+from instructsam.core.text import shorten
 from instructsam_ros.conversions.transports import RAW, TRANSPORTS
 from instructsam_ros.node.lifecycle import AsyncLifecycleNode
 from instructsam_ros.node.tf_buffer import import_tf2

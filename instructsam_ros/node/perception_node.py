@@ -18,7 +18,7 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args, try_shutdown
 
-from instructsam_ros.conversions.text import one_line, shorten
+from instructsam.core.text import one_line, shorten
 from instructsam_ros.conversions.transports import TRANSPORTS
 from instructsam_ros.dds import configure_dds
 from instructsam_ros.node import diagnostics, parameters, signals

@@ -23,9 +23,9 @@ from rclpy.task import Future
 from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
+from instructsam.core.text import shorten
 from instructsam_ros.action import Segment
 from instructsam_ros.conversions.stamps import LONGEST_S, is_set
-from instructsam_ros.conversions.text import shorten
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.node import qos
 from instructsam_ros.node.lifecycle import AsyncLifecycleNode

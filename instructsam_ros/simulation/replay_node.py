@@ -25,9 +25,9 @@ from sensor_msgs.msg import Image
 
 from instructsam.core import exit_codes
 from instructsam.core.errors import InstructSAMError
+from instructsam.core.text import one_line
 from instructsam_ros.bag.recordings import Recording, RecordingError, open_recording
 from instructsam_ros.bag.storage.limits import add_limits, limits_from
-from instructsam_ros.conversions.text import one_line
 from instructsam_ros.dds import configure_dds
 from instructsam_ros.node import qos, signals
 

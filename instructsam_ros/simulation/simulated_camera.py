@@ -36,6 +36,7 @@ from rclpy.utilities import remove_ros_args, try_shutdown
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header, String
 
+from instructsam.core.text import one_line
 from instructsam.train.tabletop.generate import depth_mm
 from instructsam.train.tabletop.records import scene_facts
 from instructsam.train.tabletop.scenes.motion import Motion
@@ -44,7 +45,6 @@ from instructsam.train.tabletop.scenes.scene import Scene, photograph_objects, s
 from instructsam.train.tabletop.world.splits import generator
 from instructsam_ros.conversions.instances import depth_msg, image_msg
 from instructsam_ros.conversions.poses import pose
-from instructsam_ros.conversions.text import one_line
 from instructsam_ros.dds import configure_dds
 from instructsam_ros.node import qos, signals
 from instructsam_ros.node.guarded_executor import GuardedExecutor, run

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from instructsam.core.display.text import shorten
 from instructsam.core.errors import DataError
+from instructsam.core.text import shorten
 
 KEYS = ('annotations', 'images', 'repeat')
 MAX_REPEAT = 1_000_000

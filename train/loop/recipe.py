@@ -12,10 +12,10 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from instructsam.core.display.text import shorten
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.files import yaml_file
 from instructsam.core.files.yaml_file import YamlError, parse_yaml
+from instructsam.core.text import shorten
 from instructsam.train.data.augmentation import Augmentation
 from instructsam.train.stages.settings import STAGE_NAMES, BaseSettings, InstructSettings, PixelsSettings
 from instructsam.train.weights.lora_limits import MAX_RANK, MODULE

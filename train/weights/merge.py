@@ -9,10 +9,10 @@ from peft import LoraConfig, PeftModel
 
 from instructsam.core.atomic_write import new_folder
 from instructsam.core.device import check_finite
-from instructsam.core.display.text import shorten
 from instructsam.core.errors import ModelError
 from instructsam.core.model import checkpoint
 from instructsam.core.model.config import read_json
+from instructsam.core.text import shorten
 from instructsam.train.weights.lora_limits import MAX_RANK, is_target
 
 _TAKEN = ('r', 'lora_alpha', 'lora_dropout', 'target_modules')

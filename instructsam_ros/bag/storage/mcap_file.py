@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from instructsam.core.display.text import one_line, shorten
+from instructsam.core.text import one_line, shorten
 from instructsam_ros.bag.storage.channel import CDR, LATEST_NS, NO_DEFINITION, Channel, known_definition
 from instructsam_ros.bag.storage.compression import decompress_lz4, decompress_zstd
 from instructsam_ros.bag.storage.errors import RecordingError

@@ -12,7 +12,7 @@ import yaml
 from rosbags.interfaces import Qos
 from rosbags.rosbag2.metadata import parse_qos
 
-from instructsam.core.display.text import one_line, shorten
+from instructsam.core.text import one_line, shorten
 from instructsam_ros.bag.storage.errors import RecordingError
 
 NAME = 'metadata.yaml'

@@ -13,7 +13,7 @@ from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from instructsam.core.display.text import one_line, shorten
+from instructsam.core.text import one_line, shorten
 from instructsam_ros.bag.storage.channel import LATEST_NS, NO_DEFINITION, Channel, known_definition
 from instructsam_ros.bag.storage.errors import RecordingError, explained_temporary_space
 from instructsam_ros.bag.storage.merging import Record

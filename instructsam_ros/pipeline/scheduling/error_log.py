@@ -14,7 +14,7 @@ from typing import NamedTuple
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from instructsam.core.errors import InstructSAMError
-from instructsam_ros.conversions.text import shorten
+from instructsam.core.text import shorten
 from instructsam_ros.pipeline.scheduling.statistics import Statistics
 
 BURST = 10

@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from instructsam.core.display.text import one_line
+from instructsam.core.text import one_line
 from instructsam.train.evaluation.benchmarks import Benchmark
 
 HEADERS = {  # figures of the table in order, and their column headers

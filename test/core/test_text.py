@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from instructsam.core.display.text import SHOWN_CHARACTERS, one_line, shorten
+from instructsam.core.text import SHOWN_CHARACTERS, one_line, shorten
 
 
 @pytest.mark.parametrize(
