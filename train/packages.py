@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from instructsam.core.display.text import shorten
 from instructsam.core.errors import DataError
+from instructsam.core.text import shorten
 
 FETCH_TIMEOUT_S = 1800
 AR_MAGIC, AR_HEADER_BYTES = b'!<arch>\n', 60
