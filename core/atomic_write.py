@@ -51,7 +51,8 @@ def check_path(path: Path | str) -> None:
     if os.path.isdir(target):
         raise InstructSAMError(f'cannot write {path}: it is a folder')
     if not os.path.isdir(target.parent):
-        raise InstructSAMError(f'cannot write {path}: there is no folder {target.parent}')
+        folder = target.parent if os.path.islink(path) else Path(path).parent
+        raise InstructSAMError(f'cannot write {path}: there is no folder {folder}')
     try:
         with _part(path) as (part, target):
             if part != target:

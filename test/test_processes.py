@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_a_file_goes_to_one_process(tmp_path):
-    (in_two,) = re.findall(r'in_two=\((.*)\)', (ROOT / 'scripts/test').read_text())
+    (in_two,) = re.findall(r'bin/pytest (-n .*?) \|\|', (ROOT / 'scripts/test').read_text())
     tests = 'import pytest\n\n@pytest.mark.parametrize("number", range(20))\ndef test(number):\n    pass\n'
     for name in ('test_one', 'test_other'):
         (tmp_path / f'{name}.py').write_text(tests)

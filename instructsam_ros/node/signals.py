@@ -42,9 +42,17 @@ def event() -> threading.Event:
 def spin_until(signals: socket.socket, executor: Executor) -> None:
     """Spin until a byte arrives on `signals`. Raises what the executor raises."""
     is_ending = threading.Event()
-    _call_at_signal(signals, lambda: executor.create_task(is_ending.set))
-    while not is_ending.is_set():
-        executor.spin_once()
+
+    def end() -> None:
+        if not is_ending.is_set():
+            executor.create_task(is_ending.set)
+
+    _call_at_signal(signals, end)
+    try:
+        while not is_ending.is_set():
+            executor.spin_once()
+    finally:
+        is_ending.set()  # A signal that comes later finds the executor destroyed.
 
 
 def _call_at_signal(signals: socket.socket, function: Callable[[], object]) -> None:
