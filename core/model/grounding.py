@@ -260,19 +260,37 @@ class Grounding(nn.Module):
 
         The pixel decoder gets the pyramid with the fusion encoder's output [G, N, d] as its coarsest level.
         """
+        coarse = self.conditioned_map(encoded, text, text_mask, pyramid[-1].shape[-2:])
+        # The finer levels do not depend on the phrase: they broadcast over the groups.
+        return self.mask_decoder.pixel_decoder([*pyramid[:-1], coarse])
+
+    def conditioned_map(
+        self, encoded: torch.Tensor, text: torch.Tensor, text_mask: torch.Tensor, size: Sequence[int]
+    ) -> torch.Tensor:
+        """Return the pixel decoder's coarsest input [G, d, h, w]: the fusion encoder's output, once more conditioned.
+
+        size: (h, w) of the grid; for the others see `pixel_embeddings`.
+        """
         decoder = self.mask_decoder
         attended, _ = decoder.prompt_cross_attn(
             query=decoder.prompt_cross_attn_norm(encoded), key=text, value=text, attention_mask=text_mask[:, None, None]
         )
         encoded = encoded + decoder.prompt_cross_attn_dropout(attended)
-        height, width = pyramid[-1].shape[-2:]
-        coarse = encoded.transpose(1, 2).reshape(len(encoded), -1, height, width)
-        # The finer levels do not depend on the phrase: they broadcast over the groups.
-        return decoder.pixel_decoder([*pyramid[:-1], coarse])
+        return encoded.transpose(1, 2).reshape(len(encoded), -1, *size)
 
     def masks(self, slots: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
         """Return mask logits [G, K, 4h, 4w]: dot products of slots [G, K, d] and pixel embeddings [G, d, 4h, 4w]."""
         return torch.einsum('gkc,gchw->gkhw', self.mask_decoder.mask_embedder(slots), pixels)
+
+    def mask_vectors(self, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the vectors [..., d] and offsets [...] that turn the pixel decoder's output into the masks of slots.
+
+        A mask logit is the dot product of the vector and the output at a pixel, plus the offset. This is `masks` with
+        the projection of the pixels applied to the few slots instead.
+        """
+        embeddings, projection = self.mask_decoder.mask_embedder(slots), self.mask_decoder.instance_projection
+        assert projection.bias is not None  # SAM3's has one
+        return embeddings @ projection.weight.flatten(1), embeddings @ projection.bias
 
 
 def resize_masks(logits: torch.Tensor, height: int, width: int) -> torch.Tensor:

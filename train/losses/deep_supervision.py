@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from instructsam.train.losses.boxes import box_distances, fill_boxes, grow_boxes, tight_boxes
 from instructsam.train.losses.dice import dice_loss
@@ -56,7 +57,7 @@ class LayerOutputs:
     logits: torch.Tensor  # [L, P, G, K]
     boxes: torch.Tensor  # [L, P, G, K, 4] xyxy, 0 to 1
     encoded: torch.Tensor  # [P, rows, columns, d] SAM3's features after fusion with the phrase
-    pixels: torch.Tensor | None = None  # [P, d, h, w], multiplied with mask embeddings; None: boxes only
+    pixels: torch.Tensor | None = None  # [P, d, h, w] output of the pixel decoder; None: boxes only
     semantic: torch.Tensor | None = None  # [P, h, w] logits
 
 
@@ -70,7 +71,7 @@ def layer_losses(
     """Return loss sums over phrases or masks, each averaged over layers and groups.
 
     Args:
-        model: Gives the mask embedding of a slot.
+        model: Gives the mask of a slot.
         outputs: The detector's outputs; without `pixels`, the terms of masks are left out.
         masks: Ground truth, one [N, H, W] bool per phrase.
         weights: Weights of the terms.
@@ -83,60 +84,98 @@ def layer_losses(
     # Ground truth as the share of each cell that a mask covers.
     shares = [F.interpolate(each[:, None].float(), size=(height, width), mode='area')[:, 0] for each in masks]
     true_boxes = [tight_boxes(each).to(outputs.boxes) for each in masks]
-    # All slots of a phrase side by side, [P, L * G * K, ...], with those of the last layer at the end.
+    # All slots of a phrase side by side, [P, R = L * G * K, ...], with those of the last layer at the end.
     hidden, logits, boxes = (
         values.transpose(0, 1).flatten(1, 3) for values in (outputs.hidden, outputs.logits, outputs.boxes)
     )
-    embeddings = model.grounding.mask_decoder.mask_embedder(hidden)
-    fine_pixels = outputs.pixels.permute(0, 2, 3, 1).flatten(1, 2)  # [P, h * w, d]
-    half_pixels = F.avg_pool2d(outputs.pixels, 2).permute(0, 2, 3, 1).flatten(1, 2)
-    half_masks = torch.bmm(embeddings, half_pixels.transpose(1, 2))  # [P, L * G * K, h * w / 4]
-    first_of_last_layer = (layers - 1) * groups * slots
+    vectors, offsets = model.grounding.mask_vectors(hidden)
+    half_pixels = F.avg_pool2d(outputs.pixels, 2).flatten(2)  # [P, d, h * w / 4]
+    half_masks = torch.bmm(vectors, half_pixels) + offsets[..., None]  # [P, R, h * w / 4]
 
-    is_present = torch.zeros_like(logits)
-    mask_pairs = []  # predicted logits, ground truth and surroundings [M, n]; inner layers have half the resolution
-    box_pairs = []
-    # Unbound, because the gradient of an index is as large as the tensor that is indexed.
-    per_phrase = zip(
-        embeddings.unbind(),
-        fine_pixels.unbind(),
-        half_masks.unbind(),
-        logits.unbind(),
-        boxes.unbind(),
-        shares,
-        true_boxes,
-        strict=True,
-    )
-    for phrase, (embedding, pixels, half_mask, scores, box, share, true_box) in enumerate(per_phrase):
+    # Matched rows, counted over all phrases, and the ground truth of each.
+    rows, true = [torch.zeros(0, dtype=torch.int64)], [boxes.new_zeros(0, 4)]
+    halves, wholes = [_Truth.none(half_pixels.shape[-1], boxes)], [_Truth.none(height * width, boxes)]
+    for phrase, (share, true_box) in enumerate(zip(shares, true_boxes, strict=True)):
         if not len(share):
             continue
-        half_share = F.avg_pool2d(share[:, None], 2).flatten(1)
         around = fill_boxes(grow_boxes(true_box, SURROUNDINGS), height, width)
-        half_around = F.max_pool2d(around[:, None], 2).flatten(1)
-        rows, columns = match_layers(half_mask, scores, box, half_share, true_box, slots, weights)
-        presence = matched_presence(half_mask[rows], half_share[columns], presence_target)
-        is_present[phrase, rows] = presence.to(is_present)
-        box_pairs.append((box[rows], true_box[columns]))
-        is_inner = rows < first_of_last_layer
-        if is_inner.any():
-            objects = columns[is_inner]
-            mask_pairs.append((half_mask[rows[is_inner]], half_share[objects], half_around[objects]))
-        objects = columns[~is_inner]
-        predicted = embedding[rows[~is_inner]] @ pixels.T
-        mask_pairs.append((predicted, share.flatten(1)[objects], around.flatten(1)[objects]))
+        whole = _Truth(share.flatten(1), around.flatten(1))
+        half = _Truth(F.avg_pool2d(share[:, None], 2).flatten(1), F.max_pool2d(around[:, None], 2).flatten(1))
+        each = half_masks[phrase], logits[phrase], boxes[phrase]
+        own_rows, objects = match_layers(*each, half.shares, true_box, slots, weights)
+        rows.append(own_rows + phrase * logits.shape[1])
+        true.append(true_box[objects])
+        halves.append(half.of(objects))
+        wholes.append(whole.of(objects))
+    matched = torch.cat(rows).to(logits.device)
+    half, whole = _Truth.joined(halves), _Truth.joined(wholes)
+    predicted = half_masks.flatten(0, 1).index_select(0, matched)
+    is_present = torch.zeros_like(logits).flatten()
+    is_present[matched] = matched_presence(predicted, half.shares, presence_target).to(is_present)
+
+    # Masks of the last layer are compared in full, those of the others at half resolution.
+    is_last = matched % logits.shape[1] >= (layers - 1) * groups * slots
+    inner, last = (~is_last).nonzero()[:, 0], is_last.nonzero()[:, 0]
+    full_masks = _masks_of_rows(vectors, offsets, outputs.pixels.flatten(2), matched[last])
+    bce, dice = _mask_terms(predicted.index_select(0, inner), half.of(inner))
+    last_bce, last_dice = _mask_terms(full_masks, whole.of(last))
 
     repeats = layers * groups
-    bce = dice = outputs.pixels.sum() * 0.0
-    for predicted, target, around in mask_pairs:
-        cells = F.binary_cross_entropy_with_logits(predicted, target, reduction='none')
-        bce = bce + 0.5 * (cells.mean(1) + (cells * around).sum(1) / around.sum(1)).sum()
-        dice = dice + dice_loss(predicted.sigmoid(), target, MASK_DICE_EPS).sum()
+    pairs = [(boxes.flatten(0, 1).index_select(0, matched), torch.cat(true))]
     return {
-        'mask_bce': LossSum(weights.mask_bce * bce / repeats, 'masks'),
-        'mask_dice': LossSum(weights.mask_dice * dice / repeats, 'masks'),
-        **_box_and_presence_losses(outputs, box_pairs, logits, is_present, weights),
+        'mask_bce': LossSum(weights.mask_bce * (bce + last_bce) / repeats, 'masks'),
+        'mask_dice': LossSum(weights.mask_dice * (dice + last_dice) / repeats, 'masks'),
+        **_box_and_presence_losses(outputs, pairs, logits, is_present.view_as(logits), weights),
         'semantic': _semantic_loss(outputs.semantic, shares, weights),
     }
+
+
+class _Truth(NamedTuple):
+    """Ground truth of M masks on a grid of n cells."""
+
+    shares: torch.Tensor  # [M, n] share of each cell that the mask covers
+    around: torch.Tensor  # [M, n] 1 in the mask's surroundings, 0 elsewhere
+
+    @classmethod
+    def none(cls, cells: int, like: torch.Tensor) -> _Truth:
+        """Return no masks, of the type and on the device of `like`."""
+        return cls(like.new_zeros(0, cells), like.new_zeros(0, cells))
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Truth]) -> _Truth:
+        """Return the masks of all parts."""
+        return cls(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+    def of(self, indices: torch.Tensor) -> _Truth:
+        """Return the masks at `indices`."""
+        return _Truth(*(values[indices] for values in self))
+
+
+def _masks_of_rows(
+    vectors: torch.Tensor, offsets: torch.Tensor, pixels: torch.Tensor, rows: torch.Tensor
+) -> torch.Tensor:
+    """Return the masks [M, n] of some slots.
+
+    Args:
+        vectors: [P, R, d], see Grounding.mask_vectors.
+        offsets: [P, R].
+        pixels: [P, d, n].
+        rows: [M] in ascending order of phrases: phrase * R + slot.
+    """
+    counts = torch.bincount(rows // vectors.shape[1], minlength=len(vectors)).tolist()
+    chosen = vectors.flatten(0, 1).index_select(0, rows)
+    # One product for all phrases: with one each, their gradients would have to be stacked, and are as large as pixels.
+    padded = pad_sequence(chosen.split(counts), batch_first=True)
+    is_real = torch.arange(padded.shape[1])[None] < torch.tensor(counts)[:, None]
+    masks = torch.bmm(padded, pixels)[is_real.to(pixels.device)]
+    return masks + offsets.flatten().index_select(0, rows)[:, None]
+
+
+def _mask_terms(predicted: torch.Tensor, truth: _Truth) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the summed binary cross-entropy and dice loss of mask logits [M, n]."""
+    cells = F.binary_cross_entropy_with_logits(predicted, truth.shares, reduction='none')
+    bce = 0.5 * (cells.mean(1) + (cells * truth.around).sum(1) / truth.around.sum(1)).sum()
+    return bce, dice_loss(predicted.sigmoid(), truth.shares, MASK_DICE_EPS).sum()
 
 
 def _semantic_loss(semantic: torch.Tensor, shares: Sequence[torch.Tensor], weights: LayerWeights) -> LossSum:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from instructsam.core.model.grounding import ImageFeatures, sam3
+from instructsam.core.model.grounding import sam3
 from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.train.data.collate import Collator
 from instructsam.train.data.dataset import RecordDataset
@@ -33,15 +33,16 @@ from instructsam.train.stages.forward import (
     answer_losses,
     detect_layers,
     encoder_inputs,
+    images_of,
     is_trainable,
     phrase_calls,
-    phrase_features,
     read,
     slot_states,
 )
 from instructsam.train.stages.previews import answer_preview
 from instructsam.train.stages.record_stage import RecordStage
 from instructsam.train.stages.settings import BaseSettings
+from instructsam.train.stages.shared_maps import SharedFeatures
 from instructsam.train.weights.initialise import prepare_detector, spread_boxes
 
 if TYPE_CHECKING:
@@ -128,16 +129,17 @@ class DetectorPretraining(nn.Module):
                 dense.update(self.heads.losses('coarse', coarse.permute(0, 2, 3, 1), batch.labels.sam))
             if not is_trainable(model.model.language_model):
                 hidden = None
+            shared = SharedFeatures.of(model.grounding, features)
             short_phrases = self.short_phrases if self.training and hidden is not None else 0.0
             for call in phrase_calls(batch, self.phrases_per_call, short_phrases):
-                accumulate(losses, self._detector_losses(features, hidden, batch, call))
+                accumulate(losses, self._detector_losses(shared, hidden, batch, call))
         losses.update({name: loss.scaled(DENSE_WEIGHT) for name, loss in dense.items()})
         if batch.text.blocks:
             losses.update(self.alignment(model, batch, tokens, coarse))
         return losses
 
     def _detector_losses(
-        self, features: ImageFeatures, hidden: torch.Tensor | None, batch: LabelledBatch, call: PhraseCall
+        self, features: SharedFeatures, hidden: torch.Tensor | None, batch: LabelledBatch, call: PhraseCall
     ) -> dict[str, LossSum]:
         """Return the losses of one call; hidden: states of the language model whose slots take part; None: none do."""
         model = self.model
@@ -147,8 +149,8 @@ class DetectorPretraining(nn.Module):
             slots = slot_states(hidden, batch, call.phrases)
             groups.append((model.slot_queries(slots)[:, None], model.slot_references(slots)[:, None]))
         queries, references = (torch.cat(each, dim=1) for each in zip(*groups, strict=True))
-        features = phrase_features(features, batch, call.phrases)
-        outputs = detect_layers(model, features, queries, references, call.phrase_ids, masks=self.masks)
+        image = features.of_phrases(images_of(batch, call.phrases))
+        outputs = detect_layers(model, image, queries, references, call.phrase_ids)
         losses = layer_losses(model, outputs, masks, presence_target=PRESENCE_TARGET)
         losses.update(self.alignment.fused_loss(outputs.encoded, masks))
         if call.is_short:  # these see the phrase alone

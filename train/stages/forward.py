@@ -17,6 +17,7 @@ from instructsam.train.losses.deep_supervision import LayerOutputs
 from instructsam.train.losses.loss_sum import LossSum
 from instructsam.train.losses.mask_losses import MaskTerms, answer_loss, phrase_terms, resize_targets
 from instructsam.train.losses.objective import Objective
+from instructsam.train.stages.shared_maps import PhraseFeatures, pixel_maps
 
 PHRASES_PER_CALL = 5
 """Default number of phrases that share one detector call; it bounds memory."""
@@ -80,7 +81,10 @@ def detect(
     """Run SAM3 on `phrases` (indices in the batch), each on the image of its sample."""
     slots = slot_states(hidden, batch, phrases)
     text, mask = model.phrase_conditioning([batch.text.phrase_ids[index] for index in phrases], 'consistent')
-    features = phrase_features(features, batch, phrases)
+    samples = torch.tensor(images_of(batch, phrases), device=hidden.device)
+    # index_select instead of level[samples], whose gradient several threads sum in an undefined order.
+    levels = tuple(level.index_select(0, samples) for level in features.pyramid)
+    features = ImageFeatures(levels, features.position[:1])
     return model.grounding(features, model.slot_queries(slots), text, mask, model.slot_references(slots))
 
 
@@ -116,27 +120,24 @@ def phrase_calls(batch: Batch, phrases_per_call: int, short_phrases: float = 0.0
 
 def detect_layers(
     model: InstructSAMModel,
-    features: ImageFeatures,
+    features: PhraseFeatures,
     queries: torch.Tensor,
     references: torch.Tensor,
     phrase_ids: list[list[int]],
-    *,
-    masks: bool = True,
 ) -> LayerOutputs:
     """Run SAM3 on P phrases with G groups of K slots and keep the outputs of every decoder layer.
 
     Args:
         model: The model.
-        features: Features of the image of each phrase.
+        features: Features for the phrases; those of boxes only have no pixel embeddings and semantic map.
         queries: [P, G, K, d].
         references: Reference boxes [P, G, K, 4] before the sigmoid.
         phrase_ids: Token ids of each phrase.
-        masks: Also compute pixel embeddings and the semantic map; False: boxes only.
     """
     sam = model.grounding
     phrases, groups, slots = queries.shape[:3]
     text, mask = model.phrase_conditioning(phrase_ids, 'consistent')
-    encoded, position, size = sam.fuse(features, text, mask)
+    encoded, position, size = sam.fuse(features.image, text, mask)
 
     def per_group(values: torch.Tensor) -> torch.Tensor:
         return values.repeat_interleave(groups, 0)
@@ -158,10 +159,11 @@ def detect_layers(
         sam.boxes(hidden, references).view(*shape, 4),
         encoded.view(phrases, *size, -1),
     )
-    if masks:
-        pixels = sam.pixel_embeddings(features.pyramid, encoded, text, mask)
-        outputs.pixels = sam.mask_decoder.instance_projection(pixels)
-        outputs.semantic = sam.mask_decoder.semantic_projection(pixels)[:, 0]
+    if features.convolved:
+        pixels = pixel_maps(sam, features, encoded, text, mask)
+        weight, bias = sam.mask_decoder.semantic_projection.weight, sam.mask_decoder.semantic_projection.bias
+        outputs.pixels = pixels
+        outputs.semantic = (weight.flatten(1) @ pixels.flatten(2) + bias).view(phrases, *pixels.shape[-2:])
     return outputs
 
 
@@ -171,11 +173,9 @@ def slot_states(hidden: torch.Tensor, batch: Batch, phrases: Sequence[int]) -> t
     return torch.stack([hidden[sample, rows] for sample, rows in blocks])
 
 
-def phrase_features(features: ImageFeatures, batch: Batch, phrases: Sequence[int]) -> ImageFeatures:
-    """Return for each of `phrases` (indices in the batch) the features of its sample's image."""
-    samples = torch.tensor([batch.text.blocks[index][0] for index in phrases], device=features.position.device)
-    # index_select instead of level[samples], whose gradient several threads sum in an undefined order.
-    return ImageFeatures(tuple(level.index_select(0, samples) for level in features.pyramid), features.position[:1])
+def images_of(batch: Batch, phrases: Sequence[int]) -> list[int]:
+    """Return the index of the image of each of `phrases` (indices in the batch)."""
+    return [batch.text.blocks[index][0] for index in phrases]
 
 
 def is_trainable(module: nn.Module) -> bool:

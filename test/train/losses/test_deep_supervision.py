@@ -10,8 +10,10 @@ from instructsam.train.losses.deep_supervision import LayerOutputs, layer_losses
 from instructsam.train.losses.objective import LayerWeights
 
 SIDE, SLOTS = 16, 4
-# Stands in for SAM3's mask decoder: slots are their own mask embeddings.
-MODEL = SimpleNamespace(grounding=SimpleNamespace(mask_decoder=SimpleNamespace(mask_embedder=lambda slots: slots)))
+# Stands in for SAM3: slots are their own mask vectors.
+MODEL = SimpleNamespace(
+    grounding=SimpleNamespace(mask_vectors=lambda slots: (slots, slots.new_zeros(slots.shape[:-1])))
+)
 
 
 def halves():
