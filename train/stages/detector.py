@@ -8,6 +8,7 @@ slots' reference boxes learn by detection. The dense labels of stage `pixels` ar
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -186,11 +187,12 @@ def noisy_boxes(boxes: torch.Tensor, count: int) -> torch.Tensor:
     Returns:
         [count, 4] cxcywh before the sigmoid.
     """
+    random = partial(torch.rand, device=boxes.device)
     centre, side = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-    centre = centre + SHIFT * side * (torch.rand(len(boxes), 2) - 0.5) * 2
-    side = side * (1 + STRETCH * (torch.rand(len(boxes), 2) - 0.5) * 2)
+    centre = centre + SHIFT * side * (random(len(boxes), 2) - 0.5) * 2
+    side = side * (1 + STRETCH * (random(len(boxes), 2) - 0.5) * 2)
     missing = count - len(boxes)
-    filler = torch.cat([torch.rand(missing, 2), 0.05 + 0.3 * torch.rand(missing, 2)], dim=1)
+    filler = torch.cat([random(missing, 2), 0.05 + 0.3 * random(missing, 2)], dim=1)
     return sam3.inverse_sigmoid(torch.cat([torch.cat([centre, side], dim=1), filler]).clamp(0.01, 0.99))
 
 

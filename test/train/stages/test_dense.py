@@ -298,6 +298,7 @@ def test_noisy_boxes_stay_near_the_ground_truth():
     assert ((centre - torch.tensor([0.4, 0.3])).abs() <= torch.tensor([0.4, 0.2]) * 0.4 + 1e-5).all()
     assert (side / torch.tensor([0.4, 0.2]) - 1).abs().max() <= 0.4 + 1e-5
     assert centre.std() > 0.02
+    assert noisy_boxes(true.to('meta'), 5).device.type == 'meta'  # as on a GPU
     assert boxes[:, 1:, :2].std() > 0.2
 
 
