@@ -24,11 +24,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from instructsam.core.model import checkpoint
 from instructsam.core.model.grounding import Grounding, ImageFeatures
-from instructsam.train.loop.muon import Muon
 from instructsam.train.loop.param_groups import parameter_groups
 from instructsam.train.loop.recipe import LearningRates, Recipe
+from instructsam.train.loop.run import start_model
+from instructsam.train.optimizers.muon import Muon
 from instructsam.train.stages import detector, forward, instruct
 from instructsam.train.stages.settings import BaseSettings, InstructSettings
 from instructsam.train.stages.shared_maps import PhraseFeatures, SharedFeatures
@@ -144,7 +144,6 @@ def recipe_of(stage: str, args: argparse.Namespace) -> Recipe:
     kind = {'pixels': 'scenes.jsonl', 'base': 'phrases.json', 'instruct': 'sentences.json'}[stage]
     entries = ({'annotations': str(args.data / f'train_{kind}'), 'images': str(args.data)},)
     scenes = ({'annotations': str(args.data / 'train_scenes.jsonl'), 'images': str(args.data)},)
-    trains_encoder = stage != 'instruct'
     return Recipe(
         stage=stage,
         model=str(args.model),
@@ -156,22 +155,24 @@ def recipe_of(stage: str, args: argparse.Namespace) -> Recipe:
         max_phrases=args.phrases,
         phrases_per_call=args.batch_size * args.phrases,
         muon=4.0,
-        learning_rates=LearningRates(5e-4, 1e-4, 2e-4, 5e-4, 1e-4 if trains_encoder else 0.0, heads=5e-4),
+        learning_rates=LearningRates(5e-4, 1e-4, 2e-4, 5e-4, 1e-4, heads=5e-4),
     )
 
 
 def measure(stage: str, args: argparse.Namespace) -> tuple[dict[str, Stopwatch], int]:
     """Return a stopwatch per form, and the number of phrases that reached the detector in all steps of a form."""
     recipe = recipe_of(stage, args)
-    model = checkpoint.load(args.model, 'cpu', torch.float32).requires_grad_(True).train()
-    if args.channels_last:
-        model.grounding.to(memory_format=torch.channels_last)
+    model = start_model(recipe, args.model)
     bound = STAGES[stage](recipe, model, args.model)
     dataset, collate, training = bound.dataset(recipe.data), bound.collator(), bound.module()
     optimizer = Muon(parameter_groups(training, recipe.learning_rates, 0.0, recipe.muon))
     watches = {form: Stopwatch() for form in ((SHARED,) if stage == 'pixels' else (SHARED, PLAIN))}
     phrases = 0
-    for step in range(args.steps):
+    for step in range(-1, args.steps):  # the first is slow: memory is allocated, and convolutions are prepared
+        if step == 0:
+            phrases = 0
+            for watch in watches.values():
+                watch.times_s.clear()
         indices = [(step * args.batch_size + index) % len(dataset) for index in range(args.batch_size)]
         losses = {}
         for form, watch in watches.items():
@@ -233,10 +234,11 @@ def main() -> None:
     parser.add_argument('model', type=Path, help='model folder')
     parser.add_argument('data', type=Path, help='folder of `instructsam tabletop generate`')
     parser.add_argument('--stages', nargs='+', choices=STAGES, default=list(STAGES), help='default: all')
-    parser.add_argument('--steps', type=int, default=3, help='steps of each form (default: %(default)s)')
+    parser.add_argument(
+        '--steps', type=int, default=3, help='steps of each form after one that is not counted (default: %(default)s)'
+    )
     parser.add_argument('--batch-size', type=int, default=4, help='images per step (default: %(default)s)')
-    parser.add_argument('--phrases', type=int, default=4, help='phrases of an image (default: %(default)s)')
-    parser.add_argument('--channels-last', action='store_true', help="memory format of SAM3's weights")
+    parser.add_argument('--phrases', type=int, default=6, help='phrases of an image (default: %(default)s)')
     args = parser.parse_args()
     torch.set_num_threads(1)
     for stage in args.stages:
