@@ -89,7 +89,7 @@ def rows_of(path):
     ('stage', 'terms', 'height'),
     [
         ('instruct', {'answer', 'mask_bce', 'mask_dice', 'presence'}, CELL_HEIGHT + 5 * drawing.ROW_PX),
-        ('base', {'answer', 'bridge', 'mask_bce', 'box_l1', 'semantic'}, CELL_HEIGHT + 5 * drawing.ROW_PX),
+        ('base', {'answer', 'align_fused', 'mask_bce', 'box_l1', 'semantic'}, CELL_HEIGHT + 5 * drawing.ROW_PX),
         ('pixels', {'pixels_category', 'tokens_box'}, 2 * CELL_HEIGHT + 3 * drawing.ROW_PX + drawing.GAP_PX),
     ],
 )
