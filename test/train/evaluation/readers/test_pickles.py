@@ -3,6 +3,8 @@
 import os
 import pickle
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,47 @@ def test_a_number_in_the_file_does_not_take_memory(tmp_path):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert read_pickle(tmp_path / 'a.p') == []
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
+TWICE = b'2\x86'  # The latest value and itself again become a tuple.
+
+
+NESTED = [
+    (b'})' + b'\x85' * 1_000_000 + b'K\x01s', 'a key of a dict is a tuple'),  # overflows the stack
+    (b'})' + TWICE * 40 + b'K\x01s', 'a key of a dict is a tuple'),  # never ends
+    (b'}()' + TWICE * 40 + b'K\x01u', 'a key of a dict is a tuple'),
+    (b'()' + TWICE * 40 + b'K\x01d', 'a key of a dict is a tuple'),
+    (b'}\x8b' + (100).to_bytes(4, 'little') + b'\x01' * 100 + b'K\x01s', 'a key of a dict is a int'),
+    (b'\x8f()' + TWICE * 40 + b'\x90', 'it holds a set'),
+    (b'()' + TWICE * 40 + b'\x91', 'it holds a set'),
+    (b'\x96' + (1 << 36).to_bytes(8, 'little'), 'it holds a set, a bytearray'),
+    (b')' + TWICE * 40 + b'Q', 'the external object of type tuple'),
+    (b')' + TWICE * 40, 'nested more than 32 deep'),
+    (b')' + TWICE * 20, 'repeated to more than'),
+    (b')' + b'\x85' * 1_000_000, 'nested more than 32 deep'),
+    (b']q\x00h\x00a', 'nested more than 32 deep'),  # a list in itself
+]
+
+
+def test_a_nested_value_neither_crashes_nor_hangs(tmp_path):
+    script = """import sys
+from pathlib import Path
+from instructsam.train.evaluation.readers.formats.pickles import DataError, read_pickle
+for path in sys.argv[1:]:
+    try:
+        read_pickle(Path(path))
+        print('read')
+    except DataError as error:
+        print(error)
+"""
+    files = [tmp_path / str(index) for index in range(len(NESTED))]
+    for file, (content, _) in zip(files, NESTED, strict=True):
+        file.write_bytes(b'\x80\x04' + content + b'.')
+    run = subprocess.run(
+        [sys.executable, '-c', script, *files], check=True, timeout=120, capture_output=True, text=True
+    )
+    for line, (_, expected) in zip(run.stdout.splitlines(), NESTED, strict=True):
+        assert expected in line
 
 
 def test_special_files(tmp_path):
