@@ -1,4 +1,9 @@
-"""YAML from outside: regular files of limited size, and one type of error for everything that PyYAML raises."""
+"""YAML from outside: regular files of limited size, and one type of error for everything that PyYAML raises.
+
+A document is composed and counted before its values are made, because a short one can ask for unlimited work: aliases
+and merge keys that stand for billions of values, and numbers to the base of 60, for which PyYAML takes quadratic time.
+YAML 1.2 has no such numbers: `1:30` is text here.
+"""
 
 from __future__ import annotations
 
@@ -20,43 +25,70 @@ A page of aliases can stand for billions of values, which whoever copies or prin
 """
 
 
+LONGEST_NUMBER = 1000
+"""Characters of a number; Python refuses to print much longer ones."""
+
+INT, FLOAT, STR = (f'tag:yaml.org,2002:{kind}' for kind in ('int', 'float', 'str'))
+
+
 class YamlError(InstructSAMError, ValueError):
     """The document cannot be read or is not YAML; the message begins with its name."""
 
 
-def read_yaml(path: str | Path) -> Any:
+def read_yaml(path: str | Path, max_bytes: int = MAX_BYTES, max_values: int = MAX_VALUES) -> Any:
     """Return the content of a YAML file in UTF-8.
 
-    Raises YamlError if it cannot be read, is no regular file or has more than MAX_BYTES, and as `parse_yaml` does.
+    Raises YamlError if it cannot be read, is no regular file or has more than `max_bytes`, and as `parse_yaml` does.
     """
     try:
-        content = read_regular_file(path, MAX_BYTES)
+        content = read_regular_file(path, max_bytes)
     except OSError as error:
         raise YamlError(f'{path} cannot be read: {error.strerror or error}') from error
     try:
         text = content.decode('utf-8-sig')
     except UnicodeDecodeError as error:
         raise YamlError(f'{path} is not a text file in UTF-8: {error}') from error
-    return parse_yaml(text, str(path))
+    return parse_yaml(text, str(path), max_values)
 
 
-def parse_yaml(text: str, name: str) -> Any:
+def parse_yaml(text: str, name: str, max_values: int = MAX_VALUES) -> Any:
     """Return the value of a YAML document of plain types.
 
-    Raises YamlError, which begins with `name`, if it is not YAML, contains itself or has more than MAX_VALUES.
+    Raises YamlError, which begins with `name`, if it is not YAML, contains itself or has more than `max_values`.
     """
     try:
-        value = yaml.safe_load(text)
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            _check(node, name, max_values)
+            return None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except YamlError:
+        raise
     except Exception as error:  # PyYAML raises ValueError, KeyError, IndexError... for values that do not fit their tag
         raise YamlError(f'{name} is not valid YAML: {shorten(error)}') from error
-    waiting, count = [value], 0
+
+
+class _Loader(getattr(yaml, 'CSafeLoader', yaml.SafeLoader)):  # type: ignore[misc]
+    def resolve(self, kind: type[yaml.Node], value: str, implicit: Any) -> str:
+        tag = super().resolve(kind, value, implicit)
+        return STR if tag in (INT, FLOAT) and ':' in value else tag
+
+
+def _check(root: yaml.Node | None, name: str, max_values: int) -> None:
+    """Raise YamlError if a composed document asks for unlimited work."""
+    waiting, count = [] if root is None else [root], 1
     while waiting:
-        each = waiting.pop()
-        count += 1
-        if count > MAX_VALUES:
-            raise YamlError(f'{name} has more than {MAX_VALUES:,} values, counted with its aliases; write fewer')
-        if isinstance(each, dict):
-            waiting += each.values()
-        elif isinstance(each, (list, tuple, set)):
-            waiting += each
-    return value
+        node = waiting.pop()
+        if isinstance(node, yaml.ScalarNode):
+            if node.tag in (INT, FLOAT) and (':' in node.value or len(node.value) > LONGEST_NUMBER):
+                raise YamlError(f'{name} is not valid YAML: {shorten(node.value)} is not a number')
+            continue
+        children = node.value
+        if isinstance(node, yaml.MappingNode):
+            children = [each for pair in node.value for each in pair]
+        count += len(node.value)  # a key and its value are one
+        if count > max_values:
+            raise YamlError(f'{name} has more than {max_values:,} values, counted with its aliases; write fewer')
+        waiting += children

@@ -2,17 +2,17 @@
 
 import bisect
 import math
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import yaml
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import String
 
 from instructsam.core.errors import InstructionError, InstructSAMError
-from instructsam.core.files.regular_file import read_regular_file
+from instructsam.core.files.yaml_file import read_yaml
 from instructsam.core.model.prompt import check_instruction
-from instructsam.core.text import one_line
+from instructsam.core.text import shorten
 from instructsam_ros.bag.names import TIMELINE_EXAMPLE
 from instructsam_ros.bag.reader import BagFile
 from instructsam_ros.pipeline.instruction import Instruction
@@ -57,14 +57,10 @@ def timeline_from_file(bag: BagFile, path: str | Path) -> InstructionTimeline:
     """Read a timeline from a YAML list of {at: seconds since the bag's first message, instruction: text}.
 
     Raises:
-        InstructSAMError: the file cannot be read, or an entry cannot be used; the message names the entry.
+        YamlError: the file cannot be read, or is not YAML.
+        InstructSAMError: an entry cannot be used; the message names the entry.
     """
-    try:
-        entries = yaml.safe_load(read_regular_file(path, LARGEST_BYTES).decode())
-    except OSError as error:
-        raise InstructSAMError(f'cannot read {path}: {error.strerror}') from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # A date such as 2026-99-99 raises ValueError.
-        raise InstructSAMError(f'{path} is not YAML: {one_line(error)}') from error
+    entries = read_yaml(path, LARGEST_BYTES)
     if not isinstance(entries, list) or not entries:
         raise InstructSAMError(f'{path} is not a timeline: expected a list such as {TIMELINE_EXAMPLE}')
     changes, previous_s = [], -math.inf
@@ -87,10 +83,10 @@ def _parse_entry(entry: object) -> tuple[float, str]:
     if not isinstance(entry, dict) or set(entry) != {'at', 'instruction'}:
         raise ValueError(f'expected `at` and `instruction`, such as {TIMELINE_EXAMPLE}')
     at_s, text = entry['at'], entry['instruction']
-    if isinstance(at_s, bool) or not isinstance(at_s, (int, float)) or not 0 <= at_s < math.inf:
-        raise ValueError(f'`at` is a number of seconds from 0, got {at_s!r}')
+    if isinstance(at_s, bool) or not isinstance(at_s, (int, float)) or not 0 <= at_s <= sys.float_info.max:
+        raise ValueError(f'`at` is a number of seconds from 0, got {shorten(repr(at_s))}')
     if not isinstance(text, str):
-        raise ValueError(f'`instruction` is a text, got {text!r}')
+        raise ValueError(f'`instruction` is a text, got {shorten(repr(text))}')
     if text:
         check_instruction(text)
     return at_s, text

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
 from rosbags.interfaces import Qos
 from rosbags.rosbag2.metadata import parse_qos
 
+from instructsam.core.files.yaml_file import YamlError, parse_yaml, read_yaml
 from instructsam.core.text import one_line, shorten
 from instructsam_ros.bag.storage.errors import RecordingError
 
@@ -20,6 +20,8 @@ KNOWN_VERSION = 9
 FOLDER_PREFIX_VERSION = 3
 """Up to this version, the paths of the files begin with the name of the bag's folder."""
 LARGEST_BYTES = 64 << 20
+MAX_VALUES = 1_000_000
+"""Enough for the parts of a recording that is split every minute for a month."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +61,11 @@ def read_metadata(folder: Path) -> BagMetadata:
     """
     path = folder / NAME
     mend = f'`ros2 bag reindex {folder}` writes a new one'
-    if path.stat().st_size > LARGEST_BYTES:
-        raise RecordingError(f'{path} has {path.stat().st_size:,} bytes, far more than a metadata.yaml; {mend}')
     try:
-        information = _load(path.read_bytes())
-        information = information['rosbag2_bagfile_information']
+        information = read_yaml(path, LARGEST_BYTES, MAX_VALUES)['rosbag2_bagfile_information']
         files = information['relative_file_paths']
-    except OSError as error:
-        raise RecordingError(f'cannot read {path}: {error.strerror}') from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise RecordingError(f'{path} is not YAML ({shorten(error)}); {mend}') from error
+    except YamlError as error:
+        raise RecordingError(f'{error}; {mend}') from error
     except (KeyError, TypeError) as error:
         raise RecordingError(f'{path} does not say which files the bag consists of ({error}); {mend}') from error
     if not isinstance(files, list) or not files or not all(isinstance(file, str) and file for file in files):
@@ -99,8 +96,8 @@ def read_metadata(folder: Path) -> BagMetadata:
 def read_recorder_metadata(text: str) -> tuple[str, str, dict[str, str]]:
     """Return (compression mode, compression format, custom data) of the metadata inside a file; empty if unreadable."""
     try:
-        information = _dict(_load(text))
-    except (yaml.YAMLError, ValueError, RecursionError):
+        information = _dict(parse_yaml(text, 'metadata', MAX_VALUES))
+    except YamlError:
         information = {}
     information = _dict(information.get('rosbag2_bagfile_information', information))
     modes = _mode(information.get('compression_mode')), _mode(information.get('compression_format'))
@@ -110,6 +107,8 @@ def read_recorder_metadata(text: str) -> tuple[str, str, dict[str, str]]:
 def parse_profiles(recorded: Any) -> tuple[Qos, ...] | None:
     """Return offered_qos_profiles of any version of rosbag2; None if they are malformed."""
     try:
+        if isinstance(recorded, str):
+            recorded = parse_yaml(recorded, 'offered_qos_profiles')
         profiles = tuple(parse_qos(recorded or []))
         hash(profiles)  # Fails for a list in the place of a word.
     except Exception:  # Hand-made profiles fail in many ways.
@@ -152,10 +151,6 @@ def _read_topic(entry: Any, metadata: BagMetadata) -> None:
         digest if isinstance(digest, str) else '',
         count,
     )
-
-
-def _load(text: str | bytes) -> Any:
-    return yaml.load(text, getattr(yaml, 'CSafeLoader', yaml.SafeLoader))
 
 
 def _dict(value: Any) -> dict[Any, Any]:

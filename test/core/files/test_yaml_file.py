@@ -23,8 +23,12 @@ def test_values():
         '{[1]: 2}',
         'a: \0',
         '\ud800',
+        '!!timestamp x',
+        '!!float ' + '1:' * 200 + '1.5',
+        '!!int 1' + ':1' * 2_000_000,  # the base of 60, in quadratic time
+        '0x' + 'f' * 10_000,  # more digits than Python prints
     ],
-    ids=range(10),
+    ids=range(14),
 )
 def test_everything_that_the_parser_raises_is_one_error(text):
     with pytest.raises(YamlError, match=r'^it is not valid YAML: ') as caught:
@@ -39,6 +43,21 @@ def test_aliases_cannot_multiply():
         parse_yaml('\n'.join(lines), 'it')
     with pytest.raises(YamlError, match='more than 100,000 values'):
         parse_yaml('&a [*a]', 'it')
+
+
+def test_merge_keys_cannot_multiply():
+    """PyYAML 6.0.1 took exponential time for them; 6.0.4 has a limit of its own."""
+    assert parse_yaml('{a: &a {x: 1}, b: {<<: *a, y: 2}}', 'it')['b'] == {'x': 1, 'y': 2}
+    lines = ['a0: &a0 {x: 1}']
+    lines += [f'a{number}: &a{number} {{<<: [{", ".join([f"*a{number - 1}"] * 10)}]}}' for number in range(1, 12)]
+    with pytest.raises(YamlError, match='more than 100,000 values'):
+        parse_yaml('\n'.join(lines), 'it')
+
+
+def test_numbers_are_not_to_the_base_of_60():
+    assert parse_yaml('[1:30, -1:30.5, 10]', 'it') == ['1:30', '-1:30.5', 10]
+    long = '1' + ':1' * 1_000_000
+    assert parse_yaml(long, 'it') == long
 
 
 def test_files(tmp_path):

@@ -9,6 +9,7 @@ import raw_mcap as mcap
 
 from instructsam_ros.bag.reader import BagFile
 from instructsam_ros.bag.recordings import RecordingError
+from instructsam_ros.bag.storage.metadata import parse_profiles, read_recorder_metadata
 
 PROFILE = {
     **{'history': 3, 'depth': 0, 'reliability': 1, 'durability': 2, 'liveliness': 1},
@@ -147,13 +148,33 @@ def test_what_matters_is_refused(folder, name):
         BagFile(describe(folder, **changes))
 
 
+BAD_VALUES = ('!!int ""', '!!timestamp x', '!!float ' + '1:' * 200 + '1.5', '0x' + 'f' * 10_000)
+
+
 @pytest.mark.parametrize(
-    'text', ['', '7', '[1]', '{', 'rosbag2_bagfile_information: 7', '\x07', 'a: !!python/name:os.x ""']
+    'text',
+    [
+        '',
+        '7',
+        '[1]',
+        '{',
+        'rosbag2_bagfile_information: 7',
+        '\x07',
+        'a: !!python/name:os.x ""',
+        *(f'rosbag2_bagfile_information: {{version: {value}}}' for value in BAD_VALUES),
+    ],
+    ids=range(11),
 )
 def test_what_is_no_metadata_is_refused(folder, text):
     (folder / 'metadata.yaml').write_text(text)
     with pytest.raises(RecordingError, match=r'metadata.yaml .*`ros2 bag reindex '):
         BagFile(folder)
+
+
+@pytest.mark.parametrize('value', BAD_VALUES, ids=range(len(BAD_VALUES)))
+def test_yaml_inside_of_a_file_is_read_alike(value):
+    assert read_recorder_metadata(f'{{compression_mode: {value}}}') == ('', '', {})
+    assert parse_profiles(f'[{{depth: {value}}}]') is None
 
 
 def split(folder, names, *times):
