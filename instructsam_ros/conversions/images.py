@@ -213,6 +213,7 @@ def _decode(msg: CompressedImage, max_megapixels: float) -> np.ndarray:
     try:
         with open_image(content, max_megapixels, formats=('JPEG', 'PNG')) as header:
             width, height = header.size
+            is_grey = header.mode == 'L'
     except ImageError as error:
         raise ImageFormatError(f'{name}: {one_line(error)}') from error
     try:
@@ -226,6 +227,12 @@ def _decode(msg: CompressedImage, max_megapixels: float) -> np.ndarray:
             f'{name}: the image is damaged, its header says {width} x {height} px and OpenCV finds '
             f'{image.shape[1]} x {image.shape[0]}'
         )
+    encoding = msg.format.partition(';')[0].strip()
+    if encoding.startswith('bayer_') and (image.ndim == 2 or is_grey):
+        # compressed_image_transport does not demosaic: `ORIG_PIXFMT; CODEC compressed` without COMPRESSED_PIXFMT.
+        _check_size(encoding, height, width)
+        mosaic = image if image.ndim == 2 else np.ascontiguousarray(image[..., 0])
+        return _to_8_bit(cv2.cvtColor(mosaic, _layout_of(encoding).code))
     if image.ndim == 3:
         code = cv2.COLOR_BGRA2RGB if image.shape[2] == 4 else cv2.COLOR_BGR2RGB
         return _to_8_bit(cv2.cvtColor(image, code))

@@ -217,6 +217,33 @@ def test_16_bit_png():
             images.to_rgb(compressed(format_, '.png', depth()))
 
 
+BAYER = [encoding for encoding in COLOUR if encoding.startswith('bayer_')]
+
+
+@pytest.mark.parametrize('encoding', BAYER)
+def test_a_mosaic_in_a_png_becomes_colour(encoding):
+    expected = images.to_rgb(image(encoding, COLOUR[encoding]))
+    assert (images.to_rgb(compressed(f'{encoding}; png compressed ', '.png', COLOUR[encoding])) == expected).all()
+
+
+def test_a_mosaic_in_a_jpeg_becomes_colour():
+    mosaic = np.full((HEIGHT, WIDTH), 50, np.uint8)
+    mosaic[::2, ::2] = 200
+    msg = compressed('bayer_rggb8; jpeg compressed ', '.jpg', mosaic, cv2.IMWRITE_JPEG_QUALITY, 100)
+    check(images.to_rgb(msg), np.array([200, 50, 50]), tolerance=6)
+
+
+def test_colour_of_a_demosaiced_camera_stays():
+    for ending, tolerance in (('.png', 0), ('.jpg', 4)):
+        msg = compressed(f'bayer_rggb8; {ending[1:]} compressed bgr8', ending, RGB[..., ::-1])
+        check(images.to_rgb(msg), RGB, tolerance)
+
+
+def test_an_unknown_mosaic_is_refused():
+    with pytest.raises(images.ImageFormatError, match='bayer_xyz8'):
+        images.to_rgb(compressed('bayer_xyz8; png compressed ', '.png', GREY))
+
+
 def test_bytes_after_the_end_of_a_jpeg_are_ignored():
     msg = compressed('jpeg', '.jpg', RGB[..., ::-1])
     msg.data.frombytes(bytes(100))  # some drivers send their whole buffer
