@@ -36,6 +36,7 @@ from instructsam_ros.conversions.instances import depth_msg, image_msg, rle_from
 from instructsam_ros.conversions.point_clouds import read_cloud
 from instructsam_ros.conversions.poses import position_of, rotation_of
 from instructsam_ros.conversions.stamps import LONGEST_S
+from instructsam_ros.dds import check_environment
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.node import qos
 
@@ -100,6 +101,7 @@ class Perception:
     """
 
     def __init__(self, node: str = 'perception', instruction_topic: str = 'instruction') -> None:
+        check_environment()
         self._context = Context()
         rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         # Any: most methods of rclpy's Node and ActionClient are not annotated.

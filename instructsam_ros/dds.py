@@ -1,13 +1,34 @@
-"""Settings of the DDS middleware for the processes of this package, made before rclpy starts."""
+"""Settings of the DDS middleware for the processes of this package, checked and made before rclpy starts."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
+
+from instructsam.core.errors import InstructSAMError
 
 PROFILES = Path(__file__).parent / 'data'
 PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
 """Names of the variable in Fast DDS 2 and, since 2.12, in all later releases."""
 
 RANGE_VARIABLE = 'ROS_AUTOMATIC_DISCOVERY_RANGE'
+
+LARGEST_DOMAIN = 232
+"""DDS computes its UDP ports from the domain; those of the next one are above 65535."""
+
+
+class RosEnvironmentError(InstructSAMError, ValueError):
+    """An environment variable keeps ROS from starting."""
+
+
+def check_environment() -> None:
+    """Raise RosEnvironmentError for what the middleware would report in several lines, or by the end of the process."""
+    domain = 0
+    with suppress(ValueError):  # rcl says that it is not a number
+        domain = int(os.environ.get('ROS_DOMAIN_ID', ''), 0)
+    if not 0 <= domain <= LARGEST_DOMAIN and 'zenoh' not in os.environ.get('RMW_IMPLEMENTATION', ''):
+        raise RosEnvironmentError(f'ROS_DOMAIN_ID is {domain}, expected 0 to {LARGEST_DOMAIN}')
+    if not any(os.environ.get(variable) for variable in ('ROS_LOG_DIR', 'ROS_HOME', 'HOME')):
+        raise RosEnvironmentError('ROS has no folder for its logs: set HOME, ROS_HOME or ROS_LOG_DIR')
 
 
 def configure_dds(*, publishes_images: bool = False) -> None:
@@ -21,7 +42,11 @@ def configure_dds(*, publishes_images: bool = False) -> None:
     Args:
         publishes_images: Whether the process publishes raw images. With the defaults of Fast DDS most of them are lost
             on their way; the profile for large images says why.
+
+    Raises:
+        RosEnvironmentError: As `check_environment` does.
     """
+    check_environment()
     if any(os.environ.get(variable) for variable in PROFILE_VARIABLES):
         return
     if _is_local() and _uses_fast_dds():

@@ -10,6 +10,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
+from instructsam_ros.dds import check_environment
 from instructsam_ros.demo.processes import NoResultError
 
 KEPT_MESSAGES = 20  # messages per topic kept until those of the same stamp arrive on other topics
@@ -28,6 +29,7 @@ class TopicListener:
     """
 
     def __init__(self, name: str) -> None:
+        check_environment()
         self._context = Context()
         # Ctrl-C must stay Python's KeyboardInterrupt, which unwinds everything that was started.
         rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
