@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from instructsam.core.errors import FolderInUseError, InstructSAMError, StorageError
-from instructsam.core.folder_lock import FolderLock
+from instructsam.core.folder_lock import FolderLock, open_own_file
 from instructsam.core.storage import explained_storage_faults, storage_fault
 
 WAIT_S = 10.0  # for another process that writes the same file
@@ -101,7 +101,7 @@ def _locked(part: Path, path: Path) -> Generator[int, None, None]:
     """Create `part` if it does not exist, and lock it; yield its descriptor."""
     deadline = time.monotonic() + WAIT_S
     while True:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        descriptor = open_own_file(part, os.O_WRONLY)
         try:
             if _lock(descriptor, part):
                 yield descriptor

@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import sys
 import time
 from contextlib import suppress
@@ -40,7 +41,7 @@ class FolderLock:
     Raises:
         FolderInUseError: Another process holds the lock; on entering.
         StorageError: The folder cannot be written; on entering.
-        InstructSAMError: There is a file of the folder's name; on entering.
+        InstructSAMError: There is a file of the folder's name, or the lock's file is a link or the like; on entering.
     """
 
     def __init__(self, folder: Path | str, name: str = LOCK) -> None:
@@ -87,7 +88,7 @@ class FolderLock:
         """
         self._make_folder()
         try:
-            descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            descriptor = open_own_file(self.file, os.O_RDWR)
         except FileNotFoundError:
             return False
         try:
@@ -120,6 +121,19 @@ class FolderLock:
         except FileExistsError:
             if not self.folder.is_dir():
                 raise InstructSAMError(f'{self.folder} is a file: give the name of a folder') from None
+
+
+def open_own_file(path: Path, flags: int) -> int:
+    """Return the descriptor of a file of our own, created if it does not exist.
+
+    Raises:
+        InstructSAMError: `path` is a link, a folder, or a FIFO, at which opening could wait for ever.
+        OSError: It cannot be opened.
+    """
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise InstructSAMError(f'{path} is not a regular file, which it has to be: delete it')
+    return os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 def _holder(file: Path) -> str:

@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from instructsam.core import folder_lock
+from instructsam.core.atomic_write import check_path
 from instructsam.core.errors import FolderInUseError, InstructSAMError, StorageError
 from instructsam.core.folder_lock import FolderLock
 
@@ -179,3 +180,13 @@ def test_a_killed_holder_is_not_waited_for(tmp_path):
         process.communicate()
         with FolderLock(tmp_path):
             pass
+
+
+@pytest.mark.parametrize('make', [lambda path: path.symlink_to('elsewhere'), lambda path: path.mkdir(), os.mkfifo])
+def test_a_lock_file_that_is_no_regular_file_is_named(tmp_path, make):
+    make(tmp_path / '.lock')
+    with pytest.raises(InstructSAMError, match=r'\.lock is not a regular file'), FolderLock(tmp_path):
+        pass
+    make(tmp_path / '.a.part.txt')
+    with pytest.raises(InstructSAMError, match=r'\.part\.txt is not a regular file'):
+        check_path(tmp_path / 'a.txt')
