@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import TextIO
 
 from instructsam.core import exit_codes
 from instructsam.core.commands.parser import CommandParser, add_commands
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.stop_signals import describe, raise_stopped
 from instructsam.core.storage import storage_fault, thread_faults_raised
-from instructsam.core.text import one_line
+from instructsam.core.text import one_line, shorten
 from instructsam.core.version import version
 
 COMMANDS = {  # name -> (module with add_arguments(parser) and run(args), one-line summary for --help)
@@ -42,6 +44,7 @@ EXTRAS = {  # module that may be missing -> extra that installs it
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: that of the process) and return the exit code."""
+    _open_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A phrase or path that the terminal cannot display must not end the program.
@@ -51,8 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run_or_explain(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt as stopped:
         line, code = describe(stopped)
-        print(f'instructsam: {one_line(line)}', file=sys.stderr)
+        _say(one_line(line))
         return code
+    finally:
+        _finish(sys.stderr)
 
 
 def _run_or_explain(argv: Sequence[str]) -> int:
@@ -63,27 +68,51 @@ def _run_or_explain(argv: Sequence[str]) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader has closed the pipe, as in `| head`, which is not an error
-        _finish_output()
+        _finish(sys.stdout)
         return exit_codes.BROKEN_PIPE
     except Exception as error:
-        known = error if isinstance(error, InstructSAMError) else storage_fault(error)
+        known = error if isinstance(error, InstructSAMError) else storage_fault(error) or _name_fault(error)
         if known is not None:
             _show_traceback()
-            print(f'instructsam: error: {one_line(known)}', file=sys.stderr)
+            _say(f'error: {one_line(known)}')
         elif not _show_traceback():
             reason = one_line(f'{type(error).__name__}: {error}')
-            print(f'instructsam: unexpected {reason} (INSTRUCTSAM_DEBUG=1 shows where)', file=sys.stderr)
-        _finish_output()
+            _say(f'unexpected {reason} (INSTRUCTSAM_DEBUG=1 shows where)')
+        _finish(sys.stdout)
         return exit_codes.FAILED if known is None else known.exit_code
 
 
-def _finish_output() -> None:
-    """Write what stdout still buffers; discard it if it cannot be written, because Python would try that again."""
+def _open_missing_streams() -> None:
+    """Open /dev/null for the standard streams that the caller closed, as in `>&-`.
+
+    Python has None for them, and the next file that is opened would get their numbers, to which libraries write.
+    """
+    for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
+        if getattr(sys, name) is None:
+            # The lowest free number is that of the stream.
+            setattr(sys, name, open(os.devnull, mode, encoding='utf-8'))  # noqa: SIM115
+
+
+def _say(line: str) -> None:
+    """Print a line to stderr; the exit code has to tell all if it cannot be written."""
+    with suppress(OSError):
+        print(f'instructsam: {line}', file=sys.stderr)
+
+
+def _finish(stream: TextIO) -> None:
+    """Write what a stream still buffers; discard it if it cannot be written, because Python would try that again."""
     try:
-        sys.stdout.flush()
+        stream.flush()
     except OSError:
         with suppress(OSError, ValueError):  # not a file
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _name_fault(error: Exception) -> InstructSAMError | None:
+    """Return an error of the arguments for a name that the file system cannot have, else None."""
+    if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return InstructSAMError(f'{shorten(error.filename or "")}: {error.strerror}; give another name')
+    return None
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -126,7 +155,8 @@ def _show_traceback() -> bool:
     """Print the traceback of the current error if INSTRUCTSAM_DEBUG is set; return whether it is."""
     is_wanted = bool(os.environ.get('INSTRUCTSAM_DEBUG'))
     if is_wanted:
-        traceback.print_exc()
+        with suppress(OSError):
+            traceback.print_exc()
     return is_wanted
 
 

@@ -1,5 +1,6 @@
 """The `instructsam` command line: its output, and that every error is one line and an exit code."""
 
+import errno
 import importlib
 import json
 import os
@@ -470,6 +471,37 @@ def test_a_closed_pipe(image_file):
     process.stdout.close()
     assert process.wait(30) == 141
     assert process.stderr.read() == ''
+
+
+@pytest.mark.parametrize(
+    ('redirection', 'is_said'),
+    [('>&-', True), ('2>&-', False), ('<&- >&- 2>&-', False), ('2>/dev/full', False), ('>/dev/full', True)],
+)
+@pytest.mark.parametrize('arguments', ['segment /nonexistent x', 'segment --nope'])
+def test_errors_without_standard_streams(arguments, redirection, is_said):
+    done = run_shell(f'"$@" {arguments} {redirection}')
+    assert (done.returncode, done.stdout) == (2, '')
+    assert 'Traceback' not in done.stderr
+    assert bool(done.stderr) == is_said
+
+
+def run_shell(script):
+    command = ['bash', '-c', script, 'bash', *COMMAND]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_names_that_no_file_can_have(segment):
+    code, _, err = segment('x', '--json', 'x' * 300)
+    assert code == 2
+    assert is_one_error_line(err)
+
+
+def test_a_name_that_fails_late_is_an_error_of_the_arguments(segment, engine):
+    engine.outcome = OSError(errno.ENAMETOOLONG, 'File name too long', 'x' * 300)
+    code, _, err = segment('x')
+    assert code == 2
+    assert is_one_error_line(err)
+    assert 'File name too long' in err
 
 
 def test_the_built_in_model(tmp_path, image):
