@@ -50,6 +50,9 @@ from instructsam_ros.pipeline.settings import Settings
 if TYPE_CHECKING:
     from instructsam.core import InstructSAM
 
+LONGEST_NAME = 230
+"""Bytes of the output's name: file systems take 255, and names of its files are longer."""
+
 ROS_NAME = re.compile(r'/?[a-z_]\w*(/[a-z_]\w*)*', re.ASCII | re.IGNORECASE)
 
 
@@ -128,7 +131,18 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 
 def _check_output(out: Path) -> None:
-    if out.exists() and not folder_for(out).exists():
+    if out.name in ('', '..'):
+        raise InstructSAMError(f'cannot write {out}: give the name of a new folder')
+    length = len(os.fsencode(out.name))
+    if length > LONGEST_NAME:
+        raise InstructSAMError(
+            f'cannot write {shorten(out)}: its name has {length} bytes, expected at most {LONGEST_NAME}'
+        )
+    journal = folder_for(out)
+    for path in (out, journal):
+        if path.is_symlink():
+            raise InstructSAMError(f'{path} is a symbolic link: delete it or give another name')
+    if out.exists() and not journal.exists():
         raise InstructSAMError(f'{out} exists already: delete it or give another name')
     if not out.absolute().parent.is_dir():
         raise InstructSAMError(f'cannot write {out}: there is no folder {out.absolute().parent}')

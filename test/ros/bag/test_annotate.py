@@ -254,7 +254,7 @@ def test_recorded_instructions(tmp_path):
     [
         ('at: 0', 'is not a timeline: expected a list'),
         ('[]', 'is not a timeline'),
-        ('- [', 'is not YAML'),
+        ('- [', 'is not valid YAML'),
         ('- {at: 0, instruction: red}\n- {at: 1}', 'entry 2 cannot be used: expected `at` and `instruction`'),
         ('- {at: yes, instruction: red}', 'entry 1 cannot be used: `at` is a number of seconds from 0, got True'),
         ('- {at: -1, instruction: red}', '`at` is a number of seconds from 0, got -1'),
@@ -263,8 +263,11 @@ def test_recorded_instructions(tmp_path):
         ('- {at: 0.2, instruction: red}\n- {at: 0.1, instruction: red}', 'entry 2 cannot be used: it is at 0.1 s, not'),
         ('- {at: 9, instruction: red}', 'it is at 9 s, and the bag ends after 0.700 s'),
         ('- {at: 0, instruction: "\\x07"}', 'control character'),
-        ('- {at: 2026-99-99, instruction: red}', 'is not YAML: month must be'),
-        ('[' * 5000, 'is not YAML'),
+        ('- {at: 2026-99-99, instruction: red}', 'is not valid YAML: month must be'),
+        ('[' * 5000, 'is not valid YAML'),
+        ('- {at: !!int "", instruction: red}', 'is not valid YAML'),
+        (f'- {{at: 1{"0" * 400}, instruction: red}}', '`at` is a number of seconds from 0, got 1000'),
+        ('- {at: 1:30, instruction: red}', "`at` is a number of seconds from 0, got '1:30'"),
     ],
 )
 def test_errors_of_a_timeline_name_the_entry(tmp_path, capsys, text, expected):
@@ -276,6 +279,30 @@ def test_errors_of_a_timeline_name_the_entry(tmp_path, capsys, text, expected):
 
 
 # Errors
+
+
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        ('.', 'give the name of a new folder'),
+        ('/', 'give the name of a new folder'),
+        ('', 'give the name of a new folder'),
+        ('x' * 300, 'its name has 300 bytes, expected at most'),
+        ('x' * 247, 'its name has 247 bytes, expected at most'),
+        ('linked', 'linked.journal is a symbolic link'),
+        ('dangling', 'dangling is a symbolic link'),
+    ],
+    ids=range(7),
+)
+def test_outputs_that_cannot_be_made(tmp_path, monkeypatch, capsys, name, expected):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'other').mkdir()
+    (tmp_path / 'linked.journal').symlink_to('other')
+    (tmp_path / 'dangling').symlink_to('nowhere')
+    assert run(write(tmp_path / 'in', 'mcap', recording()), name, '--instruction', 'red') == 2
+    err = capsys.readouterr().err
+    assert expected in err
+    assert err.count('\n') == 1
 
 
 def test_images_that_cannot_be_read_are_errors(tmp_path, capfd):
