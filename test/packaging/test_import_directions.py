@@ -26,7 +26,7 @@ ROOMS = {
     'dds': set(),
     'node': {'pipeline', 'conversions', 'dds'},
     'bag': {'pipeline', 'conversions'},
-    'client': {'conversions', 'node.qos'},
+    'client': {'conversions', 'dds', 'node.qos'},
     'entry_points': set(),  # imports the nodes by name
     'simulation': {
         'node.guarded_executor',
@@ -40,7 +40,7 @@ ROOMS = {
         'pipeline.scheduling.error_log',
         'pipeline.scheduling.statistics',
     },
-    'demo': {'client', 'conversions', 'pipeline.newest', 'bag.recordings', 'node.qos'},
+    'demo': {'client', 'conversions', 'dds', 'pipeline.newest', 'bag.recordings', 'node.qos'},
 }
 """Rooms, or single modules of a room, that each room of the node may import."""
 
