@@ -130,7 +130,7 @@ class Worker:
         self.starts += 1
         self.examples = 0
         self.history.clear()
-        ready = self._receive(START_S, time.monotonic())
+        ready = self._receive(START_S * self._slowness, time.monotonic())
         if ready.state != 'ready':
             raise RuntimeError(f'the child of {", ".join(self.targets)} does not start: {ready.message}')
 
