@@ -9,12 +9,14 @@ from rclpy.node import Node
 
 from instructsam_ros.conversions.stamps import nanoseconds
 from instructsam_ros.pipeline.localization import TransformError
-from instructsam_ros.pipeline.stamp_rounds import RESTART_NS
 
 MISSING = (
     'target_frame needs tf2_ros, which is not installed here (Debian package ros-$ROS_DISTRO-tf2-ros-py): leave it '
     "empty to get geometry in the camera's frame"
 )
+
+RESTART_NS = 1_000_000_000
+"""Transforms that go back by more than this mean that time went back; their publishers may overtake each other."""
 
 
 def import_tf2() -> ModuleType:

@@ -32,6 +32,9 @@ LATER_NS = 1_000_000
 LARGEST_TOLERANCE_NS = 1_000_000_000
 """Upper limit of the parameter depth_tolerance_s: a larger difference is no reason to name it."""
 
+INFO_JITTER_NS = 1_000_000_000
+"""Stamps of camera infos may go back by so much without a new round: several programs may publish them."""
+
 POLL_S = 0.05
 """Longest wait between two checks for cancellation."""
 
@@ -90,16 +93,21 @@ class DepthBuffer:
         self._rounds = StampRounds()
         # By (round, stamp in ns).
         self._depth_images: NewestDict[tuple[int, int], Image | CompressedImage] = NewestDict(size)
-        self._camera_infos: NewestDict[int, CameraInfo] = NewestDict(size)  # by stamp in ns
+        self._ambiguous: NewestDict[tuple[int, int], None] = NewestDict(size)  # several depth images have this stamp
+        self._images: NewestDict[tuple[int, int], None] = NewestDict(size)
+        self._camera_infos: NewestDict[tuple[int, int], CameraInfo] = NewestDict(size)
         self._newest_info: CameraInfo | None = None
         self._last_contents: deque[tuple[Any, ...]] = deque(maxlen=size)  # of the last camera infos
-        self._has_paired_infos = False  # a camera info has had the stamp of an image
         self._has_unset_stamps = False
 
     def put_image(self, stamp_ns: int) -> int:
         """Return the round of a color image that has arrived, for in_round()."""
         with self._changed:
-            return self._rounds.assign('image', stamp_ns) if stamp_ns else self._rounds.newest
+            if not stamp_ns:
+                return self._rounds.newest
+            key = self._rounds.assign('image', stamp_ns), stamp_ns
+            self._images[key] = None
+            return key[0]
 
     def put_depth(self, message: Image | CompressedImage) -> None:
         """Store a depth image; one without a stamp is counted only, since no color image is paired with it."""
@@ -109,25 +117,31 @@ class DepthBuffer:
                 self._has_unset_stamps = True
                 return
             stamp_ns = nanoseconds(message.header.stamp)
-            self._depth_images[self._rounds.assign('depth', stamp_ns), stamp_ns] = message
+            key = self._rounds.assign('depth', stamp_ns), stamp_ns
+            if key in self._depth_images and self._depth_images[key].data != message.data:
+                self._ambiguous[key] = None
+            self._depth_images[key] = message
             self._changed.notify_all()
 
     def put_info(self, message: CameraInfo) -> None:
-        """Store a camera info."""
+        """Store a camera info; one without a stamp serves all images as long as the camera infos do not change."""
         with self._changed:
-            self._newest_info = self._camera_infos[nanoseconds(message.header.stamp)] = message
+            self._newest_info = message
             self._last_contents.append(contents(message))
+            if is_set(message.header.stamp):
+                stamp_ns = nanoseconds(message.header.stamp)
+                key = self._rounds.assign('info', stamp_ns, INFO_JITTER_NS), stamp_ns
+                self._camera_infos[key] = message
             self._changed.notify_all()
 
     def clear(self) -> None:
         """Drop all messages, and count those that are received from 0 again."""
         with self._changed:
             self.received = 0
-            self._depth_images.clear()
-            self._camera_infos.clear()
+            for kept in (self._depth_images, self._ambiguous, self._images, self._camera_infos):
+                kept.clear()
             self._newest_info = None
             self._last_contents.clear()
-            self._has_paired_infos = False
             self._has_unset_stamps = False
 
     def in_round(self, stamp_round: int) -> RoundDepth:
@@ -144,8 +158,9 @@ class DepthBuffer:
     ) -> DepthPair:
         """Return the depth image nearest to `stamp` within the tolerance, and its camera info.
 
-        If the camera info of that stamp is missing, the newest one is returned, unless the last ones differ: a zoom or
-        another mode of the camera changes them, and an image with the camera info of another one has wrong places.
+        A zoom or another mode of the camera changes the camera info, and with that of another image, places are wrong.
+        So if camera infos have the stamps of images, the image needs its own, or equal ones before and after it; if
+        they have other stamps or none, the newest serves as long as the last ones are equal.
 
         Args:
             stamp: Stamp of the color image.
@@ -186,14 +201,9 @@ class DepthBuffer:
                 raise NoDepthError(
                     f'no depth image with the stamp of the image, the nearest is {difference * 1e-9:.3f} s off{hint}'
                 )
-            info = self._info_of(wanted)
-            self._has_paired_infos |= wanted in self._camera_infos
-            if info is None and self._newest_info is None:
-                raise NoDepthError('a depth image has been received, but no camera info')
-            if info is None:
-                raise NoDepthError(
-                    'the camera infos change, and the one with the stamp of the image has not been received'
-                )
+            if (stamp_round, nearest) in self._ambiguous:
+                raise NoDepthError('several depth images have the stamp of the image')
+            info = self._info_of(stamp_round, wanted, nearest)
             return DepthPair(self._depth_images[stamp_round, nearest], info, self.image_topic)
 
     def is_decided(self, stamp_ns: int, tolerance_ns: int, stamp_round: int) -> bool:
@@ -205,27 +215,42 @@ class DepthBuffer:
             stamp_round: Round of the color image.
         """
         with self._changed:
-            has_depth = (stamp_round, stamp_ns) in self._depth_images or any(
-                late > (stamp_round, stamp_ns + tolerance_ns + LATER_NS) for late in self._depth_images
-            )
-            return has_depth and self._is_info_decided(stamp_ns)
+            late = stamp_round, stamp_ns + tolerance_ns + LATER_NS
+            has_depth = (stamp_round, stamp_ns) in self._depth_images or any(key > late for key in self._depth_images)
+            return has_depth and self._is_info_decided(stamp_round, stamp_ns)
 
-    def _is_info_decided(self, stamp_ns: int) -> bool:
-        """Return whether the camera info of an image has arrived, or will not.
+    def _is_info_decided(self, stamp_round: int, stamp_ns: int) -> bool:
+        """Return whether the camera info of an image has arrived, or will not."""
+        if not self._are_infos_paired():
+            return self._newest_info is not None
+        return any(key >= (stamp_round, stamp_ns) for key in self._camera_infos)
 
-        As long as none has had the stamp of its image, any will do: some drivers publish it once per second.
+    def _are_infos_paired(self) -> bool:
+        """Return whether each image has a camera info of its own: more than half of the last ones have.
+
+        Some drivers publish it once, or once per second, whatever stamp it has.
         """
-        if self._newest_info is None:
-            return False
-        if stamp_ns in self._camera_infos or not self._has_paired_infos:
-            return True
-        return any(late > stamp_ns + LATER_NS for late in self._camera_infos)
+        return 2 * sum(key in self._camera_infos for key in self._images) > len(self._images)
 
-    def _info_of(self, wanted: int) -> CameraInfo | None:
-        """Return the camera info of an image with the stamp `wanted`, ns; None if it has not been received."""
-        if wanted in self._camera_infos or len(set(self._last_contents)) > 1:
-            return self._camera_infos.get(wanted)
-        return self._newest_info
+    def _info_of(self, stamp_round: int, stamp_ns: int, depth_ns: int) -> CameraInfo:
+        """Return the camera info of an image and its depth; raise NoDepthError if none is certain to be right."""
+        if self._newest_info is None:
+            raise NoDepthError('a depth image has been received, but no camera info')
+        wanted = stamp_round, stamp_ns
+        for key in (wanted, (stamp_round, depth_ns)):
+            if key in self._camera_infos:
+                return self._camera_infos[key]
+        if not self._are_infos_paired():
+            if len(set(self._last_contents)) > 1:
+                raise NoDepthError('the camera infos change, and their stamps are not those of the images')
+            return self._newest_info
+        before = max((key for key in self._camera_infos if key < wanted), default=None)
+        after = min((key for key in self._camera_infos if key > wanted), default=None)
+        if before is None or after is None or before[0] != stamp_round or after[0] != stamp_round:
+            raise NoDepthError('the camera info with the stamp of the image has not been received')
+        if contents(self._camera_infos[before]) != contents(self._camera_infos[after]):
+            raise NoDepthError('the camera info with the stamp of the image is missing, and those around it differ')
+        return self._camera_infos[before]
 
     def _check_depth_images(self) -> None:
         if self._depth_images:

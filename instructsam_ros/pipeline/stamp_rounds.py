@@ -1,11 +1,8 @@
 """Rounds of stamps: tells messages of a recording that starts again from those with the same stamps before.
 
-The stamps of a looped bag and of a simulation that is reset go back. The topics of one camera do so one after the
-other, so for a moment images of the new round and depth of the old one arrive mixed.
+The stamps of a looped bag, of a simulation that is reset, and of a clock that is set back go back. The topics of one
+camera do so one after the other, so for a moment images of the new round and depth of the old one arrive mixed.
 """
-
-RESTART_NS = 1_000_000_000
-"""Stamps of one topic that go back by more than this mean that a new round has begun."""
 
 
 class StampRounds:
@@ -21,20 +18,20 @@ class StampRounds:
         self._latest_ns = 0  # stamp of the latest message in the newest round
         self._topics: dict[str, tuple[int, int]] = {}  # topic -> (its round, its largest stamp in that round, ns)
 
-    def assign(self, topic: str, stamp_ns: int) -> int:
+    def assign(self, topic: str, stamp_ns: int, jitter_ns: int = 0) -> int:
         """Return the round of a message; called for every message of `topic` in the order of arrival.
 
         Args:
             topic: Any name; topics with different names restart one after the other.
             stamp_ns: The message's stamp.
+            jitter_ns: Stamps of this topic may go back by so much within a round.
         """
         round_, largest_ns = self._topics.get(topic, (self.newest, stamp_ns))
         is_behind = round_ < self.newest
-        if stamp_ns < largest_ns - RESTART_NS and not is_behind:
+        is_back = stamp_ns < largest_ns - jitter_ns
+        if is_back and not is_behind:
             self.newest += 1
-        if stamp_ns < largest_ns - RESTART_NS or (
-            is_behind and (stamp_ns < largest_ns or self._latest_ns >= largest_ns)
-        ):
+        if is_back or (is_behind and (stamp_ns < largest_ns or self._latest_ns >= largest_ns)):
             round_, largest_ns = self.newest, stamp_ns
         self._topics[topic] = round_, max(stamp_ns, largest_ns)
         if round_ == self.newest:

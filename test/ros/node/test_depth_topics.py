@@ -92,7 +92,7 @@ def test_missing_depth_is_reported_and_counted(robot, seeing):
     assert result.geometry_frame_id == ''
     assert not any(each.has_geometry for each in result.instances)
     assert 'no depth image with the stamp of the image' in result.geometry_message
-    assert int(robot.status()['results_without_depth']) == before + 1
+    robot.wait(lambda: int(robot.status()['results_without_depth']) == before + 1)
     assert robot.nodes[0].logged('no 3D geometry: no depth image with the stamp of the image')
 
 

@@ -27,8 +27,14 @@ def time(milliseconds):
     return Time(sec=milliseconds // 1000, nanosec=milliseconds % 1000 * 1_000_000)
 
 
-def filled(*stamps, infos=(100,), **kwargs):
+def ns(milliseconds):
+    return milliseconds * 1_000_000
+
+
+def filled(*stamps, infos=(100,), images=(), **kwargs):
     depths = DepthBuffer(**kwargs)
+    for stamp in images:
+        depths.put_image(ns(stamp))
     for stamp in stamps:
         depths.put_depth(message(stamp))
     for stamp in infos:
@@ -42,9 +48,15 @@ def names(found):
 
 
 def test_equal_stamps():
-    depths = filled(100, 133, 166, infos=(100, 133))
+    depths = filled(100, 133, 166, infos=(100, 133), images=(100, 133, 166))
     assert names(depths.find(time(133))) == ('depth 133', 'info 133')
-    assert names(depths.find(time(166))) == ('depth 166', 'info 133')  # intrinsics do not change, so the newest serves
+    depths.put_info(message(200, 'info'))  # 166 was lost, but those around it are equal
+    assert names(depths.find(time(166))) == ('depth 166', 'info 133')
+
+
+def test_a_camera_info_that_is_published_now_and_then():
+    depths = filled(100, 133, 166, infos=(100,), images=(100, 133, 166))
+    assert names(depths.find(time(166))) == ('depth 166', 'info 100')
 
 
 def test_another_stamp_does_not_match_without_a_tolerance():
@@ -117,10 +129,6 @@ def test_it_waits_in_a_new_round_as_in_the_first():
     assert names(found[0])[0] == 'depth 60'
 
 
-def ns(milliseconds):
-    return milliseconds * 1_000_000
-
-
 def test_an_image_of_the_round_before_keeps_its_depth():
     """A looped recording sends the same stamps again while the last images still wait for the model."""
     depths = DepthBuffer()
@@ -179,31 +187,94 @@ def test_other_messages_do_not_shorten_the_wait():
     assert found[0].header.stamp == time(100)
 
 
-def test_a_camera_info_that_changes_is_used_for_its_own_image_only():
+def zoomed(milliseconds):
+    return message(milliseconds, 'info', focal_px=600.0)
+
+
+def test_an_image_is_measured_with_its_own_camera_info():
     """A zoom or another mode changes the intrinsics: with those of another image, places would be wrong."""
-    depths = filled(100, 133, 166)
-    depths.put_info(message(133, 'info', focal_px=600.0))
-    assert depths.find(time(133)).camera_info.k[0] == 600.0
-    assert depths.find(time(100)).camera_info.k[0] == 500.0
-    with pytest.raises(NoDepthError, match='the camera infos change, and the one with the stamp of the image'):
+    depths = filled(100, 133, 166, 200, infos=(100, 133), images=(100, 133, 166))
+    with pytest.raises(NoDepthError, match='the camera info with the stamp of the image has not been received'):
         depths.find(time(166))
-    # Once all that are kept agree, the newest serves again.
-    for milliseconds in range(200, 200 + 33 * KEPT_DEPTH_IMAGES, 33):
-        depths.put_info(message(milliseconds, 'info', focal_px=600.0))
-    assert depths.find(time(166)).camera_info.k[0] == 600.0
+    depths.put_info(zoomed(200))
+    assert depths.find(time(200)).camera_info.k[0] == 600.0
+    assert depths.find(time(133)).camera_info.k[0] == 500.0
+    with pytest.raises(NoDepthError, match='stamp of the image is missing, and those around it differ'):
+        depths.find(time(166))
 
 
-def test_it_waits_for_the_camera_info_of_the_image_if_such_come():
+def test_it_waits_for_the_camera_info_of_the_image():
     """The info of the first image in another mode may arrive after the image and its depth."""
-    depths, found = filled(100, 133), []
-    assert depths.is_decided(133_000_000, 0, 0)  # no info has had the stamp of an image yet
-    depths.find(time(100))
-    assert not depths.is_decided(133_000_000, 0, 0)
-    finder = threading.Thread(target=lambda: found.extend(depths.find(time(133), timeout_s=30)))
+    depths, found = filled(100, 133, infos=(100,)), []
+    depths.put_image(ns(100))
+    depths.put_image(ns(133))
+    depths.put_info(message(133, 'info'))
+    depths.put_image(ns(166))
+    depths.put_depth(message(166))
+    assert not depths.is_decided(ns(166), 0, 0)
+    finder = threading.Thread(target=lambda: found.extend(depths.find(time(166), timeout_s=30)))
     finder.start()
-    depths.put_info(message(133, 'info', focal_px=600.0))
+    depths.put_info(zoomed(166))
     finder.join(30)
     assert found[1].k[0] == 600.0
-    depths.put_depth(message(166))
-    depths.put_info(message(200, 'info', focal_px=600.0))
-    assert depths.is_decided(166_000_000, 0, 0)  # its own was lost
+    depths.put_image(ns(200))
+    depths.put_depth(message(200))
+    depths.put_info(zoomed(233))
+    assert depths.is_decided(ns(200), 0, 0)  # its own was lost
+    assert depths.find(time(200)).camera_info.k[0] == 600.0
+
+
+def test_camera_infos_without_the_stamps_of_images_serve_until_they_change():
+    depths = filled(100, 133, infos=(0, 7))
+    assert depths.find(time(133)).camera_info.k[0] == 500.0
+    depths.put_info(zoomed(0))
+    with pytest.raises(NoDepthError, match='the camera infos change, and their stamps are not those of the images'):
+        depths.find(time(133))
+    for _ in range(KEPT_DEPTH_IMAGES):
+        depths.put_info(zoomed(0))
+    assert depths.find(time(133)).camera_info.k[0] == 600.0
+
+
+def test_a_camera_info_of_another_round_does_not_match():
+    """A simulation that is reset with another camera sends the same stamps again."""
+    depths = DepthBuffer()
+    for stamp in (100, 133, 166):
+        depths.put_image(ns(stamp))
+        depths.put_depth(message(stamp))
+        depths.put_info(message(stamp, 'info'))
+    again = depths.put_image(ns(100))
+    depths.put_depth(message(100))
+    assert not depths.is_decided(ns(100), 0, again)
+    with pytest.raises(NoDepthError, match='has not been received'):
+        depths.find(time(100), stamp_round=again)
+    depths.put_info(zoomed(100))
+    assert depths.find(time(100), stamp_round=again).camera_info.k[0] == 600.0
+
+
+@pytest.mark.parametrize('back_ms', [5, 500, 5000])
+def test_a_clock_that_is_set_back(back_ms):
+    """Depth from before the step does not match, however small the step is."""
+    depths = DepthBuffer()
+    for stamp in range(9000, 10_000, 33):
+        depths.put_image(ns(stamp))
+        depths.put_depth(message(stamp))
+        depths.put_info(message(stamp, 'info'))
+    stamp -= back_ms
+    again = depths.put_image(ns(stamp))
+    for tolerance_s in (0.0, 0.02):
+        with pytest.raises(NoDepthError, match='the stamps went back'):
+            depths.find(time(stamp), tolerance_s, stamp_round=again)
+    depths.put_depth(message(stamp))
+    depths.put_info(message(stamp, 'info'))
+    assert names(depths.find(time(stamp), 0.02, stamp_round=again)) == (f'depth {stamp}', f'info {stamp}')
+
+
+def test_two_depth_images_with_one_stamp():
+    """A simulated clock that is slower than the camera; one image sent twice is no such case."""
+    depths = filled(100, 100)
+    assert depths.find(time(100))
+    other = message(100)
+    other.data = [1]
+    depths.put_depth(other)
+    with pytest.raises(NoDepthError, match='several depth images have the stamp of the image'):
+        depths.find(time(100))

@@ -16,20 +16,30 @@ def rounds(*arrivals):
 
 
 def test_stamps_that_go_on_are_one_round():
-    assert rounds(('image', 0), ('depth', 0), ('image', 5000), ('depth', 5000), ('image', 4500)) == [0] * 5
+    assert rounds(('image', 0), ('depth', 0), ('image', 5000), ('depth', 5000)) == [0] * 4
 
 
 @pytest.mark.parametrize('late', [0, 1, 3])
 def test_topics_restart_one_after_the_other(late):
     """Depth arrives up to three messages after its image, so at a restart both rounds arrive mixed."""
     stamps = [100 * index for index in range(20)] * 3
-    arrivals = [('image', stamp) for stamp in stamps]
-    for index, stamp in reversed(list(enumerate(stamps))):
-        arrivals.insert(index + 1 + late, ('depth', stamp))
+    timed = [(index, 'image', stamp) for index, stamp in enumerate(stamps)]
+    timed += [(index + late + 0.5, 'depth', stamp) for index, stamp in enumerate(stamps)]
+    arrivals = [(topic, stamp) for _, topic, stamp in sorted(timed)]
     numbers = dict.fromkeys(('image', 'depth'), ())
     for (topic, _), number in zip(arrivals, rounds(*arrivals), strict=True):
         numbers[topic] += (number,)
     assert numbers['image'] == numbers['depth'] == (0,) * 20 + (1,) * 20 + (2,) * 20
+
+
+def test_any_step_back_is_a_new_round():
+    assert rounds(('image', 5000), ('depth', 5000), ('image', 4995), ('depth', 4995)) == [0, 0, 1, 1]
+
+
+def test_stamps_of_a_topic_may_jitter():
+    numbered = StampRounds()
+    stamps = (2000, 1500, 2100, 900, 950)
+    assert [numbered.assign('info', stamp * MS, 1000 * MS) for stamp in stamps] == [0, 0, 0, 1, 1]
 
 
 def test_a_topic_that_was_silent_at_the_end_of_the_round_joins():
