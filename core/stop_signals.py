@@ -15,6 +15,9 @@ GRACE_S = 30
 """Time to unwind, after which the process ends at once: Python drops exceptions that are raised in some callbacks."""
 
 
+_stopped: Stopped | None = None
+
+
 class Stopped(KeyboardInterrupt):
     """A signal asks the command to end. Whoever handles Ctrl-C handles it as well."""
 
@@ -74,4 +77,11 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
     for each in (*SIGNALS, signal.SIGALRM):
         signal.signal(each, end)
     signal.alarm(GRACE_S)
-    raise Stopped(number)
+    global _stopped
+    _stopped = Stopped(number)
+    raise _stopped
+
+
+def dropped() -> KeyboardInterrupt:
+    """Return the exception of the signal after which a library gave up because it dropped that exception."""
+    return _stopped or KeyboardInterrupt()

@@ -8,9 +8,12 @@ time. Topics are remapped as in any node: `--ros-args -r /camera/color/image_raw
 
 import argparse
 import importlib
+import importlib.util
+import re
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any, Protocol
 
 import rclpy
@@ -34,6 +37,8 @@ from instructsam_ros.node import qos, signals
 SETTLE_S = 0.5  # between discovering a subscriber and being discovered by it; messages sent earlier may be lost
 CAMERA_TYPES = {f'sensor_msgs/msg/{name}' for name in ('Image', 'CompressedImage', 'CameraInfo')}
 
+TYPE_NAME = re.compile(r'([A-Za-z][A-Za-z0-9_]*)/msg/([A-Z][A-Za-z0-9_]*)', re.ASCII)
+
 
 class StopEvent(Protocol):
     """The part of threading.Event that a Player uses."""
@@ -55,8 +60,20 @@ def qos_of(topic: str, type_name: str) -> QoSProfile:
 
 
 def message_class(type_name: str) -> Any:
-    """Return the Python class of 'package/msg/Name'; ImportError or AttributeError if it is not installed."""
-    package, _, name = type_name.split('/')
+    """Return the Python class of 'package/msg/Name'.
+
+    A recording may name any installed module, which is imported only if it is a package with messages.
+
+    Raises:
+        ValueError: It is no name of a message type.
+        ImportError, AttributeError: It is not installed.
+    """
+    if not (names := TYPE_NAME.fullmatch(type_name)):
+        raise ValueError(f'{one_line(type_name)} is no name of a message type, such as sensor_msgs/msg/Image')
+    package, name = names.groups()
+    found = importlib.util.find_spec(package)
+    if not found or not any((Path(folder) / 'msg').is_dir() for folder in found.submodule_search_locations or ()):
+        raise ImportError(f'{package} has no messages')
     return getattr(importlib.import_module(f'{package}.msg'), name)
 
 

@@ -22,6 +22,8 @@ else:
 
 ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
 PART_BYTES = 1 << 20
+MOST_FRAMES = 64
+"""Frames of a message or a chunk; recorders write one. After each of them, the rest of the data is copied."""
 SPARED_BYTES = 256 << 20
 """Space on the disk of temporary files that is left to others."""
 
@@ -47,11 +49,14 @@ def _decompress(data: bytes, limit: int, new_decompressor: Any) -> bytes:
     """Return the content of the frames.
 
     Raises:
-        RecordingError: It is longer than `limit` bytes, or the data are damaged.
+        RecordingError: It is longer than `limit` bytes, it has more than MOST_FRAMES, or the data are damaged.
     """
-    parts, total = [], 0
+    parts, total, frames = [], 0, 0
     try:
         while data:
+            frames += 1
+            if frames > MOST_FRAMES:
+                raise RecordingError(f'its compressed data have more than {MOST_FRAMES} frames')
             decompressor: _Decompressor = new_decompressor()
             # One byte more than allowed tells data of exactly that size from longer data.
             part = decompressor.decompress(data, max_length=limit - total + 1)

@@ -44,7 +44,7 @@ def has_other_layout(connection: Connection) -> bool:
     node = (Nodetype.NAME, connection.msgtype)
     if recorded is None or connection.msgtype not in known.fielddefs:
         return False
-    return _layout(recorded, node) != _layout(known, node)
+    return not _is_same(recorded, node, known, node)
 
 
 def _recorded_types(connection: Connection) -> Typestore | None:
@@ -61,11 +61,21 @@ def _recorded_types(connection: Connection) -> Typestore | None:
         return None
 
 
-def _layout(store: Typestore, node: Any) -> Any:
-    """Return the types of the fields of a definition's node, nested as they are serialized."""
-    kind, value = node
+def _is_same(recorded: Typestore, node: Any, known: Typestore, known_node: Any) -> bool:
+    """Return whether two nodes of definitions are serialized alike.
+
+    Both are followed only as far as they agree, so at most to the end of the known one: written out, a definition of 40
+    types that each contain the next one twice would not end.
+    """
+    (kind, value), (known_kind, known_value) = node, known_node
+    if kind != known_kind:
+        return False
     if kind == Nodetype.NAME:
-        return tuple(_layout(store, field[1]) for field in store.fielddefs[value][1])
+        fields, known_fields = recorded.fielddefs[value][1], known.fielddefs[known_value][1]
+        return len(fields) == len(known_fields) and all(
+            _is_same(recorded, field[1], known, known_field[1])
+            for field, known_field in zip(fields, known_fields, strict=True)
+        )
     if kind == Nodetype.BASE:
-        return value[0]
-    return kind, _layout(store, value[0]), value[1]
+        return value[0] == known_value[0]
+    return value[1] == known_value[1] and _is_same(recorded, value[0], known, known_value[0])

@@ -121,7 +121,7 @@ def _open_storage(path: Path, limits: Limits, shown: Path, *, keep_open: bool = 
     if magic.startswith(mcap_file.MAGIC):
         return McapFile(path, limits, shown, keep_open=keep_open)
     if magic.startswith(sqlite_file.MAGIC):
-        return SqliteFile(path, shown, keep_open=keep_open)
+        return SqliteFile(path, limits, shown, keep_open=keep_open)
     if not magic:
         raise RecordingError(f'{shown} cannot be read as a bag (it is truncated to 0 bytes); copy it again')
     raise RecordingError(

@@ -7,21 +7,30 @@ import contextlib
 import shlex
 import shutil
 import sqlite3
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from instructsam.core import stop_signals
 from instructsam.core.text import one_line, shorten
 from instructsam_ros.bag.storage.channel import LATEST_NS, NO_DEFINITION, Channel, known_definition
 from instructsam_ros.bag.storage.errors import RecordingError, explained_temporary_space
+from instructsam_ros.bag.storage.limits import Limits
 from instructsam_ros.bag.storage.merging import Record
 from instructsam_ros.bag.storage.metadata import parse_profiles
 
 MAGIC = b'SQLite format 3\0'
 LOGS = ('-wal', '-journal')
 """Endings of the files beside a database whose writer was cut off; they hold its latest messages or their undoing."""
+
+TABLES = ('topics', 'messages', 'message_definitions', 'metadata')
+ROW_BYTES = 1 << 20
+"""Size of a row beside the data of its message."""
+STEPS = 100_000
+"""Instructions of SQLite, a few milliseconds, between two chances for handlers of signals to run."""
 
 
 class SqliteFile:
@@ -33,19 +42,21 @@ class SqliteFile:
 
     Args:
         path: The file.
+        limits: Largest sizes of messages.
         shown: Its name in messages, which differs if the file was decompressed.
         keep_open: Whether to keep the file open, so that it may be deleted.
 
     Attributes: see McapFile; `files` are those that hold the messages, logs included.
 
     Raises:
-        RecordingError: The file is damaged, or it is being recorded at the moment.
+        RecordingError: The file is damaged, exceeds the limits, or is being recorded at the moment.
         StorageError: The copy, or a temporary file of SQLite, cannot be written.
     """
 
-    def __init__(self, path: Path, shown: Path, *, keep_open: bool = False) -> None:
+    def __init__(self, path: Path, limits: Limits, shown: Path, *, keep_open: bool = False) -> None:
         self._shown, self._is_decompressed = shown, shown != path
         self.files = [path, *_logs(path)]
+        self._limit = limits.message_bytes
         self.channels: dict[int, Channel] = {}
         self.counts: Counter[int] = Counter()
         self.start_ns, self.end_ns = LATEST_NS, -LATEST_NS
@@ -105,12 +116,21 @@ class SqliteFile:
         uri = f'{self._path.as_uri()}?immutable=1&mode=ro'
         database = sqlite3.connect(uri, uri=True, check_same_thread=False)
         database.execute('PRAGMA trusted_schema=OFF')  # A recording is data: none of its functions or views may run.
+        if sys.version_info >= (3, 11):
+            database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self._limit + ROW_BYTES)
+        database.set_progress_handler(lambda: None, STEPS)  # Handlers of signals run when Python code does.
         return database
 
     def _read_topics(self, database: sqlite3.Connection) -> None:
-        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        tables = {
+            name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage")
+        }
         if not {'topics', 'messages'} <= tables:
             raise self._damaged(f'it has no tables `topics` and `messages`, but {shorten(sorted(tables))}')
+        for table in tables.intersection(TABLES):
+            computed = [row[1] for row in database.execute(f'PRAGMA table_xinfo({table})') if row[6]]
+            if computed:  # An expression may give gigabytes for each row, or take for ever.
+                raise self._damaged(f'columns of `{table}` are computed instead of recorded: {shorten(computed)}')
         columns = {row[1] for row in database.execute('PRAGMA table_info(topics)')}
         definitions = {}
         if 'message_definitions' in tables:
@@ -134,12 +154,17 @@ class SqliteFile:
             self.channels[number] = Channel(topic, type_name, encoding, definition, digest, profiles or (), note)
 
     def _count(self, database: sqlite3.Connection) -> None:
-        query = 'SELECT topic_id, count(*), min(timestamp), max(timestamp) FROM messages GROUP BY topic_id'
-        for channel, count, start_ns, end_ns in database.execute(query):
+        query = 'SELECT topic_id, count(*), min(timestamp), max(timestamp), max(length(data)) FROM messages GROUP BY 1'
+        for channel, count, start_ns, end_ns, length in database.execute(query):
             if channel not in self.channels:
                 raise self._damaged(f'{count} of its messages belong to topic {channel}, which it does not have')
             if not isinstance(start_ns, int) or not isinstance(end_ns, int):
                 raise self._damaged(f'a message of {one_line(self.channels[channel].topic)} has no time')
+            if length is not None and length > self._limit:
+                raise RecordingError(
+                    f'{self._shown} cannot be read as a bag (a message of {one_line(self.channels[channel].topic)} has '
+                    f'{length:,} bytes, and {self._limit:,} are allowed); raise --max-message-mb if it is meant to'
+                )
             self.counts[channel] = count
             self.start_ns, self.end_ns = min(self.start_ns, start_ns), max(self.end_ns, end_ns)
 
@@ -149,6 +174,10 @@ class SqliteFile:
         try:
             with explained_temporary_space(Path(tempfile.gettempdir())):
                 yield
+        except sqlite3.OperationalError as error:
+            if str(error) == 'interrupted':
+                raise stop_signals.dropped() from error
+            raise self._damaged(one_line(error)) from error
         except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:  # Texts of errors may quote damage.
             raise self._damaged(one_line(error)) from error
 

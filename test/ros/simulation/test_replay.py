@@ -434,3 +434,22 @@ def test_nothing_to_play():
     player.wait_for_subscribers(Clock())  # returns at once: there is no topic
     with pytest.raises(recordings.RecordingError, match='nothing to play'):
         player.play(1.0, loop=True, stop=Clock())
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        '/msg/Image',
+        '.sensor_msgs/msg/Image',
+        'a/b/msg/Image',
+        'std_msgs/msg/__name__',
+        'x\0/msg/Image',
+        'this/msg/Name',
+        '',
+    ],
+)
+def test_a_topic_of_an_odd_type_is_skipped(name):
+    recording = Recording()
+    recording.types = {'/odd': name}
+    assert replay_node.Player(Clock(), recording).skipped == recording.types
+    assert 'this' not in sys.modules  # a module that prints when it is imported

@@ -2,7 +2,9 @@
 
 from contextlib import suppress
 
+import lz4.frame
 import pytest
+from backports import zstd
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
@@ -10,6 +12,7 @@ import raw_mcap as mcap
 
 from instructsam_ros.bag.reader import BagFile
 from instructsam_ros.bag.recordings import RecordingError
+from instructsam_ros.bag.storage.compression import decompress_lz4, decompress_zstd
 from instructsam_ros.bag.storage.limits import Limits
 
 LIGHT = [mcap.schema(1, 'robot_msgs/msg/Light'), mcap.channel(1, 1, '/light')]
@@ -190,6 +193,16 @@ def test_a_bomb_is_not_decompressed(tmp_path, compression, says):
     path = mcap.write(tmp_path / 'a.mcap', *LIGHT, mcap.chunk([bytes(64 << 20)], (1, 1), compression, says, crc=0))
     with pytest.raises(RecordingError, match=r'--max-message-mb|decompressed size exceeds 100 bytes'):
         messages(path, Limits(message_mb=1))
+
+
+@pytest.mark.parametrize(
+    ('decompress', 'empty'), [(decompress_zstd, zstd.compress(b'')), (decompress_lz4, lz4.frame.compress(b''))]
+)
+def test_frames_are_limited(decompress, empty):
+    """Each copies the rest of the data, so that a megabyte of empty ones takes minutes."""
+    assert decompress(empty * 64, 1) == b''
+    with pytest.raises(RecordingError, match='more than 64 frames'):
+        decompress(empty * 65, 1)
 
 
 def test_chunks_that_overlap_without_end_are_refused(tmp_path):

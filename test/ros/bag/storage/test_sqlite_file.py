@@ -2,8 +2,10 @@
 
 import shlex
 import shutil
+import signal
 import sqlite3
 import tempfile
+import threading
 from contextlib import closing, suppress
 
 import pytest
@@ -11,10 +13,12 @@ from backports import zstd
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
+from instructsam.core import stop_signals
 from instructsam.core.errors import StorageError
 from instructsam_ros.bag.reader import BagFile
 from instructsam_ros.bag.recordings import RecordingError
 from instructsam_ros.bag.storage import sqlite_file
+from instructsam_ros.bag.storage.limits import Limits
 
 SCHEMAS = {  # as of Dashing, Foxy and Iron
     1: 'CREATE TABLE topics(id INTEGER PRIMARY KEY, name TEXT, type TEXT, serialization_format TEXT);',
@@ -172,6 +176,16 @@ def test_an_empty_bag(tmp_path):
             'DROP TABLE messages; CREATE VIEW messages AS SELECT 1 AS id, 1 AS topic_id, 2 AS timestamp, 3 AS data',
             'no tab',
         ),
+        (
+            'DROP TABLE messages; CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INTEGER, timestamp INTEGER, '
+            'data BLOB AS (zeroblob(9000000))); INSERT INTO messages(topic_id, timestamp) VALUES (1, 1)',
+            'columns of `messages` are computed instead of recorded: ..data',
+        ),
+        (
+            "DROP TABLE topics; CREATE TABLE topics(id INTEGER PRIMARY KEY, name TEXT AS ('/a') STORED, type TEXT)",
+            'columns of `topics` are computed',
+        ),
+        ('DROP TABLE topics; CREATE VIRTUAL TABLE topics USING fts4(id, name, type)', 'has no tables'),
         ("INSERT INTO messages VALUES (9, 7, 1, x'00')", '1 of its messages belong to topic 7, which it does not have'),
         ("INSERT INTO messages VALUES (9, 1, 'now', x'00')", 'a message of /light has no time'),
         ('INSERT INTO messages VALUES (9, 1, 5, NULL)', 'a message of /light has no time or no data'),
@@ -200,3 +214,26 @@ def test_a_file_that_is_gone_is_not_called_damaged(tmp_path):
     (tmp_path / 'a.db3').unlink()
     with pytest.raises(RecordingError, match=r'cannot read .*a.db3: No such file'):
         list(bag.messages())
+
+
+def test_a_long_message_is_not_read(tmp_path):
+    path = create(tmp_path / 'a.db3', 'INSERT INTO messages VALUES (9, 1, 5, zeroblob(1048577))')
+    with pytest.raises(RecordingError, match=r'/light has 1,048,577 bytes.* --max-message-mb'):
+        BagFile(path, Limits(message_mb=1))
+    with closing(sqlite3.connect(path)) as database:
+        database.execute('UPDATE messages SET data = zeroblob(1048576) WHERE id = 9')
+        database.commit()
+    assert len(list(BagFile(path, Limits(message_mb=1)).messages())) == 4
+
+
+def test_a_signal_ends_a_query(tmp_path, monkeypatch):
+    """The query lasts for minutes; SQLite drops the exception of the handler."""
+    path = create(tmp_path / 'a.db3')
+    endless = 'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n'
+    monkeypatch.setattr(sqlite_file.SqliteFile, '_count', lambda _, database: database.execute(endless).fetchone())
+    terminate = threading.Timer(0.5, signal.raise_signal, [signal.SIGTERM])
+    terminate.start()
+    with stop_signals.raise_stopped(), pytest.raises(stop_signals.Stopped) as raised:
+        BagFile(path)
+    terminate.join()
+    assert raised.value.number == signal.SIGTERM
