@@ -119,7 +119,8 @@ class FolderLock:
             self.folder.mkdir(parents=True)
             self._is_new = True
         except FileExistsError:
-            if not self.folder.is_dir():
+            # A folder that another process has just removed is no file: the next try makes it again.
+            if os.path.lexists(self.folder) and not os.path.isdir(self.folder):
                 raise InstructSAMError(f'{self.folder} is a file: give the name of a folder') from None
 
 

@@ -360,8 +360,8 @@ BAD = [
     (recording(), ['--instruction', 'red', '--depth', '/motor'], 'is of type robot_msgs/msg/Motor'),
     (recording(), ['--instruction', 'red', '--camera-info', '/motor'], '--camera-info is for depth'),
     (recording(), ['--instruction', 'red', '--instructions', 'x'], 'not allowed with argument --instruction'),
-    (recording(), ['--instructions', '/no/file'], 'cannot read /no/file: No such file or directory'),
-    (recording(), ['--instructions', '/dev/zero'], 'cannot read /dev/zero: expected a regular file'),
+    (recording(), ['--instructions', '/no/file'], '/no/file cannot be read: No such file or directory'),
+    (recording(), ['--instructions', '/dev/zero'], '/dev/zero cannot be read: expected a regular file'),
     (recording(), ['--instruction', 'red', '--name', 'a//b'], "--name is a ROS name such as /perception, got 'a//b'"),
     (recording(), ['third', '--instruction', 'red'], 'unrecognized arguments: third'),
 ]

@@ -61,7 +61,7 @@ def test_cutouts_have_exact_masks_and_take_the_place_of_objects(variation):
         written = records(varied, sample_instructions(varied))
         assert written
         assert len(scene_facts(varied)['objects']) == len(varied.objects)
-    assert replaced >= 4
+    assert replaced >= 3
 
 
 def test_nearer_objects_occlude_a_cutout_and_the_table_does_not():
