@@ -163,7 +163,7 @@ def detect_layers(
         pixels = pixel_maps(sam, features, encoded, text, mask)
         weight, bias = sam.mask_decoder.semantic_projection.weight, sam.mask_decoder.semantic_projection.bias
         outputs.pixels = pixels
-        outputs.semantic = (weight.flatten(1) @ pixels.flatten(2) + bias).view(phrases, *pixels.shape[-2:])
+        outputs.semantic = (weight.flatten(1) @ pixels.flatten(2) + bias).view(phrases, *pixels.shape[-2:])  # pyright: ignore
     return outputs
 
 

@@ -107,7 +107,7 @@ def _generate(args: argparse.Namespace) -> int:
         args.workers,
         depth=not args.no_depth,
         progress=sys.stderr.isatty(),
-        variation=Variation(**files) if files else None,
+        variation=Variation(**files) if files else None,  # pyright: ignore
     )
     for name, counts in (('sentences', written.sentences), ('phrases', written.phrases)):
         total = sum(counts.values())

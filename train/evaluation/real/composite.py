@@ -57,7 +57,7 @@ def draw_composite(
     nouns = sorted({stamp.facts.noun for stamp in known})
     focus = [stamp for stamp in known if stamp.facts.noun == nouns[rng.integers(len(nouns))]]
     chosen = [
-        pool[rng.integers(len(pool))]
+        pool[rng.integers(len(pool))]  # pyright: ignore
         for pool, (low, high) in zip((focus, known, other), (FOCUS_COUNT, KNOWN_COUNT, OTHER_COUNT), strict=True)
         for _ in range(rng.integers(low, high))
         if pool
@@ -79,8 +79,8 @@ def draw_composite(
 
 def _background(surfaces: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
     """Draw a table, often with a blurred wall behind it, [H, W, 3] float32."""
-    table = _crop(surfaces[rng.integers(len(surfaces))], rng)
-    wall = cv2.GaussianBlur(_crop(surfaces[rng.integers(len(surfaces))], rng), (0, 0), rng.uniform(2, 8))
+    table = _crop(surfaces[rng.integers(len(surfaces))], rng)  # pyright: ignore
+    wall = cv2.GaussianBlur(_crop(surfaces[rng.integers(len(surfaces))], rng), (0, 0), rng.uniform(2, 8))  # pyright: ignore
     edge = int(rng.uniform(-0.3, 0.35) * HEIGHT)
     if edge > 0:
         table[:edge] = wall[:edge] * rng.uniform(0.5, 1)

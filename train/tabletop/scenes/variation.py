@@ -113,7 +113,7 @@ def varied_room(room: Room, variation: Variation, name: tuple[str, int, int]) ->
         number, turns, is_used = rng.integers(len(surfaces)), rng.integers(4), rng.random() < variation.surface_share
         shade = rng.uniform(0.75, 1.05)
         if is_used:
-            image = np.rot90(surfaces[number], turns) * shade
+            image = np.rot90(surfaces[number], turns) * shade  # pyright: ignore
             textures[texture] = np.ascontiguousarray(np.clip(image, 0, 255).astype(np.uint8))
     return replace(room, textures=textures)
 

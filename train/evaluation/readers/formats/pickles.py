@@ -45,27 +45,27 @@ class _PlainUnpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAcce
         raise pickle.UnpicklingError(f'it asks for the external object {shown}')
 
     def load_setitem(self) -> None:
-        _check_keys(self.stack[-2:-1])
-        super().load_setitem()
+        _check_keys(self.stack[-2:-1])  # pyright: ignore
+        super().load_setitem()  # pyright: ignore
 
-    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEM[0]] = load_setitem  # pyright: ignore
 
     def load_setitems(self) -> None:
-        _check_keys(self.stack[::2])
-        super().load_setitems()
+        _check_keys(self.stack[::2])  # pyright: ignore
+        super().load_setitems()  # pyright: ignore
 
-    dispatch[pickle.SETITEMS[0]] = load_setitems
+    dispatch[pickle.SETITEMS[0]] = load_setitems  # pyright: ignore
 
     def load_dict(self) -> None:
-        _check_keys(self.stack[::2])
-        super().load_dict()
+        _check_keys(self.stack[::2])  # pyright: ignore
+        super().load_dict()  # pyright: ignore
 
-    dispatch[pickle.DICT[0]] = load_dict
+    dispatch[pickle.DICT[0]] = load_dict  # pyright: ignore
 
     def load_object(self) -> NoReturn:
         raise pickle.UnpicklingError('it holds a set, a bytearray or an object')
 
-    dispatch.update(dict.fromkeys(REFUSED, load_object))
+    dispatch.update(dict.fromkeys(REFUSED, load_object))  # pyright: ignore
 
 
 def read_pickle(path: Path) -> Any:
