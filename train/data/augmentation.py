@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields
 import cv2
 import numpy as np
 
+from instructsam.train.pictures import compress_jpeg
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -56,7 +58,7 @@ class Augmentation:
         if noise:
             grain = np.random.default_rng(noise_seed).standard_normal(image.shape, dtype=np.float32) * np.float32(noise)
             image = np.clip(image + grain + 0.5, 0, 255).astype(np.uint8)
-        return _compressed(image, round(95 - 75 * jpeg)) if jpeg else image
+        return compress_jpeg(image, round(95 - 75 * jpeg)) if jpeg else image
 
 
 def _tone_curves(stops: float, balance: float, gamma: float) -> np.ndarray:
@@ -65,11 +67,3 @@ def _tone_curves(stops: float, balance: float, gamma: float) -> np.ndarray:
     bright = np.maximum(levels - 0.8, 0)
     levels = np.minimum(levels, 0.8) + 0.2 * (1 - np.exp(-bright / 0.2))
     return np.round(255 * levels ** np.exp(gamma)).astype(np.uint8)[None]
-
-
-def _compressed(image: np.ndarray, quality: int) -> np.ndarray:
-    """Return the image after JPEG compression."""
-    _, data = cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    assert decoded is not None  # OpenCV has just encoded it
-    return np.ascontiguousarray(decoded[..., ::-1])

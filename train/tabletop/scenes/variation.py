@@ -14,8 +14,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from instructsam.core.errors import DataError
 from instructsam.train.packages import read_members
+from instructsam.train.pictures import decode_cutout, turn_matrix, warp_cutout
 from instructsam.train.tabletop.scenes.layout import PlacedObject
 from instructsam.train.tabletop.scenes.render import Camera
 from instructsam.train.tabletop.scenes.room import Room
@@ -89,15 +89,9 @@ def read_cutouts(path: Path) -> tuple[Cutout, ...]:
     """
     names = {code: f'package/assets/{code}.webp' for code in CUTOUTS}
     contents = read_members(path, names.values())
-    cutouts = []
-    for code, name in names.items():
-        picture = cv2.imdecode(np.frombuffer(contents[name], np.uint8), cv2.IMREAD_UNCHANGED)
-        if picture is None or picture.ndim != 3 or picture.shape[2] != 4 or not (picture[..., 3] > 127).any():
-            raise DataError(f'{path}: {name} is not an image with transparency')
-        x, y, width, height = cv2.boundingRect((picture[..., 3] > 127).astype(np.uint8))
-        cropped = picture[y : y + height, x : x + width, [2, 1, 0, 3]]
-        cutouts.append(Cutout(CUTOUTS[code], np.ascontiguousarray(cropped)))
-    return tuple(cutouts)
+    return tuple(
+        Cutout(CUTOUTS[code], decode_cutout(contents[name], f'{path}: {name}')) for code, name in names.items()
+    )
 
 
 _read_surfaces = lru_cache(maxsize=1)(read_surfaces)
@@ -110,10 +104,11 @@ def varied_room(room: Room, variation: Variation, name: tuple[str, int, int]) ->
     rng, surfaces = generator(*name, 'surfaces'), _read_surfaces(variation.surfaces)
     textures = dict(room.textures)
     for texture in textures:
-        number, turns, is_used = rng.integers(len(surfaces)), rng.integers(4), rng.random() < variation.surface_share
+        number, turns = int(rng.integers(len(surfaces))), int(rng.integers(4))
+        is_used = rng.random() < variation.surface_share
         shade = rng.uniform(0.75, 1.05)
         if is_used:
-            image = np.rot90(surfaces[number], turns) * shade  # pyright: ignore
+            image = np.rot90(surfaces[number], turns) * shade
             textures[texture] = np.ascontiguousarray(np.clip(image, 0, 255).astype(np.uint8))
     return replace(room, textures=textures)
 
@@ -177,22 +172,17 @@ def place_cutout(obj: PlacedObject, cutout: Cutout, camera: Camera, margin: int,
     height, width = cutout.picture.shape[:2]
     scale = np.sqrt(np.prod(high - low) / (height * width))
     angle = rng.uniform(0, 2 * np.pi) if cutout.facts.lies else rng.normal(0, 0.08)
-    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    if rng.random() < 0.5:
-        turn[:, 0] *= -1
+    turn = turn_matrix(scale, angle, is_mirrored=rng.random() < 0.5)
     half_height = np.abs(turn @ (np.array([[-1, 1], [-1, -1]]) * [[width / 2], [height / 2]]))[1].max()
     center = np.array([(low[0] + high[0]) / 2, high[1] - half_height])
     if cutout.facts.lies:
         center = (low + high) / 2
-    picture = cutout.picture.astype(np.float32)
-    picture[..., :3] *= picture[..., 3:] / 255 * np.float32(rng.uniform(0.6, 0.95))  # the renderer is dim as well
-    if scale < 1:
-        picture = cv2.GaussianBlur(picture, (0, 0), 0.4 / scale)
     size = (camera.width + 2 * margin, camera.height + 2 * margin)
-    warped = cv2.warpAffine(picture, np.column_stack([turn, center - turn @ (width / 2, height / 2)]), size)
+    gain = rng.uniform(0.6, 0.95)  # the renderer is dim as well
+    opacity, color = warp_cutout(cutout.picture, turn, center, size, scale=scale, softness=0.4, gain=gain)
     vertices = obj.vertices
     middle = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
-    return Pasted(warped[..., 3] / 255, warped[..., :3], float(camera.to_camera(middle[None])[0, 2]), margin)
+    return Pasted(opacity / 255, color, float(camera.to_camera(middle[None])[0, 2]), margin)
 
 
 def paste_cutouts(

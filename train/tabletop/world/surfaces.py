@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from instructsam.core.errors import DataError
 from instructsam.train.packages import read_members
+from instructsam.train.pictures import decode_rgb
 from instructsam.train.tabletop.world.textures import SURFACE_PX
 
 TRAINING = (
@@ -34,10 +34,7 @@ def read_surfaces(path: str | Path) -> list[np.ndarray]:
     contents = read_members(path, [member_name(name) for name in TRAINING])
     surfaces = []
     for name in TRAINING:
-        image = cv2.imdecode(np.frombuffer(contents[member_name(name)], np.uint8), cv2.IMREAD_COLOR)
-        if image is None:
-            raise DataError(f'{path}: {member_name(name)} is not an image')
+        image = decode_rgb(contents[member_name(name)], f'{path}: {member_name(name)}')
         side = min(image.shape[:2])
-        square = cv2.resize(image[:side, :side, ::-1], (SURFACE_PX, SURFACE_PX), interpolation=cv2.INTER_AREA)
-        surfaces.append(np.ascontiguousarray(square))
+        surfaces.append(cv2.resize(image[:side, :side], (SURFACE_PX, SURFACE_PX), interpolation=cv2.INTER_AREA))
     return surfaces
