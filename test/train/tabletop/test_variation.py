@@ -42,7 +42,7 @@ def variation(tmp_path_factory):
 
 def test_cutouts_have_exact_masks_and_take_the_place_of_objects(variation):
     replaced = 0
-    for index in range(3):
+    for index in range(5):
         plain, varied = render_scene('train', index, 2, SIZE), render_scene('train', index, 2, SIZE, variation)
         again = render_scene('train', index, 2, SIZE, variation)
         assert varied.jpeg == again.jpeg
@@ -61,7 +61,7 @@ def test_cutouts_have_exact_masks_and_take_the_place_of_objects(variation):
         written = records(varied, sample_instructions(varied))
         assert written
         assert len(scene_facts(varied)['objects']) == len(varied.objects)
-    assert replaced >= 3
+    assert replaced >= 4
 
 
 def test_nearer_objects_occlude_a_cutout_and_the_table_does_not():
