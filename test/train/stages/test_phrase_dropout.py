@@ -5,9 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from sample_models import write_trunk_model
 
-from instructsam.core.model import checkpoint as model_folders
 from instructsam.core.model.preprocess import to_chw
 from instructsam.core.rle import Rle
 from instructsam.train.data.collate import Collator
@@ -20,16 +18,6 @@ from instructsam.train.stages.detector import DetectorPretraining
 from instructsam.train.stages.forward import phrase_calls
 from instructsam.train.stages.instruct import InstructTraining
 from instructsam.train.stages.settings import BaseSettings, InstructSettings
-
-
-@pytest.fixture(scope='module')
-def folder(checkpoint, tmp_path_factory):
-    return write_trunk_model(checkpoint, tmp_path_factory.mktemp('trunk') / 'model')
-
-
-@pytest.fixture
-def model(folder):
-    return model_folders.load(folder, 'cpu', torch.float32).requires_grad_(True).train()
 
 
 @pytest.fixture

@@ -5,9 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from sample_models import write_trunk_model
 
-from instructsam.core.model import checkpoint as model_folders
 from instructsam.core.model.preprocess import to_chw
 from instructsam.core.rle import Rle
 from instructsam.train.data.collate import Collator
@@ -19,16 +17,6 @@ from instructsam.train.losses.objective import Objective
 from instructsam.train.stages.instruct import InstructTraining
 
 RATES = LearningRates(language=1e-3, vision=1e-3, projector=1e-3, decoder=1e-3, image_encoder=1e-3, heads=1e-3)
-
-
-@pytest.fixture(scope='module')
-def folder(checkpoint, tmp_path_factory):
-    return write_trunk_model(checkpoint, tmp_path_factory.mktemp('trunk') / 'model')
-
-
-@pytest.fixture
-def model(folder):
-    return model_folders.load(folder, 'cpu', torch.float32).requires_grad_(True).train()
 
 
 @pytest.fixture
