@@ -93,13 +93,14 @@ def find_package(package: Package, folder: str | Path | None = None) -> Path:
             raise DataError(f'{folder} has no {package.file}. Get it with: {" ".join(package.fetch)}')
         _fetch(package, path)
     with path.open('rb') as file:
-        found = hashlib.file_digest(file, 'sha256').hexdigest() if sys.version_info >= (3, 11) else _sha256(file)
+        found = _sha256(file)
     if found != package.sha256:
         raise DataError(f'{path} has the SHA-256 {found}, expected {package.sha256}: delete it and get it again')
     return path
 
 
 def _sha256(file: IO[bytes]) -> str:
+    """Return the SHA-256 of a file; hashlib.file_digest is missing in Python 3.10."""
     digest = hashlib.sha256()
     while block := file.read(1 << 20):
         digest.update(block)

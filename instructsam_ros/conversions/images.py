@@ -231,8 +231,9 @@ def _decode(msg: CompressedImage, max_megapixels: float) -> np.ndarray:
     if encoding.startswith('bayer_') and (image.ndim == 2 or is_grey):
         # compressed_image_transport does not demosaic: `ORIG_PIXFMT; CODEC compressed` without COMPRESSED_PIXFMT.
         _check_size(encoding, height, width)
-        mosaic = image if image.ndim == 2 else np.ascontiguousarray(image[..., 0])
-        return _to_8_bit(cv2.cvtColor(mosaic, _layout_of(encoding).code))  # pyright: ignore
+        mosaic, code = image if image.ndim == 2 else np.ascontiguousarray(image[..., 0]), _layout_of(encoding).code
+        assert code is not None  # Only layouts of RGB, and of depth, have none.
+        return _to_8_bit(cv2.cvtColor(mosaic, code))
     if image.ndim == 3:
         code = cv2.COLOR_BGRA2RGB if image.shape[2] == 4 else cv2.COLOR_BGR2RGB
         return _to_8_bit(cv2.cvtColor(image, code))

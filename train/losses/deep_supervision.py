@@ -165,7 +165,7 @@ def _masks_of_rows(
     counts = torch.bincount(rows // vectors.shape[1], minlength=len(vectors)).tolist()
     chosen = vectors.flatten(0, 1).index_select(0, rows)
     # One product for all phrases: with one each, their gradients would have to be stacked, and are as large as pixels.
-    padded = pad_sequence(chosen.split(counts), batch_first=True)  # pyright: ignore
+    padded = pad_sequence(list(chosen.split(counts)), batch_first=True)
     is_real = torch.arange(padded.shape[1])[None] < torch.tensor(counts)[:, None]
     masks = torch.bmm(padded, pixels)[is_real.to(pixels.device)]
     return masks + offsets.flatten().index_select(0, rows)[:, None]

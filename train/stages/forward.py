@@ -17,7 +17,7 @@ from instructsam.train.losses.deep_supervision import LayerOutputs
 from instructsam.train.losses.loss_sum import LossSum
 from instructsam.train.losses.mask_losses import MaskTerms, answer_loss, phrase_terms, resize_targets
 from instructsam.train.losses.objective import Objective
-from instructsam.train.stages.shared_maps import PhraseFeatures, pixel_maps
+from instructsam.train.stages.shared_maps import PhraseFeatures, pixel_maps, select_images
 
 PHRASES_PER_CALL = 5
 """Default number of phrases that share one detector call; it bounds memory."""
@@ -81,10 +81,7 @@ def detect(
     """Run SAM3 on `phrases` (indices in the batch), each on the image of its sample."""
     slots = slot_states(hidden, batch, phrases)
     text, mask = model.phrase_conditioning([batch.text.phrase_ids[index] for index in phrases], 'consistent')
-    samples = torch.tensor(images_of(batch, phrases), device=hidden.device)
-    # index_select instead of level[samples], whose gradient several threads sum in an undefined order.
-    levels = tuple(level.index_select(0, samples) for level in features.pyramid)
-    features = ImageFeatures(levels, features.position[:1])
+    features = select_images(features, torch.tensor(images_of(batch, phrases), device=hidden.device))
     return model.grounding(features, model.slot_queries(slots), text, mask, model.slot_references(slots))
 
 
@@ -161,9 +158,11 @@ def detect_layers(
     )
     if features.convolved:
         pixels = pixel_maps(sam, features, encoded, text, mask)
-        weight, bias = sam.mask_decoder.semantic_projection.weight, sam.mask_decoder.semantic_projection.bias
+        projection = sam.mask_decoder.semantic_projection
+        assert projection.bias is not None  # SAM3's has one
         outputs.pixels = pixels
-        outputs.semantic = (weight.flatten(1) @ pixels.flatten(2) + bias).view(phrases, *pixels.shape[-2:])  # pyright: ignore
+        semantic = projection.weight.flatten(1) @ pixels.flatten(2) + projection.bias
+        outputs.semantic = semantic.view(phrases, *pixels.shape[-2:])
     return outputs
 
 

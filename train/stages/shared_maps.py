@@ -38,8 +38,7 @@ class SharedFeatures:
     def of_phrases(self, samples: Sequence[int]) -> PhraseFeatures:
         """Return the features for P phrases; samples: the index of each phrase's image."""
         indices = torch.tensor(samples, device=self.coarse.device)
-        # index_select instead of coarse[indices], whose gradient several threads sum in an undefined order.
-        coarse = ImageFeatures((self.coarse.index_select(0, indices),), self.position)
+        coarse = select_images(ImageFeatures((self.coarse,), self.position), indices)
         return PhraseFeatures(coarse, self.convolved, indices)
 
 
@@ -50,6 +49,12 @@ class PhraseFeatures:
     image: ImageFeatures  # the coarsest level alone, of the image of each phrase
     convolved: tuple[torch.Tensor, ...]  # of the B images, see SharedFeatures
     samples: torch.Tensor  # [P] index of each phrase's image
+
+
+def select_images(features: ImageFeatures, indices: torch.Tensor) -> ImageFeatures:
+    """Return the features of the images at `indices` [P], one after the other."""
+    # index_select instead of level[indices], whose gradient several threads sum in an undefined order.
+    return ImageFeatures(tuple(level.index_select(0, indices) for level in features.pyramid), features.position[:1])
 
 
 def pixel_maps(

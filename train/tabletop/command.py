@@ -93,11 +93,10 @@ def _generate(args: argparse.Namespace) -> int:
     from instructsam.train.tabletop.generate import generate
     from instructsam.train.tabletop.scenes.variation import Variation
 
-    files = {
-        name: find_package(package, folder if folder.name else None)
-        for name, package, folder in (('cutouts', EMOJI, args.cutouts), ('surfaces', ROBOSUITE, args.surfaces))
-        if folder is not None
-    }
+    cutouts, surfaces = (
+        None if folder is None else find_package(package, folder if folder.name else None)
+        for package, folder in ((EMOJI, args.cutouts), (ROBOSUITE, args.surfaces))
+    )
     written = generate(
         args.out,
         args.split,
@@ -107,7 +106,7 @@ def _generate(args: argparse.Namespace) -> int:
         args.workers,
         depth=not args.no_depth,
         progress=sys.stderr.isatty(),
-        variation=Variation(**files) if files else None,  # pyright: ignore
+        variation=Variation(cutouts, surfaces) if cutouts or surfaces else None,
     )
     for name, counts in (('sentences', written.sentences), ('phrases', written.phrases)):
         total = sum(counts.values())

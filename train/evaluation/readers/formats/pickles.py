@@ -3,7 +3,7 @@
 import io
 import pickle
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, cast
 
 from instructsam.core.errors import DataError
 from instructsam.core.files.regular_file import read_regular_file
@@ -25,7 +25,10 @@ REFUSED = b''.join(
 """Operations that make sets or objects."""
 
 
-class _PlainUnpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]  # the one in Python
+_Unpickler: Any = cast(Any, pickle)._Unpickler  # the one in Python, of which typeshed knows nothing
+
+
+class _PlainUnpickler(_Unpickler):
     """Builds lists, dicts, tuples, texts, bytes and numbers, which need no class or function by name.
 
     The unpickler in C takes memory for the largest number of a memo in the file, up to 64 GB for five bytes; the one in
@@ -35,7 +38,7 @@ class _PlainUnpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAcce
     if it is nested deeply and takes for ever if a few bytes make it hold itself twice, 40 times over.
     """
 
-    dispatch: ClassVar = dict(pickle._Unpickler.dispatch)  # pyright: ignore[reportAttributeAccessIssue]
+    dispatch: ClassVar[dict[int, Any]] = dict(_Unpickler.dispatch)
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise pickle.UnpicklingError(f'it asks for {module}.{name}')
@@ -45,27 +48,27 @@ class _PlainUnpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAcce
         raise pickle.UnpicklingError(f'it asks for the external object {shown}')
 
     def load_setitem(self) -> None:
-        _check_keys(self.stack[-2:-1])  # pyright: ignore
-        super().load_setitem()  # pyright: ignore
+        _check_keys(self.stack[-2:-1])
+        super().load_setitem()
 
-    dispatch[pickle.SETITEM[0]] = load_setitem  # pyright: ignore
+    dispatch[pickle.SETITEM[0]] = load_setitem
 
     def load_setitems(self) -> None:
-        _check_keys(self.stack[::2])  # pyright: ignore
-        super().load_setitems()  # pyright: ignore
+        _check_keys(self.stack[::2])
+        super().load_setitems()
 
-    dispatch[pickle.SETITEMS[0]] = load_setitems  # pyright: ignore
+    dispatch[pickle.SETITEMS[0]] = load_setitems
 
     def load_dict(self) -> None:
-        _check_keys(self.stack[::2])  # pyright: ignore
-        super().load_dict()  # pyright: ignore
+        _check_keys(self.stack[::2])
+        super().load_dict()
 
-    dispatch[pickle.DICT[0]] = load_dict  # pyright: ignore
+    dispatch[pickle.DICT[0]] = load_dict
 
     def load_object(self) -> NoReturn:
         raise pickle.UnpicklingError('it holds a set, a bytearray or an object')
 
-    dispatch.update(dict.fromkeys(REFUSED, load_object))  # pyright: ignore
+    dispatch.update(dict.fromkeys(REFUSED, load_object))
 
 
 def read_pickle(path: Path) -> Any:
