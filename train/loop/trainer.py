@@ -154,6 +154,12 @@ class StageTrainer(Trainer):
         self._check_losses(losses)
         self.means.add(losses, is_step=self.accelerator.sync_gradients)
         total = sum(losses.values(), torch.zeros((), device=self.args.device))
+        if torch.is_grad_enabled() and not total.requires_grad:
+            parts = ', '.join(sorted({group['name'] for group in self.groups}))
+            raise RecipeError(
+                f'no loss of stage {self.recipe.stage!r} depends on what is trained ({parts}): give other parts of the '
+                'model a learning rate'
+            )
         # DDP and FSDP average gradients over processes, but the sums have to be added up.
         return total * self.args.world_size
 

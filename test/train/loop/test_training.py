@@ -5,13 +5,18 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from instructsam.core.cli import main
 from instructsam.core.model import checkpoint
+from instructsam.core.rle import Rle
 from instructsam.train.loop.checkpoints import last_checkpoint
+from instructsam.train.tabletop.world.catalog import CATEGORIES
+from instructsam.train.tabletop.world.looks import COLORS
 
 PAPER = Path(__file__).parents[3] / 'train' / 'configs' / 'paper'
 FSDP = {
@@ -170,3 +175,18 @@ def test_a_loss_that_is_not_finite_ends_the_run(launch, recipe, tmp_path, start_
     assert re.search(r'step \d: the loss \w+ is nan|which was to be written to .* not finite', text), text
     for folder in (tmp_path / 'diverged').glob('checkpoint-*'):
         assert all(tensor.isfinite().all() for tensor in load_file(folder / 'model.safetensors').values())
+
+
+def test_parts_that_no_loss_depends_on_are_refused(recipe, tmp_path, capsys):
+    """Stage `pixels` has no use for the language model; both parts that are trained are named."""
+    rle = Rle.encode(np.ones((64, 64), bool)).to_coco()
+    item = {'category': next(iter(CATEGORIES)), 'color': next(iter(COLORS)), 'mask': rle}
+    Image.new('RGB', (64, 64)).save(tmp_path / 'scene.png')
+    (tmp_path / 'scenes.jsonl').write_text(
+        json.dumps({'image': 'scene.png', 'height': 64, 'width': 64, 'objects': [item]})
+    )
+    data = [{'annotations': str(tmp_path / 'scenes.jsonl'), 'images': str(tmp_path)}]
+    rates = {'language': 1e-3, 'heads': 1e-3}
+    path = recipe('run', stage='pixels', data=data, learning_rates=rates)
+    assert main(['train', 'run', str(path)]) == 2
+    assert "no loss of stage 'pixels' depends on what is trained (heads, language)" in capsys.readouterr().err
