@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from instructsam.core.errors import FolderInUseError, InstructSAMError, StorageError
-from instructsam.core.folder_lock import FolderLock, open_own_file
+from instructsam.core.folder_lock import UNSUPPORTED, FolderLock, lock_file, open_own_file
 from instructsam.core.storage import explained_storage_faults, storage_fault
 
 WAIT_S = 10.0  # for another process that writes the same file
@@ -120,14 +120,13 @@ def _locked(part: Path, path: Path) -> Generator[int, None, None]:
 def _lock(descriptor: int, part: Path) -> bool:
     """Return whether the lock was acquired while the descriptor's file still had its name."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
+        return lock_file(descriptor, part)
+    except BlockingIOError:
         return False
-    except OSError:
-        pass  # The file system has no locks. FolderLock says so where folders are written for long.
-    with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(descriptor), os.stat(part))
-    return False
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        return True  # FolderLock says so where folders are written for long
 
 
 def _move(part: Path, target: Path) -> None:
@@ -156,7 +155,7 @@ def new_folder(path: Path | str) -> Generator[Path, None, None]:
         path: The folder; it does not exist, or is empty.
 
     Raises:
-        InstructSAMError: It exists already.
+        InstructSAMError: It exists already, or PATH.partial is a link.
         FolderInUseError: Another process writes it.
         StorageError: It cannot be written.
     """
@@ -164,6 +163,8 @@ def new_folder(path: Path | str) -> Generator[Path, None, None]:
     target = Path(os.path.abspath(path))
     work = target.with_name(f'{target.name}.partial')
     part = work / target.name
+    if os.path.islink(work):
+        raise InstructSAMError(f'{work} is a link, expected a folder or nothing: delete it')
     with explained_storage_faults(target), FolderLock(work):
         check_new(path)  # another process may have finished it
         shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed

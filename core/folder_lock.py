@@ -27,7 +27,7 @@ from instructsam.core.storage import explained_storage_faults
 LOCK = '.lock'
 TRIES = 100
 NAMED_WITHIN_S = 0.5  # time for a new holder to write its name
-_UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)  # by a file system without locks
 _held: set[int] = set()  # descriptors of this process's locks
 
 
@@ -92,17 +92,14 @@ class FolderLock:
         except FileNotFoundError:
             return False
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_current = os.path.samestat(os.fstat(descriptor), os.stat(self.file))
-        except (BlockingIOError, PermissionError):
+            is_current = lock_file(descriptor, self.file)
+        except BlockingIOError:
             os.close(descriptor)
             raise FolderInUseError(
                 f'{self.folder} is being written by {_holder(self.file)}: wait for it to end, or give another folder'
             ) from None
-        except FileNotFoundError:
-            is_current = False
         except OSError as error:
-            if error.errno not in _UNSUPPORTED:
+            if error.errno not in UNSUPPORTED:
                 os.close(descriptor)
                 raise
             print(f'{self.folder} is on a file system without locks: let no other process write it', file=sys.stderr)
@@ -135,6 +132,24 @@ def open_own_file(path: Path, flags: int) -> int:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise InstructSAMError(f'{path} is not a regular file, which it has to be: delete it')
     return os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+
+
+def lock_file(descriptor: int, path: Path) -> bool:
+    """Lock an open file without waiting, and return whether `path` is still its name.
+
+    The last holder may have removed the file since it was opened.
+
+    Raises:
+        BlockingIOError: Another process holds the lock.
+        OSError: The file cannot be locked; with a number of UNSUPPORTED, no file of its file system can.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except PermissionError as error:  # of some network file systems
+        raise BlockingIOError(error.errno, error.strerror, str(path)) from error
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    return False
 
 
 def _holder(file: Path) -> str:

@@ -125,4 +125,5 @@ def fingerprint(files: Iterable[tuple[str, Path]]) -> str:
 def model_fingerprint(folder: Path) -> str:
     """Return the fingerprint of a model folder: of its weights, configuration, tokenizer and template."""
     suffixes = ('.safetensors', '.json', '.jinja')
-    return fingerprint((file.name, file) for file in sorted(folder.rglob('*')) if file.suffix in suffixes)
+    files = (file for file in sorted(folder.rglob('*')) if file.suffix in suffixes and file.is_file())
+    return fingerprint((file.name, file) for file in files)

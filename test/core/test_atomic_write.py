@@ -246,3 +246,11 @@ with new_folder('model') as part:
         (part / 'whole').touch()
     assert os.listdir(tmp_path) == ['model']
     assert os.listdir(tmp_path / 'model') == ['whole']
+
+
+def test_a_new_folder_is_not_written_through_a_link(tmp_path):
+    (tmp_path / 'elsewhere').mkdir()
+    (tmp_path / 'out.partial').symlink_to(tmp_path / 'elsewhere')
+    with pytest.raises(InstructSAMError, match=r'out\.partial is a link'), new_folder(tmp_path / 'out') as part:
+        part.mkdir()
+    assert list((tmp_path / 'elsewhere').iterdir()) == []

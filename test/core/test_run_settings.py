@@ -1,9 +1,11 @@
 """An output goes on only with the settings that it was started with."""
 
+import os
+
 import pytest
 
 from instructsam.core.errors import InstructSAMError
-from instructsam.core.run_settings import OtherSettingsError, RunRecord, check_settings, fingerprint
+from instructsam.core.run_settings import OtherSettingsError, RunRecord, check_settings, fingerprint, model_fingerprint
 
 BEFORE = {'steps': 4, 'data': [{'file': 'a', 'content': '1'}], 'lora': None, 'betas': (0.9, 0.98), 'workers': 2}
 
@@ -77,3 +79,11 @@ def test_a_fingerprint_is_that_of_names_and_contents(tmp_path):
     assert fingerprint([('x', one)]) != fingerprint([('y', one)])
     other.write_bytes(b'a' * 2_999_999 + b'b')
     assert fingerprint([('x', one)]) != fingerprint([('x', other)])
+
+
+def test_only_regular_files_are_read_for_the_fingerprint_of_a_model(tmp_path):
+    (tmp_path / 'config.json').write_text('{}')
+    before = model_fingerprint(tmp_path)
+    os.mkfifo(tmp_path / 'waits.json')
+    (tmp_path / 'folder.json').mkdir()
+    assert model_fingerprint(tmp_path) == before
