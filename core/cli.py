@@ -37,6 +37,7 @@ COMMANDS = {  # name -> (module with add_arguments(parser) and run(args), one-li
     'eval': ('instructsam.train.evaluation.command', 'measure a model on a benchmark'),
 }
 EXTRAS = {  # module that may be missing -> extra that installs it
+    **dict.fromkeys(('httpx2', 'openai', 'pydantic'), 'agent'),
     **dict.fromkeys(('manifold3d', 'mujoco', 'rosbags'), 'tabletop'),
     **dict.fromkeys(('peft', 'tensorboard', 'yaml'), 'train'),
 }
