@@ -217,6 +217,15 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     assert 0 <= figures['all']['recall'] <= 100
     assert {'kind', 'image'} <= {name.removeprefix('by_') for name in figures}
     assert 'recall' in capsys.readouterr().out
+    page, report = tmp_path / 'report.html', ['eval', 'report', str(tmp_path / 'run'), '--out']
+    opener = 'instructsam.train.evaluation.reporting.cases.open_real'
+    monkeypatch.setattr(opener, lambda *_: made)
+    assert cli.main([*report, str(page)]) == 0
+    assert page.read_text().count('data:image/jpeg') == figures['all']['queries']  # every case has its image
+    monkeypatch.setattr(opener, lambda *_: find_package(Package('a.txt', '', ('false',), 'MIT'), tmp_path))
+    assert cli.main([*report, str(page)]) == 0
+    assert 'data:image/jpeg' not in page.read_text()
+    assert 'has no a.txt' in page.read_text()
     missing = tmp_path / 'empty'
     missing.mkdir()
     monkeypatch.undo()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from instructsam.core.rle import Rle
 from instructsam.train.evaluation.figures.metrics import MaskMatch
 from instructsam.train.evaluation.figures.summary import group_members
 from instructsam.train.evaluation.query import Outcome
+from instructsam.train.evaluation.real.source import open_real
 from instructsam.train.tabletop.scenes.scene import render_scene
 
 NUM_CASES = 12
@@ -148,15 +149,22 @@ def _worst(cases: Sequence[Case], count: int) -> list[Case]:
     return sorted([*first.values(), *repeated][:count], key=lambda case: case.iou)
 
 
-def draw_cases(cases: Sequence[Case], benchmark: str) -> dict[str, CaseImage]:
-    """Return the drawn images by query id; each image is read or rendered once."""
+def draw_cases(cases: Sequence[Case], header: Mapping[str, Any]) -> dict[str, CaseImage]:
+    """Return the drawn images by query id; each image is read or drawn once.
+
+    header: that of the cases' run.
+    """
+    try:
+        load = _loader(header)
+    except InstructSAMError as error:
+        return {case.outcome.query.id: CaseImage('', str(error)) for case in cases}
     by_image: dict[str, list[Case]] = {}
     for case in cases:
         by_image.setdefault(case.outcome.image, []).append(case)
     drawn = {}
-    for name, cases_of_image in by_image.items():
+    for cases_of_image in by_image.values():
         try:
-            image = _load_image(name, benchmark)
+            image = load(cases_of_image[0].outcome)
         except InstructSAMError as error:
             drawn |= {case.outcome.query.id: CaseImage('', str(error)) for case in cases_of_image}
             continue
@@ -164,14 +172,24 @@ def draw_cases(cases: Sequence[Case], benchmark: str) -> dict[str, CaseImage]:
     return drawn
 
 
-def _load_image(name: str, benchmark: str) -> np.ndarray:
-    """Return the image of this name, [H, W, 3] uint8 RGB.
+def _loader(header: Mapping[str, Any]) -> Callable[[Outcome], np.ndarray]:
+    """Return the function that reads an outcome's image, or draws it again as the benchmark did: [H, W, 3] uint8 RGB.
+
+    The function raises InstructSAMError if it cannot.
 
     Raises:
-        InstructSAMError: The file cannot be read, or the scene cannot be rendered.
+        InstructSAMError: A package that the images are made from is missing.
     """
-    if benchmark != 'tabletop':
-        return read_image(name)
+    if header['benchmark'] == 'tabletop':
+        return lambda outcome: _render(outcome.image)
+    if header['benchmark'] == 'real':
+        source = open_real(header['split'], header['seed'], header['images'])
+        return lambda outcome: next(image.load() for _, image in source.open([outcome.order.image]))
+    return lambda outcome: read_image(outcome.image)
+
+
+def _render(name: str) -> np.ndarray:
+    """Return the image of the tabletop scene `name`."""
     try:
         split, seed, index = name.rsplit('_', 2)
         return render_scene(split, int(index), int(seed)).rgb

@@ -105,7 +105,7 @@ def _report(run: Run, anchor: str, name: str, show_status: Callable[[str], objec
     groups = {key.removeprefix('by_'): document[key] for key in document if key.startswith('by_')}
     chosen = choose_cases([Case.create(*pair, empty) for pair in zip(answered, matches, strict=True)])
     show_status(f'{anchor}: images')
-    images = draw_cases([case for cases in chosen.values() for case in cases], run.header['benchmark'])
+    images = draw_cases([case for cases in chosen.values() for case in cases], run.header)
     return {
         'anchor': anchor,
         'name': name,
