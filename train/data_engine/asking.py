@@ -1,0 +1,87 @@
+"""Asking a VLM about the image of a row: the picture that is sent, one repair of a bad reply, and the costs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import cv2
+import numpy as np
+import pydantic
+
+from instructsam.core.text import shorten
+from instructsam.train.data_engine.rows import StageRecord
+from instructsam.train.vlm.chat import Message
+from instructsam.train.vlm.client import Reply
+from instructsam.train.vlm.errors import BadReply
+
+Form = TypeVar('Form', bound=pydantic.BaseModel)
+
+
+class Client(Protocol):
+    """The part of `train.vlm.client.VlmClient` that the stages use."""
+
+    async def ask(self, messages: Sequence[Message], schema: type[pydantic.BaseModel] | None = None) -> Reply:
+        """Return the reply to a chat, with its object of `schema`."""
+        ...
+
+
+@dataclass
+class Costs:
+    """Replies that the stage of a row was given, and their tokens; replies that could not be used are not counted."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def add(self, reply: Reply) -> None:
+        """Count a reply."""
+        self.calls += 1
+        self.prompt_tokens += reply.prompt_tokens
+        self.completion_tokens += reply.completion_tokens
+
+    def record(self, stage: str, model: str, prompts: str, seconds: float) -> StageRecord:
+        """Return the record of a stage with these costs."""
+        return StageRecord(stage, model, prompts, self.calls, self.prompt_tokens, self.completion_tokens, seconds)
+
+
+async def ask(client: Client, messages: Sequence[Message], form: type[Form], costs: Costs) -> Form:
+    """Return the reply to a chat as an object of `form`; a reply of another form is repaired once.
+
+    The repair is one more call, which quotes the error.
+
+    Raises:
+        BadReply: The repaired reply is not of the form either.
+        VlmError: There is no reply.
+        BudgetSpent: The budget is used up.
+    """
+    try:
+        reply = await client.ask(messages, form)
+    except BadReply as error:
+        repair = (
+            f'Your last reply could not be used: {shorten(error, 600)}. Reply again to the same request, with one JSON '
+            f'object of the schema and nothing else.'
+        )
+        reply = await client.ask([*messages, Message.of('user', repair)], form)
+    costs.add(reply)
+    assert isinstance(reply.value, form)
+    return reply.value
+
+
+def prompt_hash(*parts: str | type[pydantic.BaseModel]) -> str:
+    """Return the first 16 digits of the SHA-256 of prompts and of the schemas of replies."""
+    texts = [part if isinstance(part, str) else json.dumps(part.model_json_schema(), sort_keys=True) for part in parts]
+    return hashlib.sha256('\0'.join(texts).encode()).hexdigest()[:16]
+
+
+def picture_to_send(image: np.ndarray, max_side: int) -> np.ndarray:
+    """Return an image [H, W, 3] uint8 with its longer side reduced to `max_side` px, if it is longer."""
+    height, width = image.shape[:2]
+    scale = max_side / max(height, width)
+    if scale >= 1:
+        return image
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)

@@ -1,0 +1,1 @@
+"""Stage images: the sources of a recipe as upright pictures, without blurred ones and near duplicates."""

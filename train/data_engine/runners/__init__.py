@@ -1,0 +1,1 @@
+"""Runners: rows through the stages, and their files on disk."""
