@@ -126,8 +126,8 @@ def measure(
 
     Args:
         mask: Run lengths, or [H, W] bool.
-        depth: Depth [H, W] along the optical axis: float m (0, not finite or from 1000 on: none), or uint16 mm (0 or
-            65535: none).
+        depth: Depth [H, W] along the optical axis: float m (under 0.001, not finite or from 1000 on: none), or uint16
+            mm (0 or 65535: none).
         camera: Camera model of the image that both belong to.
         plane_fit: How the supporting plane is found.
         surface_params: How the visible surface is found.

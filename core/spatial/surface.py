@@ -169,6 +169,9 @@ NO_DEPTH_MM = 65535
 NO_DEPTH_M = 1000.0
 """Depth from which on a number is no measurement: some drivers send the largest float, simulators their far plane."""
 
+LEAST_DEPTH_M = np.float32(0.001)
+"""Smaller numbers are no measurement, but for example the bits of other data; 16-bit depth has none."""
+
 
 def to_meters(depth: np.ndarray) -> np.ndarray:
     """Return a float32 copy of depth in m, 0 where there is none. depth: float m, or uint16 mm."""
@@ -176,7 +179,7 @@ def to_meters(depth: np.ndarray) -> np.ndarray:
         meters = depth * np.float32(0.001)
         meters[depth == NO_DEPTH_MM] = 0
         return meters
-    is_measured = (depth > 0) & (depth < NO_DEPTH_M)  # also false for NaN
+    is_measured = (depth >= LEAST_DEPTH_M) & (depth < NO_DEPTH_M)  # also false for NaN
     return np.where(is_measured, depth, 0).astype(np.float32)
 
 

@@ -106,3 +106,10 @@ def test_files_become_special(tmp_path):
     write_files(files, (Change('fifo', 0.0, 0.0), Change('loop', 0.9, 0.0)), tmp_path / 'input')
     assert (tmp_path / 'input' / 'a.json').is_fifo()
     assert (tmp_path / 'input' / 'b.json').is_symlink()
+
+
+def test_numbers_of_any_size_can_be_changed():
+    for operation in TREE_OPERATIONS:
+        for number in (10**400, -(10**400), 1e308, float('nan'), float('-inf')):
+            for share in (0.0, 0.3, 0.6, 0.9):
+                change_tree({'a': number}, Change(operation, 0.0, 0.9, share))

@@ -176,7 +176,8 @@ def test_unusable_inputs_are_rejected(change, message):
 
 
 @pytest.mark.parametrize(
-    'sentinel', [np.nan, np.inf, -np.inf, -1.0, 0.0, float(np.finfo(np.float32).max), 65504.0, 1000.0, 65535]
+    'sentinel',
+    [np.nan, np.inf, -np.inf, -1.0, 0.0, 2e-41, 4e-8, float(np.finfo(np.float32).max), 65504.0, 1000.0, 65535],
 )
 def test_numbers_that_are_no_measurement_are_left_out(sentinel):
     world = World()

@@ -203,7 +203,8 @@ def _retype(container: Any, key: Any, value: Any, _: list[Place]) -> None:
     old = container[key]
     choices: list[Any] = [str(old)[:10_000], [old], {'value': old}, None, bool(old)]
     if isinstance(old, (int, float)) and not isinstance(old, bool):
-        choices += [float(old) if abs(old) < 1e300 else math.inf, int(old) if math.isfinite(old) else 0, old + 0.5]
+        is_small = abs(old) < 1e300  # an integer above the range of floats has neither a float nor a half more
+        choices += [float(old), int(old), old + 0.5] if is_small else [math.inf, 0]
     if isinstance(old, str):
         choices += [0, list(old[:100]), old.encode('utf-8', 'replace').hex()]
     if isinstance(old, dict):
