@@ -155,10 +155,12 @@ class Evidence:
 
     Attributes:
         question_id: The question.
-        opinion_iou: IoU of the union of the answer's masks with the union that a concept prompt finds; None: not asked.
-        opinion_count: Number of instances that the concept prompt finds; None: not asked.
+        opinion_iou: IoU of the union of the answer's masks with the union that a concept prompt finds; None: not asked,
+            or the answer singles out some of the objects of its concept ("leftmost mug"), which no such prompt can.
+        opinion_count: Number of instances that the concept prompt finds; None as for `opinion_iou`.
         round_trip_ids: Objects that a VLM chose by their numbers for the question, without the answer; None: not asked.
         is_exhaustive: The VLM's answer that no target lacks a mask; None: not asked.
+        opinion_cover: Share of the answer's masks that those of its concept cover ("mug"); None: not asked.
     """
 
     question_id: str
@@ -166,6 +168,7 @@ class Evidence:
     opinion_count: int | None = None
     round_trip_ids: tuple[str, ...] | None = None
     is_exhaustive: bool | None = None
+    opinion_cover: float | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,12 @@ AFTER_HEAD = word_set(
     'for except but than apart not beneath underneath beyond toward towards into onto off and or'
 )
 DETERMINERS = frozenset({'the', 'a', 'an', 'all', 'both', *NUMBER_WORDS})
+# Superlatives and places before a noun, which single out some of its objects.
+ORDERS = word_set(
+    'leftmost rightmost topmost bottommost uppermost lowest highest nearest closest farthest furthest largest biggest '
+    'smallest tiniest tallest shortest longest widest narrowest first second third last middle central left right '
+    'upper lower top bottom front rear back other remaining'
+)
 # Nouns with one form for one and several, and nouns of masses and collections.
 EITHER_NUMBER = word_set(
     'scissors glasses sunglasses goggles binoculars headphones earphones tongs pliers tweezers trousers pants jeans '
@@ -22,20 +28,37 @@ EITHER_NUMBER = word_set(
     'equipment clothing tableware crockery silverware jewelry jewellery dishes produce bread grass hair people '
     'everything something anything pair set group bunch row stack pile lens gas canvas atlas'
 )
+COLLECTIONS = frozenset({'pair', 'pairs', 'set', 'sets', 'group', 'groups', 'bunch', 'bunches', 'row', 'rows'})
 IRREGULAR_PLURALS = word_set('men women children feet teeth geese mice oxen cacti fungi dice policemen firemen')
 SINGULAR_ENDINGS = ('ss', 'us', 'is')  # glass, cactus, iris
 NUMBERS = {word: number for number, word in enumerate(NUMBER_WORDS, 1)}
 
 
+def concept(answer: str) -> str:
+    """Return the part of an answer that a concept prompt understands: adjectives and head noun.
+
+    "two leftmost red mugs on the tray" -> "red mugs". Concept prompts know no places, orders and numbers.
+    """
+    found: list[str] = []
+    for word in words(answer):
+        if word == 'of' and found and found[-1] in COLLECTIONS:  # "pairs of scissors" are scissors
+            found.pop()
+        elif found and (word in AFTER_HEAD or word.endswith('ing')):
+            break
+        elif word not in DETERMINERS and (word not in ORDERS or found):
+            found.append(word)
+    return ' '.join(found)
+
+
 def head(answer: str) -> str:
     """Return the head noun of an answer, its last word before what follows the noun; '' if there is none."""
-    found = ''
-    for word in words(answer):
-        if found and (word in AFTER_HEAD or word.endswith('ing')):
-            break
-        if word not in DETERMINERS:
-            found = word
-    return found
+    return concept(answer).rpartition(' ')[2]
+
+
+def is_concept(answer: str) -> bool:
+    """Return whether an answer restricts its concept by nothing but a number: "two red mugs"."""
+    said = [word for word in words(answer) if word not in DETERMINERS and word not in (*COLLECTIONS, 'of')]
+    return concept(answer) == ' '.join(said)
 
 
 def number(answer: str) -> str:

@@ -20,6 +20,14 @@ def elsewhere(row: Row, question: Question, limits: Thresholds) -> Finding | Non
     return None
 
 
+def uncovered(row: Row, question: Question, limits: Thresholds) -> Finding | None:
+    """Reject an answer whose masks are not among those of its concept."""
+    found = _evidence(row, question).opinion_cover
+    if found is not None and found < limits.opinion_cover:
+        return Finding('of the masks', value=found, limit=limits.opinion_cover)
+    return None
+
+
 def as_many(row: Row, question: Question, limits: Thresholds) -> Finding | None:
     """Reject an answer of which a concept prompt finds more or fewer instances."""
     found, given = _evidence(row, question).opinion_count, len(question.object_ids)

@@ -48,6 +48,7 @@ ROW_RULES: Mapping[str, Rule] = MappingProxyType(
 OPINION_RULES: Mapping[str, Rule] = MappingProxyType(
     {
         'opinions.elsewhere': opinions.elsewhere,
+        'opinions.uncovered': opinions.uncovered,
         'opinions.as_many': opinions.as_many,
         'opinions.round_trip': opinions.round_trip,
         'opinions.not_all': opinions.not_all,

@@ -23,6 +23,7 @@ class Thresholds:
         largest_piece: Least share of the mask in its largest connected piece.
         overlap: Largest overlap of two masks of one answer, as a share of the smaller one.
         opinion_iou: Least IoU of the union of the masks with what a concept prompt finds.
+        opinion_cover: Least share of the masks that a concept prompt with the concept of the answer covers.
         opinion_count: Largest difference in the number of instances from what a concept prompt finds.
     """
 
@@ -41,11 +42,12 @@ class Thresholds:
     largest_piece: float = 0.9
     overlap: float = 0.3
     opinion_iou: float = 0.5
+    opinion_cover: float = 0.5
     opinion_count: int = 0
 
     def __post_init__(self) -> None:
         shares = ('box_share_low', 'box_share_high', 'duplicate_iou', 'predicted_iou', 'stability', 'mask_box_iou')
-        for name in (*shares, 'outside_box', 'largest_piece', 'overlap', 'opinion_iou'):
+        for name in (*shares, 'outside_box', 'largest_piece', 'overlap', 'opinion_iou', 'opinion_cover'):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f'threshold {name} is a share from 0 to 1, got {getattr(self, name)}')
         for name in ('answer_tokens', 'targets'):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from instructsam.core.rle import Rle
-from instructsam.train.data_engine.filters.counts import head, number
+from instructsam.train.data_engine.filters.counts import concept, head, is_concept, number
 from instructsam.train.data_engine.filters.rules import OPINION_RULES, ROW_RULES, RULES, judge, merge_same
 from instructsam.train.data_engine.filters.rules import rejections_by_rule as table
 from instructsam.train.data_engine.filters.text import tokens
@@ -157,6 +157,7 @@ CASES = {
     ],
     'masks.overlapping': [(two((30, 10, 50, 50)), two((45, 10, 90, 50)))],
     'opinions.elsewhere': [(row(evidence={'opinion_iou': 0.49}), row(evidence={'opinion_iou': 0.5}))],
+    'opinions.uncovered': [(row(evidence={'opinion_cover': 0.49}), row(evidence={'opinion_cover': 0.5}))],
     'opinions.as_many': [
         (row(evidence={'opinion_count': 2}), row(evidence={'opinion_count': 1})),
         (row(ABSENT, evidence={'opinion_count': 1}), row(ABSENT, evidence={'opinion_count': 0})),
@@ -245,12 +246,26 @@ def test_two_ids_of_one_thing_become_the_first():
         ('the right shoe', 'shoe', 'one'),
         ('objects except the ball', 'objects', 'several'),
         ('bus', 'bus', 'one'),
-        ('pair of scissors', 'pair', ''),
+        ('pair of scissors', 'scissors', ''),
         ('', '', ''),
     ],
 )
 def test_the_head_noun_tells_the_number(answer, noun, told):
     assert (head(answer), number(answer)) == (noun, told)
+
+
+@pytest.mark.parametrize(
+    ('answer', 'prompt', 'is_all'),
+    [
+        ('two leftmost red mugs on the tray', 'red mugs', False),
+        ('the two red mugs', 'red mugs', True),
+        ('pairs of scissors', 'scissors', True),
+        ('bananas except the yellow banana', 'bananas', False),
+        ('left shoe', 'shoe', False),
+    ],
+)
+def test_a_concept_prompt_gets_what_it_understands(answer, prompt, is_all):
+    assert (concept(answer), is_concept(answer)) == (prompt, is_all)
 
 
 def test_a_long_word_is_several_tokens():
