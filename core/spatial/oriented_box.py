@@ -51,6 +51,12 @@ def box_on_plane(surface: Surface, plane: Plane) -> OrientedBox:
     )
 
 
+def box_of_points(surface: Surface, normal: np.ndarray) -> OrientedBox:
+    """Return the box of the visible points alone whose third axis is `normal` [3]."""
+    _, lowest = robust_extent(surface.sampled_points @ normal.astype(np.float32))
+    return box_on_plane(surface, Plane(normal, -float(lowest)))
+
+
 def pca_box(surface: Surface) -> OrientedBox:
     """Return the box of the visible points along their principal axes (PCA), the third one towards the camera."""
     points = surface.sampled_points.astype(np.float64)

@@ -24,13 +24,32 @@ class PlaneFit:
 
     ring_px: tuple[int, int] = (3, 20)  # distances from the mask between which the plane is looked for
     depth_margin_m: float = 0.3  # depth searched before and beyond the object: about the height of objects on tables
-    ring_points: int = 1500  # the ring is subsampled to about this many points
+    ring_points: int = 1500  # the ring, and the whole image, are subsampled to about this many points
     min_points: int = 12  # a ring with fewer points has no plane
     hypotheses: int = 64  # planes through three random points
     scored_points: int = 250  # points whose inliers decide between the hypotheses
     inlier_m: float = 0.006  # distance from the plane below which a point is an inlier
-    min_inlier_share: float = 0.35  # share of the ring; below it, what surrounds the object is not flat
     max_ring_px: int = 10_000  # size of a crop above which the ring is looked for at a lower resolution
+    min_scene_share: float = 0.25  # share of the image above which a plane is the scene's
+    max_tilt_deg: float = 10.0  # largest angle to the scene's plane of a plane that is parallel to it
+    min_parallel_share: float = 0.15  # least share of the ring for a plane parallel to the scene's
+    min_tilted_share: float = 0.7  # the same for any other plane: it may be the side of a neighbour
+    min_inlier_share: float = 0.35  # the same if the scene has no plane
+
+
+def fit_scene_normal(depth: np.ndarray, rays: Rays, params: PlaneFit = PlaneFit()) -> np.ndarray | None:
+    """Return the normal [3] of the largest plane in an image, towards the camera; None if there is no large one.
+
+    It is usually a table or a floor, and what objects stand on is parallel to it.
+
+    Args:
+        depth: Depth [h, w] float32 m, 0 where there is none.
+        rays: x / z and y / z of every pixel.
+        params: Parameters of the fit.
+    """
+    points = back_project(depth, subsample(depth > 0, depth.size, params.ring_points), rays).astype(np.float64)
+    plane = _ransac(points, params.min_scene_share, params)
+    return None if plane is None else plane.normal
 
 
 def fit_support_plane(
@@ -40,12 +59,13 @@ def fit_support_plane(
     *,
     depth_range_m: tuple[float, float],
     step: int,
+    scene_normal: np.ndarray | None = None,
     params: PlaneFit = PlaneFit(),
 ) -> Plane | None:
     """Fit the supporting plane to the ring around the mask by RANSAC; None if too few of its points are inliers.
 
-    Three random points give a hypothesis; the one with the most inliers is refitted to them by least squares. The
-    random numbers are the same in every call, and so are the results.
+    A ring also shows the sides of neighbours, of the vessel that an object is in, and of what it stands on; they often
+    have more points than the support. So planes parallel to the scene's come first.
 
     Args:
         depth: Depth [h, w] float32 m of a crop, 0 where there is none.
@@ -53,25 +73,49 @@ def fit_support_plane(
         rays: x / z and y / z of every pixel of the crop.
         depth_range_m: Nearest and farthest depth at which a pixel can belong to the plane.
         step: Pixels of the image per pixel of the crop, in each direction.
+        scene_normal: As `fit_scene_normal` returns it.
         params: Parameters of the fit.
     """
     points = _ring_points(depth, mask, rays, depth_range_m, step, params).astype(np.float64)
+    if scene_normal is None:
+        return _ransac(points, params.min_inlier_share, params)
+    parallel = _ransac(points, params.min_parallel_share, params, scene_normal)
+    return parallel or _ransac(points, params.min_tilted_share, params)
+
+
+def _ransac(
+    points: np.ndarray, min_share: float, params: PlaneFit, parallel_to: np.ndarray | None = None
+) -> Plane | None:
+    """Return the plane that most of the points [N, 3] m lie on; None if their share is below `min_share`.
+
+    Three random points give a hypothesis; the one with the most inliers is refitted to them by least squares. The
+    random numbers are the same in every call, and so are the results.
+    """
     if len(points) < params.min_points:
         return None
     triples = points[(_random_triples(params.hypotheses) * len(points)).astype(int)]
     normals = cross((triples[:, 1] - triples[:, 0]).T, (triples[:, 2] - triples[:, 0]).T).T
     lengths = np.sqrt((normals**2).sum(axis=1))
     is_plane = lengths > 1e-12  # the three points do not lie on one line
-    if not is_plane.any():
-        return None
     normals = normals[is_plane] / lengths[is_plane, None]
     offsets = (normals * triples[is_plane, 0]).sum(axis=1)
+    if parallel_to is not None:
+        # Parallel planes through single points are hypotheses as well: three points seldom lie on a small support.
+        normals = np.concatenate([normals, np.broadcast_to(parallel_to, (len(triples), 3))])
+        offsets = np.concatenate([offsets, triples[:, 0] @ parallel_to])
+        is_parallel = np.abs(normals @ parallel_to) > np.cos(np.deg2rad(params.max_tilt_deg))
+        normals, offsets = normals[is_parallel], offsets[is_parallel]
+    if not len(normals):
+        return None
     scored = points[:: max(1, len(points) // params.scored_points)]
     best = np.count_nonzero(np.abs(scored @ normals.T - offsets) < params.inlier_m, axis=0).argmax()
     is_inlier = np.abs(points @ normals[best] - offsets[best]) < params.inlier_m
-    if is_inlier.mean() < params.min_inlier_share:
+    if is_inlier.mean() < min_share:
         return None
-    return _least_squares_plane(points[is_inlier])
+    plane = _least_squares_plane(points[is_inlier])
+    if parallel_to is not None and plane.normal @ parallel_to < np.cos(np.deg2rad(params.max_tilt_deg)):
+        return None  # few inliers in a narrow strip
+    return plane
 
 
 def _ring_points(

@@ -140,6 +140,39 @@ def test_a_wall_behind_the_object_is_not_its_support():
     assert distance(found, world) < 0.006
 
 
+def upright_wall(world, y_m, half_width_m, height_m):
+    """Return the world's depth with an upright rectangle that faces the camera."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    rays = np.stack([(x - K[0, 2]) / K[0, 0], (y - K[1, 2]) / K[1, 1], np.ones_like(x)], axis=-1) @ world.rotation.T
+    hit = (y_m - world.position[1]) / rays[..., 1]
+    points = world.position + rays * hit[..., None]
+    inside = (np.abs(points[..., 0]) < half_width_m) & (points[..., 2] > 0) & (points[..., 2] < height_m) & (hit > 0)
+    return np.where(inside & ~world.mask & (hit < world.depth), hit, world.depth).astype(np.float32)
+
+
+@pytest.mark.parametrize('gap_m', [0.01, 0.02])
+def test_the_side_of_a_neighbour_is_not_the_support(gap_m):
+    """A carton behind the object fills most of its surroundings in the image, but the table is the support."""
+    world = World(pitch=8)
+    corners = BOX_M[:2] / 2
+    found = world.measure(upright_wall(world, np.linalg.norm(corners) + gap_m, half_width_m=0.13, height_m=0.3))
+    assert found.rotation[:, 2] @ world.up > 0.99
+    assert found.has_support
+
+
+def test_without_support_the_box_stands_like_the_scene():
+    """An object that hangs in the air, or in a vessel, has no support; its box is parallel to the table's."""
+    world = World(pitch=40)
+    rows, columns = np.nonzero(world.mask)
+    depth = world.depth.copy()
+    around = np.s_[rows.min() - 25 : rows.max() + 25, columns.min() - 25 : columns.max() + 25]
+    depth[around] = np.where(world.mask[around], depth[around], 0)
+    found = world.measure(depth)
+    assert not found.has_support
+    np.testing.assert_allclose(found.rotation[:, 2], world.up, atol=0.01)
+    assert np.allclose(found.size_m, found.visible_m)
+
+
 def test_no_plane_around_the_object():
     """Without a supporting plane the box contains the visible points alone, and has_support is False."""
     world = World(has_table=False)
