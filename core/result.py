@@ -58,11 +58,12 @@ class Result:
     width: int  # source image, px
     instances: tuple[Instance, ...]  # highest score first
     phrases: tuple[str, ...] = ()  # one per group, in the order of the answer
-    finish_reason: str = 'stop'  # stop | token_budget | time_budget | forced
+    finish_reason: str = 'stop'  # stop | token_budget | time_budget | forced; the agent's: round_budget, repair_budget
     warning: str = ''  # human-readable limits of the model
     model: str = ''  # name of the model, as it was loaded
     revision: str = ''  # commit of a model from the hub
     timings_ms: dict[str, float] = field(default_factory=dict[str, float])  # keys: STEPS
+    usage: dict[str, int] = field(default_factory=dict[str, int])  # calls and tokens of a model behind an endpoint
 
     @property
     def status(self) -> str:
@@ -71,7 +72,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Return a dict of plain types; see `Instance.to_json`."""
-        return {
+        document = {
             'status': self.status,
             'instruction': self.instruction,
             'answer': self.answer,
@@ -85,3 +86,4 @@ class Result:
             'instances': [instance.to_json() for instance in self.instances],
             'timings_ms': {step: round(ms, 3) for step, ms in self.timings_ms.items()},
         }
+        return document | {'usage': self.usage} if self.usage else document
