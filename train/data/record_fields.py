@@ -9,6 +9,7 @@ from typing import Any
 from pycocotools import mask as coco
 
 from instructsam.core.errors import InstructSAMError
+from instructsam.core.modes import MAX_MEGAPIXELS_RANGE
 from instructsam.core.rle import Rle
 
 Box = tuple[float, float, float, float]
@@ -113,8 +114,11 @@ def read_mask(segmentation: Any, height: int, width: int) -> Rle:
     """Return a mask given as RLE (compressed or not) or as polygons.
 
     Raises:
-        RecordError: If it cannot be read, or does not have the image's size.
+        RecordError: If it cannot be read, does not have the image's size, or no image can be as large.
     """
+    most = MAX_MEGAPIXELS_RANGE[1]
+    if height * width > most * 1e6:
+        raise RecordError(f'an image of {height} x {width} px: expected at most {most:g} megapixels')
     if isinstance(segmentation, dict):
         return _run_lengths(segmentation, height, width)
     if _is_outline(segmentation):

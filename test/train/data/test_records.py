@@ -260,6 +260,12 @@ def test_compressed_run_lengths_are_those_of_pycocotools():
             assert np.array_equal(read_mask({'size': [211, 157], 'counts': counts}, 211, 157).decode(), mask)
 
 
+@pytest.mark.parametrize('form', [SQUARE, [SQUARE], {'size': [48, 64_000_000_000], 'counts': [48 * 64_000_000_000]}])
+def test_a_mask_of_an_impossible_size_is_refused(form):
+    with pytest.raises(RecordError, match='48 x 64000000000 px: expected at most 178 megapixels'):
+        read_mask(form, 48, 64_000_000_000)
+
+
 def test_a_truncated_mask_is_refused():
     counts = rle(rows=slice(2, 18), columns=slice(3, 27))['counts']
     for length in range(len(counts)):
