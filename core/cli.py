@@ -34,6 +34,7 @@ COMMANDS = {  # name -> (module with add_arguments(parser) and run(args), one-li
         'render scenes of household objects on a table, with instructions about them',
     ),
     'train': ('instructsam.train.command', 'train a model; merge, export or change its weights'),
+    'engine': ('instructsam.train.data_engine.command', 'make instructions with masks from your own images'),
     'eval': ('instructsam.train.evaluation.command', 'measure a model on a benchmark'),
 }
 EXTRAS = {  # module that may be missing -> extra that installs it

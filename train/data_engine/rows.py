@@ -43,7 +43,8 @@ class EngineImage:
     """The image of a row.
 
     Attributes:
-        id: SHA-256 of the image file, hexadecimal. Two rows can share it: the second one is then rejected.
+        id: SHA-256 of the image file, or of the pixels of a frame, hexadecimal. Two rows can share it: the second one
+            is then rejected.
         path: Upright image: a file of the source, or one that stage images wrote (rotated images, frames of videos).
         in_run: `path` is relative to the folder of the run instead of that of the source.
         height: Rows of the upright picture, px.

@@ -266,7 +266,7 @@ def _converted(annotation: Any, value: Any, where: str) -> Any:
         if not isinstance(value, list) or (more != [Ellipsis] and len(value) != 1 + len(more)):
             count = '' if more == [Ellipsis] else f' of {1 + len(more)}'
             raise RecipeError(f'{where} must be a list{count}, got {shorten(repr(value))}')
-        return tuple(_scalar(item, each, f'{where}[{number}]') for number, each in enumerate(value))
+        return tuple(_converted(item, each, f'{where}[{number}]') for number, each in enumerate(value))
     return _scalar(cls, value, where)
 
 

@@ -143,7 +143,9 @@ def _deepest_point(mask: Rle) -> tuple[int, int]:
     x0, y0, x1, y1 = mask.box
     inside = np.pad(mask.decode()[y0:y1, x0:x1].astype(np.uint8), 1)
     distance = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    row, column = np.unravel_index(int(distance.argmax()), distance.shape)
+    # The squares are whole numbers. The roots differ in their last bits between runs, and so would the first of equals.
+    squared = np.rint(np.square(distance))
+    row, column = np.unravel_index(int(squared.argmax()), squared.shape)
     return x0 + int(column) - 1, y0 + int(row) - 1
 
 

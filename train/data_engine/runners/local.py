@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from instructsam.core.errors import InstructSAMError, StorageError
 from instructsam.core.text import shorten
@@ -80,13 +81,13 @@ class ErrorWindow:
             )
 
 
-Function = Callable[[Row], Row] | Callable[[Row], Awaitable[Row]]
+Function = Callable[[Any], Row] | Callable[[Any], Awaitable[Row]]
 Close = Callable[[], Awaitable[None]]
 
 
 def run_stage(
     function: Function,
-    rows: Iterable[Row],
+    rows: Iterable[Any],
     file: StageFile,
     settings: RunSettings,
     *,
@@ -101,7 +102,7 @@ def run_stage(
 
     Args:
         function: The stage, blocking or async. Blocking ones are called in threads.
-        rows: Rows that the file does not have yet, in their order.
+        rows: Its inputs (rows, or candidates of stage images) that the file does not have yet, in their order.
         file: File of the stage.
         settings: Settings of the run.
         workers: Rows at the same time; None: those of the settings.
@@ -139,7 +140,7 @@ def run_stage(
 
 
 async def _mapped(
-    function: Function, rows: Iterable[Row], workers: int, is_stopped: Callable[[], bool]
+    function: Function, rows: Iterable[Any], workers: int, is_stopped: Callable[[], bool]
 ) -> AsyncGenerator[Row | BaseException, None]:
     """Yield function(row), or its exception, for every row, in the order of `rows`."""
     source = iter(rows)
@@ -148,7 +149,7 @@ async def _mapped(
     with ThreadPoolExecutor(workers) as pool:
         loop = asyncio.get_running_loop()
 
-        async def call(row: Row) -> Row:
+        async def call(row: Any) -> Row:
             async with slots:
                 if is_async(function):
                     return await function(row)  # type: ignore[misc]
