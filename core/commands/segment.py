@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
     from instructsam.core.result import Result
     from instructsam.core.spatial.camera_model import CameraModel
+
+
+AGENT = 'instructsam.train.engines.agent'
+"""The room of the agent, imported by name: core does not know the training package."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     forced = parser.add_mutually_exclusive_group()
     forced.add_argument('--phrase', type=text, action='append', help='skip decoding, look for this phrase; repeatable')
     forced.add_argument('--answer', type=text, help="skip decoding, use this answer in the model's notation")
+    importlib.import_module(f'{AGENT}.options').add_agent_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from instructsam.core.atomic_write import check_path
     from instructsam.core.files.image_file import check_image_path, read_image, write_image
 
+    is_agent = importlib.import_module(f'{AGENT}.options').is_agent(args)
     # Depth and intrinsics belong to the pixels as they are stored.
     image = read_image(args.image, args.max_megapixels, allow_rotation=args.depth is None)
     depth_and_camera = _read_depth(args, image)
@@ -68,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json not in (None, '-'):
         check_path(args.json)
 
-    result = _segment(args, image)
+    result = (_segment_by_agent if is_agent else _segment)(args, image)
     if depth_and_camera is not None:
         result = _locate(result, *depth_and_camera)
     if args.out is not None:
@@ -121,6 +128,16 @@ def _segment(args: argparse.Namespace, image: np.ndarray) -> Result:
         time_budget_s=args.time_budget,
         suppress_duplicates=not args.keep_duplicates,
     )
+
+
+def _segment_by_agent(args: argparse.Namespace, image: np.ndarray) -> Result:
+    from instructsam.core.errors import InstructSAMError
+
+    for name in ('phrase', 'answer', 'time_budget'):
+        if getattr(args, name) is not None:
+            raise InstructSAMError(f'--{name.replace("_", "-")} belongs to --engine model: leave it out')
+    engine = importlib.import_module(f'{AGENT}.loading').load_agent(args, args.device)
+    return engine.segment(engine.encode(image), args.instruction, score_threshold=args.threshold)
 
 
 def _locate(result: Result, depth: np.ndarray, camera: CameraModel) -> Result:

@@ -31,6 +31,9 @@ def print_result(result: Result, *, to_stderr: bool = False) -> None:
         console.print(Text(f'answer: {result.answer}'), soft_wrap=True)
     steps = ', '.join(f'{step.replace("_", " ")} {ms:.0f}' for step, ms in result.timings_ms.items())
     console.print(Text(f'ms: {steps}, total {sum(result.timings_ms.values()):.0f}'), soft_wrap=True)
+    if result.usage:
+        numbers = ', '.join(f'{name.replace("_", " ")} {number}' for name, number in result.usage.items())
+        console.print(Text(f'{numbers}, ended by {result.finish_reason.replace("_", " ")}'), soft_wrap=True)
     if result.warning:
         console.print(Text(f'WARNING: {result.warning}', style='bold yellow'))
 

@@ -12,6 +12,7 @@ from instructsam.core.commands.arguments import count, probability
 from instructsam.core.commands.options import add_revision, option
 from instructsam.core.commands.parser import CommandParser, sentence
 from instructsam.core.modes import DTYPES, DUPLICATE_IOU
+from instructsam.train.engines.agent.options import add_agent_options
 from instructsam.train.evaluation.benchmarks import BENCHMARKS, DUMMY_PHRASE, PHRASE_SOURCES, Benchmark
 from instructsam.train.modes import ENGINE_MODES
 
@@ -154,4 +155,5 @@ def _add_run_arguments(parser: argparse.ArgumentParser, benchmark: Benchmark) ->
         type=Path,
         metavar='DIR',
     )
+    add_agent_options(parser)
     add('--json', 'write the figures as JSON; - is stdout (the table then goes to stderr)', metavar='FILE')

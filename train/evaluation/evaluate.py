@@ -15,20 +15,21 @@ import torch
 import instructsam.core
 from instructsam.core import builtin, exit_codes
 from instructsam.core.atomic_write import check_path
-from instructsam.core.engine import InstructSAM
 from instructsam.core.errors import DataError, InstructSAMError
 from instructsam.core.files.json_file import write_json
 from instructsam.core.run_settings import fingerprint, model_fingerprint
 from instructsam.core.version import version
-from instructsam.train import engines, evaluation, tabletop
+from instructsam.train import engines, evaluation, tabletop, vlm
 from instructsam.train.engines import autoregressive
+from instructsam.train.evaluation import agent_runs
 from instructsam.train.evaluation.benchmarks import BENCHMARKS, Benchmark
 from instructsam.train.evaluation.figures.summary import summarise
 from instructsam.train.evaluation.readers import read_benchmark
 from instructsam.train.evaluation.real.source import open_real
 from instructsam.train.evaluation.reporting.console_table import print_table
+from instructsam.train.evaluation.running.conversations import ConversationLog
 from instructsam.train.evaluation.running.progress_bar import with_progress_bar
-from instructsam.train.evaluation.running.prompting import PromptOptions
+from instructsam.train.evaluation.running.prompting import PromptOptions, QueryEngine
 from instructsam.train.evaluation.running.run_folder import Run, read_run
 from instructsam.train.evaluation.running.runner import Process, run_benchmark
 from instructsam.train.evaluation.running.sources import FileSource, Source
@@ -36,7 +37,7 @@ from instructsam.train.evaluation.tabletop import TabletopSource
 from instructsam.train.tabletop.command import check_drawing
 
 RESULTS = Path('runs/eval')
-CODE = (instructsam.core, engines, evaluation, tabletop)
+CODE = (instructsam.core, engines, evaluation, tabletop, vlm)
 """Packages that decide the results: a run can only be resumed with the same code."""
 
 
@@ -50,21 +51,21 @@ def evaluate(args: argparse.Namespace) -> int:
     options = prompt_options(benchmark, args)
     if args.json not in (None, '-'):
         check_path(args.json)
-    model_folder = builtin.folder(args.model, args.revision or '')
+    model_folder = agent_runs.model_folder(args) or builtin.folder(args.model, args.revision or '')
     source = open_source(args)
     header = run_header(args, options, source, Path(model_folder))
     folder = args.results or RESULTS / _run_name(args, header)
     process = Process.from_environment()
     title = f'{args.benchmark} {args.split}'
-    run_benchmark(
-        lambda: load_engine(args, process),
-        source,
-        options,
-        folder,
-        header,
-        process,
-        track=partial(with_progress_bar, title=title, threshold=options.threshold, empty=args.empty),
-    )
+    track = partial(with_progress_bar, title=title, threshold=options.threshold, empty=args.empty)
+
+    def load() -> QueryEngine:
+        return load_engine(args, process)
+
+    if agent_runs.is_agent(args):
+        log = ConversationLog(folder, process.rank, header)
+        load, track = agent_runs.with_conversations(load, track, log)
+    run_benchmark(load, source, options, folder, header, process, track)
     if process.rank:
         return exit_codes.DONE
     run = read_run(folder, header)
@@ -83,7 +84,7 @@ def prompt_options(benchmark: Benchmark, args: argparse.Namespace) -> PromptOpti
     if args.prompt is not None and '{text}' not in args.prompt and '{lowered}' not in args.prompt:
         raise InstructSAMError(f'--prompt {args.prompt!r} lacks the placeholder {{text}}')
     lowest = args.lowest if args.lowest is not None else benchmark.lowest
-    prompts = benchmark.prompts
+    prompts = agent_runs.prompts(args, benchmark)
     if args.prompt is not None:
         prompts = dict.fromkeys(prompts, str(args.prompt))
     return PromptOptions(
@@ -121,7 +122,7 @@ def run_header(args: argparse.Namespace, options: PromptOptions, source: Source,
         'benchmark': args.benchmark,
         'split': args.split,
         **source.identity(),
-        'model': args.model,
+        'model': agent_runs.model_name(args),
         'revision': builtin.commit_of(model_folder),
         'model_hash': model_fingerprint(model_folder),
         'mode': args.mode,
@@ -130,6 +131,7 @@ def run_header(args: argparse.Namespace, options: PromptOptions, source: Source,
         'device': device.partition(':')[0],
         'dtype': args.dtype,
         'threads': args.threads,
+        **agent_runs.header(args),
         'code': f'{version()} {code_fingerprint([package_folder(package) for package in CODE])}',
     }
 
@@ -150,15 +152,17 @@ def package_folder(package: ModuleType) -> Path:
 
 def _run_name(args: argparse.Namespace, header: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:8]
-    return f'{args.benchmark}_{args.split}_{Path(args.model).name}_{digest}'
+    return f'{args.benchmark}_{args.split}_{agent_runs.run_name(args)}_{digest}'
 
 
-def load_engine(args: argparse.Namespace, process: Process) -> InstructSAM:
+def load_engine(args: argparse.Namespace, process: Process) -> QueryEngine:
     """Load the engine that the command line asks for; with several GPUs, on the one of this process."""
     torch.set_num_threads(args.threads)
     device = args.device
     if device == 'auto' and torch.cuda.is_available():
         device = f'cuda:{process.local_rank % torch.cuda.device_count()}'
+    if agent_runs.is_agent(args):
+        return agent_runs.load(args, device)
     return autoregressive.load_engine(
         args.model, args.mode, device=device, dtype=args.dtype, revision=args.revision or ''
     )
@@ -175,10 +179,12 @@ def report_figures(args: argparse.Namespace, run: Run, benchmark: Benchmark) -> 
     document = {
         **run.header,
         'run': str(run.folder),
-        'warning': builtin.warning(args.model),
+        'warning': builtin.warning(run.header['model']),
         **summarise(run.outcomes, args.threshold, args.empty),
     }
     if args.json is not None:
         write_json(args.json, document)
-    print_table(f'{args.model} on {args.benchmark} {args.split}', document, benchmark, to_stderr=args.json == '-')
+    print_table(
+        f'{agent_runs.title(args)} on {args.benchmark} {args.split}', document, benchmark, to_stderr=args.json == '-'
+    )
     return document['failed']['queries']

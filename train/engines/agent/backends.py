@@ -21,7 +21,6 @@ from instructsam.core.errors import InstructionError, ModelError
 from instructsam.core.model.grounding import resize_masks
 from instructsam.core.model.preprocess import sam_pixels, to_chw
 from instructsam.core.rle import Rle
-from instructsam.core.run_settings import model_fingerprint
 from instructsam.train.engines.agent.state import Mark
 from instructsam.train.engines.concept import ConceptEngine
 
@@ -60,10 +59,6 @@ class PhraseBackend(Protocol):
         """Return all masks that score above the threshold, in any order. Raises InstructionError."""
         ...
 
-    def identity(self) -> dict[str, Any]:
-        """Return what decides the masks, for the header of a run."""
-        ...
-
 
 class ConceptBackend:
     """Concept prompting with an InstructSAM model, such as the built-in one: at most K masks per phrase."""
@@ -88,19 +83,14 @@ class ConceptBackend:
         )
         return tuple(Mark(instance.mask, instance.score) for instance in result.instances)
 
-    def identity(self) -> dict[str, Any]:
-        """Return the name of the kind; the model itself is in the header anyway."""
-        return {'masks': 'concept', 'mask_threshold': self.threshold}
-
 
 class Sam3Backend:
     """SAM3 on transformers, with its text encoder and presence token, which InstructSAM's checkpoints lack."""
 
-    def __init__(self, model: Sam3Model, tokenizer: Any, weights: str, threshold: float = THRESHOLD) -> None:
-        """Take a model with its tokenizer; `weights` is their fingerprint."""
+    def __init__(self, model: Sam3Model, tokenizer: Any, threshold: float = THRESHOLD) -> None:
+        """Take a model with its tokenizer."""
         self.model = model.eval()
         self.tokenizer = tokenizer
-        self.weights = weights
         self.threshold = threshold
         vision: Any = model.config.vision_config
         self.image_size = int(vision.backbone_config.image_size)  # px
@@ -136,7 +126,7 @@ class Sam3Backend:
                 f'{folder} is not SAM3: {len(missing)} tensors are missing or of another size, such as {missing[0]}. '
                 'An InstructSAM checkpoint has neither the text encoder nor the presence token of SAM3'
             )
-        return cls(model.to(place), tokenizer, model_fingerprint(folder), threshold)
+        return cls(model.to(place), tokenizer, threshold)
 
     @torch.inference_mode()
     def encode(self, image: np.ndarray) -> PhraseImage:
@@ -170,7 +160,3 @@ class Sam3Backend:
             mask = resize_masks(logits[None], encoded.height, encoded.width)[0] > 0
             marks.append(Mark(Rle.encode(mask.cpu().numpy()), float(scores[slot])))
         return tuple(marks)
-
-    def identity(self) -> dict[str, Any]:
-        """Return the kind, the threshold and the fingerprint of the weights."""
-        return {'masks': 'sam3', 'mask_threshold': self.threshold, 'sam3_hash': self.weights}

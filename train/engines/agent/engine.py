@@ -44,7 +44,15 @@ CHECK_TRIES = 2
 
 
 class QueryFailed(InstructionError):  # noqa: N818 (its base class has the suffix)
-    """The model's endpoint failed during a query; the next query may be answered."""
+    """The model's endpoint failed during a query; the next query may be answered.
+
+    Attributes:
+        usage: Calls and tokens until then, as in `Result.usage`.
+    """
+
+    def __init__(self, message: str, usage: dict[str, int]) -> None:
+        super().__init__(message)
+        self.usage = usage
 
 
 class _TimeUp(Exception):  # noqa: N818
@@ -135,7 +143,7 @@ class AgentEngine:
             run.conversation.error = str(error)
             if error.is_final:
                 raise
-            raise QueryFailed(str(error)) from error
+            raise QueryFailed(str(error), run.conversation.usage()) from error
         finally:
             run.conversation.seconds = run.elapsed
             self.record(run.conversation.to_json())
@@ -159,18 +167,6 @@ class AgentEngine:
         """Raise InstructionError: the agent chooses its phrases itself."""
         del phrases
         raise InstructionError('the agent cannot be given phrases: it chooses them itself')
-
-    def identity(self) -> dict[str, Any]:
-        """Return what decides the answers, for the header of a run."""
-        return {
-            'engine': 'agent',
-            'vlm': self.client.settings.header(),
-            'rounds': self.limits.rounds,
-            'repairs': self.limits.repairs,
-            'seconds': self.limits.seconds,
-            'prompts': prompts.prompts_hash(),
-            **self.backend.identity(),
-        }
 
 
 class _Run:

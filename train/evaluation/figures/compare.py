@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from instructsam.train.evaluation import paper_systems
 from instructsam.train.evaluation.benchmarks import BENCHMARKS, Benchmark
 from instructsam.train.evaluation.figures.intervals import paired_bootstrap_intervals
 from instructsam.train.evaluation.figures.metrics import MaskMatch, compute_metrics
-from instructsam.train.evaluation.figures.summary import group_members, match_outcome, to_percent
+from instructsam.train.evaluation.figures.summary import group_members, match_outcome, mean_cost, to_percent
 from instructsam.train.evaluation.query import Outcome, Query
 from instructsam.train.evaluation.running.run_folder import Run, RunError
 
@@ -69,6 +70,8 @@ def compare_runs(first: Run, second: Run) -> dict[str, Any]:
         'settings': _different_settings(first.header, second.header),
         'samples': len(samples),
         **pairing.counts,
+        'cost': {letter: mean_cost([pair[index] for pair in pairing.pairs]) for index, letter in enumerate(('a', 'b'))},
+        'paper': paper_systems.rows(first.header['benchmark'], first.header['split'], benchmark_of(first).paper),
         'all': _differences(samples, empty),
         **{
             group: {member: _differences(members[member], empty) for member in sorted(members)}

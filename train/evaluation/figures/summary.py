@@ -28,7 +28,8 @@ def summarise(
 ) -> dict[str, Any]:
     """Return the figures of a run, ready for JSON; None where there is nothing to measure.
 
-    Failed queries are counted, and excluded from the figures.
+    Failed queries are counted, and excluded from the figures. Of an agent, `failed` also has the figures with failed
+    queries as empty answers, and `usage` the mean cost of a query.
 
     Args:
         outcomes: One outcome per query.
@@ -56,6 +57,13 @@ def summarise(
         }
     first = [f'{outcome.query.id}: {outcome.error}' for outcome in failed[:FAILURES_LISTED]]
     summary['failed'] = {'queries': len(failed), 'first': first}
+    # Queries that reached the model of an agent: their failure is that of the system, not of the data.
+    asked = [outcome for outcome in failed if outcome.usage]
+    if asked:
+        unmatched = [match_outcome(outcome, threshold) for outcome in asked]
+        summary['failed']['as_empty'] = summarise_group([*answered, *asked], [*matches, *unmatched], empty)
+    if any(outcome.usage for outcome in outcomes):
+        summary['usage'] = mean_cost([*answered, *asked])
     return summary
 
 
@@ -104,4 +112,14 @@ def mean_times(outcomes: Sequence[Outcome]) -> dict[str, Any]:
             for step in steps
         },
         'instructions_per_s': 1e3 * len(outcomes) / total_ms if total_ms else None,
+    }
+
+
+def mean_cost(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """Return the mean cost of a query: seconds with the encoding of its image, and an agent's calls and tokens."""
+    total_ms = sum(outcome.timings_ms.get(SEGMENT, 0) + outcome.timings_ms.get(ENCODE, 0) for outcome in outcomes)
+    names = dict.fromkeys(name for outcome in outcomes for name in outcome.usage)
+    return {
+        'seconds': total_ms / 1e3 / len(outcomes),
+        **{name: statistics.mean(outcome.usage.get(name, 0) for outcome in outcomes) for name in names},
     }

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
+from rich.console import RenderableType
 from rich.table import Table
 
-from instructsam.train.evaluation.reporting.console_table import HEADERS, open_table, print_all, shown
+from instructsam.train.evaluation.reporting.console_table import HEADERS, open_table, paper_table, print_all, shown
 
 
 def print_comparison(document: dict[str, Any], *, to_stderr: bool) -> None:
@@ -16,6 +17,7 @@ def print_comparison(document: dict[str, Any], *, to_stderr: bool) -> None:
             _figures_table(document['all']),
             '',
             _groups_table(document),
+            *_cost_tables(document),
             *map(shown, _notes(document)),
         ],
         to_stderr=to_stderr,
@@ -55,6 +57,22 @@ def _groups_table(document: dict[str, Any]) -> Table:
                 table.add_row(label, str(differences['samples']), *figures, *counts)
             table.add_row()
     return table
+
+
+def _cost_tables(document: dict[str, Any]) -> Iterator[RenderableType]:
+    """Yield a table of the mean cost per sample, and one of the paper's rows if an agent took part."""
+    a, b = document['cost']['a'], document['cost']['b']
+    names = list({**a, **b})
+    table = open_table(['A', 'B', 'B / A'], caption='mean per sample; seconds include the encoding of the image')
+    for name in names:
+        cells = [f'{cost[name]:.3g}' if name in cost else '-' for cost in (a, b)]
+        ratio = f'{b[name] / a[name]:.3g}' if a.get(name) and name in b else '-'
+        table.add_row(name.replace('_', ' '), *cells, ratio)
+    yield table
+    yield ''
+    if len(names) > 1 and document['paper']:
+        yield paper_table(document['paper'])
+        yield ''
 
 
 def _notes(document: dict[str, Any]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from instructsam.core.text import one_line
+from instructsam.train.evaluation import paper_systems
 from instructsam.train.evaluation.benchmarks import Benchmark
 
 HEADERS = {  # figures of the table in order, and their column headers
@@ -23,10 +24,12 @@ HEADERS = {  # figures of the table in order, and their column headers
 def print_table(title: str, document: dict[str, Any], benchmark: Benchmark, *, to_stderr: bool = False) -> None:
     """Print the figures of a run: one row per group, then intervals, failed queries and the model's warning."""
     warning = document.get('warning')
+    paper = paper_systems.rows(document['benchmark'], document['split'], benchmark.paper) if _is_agent(document) else {}
     print_all(
         [
             shown(title),
             _table(document),
+            *([paper_table(paper), ''] if paper else []),
             *map(shown, _notes(document, benchmark)),
             *([Text(one_line(f'WARNING: {warning}'), style='bold yellow')] if warning else []),
         ],
@@ -61,8 +64,22 @@ def open_table(headers: Iterable[str], *, caption: str | None = None) -> Table:
     return table
 
 
+def paper_table(rows: dict[str, dict[str, float]]) -> Table:
+    """Return a table of the paper's figures, one row per system, see `paper_systems.rows`."""
+    names = list(dict.fromkeys(name for figures in rows.values() for name in figures))
+    table = open_table([HEADERS.get(name, 's') for name in names], caption='percent; s: mean per instruction')
+    for system, figures in rows.items():
+        table.add_row(f'paper: {system}', *(f'{figures[name]:.1f}' if name in figures else '' for name in names))
+    return table
+
+
+def _is_agent(document: dict[str, Any]) -> bool:
+    return document.get('engine') == 'agent'
+
+
 def _notes(document: dict[str, Any], benchmark: Benchmark) -> Iterator[str]:
-    intervals, times, paper = document['intervals'], document['times'], benchmark.paper.get(document['split'], {})
+    intervals, times = document['intervals'], document['times']
+    paper = {} if _is_agent(document) else benchmark.paper.get(document['split'], {})
     for name in benchmark.headline:
         if name in intervals:
             low, high = intervals[name]
@@ -70,10 +87,18 @@ def _notes(document: dict[str, Any], benchmark: Benchmark) -> Iterator[str]:
             yield f'{HEADERS[name]} {document["all"][name]:.1f}, 95 % interval {low:.1f} to {high:.1f}{reported}'
     if times['instructions_per_s']:
         yield f'{times["instructions_per_s"]:.1f} instructions/s per process'
+    if 'usage' in document:
+        usage = document['usage']
+        parts = ', '.join(f'{value:.1f} {name.replace("_", " ")}' for name, value in usage.items())
+        yield f'a sample takes {parts} (means)'
     failed = document['failed']
     if failed['queries']:
         yield f'{failed["queries"]} samples FAILED and are not in the figures:'
         yield from (f'  {line}' for line in failed['first'])
+    if 'as_empty' in failed:
+        known = {name: failed['as_empty'][name] for name in benchmark.headline}
+        figures = ', '.join(f'{HEADERS[name]} {value:.1f}' for name, value in known.items() if value is not None)
+        yield f'with failed samples as empty answers: n {failed["as_empty"]["queries"]}, {figures}'
     yield f'results: {document["run"]}'
 
 

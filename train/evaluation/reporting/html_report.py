@@ -14,6 +14,7 @@ from rich.console import Console
 
 from instructsam.core import builtin
 from instructsam.core.atomic_write import check_path, replaced
+from instructsam.train.evaluation import paper_systems
 from instructsam.train.evaluation.figures.compare import benchmark_of
 from instructsam.train.evaluation.figures.metrics import MaskMatch, PooledPredictions
 from instructsam.train.evaluation.figures.summary import match_outcome, summarise
@@ -96,6 +97,8 @@ def render_report(runs: Sequence[Run], show_status: Callable[[str], object] = la
 def _report(run: Run, anchor: str, name: str, show_status: Callable[[str], object]) -> dict[str, Any]:
     """Return the template's variables for one run."""
     benchmark, split = benchmark_of(run), run.header['split']
+    is_agent = run.header.get('engine') == 'agent'
+    of_groups = {} if is_agent else benchmark.paper  # the paper's figures are those of InstructSAM
     show_status(f'{anchor}: figures')
     threshold, empty = run.header['threshold'], run.header['empty']
     document = summarise(run.outcomes, threshold, empty)
@@ -115,13 +118,16 @@ def _report(run: Run, anchor: str, name: str, show_status: Callable[[str], objec
         'warning': builtin.warning(run.header.get('model', '')),
         'headline': benchmark.headline,
         'columns': columns,
-        'paper': benchmark.paper.get(split, {}),
+        'paper': paper_systems.rows(run.header['benchmark'], split, benchmark.paper),
+        'is_agent': is_agent,
+        'usage': document.get('usage', {}),
+        'as_empty': _as_empty(document, columns),
         'all': _cells(document['all'], columns, document['intervals'], {}),
         'more': {key: _format(value) for key, value in document['all'].items() if key not in columns},
         'times': document['times'],
         'groups': {
             group: {
-                member: _cells(figures, columns, {}, benchmark.paper.get(f'{split}/{group} {member}', {}))
+                member: _cells(figures, columns, {}, of_groups.get(f'{split}/{group} {member}', {}))
                 for member, figures in members.items()
             }
             for group, members in groups.items()
@@ -130,6 +136,12 @@ def _report(run: Run, anchor: str, name: str, show_status: Callable[[str], objec
         'failed': [(outcome.query.id, outcome.error) for outcome in run.outcomes if outcome.error],
         'cases': {kind: [(case, images[case.outcome.query.id]) for case in cases] for kind, cases in chosen.items()},
     }
+
+
+def _as_empty(document: dict[str, Any], columns: Iterable[str]) -> dict[str, str]:
+    """Return {figure: value} with failed queries as empty answers; empty if there are none."""
+    figures = document['failed'].get('as_empty', {})
+    return {name: _format(figures[name]) for name in columns if name in figures}
 
 
 def _columns(documents: Iterable[dict[str, Any]]) -> dict[str, str]:

@@ -5,13 +5,42 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, cast
 
-from instructsam.core.engine import EncodedImage, InstructSAM
+import numpy as np
+
+from instructsam.core.engine import InstructSAM
 from instructsam.core.errors import ImageError, InstructionError
+from instructsam.core.result import Result
 from instructsam.train.engines.concept import ConceptEngine
 from instructsam.train.evaluation.benchmarks import DUMMY_PHRASE, fill_prompt
 from instructsam.train.evaluation.figures.summary import ENCODE, SEGMENT
 from instructsam.train.evaluation.query import ImageQueries, Order, Outcome, Query
+
+
+class QueryEngine(Protocol):
+    """An engine that answers queries: InstructSAM or the agent."""
+
+    def encode(self, image: np.ndarray) -> Any:
+        """Encode an image [H, W, 3] uint8 RGB. Raises ImageError."""
+        ...
+
+    def segment(
+        self,
+        encoded: Any,
+        instruction: str,
+        *,
+        score_threshold: float,
+        answer: Any,
+        max_new_tokens: int,
+        suppress_duplicates: bool,
+    ) -> Result:
+        """Find the objects that `instruction` names. Raises InstructionError."""
+        ...
+
+    def answer_for(self, phrases: Iterable[str]) -> Any:
+        """Return the answer that names `phrases`. Raises InstructionError."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -26,9 +55,9 @@ class PromptOptions:
     phrase: str = 'generated'  # source of the answer's phrases, one of benchmarks.PHRASE_SOURCES
     own_queries: bool = False  # concept prompting: the phrase prompts SAM3, which answers with its own learned queries
 
-    def engine_for(self, engine: InstructSAM) -> InstructSAM:
+    def engine_for(self, engine: QueryEngine) -> QueryEngine:
         """Return the engine to query instead of `engine`: itself, or a ConceptEngine with the same model."""
-        return ConceptEngine.from_engine(engine) if self.own_queries else engine
+        return ConceptEngine.from_engine(cast(InstructSAM, engine)) if self.own_queries else engine
 
     def forced_phrases(self, query: Query) -> tuple[str, ...]:
         """Return the phrases that the model is made to answer; empty if it generates them."""
@@ -38,7 +67,7 @@ class PromptOptions:
 
 
 def answer_image(
-    engine: InstructSAM, index: int, image: ImageQueries, options: PromptOptions, skip: Collection[int] = frozenset()
+    engine: QueryEngine, index: int, image: ImageQueries, options: PromptOptions, skip: Collection[int] = frozenset()
 ) -> Iterator[Outcome]:
     """Yield an outcome for every query about one image, which is encoded once.
 
@@ -67,7 +96,7 @@ def answer_image(
         encode_ms = {}
 
 
-def answer_images(engine: InstructSAM, images: Iterable[ImageQueries], options: PromptOptions) -> Iterator[Outcome]:
+def answer_images(engine: QueryEngine, images: Iterable[ImageQueries], options: PromptOptions) -> Iterator[Outcome]:
     """Yield an outcome for every query about every image."""
     engine = options.engine_for(engine)
     for index, image in enumerate(images):
@@ -75,7 +104,7 @@ def answer_images(engine: InstructSAM, images: Iterable[ImageQueries], options: 
 
 
 def _answer_query(
-    engine: InstructSAM, encoded: EncodedImage, unanswered: Outcome, options: PromptOptions, encode_ms: dict[str, float]
+    engine: QueryEngine, encoded: Any, unanswered: Outcome, options: PromptOptions, encode_ms: dict[str, float]
 ) -> Outcome:
     """Return `unanswered` with the model's predictions, or with an error.
 
@@ -95,7 +124,9 @@ def _answer_query(
             suppress_duplicates=options.suppress_duplicates,
         )
     except InstructionError as error:
-        return replace(unanswered, prompt=prompt, error=str(error))
+        usage: dict[str, int] = getattr(error, 'usage', {})  # of an agent whose endpoint failed
+        timings_ms = {SEGMENT: (time.perf_counter() - start) * 1e3} if usage else {}
+        return replace(unanswered, prompt=prompt, error=str(error), usage=usage, timings_ms=timings_ms)
     annotated = [*query.ground_truth, *([query.ignore] if query.ignore is not None else [])]
     sizes = {(mask.height, mask.width) for mask in annotated}
     if sizes - {(result.height, result.width)}:
@@ -113,4 +144,5 @@ def _answer_query(
         phrases=result.phrases,
         is_forced=bool(forced),
         timings_ms={**result.timings_ms, **encode_ms, SEGMENT: (time.perf_counter() - start) * 1e3},
+        usage=result.usage,
     )

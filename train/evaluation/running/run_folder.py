@@ -54,7 +54,7 @@ def read_run(folder: str | Path, expected: dict[str, Any] | None = None) -> Run:
     if not files and expected is None:
         raise RunError(f'{folder} holds no run (no {PATTERN}): `instructsam eval ... --results DIR` creates one')
     for file in files:
-        lines = enumerate(_complete_lines(file), start=1)
+        lines = enumerate(complete_lines(file), start=1)
         for _, line in itertools.islice(lines, 1):
             header = _checked_header(_parse_line(json.loads, line, file, 1).get('header'), header, file)
         with gc_paused():
@@ -78,7 +78,7 @@ def _parse_line(parse: Callable[[bytes], Parsed], line: bytes, file: Path, numbe
         ) from error
 
 
-def _complete_lines(file: Path) -> Iterator[bytes]:
+def complete_lines(file: Path) -> Iterator[bytes]:
     """Yield the lines that end with a newline."""
     with file.open('rb') as lines:
         yield from (line for line in lines if line.endswith(b'\n'))
@@ -107,43 +107,68 @@ class ResultWriter:
         self._lock.__enter__()
         try:
             with explained_storage_faults(self.path):
-                self._open(header)
+                # Before the file is made: with another header than the others, it would make the run unreadable.
+                for file in self.path.parent.glob(PATTERN):
+                    for line in itertools.islice(complete_lines(file), 1):
+                        _checked_header(_parse_line(json.loads, line, file, 1).get('header'), header, file)
+            self._file = LineFile(self.path, header)
         except BaseException:
             self._lock.__exit__()
             raise
-
-    def _open(self, header: dict[str, Any]) -> None:
-        # Before the file is made: with another header than the others, it would make the run unreadable.
-        for file in self.path.parent.glob(PATTERN):
-            for line in itertools.islice(_complete_lines(file), 1):
-                _checked_header(_parse_line(json.loads, line, file, 1).get('header'), header, file)
-        self._file = self.path.open('ab')
-        complete_bytes = sum(map(len, _complete_lines(self.path)))
-        if self.path.stat().st_size > complete_bytes:
-            print(f'{self.path}: the last line was truncated, its query is asked again', file=sys.stderr)
-            self._file.truncate(complete_bytes)
-        if not self.path.stat().st_size:
-            self._append(json.dumps({'header': header}))
 
     def add(self, outcome: Outcome) -> None:
         """Append one outcome."""
         self._append(outcome.to_line())
 
     def _append(self, text: str) -> None:
-        with explained_storage_faults(self.path):
-            self._file.write(text.encode() + b'\n')
-            self._file.flush()
+        self._file.append(text)
 
     def close(self) -> None:
         """Close the file and release its lock."""
-        with explained_storage_faults(self.path):
-            try:
-                self._file.close()
-            finally:
-                self._lock.__exit__()
+        try:
+            self._file.close()
+        finally:
+            self._lock.__exit__()
 
     def __enter__(self) -> ResultWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class LineFile:
+    """A file of lines that begins with a header and only grows; a truncated last line is dropped.
+
+    The caller has locked its folder.
+
+    Args:
+        path: The file.
+        header: Written if the file is new.
+        lost: Said of a truncated line.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+
+    def __init__(self, path: Path, header: dict[str, Any], lost: str = 'its query is asked again') -> None:
+        self.path = path
+        with explained_storage_faults(path):
+            self._file = path.open('ab')
+            complete_bytes = sum(map(len, complete_lines(path)))
+            if path.stat().st_size > complete_bytes:
+                print(f'{path}: the last line was truncated, {lost}', file=sys.stderr)
+                self._file.truncate(complete_bytes)
+            if not path.stat().st_size:
+                self.append(json.dumps({'header': header}))
+
+    def append(self, text: str) -> None:
+        """Append one line."""
+        with explained_storage_faults(self.path):
+            self._file.write(text.encode() + b'\n')
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        with explained_storage_faults(self.path):
+            self._file.close()

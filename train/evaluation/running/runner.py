@@ -17,10 +17,9 @@ from typing import Any
 
 import torch.distributed as dist
 
-from instructsam.core.engine import InstructSAM
 from instructsam.core.stop_signals import resume_hint
 from instructsam.train.evaluation.query import Outcome
-from instructsam.train.evaluation.running.prompting import PromptOptions, answer_image
+from instructsam.train.evaluation.running.prompting import PromptOptions, QueryEngine, answer_image
 from instructsam.train.evaluation.running.run_folder import ResultWriter, read_run
 from instructsam.train.evaluation.running.sources import Source
 
@@ -51,7 +50,7 @@ class Process:
 
 
 def run_benchmark(
-    load_engine: Callable[[], InstructSAM],
+    load_engine: Callable[[], QueryEngine],
     source: Source,
     options: PromptOptions,
     folder: Path,
@@ -114,7 +113,7 @@ def _answered_queries(outcomes: Iterable[Outcome]) -> dict[int, _AnsweredQueries
 
 
 def _outcomes(
-    engine: InstructSAM,
+    engine: QueryEngine,
     source: Source,
     indices: Collection[int],
     options: PromptOptions,

@@ -42,9 +42,6 @@ class Table:
             raise InstructionError('it is not in the table')
         return self.masks[phrase]
 
-    def identity(self):
-        return {'masks': 'table'}
-
 
 @pytest.fixture
 def server():

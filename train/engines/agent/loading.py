@@ -1,0 +1,32 @@
+"""The agent that a command line asks for."""
+
+from __future__ import annotations
+
+import argparse
+
+from instructsam.core.engine import InstructSAM
+from instructsam.train.engines.agent.backends import ConceptBackend, PhraseBackend, Sam3Backend
+from instructsam.train.engines.agent.engine import AgentEngine
+from instructsam.train.engines.agent.options import limits, segmenter, vlm_settings
+from instructsam.train.engines.concept import ConceptEngine
+from instructsam.train.vlm.cache import ReplyCache
+from instructsam.train.vlm.client import VlmClient
+
+
+def load_agent(args: argparse.Namespace, device: str = 'auto') -> AgentEngine:
+    """Load the segmenter and return the agent's engine.
+
+    Raises:
+        ModelError: The segmenter cannot be loaded.
+        InstructSAMError: The settings of the endpoint cannot be used.
+    """
+    cache = None if args.vlm_cache is None else ReplyCache(args.vlm_cache)
+    client = VlmClient(vlm_settings(args), cache)
+    warning = ''
+    backend: PhraseBackend
+    if segmenter(args) == 'sam3':
+        backend = Sam3Backend.from_folder(args.sam3, device, args.dtype)
+    else:
+        model = InstructSAM.from_pretrained(args.model, device, args.dtype, args.mode, args.revision or '')
+        backend, warning = ConceptBackend(ConceptEngine.from_engine(model)), model.warning
+    return AgentEngine(client, backend, limits(args), warning=warning)
