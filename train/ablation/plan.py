@@ -35,8 +35,8 @@ class Plan:
 
     output: str  # folder of all runs and results
     base: str  # model folder that every variant starts from
-    stage1: str  # recipe file of stage 1
     stage2: str  # recipe file of stage 2
+    stage1: str = ''  # recipe file of stage 1; '': the base model has been through it
     stage1_changes: tuple[str, ...] = ()  # changes to the recipe as key=value, as on the command line
     stage2_changes: tuple[str, ...] = ()  # changes to the recipe as key=value, as on the command line
     processes: int = 1  # processes per training command; a step has processes * batch_size * accumulation samples
@@ -48,8 +48,15 @@ class Plan:
         unknown = [name for name in self.variants if name not in VARIANTS]
         if unknown:
             raise RecipeError(f'unknown variants: {", ".join(unknown)}. Known: {", ".join(VARIANTS)}')
+        if not self.stage1 and (self.stage1_changes or any(not VARIANTS[name].has_stage1 for name in self.variants)):
+            raise RecipeError('stage1 is empty, so there are no stage1_changes and no variant without stage 1')
         if not self.seeds or self.processes < 1:
             raise RecipeError('give one or more seeds and one or more processes')
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that are trained."""
+        return STAGES if self.stage1 else STAGES[1:]
 
     def recipes(self, name: str, seed: int, start: str | Path) -> dict[str, Recipe]:
         """Return the recipe of each stage of a variant.
@@ -66,7 +73,7 @@ class Plan:
         """
         variant, runs = VARIANTS[name], self.folder(name, seed)
         recipes = {}
-        for stage in STAGES:
+        for stage in self.stages:
             recipe = self.read_recipe(stage)
             recipes[stage] = replace(
                 recipe,
@@ -77,6 +84,8 @@ class Plan:
                 # With fewer slots, records with more instances than slots count as broken.
                 max_broken_share=1.0 if variant.slots else recipe.max_broken_share,
             )
+        if 'stage1' not in recipes:
+            return recipes
         if variant.has_stage1:
             recipes['stage2'] = replace(recipes['stage2'], model=str(runs / 'stage1' / 'final'))
         else:

@@ -155,7 +155,7 @@ def check_started(plan: Plan) -> None:
     record = RunRecord(output / 'study.json')
     base = model_fingerprint(Path(plan.base))
     settings: dict[str, Any] = {'base': plan.base, 'base_content': base}
-    for stage in STAGES:
+    for stage in plan.stages:
         settings[stage] = {'data': with_contents(plan.read_recipe(stage).data)}
     settings['processes'] = plan.processes
     finished = list(output.glob(f'*/seed*/*/{FINAL}'))

@@ -67,14 +67,15 @@ class FilterAnswers:
             BudgetSpent: The budget is used up.
             InstructSAMError: The image cannot be read any more.
         """
-        if row.is_rejected or row.image is None:
+        picture = row.image
+        if row.is_rejected or picture is None:
             return row
         start, costs, settings = time.perf_counter(), Costs(), self._settings
         row = merge_same(judge(row, settings.thresholds, ROW_RULES), settings.thresholds)
         asks_vlm = self._client is not None and (settings.round_trip or settings.exhaustivity)
         asks_finder = self._finder is not None and settings.second_opinion
         if row.kept_questions() and (asks_vlm or asks_finder):
-            image = self._read(row.image)
+            image = self._read(picture)
             if self._finder is not None and asks_finder:
                 async with self._finding:
                     row = await asyncio.to_thread(second_opinion, row, image, self._finder)

@@ -87,6 +87,18 @@ def ablate(capsys, *argv):
     return code, *capsys.readouterr()
 
 
+def test_a_plan_without_stage_1_trains_stage_2_from_the_base(plan, trained, capsys, tmp_path):
+    path = plan(stage1='', stage1_changes=[], variants=['full'], seeds=[1])
+    found = read_plan(path)
+    assert {stage: each.model for stage, each in found.recipes('full', 1, 'base').items()} == {'stage2': 'base'}
+    assert ablate(capsys, path)[0] == 0
+    assert trained == ['full/seed1/stage2.yaml']
+    assert list(json.loads((tmp_path / 'ablation/results.json').read_text())['rows']) == ['full']
+    for keys in ({'variants': ['full', 'no_stage1']}, {'variants': ['full'], 'stage1_changes': ['steps=1']}):
+        with pytest.raises(RecipeError, match='stage1 is empty'):
+            read_plan(plan(**{'stage1': '', 'stage1_changes': [], **keys}))
+
+
 def test_a_whole_plan(plan, trained, capsys, tmp_path):
     changes = {f'stage{number}_changes': ['steps=2', 'save_every=9', 'max_phrases=2'] for number in (1, 2)}
     names = [name for name in VARIANTS if name not in ('causal', 'k50')]

@@ -21,6 +21,11 @@ def iou(a: Box, b: Box) -> float:
     return common / union if union > 0 else 0.0
 
 
+def _share(row: Row, box: Box) -> float:
+    """Return the area of a box as a share of the picture; 0 without a picture."""
+    return area(box) / (row.image.height * row.image.width) if row.image else 0.0
+
+
 def outside(row: Row, question: Question, limits: Thresholds) -> Finding | None:
     """Reject a box that exceeds the picture."""
     if row.image is None:
@@ -44,8 +49,8 @@ def too_thin(row: Row, question: Question, limits: Thresholds) -> Finding | None
 
 def too_small(row: Row, question: Question, limits: Thresholds) -> Finding | None:
     """Reject a box that covers too little of the picture."""
-    for each in row.objects_of(question) if row.image else ():
-        share = area(each.box) / (row.image.height * row.image.width)
+    for each in row.objects_of(question):
+        share = _share(row, each.box)
         if share < limits.box_share_low:
             return Finding('of the picture', each.id, share, limits.box_share_low)
     return None
@@ -53,8 +58,8 @@ def too_small(row: Row, question: Question, limits: Thresholds) -> Finding | Non
 
 def too_large(row: Row, question: Question, limits: Thresholds) -> Finding | None:
     """Reject a box that covers nearly all of the picture."""
-    for each in row.objects_of(question) if row.image else ():
-        share = area(each.box) / (row.image.height * row.image.width)
+    for each in row.objects_of(question):
+        share = _share(row, each.box)
         if share > limits.box_share_high:
             return Finding('of the picture', each.id, share, limits.box_share_high)
     return None

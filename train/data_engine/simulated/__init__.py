@@ -5,6 +5,7 @@
     annotator  the replies to all requests of the data engine, errors of its checks included
     server     an OpenAI-compatible server of these replies
     masks      masks of a simulated box-to-mask model
+    rows       rows of scenes after the stages questions, objects and masks
 
 It takes the place of a vision-language model in tests and measurements where none can be had. Nothing that it yields
 says anything about a real model.

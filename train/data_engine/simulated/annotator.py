@@ -10,15 +10,18 @@ from typing import Any
 
 import cv2
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from instructsam.core.errors import DataError
 from instructsam.train.data_engine.coordinates import CONVENTIONS
 from instructsam.train.data_engine.simulated.noise import Annotation, Noise, annotate, generator
 from instructsam.train.data_engine.simulated.world import Gallery, KnownQuestion, KnownScene
-from instructsam.train.vlm.marks import FILL, mark_color
+from instructsam.train.vlm.marks import mark_color
 
 COVERED = 0.5  # least share of an object's pixels under a mark for the mark to be on it
 CHANGE = 6.0  # least change of a tinted pixel, sum over the channels, grey levels
+DRAWN = 60.0  # least change of a pixel of an outline
+ALIGNED = 0.95
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ def read_marks(picture: np.ndarray, scene: KnownScene, count: int) -> Mapping[in
     """Return the number of the mark on each object of a scene that has one, by id.
 
     The annotator really reads the picture: it compares it with the scene, takes objects of which enough is tinted, and
-    tells the number by the colour of the tint. Colours of overlapping marks mix, and may be mistaken.
+    tells each one's number by the hue of the outline. Hues of marks that touch mix, and may be mistaken.
 
     Args:
         picture: The scene with a set of marks drawn in, [H, W, 3] uint8 RGB, of the scene's size.
@@ -158,19 +161,32 @@ def read_marks(picture: np.ndarray, scene: KnownScene, count: int) -> Mapping[in
     """
     if picture.shape != scene.image.shape or count < 1:
         return {}
-    before, after = scene.image.astype(np.float32), picture.astype(np.float32)
-    tinted = np.abs(after - before).sum(axis=2) > CHANGE
-    colors = np.array([mark_color(index) for index in range(count)], np.float32)
-    marks = {}
+    change = np.abs(picture.astype(np.float32) - scene.image).sum(axis=2)
+    chroma = _chroma(picture) * (change > DRAWN)
+    hues = _chroma(np.array([mark_color(index) for index in range(count)]))
+    hues /= np.abs(hues)
+    marked, likeness = [], []  # objects, and how much each outline has the hue of each mark
     for object_id, mask in scene.masks.items():
         pixels = mask.decode()
-        if tinted[pixels].mean() < COVERED:
+        if (change[pixels] > CHANGE).mean() < COVERED:
             continue
-        inner = cv2.erode(pixels.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)  # without the outline
-        inside = tinted & (inner if inner.any() else pixels)
-        color = np.median((after[inside] - (1 - FILL) * before[inside]) / FILL, axis=0)
-        marks[object_id] = 1 + int(np.abs(colors - color).sum(axis=1).argmin())
-    return marks
+        kernel = np.ones((3, 3), np.uint8)
+        rim = cv2.dilate(pixels.astype(np.uint8), kernel) - cv2.erode(pixels.astype(np.uint8), kernel, iterations=2)
+        outline = chroma[rim.astype(bool)]
+        aligned = (outline[:, None] * hues.conj()).real / np.maximum(np.abs(outline[:, None]), 1.0)
+        likeness.append((aligned > ALIGNED).sum(axis=0))
+        marked.append(object_id)
+    if not marked:
+        return {}
+    # No number is given twice, which decides between similar hues.
+    rows, columns = linear_sum_assignment(np.array(likeness), maximize=True)
+    return {marked[row]: 1 + int(column) for row, column in zip(rows, columns, strict=True)}
+
+
+def _chroma(colors: np.ndarray) -> np.ndarray:
+    """Return the chroma of colours [..., 3] RGB as complex numbers [...], whose angle is the hue."""
+    red, green, blue = (colors[..., channel].astype(np.float32) for channel in range(3))
+    return red - (green + blue) / 2 + 1j * (3**0.5 / 2) * (green - blue)
 
 
 def _listed_questions(texts: Sequence[str]) -> dict[str, str]:

@@ -2,41 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
 
 from instructsam.core.rle import Rle
 from instructsam.train.data_engine.coordinates import box_iou
-from instructsam.train.data_engine.rows import Box, ObjectMask
+from instructsam.train.data_engine.masks.stage import object_mask
+from instructsam.train.data_engine.rows import Box, ObjectMask, SegmentedObject
 from instructsam.train.data_engine.simulated.annotator import SimulatedAnnotator
 from instructsam.train.data_engine.simulated.noise import generator
 from instructsam.train.data_engine.simulated.world import KnownScene
 
 REACH = 0.15  # a box-prompted mask ends at most this share of the box's sides outside the box
 SCORE_ERROR = 0.05  # standard deviation of the error of the predicted IoU
+LOST = 0.55  # share of a mask that is missing if it is eroded or halved: too much for an IoU of 0.5
 LEAK_PX = 9  # side of the kernel with which a leaking mask grows
 
 
-def simulated_masks(annotator: SimulatedAnnotator, image: np.ndarray, boxes: Sequence[Box]) -> list[ObjectMask]:
-    """Return one mask per box.
+class SimulatedMasks:
+    """A backend of stage masks, see `masks.stage.MaskBackend`.
 
-    The mask is the object whose own box fits best, cut off outside the reach of the prompt, and eroded, leaking or
-    halved if the annotation says so. Its predicted IoU is the IoU with the whole object with a normal error; its
-    stability is high, as the simulation has no logits.
+    A mask is the object whose own box fits best, cut off outside the reach of the prompt, and eroded, leaking or halved
+    if the annotation says so. Its predicted IoU is the IoU with the whole object with a normal error; its stability is
+    high, as the simulation has no logits.
 
     Args:
-        annotator: The annotator, which knows the scene.
-        image: The picture of the scene, [H, W, 3] uint8 RGB.
-        boxes: Boxes in px.
+        annotator: The annotator, which knows the scenes.
     """
-    scene = annotator.gallery.recognise(image)
-    faults = annotator.annotation(scene).mask_faults
-    return [_mask(scene, box, faults, annotator.noise.seed) for box in boxes]
+
+    def __init__(self, annotator: SimulatedAnnotator) -> None:
+        self._annotator = annotator
+
+    def __call__(self, image: np.ndarray, objects: Sequence[SegmentedObject]) -> list[ObjectMask]:
+        """Return one mask per object of a picture of a known scene, [H, W, 3] uint8 RGB. Raises DataError."""
+        scene = self._annotator.gallery.recognise(image)
+        faults = self._annotator.annotation(scene).mask_faults
+        return [_mask(scene, each.box, faults, self._annotator.noise.seed) for each in objects]
 
 
-def _mask(scene: KnownScene, box: Box, faults: dict[int, str], seed: int) -> ObjectMask:
+def _mask(scene: KnownScene, box: Box, faults: Mapping[int, str], seed: int) -> ObjectMask:
     nearest = max(scene.masks, key=lambda i: (box_iou(box, scene.box(i)), -i))
     whole = scene.masks[nearest].decode()
     rng = generator(seed, scene.name, nearest, 'mask')
@@ -44,32 +50,25 @@ def _mask(scene: KnownScene, box: Box, faults: dict[int, str], seed: int) -> Obj
     mask = Rle.encode(drawn)
     true_iou = float(mask.iou([scene.masks[nearest]])[0]) if mask.area else 0.0
     predicted = float(np.clip(true_iou + rng.normal(0, SCORE_ERROR), 0, 1))
-    return ObjectMask(
-        drawn.shape,
-        mask.to_coco()['counts'] if mask.area else '',
-        predicted_iou=round(predicted, 4),
-        stability=0.99,
-        object_score=5.0 if mask.area else -5.0,
-        box_iou=round(box_iou(box, tuple(map(float, mask.box))), 4) if mask.area else 0.0,
-    )
+    score = 5.0 if mask.area else -5.0
+    return object_mask(mask, box, predicted_iou=predicted, stability=0.99, object_score=score)
 
 
 def spoiled(mask: np.ndarray, fault: str, rng: np.random.Generator) -> np.ndarray:
     """Return a mask [H, W] bool with a fault of `noise.MASK_FAULTS`, or without one.
 
-    eroded_mask: the rim is gone, about half of the area; leaking_mask: it grows far into its surroundings on one side;
-    half_mask: one half is missing.
+    eroded_mask: the rim is gone, LOST of the area; leaking_mask: it grows far into its surroundings on one side;
+    half_mask: LOST of it is missing at one end.
     """
     rows, columns = np.nonzero(mask)
     if not fault or not len(rows):
         return mask
     if fault == 'eroded_mask':
         depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-        return depth > np.median(depth[mask])
+        return depth > np.quantile(depth[mask], LOST)
     along = columns if np.ptp(columns) > np.ptp(rows) else rows
-    is_first = along < np.median(along)
-    if rng.random() < 0.5:
-        is_first = ~is_first
+    along = along if rng.random() < 0.5 else -along
+    is_first = along > np.quantile(along, LOST)
     half = np.zeros_like(mask)
     half[rows[is_first], columns[is_first]] = True
     if fault == 'half_mask':

@@ -97,10 +97,12 @@ def read_request(body: bytes) -> Request:
     try:
         document = json.loads(body)
         form = document['response_format']['json_schema']['name']
-        texts, pictures = [], []
+        texts: list[str] = []
+        pictures: list[str] = []
         for message in document['messages']:
             content = message['content']
-            for part in [{'type': 'text', 'text': content}] if isinstance(content, str) else content:
+            parts: list[Any] = [{'type': 'text', 'text': content}] if isinstance(content, str) else content
+            for part in parts:
                 if part['type'] == 'text':
                     texts.append(part['text'])
                 else:
