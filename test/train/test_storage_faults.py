@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chat_server import chat_server
+from engine_server import annotates, make_photos, write_recipe
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -52,6 +54,25 @@ def test_training(command, recipe, tmp_path):
     whole, resumed = (load_file(tmp_path / name / 'final' / 'model.safetensors') for name in ('whole', 'run'))
     for name, tensor in whole.items():
         assert tensor.equal(resumed[name]), name
+
+
+def test_the_data_engine(command, tmp_path, monkeypatch):
+    """The limits hit the cache of replies, rows or the export."""
+    make_photos(tmp_path / 'photos')
+    monkeypatch.chdir(tmp_path)
+    with chat_server(annotates) as server:
+        recipe = write_recipe(tmp_path, 'run', server.url, REFERENCE / 'checkpoint')
+        for most_bytes in (1000, 12_000):
+            code, lines = command('engine', 'run', recipe, most_bytes=most_bytes)
+            assert code == 4, lines
+            assert lines[-1].startswith('instructsam: error: ')
+            assert lines[-1].endswith('and run the same command again')
+            assert not [line for line in lines if 'Traceback' in line]
+        assert command('engine', 'run', recipe)[0] == 0
+        whole = write_recipe(tmp_path, 'whole', server.url, REFERENCE / 'checkpoint')
+        assert command('engine', 'run', whole)[0] == 0
+    for name in ('train.json', 'validation.json', 'test.json', 'coco.json', 'summary.json'):
+        assert (tmp_path / 'run/export' / name).read_bytes() == (tmp_path / 'whole/export' / name).read_bytes()
 
 
 def test_a_removed_output(command, recipe, tmp_path):

@@ -16,7 +16,7 @@ from instructsam.core.text import shorten
 from instructsam.train.data_engine.rows import StageRecord
 from instructsam.train.vlm.chat import Message
 from instructsam.train.vlm.client import Reply
-from instructsam.train.vlm.errors import BadReply
+from instructsam.train.vlm.errors import BadReply, EmptyReply, VlmBusy, WrongForm
 
 Form = TypeVar('Form', bound=pydantic.BaseModel)
 
@@ -59,16 +59,26 @@ async def ask(client: Client, messages: Sequence[Message], form: type[Form], cos
         BudgetSpent: The budget is used up.
     """
     try:
-        reply = await client.ask(messages, form)
+        reply = await _ask(client, messages, form)
     except BadReply as error:
         repair = (
             f'Your last reply could not be used: {shorten(error, 600)}. Reply again to the same request, with one JSON '
             f'object of the schema and nothing else.'
         )
-        reply = await client.ask([*messages, Message.of('user', repair)], form)
+        reply = await _ask(client, [*messages, Message.of('user', repair)], form)
     costs.add(reply)
     assert isinstance(reply.value, form)
     return reply.value
+
+
+async def _ask(client: Client, messages: Sequence[Message], form: type[pydantic.BaseModel]) -> Reply:
+    """Return a reply. Raises BadReply for what the model wrote only, not for a server that cuts or replaces replies."""
+    try:
+        return await client.ask(messages, form)
+    except (WrongForm, EmptyReply):
+        raise
+    except BadReply as error:
+        raise VlmBusy(str(error)) from error
 
 
 def prompt_hash(*parts: str | type[pydantic.BaseModel]) -> str:

@@ -23,7 +23,7 @@ from instructsam.core.text import shorten
 from instructsam.train.vlm.budget import Budget
 from instructsam.train.vlm.cache import ReplyCache, request_hash
 from instructsam.train.vlm.chat import Message, to_wire
-from instructsam.train.vlm.errors import BadReply, EmptyReply, VlmBusy, VlmError, VlmRefused, VlmUnreachable
+from instructsam.train.vlm.errors import BadReply, EmptyReply, VlmBusy, VlmError, VlmRefused, VlmUnreachable, WrongForm
 from instructsam.train.vlm.settings import VlmSettings
 
 MAX_REPLY_BYTES = 16 << 20
@@ -286,7 +286,7 @@ def _with_value(reply: Reply, schema: type[pydantic.BaseModel] | None) -> Reply:
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = '.'.join(map(str, first['loc'])) or 'the text'
-        raise BadReply(
+        raise WrongForm(
             f'the reply is no {schema.__name__}: {shorten(place)}: {shorten(first["msg"])}; it was '
             f'{shorten(reply.text)!r}'
         ) from None

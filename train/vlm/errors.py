@@ -31,6 +31,10 @@ class BadReply(VlmError):  # noqa: N818
     """The reply is cut off, is no chat completion, or does not have the form that was asked for."""
 
 
+class WrongForm(BadReply):
+    """The reply is complete, but its text is not of the form that was asked for."""
+
+
 class EmptyReply(BadReply):
     """The reply is a chat completion without text.
 

@@ -5,13 +5,10 @@ import re
 import shutil
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
-import yaml
-from chat_server import chat_server, fails, says
-from engine_server import annotates
-from PIL import Image
+from chat_server import chat_server, cuts, fails, says, sends
+from engine_server import annotates, make_photos, write_recipe
 from pycocotools.coco import COCO
 
 from instructsam.core import exit_codes
@@ -29,32 +26,6 @@ KEY = 'sk-a-secret-of-the-test'
 def server():
     with chat_server(annotates) as server:
         yield server
-
-
-def make_photos(folder):
-    folder.mkdir()
-    for seed in range(6):
-        blocks = np.random.default_rng(seed).integers(0, 255, (6, 8, 3), dtype=np.uint8)
-        pixels = cv2.resize(blocks, (128, 96), interpolation=cv2.INTER_NEAREST)
-        Image.fromarray(pixels).save(folder / f'{seed}.png')
-
-
-def write_recipe(folder, output, url, checkpoint, **changes):
-    """Write a recipe with changes to `folder`, which is the working folder; return its path."""
-    content = {
-        'output': output,
-        'sources': [{'name': 'photos', 'images': 'photos', 'licence': 'CC0'}],
-        'vlm': {'url': url, 'model': 'test', 'retries': 0},
-        'objects': {'probe': False},
-        'masks': {'backend': 'concept', 'model': str(checkpoint), 'device': 'cpu', 'dtype': 'float32'},
-        'filter': dict.fromkeys(('mask_box_iou', 'largest_piece'), 0) | {'outside_box': 1, 'object_score': -100},
-        'export': {'validation_share': 0.5, 'samples': 4},
-    }
-    for name, value in changes.items():
-        content[name] = {**content.get(name, {}), **value} if isinstance(value, dict) else value
-    path = folder / f'{output}.yaml'
-    path.write_text(yaml.safe_dump(content))
-    return str(path)
 
 
 @pytest.fixture
@@ -212,6 +183,14 @@ def test_answers_that_are_no_json_are_rejections(recipe, engine_command):
     assert [row.rejections[0].rule for row in rows('run')] == ['questions.bad_reply'] * 6
     assert any(line.split() == ['6', 'questions:', 'questions.bad_reply'] for line in lines)
     assert json.loads(Path('run/export/train.json').read_text()) == []
+
+
+def test_a_cut_reply_is_a_failure_and_no_rejection(recipe, engine_command, server):
+    server.actions[:] = [cuts, sends(b'<html>gateway</html>')]
+    code, lines = engine_command('run', recipe(run={'workers': 1}))
+    assert code == exit_codes.SOME_FAILED, lines
+    assert len([line for line in lines if 'questions: a row failed' in line]) == 2
+    assert not any('bad_reply' in line for line in lines)
 
 
 def test_a_wrong_convention_stops_before_the_objects(recipe, engine_command):

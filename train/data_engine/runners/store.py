@@ -8,6 +8,7 @@ in memory as a whole.
 from __future__ import annotations
 
 import json
+import re
 import sys
 import zlib
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from instructsam.train.data_engine.rows import SCHEMA_VERSION, Row, from_json, t
 
 _BEGIN, _MIDDLE, _END = b'{"crc32":"', b'","row":', b'}\n'
 _ROW_AT = len(_BEGIN) + 8 + len(_MIDDLE)
+_ORDER = re.compile(rb'\{"order":(\d+),')
 
 
 def line_of(row: Row) -> bytes:
@@ -36,10 +38,27 @@ def row_of(line: bytes) -> Row:
     Raises:
         DataError: It is none, or damaged.
     """
+    return from_json(_checked(line))
+
+
+def order_of(line: bytes) -> int:
+    """Return the order of the row of a line, whose other fields are not read: its checksum says that they are whole.
+
+    Raises:
+        DataError: It is no line of `line_of`, or damaged.
+    """
+    match = _ORDER.match(_checked(line))
+    if match is None:
+        raise DataError('its row has no order')
+    return int(match[1])
+
+
+def _checked(line: bytes) -> bytes:
+    """Return the JSON of the row of a line. Raises DataError if its checksum does not fit."""
     text = line[_ROW_AT : -len(_END)]
     if line[: len(_BEGIN)] != _BEGIN or line[len(_BEGIN) : len(_BEGIN) + 8] != b'%08x' % zlib.crc32(text):
         raise DataError('the checksum does not fit')
-    return from_json(text)
+    return text
 
 
 class StageFile:
@@ -80,7 +99,7 @@ class StageFile:
                 if number == 1:
                     self.header = _header_of(line)
                 else:
-                    self._offsets[row_of(line).order] = (complete, len(line))
+                    self._offsets[order_of(line)] = (complete, len(line))
             except DataError as error:
                 raise DataError(
                     f'{self.path}, line {number} is damaged ({error}): delete the line and run the same command again, '
