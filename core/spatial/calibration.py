@@ -93,19 +93,24 @@ def check_frames(image: str, depth: str, camera_info: str, tolerated: str = '') 
     """Raise GeometryError unless image, depth and camera info have the same frame_id: that of one camera.
 
     Args:
-        image: frame_id of the image; a leading slash, as in ROS 1, makes no difference. Empty: not set.
+        image: frame_id of the image, see `frame_name`. Empty: not set.
         depth: frame_id of the depth image.
         camera_info: frame_id of the camera info.
         tolerated: Pairs of frames that count as the same one, see `frame_pairs`.
     """
-    image = image.removeprefix('/')
+    image = frame_name(image)
     pairs = frame_pairs(tolerated)
-    for name, other in (('depth', depth.removeprefix('/')), ('camera_info', camera_info.removeprefix('/'))):
+    for name, other in (('depth', frame_name(depth)), ('camera_info', frame_name(camera_info))):
         if other != image and frozenset((image, other)) not in pairs:
             raise GeometryError(
                 f'{name} is of the frame {_frame(other)}, the image of {_frame(image)}: both must be of the same '
                 'camera. If only the names differ, name the pair in the parameter frame_tolerance'
             )
+
+
+def frame_name(frame_id: str) -> str:
+    """Return a frame_id without the leading slash of ROS 1, which makes no difference."""
+    return frame_id.removeprefix('/')
 
 
 def frame_pairs(text: str) -> frozenset[frozenset[str]]:
@@ -116,7 +121,7 @@ def frame_pairs(text: str) -> frozenset[frozenset[str]]:
     """
     pairs = []
     for part in text.split(',') if text.strip() else ():
-        names = [name.strip().removeprefix('/') for name in part.split('=')]
+        names = [frame_name(name.strip()) for name in part.split('=')]
         if len(names) != 2 or names[0] == names[1]:
             raise GeometryError(f"frame_tolerance is pairs of frames, as in 'rgb_frame=depth_frame, a=b', got {text!r}")
         pairs.append(frozenset(names))

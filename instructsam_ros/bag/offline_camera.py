@@ -57,7 +57,7 @@ class RecordedAnswer(NamedTuple):
 class NoTransforms:
     """The TransformSource of a bag: it has none, so geometry stays in the camera's optical frame."""
 
-    def lookup(self, target: str, source: str, stamp: Time, timeout_s: float) -> Transform:
+    def lookup(self, target: str, source: str, stamp: Time, settings: Settings) -> Transform:
         """Raise TransformError."""
         raise TransformError(f'no transform from {source!r} to {target!r}: transforms of a bag are not read')
 

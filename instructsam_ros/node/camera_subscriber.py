@@ -15,7 +15,7 @@ except ImportError:  # ROS 2 Humble
     from rclpy.qos_event import QoSMessageLostInfo, SubscriptionEventCallbacks
 
 from instructsam.core.text import shorten
-from instructsam_ros.conversions.stamps import is_set, nanoseconds
+from instructsam_ros.conversions.stamps import nanoseconds
 from instructsam_ros.conversions.transports import (
     TRANSPORTS,
     UNREAD_TRANSPORTS,
@@ -31,6 +31,7 @@ from instructsam_ros.node.lost_images import LostImages
 from instructsam_ros.pipeline.camera_frame import CameraFrame
 from instructsam_ros.pipeline.scheduling.camera_stream import CameraStream
 from instructsam_ros.pipeline.scheduling.scheduler import Scheduler
+from instructsam_ros.pipeline.transforms import TransformLookup
 
 MUCH_LOST = 0.1  # lost images per received image of a camera, above which a warning is logged
 SHOWN_TOPICS = 5  # most topics that a log entry names
@@ -49,13 +50,13 @@ class CameraSubscriber:
         node: AsyncLifecycleNode,
         stream: CameraStream,
         scheduler: Scheduler,
-        on_restart: Callable[[int], None],
+        transforms: TransformLookup,
     ) -> None:
-        """Create a closed subscriber; `on_restart(stamp_ns)` is called when the images go back to that stamp."""
+        """Create a closed subscriber; `transforms` are told of every image."""
         self._node = node
         self._stream = stream
         self._scheduler = scheduler
-        self._on_restart = on_restart
+        self._transforms = transforms
         self.lost = LostImages(self._publishers)
         self._subscriptions: list[Subscription] = []
         self._last_image_s: float | None = None  # time.monotonic() of the latest image since open()
@@ -196,11 +197,10 @@ class CameraSubscriber:
             self._log_first_image(message)
         self._last_image_s = time.monotonic()
         frame = CameraFrame(message, time.perf_counter())
+        frame.transform_round = self._transforms.put_image(self._stream.name, nanoseconds(frame.header.stamp))
         self._scheduler.offer(self._stream, frame)
         if frame.stamp_round > self._stamp_round:
             self._stamp_round = frame.stamp_round
-            if is_set(message.header.stamp):
-                self._on_restart(nanoseconds(message.header.stamp))
             if self._is_due('stamps'):
                 self._node.log.info(
                     f'stamps{self._stream.of_camera}',

@@ -5,7 +5,7 @@ wheels. This table also makes the text of `--help`, and a test compares it with 
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -15,7 +15,7 @@ from rclpy.parameter import Parameter as RosParameter
 from instructsam.core import DEFAULT_MODEL
 from instructsam.core.errors import GeometryError
 from instructsam.core.modes import DTYPES, DUPLICATE_IOU, INFERENCE_MODES, MAX_MEGAPIXELS_RANGE
-from instructsam.core.spatial.calibration import frame_pairs
+from instructsam.core.spatial.calibration import frame_name, frame_pairs
 from instructsam.core.text import shorten
 from instructsam_ros.conversions.transports import RAW, TRANSPORTS
 from instructsam_ros.node.lifecycle import AsyncLifecycleNode
@@ -89,6 +89,8 @@ class Parameter:
             except GeometryError as error:
                 return shorten(error)
         if self.name == 'target_frame' and value:
+            if not frame_name(value).strip():
+                return f'target_frame is a frame of TF, got {value!r}'
             try:
                 import_tf2()
             except TransformError as error:
@@ -163,6 +165,9 @@ PARAMETERS = (
               range=(1, 10_000)),
     Parameter('target_frame', Settings.target_frame, ANY_TIME,
               "Frame of all geometry, by TF at the image's stamp (needs tf2_ros); empty: the camera's optical frame."),
+    Parameter('tf_max_gap_s', Settings.tf_max_gap_s, ANY_TIME,
+              'Longest time between the transforms of a frame before and after an image, s; a longer gap is not '
+              'interpolated.', range=(0.0, 10.0)),
     Parameter('max_megapixels', Settings.max_megapixels, ANY_TIME,
               'Largest image that is decoded, in millions of pixels; larger ones are answered with an error.',
               range=MAX_MEGAPIXELS_RANGE),
@@ -180,14 +185,19 @@ BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 class NodeParameters:
     """The parameters of one node: declares them, refuses changes that cannot be made, and is its SettingsSource."""
 
-    def __init__(self, node: AsyncLifecycleNode) -> None:
+    def __init__(self, node: AsyncLifecycleNode, on_target_frame: Callable[[], None]) -> None:
         """Declare every parameter on `node`.
+
+        Args:
+            node: The node.
+            on_target_frame: Called before the parameter target_frame gets a value that is not empty.
 
         Raises:
             InvalidParameterTypeException: A value from the command line or a parameter file has the wrong type.
             InvalidParameterValueException: Such a value cannot be used; the message says why.
         """
         self._node = node
+        self._on_target_frame = on_target_frame
         node.add_on_set_parameters_callback(self._check)
         for parameter in PARAMETERS:
             node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
@@ -204,7 +214,7 @@ class NodeParameters:
         """Return the settings of this moment."""
         return Settings(**{field.name: self.value(field.name) for field in fields(Settings)})
 
-    def _check(self, changed: Iterable[RosParameter]) -> SetParametersResult:
+    def _check(self, changed: Sequence[RosParameter]) -> SetParametersResult:
         for parameter in changed:
             known = BY_NAME.get(parameter.name)
             if known is None:  # ROS's own, such as use_sim_time
@@ -215,6 +225,8 @@ class NodeParameters:
                 reason = f'{known.name} may change {UNCONFIGURED}, not {state}: deactivate and clean up first'
             if reason:
                 return SetParametersResult(successful=False, reason=reason)
+        if any(parameter.name == 'target_frame' and parameter.value for parameter in changed):
+            self._on_target_frame()
         return SetParametersResult(successful=True)
 
 

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -70,26 +71,24 @@ class PerceptionNode(AsyncLifecycleNode):
             ParameterException: A parameter's initial value cannot be used; the message says why.
         """
         super().__init__('perception', **kwargs)
-        self._node_parameters = parameters.NodeParameters(self)
+        self._transforms = TransformLookup(partial(create_tf_buffer, self))
+        self._node_parameters = parameters.NodeParameters(self, on_target_frame=self._transforms.subscribe)
         self._engine_factory = engine_factory
         self._load_error = ''
+        self._was_active = False
         names = self._node_parameters.value('cameras')
         streams = {name: CameraStream(name, ResultPublisher(self.create_lifecycle_publisher, name)) for name in names}
         self._streams = list(streams.values())
         self._scheduler = Scheduler(self._streams, self._node_parameters, self.statistics)
-        transforms = TransformLookup(lambda: create_tf_buffer(self))
         context = JobContext(
             self._scheduler,
-            transforms,
+            self._transforms,
             self.statistics,
             self.log,
             self.get_clock(),
         )
         self._worker = Worker(context)
-        self._cameras = [
-            CameraSubscriber(self, stream, self._scheduler, on_restart=transforms.restart_at)
-            for stream in self._streams
-        ]
+        self._cameras = [CameraSubscriber(self, stream, self._scheduler, self._transforms) for stream in self._streams]
         self._worker.start()
         self._instruct(self._node_parameters.value('instruction'))
         InstructionSubscriber(self, self._instruct)
@@ -149,6 +148,9 @@ class PerceptionNode(AsyncLifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the cameras and start a session."""
         transports = {parameter: self._node_parameters.value(parameter) for parameter in TRANSPORTS}
+        if self._was_active:  # Time may have gone back meanwhile, and the images would not show it.
+            self._transforms.forget()
+        self._was_active = True
         try:
             for camera in self._cameras:
                 camera.open(transports)

@@ -29,7 +29,7 @@ KEPT_ANSWERS = 16
 class CameraFrame:
     """A received image message with everything computed from it so far.
 
-    Apart from `header`, `received_s` and `stamp_round` it is used by one thread only, the one that computes answers.
+    Apart from `header`, `received_s` and the rounds it is used by one thread only, the one that computes answers.
     """
 
     def __init__(self, message: Image | CompressedImage, received_s: float) -> None:
@@ -37,6 +37,7 @@ class CameraFrame:
         self.header: Header = message.header
         self.received_s = received_s
         self.stamp_round = 0  # set by the camera stream, see DepthBuffer.put_image
+        self.transform_round: int | None = None  # set by the subscriber, see TransformLookup.put_image
         self.image: np.ndarray | None = None  # [H, W, 3] uint8 RGB, after decode()
         self.is_new = True  # until the first instruction is answered on it
         self.answers: NewestDict[Hashable, Answer] = NewestDict(KEPT_ANSWERS)  # by Query.key

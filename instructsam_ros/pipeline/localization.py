@@ -9,15 +9,19 @@ from std_msgs.msg import Header
 
 from instructsam.core.errors import GeometryError, InstructSAMError
 from instructsam.core.result import Result
-from instructsam.core.spatial.calibration import camera_model, check_frames
+from instructsam.core.spatial.calibration import camera_model, check_frames, frame_name
 from instructsam.core.spatial.camera_model import CameraModel
 from instructsam.core.spatial.geometry import check_alignment, locate
+from instructsam.core.text import shorten
 from instructsam_ros.conversions.camera_info import calibration, is_rectified_topic
 from instructsam_ros.conversions.depth import to_depth
 from instructsam_ros.conversions.images import ImageFormatError
 from instructsam_ros.pipeline.depth_sync import NoDepthError
 from instructsam_ros.pipeline.protocols import Caller, DepthPair, DepthSource, TransformSource
 from instructsam_ros.pipeline.settings import AUTO, Settings
+
+LONGEST_MESSAGE = 1000
+"""Longest reason why there is no geometry, characters: it may contain names that others chose."""
 
 
 class TransformError(InstructSAMError):
@@ -53,12 +57,13 @@ def localize(
         pair = depth_source.find_depth(header.stamp, settings, caller)
         frame_id = header.frame_id
         located = locate(result, *_depth_and_camera(pair, header, (result.height, result.width), settings))
-        if settings.target_frame and settings.target_frame != frame_id:
-            frame_id = settings.target_frame
-            transform = transforms.lookup(frame_id, header.frame_id, header.stamp, settings.depth_timeout_s)
-            located = _transformed(located, transform.rotation, transform.translation)
+        if settings.target_frame:
+            frame_id, camera_frame = frame_name(settings.target_frame), frame_name(header.frame_id)
+            if frame_id != camera_frame:
+                transform = transforms.lookup(frame_id, camera_frame, header.stamp, settings)
+                located = _transformed(located, transform.rotation, transform.translation)
     except (NoDepthError, ImageFormatError, GeometryError, TransformError) as error:
-        return Localized(_without_geometry(located), message=str(error))
+        return Localized(_without_geometry(located), message=shorten(error, LONGEST_MESSAGE))
     times_ms = located.timings_ms | {'geometry': (time.perf_counter() - start_s) * 1e3}
     return Localized(replace(located, timings_ms=times_ms), frame_id)
 

@@ -64,8 +64,8 @@ class Transform(NamedTuple):
 class TransformSource(Protocol):
     """Looks up the transform between two coordinate frames."""
 
-    def lookup(self, target: str, source: str, stamp: Time, timeout_s: float) -> Transform:
-        """Return the transform from frame `source` to frame `target` at `stamp`; may wait up to timeout_s for it.
+    def lookup(self, target: str, source: str, stamp: Time, settings: Settings) -> Transform:
+        """Return the transform from frame `source` to frame `target` at `stamp`; may wait for it.
 
         Raises:
             TransformError: There is none; the message says why.

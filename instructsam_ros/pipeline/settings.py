@@ -33,6 +33,7 @@ class Settings:
     depth_tolerance_s: float = 0.0
     depth_timeout_s: float = 0.2
     target_frame: str = ''
+    tf_max_gap_s: float = 1.0
     max_megapixels: float = MAX_MEGAPIXELS
     rectified: str = AUTO
     frame_tolerance: str = ''

@@ -1,55 +1,134 @@
-"""Transforms between coordinate frames, from a TF buffer."""
+"""Transforms between coordinate frames, from TF."""
 
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 from builtin_interfaces.msg import Time as StampMsg
-from rclpy.duration import Duration
+from geometry_msgs.msg import TransformStamped
 from rclpy.time import Time
 
 from instructsam.core.errors import GeometryError
+from instructsam.core.text import shorten
 from instructsam_ros.conversions.poses import position_of, rotation_of
-from instructsam_ros.conversions.stamps import is_set
+from instructsam_ros.conversions.stamps import is_set, nanoseconds
 from instructsam_ros.pipeline.localization import TransformError
 from instructsam_ros.pipeline.protocols import Transform
+from instructsam_ros.pipeline.settings import Settings
+from instructsam_ros.pipeline.transform_history import TransformHistory
+
+
+class RoundTransforms:
+    """TransformSource of the images of one round of stamps."""
+
+    def __init__(self, transforms: 'TransformLookup', stamp_round: int | None) -> None:
+        self._transforms = transforms
+        self._round = stamp_round
+
+    def lookup(self, target: str, source: str, stamp: StampMsg, settings: Settings) -> Transform:
+        """Return the transform from frame `source` to frame `target` at `stamp` (see TransformSource)."""
+        return self._transforms.lookup(target, source, stamp, settings, self._round)
 
 
 class TransformLookup:
-    """TransformSource over TF. Creates its buffer at the first lookup: without a target frame nothing subscribes."""
+    """Looks up transforms in TF, and refuses those of which tf2 would only guess. Thread-safe.
 
-    def __init__(self, create_buffer: Callable[[], Any]) -> None:
-        """Look up in the buffer that `create_buffer` returns (see node/tf_buffer.py)."""
+    Its history has everything that arrives, and tf2's buffer has what is usable of it; tf2 walks and interpolates.
+    """
+
+    def __init__(self, create_buffer: 'Callable[[TransformLookup], Any]') -> None:
+        """Create a lookup without a subscription, see subscribe().
+
+        Args:
+            create_buffer: Returns a tf2_ros.Buffer, and lets what arrives go to set_transform and set_transform_static
+                of its argument (see node/tf_buffer.py).
+        """
         self._create_buffer = create_buffer
-        self._buffer: Any = None  # tf2_ros.Buffer with restart_at()
+        self._changed = threading.Condition()  # guards everything below
+        self._buffer: Any = None
+        self._history = TransformHistory(on_forget=self._clear)
 
-    def restart_at(self, stamp_ns: int) -> None:
-        """Forget the transforms of the round before: the stamps of a camera's images went back to `stamp_ns`."""
-        if self._buffer is not None:
-            self._buffer.restart_at(stamp_ns)
+    def subscribe(self) -> None:
+        """Subscribe to TF, once; without a target frame nothing needs it. Raises what create_buffer() raises."""
+        if self._buffer is None:
+            self._buffer = self._create_buffer(self)
 
-    def lookup(self, target: str, source: str, stamp: StampMsg, timeout_s: float) -> Transform:
+    def put_image(self, camera: str, stamp_ns: int) -> int:
+        """Return the round of an image for in_round(); called for every image of the cameras in the order of arrival.
+
+        If the stamps of a camera go back, the dynamic transforms are forgotten: they are of the round before.
+        """
+        with self._changed:
+            return self._history.put_image(camera, stamp_ns)
+
+    def forget(self) -> None:
+        """Forget the dynamic transforms: time may have gone back while no image was received."""
+        with self._changed:
+            self._history.forget()
+
+    def set_transform(self, transform: TransformStamped, authority: str) -> None:
+        """Store a dynamic transform; called by tf2's listener, as the next one."""
+        with self._changed:
+            if self._history.put(transform, is_static=False):
+                self._buffer.set_transform(transform, authority)
+            self._changed.notify_all()
+
+    def set_transform_static(self, transform: TransformStamped, authority: str) -> None:
+        """Store a static transform."""
+        with self._changed:
+            if self._history.put(transform, is_static=True):
+                self._buffer.set_transform_static(transform, authority)
+            self._changed.notify_all()
+
+    def in_round(self, stamp_round: int | None) -> RoundTransforms:
+        """Return the TransformSource of images for which put_image() returned `stamp_round`; None: of no camera."""
+        return RoundTransforms(self, stamp_round)
+
+    def lookup(
+        self, target: str, source: str, stamp: StampMsg, settings: Settings, stamp_round: int | None = None
+    ) -> Transform:
         """Return the transform from frame `source` to frame `target` at `stamp`, never that of another time.
 
-        Waits up to timeout_s for it, so it must not be called in the executor's thread.
+        Waits for it up to depth_timeout_s, so it must not be called in the executor's thread.
 
         Raises:
-            TransformError: TF does not have it, the stamp is not set, or tf2_ros is not installed.
+            TransformError: TF does not have it, or what it has around the stamp does not determine it; or the stamp is
+                not set.
         """
+        wanted = f"no transform from '{shorten(source)}' to '{shorten(target)}'"
         if not is_set(stamp):  # tf2 would return the latest transform.
             raise TransformError(
-                f'no transform from {source!r} to {target!r}: the stamp of the image is 0, which means that it is not '
-                'set; its publisher must set header.stamp'
+                f'{wanted}: the stamp of the image is 0, which means that it is not set; its publisher must set '
+                'header.stamp'
             )
-        if self._buffer is None:
-            self._buffer = self._create_buffer()
+        end_s = time.monotonic() + settings.depth_timeout_s
+        max_gap_ns = round(settings.tf_max_gap_s * 1e9)
+        with self._changed:
+            while True:
+                if stamp_round not in (None, self._history.newest_round):
+                    raise TransformError(
+                        f'{wanted}: the stamps of the images have gone back since, and the transforms before are '
+                        'forgotten'
+                    )
+                found = self._find(target, source, stamp, max_gap_ns)
+                if isinstance(found, Transform):
+                    return found
+                if not self._changed.wait(max(0.0, end_s - time.monotonic())):
+                    raise TransformError(f"{wanted} at the image's stamp: {found}")
+
+    def _find(self, target: str, source: str, stamp: StampMsg, max_gap_ns: int) -> Transform | str:
+        """Return the transform, or the reason why there is none."""
+        if reason := self._history.gap_in(target, source, nanoseconds(stamp), max_gap_ns):
+            return reason
         try:
-            stamped = self._buffer.lookup_transform(
-                target, source, Time.from_msg(stamp), timeout=Duration(seconds=timeout_s)
-            )
-        except Exception as error:  # tf2 raises four types without a common base
-            raise TransformError(f"no transform from {source!r} to {target!r} at the image's stamp: {error}") from error
-        transform = stamped.transform
-        try:
+            transform = self._buffer.lookup_transform(target, source, Time.from_msg(stamp)).transform
             return Transform(rotation_of(transform.rotation), position_of(transform.translation))
         except GeometryError as error:
-            raise TransformError(f'the transform from {source!r} to {target!r} cannot be used: {error}') from error
+            return f'it cannot be used: {error}'
+        except Exception as error:  # tf2 raises four types without a common base
+            return str(error)
+
+    def _clear(self) -> None:
+        if self._buffer is not None:
+            self._buffer.clear()  # keeps static transforms

@@ -15,12 +15,13 @@ from instructsam_ros.conversions.point_clouds import cloud
 from instructsam_ros.conversions.stamps import is_set, nanoseconds
 from instructsam_ros.pipeline.answer import Answer, Query, answer_query, timed
 from instructsam_ros.pipeline.camera_frame import CameraFrame
-from instructsam_ros.pipeline.protocols import DepthSource, TransformSource
+from instructsam_ros.pipeline.protocols import DepthSource
 from instructsam_ros.pipeline.scheduling.error_log import FAILURES, ErrorLog, explain
 from instructsam_ros.pipeline.scheduling.goal import GoalDepth
 from instructsam_ros.pipeline.scheduling.scheduler import GoalWork, Scheduler, StreamWork
 from instructsam_ros.pipeline.scheduling.statistics import Statistics
 from instructsam_ros.pipeline.tracker_pool import TrackerPool
+from instructsam_ros.pipeline.transforms import TransformLookup
 
 if TYPE_CHECKING:  # importing the engine imports torch
     from instructsam.core import InstructSAM
@@ -33,7 +34,7 @@ class JobContext:
     """Objects that every job uses."""
 
     scheduler: Scheduler
-    transforms: TransformSource
+    transforms: TransformLookup
     statistics: Statistics
     error_log: ErrorLog
     clock: Clock  # the node's clock, which image stamps are compared with
@@ -64,7 +65,7 @@ class Job(ABC):
                 self._frame,
                 self._query,
                 depth_source=self._depth_source,
-                transforms=self._context.transforms,
+                transforms=self._context.transforms.in_round(self._frame.transform_round),
                 trackers=self._trackers,
                 caller=self,
             )

@@ -53,7 +53,7 @@ class World:
         info = CameraInfo(**{'header': header, 'height': HEIGHT, 'width': WIDTH, 'k': k, **self.info})
         return DepthPair(depth_msg(depth_mm, Header(frame_id=self.depth_frame, stamp=stamp)), info, self.image_topic)
 
-    def lookup(self, target, source, stamp, timeout_s):
+    def lookup(self, target, source, stamp, settings):
         self.log.append(f'transform {source} to {target} at {stamp.sec}')
         if self.transform is None:
             raise TransformError('no transform')
@@ -322,6 +322,26 @@ def test_geometry_moves_to_the_target_frame(world, trackers):
     assert result.geometry_frame_id == 'base'
     moved = result.result.instances[0].geometry
     np.testing.assert_allclose(moved.centroid, in_camera.centroid + np.array([1, 2, 3]))
+
+
+@pytest.mark.parametrize(
+    ('frame', 'target'), [('/camera', 'base'), ('camera', '/base'), ('/camera', 'camera'), ('camera', '/camera')]
+)
+def test_a_leading_slash_of_a_frame_makes_no_difference(world, trackers, frame, target):
+    image = camera_frame(header=Header(frame_id=frame, stamp=Time(sec=7)))
+    assert answer(world, trackers, image, target_frame=target).geometry_frame_id == target.strip('/')
+    looked_up = [] if target.strip('/') == 'camera' else ['transform camera to base at 7']
+    assert [each for each in world.log if each.startswith('transform')] == looked_up
+
+
+def test_a_reason_is_one_line_of_limited_length(world, trackers, monkeypatch):
+    def lookup(target, *_):
+        raise TransformError(f'"{target}" does not exist')
+
+    monkeypatch.setattr(world, 'lookup', lookup)
+    message = answer(world, trackers, camera_frame(), target_frame='a\nb\x1b[31m').geometry_message
+    assert message == r'"a b\x1b[31m" does not exist'
+    assert len(answer(world, trackers, camera_frame(), target_frame='x' * 5000).geometry_message) < 1100
 
 
 def test_a_missing_transform_is_a_reason_and_not_an_error(world, trackers):

@@ -25,6 +25,7 @@ from instructsam_ros.pipeline.scheduling.jobs import JobContext
 from instructsam_ros.pipeline.scheduling.scheduler import Scheduler
 from instructsam_ros.pipeline.scheduling.statistics import Statistics
 from instructsam_ros.pipeline.scheduling.worker import Worker
+from instructsam_ros.pipeline.transforms import TransformLookup
 
 
 class FakeLogger:
@@ -45,7 +46,8 @@ class Bench:
         self.settings = FakeSettings()
         self.scheduler = Scheduler([self.stream], self.settings, self.statistics)
         self.error_log = ErrorLog(self.logger, self.statistics)
-        context = JobContext(self.scheduler, None, self.statistics, self.error_log, Clock())
+        transforms = TransformLookup(create_buffer=None)
+        context = JobContext(self.scheduler, transforms, self.statistics, self.error_log, Clock())
         self.worker = Worker(context)
         self.worker.load_model(lambda: self.engine)
         self.scheduler.activate()

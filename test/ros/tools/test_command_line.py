@@ -3,6 +3,7 @@
 Needs an installed ROS 2 that is sourced, or its sources: build_ros_tools.sh in this folder builds what PyPI lacks.
 """
 
+import functools
 import importlib.util
 import json
 import os
@@ -170,18 +171,20 @@ def test_tf2_is_asked_for_the_time_of_the_image():
     from builtin_interfaces.msg import Time
 
     from instructsam_ros.pipeline.localization import TransformError
+    from instructsam_ros.pipeline.settings import Settings
     from instructsam_ros.pipeline.transforms import TransformLookup
 
-    buffer = tf2_ros.Buffer()
+    transforms = TransformLookup(lambda receiver: tf2_ros.Buffer())
+    transforms.subscribe()
+    settings = Settings(depth_timeout_s=0.0, tf_max_gap_s=2.0)
     for sec in (4, 6):
-        buffer.set_transform(transform_at(sec, sec), 'test')
-    transforms = TransformLookup(lambda: buffer)
-    assert transforms.lookup('world', 'camera', Time(sec=5), 0.0).translation[0] == pytest.approx(5)
-    for stamp, reason in ((Time(), 'the stamp of the image is 0'), (Time(sec=7), 'extrapolation into the future')):
+        transforms.set_transform(transform_at(sec, sec), 'test')
+    assert transforms.lookup('world', 'camera', Time(sec=5), settings).translation[0] == pytest.approx(5)
+    for stamp, reason in ((Time(), 'the stamp of the image is 0'), (Time(sec=7), "'camera' has transforms until 6")):
         with pytest.raises(TransformError, match=reason):
-            transforms.lookup('world', 'camera', stamp, 0.0)
+            transforms.lookup('world', 'camera', stamp, settings)
     with pytest.raises(TransformError, match='does not exist'):
-        transforms.lookup('map', 'camera', Time(sec=5), 0.0)
+        transforms.lookup('map', 'camera', Time(sec=5), settings)
 
 
 def test_transforms_of_a_round_before_are_forgotten(lone_robot):
@@ -191,25 +194,29 @@ def test_transforms_of_a_round_before_are_forgotten(lone_robot):
 
     from instructsam_ros.node.tf_buffer import create_tf_buffer
     from instructsam_ros.pipeline.localization import TransformError
+    from instructsam_ros.pipeline.settings import Settings
     from instructsam_ros.pipeline.transforms import TransformLookup
 
-    buffer = create_tf_buffer(lone_robot.node)
-    transforms = TransformLookup(lambda: buffer)
+    transforms = TransformLookup(functools.partial(create_tf_buffer, lone_robot.node))
+    transforms.subscribe()
+    settings = Settings(depth_timeout_s=0.0)
+
+    def x_of(frame, sec):
+        return transforms.lookup('world', frame, Time(sec=sec), settings).translation[0]
+
     static = transform_at(0, 7)
     static.child_frame_id = 'mount'
-    buffer.set_transform_static(static, 'test')
+    transforms.set_transform_static(static, 'test')
+    transforms.put_image('', 129 * 10**9)
     for sec in range(100, 130):
-        buffer.set_transform(transform_at(sec, 1), 'test')
-    for sec in (100, 102):
-        buffer.set_transform(transform_at(sec, 2), 'test')
-    assert transforms.lookup('world', 'camera', Time(sec=101), 0.0).translation[0] == 2
-    with pytest.raises(TransformError, match='extrapolation into the future'):
-        transforms.lookup('world', 'camera', Time(sec=110), 0.0)
-
-    transforms.restart_at(100 * 10**9)  # a camera follows, and another one
-    transforms.restart_at(102 * 10**9)
-    assert transforms.lookup('world', 'camera', Time(sec=101), 0.0).translation[0] == 2
-    transforms.restart_at(10 * 10**9)  # the camera is the first
-    with pytest.raises(TransformError):
-        transforms.lookup('world', 'camera', Time(sec=101), 0.0)
-    assert transforms.lookup('world', 'mount', Time(sec=101), 0.0).translation[0] == 7
+        transforms.set_transform(transform_at(sec, 1), 'test')
+    assert x_of('camera', 125) == 1
+    transforms.put_image('', 100 * 10**9)
+    with pytest.raises(TransformError, match="'camera' has no transform since"):
+        x_of('camera', 125)
+    for sec in (100, 101, 102):
+        transforms.set_transform(transform_at(sec, 2), 'test')
+    assert x_of('camera', 101) == 2
+    with pytest.raises(TransformError, match="'camera' has transforms until 102"):
+        x_of('camera', 110)
+    assert x_of('mount', 101) == 7
