@@ -22,16 +22,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 
 from instructsam.core.engine import InstructSAM
-from instructsam.core.rle import ious
 from instructsam.train.data_engine.asking import Costs
 from instructsam.train.data_engine.filters.rules import RULES, judge
 from instructsam.train.data_engine.filters.thresholds import Thresholds
 from instructsam.train.data_engine.simulated.annotator import CheckErrors, SimulatedAnnotator
 from instructsam.train.data_engine.simulated.noise import FAULTS, Noise
-from instructsam.train.data_engine.simulated.rows import segmented_row
+from instructsam.train.data_engine.simulated.rows import is_good, segmented_row
 from instructsam.train.data_engine.simulated.server import MODEL, serving
 from instructsam.train.data_engine.simulated.world import Gallery, draw_known_scene
 from instructsam.train.data_engine.verify import EngineFinder, exhaustivity, round_trip, second_opinion
@@ -156,19 +154,6 @@ def samples_of(scene, row, annotator):
             fault = 'shared'
         samples.append(Sample(fault, is_good(scene, row, question), frozenset(broken[question.id])))
     return samples
-
-
-def is_good(scene, row, question, least_iou=0.5):
-    """Return whether phrase and masks of a question are right."""
-    known = scene.question(question.text)
-    if question.answer != known.answer or question.is_present != bool(known.targets):
-        return False
-    given = [each.mask.rle for each in row.objects_of(question) if each.mask is not None and each.mask.counts]
-    true = [scene.masks[i] for i in known.targets]
-    if len(given) != len(true) or len(given) != len(question.object_ids):
-        return False
-    overlaps = ious(given, true)
-    return bool((overlaps[linear_sum_assignment(overlaps, maximize=True)] >= least_iou).all())
 
 
 def share(part, whole):

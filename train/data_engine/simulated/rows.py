@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
+from instructsam.core.rle import ious
 from instructsam.train.data_engine.asking import Client
 from instructsam.train.data_engine.masks.stage import SegmentObjects
 from instructsam.train.data_engine.objects import AskObjects, ObjectSettings
 from instructsam.train.data_engine.questions import AskQuestions, QuestionSettings
-from instructsam.train.data_engine.rows import EngineImage, Row
+from instructsam.train.data_engine.rows import EngineImage, Question, Row
 from instructsam.train.data_engine.simulated.annotator import SimulatedAnnotator
 from instructsam.train.data_engine.simulated.masks import SimulatedMasks
 from instructsam.train.data_engine.simulated.server import MODEL
@@ -43,3 +45,23 @@ async def segmented_row(scene: KnownScene, client: Client, annotator: SimulatedA
     row = await AskQuestions(client, MODEL, QUESTIONS, read)(start_row(scene, order))
     row = await AskObjects(client, MODEL, ObjectSettings(annotator.convention), read)(row)
     return SegmentObjects(SimulatedMasks(annotator), MODEL, read)(row)
+
+
+def is_good(scene: KnownScene, row: Row, question: Question, least_iou: float = 0.5) -> bool:
+    """Return whether the phrase of a question is the true one and its masks match the true ones one to one.
+
+    Args:
+        scene: The scene of the row.
+        row: A row after stage masks.
+        question: One of its questions.
+        least_iou: Least IoU of a mask with the true one.
+    """
+    known = scene.question(question.text)
+    if known is None or question.answer != known.answer or question.is_present != bool(known.targets):
+        return False
+    given = [each.mask.rle for each in row.objects_of(question) if each.mask is not None and each.mask.counts]
+    true = [scene.masks[i] for i in known.targets]
+    if not len(given) == len(true) == len(question.object_ids):
+        return False
+    overlaps = ious(given, true)
+    return bool((overlaps[linear_sum_assignment(overlaps, maximize=True)] >= least_iou).all())
