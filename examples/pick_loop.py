@@ -9,7 +9,7 @@ target_frame to the arm's base frame, and check each grasp for reach and collisi
 
 import sys
 
-from instructsam.core.spatial.grasping import Grasp, grasp_candidates
+from instructsam.core.spatial.grasping import Grasp, find_grasps
 from instructsam_ros.client import Detections, Instance, Perception
 
 
@@ -28,8 +28,10 @@ def choose(detections: Detections, picked: set[int]) -> tuple[Instance, Grasp] |
     for instance in detections:
         if instance.track_id in picked or instance.center is None:
             continue
-        for grasp in grasp_candidates(instance, limit=1):
-            return instance, grasp
+        grasps = find_grasps(instance, limit=1)
+        if grasps.candidates:
+            return instance, grasps.candidates[0]
+        print(f'  #{instance.track_id} {instance.phrase} cannot be grasped: {grasps.reason}')
     return None
 
 

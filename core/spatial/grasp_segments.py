@@ -8,6 +8,7 @@ extent is estimated.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
 import numpy as np
@@ -32,11 +33,19 @@ class SegmentSearch:
     directions: int = 12  # number of closing directions, spread over 180 degrees
     slices: int = 7  # number of slices per direction
     slice_range: float = 0.75  # share of the object's extent across the direction that the slices' centres cover
-    depths_m: tuple[float, ...] = (0.035, 0.022, 0.012)  # depths of the fingertips below the top of the slice
+    depths_m: tuple[float, ...] = (
+        0.04,
+        0.03,
+        0.022,
+        0.017,
+        0.012,
+    )  # depths of the fingertips below the top of the slice
     support_clearance_m: float = 0.001  # least height of the fingertips above the supporting plane
     min_points: int = 8  # segments with fewer points are ignored
     end_m: float = 0.008  # length at the end of a segment over which its slope is fitted
     edge_m: float = 0.002  # length at its very end where the lowest visible point is looked for
+    top_m: float = 0.006  # height of the top of a segment
+    max_cut_share: float = 0.3  # share of the top's points that may be cut off: more, and it may continue upwards
     level_slope: float = 0.2  # a lower slope is level: the end is an edge, and nothing is hidden
     max_hidden_m: float = 0.012  # longest hidden extent that is assumed
     hidden_share: float = 0.45  # hidden extent relative to a straight slope: it grows steeper towards its end
@@ -58,6 +67,21 @@ class Segment:
     tip_m: float  # height of the fingertips above the supporting plane
 
 
+class Rejection(Enum):
+    """Reason why a segment cannot be grasped."""
+
+    WIDE = 'wider than the opening'
+    SLIPS = 'its sides are not parallel enough, and it would slip out of the fingers'
+    HIDDEN = 'a side of it is hidden by something nearer or by the border of the image'
+
+
+class Rejected(NamedTuple):
+    """A segment that cannot be grasped."""
+
+    why: Rejection
+    width_m: float  # of its visible part
+
+
 class SlicePoints(NamedTuple):
     """Points of a slice or segment, sorted by `along`."""
 
@@ -73,8 +97,8 @@ def find_segments(
     angle_rad: float,
     gripper: Gripper,
     params: SegmentSearch,
-) -> Iterator[Segment]:
-    """Yield every segment that can be grasped by closing in one direction.
+) -> Iterator[Segment | Rejected]:
+    """Yield every segment between fingers that close in one direction: those that can be grasped, and the others.
 
     Args:
         points: Points [N, 3] m of the object; the third coordinate is the height above the supporting plane.
@@ -99,9 +123,8 @@ def find_segments(
             gaps = np.flatnonzero(np.diff(along[chosen]) > gripper.thickness_m) + 1
             for part in np.split(chosen, gaps):
                 part_points = SlicePoints(along[part], across[part] - offset, height[part] - tip, is_cut[part])
-                segment = _segment(part_points, angle_rad, float(offset), tip, gripper, params)
-                if segment is not None:
-                    yield segment
+                if len(part) >= params.min_points:
+                    yield _segment(part_points, angle_rad, float(offset), tip, gripper, params)
 
 
 def _segment(
@@ -111,27 +134,28 @@ def _segment(
     tip_m: float,
     gripper: Gripper,
     params: SegmentSearch,
-) -> Segment | None:
-    """Return the segment of these points; None if it does not fit between the fingers or would slip out."""
+) -> Segment | Rejected:
+    """Return the segment of these points, or why it cannot be grasped."""
     max_width = gripper.opening_m - gripper.margin_m
     along, height = points.along, points.height
-    if len(along) < params.min_points:
-        return None
     first, last = _extent(along)
-    if last - first > max_width:
-        return None
     depth = float(np.sort(height)[-1 - len(height) // 50])
     skew = _skew(points, gripper.finger_m, params.min_points // 2)
-    slant = np.hypot(skew, _taper(points, last - first, min(params.taper_rise_m, depth / 2)))
+    slant = np.hypot(skew, _taper(points, first, last, min(params.taper_rise_m, depth / 2)))
     if slant > params.max_slant:
-        return None
+        return Rejected(Rejection.SLIPS, float(last - first))
+    if points.is_cut[height > depth - params.top_m].mean() > params.max_cut_share:
+        return Rejected(Rejection.HIDDEN, float(last - first))
     left = _hidden_side(first - along, height, points.is_cut, params)
     right = _hidden_side(along - last, height, points.is_cut, params)
-    first, last = float(first - left.extent_m), float(last + right.extent_m)
-    if last - first > max_width:
-        return None
+    width = float(last + right.extent_m - (first - left.extent_m))
+    if last - first > max_width or max_width < width < np.inf:
+        return Rejected(Rejection.WIDE, float(last - first) if width == np.inf else width)
+    if width == np.inf:
+        return Rejected(Rejection.HIDDEN, float(last - first))
+    middle = float(first - left.extent_m + last + right.extent_m) / 2
     visible_share = 1 - float(left.lowest_m + right.lowest_m) / (2 * depth)
-    return Segment((first + last) / 2, last - first, depth, float(slant), visible_share, angle_rad, across_m, tip_m)
+    return Segment(middle, width, depth, float(slant), visible_share, angle_rad, across_m, tip_m)
 
 
 def _extent(ordered: np.ndarray) -> tuple[float, float]:
@@ -180,10 +204,13 @@ def _skew(points: SlicePoints, finger_m: float, min_points: int) -> float:
     return float(np.abs(np.subtract(_extent(right), _extent(left))).max() / (finger_m / 2))
 
 
-def _taper(points: SlicePoints, width_m: float, rise_m: float) -> float:
-    """Return the tangent of the angle by which each side leans inwards within `rise_m` above the fingertips."""
+def _taper(points: SlicePoints, first: float, last: float, rise_m: float) -> float:
+    """Return the tangent of the angle by which the sides lean inwards within `rise_m` above the fingertips.
+
+    It is the larger one: a segment slips out of the fingers along its flatter side.
+    """
     higher = points.along[points.height > rise_m]
     if not len(higher):
         return 0.0
-    first, last = _extent(higher)
-    return float(max(0.0, width_m - (last - first)) / (2 * rise_m))
+    low, high = _extent(higher)
+    return float(max(0.0, low - first, last - high) / rise_m)

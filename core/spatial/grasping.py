@@ -7,6 +7,7 @@ lies between the fingers and how much of it is visible; the best ones that the o
 point are the candidates.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -16,9 +17,17 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from instructsam.core.spatial.geometry import Geometry
-from instructsam.core.spatial.grasp_segments import Gripper, Segment, SegmentSearch, find_segments
+from instructsam.core.spatial.grasp_segments import (
+    Gripper,
+    Rejected,
+    Rejection,
+    Segment,
+    SegmentSearch,
+    find_segments,
+)
+from instructsam.core.spatial.round_objects import complete_round
 
-__all__ = ['Grasp', 'GraspSearch', 'Gripper', 'grasp_candidates']
+__all__ = ['Grasp', 'GraspResult', 'GraspSearch', 'Gripper', 'find_grasps', 'grasp_candidates']
 
 DEFAULT_GRIPPER = Gripper()
 
@@ -90,6 +99,14 @@ class _Box:
     size_m: np.ndarray
 
 
+@dataclass(frozen=True)
+class GraspResult:
+    """The grasps of an object, or the reason why it has none."""
+
+    candidates: list[Grasp]  # best first
+    reason: str = ''  # for example 'it is 12.3 cm wide, and the gripper opens 8.0 cm, ...'
+
+
 def grasp_candidates(
     geometry: LocatedObject,
     gripper: Gripper = DEFAULT_GRIPPER,
@@ -98,7 +115,30 @@ def grasp_candidates(
     *,
     search: GraspSearch = GraspSearch(),
 ) -> list[Grasp]:
-    """Return up to `limit` grasps of an object, best first; the list may be empty.
+    """Return up to `limit` grasps of an object, best first; `find_grasps` also says why there are none.
+
+    Args:
+        geometry: As in `find_grasps`.
+        gripper: As in `find_grasps`.
+        limit: As in `find_grasps`.
+        around: As in `find_grasps`.
+        search: As in `find_grasps`.
+
+    Raises:
+        ValueError: The object has no points or no box.
+    """
+    return find_grasps(geometry, gripper, limit, around, search=search).candidates
+
+
+def find_grasps(
+    geometry: LocatedObject,
+    gripper: Gripper = DEFAULT_GRIPPER,
+    limit: int = 5,
+    around: np.ndarray | None = None,
+    *,
+    search: GraspSearch = GraspSearch(),
+) -> GraspResult:
+    """Return up to `limit` grasps of an object, best first, or the reason why the gripper cannot grasp it.
 
     They approach against the third axis of the object's box, from above if it has a supporting plane.
 
@@ -120,14 +160,39 @@ def grasp_candidates(
     chosen = _thin_out(own, search.cell_m, search.max_points)
     own = own[chosen]
     if len(own) < search.segments.min_points:
-        return []
+        return GraspResult([], f'{len(own)} points of it are seen, which are too few to plan a grasp')
     surface = geometry if isinstance(geometry, Geometry) else None
     obstacles = _obstacles(surface, around, box, own, gripper, search)
     is_cut = _cut_points(surface, len(points), search)[chosen]
-    return _best_free(_all_segments(own, is_cut, gripper, search), own, obstacles, box, gripper, limit, search)
+    hidden, is_hidden_cut = complete_round(own, is_cut, _to_camera(surface, box))
+    own, is_cut = np.concatenate([own, hidden]), np.concatenate([is_cut, is_hidden_cut])
+    found = _all_segments(own, is_cut, gripper, search)
+    segments = [each for each in found if isinstance(each, Segment)]
+    candidates = _best_free(segments, own, obstacles, box, gripper, limit, search)
+    if candidates:
+        return GraspResult(candidates)
+    if segments:
+        return GraspResult([], f'the hand would touch something in each of {len(segments)} poses')
+    return GraspResult([], _why_not([each for each in found if isinstance(each, Rejected)], box, gripper))
 
 
-def _all_segments(own: np.ndarray, is_cut: np.ndarray, gripper: Gripper, search: GraspSearch) -> list[Segment]:
+def _why_not(rejected: list[Rejected], box: _Box, gripper: Gripper) -> str:
+    """Return the reason why no segment can be grasped."""
+    widths_m = [each.width_m for each in rejected if each.why is Rejection.WIDE]
+    if widths_m:
+        # The narrowest segment may be near an end of the object, where it is narrower than its box.
+        width_m = max(min(widths_m), box.size_m[1])
+        return (
+            f'it is {100 * width_m:.1f} cm wide, and the gripper opens {100 * gripper.opening_m:.1f} cm, '
+            f'of which {100 * gripper.margin_m:.1f} cm are kept free'
+        )
+    counts = Counter(each.why for each in rejected)
+    return counts.most_common(1)[0][0].value if counts else 'it is lower than the fingertips can reach'
+
+
+def _all_segments(
+    own: np.ndarray, is_cut: np.ndarray, gripper: Gripper, search: GraspSearch
+) -> list[Segment | Rejected]:
     """Return the segments in every direction of closing."""
     angles = np.arange(search.segments.directions) * np.pi / search.segments.directions
     return [segment for angle in angles for segment in find_segments(own, is_cut, angle, gripper, search.segments)]
@@ -144,13 +209,21 @@ def _best_free(
 ) -> list[Grasp]:
     """Return grasps of the best segments that the hand reaches without a collision, at most `limit`."""
     radius = max(float(np.linalg.norm(box.size_m[:2])) / 2, 1e-3)
+    middle = _footprint_middle(own)
+    ranked = [(_quality(segment, middle, radius, gripper, search), segment) for segment in segments]
     grasps: list[Grasp] = []
-    for segment in sorted(segments, key=lambda segment: -_quality(segment, radius, gripper, search)):
+    for quality, segment in sorted(ranked, key=lambda pair: -pair[0]):
         if len(grasps) == limit:
             break
         if _is_free(segment, own, obstacles, gripper, search):
-            grasps.append(_grasp(segment, box, _quality(segment, radius, gripper, search), gripper, search))
+            grasps.append(_grasp(segment, box, quality, gripper, search))
     return grasps
+
+
+def _footprint_middle(own: np.ndarray, cell_m: float = 0.005) -> np.ndarray:
+    """Return the centroid [2] m of the object seen from above, which is nearer to its centre of mass than its box's."""
+    cells = np.unique(np.floor(own[:, :2] / cell_m), axis=0)
+    return (cells.mean(axis=0) + 0.5) * cell_m
 
 
 def _obstacles(
@@ -189,6 +262,15 @@ def _cut_points(geometry: Geometry | None, count: int, search: GraspSearch) -> n
     border = np.ones_like(is_cut)
     border[2:-2, 2:-2] = False
     return (is_cut | border)[surface.mask]
+
+
+def _to_camera(geometry: Geometry | None, box: _Box) -> np.ndarray | None:
+    """Return the direction [2] from the object to the camera, seen from above, in the frame of its box."""
+    if geometry is None:
+        return None
+    translation = geometry.surface.translation
+    camera = np.zeros(3) if translation is None else translation
+    return ((camera - box.center) @ box.rotation)[:2]
 
 
 def _to_box_frame(points: np.ndarray, box: _Box) -> np.ndarray:
@@ -237,24 +319,29 @@ def _opening(segment: Segment, gripper: Gripper, search: GraspSearch) -> float:
     return min(gripper.opening_m, segment.width_m + 2 * search.finger_clearance_m)
 
 
-def _quality(segment: Segment, radius: float, gripper: Gripper, search: GraspSearch) -> float:
-    """Return the weighted mean of the terms, 0 to 1. radius: the object's, in m."""
+def _quality(segment: Segment, middle: np.ndarray, radius: float, gripper: Gripper, search: GraspSearch) -> float:
+    """Return the weighted mean of the terms, 0 to 1. middle: [2] m and radius: the object's, in m."""
     weights = search.weights
+    off_middle = np.linalg.norm(_position(segment) - middle)
     return float(
         weights.parallel * (1 / (1 + segment.slant**2))
-        + weights.central * max(0.0, 1 - np.hypot(segment.along_m, segment.across_m) / radius)
+        + weights.central * max(0.0, 1 - off_middle / radius)
         + weights.deep * min(1.0, segment.depth_m / max(search.segments.depths_m))
         + weights.visible * segment.visible_share
         + weights.room * min(1.0, (gripper.opening_m - segment.width_m) / search.room_m)
     )
 
 
+def _position(segment: Segment) -> np.ndarray:
+    """Return the middle [2] m of a segment, seen from above, in the frame of the object's box."""
+    cos, sin = np.cos(segment.angle_rad), np.sin(segment.angle_rad)
+    return np.array([cos * segment.along_m - sin * segment.across_m, sin * segment.along_m + cos * segment.across_m])
+
+
 def _grasp(segment: Segment, box: _Box, quality: float, gripper: Gripper, search: GraspSearch) -> Grasp:
     """Return the grasp of a segment in the frame of the object's points."""
     direction = np.array([np.cos(segment.angle_rad), np.sin(segment.angle_rad)])
-    aside = np.array([-direction[1], direction[0]])
-    middle = segment.along_m * direction + segment.across_m * aside
-    local = np.array([*middle, segment.tip_m - box.size_m[2] / 2])
+    local = np.array([*_position(segment), segment.tip_m - box.size_m[2] / 2])
     x, z = np.array([*direction, 0.0]), np.array([0.0, 0.0, -1.0])
     return Grasp(
         position=box.center + box.rotation @ local,

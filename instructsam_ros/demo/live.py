@@ -26,7 +26,7 @@ from std_msgs.msg import String
 from instructsam.core.display.overlay import draw_overlay
 from instructsam.core.files.image_file import write_image
 from instructsam.core.rle import Rle, ious
-from instructsam.core.spatial.grasping import Grasp, grasp_candidates
+from instructsam.core.spatial.grasping import Grasp, GraspResult, find_grasps
 from instructsam_ros.client import Detections, Perception, PerceptionError
 from instructsam_ros.conversions.images import to_rgb
 from instructsam_ros.conversions.instances import result_from_msg
@@ -78,11 +78,12 @@ def show_live(out: str, seed: int, instruction: str | None, model: str, timeout_
         stamp = stamp_of(detections.message)
         observer.wait(lambda: stamp in observer.images, 'the image of the answer did not arrive')
         image, intrinsics = observer.images[stamp], np.array(observer.ground_truth['intrinsics'])
-    grasps = [_best_grasp(each) for each in detections]
-    _print_result(instruction, detections, grasps, objects)
+    found = [_find_grasps(each) for each in detections]
+    _print_result(instruction, detections, found, objects)
     overlay = draw_overlay(image, result_from_msg(detections.message))
-    for grasp in filter(None, grasps):
-        _draw_grasp(overlay, grasp, intrinsics)
+    for grasps in found:
+        for grasp in grasps.candidates[:1]:
+            _draw_grasp(overlay, grasp, intrinsics)
     write_image(out, overlay)
     print(f'masks and grasp candidates: {Path(out).resolve()}')
 
@@ -130,12 +131,12 @@ def _most_distinct(objects: list[dict[str, Any]]) -> dict[str, Any]:
     return min(objects, key=rank)
 
 
-def _best_grasp(instance: Any) -> Grasp | None:
-    return None if instance.center is None else next(iter(grasp_candidates(instance)), None)
+def _find_grasps(instance: Any) -> GraspResult:
+    return GraspResult([]) if instance.center is None else find_grasps(instance, limit=1)
 
 
 def _print_result(
-    instruction: str, detections: Detections, grasps: list[Grasp | None], objects: list[dict[str, Any]]
+    instruction: str, detections: Detections, grasps: list[GraspResult], objects: list[dict[str, Any]]
 ) -> None:
     console = Console(highlight=False)
     if detections:
@@ -145,20 +146,22 @@ def _print_result(
     reasons = (detections.message.geometry_message, *(each.geometry_message for each in detections))
     for reason in dict.fromkeys(filter(None, reasons)):
         console.print(Text(f'not measured: {reason}'), soft_wrap=True)
+    for each, found in zip(detections, grasps, strict=True):
+        if found.reason:
+            console.print(Text(f'not graspable: {each.phrase}: {found.reason}'), soft_wrap=True)
     if detections.message.message:
         console.print(Text(f'WARNING: {detections.message.message}', style='bold yellow'))
 
 
-def _table(
-    instruction: str, detections: Detections, grasps: list[Grasp | None], objects: list[dict[str, Any]]
-) -> Table:
+def _table(instruction: str, detections: Detections, grasps: list[GraspResult], objects: list[dict[str, Any]]) -> Table:
     title = f'{instruction} (mm in {detections.frame_id})' if detections.frame_id else instruction
     table = Table(title=Text(title), title_justify='left', box=box.SIMPLE_HEAD)  # fits into 80 characters
     for name in ('score', 'phrase', 'center', 'it is', 'off', 'grasp', 'width'):
         table.add_column(name, justify='left' if name in ('phrase', 'it is') else 'right', overflow='fold')
     ground_truth = [Rle.from_coco(item['mask']) for item in objects]
     overlaps = ious([Rle.encode(each.mask) for each in detections], ground_truth)
-    for each, grasp, overlap in zip(detections, grasps, overlaps, strict=True):
+    for each, found, overlap in zip(detections, grasps, overlaps, strict=True):
+        grasp = next(iter(found.candidates), None)
         item = objects[overlap.argmax()] if overlap.max() > MATCH_IOU else None
         error_m = None if item is None or each.center is None else np.linalg.norm(each.center - item['camera_m'])
         table.add_row(

@@ -10,13 +10,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from std_msgs.msg import Header
 
 from instructsam.core import CancelledError
 from instructsam.core.result import Result
+from instructsam.core.spatial.grasping import GraspResult
 from instructsam_ros.action import Segment
+from instructsam_ros.conversions.grasps import instance_grasps
 from instructsam_ros.conversions.instances import to_msg
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.pipeline.localization import localize
@@ -51,6 +54,11 @@ class Answer:
     geometry_frame_id: str = ''  # coordinate frame of the geometry; '' if nothing was located
     geometry_message: str = ''  # why nothing was located
     times_ms: dict[str, float] = field(default_factory=dict)  # empty if an equal query was segmented before
+
+    @cached_property
+    def grasps(self) -> list[GraspResult]:
+        """The grasps of each instance, computed on first access."""
+        return instance_grasps(self.result)
 
     def to_msg(self, image_header: Header, instruction: str, instruction_id: int) -> InstanceArray:
         """Return the InstanceArray; the arguments are those of conversions.instances.to_msg."""

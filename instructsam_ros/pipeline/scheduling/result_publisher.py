@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseArray
 from rclpy.publisher import Publisher
 from sensor_msgs.msg import Image, PointCloud2
@@ -10,7 +11,7 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from instructsam.core.display.overlay import draw_overlay
-from instructsam_ros.conversions.grasps import grasp_poses
+from instructsam_ros.conversions.grasps import grasp_poses, grasp_status
 from instructsam_ros.conversions.instances import error_msg, image_msg, label_image
 from instructsam_ros.conversions.markers import markers
 from instructsam_ros.conversions.point_clouds import cloud
@@ -54,6 +55,7 @@ class ResultPublisher:
             ('points', PointCloud2, _points),
             ('markers', MarkerArray, _markers),
             ('grasp_candidates', PoseArray, _grasp_candidates),
+            ('grasp_status', DiagnosticArray, _grasp_status),
         )
         self._views: list[tuple[Publisher, View]] = []
         for topic, message_type, make in views:
@@ -92,7 +94,11 @@ def _markers(frame: CameraFrame, answer: Answer) -> MarkerArray:
 
 
 def _grasp_candidates(frame: CameraFrame, answer: Answer) -> PoseArray:
-    return grasp_poses(answer.result, _header_3d(frame, answer))
+    return grasp_poses(answer.grasps, _header_3d(frame, answer))
+
+
+def _grasp_status(frame: CameraFrame, answer: Answer) -> DiagnosticArray:
+    return grasp_status(answer.result.instances, answer.grasps, _header_3d(frame, answer))
 
 
 def _header_3d(frame: CameraFrame, answer: Answer) -> Header:

@@ -1,10 +1,13 @@
 """Point clouds, markers and grasp candidates as messages: fields, frames and the instance that each belongs to."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Point
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
@@ -14,8 +17,8 @@ from instructsam.core.result import Instance, Result
 from instructsam.core.rle import Rle
 from instructsam.core.spatial.camera_model import CameraModel
 from instructsam.core.spatial.geometry import locate
-from instructsam.core.spatial.grasping import grasp_candidates
-from instructsam_ros.conversions.grasps import grasp_poses
+from instructsam.core.spatial.grasping import GraspResult, find_grasps, grasp_candidates
+from instructsam_ros.conversions.grasps import grasp_poses, grasp_status, instance_grasps
 from instructsam_ros.conversions.markers import markers
 from instructsam_ros.conversions.point_clouds import cloud, read_cloud
 from instructsam_ros.conversions.poses import pose
@@ -104,7 +107,28 @@ def test_grasps_are_the_candidates_of_each_instance_in_turn(seen):
         for instance in result.instances[:2]
         for grasp in grasp_candidates(instance.geometry)
     ]
-    message = grasp_poses(result, HEADER)
+    message = grasp_poses(instance_grasps(result), HEADER)
     assert message.header == HEADER
     assert message.poses == expected
     assert expected
+
+
+def test_the_status_says_which_poses_belong_to_an_instance_or_why_there_are_none(seen):
+    result, _ = seen
+    found = find_grasps(result.instances[0].geometry)
+    grasps = [GraspResult([], 'it is 12.3 cm wide'), found, *instance_grasps(result)[2:]]
+    message = grasp_status(result.instances, grasps, HEADER)
+    assert message.header == HEADER
+    wide, good, *_ = message.status
+    assert (wide.level, wide.message) == (DiagnosticStatus.WARN, 'it is 12.3 cm wide')
+    assert (good.level, good.message) == (DiagnosticStatus.OK, '')
+    values = {each.key: each.value for each in good.values}
+    assert (values['instance'], values['first_pose'], values['poses']) == ('1', '0', str(len(found.candidates)))
+    assert float(values['opening_m'].split()[0]) == pytest.approx(found.candidates[0].opening_m, abs=1e-4)
+
+
+def test_an_instance_that_was_not_measured_has_no_grasp_and_the_same_reason(seen):
+    result, _ = seen
+    unmeasured = dataclasses.replace(result.instances[0], geometry=None, geometry_message='no depth')
+    result = dataclasses.replace(result, instances=(unmeasured,))
+    assert [each.reason for each in instance_grasps(result)] == ['no depth']

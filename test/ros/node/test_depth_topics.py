@@ -11,6 +11,7 @@ import scenery
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
 from depth_messages import compressed_depth, rvl
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseArray
 from robot import PATIENCE_S
 from sensor_msgs.msg import CameraInfo, CompressedImage, PointCloud2
@@ -177,7 +178,12 @@ def test_depth_without_a_measurement_is_named_for_each(seeing, nothing):
 
 
 def test_points_markers_and_grasps_for_subscribers(robot, seeing):
-    kinds = {'points': PointCloud2, 'markers': MarkerArray, 'grasp_candidates': PoseArray}
+    kinds = {
+        'points': PointCloud2,
+        'markers': MarkerArray,
+        'grasp_candidates': PoseArray,
+        'grasp_status': DiagnosticArray,
+    }
     for topic, kind in kinds.items():
         robot.look_at(f'perception/{topic}', kind)
     while {type(message) for message in robot.views} != set(kinds.values()):
@@ -189,6 +195,9 @@ def test_points_markers_and_grasps_for_subscribers(robot, seeing):
     assert len(points) == sum(each.geometry.points for each in result.instances)
     boxes = next(message for message in robot.views if isinstance(message, MarkerArray)).markers
     assert {marker.header.frame_id for marker in boxes} == {OPTICAL}
+    statuses = next(message for message in robot.views if isinstance(message, DiagnosticArray)).status
+    assert len(statuses) == len(result.instances)
+    assert all(each.message for each in statuses if each.level == DiagnosticStatus.WARN)
 
 
 def test_goals_are_located_too(robot, seeing):
