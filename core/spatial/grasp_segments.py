@@ -33,13 +33,7 @@ class SegmentSearch:
     directions: int = 12  # number of closing directions, spread over 180 degrees
     slices: int = 7  # number of slices per direction
     slice_range: float = 0.75  # share of the object's extent across the direction that the slices' centres cover
-    depths_m: tuple[float, ...] = (
-        0.04,
-        0.03,
-        0.022,
-        0.017,
-        0.012,
-    )  # depths of the fingertips below the top of the slice
+    depths_m: tuple[float, ...] = (0.035, 0.028, 0.022, 0.017, 0.012)  # of the fingertips below the top of the slice
     support_clearance_m: float = 0.001  # least height of the fingertips above the supporting plane
     min_points: int = 8  # segments with fewer points are ignored
     end_m: float = 0.008  # length at the end of a segment over which its slope is fitted
@@ -47,7 +41,7 @@ class SegmentSearch:
     top_m: float = 0.006  # height of the top of a segment
     max_cut_share: float = 0.3  # share of the top's points that may be cut off: more, and it may continue upwards
     level_slope: float = 0.2  # a lower slope is level: the end is an edge, and nothing is hidden
-    max_hidden_m: float = 0.012  # longest hidden extent that is assumed
+    max_hidden_m: float = 0.016  # longest hidden extent that is assumed
     hidden_share: float = 0.45  # hidden extent relative to a straight slope: it grows steeper towards its end
     taper_rise_m: float = 0.006  # height above the fingertips over which the taper is measured
     max_slant: float = 0.8  # tangent of the sides' angle above which a segment slips out of rubber fingers

@@ -69,6 +69,7 @@ class GraspSearch:
     ignored_height_m: float = 0.002  # points up to this high above the fingertips do not collide
     occluder_px: int = 7  # side of the square around a pixel in which something nearer cuts the object off
     occluder_gap_m: float = 0.01  # an occluder is nearer than the pixel by at least this
+    min_quality: float = 0.58  # worse candidates are no candidates: they fail
     room_m: float = 0.016  # free opening beside the segment, both sides together, that gets the full score
 
 
@@ -167,17 +168,18 @@ def find_grasps(
     hidden, is_hidden_cut = complete_round(own, is_cut, _to_camera(surface, box))
     own, is_cut = np.concatenate([own, hidden]), np.concatenate([is_cut, is_hidden_cut])
     found = _all_segments(own, is_cut, gripper, search)
-    segments = [each for each in found if isinstance(each, Segment)]
+    segments = _ranked([each for each in found if isinstance(each, Segment)], own, box, gripper, search)
     candidates = _best_free(segments, own, obstacles, box, gripper, limit, search)
     if candidates:
         return GraspResult(candidates)
-    if segments:
-        return GraspResult([], f'the hand would touch something in each of {len(segments)} poses')
-    return GraspResult([], _why_not([each for each in found if isinstance(each, Rejected)], box, gripper))
+    rejected = [each for each in found if isinstance(each, Rejected)]
+    return GraspResult([], _why_not(rejected, bool(segments), box, gripper))
 
 
-def _why_not(rejected: list[Rejected], box: _Box, gripper: Gripper) -> str:
-    """Return the reason why no segment can be grasped."""
+def _why_not(rejected: list[Rejected], is_blocked: bool, box: _Box, gripper: Gripper) -> str:
+    """Return the reason why no segment can be grasped. is_blocked: the hand does not reach any of the others."""
+    if is_blocked:
+        return 'the hand would touch its surroundings, or another part of it, wherever it is narrow enough'
     widths_m = [each.width_m for each in rejected if each.why is Rejection.WIDE]
     if widths_m:
         # The narrowest segment may be near an end of the object, where it is narrower than its box.
@@ -198,8 +200,18 @@ def _all_segments(
     return [segment for angle in angles for segment in find_segments(own, is_cut, angle, gripper, search.segments)]
 
 
+def _ranked(
+    segments: Iterable[Segment], own: np.ndarray, box: _Box, gripper: Gripper, search: GraspSearch
+) -> list[tuple[float, Segment]]:
+    """Return the segments of sufficient quality with it, best first."""
+    radius = max(float(np.linalg.norm(box.size_m[:2])) / 2, 1e-3)
+    middle = _footprint_middle(own)
+    ranked = [(_quality(segment, middle, radius, gripper, search), segment) for segment in segments]
+    return sorted((pair for pair in ranked if pair[0] >= search.min_quality), key=lambda pair: -pair[0])
+
+
 def _best_free(
-    segments: Iterable[Segment],
+    segments: Iterable[tuple[float, Segment]],
     own: np.ndarray,
     obstacles: np.ndarray,
     box: _Box,
@@ -207,12 +219,12 @@ def _best_free(
     limit: int,
     search: GraspSearch,
 ) -> list[Grasp]:
-    """Return grasps of the best segments that the hand reaches without a collision, at most `limit`."""
-    radius = max(float(np.linalg.norm(box.size_m[:2])) / 2, 1e-3)
-    middle = _footprint_middle(own)
-    ranked = [(_quality(segment, middle, radius, gripper, search), segment) for segment in segments]
+    """Return grasps of the best segments that the hand reaches without a collision, at most `limit`.
+
+    segments: with their quality, best first.
+    """
     grasps: list[Grasp] = []
-    for quality, segment in sorted(ranked, key=lambda pair: -pair[0]):
+    for quality, segment in segments:
         if len(grasps) == limit:
             break
         if _is_free(segment, own, obstacles, gripper, search):
@@ -221,9 +233,12 @@ def _best_free(
 
 
 def _footprint_middle(own: np.ndarray, cell_m: float = 0.005) -> np.ndarray:
-    """Return the centroid [2] m of the object seen from above, which is nearer to its centre of mass than its box's."""
-    cells = np.unique(np.floor(own[:, :2] / cell_m), axis=0)
-    return (cells.mean(axis=0) + 0.5) * cell_m
+    """Return the middle [2] m between the centre and the centroid of the object, both seen from above.
+
+    A spoon is heavier at its bowl, but the tines of a fork are lighter than they are wide.
+    """
+    cells = np.unique(np.floor(own[:, :2] / cell_m), axis=0) + 0.5
+    return (cells.mean(axis=0) + (cells.min(axis=0) + cells.max(axis=0)) / 2) * cell_m / 2
 
 
 def _obstacles(
@@ -260,7 +275,7 @@ def _cut_points(geometry: Geometry | None, count: int, search: GraspSearch) -> n
     is_cut = nearest < surface.depth - search.occluder_gap_m
     # The crop has a margin around the object, except where the image ends.
     border = np.ones_like(is_cut)
-    border[2:-2, 2:-2] = False
+    border[4:-4, 4:-4] = False
     return (is_cut | border)[surface.mask]
 
 

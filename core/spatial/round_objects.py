@@ -19,7 +19,7 @@ class RoundFit:
     azimuths: int = 40  # sectors of a band
     iterations: int = 6  # alternations between the outline and the axis
     tolerance_m: float = 0.002  # largest distance of a round outline from its circle,
-    tolerance_share: float = 0.08  # or this share of its radius, if that is more
+    tolerance_share: float = 0.09  # or this share of its radius, if that is more
     min_round_share: float = 0.78  # least share of the outline that is round
     min_arc_share: float = 0.25  # least share of the azimuths of all bands at which there is an outline
     min_seen_share: float = 0.42  # least share of the azimuths at which any part of the object is seen

@@ -26,6 +26,7 @@ SEARCH = GraspSearch(
     max_points=6000,
     max_obstacle_points=20_000,
     finger_clearance_m=0.006,
+    min_quality=0.0,
 )
 
 
