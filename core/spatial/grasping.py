@@ -2,7 +2,7 @@
 
 They are a starting point for a grasp planner and do not replace it: they take into account the object's points, its
 supporting plane and its visible surroundings, but neither the arm nor the object's weight. Every graspable segment
-(see grasp_segments) is scored by how parallel its two sides are, how near the middle of the object it is, how deep it
+(see grasps.segments) is scored by how parallel its two sides are, how near the middle of the object it is, how deep it
 lies between the fingers and how much of it is visible; the best ones that the open hand reaches without touching any
 point are the candidates.
 """
@@ -17,7 +17,8 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from instructsam.core.spatial.geometry import Geometry
-from instructsam.core.spatial.grasp_segments import (
+from instructsam.core.spatial.grasps.round_objects import complete_round
+from instructsam.core.spatial.grasps.segments import (
     Gripper,
     Rejected,
     Rejection,
@@ -25,7 +26,6 @@ from instructsam.core.spatial.grasp_segments import (
     SegmentSearch,
     find_segments,
 )
-from instructsam.core.spatial.round_objects import complete_round
 
 __all__ = ['Grasp', 'GraspResult', 'GraspSearch', 'Gripper', 'find_grasps', 'grasp_candidates']
 

@@ -1,4 +1,4 @@
-"""Whether the simulated gripper can lift an object at all: `graspable`, from its true shape and not from what is seen.
+"""Tests in simulation if the gripper can lift an object at all, by its true shape, seen or not: `graspable`.
 
 Candidates are computed from the complete surface of the object, all sides sampled from its meshes, with a search that
 is wider than the default one, and several different ones are tried in physics.
@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from instructsam.core.spatial.grasp_segments import SegmentSearch
 from instructsam.core.spatial.grasping import GraspSearch, grasp_candidates
+from instructsam.core.spatial.grasps.segments import SegmentSearch
 from instructsam.train.tabletop.physics.gripper import try_grasp
 from instructsam.train.tabletop.world.catalog import all_shapes
 
