@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -45,9 +45,14 @@ def replaced(path: Path | str) -> Generator[Path, None, None]:
             _move(part, target)
 
 
-def check_path(path: Path | str) -> None:
-    """Raise InstructSAMError if `replaced` could not write `path`; cheap, so that it can come before the work."""
+def check_path(path: Path | str, taken: Iterable[Path | str] = ()) -> None:
+    """Raise InstructSAMError if `replaced` could not write `path`; cheap, so that it can come before the work.
+
+    taken: Files that the command reads, or also writes, so that it would destroy them.
+    """
     target = Path(os.path.realpath(path))
+    if any(_is_same(target, each) for each in taken):
+        raise InstructSAMError(f'cannot write {path}: this file is also read or written otherwise. Give another name')
     if os.path.isdir(target):
         raise InstructSAMError(f'cannot write {path}: it is a folder')
     if not os.path.isdir(target.parent):
@@ -127,6 +132,15 @@ def _lock(descriptor: int, part: Path) -> bool:
         if error.errno not in UNSUPPORTED:
             raise
         return True  # FolderLock says so where folders are written for long
+
+
+def _is_same(target: Path, other: Path | str) -> bool:
+    """Return whether two names are of one file, which need not exist."""
+    if os.path.realpath(other) == str(target):
+        return True
+    with suppress(OSError):
+        return os.path.samefile(target, other)
+    return False
 
 
 def _move(part: Path, target: Path) -> None:

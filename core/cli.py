@@ -9,11 +9,11 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TextIO
 
 from instructsam.core import exit_codes
 from instructsam.core.commands.parser import CommandParser, add_commands
 from instructsam.core.errors import InstructSAMError
+from instructsam.core.standard_streams import finish, open_missing
 from instructsam.core.stop_signals import describe, raise_stopped
 from instructsam.core.storage import storage_fault, thread_faults_raised
 from instructsam.core.text import one_line, shorten
@@ -46,7 +46,7 @@ EXTRAS = {  # module that may be missing -> extra that installs it
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: that of the process) and return the exit code."""
-    _open_missing_streams()
+    open_missing()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A phrase or path that the terminal cannot display must not end the program.
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(one_line(line))
         return code
     finally:
-        _finish(sys.stderr)
+        finish(sys.stderr)
 
 
 def _run_or_explain(argv: Sequence[str]) -> int:
@@ -70,7 +70,7 @@ def _run_or_explain(argv: Sequence[str]) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader has closed the pipe, as in `| head`, which is not an error
-        _finish(sys.stdout)
+        finish(sys.stdout)
         return exit_codes.BROKEN_PIPE
     except Exception as error:
         known = error if isinstance(error, InstructSAMError) else storage_fault(error) or _name_fault(error)
@@ -80,34 +80,14 @@ def _run_or_explain(argv: Sequence[str]) -> int:
         elif not _show_traceback():
             reason = one_line(f'{type(error).__name__}: {error}')
             _say(f'unexpected {reason} (INSTRUCTSAM_DEBUG=1 shows where)')
-        _finish(sys.stdout)
+        finish(sys.stdout)
         return exit_codes.FAILED if known is None else known.exit_code
-
-
-def _open_missing_streams() -> None:
-    """Open /dev/null for the standard streams that the caller closed, as in `>&-`.
-
-    Python has None for them, and the next file that is opened would get their numbers, to which libraries write.
-    """
-    for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
-        if getattr(sys, name) is None:
-            # The lowest free number is that of the stream.
-            setattr(sys, name, open(os.devnull, mode, encoding='utf-8'))  # noqa: SIM115
 
 
 def _say(line: str) -> None:
     """Print a line to stderr; the exit code has to tell all if it cannot be written."""
     with suppress(OSError):
         print(f'instructsam: {line}', file=sys.stderr)
-
-
-def _finish(stream: TextIO) -> None:
-    """Write what a stream still buffers; discard it if it cannot be written, because Python would try that again."""
-    try:
-        stream.flush()
-    except OSError:
-        with suppress(OSError, ValueError):  # not a file
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _name_fault(error: Exception) -> InstructSAMError | None:

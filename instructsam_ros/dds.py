@@ -16,6 +16,11 @@ LARGEST_DOMAIN = 232
 """DDS computes its UDP ports from the domain; those of the next one are above 65535."""
 
 
+SHARED_MEMORY = '/dev/shm'
+SEGMENT_MB, PROFILE_SEGMENT_MB = 1, 18
+"""Room for the shared memory of a process of Fast DDS: with its defaults, and with the profiles of this package."""
+
+
 class RosEnvironmentError(InstructSAMError, ValueError):
     """An environment variable keeps ROS from starting."""
 
@@ -44,16 +49,32 @@ def configure_dds(*, publishes_images: bool = False) -> None:
             on their way; the profile for large images says why.
 
     Raises:
-        RosEnvironmentError: As `check_environment` does.
+        RosEnvironmentError: As `check_environment` does, and if the shared memory is full.
     """
     check_environment()
-    if any(os.environ.get(variable) for variable in PROFILE_VARIABLES):
+    needed_mb = SEGMENT_MB
+    if not any(os.environ.get(variable) for variable in PROFILE_VARIABLES):
+        is_local = _is_local() and _uses_fast_dds()
+        if is_local or publishes_images:
+            needed_mb = PROFILE_SEGMENT_MB
+            _select('fastdds_loopback.xml' if is_local else 'fastdds_images.xml')
+        if is_local:
+            os.environ[RANGE_VARIABLE] = 'SYSTEM_DEFAULT'
+    _check_shared_memory(needed_mb)
+
+
+def _check_shared_memory(needed_mb: int) -> None:
+    """Raise RosEnvironmentError if Fast DDS would be killed (SIGBUS) when it writes to shared memory that is full."""
+    if 'fastrtps' not in os.environ.get('RMW_IMPLEMENTATION', '') and os.environ.get('RMW_IMPLEMENTATION'):
         return
-    if _is_local() and _uses_fast_dds():
-        _select('fastdds_loopback.xml')
-        os.environ[RANGE_VARIABLE] = 'SYSTEM_DEFAULT'
-    elif publishes_images:
-        _select('fastdds_images.xml')
+    with suppress(OSError):  # there is none
+        status = os.statvfs(SHARED_MEMORY)
+        free_mb = status.f_bavail * status.f_frsize / 1e6
+        if free_mb < needed_mb:
+            raise RosEnvironmentError(
+                f'{SHARED_MEMORY} has {free_mb:.1f} MB left, Fast DDS needs {needed_mb}: delete the files fastrtps_* '
+                'of processes that have ended, or make it larger (docker run --shm-size)'
+            )
 
 
 def _is_local() -> bool:

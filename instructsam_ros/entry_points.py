@@ -9,6 +9,10 @@ import os
 import signal
 import sys
 
+from instructsam.core import exit_codes
+from instructsam.core.standard_streams import open_missing
+from instructsam.core.text import one_line
+
 
 def perception_node() -> None:
     """Run `instructsam-perception`."""
@@ -27,7 +31,15 @@ def simulated_camera() -> None:
 
 def _run(module: str) -> None:
     signal.signal(signal.SIGINT, _exit_at_once)
-    sys.exit(importlib.import_module(module).main())
+    open_missing()
+    try:
+        code = importlib.import_module(module).main()
+    except (ImportError, OSError) as error:  # something is not installed, or a limit of the system is reached
+        if os.environ.get('INSTRUCTSAM_DEBUG'):
+            raise
+        print(f'{os.path.basename(sys.argv[0])}: {one_line(error)} (INSTRUCTSAM_DEBUG=1 shows where)', file=sys.stderr)
+        code = exit_codes.FAILED
+    sys.exit(code)
 
 
 def _exit_at_once(number: int, frame: object) -> None:

@@ -70,10 +70,12 @@ def run(args: argparse.Namespace) -> int:
     # Depth and intrinsics belong to the pixels as they are stored.
     image = read_image(args.image, args.max_megapixels, allow_rotation=args.depth is None)
     depth_and_camera = _read_depth(args, image)
+    taken = [file for file in (args.image, args.depth) if file is not None]
     if args.out is not None:
-        check_image_path(args.out)
+        check_image_path(args.out, taken)
+        taken.append(args.out)
     if args.json not in (None, '-'):
-        check_path(args.json)
+        check_path(args.json, taken)
 
     result = (_segment_by_agent if is_agent else _segment)(args, image)
     if depth_and_camera is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -97,12 +98,15 @@ def _read(path: str | Path, max_megapixels: float) -> bytes:
         raise ImageError(f'cannot read {path}: {error.strerror or error}') from error
 
 
-def check_image_path(path: str | Path) -> None:
-    """Raise InstructSAMError if `write_image` could not write `path`; cheap, so that it can come before the work."""
+def check_image_path(path: str | Path, taken: Iterable[str | Path] = ()) -> None:
+    """Raise InstructSAMError if `write_image` could not write `path`; cheap, so that it can come before the work.
+
+    taken: See `check_path`.
+    """
     Image.init()
     if Image.registered_extensions().get(Path(path).suffix.lower()) not in Image.SAVE:
         raise InstructSAMError(f'cannot write {path}: this is not the ending of a known image format. Use .png or .jpg')
-    check_path(path)
+    check_path(path, taken)
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:

@@ -19,6 +19,7 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args, try_shutdown
 
+from instructsam.core.standard_streams import finish
 from instructsam.core.text import one_line, shorten
 from instructsam_ros.conversions.transports import TRANSPORTS
 from instructsam_ros.dds import configure_dds
@@ -43,6 +44,7 @@ if TYPE_CHECKING:  # importing the engine imports torch
 WAIT_FOR_CLIENTS_S = 0.3  # time for clients to be sent the end of their goals
 WAIT_FOR_MODEL_S = 0.5  # time for the model to return, at the end of the process
 DIAGNOSTICS_PERIOD_S = 1.0
+NAMESAKE_S = 30.0  # longer than the lease duration of Fast DDS
 
 
 def load_engine(model: str, revision: str, device: str, dtype: str, mode: str) -> 'InstructSAM':
@@ -76,6 +78,7 @@ class PerceptionNode(AsyncLifecycleNode):
         self._engine_factory = engine_factory
         self._load_error = ''
         self._was_active = False
+        self._alone_s = time.monotonic()  # when no other node had this name
         names = self._node_parameters.value('cameras')
         streams = {name: CameraStream(name, ResultPublisher(self.create_lifecycle_publisher, name)) for name in names}
         self._streams = list(streams.values())
@@ -213,8 +216,24 @@ class PerceptionNode(AsyncLifecycleNode):
         if now is not before:
             self.log.info('instruction', f"instruction {now.id}: '{shorten(now.text)}'" if now else 'stopped')
 
+    def _warn_of_namesake(self) -> None:
+        """Warn that another node has this node's name, so that each image gets two results.
+
+        A process that ended without notice stays known for the lease duration of DDS.
+        """
+        name = self.get_name(), self.get_namespace()
+        if self.get_node_names_and_namespaces().count(name) < 2:
+            self._alone_s = time.monotonic()
+        elif time.monotonic() - self._alone_s > NAMESAKE_S:
+            self.log.warning(
+                'namesake',
+                f'another node is named {self.get_fully_qualified_name()} as well, and publishes on the same topics: '
+                'end one of them, or give it another name or namespace',
+            )
+
     def _publish_diagnostics(self) -> None:
         self.log.flush()
+        self._warn_of_namesake()
         state, engine, instruction = self.state, self._worker.engine, self._scheduler.instruction
         silence_s = 0.0
         if state == 'active':
@@ -281,8 +300,8 @@ def main(args: list[str] | None = None, engine_factory: 'Callable[..., InstructS
     signals.ignore()
     if not is_idle:
         # The interpreter must not be finalized under a running model, whose threads would crash.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        finish(sys.stdout)
+        finish(sys.stderr)
         os._exit(code)
     return code
 

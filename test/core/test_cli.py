@@ -317,6 +317,28 @@ def test_unwritable_files(segment):
         assert f'cannot write {path}' in err
 
 
+def test_outputs_do_not_replace_inputs_or_each_other(segment, image_file, depth_file, engine, tmp_path):
+    """A link to the image is the image; the files stay as they were."""
+    (tmp_path / 'link.png').symlink_to(image_file)
+    before = image_file.read_bytes()
+    depth = ('--depth', depth_file, '--camera', 60, 60, 40, 30)
+    new = tmp_path / 'new.png'
+    for arguments in (
+        ['--out', image_file],
+        ['--out', tmp_path / 'link.png'],
+        ['--json', image_file],
+        [*depth, '--out', depth_file],
+        [*depth, '--json', depth_file],
+        ['--out', new, '--json', tmp_path / '..' / tmp_path.name / 'new.png'],
+    ):
+        code, _, err = segment('x', *arguments)
+        assert code == 2
+        assert 'is also read or written otherwise' in err
+    assert image_file.read_bytes() == before
+    assert not new.exists()
+    assert engine.asked is None
+
+
 def test_unexpected_errors(segment, engine, monkeypatch):
     engine.outcome = RuntimeError('two\nlines')
     code, _, err = segment('x')

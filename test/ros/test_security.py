@@ -1,10 +1,13 @@
 """The SROS2 policy against the graph of a running node, and the sockets of a process that is limited to the machine."""
 
 import os
+import re
 import socket
+from contextlib import nullcontext
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
@@ -168,3 +171,23 @@ def test_another_middleware_keeps_its_discovery_range(monkeypatch):
     monkeypatch.setattr(dds, '_uses_fast_dds', lambda: False)
     dds.configure_dds()
     assert os.environ[dds.RANGE_VARIABLE] == 'LOCALHOST'
+
+
+@pytest.mark.parametrize(
+    ('free_mb', 'images', 'middleware', 'is_enough'),
+    [(0.9, False, '', False), (2, False, '', True), (2, True, '', False), (2, True, 'rmw_cyclonedds_cpp', True)],
+)
+def test_full_shared_memory_is_an_error(monkeypatch, free_mb, images, middleware, is_enough):
+    for variable in (*dds.PROFILE_VARIABLES, dds.RANGE_VARIABLE):
+        monkeypatch.setenv(variable, '')
+    monkeypatch.setenv('RMW_IMPLEMENTATION', middleware)
+    monkeypatch.setattr(os, 'statvfs', lambda path: SimpleNamespace(f_bavail=free_mb * 1e6 / 4096, f_frsize=4096))
+    said = f'/dev/shm has {free_mb:.1f} MB left'
+    with nullcontext() if is_enough else pytest.raises(dds.RosEnvironmentError, match=said):
+        dds.configure_dds(publishes_images=images)
+
+
+def test_the_profiles_fit_into_the_shared_memory_that_is_demanded():
+    for profile in ('fastdds_images.xml', 'fastdds_loopback.xml'):
+        size = re.search(r'<segment_size>(\d+)<', (dds.PROFILES / profile).read_text())
+        assert int(size[1]) < dds.PROFILE_SEGMENT_MB * 1e6

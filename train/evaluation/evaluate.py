@@ -30,7 +30,7 @@ from instructsam.train.evaluation.reporting.console_table import print_table
 from instructsam.train.evaluation.running.conversations import ConversationLog
 from instructsam.train.evaluation.running.progress_bar import with_progress_bar
 from instructsam.train.evaluation.running.prompting import PromptOptions, QueryEngine
-from instructsam.train.evaluation.running.run_folder import Run, read_run
+from instructsam.train.evaluation.running.run_folder import Run, read_run, result_files
 from instructsam.train.evaluation.running.runner import Process, run_benchmark
 from instructsam.train.evaluation.running.sources import FileSource, Source
 from instructsam.train.evaluation.tabletop import TabletopSource
@@ -50,7 +50,7 @@ def evaluate(args: argparse.Namespace) -> int:
     benchmark = BENCHMARKS[args.benchmark]
     options = prompt_options(benchmark, args)
     if args.json not in (None, '-'):
-        check_path(args.json)
+        check_path(args.json, result_files(args.results) if args.results else ())
     model_folder = agent_runs.model_folder(args) or builtin.folder(args.model, args.revision or '')
     source = open_source(args)
     header = run_header(args, options, source, Path(model_folder))

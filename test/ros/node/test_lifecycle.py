@@ -17,6 +17,7 @@ from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
 
 from instructsam_ros.msg import InstanceArray
+from instructsam_ros.node import perception_node
 from instructsam_ros.node.guarded_executor import GuardedExecutor
 from instructsam_ros.node.lifecycle import AsyncLifecycleNode
 from instructsam_ros.node.perception_node import PerceptionNode
@@ -259,5 +260,30 @@ def test_a_shutdown_closes_the_subscriptions_in_the_executor_s_thread(domain_id)
     finally:
         node.close()
         executor.shutdown()
+        node.destroy_node()
+        context.try_shutdown()
+
+
+def test_another_node_of_the_same_name_is_reported(domain_id, monkeypatch):
+    monkeypatch.setattr(perception_node, 'NAMESAKE_S', 0.0)
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=domain_id)
+    node = PerceptionNode(context=context, cli_args=['--ros-args', '-p', 'autostart:=false'])
+    executor, said = GuardedExecutor(node.log.report_bug, context=context), []
+    executor.add_node(node)
+    monkeypatch.setattr(node.log, 'warning', lambda kind, text: said.append(text))
+    publications = []
+    monkeypatch.setattr(node._diagnostics, 'publish', publications.append)
+    try:
+        while len(publications) < 2:
+            executor.spin_once(0.1)
+        assert said == []
+        namesake = rclpy.create_node('perception', context=context)
+        while not said:
+            executor.spin_once(0.1)
+        assert 'another node is named /perception as well' in said[0]
+        namesake.destroy_node()
+    finally:
+        node.close()
         node.destroy_node()
         context.try_shutdown()

@@ -26,10 +26,10 @@ def run(args: argparse.Namespace) -> int:
     from instructsam.core.files.json_file import write_json
     from instructsam.train.evaluation.figures.compare import compare_runs
     from instructsam.train.evaluation.reporting.comparison_table import print_comparison
-    from instructsam.train.evaluation.running.run_folder import read_run
+    from instructsam.train.evaluation.running.run_folder import read_run, result_files
 
     if args.json not in (None, '-'):
-        check_path(args.json)
+        check_path(args.json, result_files(args.a, args.b))
     document = compare_runs(read_run(args.a), read_run(args.b))
     if args.json is not None:
         write_json(args.json, document)

@@ -32,7 +32,7 @@ from instructsam.train.evaluation.reporting.svg import (
     calibration_svg,
     precision_recall_svg,
 )
-from instructsam.train.evaluation.running.run_folder import Run, read_run
+from instructsam.train.evaluation.running.run_folder import Run, read_run, result_files
 
 FAILURES_LISTED = 100
 TEMPLATE = Path(__file__).with_name('page.html.jinja')
@@ -45,9 +45,10 @@ def write_report(folders: Iterable[Path], out: str) -> None:
         InstructSAMError: A run cannot be read.
         StorageError: The file cannot be written.
     """
-    check_path(out)
+    folders = list(dict.fromkeys(folders))
+    check_path(out, result_files(*folders))
     with Console(stderr=True).status('reading') as status:  # the status is shown on terminals only
-        runs = [read_run(folder) for folder in dict.fromkeys(folders)]
+        runs = [read_run(folder) for folder in folders]
         text = render_report(runs, show_status=status.update)
     with replaced(out) as part:
         part.write_bytes(text.encode('utf-8', 'replace'))  # a model may have generated a lone surrogate

@@ -39,6 +39,11 @@ class Run:
     outcomes: tuple[Outcome, ...]
 
 
+def result_files(*folders: str | Path) -> list[Path]:
+    """Return the files of runs, sorted by name within each folder."""
+    return [file for folder in folders for file in sorted(Path(folder).glob(PATTERN))]
+
+
 def read_run(folder: str | Path, expected: dict[str, Any] | None = None) -> Run:
     """Read the run in `folder`.
 
@@ -50,7 +55,7 @@ def read_run(folder: str | Path, expected: dict[str, Any] | None = None) -> Run:
         RunError: The folder holds no run, another run, or a broken line.
     """
     folder, header, outcomes = Path(folder), expected, {}
-    files = sorted(folder.glob(PATTERN))
+    files = result_files(folder)
     if not files and expected is None:
         raise RunError(f'{folder} holds no run (no {PATTERN}): `instructsam eval ... --results DIR` creates one')
     for file in files:
@@ -108,7 +113,7 @@ class ResultWriter:
         try:
             with explained_storage_faults(self.path):
                 # Before the file is made: with another header than the others, it would make the run unreadable.
-                for file in self.path.parent.glob(PATTERN):
+                for file in result_files(self.path.parent):
                     for line in itertools.islice(complete_lines(file), 1):
                         _checked_header(_parse_line(json.loads, line, file, 1).get('header'), header, file)
             self._file = LineFile(self.path, header)
