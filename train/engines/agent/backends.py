@@ -21,6 +21,7 @@ from instructsam.core.errors import InstructionError, ModelError
 from instructsam.core.model.grounding import resize_masks
 from instructsam.core.model.preprocess import sam_pixels, to_chw
 from instructsam.core.rle import Rle
+from instructsam.core.text import shorten
 from instructsam.train.engines.agent.state import Mark
 from instructsam.train.engines.concept import ConceptEngine
 
@@ -119,7 +120,7 @@ class Sam3Backend:
             model, info = loaded
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
-            raise ModelError(f'{folder} cannot be loaded as SAM3: {error}') from error
+            raise ModelError(f'{folder} cannot be loaded as SAM3: {shorten(error)}') from error
         missing = sorted(info['missing_keys']) + sorted(str(key[0]) for key in info['mismatched_keys'])
         if missing:
             raise ModelError(

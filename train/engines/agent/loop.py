@@ -95,11 +95,11 @@ def messages(state: AgentState, image: np.ndarray) -> list[Message]:
         Message.of('system', prompts.SYSTEM),
         Message.of('user', image, prompts.first_text(state.query, failed)),
     ]
-    newest = max((index for index, turn in enumerate(state.turns) if turn.marks), default=-1)
+    shown = [index for index, turn in enumerate(state.turns) if turn.marks and state.marks]
     for index, turn in enumerate(state.turns):
-        if index == newest:
+        if index in shown[-1:]:
             chat.append(Message.of(turn.role, draw_marks(image, [mark.mask for mark in turn.marks]), turn.text))
-        else:  # An older image has other numbers, which must not be selected.
+        else:  # An older image has other numbers or rejected masks, which must not be selected.
             chat.append(Message.of(turn.role, prompts.OLD_IMAGE if turn.marks else turn.text))
     return chat
 

@@ -50,7 +50,7 @@ Give your reasons in two or three sentences. Then end with one of
 
 ANOTHER_VERDICT = 'Your reply has to end with either <verdict>Accept</verdict> or <verdict>Reject</verdict>, not both.'
 
-OLD_IMAGE = '(This image is no longer shown. A newer one with other numbers follows.)'
+OLD_IMAGE = '(The image with these masks is no longer shown.)'
 
 
 def first_text(query: str, failed: tuple[str, ...]) -> str:

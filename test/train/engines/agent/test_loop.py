@@ -103,6 +103,12 @@ def test_examined_masks_are_dropped_and_renumbered():
     assert any('no longer shown' in text for text in texts(state))
 
 
+def test_rejected_masks_are_no_longer_shown():
+    state = advance(begin(), segment('mug'), EXAMINE, verdicts=[False] * 3)
+    assert len(images(state)) == 1
+    assert "None of the masks of 'mug' answers the query" in texts(state)[-1]
+
+
 @pytest.mark.parametrize(
     ('before', 'reply', 'text'),
     [
