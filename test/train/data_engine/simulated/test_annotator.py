@@ -207,3 +207,17 @@ def test_spoiled_masks(fault, low, high):
     drawn = spoiled(mask, fault, np.random.default_rng(0))
     assert low <= drawn.sum() / mask.sum() <= high
     assert np.array_equal(spoiled(mask, '', np.random.default_rng(0)), mask)
+
+
+def test_a_rendered_scene_is_known_exactly(opengl):
+    from instructsam.train.data_engine.simulated.world import draw_known_scene
+    from instructsam.train.tabletop.scenes.scene import render_scene
+
+    drawn, known = render_scene('test', 3, 31), draw_known_scene(3, 'test', 31)
+    assert np.array_equal(known.image, drawn.rgb)
+    assert known.questions
+    for i, mask in known.masks.items():
+        assert np.array_equal(mask.decode(), drawn.ids == i)
+        assert known.phrases[i] == f'{drawn.objects[i].color} {drawn.objects[i].category}'
+    assert {i for question in known.questions for i in question.targets} <= set(known.masks)
+    assert all(question.answer and len(set(question.targets)) == len(question.targets) for question in known.questions)
