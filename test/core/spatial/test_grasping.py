@@ -140,10 +140,10 @@ def test_an_occluded_edge_is_not_a_side(is_occluded):
         assert grasps[0].width_m == pytest.approx(0.041, abs=0.006)
 
 
-def seen_by_a_camera(points, size_m, pitch=40.0, distance_m=0.7):
+def seen_by_a_camera(points, size_m, pitch=40.0, distance_m=0.7, hidden_rows=0):
     """Return the Geometry of an object whose outer surface is sampled by points [N, 3] m, which stands on a table.
 
-    The camera looks at it along +y, down by `pitch` degrees.
+    The camera looks at it along +y, down by `pitch` degrees; its image lacks the upper `hidden_rows`.
     """
     pitch = np.radians(pitch)
     forward = np.array([0, np.cos(pitch), -np.sin(pitch)])
@@ -158,7 +158,10 @@ def seen_by_a_camera(points, size_m, pitch=40.0, distance_m=0.7):
     nearest = np.full((480, 640), np.inf, np.float32)
     np.minimum.at(nearest, (rows, columns), local[:, 2])
     mask = nearest < np.inf
-    return measure(mask, np.where(mask, nearest, table), camera).moved(axes, position)
+    depth = np.where(mask, nearest, table)
+    if hidden_rows:
+        camera = CameraModel(480 - hidden_rows, 640, [[600, 0, 320], [0, 600, 240 - hidden_rows], [0, 0, 1]])
+    return measure(mask[hidden_rows:], depth[hidden_rows:], camera).moved(axes, position)
 
 
 def revolved(profile, count=400_000):
@@ -191,6 +194,15 @@ def test_a_round_object_that_is_too_wide_is_named():
         assert not found.candidates
         assert '9.' in found.reason or '10.' in found.reason
         assert 'cm wide' in found.reason
+
+
+def test_the_border_of_the_image_is_not_the_top_of_a_bottle():
+    """The hand would hit the part above the image."""
+    bottle = revolved([(0.0, 0.0), (0.033, 0.0), (0.033, 0.25), (0.0, 0.25)])
+    assert grasp_candidates(seen_by_a_camera(bottle, (0.066, 0.066, 0.25)))
+    found = find_grasps(seen_by_a_camera(bottle, (0.066, 0.066, 0.25), hidden_rows=200))
+    assert not found.candidates
+    assert 'the border of the image' in found.reason
 
 
 def test_candidates_are_reproducible():
