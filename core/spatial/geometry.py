@@ -16,7 +16,7 @@ from instructsam.core.result import Result
 from instructsam.core.rle import Rle
 from instructsam.core.spatial.camera_model import CameraModel
 from instructsam.core.spatial.oriented_box import OrientedBox, box_of_points, box_on_plane, pca_box
-from instructsam.core.spatial.support_plane import Plane, PlaneFit, fit_scene_normal, fit_support_plane
+from instructsam.core.spatial.support_plane import Plane, PlaneFit, fit_scene_normals, fit_support_plane
 from instructsam.core.spatial.surface import (
     Surface,
     SurfaceParams,
@@ -152,14 +152,15 @@ def measure(
             f'{100 * valid:.0f} % of the mask has a depth, {surface.count} usable points: too few to locate the object'
         )
     farthest, nearest = robust_extent(depth_m[surface.sample])
-    scene_normal = _scene_normal(rle, depth, camera, plane_fit)
+    scene_normals = _scene_normals(rle, depth, camera, plane_fit)
     plane = fit_support_plane(
         depth_m,
         crop.mask,
         rays,
         depth_range_m=(max(0, nearest - plane_fit.depth_margin_m), farthest + plane_fit.depth_margin_m),
         step=crop.rows.step,
-        scene_normal=scene_normal,
+        points=surface.sampled_points,
+        scene_normals=scene_normals,
         params=plane_fit,
     )
     if plane is not None:
@@ -168,7 +169,7 @@ def measure(
             surface = drop_detached_fragments(above)
             return _geometry(surface, box_on_plane(surface, plane), valid, has_support=True)
     surface = drop_detached_fragments(surface)
-    box = pca_box(surface) if scene_normal is None else box_of_points(surface, scene_normal)
+    box = box_of_points(surface, scene_normals[0]) if scene_normals else pca_box(surface)
     return _geometry(surface, box, valid, has_support=False)
 
 
@@ -208,15 +209,15 @@ def check_units(depth: np.ndarray) -> None:
         )
 
 
-def _scene_normal(mask: Rle, depth: np.ndarray, camera: CameraModel, params: PlaneFit) -> np.ndarray | None:
-    """Return the normal of the scene's plane, see `fit_scene_normal`, found outside the mask in a coarse image."""
+def _scene_normals(mask: Rle, depth: np.ndarray, camera: CameraModel, params: PlaneFit) -> list[np.ndarray]:
+    """Return the normals of the scene's planes, see `fit_scene_normals`, found outside the mask in a coarse image."""
     step = max(1, round(np.sqrt(depth.size / params.ring_points)))
     rows, columns = np.mgrid[step // 2 : mask.height : step, step // 2 : mask.width : step]
     depth_m, rays = to_meters(depth[rows, columns]), (camera.rays[0][rows, columns], camera.rays[1][rows, columns])
     # The runs go down the columns, and every second one belongs to the mask.
     is_masked = np.searchsorted(np.cumsum(mask.counts), columns * mask.height + rows, side='right') % 2 == 1
     depth_m[is_masked | np.isnan(rays[0])] = 0
-    return fit_scene_normal(depth_m, rays, params)
+    return fit_scene_normals(depth_m, rays, params)
 
 
 def _above_plane(surface: Surface, plane: Plane) -> Surface:

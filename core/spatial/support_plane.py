@@ -1,5 +1,6 @@
 """Fits the plane that an object stands on to the depth around its mask, by RANSAC."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -8,7 +9,7 @@ import cv2
 import numpy as np
 
 from instructsam.core.spatial.surface import Rays, back_project, subsample
-from instructsam.core.spatial.vectors import cross, mean
+from instructsam.core.spatial.vectors import cross, mean, robust_extent
 
 
 class Plane(NamedTuple):
@@ -30,17 +31,21 @@ class PlaneFit:
     scored_points: int = 250  # points whose inliers decide between the hypotheses
     inlier_m: float = 0.006  # distance from the plane below which a point is an inlier
     max_ring_px: int = 10_000  # size of a crop above which the ring is looked for at a lower resolution
-    min_scene_share: float = 0.25  # share of the image above which a plane is the scene's
-    max_tilt_deg: float = 10.0  # largest angle to the scene's plane of a plane that is parallel to it
-    min_parallel_share: float = 0.15  # least share of the ring for a plane parallel to the scene's
+    scene_planes: int = 3  # most planes of the scene that are looked for
+    min_scene_share: float = 0.25  # share of the image, without the planes found before, above which a plane is one
+    min_scene_share_of_all: float = 0.15  # the same with the planes found before
+    max_tilt_deg: float = 10.0  # largest angle to a plane of the scene of a plane that is parallel to it
+    min_parallel_share: float = 0.15  # least share of the ring for a plane parallel to one of the scene
     min_tilted_share: float = 0.7  # the same for any other plane: it may be the side of a neighbour
     min_inlier_share: float = 0.35  # the same if the scene has no plane
+    max_gap_m: float = 0.015  # the lowest visible part of an object on a plane is at most this high above it
+    max_hidden_m: float = 0.1  # the same if the lower part of the object is hidden, as of a spoon in a mug
 
 
-def fit_scene_normal(depth: np.ndarray, rays: Rays, params: PlaneFit = PlaneFit()) -> np.ndarray | None:
-    """Return the normal [3] of the largest plane in an image, towards the camera; None if there is no large one.
+def fit_scene_normals(depth: np.ndarray, rays: Rays, params: PlaneFit = PlaneFit()) -> list[np.ndarray]:
+    """Return the normals [3] of the large planes in an image, towards the camera, the largest first.
 
-    It is usually a table or a floor, and what objects stand on is parallel to it.
+    They are usually those of a table or a floor and of walls, and what objects stand on is parallel to one of them.
 
     Args:
         depth: Depth [h, w] float32 m, 0 where there is none.
@@ -48,8 +53,14 @@ def fit_scene_normal(depth: np.ndarray, rays: Rays, params: PlaneFit = PlaneFit(
         params: Parameters of the fit.
     """
     points = back_project(depth, subsample(depth > 0, depth.size, params.ring_points), rays).astype(np.float64)
-    plane = _ransac(points, params.min_scene_share, params)
-    return None if plane is None else plane.normal
+    normals, count = [], len(points)
+    while len(normals) < params.scene_planes:
+        found = _ransac(points, params.min_scene_share, params)
+        if found is None or found.is_inlier.sum() < params.min_scene_share_of_all * count:
+            break
+        normals.append(found.plane.normal)
+        points = points[~found.is_inlier]
+    return normals
 
 
 def fit_support_plane(
@@ -59,13 +70,15 @@ def fit_support_plane(
     *,
     depth_range_m: tuple[float, float],
     step: int,
-    scene_normal: np.ndarray | None = None,
+    points: np.ndarray,
+    scene_normals: Sequence[np.ndarray] = (),
     params: PlaneFit = PlaneFit(),
 ) -> Plane | None:
     """Fit the supporting plane to the ring around the mask by RANSAC; None if too few of its points are inliers.
 
     A ring also shows the sides of neighbours, of the vessel that an object is in, and of what it stands on; they often
-    have more points than the support. So planes parallel to the scene's come first.
+    have more points than the support. So planes parallel to those of the scene come first: among them those that the
+    object reaches down to, as it does not to a wall behind it, and then the one with the most points.
 
     Args:
         depth: Depth [h, w] float32 m of a crop, 0 where there is none.
@@ -73,19 +86,33 @@ def fit_support_plane(
         rays: x / z and y / z of every pixel of the crop.
         depth_range_m: Nearest and farthest depth at which a pixel can belong to the plane.
         step: Pixels of the image per pixel of the crop, in each direction.
-        scene_normal: As `fit_scene_normal` returns it.
+        points: Visible points [N, 3] m of the object.
+        scene_normals: As `fit_scene_normals` returns them.
         params: Parameters of the fit.
     """
-    points = _ring_points(depth, mask, rays, depth_range_m, step, params).astype(np.float64)
-    if scene_normal is None:
-        return _ransac(points, params.min_inlier_share, params)
-    parallel = _ransac(points, params.min_parallel_share, params, scene_normal)
-    return parallel or _ransac(points, params.min_tilted_share, params)
+    ring = _ring_points(depth, mask, rays, depth_range_m, step, params).astype(np.float64)
+    found = [_ransac(ring, params.min_parallel_share, params, normal) for normal in scene_normals]
+    parallel = [each for each in found if each is not None]
+    if parallel:
+        best = max(parallel, key=lambda fit: (_gap_m(fit.plane, points) < params.max_gap_m, fit.is_inlier.sum())).plane
+        return best if _gap_m(best, points) < params.max_hidden_m else None
+    tilted = _ransac(ring, params.min_tilted_share if scene_normals else params.min_inlier_share, params)
+    return None if tilted is None else tilted.plane
+
+
+def _gap_m(plane: Plane, points: np.ndarray) -> float:
+    """Return the height above a plane of the lowest of points [N, 3] m."""
+    return robust_extent(points @ plane.normal.astype(np.float32) + np.float32(plane.offset_m))[1]
+
+
+class _Fit(NamedTuple):
+    plane: Plane
+    is_inlier: np.ndarray  # [N] bool
 
 
 def _ransac(
     points: np.ndarray, min_share: float, params: PlaneFit, parallel_to: np.ndarray | None = None
-) -> Plane | None:
+) -> _Fit | None:
     """Return the plane that most of the points [N, 3] m lie on; None if their share is below `min_share`.
 
     Three random points give a hypothesis; the one with the most inliers is refitted to them by least squares. The
@@ -115,7 +142,7 @@ def _ransac(
     plane = _least_squares_plane(points[is_inlier])
     if parallel_to is not None and plane.normal @ parallel_to < np.cos(np.deg2rad(params.max_tilt_deg)):
         return None  # few inliers in a narrow strip
-    return plane
+    return _Fit(plane, is_inlier)
 
 
 def _ring_points(
