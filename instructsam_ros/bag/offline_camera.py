@@ -108,7 +108,8 @@ class OfflineCamera:
         index = 0
         for connection, time_ns, data in self._bag.messages({image, depth, info}):
             if connection.topic == image:
-                instruction, stamp_round = self._timeline.at(time_ns), self._depth.put_image(stamp_ns(data) or 0)
+                instruction = self._timeline.at(time_ns)
+                stamp_round = self._depth.put_image(stamp_ns(data) or 0, data)
                 waiting.append(RecordedFrame(index, time_ns, data, instruction, stamp_round))
                 index += 1
             elif connection.topic == depth:

@@ -3,6 +3,8 @@
 Why not image_transport itself: its Python bindings are not among the ROS wheels on PyPI, and they do not decode.
 """
 
+from typing import Any
+
 from sensor_msgs.msg import CompressedImage, Image
 
 RAW = 'raw'
@@ -29,6 +31,11 @@ def split_topic(topic: str) -> tuple[str, str]:
     if raw_topic and transport in (COMPRESSED, COMPRESSED_DEPTH, *UNREAD_TRANSPORTS):
         return raw_topic, transport
     return topic, RAW
+
+
+def type_name(type_: Any) -> str:
+    """Return the name of a message type as ROS writes it, such as sensor_msgs/msg/Image."""
+    return f'{type_.__module__.split(".")[0]}/msg/{type_.__name__}'
 
 
 def message_type(transport: str) -> type[Image | CompressedImage]:

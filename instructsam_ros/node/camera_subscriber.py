@@ -22,6 +22,7 @@ from instructsam_ros.conversions.transports import (
     message_type,
     split_topic,
     transport_topic,
+    type_name,
 )
 from instructsam_ros.node import qos
 from instructsam_ros.node.diagnostics import SILENCE_S
@@ -36,10 +37,6 @@ from instructsam_ros.pipeline.transforms import TransformLookup
 MUCH_LOST = 0.1  # lost images per received image of a camera, above which a warning is logged
 SHOWN_TOPICS = 5  # most topics that a log entry names
 REMIND_S = 30.0  # time between two warnings about the same problem
-
-
-def _type_name(transport: str) -> str:
-    return f'sensor_msgs/msg/{message_type(transport).__name__}'
 
 
 class CameraSubscriber:
@@ -133,7 +130,7 @@ class CameraSubscriber:
         )
 
     def warn_if_depth_is_elsewhere(self) -> None:
-        """Log that no depth arrives: a warning if it is published elsewhere or as another type, otherwise once."""
+        """Log that no depth arrives: a warning if it is published elsewhere, otherwise once."""
         if not self._subscriptions or self._stream.depth.received or time.monotonic() - self._opened_s <= SILENCE_S:
             return
         if not self._is_due('no depth'):
@@ -156,20 +153,13 @@ class CameraSubscriber:
         return True
 
     def _explain_silence(self, parameter: str) -> str:
-        """Return why nothing arrives on a topic although it is published; '' if there is no such reason.
+        """Return which other transport of the topic is published; '' if none is, or if this one is.
 
         `parameter` is the one that selects the topic's transport.
         """
         raw_topic, transport = self._raw_topics[parameter], self._transports[parameter]
-        expected = _type_name(transport)
-        publishers = self._node.get_publishers_info_by_topic(transport_topic(raw_topic, transport))
-        types = {publisher.topic_type for publisher in publishers}
-        if expected in types:
+        if self._node.count_publishers(transport_topic(raw_topic, transport)):
             return ''
-        if types:
-            return (
-                f'it is published as {", ".join(sorted(types))}, expected {expected}; check {parameter} ({transport})'
-            )
         for other in (*TRANSPORTS[parameter], *UNREAD_TRANSPORTS):
             topic = transport_topic(raw_topic, other)
             if self._node.count_publishers(topic):
@@ -184,7 +174,7 @@ class CameraSubscriber:
         found = []
         for topic, types in self._node.get_topic_names_and_types():
             raw_topic, transport = split_topic(topic)
-            if transport in TRANSPORTS['image_transport'] and _type_name(transport) in types:
+            if transport in TRANSPORTS['image_transport'] and type_name(message_type(transport)) in types:
                 publishers = self._node.get_publishers_info_by_topic(topic)
                 if any((each.node_name, each.node_namespace) != own for each in publishers):
                     found.append(f'{shorten(raw_topic)} (image_transport: {transport})')

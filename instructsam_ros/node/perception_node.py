@@ -21,10 +21,10 @@ from rclpy.utilities import remove_ros_args, try_shutdown
 
 from instructsam.core.standard_streams import finish
 from instructsam.core.text import one_line, shorten
-from instructsam_ros.conversions.transports import TRANSPORTS
+from instructsam_ros.conversions.transports import TRANSPORTS, type_name
 from instructsam_ros.dds import configure_dds
 from instructsam_ros.node import diagnostics, parameters, signals
-from instructsam_ros.node.camera_subscriber import CameraSubscriber
+from instructsam_ros.node.camera_subscriber import REMIND_S, CameraSubscriber
 from instructsam_ros.node.guarded_executor import GuardedExecutor, run
 from instructsam_ros.node.instruction_subscriber import InstructionSubscriber
 from instructsam_ros.node.lifecycle import AsyncLifecycleNode
@@ -79,6 +79,7 @@ class PerceptionNode(AsyncLifecycleNode):
         self._load_error = ''
         self._was_active = False
         self._alone_s = time.monotonic()  # when no other node had this name
+        self._next_warning_s: dict[tuple[str, str], float] = {}  # {(topic, unexpected types): time.monotonic()}
         names = self._node_parameters.value('cameras')
         streams = {name: CameraStream(name, ResultPublisher(self.create_lifecycle_publisher, name)) for name in names}
         self._streams = list(streams.values())
@@ -231,9 +232,28 @@ class PerceptionNode(AsyncLifecycleNode):
                 'end one of them, or give it another name or namespace',
             )
 
+    def _warn_of_other_types(self) -> None:
+        """Log which subscribed topics are published as another type, since such messages are never received."""
+        now_s, next_warning_s = time.monotonic(), {}
+        for topic, expected in {each.topic_name: type_name(each.msg_type) for each in self.subscriptions}.items():
+            types = {publisher.topic_type for publisher in self.get_publishers_info_by_topic(topic)}
+            others = ', '.join(sorted(types - {expected}))
+            if not others:
+                continue
+            due_s = self._next_warning_s.get((topic, others), now_s)
+            next_warning_s[topic, others] = due_s if now_s < due_s else now_s + REMIND_S
+            if now_s >= due_s:
+                hint = '; check image_transport and depth_transport' if expected.endswith('Image') else ''
+                self.log.warning(
+                    f'type of {topic}',
+                    f'{topic} is published as {shorten(others)}, expected {expected}: it is not received{hint}',
+                )
+        self._next_warning_s = next_warning_s
+
     def _publish_diagnostics(self) -> None:
         self.log.flush()
         self._warn_of_namesake()
+        self._warn_of_other_types()
         state, engine, instruction = self.state, self._worker.engine, self._scheduler.instruction
         silence_s = 0.0
         if state == 'active':

@@ -29,7 +29,8 @@ KEPT_ANSWERS = 16
 class CameraFrame:
     """A received image message with everything computed from it so far.
 
-    Apart from `header`, `received_s` and the rounds it is used by one thread only, the one that computes answers.
+    Apart from `message`, `header`, `received_s` and the rounds it is used by one thread only, the one that computes
+    answers.
     """
 
     def __init__(self, message: Image | CompressedImage, received_s: float) -> None:
@@ -41,7 +42,7 @@ class CameraFrame:
         self.image: np.ndarray | None = None  # [H, W, 3] uint8 RGB, after decode()
         self.is_new = True  # until the first instruction is answered on it
         self.answers: NewestDict[Hashable, Answer] = NewestDict(KEPT_ANSWERS)  # by Query.key
-        self._message = message
+        self.message = message
         self._max_megapixels = MAX_MEGAPIXELS
         self._encoded: EncodedImage | None = None
 
@@ -51,7 +52,7 @@ class CameraFrame:
         if self.image is not None:
             height, width = self.image.shape[:2]
             return height, width
-        return getattr(self._message, 'height', 0), getattr(self._message, 'width', 0)
+        return getattr(self.message, 'height', 0), getattr(self.message, 'width', 0)
 
     def decode(self, max_megapixels: float | None = None) -> np.ndarray:
         """Decode the message into `image`, once.
@@ -64,7 +65,7 @@ class CameraFrame:
         """
         self._max_megapixels = max_megapixels or self._max_megapixels
         if self.image is None:
-            self.image = to_rgb(self._message, self._max_megapixels)
+            self.image = to_rgb(self.message, self._max_megapixels)
         return self.image
 
     def encode(self, engine: InstructSAM, caller: Caller) -> EncodedImage:

@@ -1,6 +1,7 @@
 """Pairs color images with depth images and camera infos by their stamps.
 
-A color image without a matching depth image gets none, and the error says why; nothing is guessed.
+A color image without a matching depth image gets none, and the error says why; nothing is guessed. If a stamp does not
+identify one message of a topic, no image is paired.
 
 Why not message_filters: its synchronizers hold back the color image until all its partners have arrived, so an image
 whose depth was lost would never be answered. Here only an image that is being answered waits for its depth, for a
@@ -11,7 +12,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -25,6 +27,15 @@ from instructsam_ros.pipeline.stamp_rounds import StampRounds
 
 KEPT_DEPTH_IMAGES = 30
 """One second of a camera at 30 Hz."""
+
+RECENT = 10
+"""Messages of a topic among which a stamp must not be repeated. The camera stream keeps as many images."""
+
+PAIRED_IMAGES = 2
+"""Images among the RECENT ones with a camera info of their stamp, from which on every image needs its own.
+
+One may be a coincidence, or the stamp of a camera info that is published once, or once per second.
+"""
 
 LATER_NS = 1_000_000
 """A depth image that is later by more than this shows that no earlier one will arrive."""
@@ -47,7 +58,48 @@ def _never() -> bool:
     return False
 
 
-def contents(info: CameraInfo) -> tuple[Any, ...]:
+Key = tuple[int, int]
+"""Round and stamp in ns."""
+
+Message = TypeVar('Message')
+
+
+class Received(NewestDict[Key, Message]):
+    """The latest messages of one topic.
+
+    Two recent messages with one stamp that differ are from two cameras or programs, or from a clock that is coarser
+    than the rate of the camera. Their rounds do not matter: stamps go back where the messages of one camera are later
+    than those of the other. Each of the latest messages may then be the wrong one, also where the other has not arrived
+    yet.
+    """
+
+    def __init__(self, name: str, size: int) -> None:
+        """Keep up to `size` messages; `name` is their plural in errors."""
+        super().__init__(size)
+        self._name = name
+        self._differences: deque[bool] = deque(maxlen=size)  # of each message to one before it with its stamp
+
+    def __setitem__(self, key: Key, message: Message) -> None:
+        stamp_ns = key[1]
+        recent = islice(reversed(self), RECENT)
+        self._differences.append(any(other[1] == stamp_ns and self[other] != message for other in recent))
+        super().__setitem__(key, message)
+
+    def clear(self) -> None:
+        """Drop all messages and what is known about them."""
+        super().clear()
+        self._differences.clear()
+
+    def check_stamps(self) -> None:
+        """Raise NoDepthError unless each stamp identifies one message."""
+        if any(self._differences):
+            raise NoDepthError(
+                f'several {self._name} have the stamp of the image, or of one shortly before or after it, and differ: '
+                'a topic must have the messages of one camera and one publisher, with a stamp for each'
+            )
+
+
+def _contents(info: CameraInfo) -> tuple[Any, ...]:
     """Return what a camera info says, without its stamp."""
     roi = info.roi
     return (
@@ -91,22 +143,23 @@ class DepthBuffer:
         self.unpaired = 0  # color images for which it found none although depth images are received
         self._changed = threading.Condition()  # guards everything below
         self._rounds = StampRounds()
-        # By (round, stamp in ns).
-        self._depth_images: NewestDict[tuple[int, int], Image | CompressedImage] = NewestDict(size)
-        self._ambiguous: NewestDict[tuple[int, int], None] = NewestDict(size)  # several depth images have this stamp
-        self._images: NewestDict[tuple[int, int], None] = NewestDict(size)
-        self._camera_infos: NewestDict[tuple[int, int], CameraInfo] = NewestDict(size)
+        self._images: Received[object] = Received('images', RECENT)
+        self._depth_images: Received[Image | CompressedImage] = Received('depth images', size)
+        self._camera_infos: Received[CameraInfo] = Received('camera infos', size)
         self._newest_info: CameraInfo | None = None
+        self._info_round = 0  # of the newest camera info with a stamp
+        self._paired_rounds: NewestDict[int, None] = NewestDict(size)  # in which each image needs its own camera info
         self._last_contents: deque[tuple[Any, ...]] = deque(maxlen=size)  # of the last camera infos
         self._has_unset_stamps = False
 
-    def put_image(self, stamp_ns: int) -> int:
-        """Return the round of a color image that has arrived, for in_round()."""
+    def put_image(self, stamp_ns: int, message: object = None) -> int:
+        """Return the round of a color image that has arrived, for in_round(); `message` in any form, to be compared."""
         with self._changed:
             if not stamp_ns:
                 return self._rounds.newest
             key = self._rounds.assign('image', stamp_ns), stamp_ns
-            self._images[key] = None
+            self._images[key] = message
+            self._note_pairing(key[0])
             return key[0]
 
     def put_depth(self, message: Image | CompressedImage) -> None:
@@ -118,27 +171,28 @@ class DepthBuffer:
                 return
             stamp_ns = nanoseconds(message.header.stamp)
             key = self._rounds.assign('depth', stamp_ns), stamp_ns
-            if key in self._depth_images and self._depth_images[key].data != message.data:
-                self._ambiguous[key] = None
             self._depth_images[key] = message
+            self._note_pairing(key[0])
             self._changed.notify_all()
 
     def put_info(self, message: CameraInfo) -> None:
         """Store a camera info; one without a stamp serves all images as long as the camera infos do not change."""
         with self._changed:
             self._newest_info = message
-            self._last_contents.append(contents(message))
+            self._last_contents.append(_contents(message))
             if is_set(message.header.stamp):
                 stamp_ns = nanoseconds(message.header.stamp)
                 key = self._rounds.assign('info', stamp_ns, INFO_JITTER_NS), stamp_ns
                 self._camera_infos[key] = message
+                self._info_round = key[0]
+                self._note_pairing(key[0])
             self._changed.notify_all()
 
     def clear(self) -> None:
         """Drop all messages, and count those that are received from 0 again."""
         with self._changed:
             self.received = 0
-            for kept in (self._depth_images, self._ambiguous, self._images, self._camera_infos):
+            for kept in (self._images, self._depth_images, self._camera_infos, self._paired_rounds):
                 kept.clear()
             self._newest_info = None
             self._last_contents.clear()
@@ -159,8 +213,8 @@ class DepthBuffer:
         """Return the depth image nearest to `stamp` within the tolerance, and its camera info.
 
         A zoom or another mode of the camera changes the camera info, and with that of another image, places are wrong.
-        So if camera infos have the stamps of images, the image needs its own, or equal ones before and after it; if
-        they have other stamps or none, the newest serves as long as the last ones are equal.
+        So once camera infos have had the stamps of images, each image needs its own, until a round begins in which they
+        have not. If they have other stamps or none, the newest serves as long as the last ones are equal.
 
         Args:
             stamp: Stamp of the color image.
@@ -201,8 +255,8 @@ class DepthBuffer:
                 raise NoDepthError(
                     f'no depth image with the stamp of the image, the nearest is {difference * 1e-9:.3f} s off{hint}'
                 )
-            if (stamp_round, nearest) in self._ambiguous:
-                raise NoDepthError('several depth images have the stamp of the image')
+            for received in (self._images, self._depth_images, self._camera_infos):
+                received.check_stamps()
             info = self._info_of(stamp_round, wanted, nearest)
             return DepthPair(self._depth_images[stamp_round, nearest], info, self.image_topic)
 
@@ -221,36 +275,39 @@ class DepthBuffer:
 
     def _is_info_decided(self, stamp_round: int, stamp_ns: int) -> bool:
         """Return whether the camera info of an image has arrived, or will not."""
-        if not self._are_infos_paired():
+        if not self._needs_own_info(stamp_round):
             return self._newest_info is not None
         return any(key >= (stamp_round, stamp_ns) for key in self._camera_infos)
 
-    def _are_infos_paired(self) -> bool:
-        """Return whether each image has a camera info of its own: more than half of the last ones have.
+    def _note_pairing(self, stamp_round: int) -> None:
+        """Note whether camera infos have the stamps of images, or of depth images, in this round."""
+        for topic in (self._images, self._depth_images):
+            latest = islice(reversed(topic), RECENT)
+            if sum(key[0] == stamp_round and key in self._camera_infos for key in latest) >= PAIRED_IMAGES:
+                self._paired_rounds[stamp_round] = None
 
-        Some drivers publish it once, or once per second, whatever stamp it has.
+    def _needs_own_info(self, stamp_round: int) -> bool:
+        """Return whether only the camera info of its stamp serves an image.
+
+        The round of the newest camera info counts as well, because none may have arrived in the round of the image.
         """
-        return 2 * sum(key in self._camera_infos for key in self._images) > len(self._images)
+        return not self._paired_rounds.keys().isdisjoint((stamp_round, self._info_round))
 
     def _info_of(self, stamp_round: int, stamp_ns: int, depth_ns: int) -> CameraInfo:
         """Return the camera info of an image and its depth; raise NoDepthError if none is certain to be right."""
         if self._newest_info is None:
             raise NoDepthError('a depth image has been received, but no camera info')
-        wanted = stamp_round, stamp_ns
-        for key in (wanted, (stamp_round, depth_ns)):
+        for key in ((stamp_round, stamp_ns), (stamp_round, depth_ns)):
             if key in self._camera_infos:
                 return self._camera_infos[key]
-        if not self._are_infos_paired():
-            if len(set(self._last_contents)) > 1:
-                raise NoDepthError('the camera infos change, and their stamps are not those of the images')
-            return self._newest_info
-        before = max((key for key in self._camera_infos if key < wanted), default=None)
-        after = min((key for key in self._camera_infos if key > wanted), default=None)
-        if before is None or after is None or before[0] != stamp_round or after[0] != stamp_round:
-            raise NoDepthError('the camera info with the stamp of the image has not been received')
-        if contents(self._camera_infos[before]) != contents(self._camera_infos[after]):
-            raise NoDepthError('the camera info with the stamp of the image is missing, and those around it differ')
-        return self._camera_infos[before]
+        if self._needs_own_info(stamp_round):
+            raise NoDepthError(
+                'the camera info with the stamp of the image has not been received, and those of other images do not '
+                'count, since the camera may have changed: publish one with each image'
+            )
+        if len(set(self._last_contents)) > 1:
+            raise NoDepthError('the camera infos change, and their stamps are not those of the images')
+        return self._newest_info
 
     def _check_depth_images(self) -> None:
         if self._depth_images:

@@ -6,14 +6,14 @@ from builtin_interfaces.msg import Time
 
 from instructsam_ros.conversions.stamps import nanoseconds
 from instructsam_ros.pipeline.camera_frame import CameraFrame
-from instructsam_ros.pipeline.depth_sync import DepthBuffer
+from instructsam_ros.pipeline.depth_sync import RECENT, DepthBuffer
 from instructsam_ros.pipeline.instruction import Instruction
 from instructsam_ros.pipeline.scheduling.mailbox import Mailbox
 from instructsam_ros.pipeline.scheduling.result_publisher import ResultPublisher
 from instructsam_ros.pipeline.settings import CONTINUOUS
 from instructsam_ros.pipeline.tracker_pool import TrackerPool
 
-KEPT_FRAMES = 10  # frames that a goal may ask for by their stamp
+KEPT_FRAMES = RECENT  # frames that a goal may ask for by their stamp
 
 
 class CameraStream:
@@ -39,7 +39,7 @@ class CameraStream:
 
     def put_frame(self, frame: CameraFrame, *, is_used: bool) -> None:
         """Store a new frame; `is_used` if a goal uses it as well."""
-        frame.stamp_round = self.depth.put_image(nanoseconds(frame.header.stamp))
+        frame.stamp_round = self.depth.put_image(nanoseconds(frame.header.stamp), frame.message)
         self._recent.append(frame)
         self.mailbox.put(frame, is_used=is_used)
 

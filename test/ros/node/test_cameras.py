@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
+import rclpy
 from robot import PATIENCE_S
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -15,6 +16,12 @@ from instructsam_ros.conversions.instances import image_msg
 from instructsam_ros.msg import InstanceArray
 
 NAMES = ('left', 'right')
+TYPES = {
+    'instruction': 'std_msgs/msg/String',
+    'image': 'sensor_msgs/msg/Image',
+    'depth': 'sensor_msgs/msg/Image',
+    'camera_info': 'sensor_msgs/msg/CameraInfo',
+}
 
 
 @pytest.fixture
@@ -97,3 +104,17 @@ def test_topics_that_do_carry_images_are_named(robot):
         'compressed), /camera/infra/image_raw (image_transport: raw), /depth (image_transport: raw), '
         '/image (image_transport: compressed), /image (image_transport: raw); remap the topic `image`'
     )
+
+
+def test_other_types_on_any_subscribed_topic_are_named(robot):
+    context = rclpy.Context()  # of its own, because a participant has one type for a topic
+    rclpy.init(context=context, domain_id=robot.domain_id)
+    other = rclpy.create_node('other', context=context)
+    for topic in TYPES:
+        other.create_publisher(Header, topic, 10)
+    node = robot.start()
+    for topic, expected in TYPES.items():
+        text = f'/{topic} is published as std_msgs/msg/Header, expected {expected}: it is not received'
+        robot.wait(lambda text=text: node.logged(text))
+    other.destroy_node()
+    context.try_shutdown()

@@ -50,8 +50,9 @@ def names(found):
 def test_equal_stamps():
     depths = filled(100, 133, 166, infos=(100, 133), images=(100, 133, 166))
     assert names(depths.find(time(133))) == ('depth 133', 'info 133')
-    depths.put_info(message(200, 'info'))  # 166 was lost, but those around it are equal
-    assert names(depths.find(time(166))) == ('depth 166', 'info 133')
+    depths.put_info(message(200, 'info'))
+    with pytest.raises(NoDepthError, match='camera info with the stamp of the image has not been received'):
+        depths.find(time(166))
 
 
 def test_a_camera_info_that_is_published_now_and_then():
@@ -135,7 +136,7 @@ def test_an_image_of_the_round_before_keeps_its_depth():
     depths.put_info(message(0, 'info'))
     waiting = []
     for number in range(2):
-        for stamp in range(100, 2000, 200):
+        for stamp in range(100, 2300, 200):
             waiting.append((depths.put_image(ns(stamp)), stamp, f'{stamp} of round {number}'))
             depth = message(stamp)
             depth.encoding = f'{stamp} of round {number}'
@@ -199,8 +200,73 @@ def test_an_image_is_measured_with_its_own_camera_info():
     depths.put_info(zoomed(200))
     assert depths.find(time(200)).camera_info.k[0] == 600.0
     assert depths.find(time(133)).camera_info.k[0] == 500.0
-    with pytest.raises(NoDepthError, match='stamp of the image is missing, and those around it differ'):
+    with pytest.raises(NoDepthError, match='has not been received'):
         depths.find(time(166))
+
+
+def see(depths, stamp, info=None):
+    """Receive an image, its depth and `info`; return the focal length with which it is measured, or why it is not."""
+    stamp_round = depths.put_image(ns(stamp))
+    depths.put_depth(message(stamp))
+    if info is not None:
+        depths.put_info(info)
+    try:
+        return depths.find(time(stamp), stamp_round=stamp_round).camera_info.k[0]
+    except NoDepthError as error:
+        return str(error)
+
+
+MISSING = 'the camera info with the stamp of the image has not been received'
+
+
+def test_camera_infos_that_stop_serve_no_further_image():
+    """The lens may have been zoomed since, however long ago that is."""
+    depths = DepthBuffer()
+    for stamp in range(100, 500, 100):
+        assert see(depths, stamp, message(stamp, 'info')) == 500.0
+    for stamp in range(500, 500 + 100 * 3 * KEPT_DEPTH_IMAGES, 100):
+        assert MISSING in see(depths, stamp)
+    assert see(depths, stamp + 1, zoomed(stamp + 1)) == 600.0
+    assert MISSING in see(depths, 200)  # of a new round, in which no camera info has arrived
+    depths.clear()
+    assert see(depths, 300, message(7, 'info')) == 500.0
+
+
+def test_a_new_round_may_have_camera_infos_of_another_kind():
+    """A recording with a camera info for each image is followed by an older one with few."""
+    depths = DepthBuffer()
+    for stamp in range(9100, 9500, 100):
+        assert see(depths, stamp, message(stamp, 'info')) == 500.0
+    assert see(depths, 100, message(50, 'info')) == 500.0
+    assert see(depths, 200) == 500.0
+
+
+def test_images_of_a_second_camera_are_not_measured_with_the_infos_of_the_first():
+    depths = DepthBuffer()
+    for stamp in range(1000, 2000, 100):
+        assert see(depths, stamp, message(stamp, 'info')) == 500.0
+        reason = see(depths, stamp + 50)
+    assert MISSING in reason
+
+
+@pytest.mark.parametrize('period', [10, 30])
+def test_slow_camera_infos_with_stamps_of_images(period):
+    depths = DepthBuffer()
+    for number in range(100):
+        stamp = 1000 + 33 * number
+        assert see(depths, stamp, message(stamp, 'info') if number % period == 0 else None) == 500.0
+
+
+def test_camera_infos_with_the_stamps_of_the_depth_images():
+    depths = DepthBuffer()
+    for stamp in (100, 200, 300, 400):
+        depths.put_image(ns(stamp))
+        depths.put_depth(message(stamp + 5))
+        if stamp < 400:
+            depths.put_info(message(stamp + 5, 'info'))
+    assert names(depths.find(time(300), 0.01)) == ('depth 305', 'info 305')
+    with pytest.raises(NoDepthError, match=MISSING):
+        depths.find(time(400), 0.01)
 
 
 def test_it_waits_for_the_camera_info_of_the_image():
@@ -221,7 +287,8 @@ def test_it_waits_for_the_camera_info_of_the_image():
     depths.put_depth(message(200))
     depths.put_info(zoomed(233))
     assert depths.is_decided(ns(200), 0, 0)  # its own was lost
-    assert depths.find(time(200)).camera_info.k[0] == 600.0
+    with pytest.raises(NoDepthError, match=MISSING):
+        depths.find(time(200), timeout_s=1e6)
 
 
 def test_camera_infos_without_the_stamps_of_images_serve_until_they_change():
@@ -238,7 +305,7 @@ def test_camera_infos_without_the_stamps_of_images_serve_until_they_change():
 def test_a_camera_info_of_another_round_does_not_match():
     """A simulation that is reset with another camera sends the same stamps again."""
     depths = DepthBuffer()
-    for stamp in (100, 133, 166):
+    for stamp in range(100, 500, 33):
         depths.put_image(ns(stamp))
         depths.put_depth(message(stamp))
         depths.put_info(message(stamp, 'info'))
@@ -269,12 +336,50 @@ def test_a_clock_that_is_set_back(back_ms):
     assert names(depths.find(time(stamp), 0.02, stamp_round=again)) == (f'depth {stamp}', f'info {stamp}')
 
 
-def test_two_depth_images_with_one_stamp():
-    """A simulated clock that is slower than the camera; one image sent twice is no such case."""
-    depths = filled(100, 100)
-    assert depths.find(time(100))
-    other = message(100)
-    other.data = [1]
-    depths.put_depth(other)
-    with pytest.raises(NoDepthError, match='several depth images have the stamp of the image'):
-        depths.find(time(100))
+@pytest.mark.parametrize('late_ms', [5, 20, 43, 80])
+def test_depth_is_of_the_other_of_two_cameras(late_ms):
+    """The images of a second camera have the stamps of the first, however late they arrive."""
+    depths, arrivals = DepthBuffer(), []
+    for stamp in range(1000, 3000, 33):
+        first, second = message(stamp), message(stamp)
+        second.width = 7
+        arrivals += [(stamp, first, stamp), (stamp + late_ms, second, stamp), (stamp + 50, None, stamp)]
+    for _, image, stamp in sorted(arrivals, key=lambda each: each[0]):
+        if image is None:
+            depths.put_depth(message(stamp))
+            depths.put_info(message(stamp, 'info'))
+        else:
+            stamp_round = depths.put_image(ns(stamp), image)
+    for each_round in range(stamp_round + 1):
+        with pytest.raises(NoDepthError):
+            depths.find(time(stamp), stamp_round=each_round)
+
+
+@pytest.mark.parametrize('topic', ['images', 'depth images', 'camera infos'])
+def test_two_messages_with_one_stamp(topic):
+    """Two cameras, two drivers or a slow simulated clock; a message sent twice is no such case."""
+
+    def put(depths, stamp, *, is_other=False):
+        """Receive a message of each topic; `is_other`: that of `topic` differs."""
+        depth, info, image = message(stamp), message(stamp, 'info'), message(stamp)
+        if is_other:
+            changed = {'images': image, 'depth images': depth, 'camera infos': info}[topic]
+            changed.width = 7
+        depths.put_image(ns(stamp), image), depths.put_depth(depth), depths.put_info(info)
+
+    depths = DepthBuffer()
+    put(depths, 100), put(depths, 133), put(depths, 133)
+    assert depths.find(time(133))
+    put(depths, 133, is_other=True)
+    with pytest.raises(NoDepthError, match=f'several {topic} have the stamp of the image'):
+        depths.find(time(133))
+    put(depths, 166)  # whose other message may be late
+    with pytest.raises(NoDepthError, match=f'several {topic} have .* shortly before or after it, and differ'):
+        depths.find(time(166))
+    for stamp in range(200, 200 + KEPT_DEPTH_IMAGES):
+        put(depths, stamp)
+    assert depths.find(time(stamp))
+    put(depths, stamp, is_other=True)
+    depths.clear()
+    put(depths, stamp)
+    assert depths.find(time(stamp))
