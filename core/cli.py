@@ -39,6 +39,7 @@ COMMANDS = {  # name -> (module with add_arguments(parser) and run(args), one-li
 }
 EXTRAS = {  # module that may be missing -> extra that installs it
     **dict.fromkeys(('httpx2', 'openai', 'pydantic'), 'agent'),
+    'ray': 'engine-ray',
     **dict.fromkeys(('manifold3d', 'mujoco', 'rosbags'), 'tabletop'),
     **dict.fromkeys(('peft', 'tensorboard', 'yaml'), 'train'),
 }

@@ -23,6 +23,7 @@ def add_arguments(parser: CommandParser) -> None:
         subparser = subparsers.add_parser(name, help=summary, description=sentence(summary))
         subparser.add_argument('recipe', metavar='RECIPE', help='YAML file; see docs/data_engine.md')
         if name != 'export':
+            subparser.add_argument('--ray', action='store_true', help='run on Ray Data (extra engine-ray)')
             subparser.add_argument(
                 '--redo', action='store_true', help='make the rows of this stage and of all later ones anew'
             )
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     check_names(recipe)
     outcome = Outcome()
     if args.stage != 'export':
-        outcome = run_stages(recipe, STAGES if args.stage == 'run' else (args.stage,), redo=args.redo)
+        outcome = run_stages(recipe, STAGES if args.stage == 'run' else (args.stage,), redo=args.redo, ray=args.ray)
     if args.stage == 'export' or (args.stage == 'run' and not outcome.left):
         export(recipe)
     return outcome.exit_code

@@ -74,7 +74,7 @@ class ObjectsForm(pydantic.BaseModel):
 def objects_form(key: str) -> type[ObjectsForm]:
     """Return the form of replies whose boxes have the name `key`."""
     located = pydantic.create_model('LocatedObject', __base__=ObjectForm, **{key: (Values, ...)})  # type: ignore[call-overload]
-    return pydantic.create_model('Objects', __base__=ObjectsForm, objects=(list[located], ...))
+    return pydantic.create_model('Objects', __base__=ObjectsForm, objects=(list[located], ...))  # pyright: ignore[reportInvalidTypeForm]
 
 
 @dataclass(frozen=True)

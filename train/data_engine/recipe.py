@@ -86,6 +86,24 @@ class BudgetSettings:
 
 
 @dataclass(frozen=True)
+class RaySettings:
+    """Settings of `--ray`, which do not change the rows."""
+
+    address: str = ''  # of a cluster, such as ray://HOST:10001; empty: that of RAY_ADDRESS, or this machine
+    actors: int = 4  # processes that read images or ask the VLM
+    cpus_per_actor: float = 0.5  # CPUs of each process, as Ray counts them: most of the time it waits
+    model_actors: int = 1  # processes that use a model: stage masks, and filter with an opinion_model
+    gpus_per_actor: float = 1.0  # GPUs of each of them; 0: none
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.actors <= 10_000 or not 1 <= self.model_actors <= 10_000:
+            raise ValueError(f'actors must be from 1 to 10000, got {self.actors} and {self.model_actors}')
+        for name in ('cpus_per_actor', 'gpus_per_actor'):
+            if not 0 <= getattr(self, name) <= 64:
+                raise ValueError(f'{name} must be from 0 to 64, got {getattr(self, name)}')
+
+
+@dataclass(frozen=True)
 class EngineRecipe:
     """A run of the data engine. Paths are relative to the folder that the command runs in."""
 
@@ -101,6 +119,7 @@ class EngineRecipe:
     export: ExportSettings = field(default_factory=ExportSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     run: RunSettings = field(default_factory=RunSettings)
+    ray: RaySettings = field(default_factory=RaySettings)
 
     def __post_init__(self) -> None:
         if not self.sources:

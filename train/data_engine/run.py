@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -20,25 +21,25 @@ from instructsam.core.run_settings import model_fingerprint
 from instructsam.core.stop_signals import resume_hint
 from instructsam.core.storage import explained_storage_faults
 from instructsam.core.text import one_line
-from instructsam.train.data_engine import filtering, objects, questions, verify
+from instructsam.train.data_engine import objects, questions, verify
 from instructsam.train.data_engine.filters.rules import rejections_by_rule
-from instructsam.train.data_engine.images.files import ImageFiles
-from instructsam.train.data_engine.images.inspection import InspectImages, NearDuplicates
+from instructsam.train.data_engine.images.inspection import NearDuplicates
 from instructsam.train.data_engine.images.sources import Candidate, list_candidates
 from instructsam.train.data_engine.probe import probe_convention
 from instructsam.train.data_engine.recipe import EngineRecipe, stage_settings
 from instructsam.train.data_engine.rows import STAGES, Row
-from instructsam.train.data_engine.runners.local import Close, Function, run_stage
+from instructsam.train.data_engine.runners.local import run_stage
 from instructsam.train.data_engine.runners.progress import with_progress
 from instructsam.train.data_engine.runners.store import StageFile
+from instructsam.train.data_engine.stages import make_stage
 from instructsam.train.vlm.budget import Budget, BudgetSpent, Spending
 from instructsam.train.vlm.cache import ReplyCache
 from instructsam.train.vlm.client import VlmClient
 
 CACHE = 'replies.sqlite'
 SPENDING = 'spending.json'
-MASK_WORKERS = 2
-"""Rows at the same time in stage masks: one uses the model, the other one reads its picture."""
+SAVE_SPENDING_S = 5.0
+"""Time between two records of the spending: as much of it is forgotten at a kill."""
 
 SHOWN_FAILURES = 20
 
@@ -65,30 +66,14 @@ class Outcome:
         return exit_codes.SOME_FAILED if self.failed or self.left else exit_codes.DONE
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A stage that is ready to run.
-
-    Attributes:
-        function: The stage, see runners.local.
-        workers: Rows at the same time; None: those of the recipe.
-        in_order: Last step, which is called on one row after the other.
-        close: Closes connections, in the event loop of the stage.
-    """
-
-    function: Function
-    workers: int | None = None
-    in_order: Callable[[Row], Row] | None = None
-    close: Close | None = None
-
-
-def run_stages(recipe: EngineRecipe, stages: Sequence[str], *, redo: bool = False) -> Outcome:
+def run_stages(recipe: EngineRecipe, stages: Sequence[str], *, redo: bool = False, ray: bool = False) -> Outcome:
     """Run some stages in their order; a budget that is used up ends them.
 
     Args:
         recipe: The recipe.
         stages: Some of STAGES.
         redo: Make the rows of the first stage, and so of all later ones, anew.
+        ray: Run them on Ray Data instead of in this process.
 
     Raises:
         InstructSAMError: The sources, the models, the endpoint or the folder cannot be used.
@@ -101,7 +86,7 @@ def run_stages(recipe: EngineRecipe, stages: Sequence[str], *, redo: bool = Fals
             with explained_storage_faults(folder):
                 for stage in STAGES[STAGES.index(stages[0]) :]:
                     (folder / f'{stage}.jsonl').unlink(missing_ok=True)
-        with _Run(recipe, folder) as run:
+        with _Run(recipe, folder, ray) as run:
             run.run(stages)
             return run.outcome
 
@@ -112,19 +97,24 @@ class _Run:
 
     recipe: EngineRecipe
     folder: Path
+    ray: bool
     outcome: Outcome = field(default_factory=Outcome)
 
     def __enter__(self) -> _Run:
-        recipe = self.recipe
-        self.images = ImageFiles(self.folder, recipe.sources, recipe.images.max_megapixels)
-        self.budget = Budget(**asdict(recipe.budget), spent=_read_spending(self.folder / SPENDING))
+        self.saved, self.saved_at = _read_spending(self.folder / SPENDING), time.monotonic()
+        self.budget = Budget(**asdict(self.recipe.budget), spent=self.saved)
         self.cache = ReplyCache(self.folder / CACHE)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.cache.close()
-        if self.budget.spent != Spending():
-            write_json(self.folder / SPENDING, asdict(self.budget.spent))
+        self._save_spending()
+
+    def _save_spending(self) -> None:
+        """Write the spending of the run, if it has changed."""
+        if self.budget.spent != self.saved:
+            self.saved, self.saved_at = self.budget.spent, time.monotonic()
+            write_json(self.folder / SPENDING, asdict(self.saved))
 
     def run(self, stages: Sequence[str]) -> None:
         """Run the stages."""
@@ -144,19 +134,12 @@ class _Run:
             if not missing:
                 print(f'{stage}: all {len(file):,} rows are there', file=sys.stderr)
                 return
-            prepared = self._prepare(stage, file)
-            results = run_stage(
-                prepared.function,
-                (inputs[number] for number in missing),
-                file,
-                self.recipe.run,
-                workers=prepared.workers,
-                in_order=prepared.in_order,
-                close=prepared.close,
-            )
+            results = self._results(stage, inputs, missing, file)
             done = failed = 0
             try:
                 for result in with_progress(results, len(missing), stage):
+                    if time.monotonic() > self.saved_at + SAVE_SPENDING_S:
+                        self._save_spending()
                     if isinstance(result, Row):
                         done += 1
                         continue
@@ -172,6 +155,27 @@ class _Run:
                     print(f'{stage}: {failed:,} rows failed; the same command tries them again', file=sys.stderr)
             if stage == 'filter':
                 _print_rejections(file)
+
+    def _results(
+        self, stage: str, inputs: _Inputs, missing: Sequence[int], file: StageFile
+    ) -> Iterator[Row | InstructSAMError]:
+        """Run a stage on the inputs that its file lacks, by the runner that was asked for."""
+        recipe, in_order = self.recipe, None
+        if stage == 'images':
+            in_order = NearDuplicates(recipe.images.duplicate_bits)
+            for row in file:
+                in_order.add(row)
+        if stage == 'objects' and recipe.objects.probe:
+            asyncio.run(self._probe())
+        if self.ray:
+            from instructsam.train.data_engine.runners.ray_data import run_stage_on_ray  # noqa: PLC0415
+
+            return run_stage_on_ray(recipe, stage, missing, file, self.budget, in_order=in_order)
+        made = make_stage(recipe, stage, self.cache, self.budget)
+        rows = (inputs[number] for number in missing)
+        return run_stage(
+            made.function, rows, file, recipe.run, workers=made.workers, in_order=in_order, close=made.close
+        )
 
     @contextmanager
     def _inputs(self, stage: str) -> Iterator[tuple[_Inputs, dict[str, Any]]]:
@@ -204,27 +208,6 @@ class _Run:
             return {**({'prompts': verify.PROMPTS} if asks else {}), **model}
         return {}
 
-    def _prepare(self, stage: str, file: StageFile) -> Stage:
-        """Return a stage, with its model loaded."""
-        recipe = self.recipe
-        if stage == 'images':
-            duplicates = NearDuplicates(recipe.images.duplicate_bits)
-            for row in file:
-                duplicates.add(row)
-            return Stage(InspectImages(self.folder, recipe.images), in_order=duplicates)
-        if stage == 'masks':
-            return Stage(_load_masks(recipe, self.images.read), workers=MASK_WORKERS)
-        if stage == 'filter':
-            return self._prepare_filter()
-        client = VlmClient(recipe.vlm, self.cache, self.budget)
-        if stage == 'questions':
-            asking = questions.AskQuestions(client, recipe.vlm.model, recipe.questions, self.images.read)
-            return Stage(asking, close=client.aclose)
-        if recipe.objects.probe:
-            asyncio.run(self._probe())
-        locating = objects.AskObjects(client, recipe.vlm.model, recipe.objects, self.images.read)
-        return Stage(locating, close=client.aclose)
-
     async def _probe(self) -> None:
         """Check the convention of the VLM's boxes; replies do not come from the cache, as the server may be another."""
         client = VlmClient(self.recipe.vlm, None, self.budget)
@@ -234,20 +217,6 @@ class _Run:
             await client.aclose()
         name = self.recipe.objects.convention
         print(f'objects: the boxes fit the convention {name!r} (mean IoU {iou:.2f} on drawn shapes)', file=sys.stderr)
-
-    def _prepare_filter(self) -> Stage:
-        recipe, settings = self.recipe, self.recipe.verify
-        vlm = settings.vlm or recipe.vlm
-        client = VlmClient(vlm, self.cache, self.budget) if settings.round_trip or settings.exhaustive else None
-        finder = _load_finder(recipe) if settings.opinion_model else None
-        function = filtering.FilterAnswers(
-            filtering.FilterSettings(recipe.filter, finder is not None, settings.round_trip, settings.exhaustive),
-            client,
-            vlm.model,
-            finder,
-            self.images.read,
-        )
-        return Stage(function, close=client.aclose if client is not None else None)
 
 
 @dataclass(frozen=True)
@@ -262,26 +231,6 @@ class _Inputs:
 
     def __getitem__(self, order: int) -> Any:
         return self.read(order)
-
-
-def _load_masks(recipe: EngineRecipe, read: Callable[..., Any]) -> Function:
-    """Return stage masks with its model loaded; the backends import torch models only when they are used."""
-    from instructsam.train.data_engine.masks.concept import ConceptMasks  # noqa: PLC0415
-    from instructsam.train.data_engine.masks.prompted import PromptedMasks  # noqa: PLC0415
-    from instructsam.train.data_engine.masks.stage import SegmentObjects  # noqa: PLC0415
-
-    settings = recipe.masks
-    where = (settings.model_name, settings.device, settings.dtype, settings.revision)
-    backend = ConceptMasks(*where) if settings.backend == 'concept' else PromptedMasks(settings.backend, *where)
-    return SegmentObjects(backend, settings.model_name, read)
-
-
-def _load_finder(recipe: EngineRecipe) -> verify.EngineFinder:
-    from instructsam.core.engine import InstructSAM  # noqa: PLC0415
-    from instructsam.train.engines.concept import ConceptEngine  # noqa: PLC0415
-
-    engine = InstructSAM.from_pretrained(recipe.verify.opinion_model, recipe.verify.opinion_device)
-    return verify.EngineFinder(ConceptEngine.from_engine(engine))
 
 
 def _read_spending(path: Path) -> Spending:

@@ -124,11 +124,12 @@ def _load(kind: _Kind, folder: Path, dtype: torch.dtype) -> Any:
             f'the backend {name}: give another model or backend'
         )
     try:
-        model, info = kind.model.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+        loaded: Any = kind.model.from_pretrained(folder, dtype=dtype, output_loading_info=True)
     except InstructSAMError:
         raise
     except Exception as error:  # of many types, for folders of something else
         raise ModelError(f'{folder} is no model of {kind.model.__name__}: {shorten(error)}') from error
+    model, info = loaded
     wrong = sorted(map(str, (*info['missing_keys'], *info['mismatched_keys'])))
     if wrong:
         raise ModelError(

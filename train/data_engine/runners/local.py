@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
@@ -36,7 +37,7 @@ class TooManyErrors(InstructSAMError):  # noqa: N818
 class RunSettings:
     """Settings of a run that do not change its rows."""
 
-    workers: int = 8  # rows at the same time in a stage that asks a VLM or reads images
+    workers: int = 8  # rows at the same time in a stage that reads images or asks a VLM (see also vlm.concurrency)
     error_share: float = 0.5  # share of failed rows within the window above which the run stops
     error_window_s: float = 180.0
 
@@ -116,27 +117,51 @@ def run_stage(
         VlmError: Every further row would fail.
         StorageError: The file cannot be written.
     """
-    window = ErrorWindow(settings.error_share, settings.error_window_s, clock)
-    stopped: BudgetSpent | None = None
-    results = _mapped(function, rows, workers or settings.workers, lambda: stopped is not None)
+    stop = threading.Event()
+    results = _mapped(function, rows, workers or settings.workers, stop.is_set)
     with _Loop(results, close) as loop:
-        for result in loop:
-            if isinstance(result, Row):
-                row = result if in_order is None else in_order(result)
-                file.add(row)
-                window.add(failed=False)
-                yield row
-            elif isinstance(result, BudgetSpent):
-                stopped = stopped or result
-            elif isinstance(result, InstructSAMError) and not isinstance(result, StorageError):
-                if getattr(result, 'is_final', False):
-                    raise result
-                yield result
-                window.add(failed=True, reason=result)
-            else:
+        yield from write_results(loop, file, settings, in_order=in_order, stop=stop.set, clock=clock)
+
+
+def write_results(
+    results: Iterable[Row | BaseException],
+    file: StageFile,
+    settings: RunSettings,
+    *,
+    in_order: Callable[[Row], Row] | None = None,
+    stop: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Row | InstructSAMError]:
+    """Append the results of a stage to its file, whatever ran it; yield them, and raise, as `run_stage` does.
+
+    Args:
+        results: Rows and exceptions, in the order of the inputs.
+        file: File of the stage.
+        settings: Settings of the run.
+        in_order: Last step of the stage, which is called on one row after the other.
+        stop: Called when the budget is used up: no further input is to be taken.
+        clock: Monotonic time, s.
+    """
+    window = ErrorWindow(settings.error_share, settings.error_window_s, clock)
+    spent: BudgetSpent | None = None
+    for result in results:
+        if isinstance(result, Row):
+            row = result if in_order is None else in_order(result)
+            file.add(row)
+            window.add(failed=False)
+            yield row
+        elif isinstance(result, BudgetSpent):
+            spent = spent or result
+            stop()
+        elif isinstance(result, InstructSAMError) and not isinstance(result, StorageError):
+            if getattr(result, 'is_final', False):
                 raise result
-    if stopped is not None:
-        raise stopped
+            yield result
+            window.add(failed=True, reason=result)
+        else:
+            raise result
+    if spent is not None:
+        raise spent
 
 
 async def _mapped(
