@@ -1,10 +1,10 @@
 """Grasp candidates for a parallel gripper: top-down antipodal grasps on an object's visible points.
 
 They are a starting point for a grasp planner and do not replace it: they take into account the object's points, its
-supporting plane and its visible surroundings, but neither the arm nor the object's weight. Every graspable segment
-(see grasps.segments) is scored by how parallel its two sides are, how near the middle of the object it is, how deep it
-lies between the fingers and how much of it is visible; the best ones that the open hand reaches without touching any
-point are the candidates.
+supporting plane and its visible surroundings, but neither the arm nor the object's weight. The hidden part of round
+objects is completed first (see grasps.round_objects). Every graspable segment (see grasps.segments) is scored by how
+parallel its two sides are, how near the middle of the object it is, how deep it lies between the fingers and how much
+of it is visible; the best ones that the open hand reaches without touching any point are the candidates.
 """
 
 from collections import Counter
@@ -69,7 +69,7 @@ class GraspSearch:
     ignored_height_m: float = 0.002  # points up to this high above the fingertips do not collide
     occluder_px: int = 7  # side of the square around a pixel in which something nearer cuts the object off
     occluder_gap_m: float = 0.01  # an occluder is nearer than the pixel by at least this
-    min_quality: float = 0.58  # worse candidates are no candidates: they fail
+    min_quality: float = 0.58  # simulated picks with worse ones failed: they are no candidates
     room_m: float = 0.016  # free opening beside the segment, both sides together, that gets the full score
 
 
