@@ -6,6 +6,7 @@ Everything is in m, in the camera's optical frame (REP 103: x right, y down, z f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -105,10 +106,12 @@ def locate(result: Result, depth: np.ndarray, camera: CameraModel) -> Result:
     """
     check_depth(depth, camera, (result.height, result.width))
     check_units(depth)
+    normals = _scene_normals([instance.mask for instance in result.instances], depth, camera, PLANE_FIT)
     located = []
     for instance in result.instances:
         try:
-            located.append(replace(instance, geometry=measure(instance.mask, depth, camera), geometry_message=''))
+            geometry = measure(instance.mask, depth, camera, scene_normals=normals)
+            located.append(replace(instance, geometry=geometry, geometry_message=''))
         except GeometryError as error:
             located.append(replace(instance, geometry=None, geometry_message=str(error)))
     return replace(result, instances=tuple(located))
@@ -119,6 +122,7 @@ def measure(
     depth: np.ndarray,
     camera: CameraModel,
     *,
+    scene_normals: Sequence[np.ndarray] | None = None,
     plane_fit: PlaneFit = PLANE_FIT,
     surface_params: SurfaceParams = SURFACE_PARAMS,
 ) -> Geometry:
@@ -129,6 +133,7 @@ def measure(
         depth: Depth [H, W] along the optical axis: float m (under 0.001, not finite or from 1000 on: none), or uint16
             mm (0 or 65535: none).
         camera: Camera model of the image that both belong to.
+        scene_normals: Normals of the large planes outside the object, see `fit_scene_normals`; None: they are fitted.
         plane_fit: How the supporting plane is found.
         surface_params: How the visible surface is found.
 
@@ -152,7 +157,8 @@ def measure(
             f'{100 * valid:.0f} % of the mask has a depth, {surface.count} usable points: too few to locate the object'
         )
     farthest, nearest = robust_extent(depth_m[surface.sample])
-    scene_normals = _scene_normals(rle, depth, camera, plane_fit)
+    if scene_normals is None:
+        scene_normals = _scene_normals([rle], depth, camera, plane_fit)
     plane = fit_support_plane(
         depth_m,
         crop.mask,
@@ -209,14 +215,15 @@ def check_units(depth: np.ndarray) -> None:
         )
 
 
-def _scene_normals(mask: Rle, depth: np.ndarray, camera: CameraModel, params: PlaneFit) -> list[np.ndarray]:
-    """Return the normals of the scene's planes, see `fit_scene_normals`, found outside the mask in a coarse image."""
+def _scene_normals(masks: Sequence[Rle], depth: np.ndarray, camera: CameraModel, params: PlaneFit) -> list[np.ndarray]:
+    """Return the normals of the scene's planes, see `fit_scene_normals`, found outside the masks in a coarse image."""
     step = max(1, round(np.sqrt(depth.size / params.ring_points)))
-    rows, columns = np.mgrid[step // 2 : mask.height : step, step // 2 : mask.width : step]
+    rows, columns = np.mgrid[step // 2 : depth.shape[0] : step, step // 2 : depth.shape[1] : step]
     depth_m, rays = to_meters(depth[rows, columns]), (camera.rays[0][rows, columns], camera.rays[1][rows, columns])
     # The runs go down the columns, and every second one belongs to the mask.
-    is_masked = np.searchsorted(np.cumsum(mask.counts), columns * mask.height + rows, side='right') % 2 == 1
-    depth_m[is_masked | np.isnan(rays[0])] = 0
+    for mask in masks:
+        depth_m[np.searchsorted(np.cumsum(mask.counts), columns * mask.height + rows, side='right') % 2 == 1] = 0
+    depth_m[np.isnan(rays[0])] = 0
     return fit_scene_normals(depth_m, rays, params)
 
 

@@ -3,7 +3,7 @@
     python test/bench/bench_geometry.py [--scenes 60] [--seed 123] [--predicted]
 
 Measures objects that are more than 80 % visible and 0.5 to 1.2 m away with their ground-truth masks: the distance of
-the box's center, and the mean error of its three sides. Then the time of `measure` for the ten largest objects of an
+the box's center, and the mean error of its three sides. Then the time of `locate` for the ten largest objects of an
 image, the median over images with at least ten. Exits with 1 if centers are off by 1 cm, sides by 15 %, or ten objects
 take 15 ms. --predicted: also measures the same objects with the masks that the built-in model predicts for their
 category, matched to them by an IoU over 0.5.
@@ -16,8 +16,9 @@ import time
 
 import numpy as np
 
+from instructsam.core.result import Instance, Result
 from instructsam.core.rle import Rle, ious
-from instructsam.core.spatial.geometry import CameraModel, measure
+from instructsam.core.spatial.geometry import CameraModel, locate, measure
 from instructsam.train.tabletop.generate import depth_mm
 from instructsam.train.tabletop.scenes.scene import render_scene
 
@@ -68,12 +69,12 @@ def ten_ms(seed):
             continue
         largest = np.argsort(-counts)[:10]
         pixels.append(int(counts[largest].sum()))
-        masks = [Rle.encode(made.ids == ids[each]) for each in largest]
+        instances = [Instance(Rle.encode(made.ids == ids[each]), 1.0, 'object', 0) for each in largest]
+        result = Result('objects', 'objects', *made.ids.shape, tuple(instances))
         depth, camera = depth_mm(made.depth), CameraModel(*made.depth.shape, made.camera.intrinsics)
         for _ in range(5):
             start = time.perf_counter()
-            for mask in masks:
-                measure(mask, depth, camera)
+            locate(result, depth, camera)
             times_ms.append(1e3 * (time.perf_counter() - start))
     return statistics.median(times_ms), statistics.median(pixels)
 
