@@ -166,7 +166,7 @@ setup(
     # reports, and the demo's data.
     package_data={
         'instructsam.core': ['py.typed', 'pretrained/**/*'],
-        'instructsam.train': ['py.typed', 'configs/**/*', 'evaluation/reporting/*.jinja'],
+        'instructsam.train': ['py.typed', 'configs/**/*', '**/*.jinja'],
         NAME: ['py.typed', 'data/**/*'],
     },
     exclude_package_data={'': ['*.pyc']},
