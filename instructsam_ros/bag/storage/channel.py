@@ -1,5 +1,6 @@
 """Topics as a file of a bag describes them."""
 
+import re
 from dataclasses import dataclass
 
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat, Qos
@@ -12,6 +13,7 @@ DEFINITION_FORMATS = {
     'ros2idl': MessageDefinitionFormat.IDL,
     'omgidl': MessageDefinitionFormat.IDL,
 }
+_DIGEST = re.compile(r'RIHS\d\d_\w{1,128}', re.ASCII)
 NO_DEFINITION = MessageDefinition(MessageDefinitionFormat.NONE, '')
 
 
@@ -36,6 +38,11 @@ class Channel:
     digest: str = ''
     profiles: tuple[Qos, ...] = ()
     note: str = ''
+
+
+def known_digest(value: object) -> str:
+    """Return the hash of a type (REP 2016); '' for anything else, which not every reader would find again in a copy."""
+    return value if isinstance(value, str) and _DIGEST.fullmatch(value) else ''
 
 
 def known_definition(format_name: str, text: str | bytes) -> MessageDefinition:

@@ -22,7 +22,7 @@ from typing import BinaryIO
 import numpy as np
 
 from instructsam.core.text import one_line, shorten
-from instructsam_ros.bag.storage.channel import CDR, LATEST_NS, NO_DEFINITION, Channel, known_definition
+from instructsam_ros.bag.storage.channel import CDR, LATEST_NS, NO_DEFINITION, Channel, known_definition, known_digest
 from instructsam_ros.bag.storage.compression import decompress_lz4, decompress_zstd
 from instructsam_ros.bag.storage.errors import RecordingError
 from instructsam_ros.bag.storage.limits import Limits
@@ -217,7 +217,9 @@ class McapFile:
         known = known_definition(format_name, definition)
         if known == NO_DEFINITION and definition and encoding == CDR:
             note = f'the definition of {one_line(type_name)} is in {shorten(format_name)}, not ROS 2, and not copied'
-        channel = Channel(topic, type_name, encoding, known, pairs.get('topic_type_hash', ''), profiles or (), note)
+        channel = Channel(
+            topic, type_name, encoding, known, known_digest(pairs.get('topic_type_hash')), profiles or (), note
+        )
         if self.channels.setdefault(number, channel) != channel:
             raise self._damaged(
                 f'channel {number} is both {one_line(topic)} and {one_line(self.channels[number].topic)}'

@@ -13,6 +13,7 @@ from rosbags.rosbag2.metadata import parse_qos
 
 from instructsam.core.files.yaml_file import YamlError, parse_yaml, read_yaml
 from instructsam.core.text import one_line, shorten
+from instructsam_ros.bag.storage.channel import known_digest
 from instructsam_ros.bag.storage.errors import RecordingError
 
 NAME = 'metadata.yaml'
@@ -145,10 +146,9 @@ def _read_topic(entry: Any, metadata: BagMetadata) -> None:
         metadata.notes.append(
             f'metadata.yaml has no number of messages for {one_line(name)}: {shorten(entry.get("message_count"))}'
         )
-    digest = topic.get('type_description_hash')
     metadata.topics[name, type_name] = TopicMetadata(
         profiles or (),
-        digest if isinstance(digest, str) else '',
+        known_digest(topic.get('type_description_hash')),
         count,
     )
 

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from instructsam.core import stop_signals
 from instructsam.core.text import one_line, shorten
-from instructsam_ros.bag.storage.channel import LATEST_NS, NO_DEFINITION, Channel, known_definition
+from instructsam_ros.bag.storage.channel import LATEST_NS, NO_DEFINITION, Channel, known_definition, known_digest
 from instructsam_ros.bag.storage.errors import RecordingError, explained_temporary_space
 from instructsam_ros.bag.storage.limits import Limits
 from instructsam_ros.bag.storage.merging import Record
@@ -151,7 +151,9 @@ class SqliteFile:
             profiles = parse_profiles(recorded_profiles)
             note = f'the QoS of {one_line(topic)} is malformed and not copied' if profiles is None else ''
             definition = definitions.get(type_name, NO_DEFINITION)
-            self.channels[number] = Channel(topic, type_name, encoding, definition, digest, profiles or (), note)
+            self.channels[number] = Channel(
+                topic, type_name, encoding, definition, known_digest(digest), profiles or (), note
+            )
 
     def _count(self, database: sqlite3.Connection) -> None:
         query = 'SELECT topic_id, count(*), min(timestamp), max(timestamp), max(length(data)) FROM messages GROUP BY 1'

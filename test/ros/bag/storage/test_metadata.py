@@ -202,3 +202,10 @@ def test_folders_without_metadata(tmp_path):
     (tmp_path / 'b_3.mcap').unlink()
     with pytest.raises(RecordingError, match=r'has no metadata.yaml, and its files are not the parts 0, 1, .*give one'):
         BagFile(tmp_path)
+
+
+@pytest.mark.parametrize('digest', ['[2, "a\nb"]', 'RIHS01_' + 'a ' * 400, 7, None, ''])
+def test_what_is_no_hash_is_not_copied(folder, digest):
+    """With another hash in metadata.yaml than in the file, rosbags finds no message of the topic."""
+    bag = BagFile(describe(folder, **topics(type_description_hash=digest)))
+    assert bag.connections[0].digest == ''

@@ -237,3 +237,8 @@ def test_a_signal_ends_a_query(tmp_path, monkeypatch):
         BagFile(path)
     terminate.join()
     assert raised.value.number == signal.SIGTERM
+
+
+def test_what_is_no_hash_of_a_type_is_not_copied(tmp_path):
+    path = create(tmp_path / 'a.db3', schema=4, script="UPDATE topics SET type_description_hash = '[2]'")
+    assert [connection.digest for connection in BagFile(path).connections] == ['']
