@@ -24,6 +24,7 @@ from instructsam.train.evaluation.figures.metrics import IOUS, MaskMatch, Pooled
 from instructsam.train.evaluation.figures.summary import match_outcome, summarise
 from instructsam.train.evaluation.query import Order, Outcome, Query
 from instructsam.train.evaluation.reporting import cases, svg
+from instructsam.train.tabletop.scenes import scene as scenes
 from instructsam.train.tabletop.scenes.scene import render_scene
 
 HEADER = {
@@ -327,6 +328,7 @@ def test_tabletop_scenes_are_rendered_again(run, report, outcomes, monkeypatch):
         assert (card['image'] == '') == (name.startswith('1-') or other_size)
     monkeypatch.setitem(sys.modules, 'mujoco', None)
     monkeypatch.setattr(cases, 'render_scene', render_scene)
+    monkeypatch.setattr(scenes, '_renderer', scenes._renderer.__wrapped__)  # another test's renderer may be cached
     assert (
         'cannot be drawn: drawing the tabletop world needs MuJoCo'
         in report(run(named, 'more', benchmark='tabletop')).text
