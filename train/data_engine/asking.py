@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -13,7 +14,7 @@ import numpy as np
 import pydantic
 
 from instructsam.core.text import shorten
-from instructsam.train.data_engine.rows import StageRecord
+from instructsam.train.data_engine.rows import EngineImage, StageRecord
 from instructsam.train.vlm.chat import Message
 from instructsam.train.vlm.client import Reply
 from instructsam.train.vlm.errors import BadReply, EmptyReply, VlmBusy, WrongForm
@@ -85,6 +86,29 @@ def prompt_hash(*parts: str | type[pydantic.BaseModel]) -> str:
     """Return the first 16 digits of the SHA-256 of prompts and of the schemas of replies."""
     texts = [part if isinstance(part, str) else json.dumps(part.model_json_schema(), sort_keys=True) for part in parts]
     return hashlib.sha256('\0'.join(texts).encode()).hexdigest()[:16]
+
+
+def check_max_side(max_side: int) -> None:
+    """Raise ValueError for a longer side of pictures, px, that is out of range."""
+    if not 64 <= max_side <= 8192:
+        raise ValueError(f'max_side must be from 64 to 8192, got {max_side}')
+
+
+class PictureReader:
+    """Reads the picture of a row's image as it is sent to the VLM.
+
+    Args:
+        read: Returns the picture of a row's image, [H, W, 3] uint8 RGB.
+        max_side: Longer side of what is sent, px.
+    """
+
+    def __init__(self, read: Callable[[EngineImage], np.ndarray], max_side: int) -> None:
+        self._read = read
+        self._max_side = max_side
+
+    async def __call__(self, image: EngineImage) -> np.ndarray:
+        """Return the picture, read in a thread. Raises InstructSAMError if it cannot be read."""
+        return await asyncio.to_thread(lambda: picture_to_send(self._read(image), self._max_side))
 
 
 def picture_to_send(image: np.ndarray, max_side: int) -> np.ndarray:

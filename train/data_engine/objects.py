@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 import time
@@ -14,7 +13,7 @@ import numpy as np
 import pydantic
 
 from instructsam.core.text import shorten
-from instructsam.train.data_engine.asking import Client, Costs, ask, picture_to_send, prompt_hash
+from instructsam.train.data_engine.asking import Client, Costs, PictureReader, ask, check_max_side, prompt_hash
 from instructsam.train.data_engine.coordinates import CONVENTIONS, Convention
 from instructsam.train.data_engine.rows import EngineImage, Question, Rejection, Row, SegmentedObject
 from instructsam.train.vlm.chat import Message
@@ -90,8 +89,7 @@ class ObjectSettings:
             raise ValueError(
                 f'convention must be one of {", ".join(CONVENTIONS)}, got {shorten(repr(self.convention))}'
             )
-        if not 64 <= self.max_side <= 8192:
-            raise ValueError(f'max_side must be from 64 to 8192, got {self.max_side}')
+        check_max_side(self.max_side)
 
 
 @dataclass(frozen=True)
@@ -148,8 +146,7 @@ class AskObjects:
     ) -> None:
         self._client = client
         self._model = model
-        self._settings = settings
-        self._read = read
+        self._picture = PictureReader(read, settings.max_side)
         self._convention = CONVENTIONS[settings.convention]
         self._prompts = prompts(self._convention)
 
@@ -167,7 +164,7 @@ class AskObjects:
         if row.image is None or not questions:
             return row
         start, costs = time.perf_counter(), Costs()
-        picture = await asyncio.to_thread(self._picture, row.image)
+        picture = await self._picture(row.image)
         try:
             located = await locate(self._client, picture, questions, self._convention, costs)
         except BadReply as error:
@@ -177,9 +174,6 @@ class AskObjects:
         else:
             row = self._with_objects(row, questions, located, picture.shape[:2])
         return row.with_record(costs.record(STAGE, self._model, self._prompts, time.perf_counter() - start))
-
-    def _picture(self, image: EngineImage) -> np.ndarray:
-        return picture_to_send(self._read(image), self._settings.max_side)
 
     def _with_objects(self, row: Row, questions: Sequence[Question], located: Located, sent: tuple[int, int]) -> Row:
         assert row.image is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ import numpy as np
 import pydantic
 
 from instructsam.core.text import shorten
-from instructsam.train.data_engine.asking import Client, Costs, ask, picture_to_send, prompt_hash
+from instructsam.train.data_engine.asking import Client, Costs, PictureReader, ask, check_max_side, prompt_hash
 from instructsam.train.data_engine.rows import EngineImage, Ground, Quantifier, Question, Rejection, Row
 from instructsam.train.vlm.chat import Message
 from instructsam.train.vlm.errors import BadReply
@@ -80,8 +79,7 @@ class QuestionSettings:
                 f'per_image must be from 1 to 50 and negatives from 0 to per_image, got {self.per_image} and '
                 f'{self.negatives}'
             )
-        if not 64 <= self.max_side <= 8192:
-            raise ValueError(f'max_side must be from 64 to 8192, got {self.max_side}')
+        check_max_side(self.max_side)
 
 
 PROMPTS = prompt_hash(SYSTEM, REQUEST, NEGATIVES, NO_NEGATIVES, QuestionsForm)
@@ -103,7 +101,7 @@ class AskQuestions:
         self._client = client
         self._model = model
         self._settings = settings
-        self._read = read
+        self._picture = PictureReader(read, settings.max_side)
 
     async def __call__(self, row: Row) -> Row:
         """Return the row with its questions, or with a rejection if the VLM gives none of the right form.
@@ -116,7 +114,7 @@ class AskQuestions:
         if row.is_rejected or row.image is None:
             return row
         start, costs = time.perf_counter(), Costs()
-        picture = await asyncio.to_thread(self._picture, row.image)
+        picture = await self._picture(row.image)
         try:
             reply = await ask(self._client, question_messages(picture, self._settings), QuestionsForm, costs)
         except BadReply as error:
@@ -125,9 +123,6 @@ class AskQuestions:
             drafts = reply.questions[: self._settings.per_image]
             row = replace(row, questions=tuple(_question(number, each) for number, each in enumerate(drafts)))
         return row.with_record(costs.record(STAGE, self._model, PROMPTS, time.perf_counter() - start))
-
-    def _picture(self, image: EngineImage) -> np.ndarray:
-        return picture_to_send(self._read(image), self._settings.max_side)
 
 
 def question_messages(picture: np.ndarray, settings: QuestionSettings) -> list[Message]:
