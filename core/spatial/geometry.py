@@ -106,6 +106,8 @@ def locate(result: Result, depth: np.ndarray, camera: CameraModel) -> Result:
     """
     check_depth(depth, camera, (result.height, result.width))
     check_units(depth)
+    if not result.instances:
+        return result
     normals = _scene_normals([instance.mask for instance in result.instances], depth, camera, PLANE_FIT)
     located = []
     for instance in result.instances:
