@@ -150,7 +150,8 @@ class Perception:
             image: An image to use instead of the camera's; a compressed one is decoded here, since goals hold raw ones.
             depth: The depth of `image`: 16UC1 mm or 32FC1 m, aligned to it and of the same size; likewise.
             camera_info: The intrinsics of `image` and `depth`; all three must have the same header.frame_id.
-            on_stage: Called with the name of each stage when it begins, in another thread.
+            on_stage: Called with the name of each stage when it begins, in another thread. The last stages may be
+                missing: rclpy drops feedback that it takes after the result.
 
         Returns:
             The objects, best score first; empty if nothing matches.
