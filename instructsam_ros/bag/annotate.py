@@ -14,6 +14,7 @@ import traceback
 from collections import Counter, deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from rich.text import Text
 
 from instructsam.core import builtin, exit_codes
 from instructsam.core.errors import InstructSAMError, StorageError
-from instructsam.core.run_settings import model_fingerprint
+from instructsam.core.run_settings import RunRecord, check_settings, model_fingerprint
 from instructsam.core.storage import explained_storage_faults
 from instructsam.core.text import one_line, shorten
 from instructsam.core.threads import configure_threads
@@ -56,8 +57,44 @@ LONGEST_NAME = 230
 ROS_NAME = re.compile(r'/?[a-z_]\w*(/[a-z_]\w*)*', re.ASCII | re.IGNORECASE)
 
 
-def annotate(args: argparse.Namespace) -> int:
-    """Annotate a bag and print a summary; return the exit code, see commands/annotate.py.
+class CommandModel:
+    """The model of a command, which loads it at most once, for the first image that needs it.
+
+    Args:
+        args: Options of the command. A branch may move before the model is loaded, so that its commit is noted here.
+
+    Raises:
+        ModelError: There is no such model.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = args
+        self.folder = builtin.folder(args.model, args.revision or '')
+        if not os.path.isdir(os.path.expanduser(args.model)):
+            args.revision = builtin.commit_of(self.folder)
+        self._engine: InstructSAM | None = None
+
+    @cached_property
+    def content(self) -> str:
+        """The fingerprint of the model."""
+        return model_fingerprint(self.folder)
+
+    def engine(self, console: Console) -> 'InstructSAM':
+        """Return the engine; its warning is printed when it is loaded."""
+        if self._engine is None:
+            self._engine = load_engine(self._args, console)
+        return self._engine
+
+
+def annotate(
+    args: argparse.Namespace, model: CommandModel | None = None, record: RunRecord | None = None
+) -> tuple[int, bool]:
+    """Annotate a bag and print a summary; return the exit code, see commands/annotate.py, and whether it is new.
+
+    Args:
+        args: Options of the command.
+        model: The model, if several bags share it.
+        record: Written when the output is complete: a second call then finds it, and does nothing.
 
     Raises:
         InstructSAMError: the bags or arguments cannot be used, or the output cannot be written.
@@ -71,23 +108,30 @@ def annotate(args: argparse.Namespace) -> int:
         result_topics = ResultTopics(args.name, label_images=args.label_images)
         result_topics.check(bag)
         settings = _settings(args)
-        _check_output(Path(args.output))
+        earlier = None if record is None else record.read()
+        if earlier is None or not Path(args.output).exists():
+            earlier = None
+            _check_output(Path(args.output))
         configure_threads()  # before torch is imported
-        model = builtin.folder(args.model, args.revision or '')
-        if not os.path.isdir(os.path.expanduser(args.model)):
-            args.revision = builtin.commit_of(model)  # A branch may move before the model is loaded.
-        journal = _open_journal(Path(args.output), _inputs(args, model, bag, topics, timeline, settings))
+        model = model or CommandModel(args)
+        inputs = _inputs(args, model, bag, topics, timeline, settings)
+        if earlier is not None and not folder_for(Path(args.output)).exists():
+            check_settings(earlier['settings'], inputs, output=args.output, advice='give another output')
+            return int(earlier['exit_code']), False
+        journal = _open_journal(Path(args.output), inputs)
         with _closed_on_error(journal):
             if journal.is_merged:
                 deque(bag.messages(), maxlen=0)  # counts what the summary says about publish times
             else:
                 camera = OfflineCamera(bag, topics, timeline, settings)
-                _answer_images(args, camera, bag.counts[topics.image], journal)
+                _answer_images(model, camera, bag.counts[topics.image], journal)
                 _write_output(bag, topics, result_topics, journal)
         exit_code = _print_summary(args.output, bag, topics, result_topics, journal)
         _print_unread(bag_topics.unread_topics(bag, topics))
+        if record is not None:
+            record.start(inputs, exit_code=exit_code)
         journal.remove()
-    return exit_code
+    return exit_code, True
 
 
 @contextmanager
@@ -160,7 +204,7 @@ def _open_journal(out: Path, inputs: dict[str, Any]) -> Journal:
 
 def _inputs(
     args: argparse.Namespace,
-    model: Path,
+    model: CommandModel,
     bag: BagFile,
     topics: bag_topics.Topics,
     timeline: InstructionTimeline,
@@ -169,8 +213,8 @@ def _inputs(
     """Return everything that decides the results, for the journal."""
     return {
         'version': version(),
-        'revision': builtin.commit_of(model),
-        'model_content': model_fingerprint(model),
+        'revision': builtin.commit_of(model.folder),
+        'model_content': model.content,
         'input': [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in bag.files],
         'topics': list(dataclasses.astuple(topics)),
         'instructions': [[time_ns - bag.start_ns, instruction] for time_ns, instruction in timeline.changes],
@@ -179,9 +223,9 @@ def _inputs(
     }
 
 
-def _answer_images(args: argparse.Namespace, camera: OfflineCamera, image_count: int, journal: Journal) -> None:
+def _answer_images(model: CommandModel, camera: OfflineCamera, image_count: int, journal: Journal) -> None:
     """Compute the results that the journal does not have yet; the model is loaded for the first one."""
-    engine, done = None, journal.done
+    done = journal.done
     last = _last_result(journal, done)
     with _progress() as progress:
         errors = _ErrorLog(progress.console)
@@ -196,8 +240,7 @@ def _answer_images(args: argparse.Namespace, camera: OfflineCamera, image_count:
                 if result and last and frame.instruction and frame.instruction.id == last.instruction_id:
                     camera.recall(frame, _read_result(result))
             elif frame.instruction:
-                if engine is None:
-                    engine = load_engine(args, progress.console)
+                engine = model.engine(progress.console)
                 start = time.perf_counter()
                 message, error = camera.answer(engine, frame, frame.instruction)
                 journal.add(frame.index, (time.perf_counter() - start) * 1e3, serialize_message(message))

@@ -111,7 +111,18 @@ def test_no_room_imports_in_a_circle():
 
 
 @pytest.mark.parametrize(
-    'room', ['conversions', 'pipeline', 'pipeline/scheduling', 'node', 'bag', 'bag/storage', 'simulation', 'demo']
+    'room',
+    [
+        'conversions',
+        'pipeline',
+        'pipeline/scheduling',
+        'node',
+        'bag',
+        'bag/folders',
+        'bag/storage',
+        'simulation',
+        'demo',
+    ],
 )
 def test_modules_of_a_room_do_not_import_in_a_circle(room):
     """Imports for type checking alone are exempt."""

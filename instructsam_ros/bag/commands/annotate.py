@@ -4,6 +4,7 @@ import argparse
 
 from instructsam.core.commands.arguments import count, probability, seconds, text
 from instructsam.core.commands.options import add_keep_duplicates, add_max_megapixels, add_model_options, option
+from instructsam.core.errors import InstructSAMError
 from instructsam_ros.bag.names import DEFAULT_NAME, TIMELINE_EXAMPLE
 from instructsam_ros.bag.storage.limits import add_limits
 from instructsam_ros.pipeline.settings import ANSWERS, GENERATE, RECTIFIED, Settings
@@ -13,10 +14,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the bags, the instructions, the topics and the options of the model."""
     parser.epilog = (
         'The same command resumes a run that was interrupted: finished results are kept in OUT.journal until OUT is '
-        'complete.'
+        'complete. Of a folder with bags, those that are finished are skipped, and those that failed are tried again.'
     )
-    parser.add_argument('input', metavar='IN', help='a bag: its folder, .mcap or .db3 file, also .zstd')
-    parser.add_argument('output', metavar='OUT', help='the bag to write, a folder that does not exist yet')
+    parser.add_argument(
+        'input', metavar='IN', help='a bag: its folder, .mcap or .db3 file, also .zstd; or a folder with bags'
+    )
+    parser.add_argument(
+        'output',
+        metavar='OUT',
+        help='the bag to write, a folder that does not exist yet; for a folder with bags, the folder of the new ones',
+    )
     instructions = parser.add_mutually_exclusive_group()
     instructions.add_argument('--instruction', type=text, help='what to look for in the whole bag')
     instructions.add_argument(
@@ -75,6 +82,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_keep_duplicates(parser)
     add_max_megapixels(parser)
     add_limits(parser)
+    ray = parser.add_argument_group(
+        'Ray (extra engine-ray)', 'The bags of a folder on several GPUs or machines; RAY_ADDRESS names a cluster.'
+    )
+    ray.add_argument('--ray', action='store_true', help='a bag per task, a model per process of Ray')
+    option(
+        ray, '--ray-actors', 'processes (default: as many as fit on the GPUs; without GPUs 1)', type=count, metavar='N'
+    )
+    option(ray, '--ray-gpus', 'GPUs per process, such as 0.5 (default: 1, without GPUs 0)', type=share, metavar='G')
+
+
+def share(value: str) -> float:
+    """Convert to a number of GPUs: a part of one, or a whole number."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 64 or (number > 1 and number % 1):
+        raise argparse.ArgumentTypeError(f'expected a number of GPUs, up to 1 or whole, got {value!a}')
+    return number
 
 
 def frame_tolerance(value: str) -> str:
@@ -90,7 +116,17 @@ def frame_tolerance(value: str) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Annotate the bag and return the exit code."""
+    """Annotate the bag, or the bags in a folder, and return the exit code."""
     from instructsam_ros.bag.annotate import annotate
+    from instructsam_ros.bag.folders.annotate import annotate_folder
+    from instructsam_ros.bag.folders.contents import list_bags
 
-    return annotate(args)
+    bags = list_bags(args.input)
+    if bags is not None:
+        return annotate_folder(args, bags)
+    for name in ('ray', 'ray_actors', 'ray_gpus'):
+        if getattr(args, name) not in (None, False):
+            raise InstructSAMError(
+                f'--{name.replace("_", "-")} is for the bags in a folder, and {args.input} is none that holds bags'
+            )
+    return annotate(args)[0]

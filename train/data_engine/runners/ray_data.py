@@ -8,20 +8,16 @@ seen by all machines under the same paths. Rows, their order and resuming are th
 from __future__ import annotations
 
 import asyncio
-import logging
 import pickle
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import ray  # pyright: ignore[reportMissingImports]  # of the extra engine-ray
-import ray.data  # pyright: ignore[reportMissingImports]
+import ray.data  # pyright: ignore[reportMissingImports]  # of the extra engine-ray
 
 from instructsam.core.errors import InstructSAMError
-from instructsam.core.stop_signals import SIGNALS
+from instructsam.core.ray_session import find_gpus, start_ray
 from instructsam.train.data_engine.images.sources import list_candidates
 from instructsam.train.data_engine.recipe import EngineRecipe
 from instructsam.train.data_engine.rows import STAGES, Row, from_json, to_json
@@ -60,18 +56,14 @@ def run_stage_on_ray(
         InstructSAMError: There are too few GPUs; and as `runners.local.run_stage` does.
     """
     settings = recipe.ray
-    if not ray.is_initialized():
-        _start(settings.address)
+    start_ray(settings.address)
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     uses_model = stage == 'masks' or (stage == 'filter' and recipe.verify.opinion_model)
     actors = settings.model_actors if uses_model else settings.actors
-    gpus = ray.cluster_resources().get('GPU', 0.0)
-    if uses_model and gpus < settings.gpus_per_actor:
-        raise InstructSAMError(
-            f'ray.gpus_per_actor is {settings.gpus_per_actor:g}, and Ray has {gpus:g} GPUs: set it to 0 to use CPUs'
-        )
+    if uses_model:
+        find_gpus(settings.gpus_per_actor, 'ray.gpus_per_actor')
     data = ray.data.from_items([{'order': order} for order in orders], override_num_blocks=-(-len(orders) // BATCH))
     results = data.map_batches(
         StageActor,
@@ -82,15 +74,6 @@ def run_stage_on_ray(
         num_gpus=settings.gpus_per_actor if uses_model else 0,
     )
     yield from write_results(_paid(results.iter_rows(), budget), file, recipe.run, in_order=in_order)
-
-
-def _start(address: str) -> None:
-    """Start Ray on this machine, or connect to a cluster; the handlers of signals stay those of the command."""
-    handlers = {each: signal.getsignal(each) for each in SIGNALS}
-    ray.init(address=address or None, log_to_driver=False, logging_level=logging.ERROR)
-    for each, handler in handlers.items():
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(each, handler)
 
 
 class StageActor:

@@ -1,0 +1,1 @@
+"""Folders with many bags: `instructsam bag annotate` of all of them, one after the other or on Ray."""
