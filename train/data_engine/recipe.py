@@ -18,6 +18,7 @@ from instructsam.train.data_engine.objects import ObjectSettings
 from instructsam.train.data_engine.questions import QuestionSettings
 from instructsam.train.data_engine.runners.local import RunSettings
 from instructsam.train.loop.recipe import build, read_yaml
+from instructsam.train.vlm.budget import BudgetSettings
 from instructsam.train.vlm.settings import VlmSettings
 
 BACKENDS = {  # name of a backend of masks -> default model
@@ -72,17 +73,6 @@ class ExportSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.validation_share <= 1 or not 1 <= self.max_targets <= 1000 or not 0 <= self.samples <= 10_000:
             raise ValueError('validation_share must be from 0 to 1, max_targets from 1 to 1000, samples to 10000')
-
-
-@dataclass(frozen=True)
-class BudgetSettings:
-    """Limits of all that a run spends, over all of its parts; None is no limit."""
-
-    calls: int | None = None
-    tokens: int | None = None
-    money: float | None = None  # in the unit of the prices
-    prompt_price: float = 0.0  # of a million tokens of prompts
-    completion_price: float = 0.0  # of a million tokens of replies
 
 
 @dataclass(frozen=True)

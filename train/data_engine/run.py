@@ -6,16 +6,14 @@ import asyncio
 import hashlib
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from instructsam.core import builtin, exit_codes
 from instructsam.core.errors import InstructSAMError
-from instructsam.core.files.json_file import read_json_object, write_json
 from instructsam.core.folder_lock import FolderLock
 from instructsam.core.run_settings import model_fingerprint
 from instructsam.core.stop_signals import resume_hint
@@ -32,15 +30,13 @@ from instructsam.train.data_engine.runners.local import run_stage
 from instructsam.train.data_engine.runners.progress import with_progress
 from instructsam.train.data_engine.runners.store import StageFile
 from instructsam.train.data_engine.stages import make_stage
-from instructsam.train.vlm.budget import Budget, BudgetSpent, Spending
+from instructsam.train.vlm.budget import Budget, BudgetSpent
 from instructsam.train.vlm.cache import ReplyCache
 from instructsam.train.vlm.client import VlmClient
+from instructsam.train.vlm.spending import SpendingFile
 
 CACHE = 'replies.sqlite'
 SPENDING = 'spending.json'
-SAVE_SPENDING_S = 5.0
-"""Time between two records of the spending: as much of it is forgotten at a kill."""
-
 SHOWN_FAILURES = 20
 
 
@@ -101,20 +97,14 @@ class _Run:
     outcome: Outcome = field(default_factory=Outcome)
 
     def __enter__(self) -> _Run:
-        self.saved, self.saved_at = _read_spending(self.folder / SPENDING), time.monotonic()
-        self.budget = Budget(**asdict(self.recipe.budget), spent=self.saved)
+        self.spending = SpendingFile(self.folder / SPENDING)
+        self.budget = Budget(self.recipe.budget, self.spending.read())
         self.cache = ReplyCache(self.folder / CACHE)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.cache.close()
-        self._save_spending()
-
-    def _save_spending(self) -> None:
-        """Write the spending of the run, if it has changed."""
-        if self.budget.spent != self.saved:
-            self.saved, self.saved_at = self.budget.spent, time.monotonic()
-            write_json(self.folder / SPENDING, asdict(self.saved))
+        self.spending.save(self.budget, now=True)
 
     def run(self, stages: Sequence[str]) -> None:
         """Run the stages."""
@@ -138,8 +128,7 @@ class _Run:
             done = failed = 0
             try:
                 for result in with_progress(results, len(missing), stage):
-                    if time.monotonic() > self.saved_at + SAVE_SPENDING_S:
-                        self._save_spending()
+                    self.spending.save(self.budget)
                     if isinstance(result, Row):
                         done += 1
                         continue
@@ -231,15 +220,6 @@ class _Inputs:
 
     def __getitem__(self, order: int) -> Any:
         return self.read(order)
-
-
-def _read_spending(path: Path) -> Spending:
-    if not path.exists():
-        return Spending()
-    try:
-        return Spending(**read_json_object(path))
-    except (OSError, ValueError, TypeError) as error:
-        raise InstructSAMError(f'{path} is damaged ({error}): delete it; the budget then starts at 0') from error
 
 
 def _print_rejections(file: StageFile) -> None:

@@ -1,11 +1,12 @@
-"""Runs of the agent on a benchmark: its prompts, its entries in the run's header, and its conversations."""
+"""Runs of the agent on a benchmark: its prompts, its entries in the run's header, its conversations and its budget."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from instructsam.train.evaluation.benchmarks import Benchmark
 from instructsam.train.evaluation.query import Outcome
 from instructsam.train.evaluation.running.conversations import ConversationLog
 from instructsam.train.evaluation.running.prompting import QueryEngine
+from instructsam.train.vlm.budget import Budget, BudgetSettings, Spending
+from instructsam.train.vlm.spending import SpendingFile
 
 BARE = '{text}'
 """The agent is asked the text as annotated, without the suffix for models with masks of their own."""
-
-Track = Callable[[Iterable[Outcome], int], Iterable[Outcome]]
 
 
 def prompts(args: argparse.Namespace, benchmark: Benchmark) -> dict[str, str]:
@@ -79,25 +80,85 @@ def header(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def load(args: argparse.Namespace, device: str) -> QueryEngine:
-    """Load the agent. Raises InstructSAMError."""
-    # Runs of a model do without the extra `agent`, whose packages this imports.
-    from instructsam.train.engines.agent.loading import load_agent  # noqa: PLC0415
+class AgentRun:
+    """What one process of a run adds for the agent: its conversations, and its budget.
 
-    return load_agent(args, device)
+    Args:
+        args: Options of the command.
+        folder: The run's folder.
+        header: The run's header.
+        rank: Rank of this process.
+        processes: Number of processes, among which the rest of the budget is divided.
+    """
 
+    def __init__(
+        self, args: argparse.Namespace, folder: Path, header: dict[str, Any], rank: int = 0, processes: int = 1
+    ) -> None:
+        self._args = args
+        self._folder = folder
+        self._processes = processes
+        self._log = ConversationLog(folder, rank, header)
+        self._spending = SpendingFile(folder / f'spending-{rank:05d}.json')
+        self._budget = Budget()
 
-def with_conversations(
-    load: Callable[[], QueryEngine], track: Track, log: ConversationLog
-) -> tuple[Callable[[], QueryEngine], Track]:
-    """Return `load` and `track` of an agent's run such that its conversations are logged."""
+    def load(self, device: str) -> QueryEngine:
+        """Load the agent.
 
-    def load_and_record() -> QueryEngine:
-        engine: Any = load()
-        engine.record = log.record
+        Raises:
+            BudgetSpent: The budget is used up.
+            InstructSAMError: The agent cannot be loaded.
+        """
+        # Runs of a model do without the extra `agent`, whose packages this imports.
+        from instructsam.train.engines.agent.loading import load_agent  # noqa: PLC0415
+
+        before = [SpendingFile(file).read() for file in sorted(self._folder.glob('spending-*.json'))]
+        limits = self._args.vlm_budget or BudgetSettings()
+        total = total_of(before)
+        Budget(limits, total).take_call()  # Raises BudgetSpent if there is none left for any process.
+        own = replace(self._spending.read(), seconds=total.seconds)
+        self._budget = Budget(share_of(limits, total, own, self._processes), own)
+        engine = load_agent(self._args, device, self._budget)
+        engine.record = self._log.record
         return engine
 
-    def track_and_keep(outcomes: Iterable[Outcome], num_images: int) -> Iterable[Outcome]:
-        return log.keep(track(outcomes, num_images))
+    def keep(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+        """Yield outcomes while their conversations and the spending are written.
 
-    return load_and_record, track_and_keep
+        Raises:
+            StorageError: A file cannot be written.
+        """
+        try:
+            for outcome in self._log.keep(outcomes):
+                self._spending.save(self._budget)
+                yield outcome
+        finally:
+            self._spending.save(self._budget, now=True)
+
+
+def total_of(spendings: Sequence[Spending]) -> Spending:
+    """Return the sum of what processes have spent; they ran at the same time."""
+    return Spending(
+        sum(each.calls for each in spendings),
+        sum(each.prompt_tokens for each in spendings),
+        sum(each.completion_tokens for each in spendings),
+        max((each.seconds for each in spendings), default=0.0),
+    )
+
+
+def share_of(limits: BudgetSettings, total: Spending, own: Spending, processes: int) -> BudgetSettings:
+    """Return the limits of one process: what it has spent itself, and its share of what the run may still spend.
+
+    Args:
+        limits: Those of the run.
+        total: Spent by all processes until now, less than the limits.
+        own: Spent by this process.
+        processes: Number of processes that go on.
+    """
+    calls, tokens, money = limits.calls, limits.tokens, limits.money
+    if calls is not None:
+        calls = own.calls + math.ceil((calls - total.calls) / processes)
+    if tokens is not None:
+        tokens = own.tokens + math.ceil((tokens - total.tokens) / processes)
+    if money is not None:
+        money = limits.price(own) + (money - limits.price(total)) / processes
+    return replace(limits, calls=calls, tokens=tokens, money=money)

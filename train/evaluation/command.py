@@ -155,5 +155,5 @@ def _add_run_arguments(parser: argparse.ArgumentParser, benchmark: Benchmark) ->
         type=Path,
         metavar='DIR',
     )
-    add_agent_options(parser)
+    add_agent_options(parser, has_budget=True)
     add('--json', 'write the figures as JSON; - is stdout (the table then goes to stderr)', metavar='FILE')

@@ -3,9 +3,9 @@
 import argparse
 import hashlib
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,10 +24,10 @@ from instructsam.train.engines import autoregressive
 from instructsam.train.evaluation import agent_runs
 from instructsam.train.evaluation.benchmarks import BENCHMARKS, Benchmark
 from instructsam.train.evaluation.figures.summary import summarise
+from instructsam.train.evaluation.query import Outcome
 from instructsam.train.evaluation.readers import read_benchmark
 from instructsam.train.evaluation.real.source import open_real
 from instructsam.train.evaluation.reporting.console_table import print_table
-from instructsam.train.evaluation.running.conversations import ConversationLog
 from instructsam.train.evaluation.running.progress_bar import with_progress_bar
 from instructsam.train.evaluation.running.prompting import PromptOptions, QueryEngine
 from instructsam.train.evaluation.running.run_folder import Run, read_run, result_files
@@ -57,22 +57,30 @@ def evaluate(args: argparse.Namespace) -> int:
     folder = args.results or RESULTS / _run_name(args, header)
     process = Process.from_environment()
     title = f'{args.benchmark} {args.split}'
-    track = partial(with_progress_bar, title=title, threshold=options.threshold, empty=args.empty)
+
+    agent = None
+    if agent_runs.is_agent(args):
+        agent = agent_runs.AgentRun(args, folder, header, process.rank, process.world_size)
 
     def load() -> QueryEngine:
-        return load_engine(args, process)
+        return load_engine(args, process, agent)
 
-    if agent_runs.is_agent(args):
-        log = ConversationLog(folder, process.rank, header)
-        load, track = agent_runs.with_conversations(load, track, log)
-    run_benchmark(load, source, options, folder, header, process, track)
+    def track(outcomes: Iterable[Outcome], num_images: int) -> Iterable[Outcome]:
+        shown = with_progress_bar(outcomes, num_images, title=title, threshold=options.threshold, empty=args.empty)
+        return shown if agent is None else agent.keep(shown)
+
+    left = run_benchmark(load, source, options, folder, header, process, track)
     if process.rank:
         return exit_codes.DONE
     run = read_run(folder, header)
-    failed = report_figures(args, run, benchmark)
+    if left:
+        print(f'{left:,} of {len(source):,} images are left', file=sys.stderr)
+        if not run.outcomes:
+            return exit_codes.SOME_FAILED
+    failed = report_figures(args, run, benchmark, left)
     if failed == len(run.outcomes):
         return exit_codes.FAILED
-    return exit_codes.SOME_FAILED if failed else exit_codes.DONE
+    return exit_codes.SOME_FAILED if failed or left else exit_codes.DONE
 
 
 def prompt_options(benchmark: Benchmark, args: argparse.Namespace) -> PromptOptions:
@@ -155,21 +163,27 @@ def _run_name(args: argparse.Namespace, header: dict[str, Any]) -> str:
     return f'{args.benchmark}_{args.split}_{agent_runs.run_name(args)}_{digest}'
 
 
-def load_engine(args: argparse.Namespace, process: Process) -> QueryEngine:
+def load_engine(args: argparse.Namespace, process: Process, agent: agent_runs.AgentRun | None) -> QueryEngine:
     """Load the engine that the command line asks for; with several GPUs, on the one of this process."""
     torch.set_num_threads(args.threads)
     device = args.device
     if device == 'auto' and torch.cuda.is_available():
         device = f'cuda:{process.local_rank % torch.cuda.device_count()}'
-    if agent_runs.is_agent(args):
-        return agent_runs.load(args, device)
+    if agent is not None:
+        return agent.load(device)
     return autoregressive.load_engine(
         args.model, args.mode, device=device, dtype=args.dtype, revision=args.revision or ''
     )
 
 
-def report_figures(args: argparse.Namespace, run: Run, benchmark: Benchmark) -> int:
+def report_figures(args: argparse.Namespace, run: Run, benchmark: Benchmark, left: int = 0) -> int:
     """Print the figures of a run, write them as JSON if asked to, and return the number of failed queries.
+
+    Args:
+        args: Options of the command.
+        run: The run.
+        benchmark: Its benchmark.
+        left: Images that a spent budget has left.
 
     Raises:
         InstructSAMError: The run is empty, or the JSON file cannot be written.
@@ -181,6 +195,7 @@ def report_figures(args: argparse.Namespace, run: Run, benchmark: Benchmark) -> 
         'run': str(run.folder),
         'warning': builtin.warning(run.header['model']),
         **summarise(run.outcomes, args.threshold, args.empty),
+        **({'images_left': left} if left else {}),
     }
     if args.json is not None:
         write_json(args.json, document)

@@ -244,7 +244,8 @@ def test_new_pictures_need_a_new_run(recipe, engine_command, tmp_path):
         ({'vlm': {'url': 'ftp://x'}}, 'the URL of the VLM'),
         ({'objects': {'convention': 'qwen'}}, 'convention must be one of gemini'),
         ({'export': {'leave_out': ['CC9']}}, "leave_out names 'CC9'"),
-        ({'budget': {'money': 5}}, 'needs the prices'),
+        ({'budget': {'money': 5}}, 'needs prompt_price'),
+        ({'budget': {'calls': -5}}, 'calls of the budget must be above 0'),
         ({'filter': {'overlap': 2}}, 'threshold overlap is a share'),
     ],
 )

@@ -1,5 +1,6 @@
 """`instructsam eval --engine agent`: a simulated policy behind HTTP, failures, resuming, conversations, reports."""
 
+import argparse
 import json
 import os
 import re
@@ -10,15 +11,18 @@ from simulated_policy import SimulatedPolicy, oracle_choice, phrase_of
 
 from instructsam.core import InstructSAM, cli
 from instructsam.train.engines.agent.backends import ConceptBackend
+from instructsam.train.engines.agent.options import budget
 from instructsam.train.engines.agent.tools import suppress_overlaps
 from instructsam.train.engines.concept import ConceptEngine
 from instructsam.train.evaluation import evaluate as evaluation
+from instructsam.train.evaluation.agent_runs import share_of, total_of
 from instructsam.train.evaluation.figures.summary import summarise
 from instructsam.train.evaluation.query import Order, Outcome
 from instructsam.train.evaluation.running.conversations import read_conversations
 from instructsam.train.evaluation.running.run_folder import RunError, read_run
 from instructsam.train.evaluation.running.sources import FileSource
 from instructsam.train.evaluation.tabletop import draw_queries
+from instructsam.train.vlm.budget import BudgetSettings, Spending
 
 SCENES = int(os.environ.get('INSTRUCTSAM_AGENT_SCENES', 1))
 SEED = 3
@@ -169,6 +173,30 @@ def test_a_run_that_was_stopped_goes_on(server, evaluate, tmp_path):
     assert len(read_conversations(tmp_path / 'run')) == document['all']['queries']
 
 
+def test_a_budget_ends_a_run_that_a_larger_one_resumes(server, evaluate, tmp_path, capsys):
+    """Two calls answer a sample. The budget counts those of all parts, and the samples that it left are asked then."""
+    code, document = evaluate('run', '--vlm-budget', 'calls=5,tokens=100000')
+    assert (code, document['all']['queries'], document['images_left']) == (3, 2, SCENES)
+    assert 'stopped: the budget of 5 calls is used up' in capsys.readouterr().err
+    assert len(server.requests) == 5
+    assert evaluate('run', '--vlm-budget', 'calls=5')[0] == 3
+    assert len(server.requests) == 5
+    code, document = evaluate('run', '--vlm-budget', 'calls=1000')
+    assert (code, 'images_left' in document) == (0, False)
+    assert len(server.requests) == 5 + 2 * (document['all']['queries'] - 2)
+    assert len(read_conversations(tmp_path / 'run')) == document['all']['queries']
+    assert json.loads((tmp_path / 'run/spending-00000.json').read_text())['calls'] == len(server.requests)
+
+
+def test_processes_share_what_is_left_of_a_budget():
+    limits = BudgetSettings(calls=100, tokens=1000, money=1.0, prompt_price=1e6)
+    total = total_of([Spending(30, 0, 90, 5.0), Spending(20, 0, 10, 7.0)])
+    assert total == Spending(50, 0, 100, 7.0)
+    shares = [share_of(limits, total, own, 2) for own in (Spending(30, 0, 90), Spending(20, 0, 10))]
+    assert [(each.calls, each.tokens, each.money) for each in shares] == [(55, 540, 0.5), (45, 460, 0.5)]
+    assert share_of(limits, Spending(99), Spending(), 4).calls == 1
+
+
 def test_a_conversation_that_was_changed(server, evaluate, tmp_path):
     assert evaluate('run', '--limit', '1')[0] == 0
     file = tmp_path / 'run/conversations-00000.jsonl'
@@ -202,6 +230,23 @@ def test_known_replies_cost_nothing(server, evaluate):
 def test_bad_options(evaluate, capsys, options, said):
     assert evaluate('run', *options)[0] == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('text', 'said'),
+    [
+        ('calls=0', 'calls of the budget must be above 0'),
+        ('cents=5', "'cents' is none of calls, tokens, seconds"),
+        ('calls=5,calls=6', 'calls is given twice'),
+        ('calls=5.5', "calls is a whole number, got '5.5'"),
+        ('seconds=nan', 'seconds of the budget must be above 0, got nan'),
+        ('money=1', 'a budget in money needs prompt_price'),
+        ('', "'' is none of"),
+    ],
+)
+def test_bad_budgets(text, said):
+    with pytest.raises(argparse.ArgumentTypeError, match=re.escape(said)):
+        budget(text)
 
 
 def test_other_settings_are_another_run(evaluate, capsys):

@@ -5,8 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from instructsam.core.errors import InstructSAMError
-from instructsam.train.vlm.budget import Budget, BudgetSpent, Spending
+from instructsam.train.vlm.budget import Budget, BudgetSettings, BudgetSpent, Spending
 from instructsam.train.vlm.cache import ReplyCache, request_hash
+from instructsam.train.vlm.spending import SpendingFile
 
 
 def test_a_cache_outlives_its_process_and_serves_threads(tmp_path):
@@ -35,7 +36,7 @@ def test_a_file_that_is_no_cache(tmp_path):
 
 
 def test_no_thread_makes_a_call_too_many():
-    budget = Budget(calls=100)
+    budget = Budget(BudgetSettings(calls=100))
 
     def take(_):
         try:
@@ -49,16 +50,46 @@ def test_no_thread_makes_a_call_too_many():
 
 
 def test_tokens_and_money_end_a_run():
-    budget = Budget(tokens=100)
+    budget = Budget(BudgetSettings(tokens=100))
     budget.take_call()
     budget.add(60, 40)
     with pytest.raises(BudgetSpent, match='budget of 100 tokens'):
         budget.take_call()
-    budget = Budget(money=1.0, prompt_price=2.0, completion_price=10.0, spent=Spending(5, 250_000, 40_000))
+    prices = BudgetSettings(money=1.0, prompt_price=2.0, completion_price=10.0)
+    budget = Budget(prices, Spending(5, 250_000, 40_000))
     budget.take_call()
     assert budget.money == pytest.approx(0.9)
     budget.add(0, 10_000)
     with pytest.raises(BudgetSpent, match='budget of 1 in money'):
         budget.take_call()
-    with pytest.raises(InstructSAMError, match='needs the prices'):
-        Budget(money=1.0)
+    with pytest.raises(ValueError, match='needs prompt_price'):
+        BudgetSettings(money=1.0)
+
+
+def test_seconds_end_a_run_over_all_of_its_parts():
+    now = [100.0]
+    budget = Budget(BudgetSettings(seconds=10), Spending(seconds=4), clock=lambda: now[0])
+    now[0] += 5.9
+    budget.take_call()
+    assert budget.spent == Spending(calls=1, seconds=9.9)
+    now[0] += 0.1
+    with pytest.raises(BudgetSpent, match='budget of 10 seconds'):
+        budget.take_call()
+
+
+def test_spending_is_remembered(tmp_path):
+    file = SpendingFile(tmp_path / 'spending.json')
+    budget = Budget(spent=file.read())
+    file.save(budget, now=True)
+    assert not file.path.exists()  # Nothing was spent.
+    budget.take_call()
+    file.save(budget, now=True)
+    budget.add(7, 3)
+    file.save(budget)  # too soon
+    assert SpendingFile(file.path).read().tokens == 0
+    file.save(budget, now=True)
+    assert SpendingFile(file.path).read().tokens == 10
+    for text in ('[]', '{"calls": "x"}', '{"call": 1}', '{'):
+        file.path.write_text(text)
+        with pytest.raises(InstructSAMError, match='is damaged'):
+            file.read()

@@ -17,7 +17,7 @@ from chat_server import answers, chat_server, completion, cuts, drips, fails, ha
 
 from instructsam.core.errors import InstructSAMError
 from instructsam.train.vlm import client as client_module
-from instructsam.train.vlm.budget import Budget, BudgetSpent
+from instructsam.train.vlm.budget import Budget, BudgetSettings, BudgetSpent
 from instructsam.train.vlm.cache import ReplyCache
 from instructsam.train.vlm.chat import Message
 from instructsam.train.vlm.client import VlmClient
@@ -239,7 +239,7 @@ def test_a_reply_of_another_form(server, connect, tmp_path, text):
 
 
 def test_a_known_reply_costs_nothing(server, connect, tmp_path):
-    budget = Budget(calls=1)
+    budget = Budget(BudgetSettings(calls=1))
     first = connect(ReplyCache(tmp_path / 'cache.sqlite'), budget).ask_now(CHAT)
     again = connect(ReplyCache(tmp_path / 'cache.sqlite'), budget).ask_now(CHAT)
     assert (again.text, again.completion_tokens, again.seconds) == (first.text, 3, first.seconds)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 
 from instructsam.core.commands.arguments import count, seconds, text
 from instructsam.core.commands.options import option
 from instructsam.core.errors import InstructSAMError
+from instructsam.core.text import shorten
 from instructsam.train.engines.agent.state import DEFAULT_LIMITS, Limits
+from instructsam.train.vlm.budget import BudgetSettings
 from instructsam.train.vlm.settings import VlmSettings
 
 MODEL, AGENT = ENGINES = ('model', 'agent')
 
 
-def add_agent_options(parser: argparse.ArgumentParser) -> None:
-    """Add --engine and the options of the agent."""
+def add_agent_options(parser: argparse.ArgumentParser, *, has_budget: bool = False) -> None:
+    """Add --engine and the options of the agent, with `has_budget` that of a run's budget, too."""
     option(
         parser,
         '--engine',
@@ -51,6 +54,38 @@ def add_agent_options(parser: argparse.ArgumentParser) -> None:
     option(group, '--agent-rounds', 'most replies per instruction', DEFAULT_LIMITS.rounds, type=count, metavar='N')
     option(group, '--agent-repairs', 'most replies that cannot be used', DEFAULT_LIMITS.repairs, type=int, metavar='N')
     option(group, '--agent-seconds', 'most time per instruction', DEFAULT_LIMITS.seconds, type=seconds, metavar='S')
+    if has_budget:
+        option(
+            group,
+            '--vlm-budget',
+            'limits of the whole run, with all of its parts: calls, tokens, seconds, money (with prompt_price and '
+            'completion_price of a million tokens), such as calls=3000,tokens=5000000',
+            type=budget,
+            metavar='NAME=N[,...]',
+        )
+
+
+def budget(value: str) -> BudgetSettings:
+    """Parse the limits of a run's budget."""
+    whole = ('calls', 'tokens')
+    names = [each.name for each in fields(BudgetSettings)]
+    limits: dict[str, float] = {}
+    for part in value.split(','):
+        name, _, number = part.partition('=')
+        name = name.strip()
+        if name not in names:
+            raise argparse.ArgumentTypeError(f'{shorten(name)!r} is none of {", ".join(names)}')
+        if name in limits:
+            raise argparse.ArgumentTypeError(f'{name} is given twice')
+        try:
+            limits[name] = int(number) if name in whole else float(number)
+        except ValueError:
+            kind = 'whole number' if name in whole else 'number'
+            raise argparse.ArgumentTypeError(f'{name} is a {kind}, got {shorten(number)!r}') from None
+    try:
+        return BudgetSettings(**limits)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def is_agent(args: argparse.Namespace) -> bool:
@@ -60,8 +95,8 @@ def is_agent(args: argparse.Namespace) -> bool:
         InstructSAMError: Options of the agent are missing, or given without it.
     """
     if args.engine != AGENT:
-        for name, value in (('--vlm', args.vlm), ('--vlm-model', args.vlm_model), ('--sam3', args.sam3)):
-            if value is not None:
+        for name in ('--vlm', '--vlm-model', '--sam3', '--vlm-budget'):
+            if getattr(args, name[2:].replace('-', '_'), None) is not None:
                 raise InstructSAMError(f'{name} belongs to --engine agent: add that, or leave it out')
         return False
     for name, value in (('--vlm', args.vlm), ('--vlm-model', args.vlm_model)):

@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from instructsam.core.stop_signals import resume_hint
@@ -22,6 +23,7 @@ from instructsam.train.evaluation.query import Outcome
 from instructsam.train.evaluation.running.prompting import PromptOptions, QueryEngine, answer_image
 from instructsam.train.evaluation.running.run_folder import ResultWriter, read_run
 from instructsam.train.evaluation.running.sources import Source
+from instructsam.train.vlm.budget import BudgetSpent
 
 BARRIER_TIMEOUT = timedelta(days=7)  # longest time that the fastest process waits for the slowest one
 
@@ -40,13 +42,15 @@ class Process:
         environ = os.environ
         return cls(int(environ.get('RANK', 0)), int(environ.get('WORLD_SIZE', 1)), int(environ.get('LOCAL_RANK', 0)))
 
-    def wait_for_all(self) -> None:
-        """Return when every process has called this."""
+    def sum_of_all(self, number: int) -> int:
+        """Return the sum of the numbers with which all processes call this, once the last one has called it."""
         if self.world_size == 1:
-            return
+            return number
         dist.init_process_group('gloo', timeout=BARRIER_TIMEOUT)
-        dist.barrier()
+        total = torch.tensor(number)
+        dist.all_reduce(total)
         dist.destroy_process_group()
+        return int(total)
 
 
 def run_benchmark(
@@ -57,10 +61,10 @@ def run_benchmark(
     header: dict[str, Any],
     process: Process,
     track: Callable[[Iterable[Outcome], int], Iterable[Outcome]],
-) -> None:
-    """Answer all queries that have no result in `folder` yet; return once all processes are done.
+) -> int:
+    """Answer all queries that have no result in `folder` yet, and wait until all processes are done.
 
-    Queries that failed in an earlier call are asked again.
+    Queries that failed in an earlier call are asked again. If an agent's budget is used up, the rest is left.
 
     Args:
         load_engine: Loads the engine; called only if there is a query to ask.
@@ -70,6 +74,9 @@ def run_benchmark(
         header: The settings of the run, which must be those of the results in `folder`.
         process: This process.
         track: Passes the outcomes on as they arrive, e.g. to show the progress; gets the number of images, too.
+
+    Returns:
+        The number of images that all processes have left.
 
     Raises:
         OtherSettingsError: The folder holds another run.
@@ -83,11 +90,20 @@ def run_benchmark(
         pending = [index for index in own if index not in answered or not answered[index].is_complete]
         if answered:
             print(f'{folder} has results on {len(own) - len(pending)} of {len(own)} images already', file=sys.stderr)
+        left, last = len(pending), None
         if pending:
-            engine = options.engine_for(load_engine())
-            for outcome in track(_outcomes(engine, source, pending, options, answered), len(pending)):
-                writer.add(outcome)
-    process.wait_for_all()
+            try:
+                engine = options.engine_for(load_engine())
+                for outcome in track(_outcomes(engine, source, pending, options, answered), len(pending)):
+                    writer.add(outcome)
+                    last = outcome
+                left = 0
+            except BudgetSpent as error:
+                if last is not None:
+                    is_done = last.order.query == last.order.queries - 1
+                    left -= pending.index(last.order.image) + is_done
+                print(f'stopped: {error}. The same command then resumes the run', file=sys.stderr)
+    return process.sum_of_all(left)
 
 
 @dataclass
