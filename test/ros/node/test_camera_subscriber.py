@@ -1,5 +1,6 @@
 """Reports about cameras: each camera has its own, and its own counts."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -102,7 +103,7 @@ def test_each_camera_is_reported(bench, capfd, monkeypatch):
             camera.warn_if_depth_is_elsewhere()
     logged = capfd.readouterr().err
     for name in ('left', 'right'):
-        assert logged.count(f'no image on /{name}/image for 0 s') == 1
+        assert len(re.findall(rf'no image on /{name}/image for \d+ s', logged)) == 1
         assert logged.count(f'no depth on /{name}/depth: results have no 3D geometry') == 1
 
 
