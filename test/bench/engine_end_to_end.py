@@ -71,9 +71,12 @@ def compared(run, scenes):
                 everything.append(good)
                 if question.id in kept:
                     left.append(good)
-    return (
-        f'good: {np.mean(left):.0%} of the {len(left)} questions left, {np.mean(everything):.0%} of {len(everything)}'
-    )
+    return f'good: {share(left)} of the {len(left)} questions left, {share(everything)} of {len(everything)}'
+
+
+def share(values):
+    """Return the share of true values as text; there may be none in a small run."""
+    return f'{np.mean(values):.0%}' if values else 'none'
 
 
 def train(folder, steps):

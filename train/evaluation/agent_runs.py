@@ -81,7 +81,7 @@ def header(args: argparse.Namespace) -> dict[str, Any]:
 
 
 class AgentRun:
-    """What one process of a run adds for the agent: its conversations, and its budget.
+    """The parts of a run that an agent adds in one process: conversations and budget.
 
     Args:
         args: Options of the command.

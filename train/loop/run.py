@@ -76,6 +76,12 @@ def _run(recipe: Recipe, *, is_main: bool) -> Path:
     torch.manual_seed(recipe.seed)
     stage = build_stage(recipe, start_model(recipe, folder), folder)
     dataset, collate = stage.dataset(recipe.data, recipe.augmentation), stage.collator()
+    if len(dataset) < recipe.batch_size * world_size:  # The loader drops the last batch if it is not full.
+        each = f' of each of the {world_size} processes' if world_size > 1 else ''
+        raise RecipeError(
+            f'data has {len(dataset)} samples, and batch_size{each} is {recipe.batch_size}: not one batch is full; '
+            f'lower batch_size or give more data'
+        )
     trainer = StageTrainer(
         build_module(stage, folder),
         recipe,

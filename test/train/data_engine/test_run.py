@@ -282,3 +282,11 @@ def test_the_export_is_read_by_training_and_evaluation(whole):
     page = (export / 'samples.html').read_text()
     assert 'counts.other_than_stated' in page
     assert 'data:image/jpeg;base64,' in page
+
+
+def test_an_empty_split_is_named(whole, recipe, engine_command):
+    code, lines = engine_command('export', recipe('whole', export={'validation_share': 0}))
+    assert code == exit_codes.DONE
+    assert lines[-1].endswith(
+        'validation.json is empty: raise export.validation_share (0) to have some of the images in it'
+    )

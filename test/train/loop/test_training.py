@@ -177,6 +177,11 @@ def test_a_loss_that_is_not_finite_ends_the_run(launch, recipe, tmp_path, start_
         assert all(tensor.isfinite().all() for tensor in load_file(folder / 'model.safetensors').values())
 
 
+def test_less_data_than_a_batch_is_refused(recipe, capsys):
+    assert main(['train', 'run', str(recipe('large', batch_size=500))]) == 2
+    assert re.search(r'data has \d+ samples, and batch_size is 500: not one batch is full', capsys.readouterr().err)
+
+
 def test_parts_that_no_loss_depends_on_are_refused(recipe, tmp_path, capsys):
     """Stage `pixels` has no use for the language model; both parts that are trained are named."""
     rle = Rle.encode(np.ones((64, 64), bool)).to_coco()
