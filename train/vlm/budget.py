@@ -62,7 +62,7 @@ class Spending:
 
 
 class Budget:
-    """What a run may still spend.
+    """Limits of a run, and its spending until now.
 
     A call is taken before it is made, so that any number of threads makes no call too many. Its tokens are known
     afterwards only: the calls that are under way when the limit is reached may exceed it.
