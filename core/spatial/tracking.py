@@ -97,6 +97,20 @@ class Tracker:
         return [detection.id for detection in detections]
 
 
+def shrink(image: np.ndarray, longer_side_px: int) -> np.ndarray:
+    """Return an image [H, W, C] reduced to about `longer_side_px`; smaller ones as they are.
+
+    Halved several times, for which OpenCV is ten times as fast as for the same factor at once.
+    """
+    while max(image.shape[:2]) >= 2 * longer_side_px and min(image.shape[:2]) > 1:
+        image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    factor = longer_side_px / max(image.shape[:2])
+    if factor >= 1:
+        return image
+    height, width = (max(1, round(factor * side)) for side in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
 class _Grid:
     """The pixels of an image of one size that tracking works on: every n-th row and column."""
 
@@ -108,11 +122,10 @@ class _Grid:
         self._pixels = (columns[:, None] * height + rows).ravel()  # in the order of run lengths
         self.coordinates = np.stack(np.meshgrid(np.arange(len(columns)), np.arange(len(rows)))).astype(np.float32)
         """x and y of every pixel, [2, h, w] float32."""
-        self._row_step = max(1, step // 2)  # averaging over half of the rows is enough
 
     def shrink(self, image: np.ndarray) -> np.ndarray:
         """Return image [H, W, 3] on the grid, [h, w, 3]."""
-        return cv2.resize(image[:: self._row_step], self._shape[::-1], interpolation=cv2.INTER_AREA)
+        return cv2.resize(shrink(image, max(self._shape)), self._shape[::-1], interpolation=cv2.INTER_AREA)
 
     def sample(self, rle: Rle) -> np.ndarray:
         """Return a mask on the grid, [h, w] uint8, 0 or 1. A mask between the grid's pixels sets the next one."""
