@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 
 from instructsam.core.errors import ModelError
@@ -40,6 +43,13 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
     if dtype not in TORCH_DTYPES:
         raise ModelError(f'dtype must be one of {", ".join(DTYPES)}, got {dtype!r}')
     return TORCH_DTYPES[dtype]
+
+
+def to_device(values: Sequence[Any], device: torch.device) -> torch.Tensor:
+    """Return integers (nested lists of them) as a tensor on `device`, for which the host does not wait."""
+    if device.type != 'cuda':
+        return torch.tensor(values, device=device)
+    return torch.tensor(values, pin_memory=True).to(device, non_blocking=True)
 
 
 def check_finite(tensor: torch.Tensor, name: str) -> None:

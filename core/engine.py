@@ -121,6 +121,7 @@ class InstructSAM:
         device = resolve_device(device)
         folder = builtin.folder(name, revision)
         model = checkpoint.load(folder, device, resolve_dtype(dtype, device))
+        model.join_projections()
         preprocessor = load_preprocessor(folder, model.config)
         prompter, stop_ids = load_prompter(folder, model.config)
         warning = builtin.warning(name)

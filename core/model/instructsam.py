@@ -14,12 +14,11 @@ boxes that the detector starts from.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import Cache
 from transformers.models.qwen3_vl.modeling_qwen3_vl import (
     Qwen3VLTextModel,
     Qwen3VLVisionModel,
@@ -29,6 +28,7 @@ from transformers.models.sam3.configuration_sam3 import Sam3Config
 
 from instructsam.core.model.config import ModelConfig
 from instructsam.core.model.grounding import Grounding
+from instructsam.core.model.layers.text_decoder import TextDecoder
 from instructsam.core.model.preprocess import Grid
 from instructsam.core.model.trunk import FINE_CHANNELS, MIDDLE_CHANNELS, Trunk
 
@@ -117,7 +117,13 @@ class InstructSAMModel(nn.Module):
         super().__init__()
         self.config = config
         self.model = _Body(config)
+        self.text_decoder = TextDecoder(self.model.language_model)
+        self.plans: dict[Any, Any] = {}  # of prefixes, see sequence.plan_prefix
         self.eval()
+
+    def join_projections(self) -> None:
+        """Make matrix products of the same input one product, for inference. Weights become views of joint tensors."""
+        self.text_decoder.join()
 
     @property
     def grounding(self) -> Grounding:
@@ -173,17 +179,15 @@ class InstructSAMModel(nn.Module):
         embeds: torch.Tensor,
         positions: torch.Tensor,
         mask: torch.Tensor,
-        cache: Cache | None = None,
         is_image: torch.Tensor | None = None,
         deepstack: list[torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """Run the language model on n rows of a sequence.
+        """Run the language model on whole sequences, for training; inference uses `text_decoder`.
 
         Args:
             embeds: [B, n, h] input embeddings.
             positions: [3, B, n] M-RoPE positions (time, height, width).
-            mask: [B, 1, n, past + n] bool, true where a row may attend.
-            cache: Keys and values of the `past` rows before these; extended in place.
+            mask: [B, 1, n, n] bool, true where a row may attend.
             is_image: [B, n] bool, true at image tokens.
             deepstack: VisualFeatures.deepstack of the image tokens.
 
@@ -194,9 +198,8 @@ class InstructSAMModel(nn.Module):
             None,
             mask,
             positions,
-            cache,  # positional, because transformers 5.24 renames the parameter
             inputs_embeds=embeds,
-            use_cache=cache is not None,
+            use_cache=False,
             visual_pos_masks=is_image,
             deepstack_visual_embeds=deepstack,
         ).last_hidden_state

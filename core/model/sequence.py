@@ -4,23 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from transformers import DynamicCache
 
+from instructsam.core.device import to_device
 from instructsam.core.model.instructsam import InstructSAMModel, VisualFeatures
+from instructsam.core.model.layers.kv_cache import KvCache
+from instructsam.core.model.layers.rotary import RotaryTable
 from instructsam.core.model.preprocess import Grid
 from instructsam.core.model.prompt import Prompter
 from instructsam.core.model.token_layout import TokenLayout
 
+MAX_PLANS = 8  # sizes of images whose prefixes are prepared
+
 
 @dataclass(frozen=True)
 class Prefix:
-    """The part of a sequence that depends on the image only. Immutable: a sequence that continues it copies it."""
+    """The part of a sequence that depends on the image only. A sequence that continues it leaves its rows unchanged."""
 
     layout: TokenLayout
-    keys_values: tuple[tuple[torch.Tensor, torch.Tensor], ...]  # one pair per layer, [1, heads, n, head size] each
+    cache: KvCache
+
+
+class PrefixPlan(NamedTuple):
+    """Everything about a prefix that depends on the size of the image only."""
+
+    layout: TokenLayout
+    image_rows: slice
+    ids: torch.Tensor  # [1, n] on the model's device
+    rotary: RotaryTable
 
 
 class PhraseIds(NamedTuple):
@@ -41,16 +54,52 @@ class Group:
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """Inputs and output of one forward pass of the language model over n rows."""
+    """One forward pass of the language model over n rows."""
 
+    layout: TokenLayout  # of the sequence, which may have grown since
     start: int  # number of rows before this pass
-    positions: torch.Tensor  # [3, n]
-    mask: torch.Tensor  # [n, start + n] bool
+    stop: int  # number of rows after it
     hidden: torch.Tensor  # [1, n, h] after the final norm
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """The positions of the rows, [3, n]."""
+        return self.layout.position_ids(self.start)[:, : self.stop - self.start]
+
+    @property
+    def mask(self) -> torch.Tensor:
+        """The attention mask [n, start + n] bool, true where a row attends."""
+        return self.layout.attention_mask(self.start)[: self.stop - self.start, : self.stop]
+
+
+def plan_prefix(model: InstructSAMModel, prompter: Prompter, mode: str, grid: Grid) -> PrefixPlan:
+    """Return the plan of the prefix of an image, whose size is `grid` = (1, rows, columns) in patches."""
+    key = (mode, grid, *prompter.before_image, -1, *prompter.after_image, model.device, model.dtype)
+    plan: PrefixPlan | None = model.plans.get(key)
+    if plan is None:
+        merge = model.config.vision.spatial_merge_size
+        layout = TokenLayout(model.config.tokens, model.config.num_queries, mode)
+        layout.add_text(prompter.before_image)
+        first = len(layout)
+        layout.add_image(grid[1] // merge, grid[2] // merge)
+        image_rows = slice(first, len(layout))
+        layout.add_text(prompter.after_image)
+        rotary = model.text_decoder.rotary_rows(layout.position_ids(0, model.device))
+        plan = PrefixPlan(layout, image_rows, torch.tensor([layout.ids], device=model.device), rotary)
+        if len(model.plans) >= MAX_PLANS:
+            model.plans.clear()
+        model.plans[key] = plan
+    return plan
 
 
 def encode_prefix(
-    model: InstructSAMModel, prompter: Prompter, mode: str, visual: VisualFeatures, grid: Grid
+    model: InstructSAMModel,
+    prompter: Prompter,
+    mode: str,
+    visual: VisualFeatures,
+    grid: Grid,
+    *,
+    needs_hidden: bool = False,
 ) -> tuple[Prefix, ForwardPass]:
     """Run the language model up to the end of the image.
 
@@ -60,26 +109,24 @@ def encode_prefix(
         mode: One of `core.modes.MODES`.
         visual: The image's features from `model.encode_image`.
         grid: The image's size (1, rows, columns) in patches.
+        needs_hidden: Whether the hidden states are needed, and not only the prefix.
 
     Returns:
         The prefix, and the forward pass that computed it.
     """
-    merge = model.config.vision.spatial_merge_size
-    layout = TokenLayout(model.config.tokens, model.config.num_queries, mode)
-    layout.add_text(prompter.before_image)
-    first = len(layout)
-    layout.add_image(grid[1] // merge, grid[2] // merge)
-    image_rows = slice(first, len(layout))
-    layout.add_text(prompter.after_image)
-
-    embeds = model.embed(torch.tensor([layout.ids], device=model.device))
-    embeds[:, image_rows] = visual.embeddings.to(embeds.dtype)
-    is_image = torch.zeros(1, len(layout), dtype=torch.bool, device=model.device)
-    is_image[:, image_rows] = True
-    cache = DynamicCache(config=model.config.text)
-    output = _forward(model, layout, 0, embeds, cache, is_image, visual.deepstack)
-    layers: list[Any] = cache.layers  # every layer has attention, and so keys and values
-    return Prefix(layout, tuple((layer.keys, layer.values) for layer in layers)), output
+    plan = plan_prefix(model, prompter, mode, grid)
+    embeds = model.embed(plan.ids)
+    embeds[:, plan.image_rows] = visual.embeddings.to(embeds.dtype)
+    cache = model.text_decoder.new_cache(len(plan.layout))
+    hidden = model.text_decoder(
+        embeds,
+        plan.rotary,
+        cache,
+        image_rows=plan.image_rows,
+        deepstack=visual.deepstack,
+        needs_hidden=needs_hidden,
+    )
+    return Prefix(plan.layout, cache), ForwardPass(plan.layout, 0, len(plan.layout), hidden)
 
 
 class TokenSequence:
@@ -91,9 +138,7 @@ class TokenSequence:
         self.answer_ids: list[int] = []
         self.layout = prefix.layout.copy()
         self._open_phrase: list[int] | None = None  # tokens since the last <|object_ref_start|>; None outside a phrase
-        self._cache = DynamicCache(config=model.config.text)
-        for layer, (keys, values) in enumerate(prefix.keys_values):
-            self._cache.update(keys, values, layer)  # a cache grows by concatenation, so the prefix stays unchanged
+        self._cache = prefix.cache.branch()
 
     def add_text(self, ids: Sequence[int]) -> ForwardPass:
         """Read plain tokens."""
@@ -135,28 +180,40 @@ class TokenSequence:
 
     def _run(self, start: int, blocks: Sequence[tuple[PhraseIds, slice]] = ()) -> ForwardPass:
         """Run the rows from `start` on, with the query bank's embeddings at the rows of `blocks`."""
-        model, layout = self.model, self.layout
-        embeds = model.embed(torch.tensor([layout.ids[start:]], device=model.device))
-        for _, rows in blocks:
-            embeds[0, rows.start - start : rows.stop - start] = model.model.mask_queries
-        output = _forward(model, layout, start, embeds, self._cache)
-        for phrase, rows in blocks:
-            hidden = output.hidden[0, rows.start - start : rows.stop - start]
-            self.groups.append(Group(phrase.conditioning, phrase.text, hidden))
-        return output
+        count = len(self.layout) - start
+        queries = [slice(rows.start - start, rows.stop - start) for _, rows in blocks]
+        embeds = self._embeds(self.layout.ids[start:], queries)
+        hidden = self.model.text_decoder(embeds, self._rotary(start), self._cache, self._mask(start, count, queries))
+        for (phrase, _), rows in zip(blocks, queries, strict=True):
+            self.groups.append(Group(phrase.conditioning, phrase.text, hidden[0, rows]))
+        return ForwardPass(self.layout, start, start + count, hidden)
 
+    def _embeds(self, ids: list[int], queries: Sequence[slice]) -> torch.Tensor:
+        """Return the input embeddings [1, n, h] of new rows; those at `queries` are the query bank."""
+        model = self.model
+        if len(ids) == 1:
+            return model.model.language_model.embed_tokens.weight[None, ids[0] : ids[0] + 1]
+        embeds = model.embed(to_device([ids], model.device))
+        for rows in queries:
+            embeds[0, rows] = model.model.mask_queries
+        return embeds
 
-def _forward(
-    model: InstructSAMModel,
-    layout: TokenLayout,
-    start: int,
-    embeds: torch.Tensor,
-    cache: DynamicCache,
-    is_image: torch.Tensor | None = None,
-    deepstack: list[torch.Tensor] | None = None,
-) -> ForwardPass:
-    """Run the rows of `layout` from `start` on, whose embeddings are `embeds` [1, n, h]."""
-    positions = layout.position_ids(start, model.device)
-    mask = layout.attention_mask(start, model.device)
-    hidden = model.decode(embeds, positions[:, None], mask[None, None], cache, is_image, deepstack)
-    return ForwardPass(start, positions, mask, hidden)
+    def _rotary(self, start: int) -> RotaryTable:
+        """Return the rotary table of the rows from `start` on, all of which are text."""
+        positions = [position for position, _, _ in self.layout.positions[start:]]
+        table = self.model.text_decoder.rotary_table(max(positions) + 1)
+        if positions == list(range(positions[0], positions[0] + len(positions))):
+            return table.rows(positions[0], positions[0] + len(positions))
+        return table.at(to_device(positions, self.model.device))
+
+    def _mask(self, start: int, count: int, queries: Sequence[slice]) -> torch.Tensor | None:
+        """Return what is added to the attention's logits of new rows, [n, start + n]; see TokenLayout."""
+        if count == 1:
+            return None
+        model, mode = self.model, self.layout.mode
+        visible = torch.ones(count, count, dtype=torch.bool, device=model.device).tril_()
+        for rows in queries if mode != 'causal' else ():
+            visible[rows, rows.start : rows.stop + (mode == 'reference')] = True
+        mask = torch.zeros(count, start + count, dtype=model.dtype, device=model.device)
+        mask[:, start:].masked_fill_(visible.logical_not_(), float('-inf'))
+        return mask

@@ -72,7 +72,7 @@ def read(model: InstructSAMModel, batch: Batch, visual: VisualFeatures) -> torch
         is_query[sample, rows] = True
     queries = model.model.mask_queries.repeat(len(blocks), 1)
     embeds = embeds.masked_scatter(is_query[..., None], queries.to(embeds.dtype))
-    return model.decode(embeds, text.positions.to(device), text.mask.to(device), None, is_image, visual.deepstack)
+    return model.decode(embeds, text.positions.to(device), text.mask.to(device), is_image, visual.deepstack)
 
 
 def detect(

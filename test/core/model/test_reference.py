@@ -143,7 +143,7 @@ def test_reference_mode(load_engine, case):
         recording.check(f'qwen_visual.deepstack.{level}', deepstack)
 
     # Prefill: two passes here, one in the recording.
-    prefix, image_step = encode_prefix(model, engine.prompter, 'reference', visual, grid)
+    prefix, image_step = encode_prefix(model, engine.prompter, 'reference', visual, grid, needs_hidden=True)
     sequence = TokenSequence(model, prefix)
     text_ids = engine.prompter.instruction_ids(case['question'])
     step = sequence.add_text(text_ids)
@@ -222,7 +222,8 @@ def test_consistent_mode(load_engine, case):
     engine, recording = load_engine('consistent'), Recording(case, '.trainpath')
     model = engine.model
     patches, grid, pixels = inputs_of(engine, image_of(case))
-    prefix, image_step = encode_prefix(model, engine.prompter, 'consistent', model.encode_image(patches, grid), grid)
+    visual = model.encode_image(patches, grid)
+    prefix, image_step = encode_prefix(model, engine.prompter, 'consistent', visual, grid, needs_hidden=True)
     sequence = TokenSequence(model, prefix)
     text_step = sequence.add_text(engine.prompter.instruction_ids(case['question']))
     answer_step = sequence.add_answer(engine.prompter.answer_ids(case['forced_text']))

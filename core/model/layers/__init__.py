@@ -1,0 +1,10 @@
+"""Layers that compute what those of transformers compute, on the same weights, with fewer operations.
+
+joint_linear    linear layers of one input as one matrix product
+rotary          rotary position embeddings from tables
+kv_cache        keys and values of the language model in memory that is allocated once
+text_decoder    the language model on a cache, for inference
+vision_tower    Qwen's vision tower on one image, for inference
+sam_attention   the attention of SAM3's image encoder
+detr_decoder    SAM3's detector, driven by given queries
+"""

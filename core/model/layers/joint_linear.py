@@ -1,0 +1,63 @@
+"""Linear layers that read the same input, computed as one matrix product.
+
+Small products are slow, on CPUs because they do not fill a core's vector units, and on GPUs because each is a launch of
+its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class JointLinear:
+    """Linear layers of one input. The layers stay where they are in the model, with their parameters and names.
+
+    `join` makes one tensor of their weights, and each weight a view of it, so that memory does not grow. Until then,
+    and where a layer is trained, wrapped (LoRA) or has been given another tensor since, each layer is computed alone.
+    """
+
+    def __init__(self) -> None:
+        self._weight: torch.Tensor | None = None  # [sum of the outputs, inputs]
+        self._bias: torch.Tensor | None = None
+        self._pointers: tuple[int, ...] = ()  # addresses of the layers' parameters in it
+
+    @torch.inference_mode(mode=False)
+    @torch.no_grad()
+    def join(self, layers: Sequence[nn.Module]) -> None:
+        """Make the weights of `layers` views of one tensor, if all are plain linear layers that are not trained."""
+        if not all(type(layer) is nn.Linear and _is_frozen(layer) for layer in layers):
+            return
+        self._weight = _joined([layer.weight for layer in layers])
+        self._bias = None if layers[0].bias is None else _joined([layer.bias for layer in layers])
+        self._pointers = _pointers(layers)
+
+    def __call__(self, values: torch.Tensor, *layers: nn.Module) -> torch.Tensor:
+        """Return the outputs of `layers`, always the same ones, one after the other: [..., sum of the outputs]."""
+        if self._weight is not None and (torch.compiler.is_compiling() or self._is_current(layers)):
+            return F.linear(values, self._weight, self._bias)
+        return torch.cat([layer(values) for layer in layers], dim=-1)
+
+    def _is_current(self, layers: Sequence[nn.Module]) -> bool:
+        return _pointers(layers) == self._pointers and not any(layer.weight.requires_grad for layer in layers)
+
+
+def _is_frozen(layer: nn.Linear) -> bool:
+    parameters = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
+    return all(type(each.data) is torch.Tensor and not each.requires_grad and not each.is_meta for each in parameters)
+
+
+def _joined(parameters: Sequence[nn.Parameter]) -> torch.Tensor:
+    """Return the concatenation of parameters, and make them views of it."""
+    joint = torch.cat([parameter.data for parameter in parameters])
+    for parameter, part in zip(parameters, joint.split([len(each) for each in parameters]), strict=True):
+        parameter.data = part
+    return joint
+
+
+def _pointers(layers: Sequence[nn.Module]) -> tuple[int, ...]:
+    """Return the addresses of the layers' weights; of a layer that is not a plain one, 0."""
+    return tuple(layer.weight.data_ptr() if type(layer) is nn.Linear else 0 for layer in layers)

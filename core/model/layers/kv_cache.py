@@ -1,0 +1,83 @@
+"""Keys and values of the language model, in memory that is allocated once and shared by what continues a prefix."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+
+import torch
+
+ROOM = 128
+"""Rows behind a prefix for the instruction and its answer; a sequence that needs more gets memory of its own."""
+
+
+class KvCache:
+    """Keys and values of `length` rows in every layer. Rows are added behind them, in place.
+
+    Of the sequences that continue one prefix, one at a time uses the memory behind the prefix's rows; while it lives,
+    another gets a copy. So nothing is copied unless two threads work on the same image at once.
+    """
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, length: int):
+        """Use `keys` and `values` [layers, heads, capacity, d], whose first `length` rows are filled."""
+        self.keys, self.values, self.length = keys, values, length
+        self._lock = threading.Lock()
+        self._branch: weakref.ref[KvCache] | None = None  # the sequence that uses the memory behind the rows
+
+    @classmethod
+    def empty(
+        cls, layers: int, heads: int, size: int, capacity: int, device: torch.device, dtype: torch.dtype
+    ) -> KvCache:
+        """Return a cache without rows for heads of `size` channels."""
+        shape = (layers, heads, capacity, size)
+        return cls(torch.empty(shape, device=device, dtype=dtype), torch.empty(shape, device=device, dtype=dtype), 0)
+
+    @property
+    def capacity(self) -> int:
+        """Number of rows that fit."""
+        return self.keys.shape[2]
+
+    def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the filled keys and values, [layers, heads, length, d] each."""
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+    def branch(self) -> KvCache:
+        """Return a cache that begins with these rows and can be extended; this one must not be."""
+        with self._lock:
+            if self._branch is None or self._branch() is None:
+                branch = KvCache(self.keys, self.values, self.length)
+                self._branch = weakref.ref(branch)
+                return branch
+        branch = KvCache(self.keys, self.values, self.length)
+        branch._move(self.capacity)
+        return branch
+
+    def reserve(self, rows: int) -> None:
+        """Make room for `rows` more rows."""
+        needed = self.length + rows
+        if needed > self.capacity:
+            self._move(max(needed + ROOM, 2 * self.capacity))
+
+    def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add keys and values [1, heads, n, d] of a layer, for which there is room; `length` stays until `advance`.
+
+        Returns all keys and values of the layer, [1, heads, length + n, d] each.
+        """
+        end = self.length + keys.shape[2]
+        all_keys, all_values = self.keys[layer : layer + 1, :, :end], self.values[layer : layer + 1, :, :end]
+        all_keys[:, :, self.length :] = keys
+        all_values[:, :, self.length :] = values
+        return all_keys, all_values
+
+    def advance(self, rows: int) -> None:
+        """Count the rows that have been added to every layer."""
+        self.length += rows
+
+    def _move(self, capacity: int) -> None:
+        """Copy the filled rows to new memory."""
+        new = KvCache.empty(
+            len(self.keys), self.keys.shape[1], self.keys.shape[3], capacity, self.keys.device, self.keys.dtype
+        )
+        for target, source in ((new.keys, self.keys), (new.values, self.values)):
+            target[:, :, : self.length] = source[:, :, : self.length]
+        self.keys, self.values = new.keys, new.values

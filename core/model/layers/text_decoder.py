@@ -1,0 +1,131 @@
+"""Qwen3-VL's language model on a key-value cache, for inference: the weights of transformers' module, fewer operations.
+
+A token of the published model takes 900 instead of 2,100 operations. In float32 the hidden states are the same, bit for
+bit. Training uses transformers' own forward pass, which LoRA, FSDP and gradients build on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextModel
+
+from instructsam.core.model.layers.joint_linear import JointLinear
+from instructsam.core.model.layers.kv_cache import ROOM, KvCache
+from instructsam.core.model.layers.rotary import RotaryTable, rotate_halves
+
+
+class TextDecoder:
+    """Runs rows of one sequence through the layers of a language model. It keeps no state but a table of positions."""
+
+    def __init__(self, model: Qwen3VLTextModel):
+        config = model.config
+        self._model = model
+        self._layers: Sequence[Any] = model.layers  # whose modules torch types as Tensor | Module
+        self._heads: int = config.num_attention_heads
+        self._kv_heads: int = config.num_key_value_heads
+        self._size: int = self._layers[0].self_attn.head_dim
+        self._eps: float = config.rms_norm_eps
+        self._qkv = [JointLinear() for _ in self._layers]
+        self._gate_up = [JointLinear() for _ in self._layers]
+        self._table = RotaryTable(torch.empty(0, self._size), torch.empty(0, self._size))
+
+    def join(self) -> None:
+        """Join the projections of each layer, see JointLinear."""
+        for layer, qkv, gate_up in zip(self._layers, self._qkv, self._gate_up, strict=True):
+            qkv.join(_projections(layer))
+            gate_up.join((layer.mlp.gate_proj, layer.mlp.up_proj))
+
+    def new_cache(self, rows: int) -> KvCache:
+        """Return an empty cache for a prefix of `rows` rows and what follows it."""
+        weight = self._model.norm.weight
+        return KvCache.empty(len(self._layers), self._kv_heads, self._size, rows + ROOM, weight.device, weight.dtype)
+
+    def rotary_table(self, stop: int) -> RotaryTable:
+        """Return the table of at least the text positions 0 to before `stop`; their three axes are equal."""
+        table, weight = self._table, self._model.norm.weight
+        if len(table.cos) < stop or table.cos.dtype != weight.dtype or table.cos.device != weight.device:
+            size = 1024
+            while size < stop:
+                size *= 2
+            table = self.rotary_rows(torch.arange(size, device=weight.device).expand(3, -1))
+            self._table = table  # one assignment: a thread sees the old or the new table
+        return table
+
+    def rotary_rows(self, positions: torch.Tensor) -> RotaryTable:
+        """Return the table of M-RoPE positions [3, n]."""
+        cos, sin = self._model.rotary_emb(self._model.norm.weight, positions[:, None])
+        return RotaryTable.of(cos[0], sin[0])
+
+    def __call__(
+        self,
+        hidden: torch.Tensor,
+        rotary: RotaryTable,
+        cache: KvCache,
+        mask: torch.Tensor | None = None,
+        *,
+        image_rows: slice = slice(0),
+        deepstack: Sequence[torch.Tensor] = (),
+        needs_hidden: bool = True,
+    ) -> torch.Tensor:
+        """Run n rows behind those of `cache`, which is extended.
+
+        Args:
+            hidden: [1, n, h] input embeddings.
+            rotary: Positions of the n rows.
+            cache: Keys and values of the rows before these.
+            mask: [n, past + n] in the precision of the weights, added to the attention's logits: 0 or -inf. None: of
+                a cache without rows, each row attends to those before it, and of others, to all.
+            image_rows: The rows of the image, of the n.
+            deepstack: VisualFeatures.deepstack, added to the image rows after the first layers.
+            needs_hidden: False: only the cache is needed, so that the last layer stops at its keys and values.
+
+        Returns:
+            Hidden states [1, n, h] after the final norm; [1, 0, h] if they are not needed.
+        """
+        count = hidden.shape[1]
+        cache.reserve(count)
+        for index, layer in enumerate(self._layers):
+            queries, keys, values = self._project(index, layer, hidden, rotary, cache)
+            if not needs_hidden and index == len(self._layers) - 1:
+                hidden = hidden[:, :0]
+                break
+            attended = F.scaled_dot_product_attention(
+                queries,
+                keys,
+                values,
+                attn_mask=mask,
+                is_causal=mask is None and cache.length == 0,
+                enable_gqa=self._heads != self._kv_heads,
+            )
+            hidden = hidden + layer.self_attn.o_proj(attended.transpose(1, 2).flatten(2))
+            normed = self._norm(hidden, layer.post_attention_layernorm)
+            gate, up = self._gate_up[index](normed, layer.mlp.gate_proj, layer.mlp.up_proj).chunk(2, dim=-1)
+            hidden = hidden + layer.mlp.down_proj(layer.mlp.act_fn(gate) * up)
+            if index < len(deepstack):
+                hidden[:, image_rows] += deepstack[index].to(hidden.dtype)
+        cache.advance(count)
+        return self._norm(hidden, self._model.norm)
+
+    def _project(
+        self, index: int, layer: Any, hidden: torch.Tensor, rotary: RotaryTable, cache: KvCache
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the queries [1, heads, n, d] of a layer, and the keys and values of all rows so far."""
+        heads, kv_heads, size = self._heads, self._kv_heads, self._size
+        qkv = self._qkv[index](self._norm(hidden, layer.input_layernorm), *_projections(layer))
+        query_keys, values = qkv.unflatten(-1, (-1, size)).split([heads + kv_heads, kv_heads], dim=2)
+        scales = layer.self_attn.q_norm.weight.expand(heads, -1), layer.self_attn.k_norm.weight.expand(kv_heads, -1)
+        query_keys = F.rms_norm(query_keys, (size,), None, self._eps) * torch.cat(scales)
+        query_keys = rotate_halves(query_keys, rotary).transpose(1, 2)
+        queries, keys = query_keys.split([heads, kv_heads], dim=1)
+        return queries, *cache.append(index, keys, values.transpose(1, 2))
+
+    def _norm(self, values: torch.Tensor, norm: Any) -> torch.Tensor:
+        return F.rms_norm(values, values.shape[-1:], norm.weight, self._eps)
+
+
+def _projections(layer: Any) -> tuple[Any, Any, Any]:
+    return layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj

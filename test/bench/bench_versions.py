@@ -1,0 +1,126 @@
+"""Compare the engine's processor time with that of another checkout of this repository, side by side.
+
+    git worktree add /tmp/before 3d7e5bd
+    python test/bench/bench_versions.py /tmp/before [--rounds 15] [--model FOLDER]
+
+Each checkout runs in a process of its own, with one thread. They take turns: a new frame with an instruction, another
+instruction on it with a decoded answer, and one with the phrase given. The ratio is the median over the rounds of this
+checkout's time and the other's; answers, scores and mask areas must be the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+OWN = Path(__file__).parents[2]
+STEPS = ('encode', 'new frame', 'decoded answer', 'phrase given')
+INSTRUCTIONS = ('the red mug', 'all bowls left of the box', 'the blue cup', 'the largest object')
+
+
+def picture(seed: int) -> np.ndarray:
+    """Return [480, 640, 3] uint8 RGB: a few coloured blobs on a table."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:480, :640]
+    pixels = np.stack([150 + x // 16, 130 + y // 8, 110 + (x + y) // 20], axis=-1).astype(np.uint8)
+    for _ in range(6):
+        row, column, radius = rng.integers(80, 400), rng.integers(80, 560), rng.integers(25, 70)
+        pixels[(y - row) ** 2 + (x - column) ** 2 < radius**2] = rng.integers(0, 256, 3)
+    return pixels
+
+
+def work(model: str) -> None:
+    """Answer a line with the number of a round by a line of JSON: seconds per step, and what was found."""
+    from instructsam.core import InstructSAM  # noqa: PLC0415  # of the checkout on the path
+
+    import torch  # noqa: PLC0415  # after it, so that its settings of threads count
+
+    torch.set_num_threads(1)
+    engine = InstructSAM.from_pretrained(model, device='cpu', dtype='float32')
+    for line in sys.stdin:
+        number = int(line)
+        image, instruction = picture(number), INSTRUCTIONS[number % len(INSTRUCTIONS)]
+        marks = [time.process_time()]
+        encoded = engine.encode(image)
+        marks.append(time.process_time())
+        results = [engine.segment(encoded, instruction)]
+        marks.append(time.process_time())
+        results.append(engine.segment(encoded, INSTRUCTIONS[(number + 1) % len(INSTRUCTIONS)]))
+        marks.append(time.process_time())
+        results.append(engine.segment(encoded, instruction, answer=engine.answer_for(['red mug'])))
+        marks.append(time.process_time())
+        encode, first, decoded, given = np.diff(marks).tolist()
+        found = [[r.answer, [[i.slot, i.mask.area, round(i.score, 4)] for i in r.instances]] for r in results]
+        print(json.dumps([[encode, encode + first, decoded, given], found]), flush=True)
+
+
+class Worker:
+    """A process with the engine of one checkout."""
+
+    def __init__(self, checkout: Path, model: str, folder: Path):
+        """Start it; `folder` is an empty one."""
+        (folder / 'instructsam').mkdir(parents=True)
+        (folder / 'instructsam' / 'core').symlink_to(checkout.resolve() / 'core')
+        environment = {**os.environ, 'PYTHONPATH': str(folder), 'OMP_NUM_THREADS': '1'}
+        command = [sys.executable, __file__, '--worker', '--model', model]
+        self.process = subprocess.Popen(
+            command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def run(self, number: int) -> tuple[list[float], list]:
+        """Return the seconds per step of a round, and the results."""
+        assert self.process.stdin
+        assert self.process.stdout
+        print(number, file=self.process.stdin, flush=True)
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit('a worker ended')
+        return tuple(json.loads(line))
+
+
+def main() -> None:
+    """Run the rounds and print the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('checkout', nargs='?', type=Path, help='the other checkout')
+    parser.add_argument('--model', default='tabletop', help='model folder or built-in model (default: %(default)s)')
+    parser.add_argument('--rounds', type=int, default=15, help='(default: %(default)s)')
+    parser.add_argument('--worker', action='store_true', help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        work(args.model)
+        return
+    times: list[list[list[float]]] = []  # [round][own, other][step]
+    differing = 0
+    with tempfile.TemporaryDirectory() as folder:
+        own, other = (
+            Worker(checkout, args.model, Path(folder) / name)
+            for name, checkout in (('own', OWN), ('other', args.checkout))
+        )
+        for number in range(-2, args.rounds):  # the first two warm up
+            pair = [worker.run(abs(number)) for worker in ((own, other) if number % 2 else (other, own))]
+            pair = pair if number % 2 else pair[::-1]
+            if number >= 0:
+                times.append([seconds for seconds, _ in pair])
+                differing += pair[0][1] != pair[1][1]
+        for worker in (own, other):
+            worker.process.terminate()
+            worker.process.wait()
+    print(f'{"step":16}{"this":>10}{"other":>10}{"ratio":>8}   (ms, medians of {args.rounds} rounds)')
+    for index, step in enumerate(STEPS):
+        pairs = [(round_[0][index], round_[1][index]) for round_ in times]
+        mine, theirs = (1e3 * statistics.median(column) for column in zip(*pairs, strict=True))
+        print(f'{step:16}{mine:10.1f}{theirs:10.1f}{statistics.median(a / b for a, b in pairs):8.2f}')
+    print(f'rounds with other results: {differing}')
+
+
+if __name__ == '__main__':
+    main()
