@@ -24,6 +24,8 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.models.sam3.configuration_sam3 import Sam3Config, Sam3DETRDecoderConfig
 
+from instructsam.core.model.layers.sam_attention import use_rotary_attention
+
 
 def _import_sam3() -> types.ModuleType:
     """Import transformers' SAM3 modules without torchvision.
@@ -163,6 +165,7 @@ class Grounding(nn.Module):
         for part in (vision, vision.backbone_config, geometry, encoder, decoder, masks):
             part._attn_implementation = 'sdpa'
         self.vision_encoder = sam3.Sam3VisionModel(vision)
+        use_rotary_attention(self.vision_encoder.backbone)
         width: int = vision.fpn_hidden_size
         # Lateral connections as in FPN (arXiv 1612.03144), from the trunk. Without one, there are none.
         self.laterals = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in lateral_channels)

@@ -28,7 +28,9 @@ from transformers.models.sam3.configuration_sam3 import Sam3Config
 
 from instructsam.core.model.config import ModelConfig
 from instructsam.core.model.grounding import Grounding
+from instructsam.core.model.layers.sam_attention import RotaryAttention
 from instructsam.core.model.layers.text_decoder import TextDecoder
+from instructsam.core.model.layers.vision_tower import VisionTower
 from instructsam.core.model.preprocess import Grid
 from instructsam.core.model.trunk import FINE_CHANNELS, MIDDLE_CHANNELS, Trunk
 
@@ -118,12 +120,16 @@ class InstructSAMModel(nn.Module):
         self.config = config
         self.model = _Body(config)
         self.text_decoder = TextDecoder(self.model.language_model)
+        self.vision_tower = VisionTower(self.model.visual)
         self.plans: dict[Any, Any] = {}  # of prefixes, see sequence.plan_prefix
         self.eval()
 
     def join_projections(self) -> None:
         """Make matrix products of the same input one product, for inference. Weights become views of joint tensors."""
         self.text_decoder.join()
+        for module in self.modules():
+            if isinstance(module, RotaryAttention):
+                module.join()
 
     @property
     def grounding(self) -> Grounding:
@@ -171,6 +177,8 @@ class InstructSAMModel(nn.Module):
             patches: [P, 3 * 2 * 16 * 16], the patches of all images one after another; with a trunk [P, 112].
             grids: Size (t, h, w) in patches of each image.
         """
+        if len(grids) == 1 and not torch.is_grad_enabled():
+            return VisualFeatures(*self.vision_tower(patches, self.vision_tower.plan(*grids[0][1:])))
         output = self.model.visual(patches, grid_thw=torch.tensor(grids, device=patches.device))
         return VisualFeatures(output.pooler_output, output.deepstack_features)
 

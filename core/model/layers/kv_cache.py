@@ -30,7 +30,9 @@ class KvCache:
     ) -> KvCache:
         """Return a cache without rows for heads of `size` channels."""
         shape = (layers, heads, capacity, size)
-        return cls(torch.empty(shape, device=device, dtype=dtype), torch.empty(shape, device=device, dtype=dtype), 0)
+        with torch.inference_mode(mode=False):  # other tensors could not be extended outside of that mode
+            keys, values = (torch.empty(shape, device=device, dtype=dtype) for _ in range(2))
+        return cls(keys, values, 0)
 
     @property
     def capacity(self) -> int:

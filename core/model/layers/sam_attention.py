@@ -1,0 +1,74 @@
+"""The attention of SAM3's image encoder with joint projections and a rotary table that is computed once.
+
+It takes the place of transformers' modules inside each layer, in training too; parameters keep their names.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from instructsam.core.model.layers.joint_linear import JointLinear
+from instructsam.core.model.layers.rotary import axial_table, rotate_pairs
+
+
+class RotaryGrid(nn.Module):
+    """The rotary table of a window, or of the whole grid of patches."""
+
+    def __init__(self, config: Any, window: int):
+        """Compute the table.
+
+        Args:
+            config: SAM3's Sam3ViTConfig.
+            window: Side of the windows in patches; 0: the layer attends to the whole grid.
+        """
+        super().__init__()
+        side = window or config.image_size // config.patch_size
+        theta = getattr(config, 'rope_theta', None) or config.rope_parameters['rope_theta']
+        size = config.hidden_size // config.num_attention_heads
+        table = axial_table(side, side, size, theta, scale=config.window_size / side)
+        # Real numbers, because a change of precision would drop the imaginary part.
+        self.register_buffer('table', torch.view_as_real(table), persistent=False)
+
+    def forward(self, *inputs: object) -> torch.Tensor:
+        """Return the table [n, d / 2] of unit complex numbers; releases of transformers pass different inputs."""
+        return torch.view_as_complex(self.table.float())
+
+
+class RotaryAttention(nn.Module):
+    """Self-attention of B windows with rotary positions."""
+
+    def __init__(self, original: Any):
+        """Take over the parameters of a Sam3ViTRoPEAttention."""
+        super().__init__()
+        self.heads: int = original.num_attention_heads
+        self.q_proj, self.k_proj, self.v_proj = original.q_proj, original.k_proj, original.v_proj
+        self.o_proj = original.o_proj
+        self.qkv = JointLinear()
+
+    def join(self) -> None:
+        """Join the projections, see JointLinear."""
+        self.qkv.join((self.q_proj, self.k_proj, self.v_proj))
+
+    def forward(self, hidden: torch.Tensor, table: torch.Tensor, **options: object) -> tuple[torch.Tensor, None]:
+        """Return the attended windows, like `hidden` [B, h, w, C], and no weights, which transformers' modules return.
+
+        `table` [h * w, d / 2] is that of RotaryGrid.
+        """
+        qkv = self.qkv(hidden, self.q_proj, self.k_proj, self.v_proj)
+        qkv = qkv.flatten(1, 2).unflatten(-1, (3 * self.heads, -1))  # [B, h w, 3 heads, d]
+        query_keys, values = qkv.split([2 * self.heads, self.heads], dim=2)
+        query_keys = rotate_pairs(query_keys, table).transpose(1, 2)
+        queries, keys = query_keys.split([self.heads, self.heads], dim=1)
+        attended = F.scaled_dot_product_attention(queries, keys, values.transpose(1, 2))
+        return self.o_proj(attended.transpose(1, 2).flatten(2).view_as(hidden)), None
+
+
+def use_rotary_attention(backbone: Any) -> None:
+    """Replace the attention of every layer of a Sam3ViTModel."""
+    for layer in backbone.layers:
+        layer.rotary_emb = RotaryGrid(backbone.config, layer.window_size)
+        layer.attention = RotaryAttention(layer.attention)
