@@ -15,7 +15,7 @@ from instructsam.core import builtin
 from instructsam.core.device import check_finite, resolve_device, resolve_dtype
 from instructsam.core.errors import ImageError, InstructionError, ModelError
 from instructsam.core.model import checkpoint
-from instructsam.core.model.grounding import Detections, ImageFeatures, resize_masks
+from instructsam.core.model.grounding import Detections, PreparedFeatures, resize_masks
 from instructsam.core.model.instructsam import EncoderInputs, InstructSAMModel
 from instructsam.core.model.preprocess import Preprocessor, load_preprocessor, sam_pixels, to_chw
 from instructsam.core.model.prompt import Prompter, check_instruction
@@ -36,7 +36,7 @@ class EncodedImage:
 
     height: int  # px
     width: int  # px
-    features: ImageFeatures  # SAM3's image features
+    features: PreparedFeatures  # SAM3's image features
     prefix: Prefix  # the language model's cache up to the end of the image
     timings_ms: dict[str, float]  # steps image_encoders and prefill
     engine: InstructSAM  # the engine that encoded it
@@ -159,7 +159,8 @@ class InstructSAM:
         chw = to_chw(image)
         with timer.step('image_encoders'):
             inputs = self._encoder_inputs(chw)
-            features = self.model.grounding.encode(inputs.pixels, inputs.lateral_maps)
+            grounding = self.model.grounding
+            features = grounding.prepare(grounding.encode(inputs.pixels, inputs.lateral_maps))
             timer.check()
             visual = self.model.encode_image(inputs.patches, *inputs.grids)
         with timer.step('prefill'):
@@ -293,7 +294,7 @@ class InstructSAM:
             output = sequence.add_answer([token])
         return 'token_budget'
 
-    def _detect(self, features: ImageFeatures, groups: Sequence[Group], timer: StepTimer) -> list[SlotMasks]:
+    def _detect(self, features: PreparedFeatures, groups: Sequence[Group], timer: StepTimer) -> list[SlotMasks]:
         """Run the detector on every group, a few groups at a time."""
         detected: list[SlotMasks] = []
         for start in range(0, len(groups), GROUPS_PER_CALL):
@@ -304,7 +305,7 @@ class InstructSAM:
                 detected.append(slots)
         return detected
 
-    def _detect_groups(self, features: ImageFeatures, groups: Sequence[Group]) -> list[SlotMasks]:
+    def _detect_groups(self, features: PreparedFeatures, groups: Sequence[Group]) -> list[SlotMasks]:
         """Run the detector once on all of `groups`."""
         hidden = torch.stack([group.hidden for group in groups])
         queries, references = self.model.slot_queries(hidden), self.model.slot_references(hidden)

@@ -6,58 +6,56 @@ It is built from transformers' own SAM3 modules, so that parameters have the pub
   confused with the presence of each slot, paper, eq. 7).
 - The detector starts from given queries.
 - The 0.5x level of the feature pyramid is not computed.
-- The feature maps of one image serve any number of phrases without being copied.
+- Whatever does not depend on the phrase is computed once per image (`prepare`), and serves any number of phrases.
 - With a trunk, its coarsest map takes the place of the image, and its finer maps are added to the pyramid.
 """
 
 from __future__ import annotations
 
-import importlib
-import sys
-import types
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers.models.sam3.configuration_sam3 import Sam3Config, Sam3DETRDecoderConfig
+from transformers.models.sam3.configuration_sam3 import Sam3Config
 
-from instructsam.core.model.layers.sam_attention import use_rotary_attention
-
-
-def _import_sam3() -> types.ModuleType:
-    """Import transformers' SAM3 modules without torchvision.
-
-    Release 5.0 of transformers imports torchvision at the top of the module, for box prompts only, which are not used
-    here.
-    """
-    name = 'transformers.models.sam3.modeling_sam3'
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != 'torchvision':
-            raise
-    sys.modules['torchvision'] = types.ModuleType('torchvision')
-    try:
-        return importlib.import_module(name)
-    finally:
-        del sys.modules['torchvision']
-
-
-if TYPE_CHECKING:
-    from transformers.models.sam3 import modeling_sam3 as sam3
-else:
-    sam3 = _import_sam3()
+from instructsam.core.model.layers.detr_decoder import DetrDecoder
+from instructsam.core.model.layers.fusion_encoder import FusionEncoder
+from instructsam.core.model.layers.pixel_decoder import PixelLevel, decode_pixels, prepare_levels
+from instructsam.core.model.layers.sam3_modules import sam3
+from instructsam.core.model.layers.sam_attention import additive_mask, cross_attend, use_rotary_attention
 
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """Image features for the detector, of one image or a batch of B images."""
+    """Image features of B images."""
 
     pyramid: tuple[torch.Tensor, ...]  # [B, d, h, w] each, fine to coarse: 4x, 2x and 1x the patch grid
     position: torch.Tensor  # [B, d, h, w] sine position encoding of the coarsest level
+
+
+@dataclass(frozen=True)
+class PreparedFeatures:
+    """Whatever the detector computes of B images before it sees a phrase."""
+
+    attended: (
+        torch.Tensor
+    )  # [B, N, d] the coarsest level after the fusion encoder's first self-attention, N = side ** 2
+    position: torch.Tensor  # [1, N, d] its position encoding
+    levels: tuple[PixelLevel, ...]  # the two finer levels of the pixel decoder, coarse to fine; (): for boxes only
+    side: int  # of the patch grid, which is square
+    images: torch.Tensor | None = None  # [G] index of each group's image; None: there is one image
+
+    def of_groups(self, images: Sequence[int]) -> PreparedFeatures:
+        """Return the features for G groups (phrases); images: the index of each one's image."""
+        return replace(self, images=torch.tensor(images, device=self.attended.device))
+
+    def per_group(self, values: torch.Tensor) -> torch.Tensor:
+        """Return `values` [B, ...] of each group's image, [G, ...]; of one image, they broadcast."""
+        # index_select instead of values[images], whose gradient several threads sum in an undefined order.
+        return values if self.images is None else values.index_select(0, self.images)
 
 
 @dataclass(frozen=True)
@@ -70,82 +68,6 @@ class Detections:
     encoded: torch.Tensor  # [G, N, d] output of the fusion encoder, N = h * w
     hidden: torch.Tensor  # [layers, G, K, d] slots after every detector layer
     reference_boxes: torch.Tensor  # [layers, G, K, 4] cxcywh, 0 to 1, input of every detector layer
-
-
-class DetrDecoder(sam3.Sam3DetrDecoder):
-    """SAM3's detector without its presence token, driven by given queries."""
-
-    def __init__(self, config: Sam3DETRDecoderConfig):
-        super().__init__(config)
-        for name in ('presence_token', 'presence_head', 'presence_layer_norm'):
-            delattr(self, name)
-
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # another interface than SAM3's, on purpose
-        self,
-        queries: torch.Tensor,
-        encoded: torch.Tensor,
-        position: torch.Tensor,
-        text: torch.Tensor,
-        text_mask: torch.Tensor,
-        size: tuple[int, int],
-        references: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Refine slots and boxes layer by layer.
-
-        Args:
-            queries: [G, K, d] initial slots.
-            encoded: [G, N, d] output of the fusion encoder.
-            position: [G, N, d] position encoding of `encoded`.
-            text: [G, T, d] phrase conditioning.
-            text_mask: [G, T] bool, true at real tokens.
-            size: (h, w) of the grid, h * w = N.
-            references: [G, K, 4] reference boxes cxcywh before the sigmoid; None: the model's own, one per slot (the
-                first K, if it has more).
-
-        Returns:
-            Slots [layers, G, K, d] after every layer, and reference boxes [layers, G, K, 4] cxcywh, the input of every
-            layer.
-        """
-        start = self.reference_points.weight[: queries.shape[1]] if references is None else references
-        boxes = start.sigmoid().expand(len(queries), -1, -1)
-        attend = text_mask[:, None, None, :]
-        hidden, layer_boxes = [], []
-        for layer in self.layers:
-            layer_boxes.append(boxes)
-            queries = self._layer(layer, queries, boxes, encoded, position, text, attend, size)
-            normed = self.output_layer_norm(queries)
-            hidden.append(normed)
-            boxes = (sam3.inverse_sigmoid(boxes) + self.box_head(normed)).sigmoid().detach()
-        return torch.stack(hidden), torch.stack(layer_boxes)
-
-    def _layer(
-        self,
-        layer: Any,  # Sam3DetrDecoderLayer, whose modules torch types as Tensor | Module
-        queries: torch.Tensor,
-        boxes: torch.Tensor,
-        encoded: torch.Tensor,
-        position: torch.Tensor,
-        text: torch.Tensor,
-        attend: torch.Tensor,
-        size: tuple[int, int],
-    ) -> torch.Tensor:
-        """Run one layer: self-attention, text, image (biased towards the box), MLP; each is post-normed."""
-        query_position = self.ref_point_head(self.position_encoding.encode_boxes(boxes))
-        positioned = queries + query_position
-        attended, _ = layer.self_attn(query=positioned, key=positioned, value=queries)
-        queries = layer.self_attn_layer_norm(queries + layer.self_attn_dropout(attended))
-
-        attended, _ = layer.text_cross_attn(query=queries + query_position, key=text, value=text, attention_mask=attend)
-        queries = layer.text_cross_attn_layer_norm(queries + layer.text_cross_attn_dropout(attended))
-
-        attended, _ = layer.vision_cross_attn(
-            query=queries + query_position,
-            key=encoded + position,
-            value=encoded,
-            attention_mask=self._get_rpb_matrix(boxes, cast(Any, size)),  # annotated as tensors, but takes ints
-        )
-        queries = layer.vision_cross_attn_layer_norm(queries + layer.vision_cross_attn_dropout(attended))
-        return layer.mlp_layer_norm(queries + layer.mlp_dropout(layer.mlp(queries)))
 
 
 class Grounding(nn.Module):
@@ -172,7 +94,7 @@ class Grounding(nn.Module):
         # The next two are not used, but are in the published file.
         self.text_projection = nn.Linear(parts.text_config.hidden_size, encoder.hidden_size)
         self.geometry_encoder = sam3.Sam3GeometryEncoder(geometry)
-        self.detr_encoder = sam3.Sam3DetrEncoder(encoder)  # the fusion encoder
+        self.detr_encoder = FusionEncoder(encoder)  # the fusion encoder
         self.detr_decoder = DetrDecoder(decoder)  # the detector
         self.mask_decoder = sam3.Sam3MaskDecoder(masks)
         self.dot_product_scoring = sam3.Sam3DotProductScoring(config)
@@ -208,45 +130,43 @@ class Grounding(nn.Module):
         side = pixels.shape[-1] // self.patch_size
         return tokens.view(len(tokens), side, side, -1).permute(0, 3, 1, 2)
 
+    def prepare(self, features: ImageFeatures) -> PreparedFeatures:
+        """Compute what the detector needs of images and does not depend on a phrase."""
+        coarse = features.pyramid[-1]
+        hidden, position = (each.flatten(2).transpose(1, 2) for each in (coarse, features.position[:1]))
+        levels = prepare_levels(self.mask_decoder.pixel_decoder, features.pyramid[-2::-1])
+        attended = self.detr_encoder.attend_image(hidden, position)
+        return PreparedFeatures(attended, position.contiguous(), levels, coarse.shape[-1])
+
     def forward(
         self,
-        features: ImageFeatures,
+        features: PreparedFeatures,
         queries: torch.Tensor,
         text: torch.Tensor,
         text_mask: torch.Tensor,
         references: torch.Tensor | None = None,
     ) -> Detections:
-        """Detect with G groups on one image, or with one group on each of G images.
+        """Detect with G groups on one image, or on the image of each group.
 
         Args:
-            features: Features of 1 or G images.
+            features: Features of the images.
             queries: [G, K, d] from the language model.
             text: [G, T, d] phrase conditioning.
             text_mask: [G, T] bool, true at real tokens.
             references: [G, K, 4], see DetrDecoder.
         """
-        encoded, position, size = self.fuse(features, text, text_mask)
-        hidden, starts = self.detr_decoder(queries, encoded, position, text, text_mask, size, references)
+        encoded = self.fuse(features, text, text_mask)
+        hidden, starts = self.detr_decoder(
+            queries, encoded, features.position, text, text_mask, features.side, references
+        )
         slots = hidden[-1]
         logits = self.dot_product_scoring(hidden[-1:], text, text_mask)[-1].squeeze(-1)
-        pixels = self.pixel_embeddings(features.pyramid, encoded, text, text_mask)
-        masks = self.masks(slots, self.mask_decoder.instance_projection(pixels))
+        masks = self.masks(slots, self.pixel_maps(features, encoded, text, text_mask))
         return Detections(masks, logits, self.boxes(slots, starts[-1]), encoded, hidden, starts)
 
-    def fuse(
-        self, features: ImageFeatures, text: torch.Tensor, text_mask: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int]]:
-        """Run the fusion encoder.
-
-        Returns encoded features and their position encoding, [G, N, d] each, and the size (h, w) of the grid.
-        """
-        coarse = features.pyramid[-1].expand(len(text), -1, -1, -1)
-        position = features.position.expand(len(text), -1, -1, -1)
-        fused = self.detr_encoder(
-            vision_features=[coarse], text_features=text, vision_pos_embeds=[position], text_mask=text_mask
-        )
-        height, width = coarse.shape[-2:]
-        return fused.last_hidden_state, fused.pos_embeds_flattened, (height, width)
+    def fuse(self, features: PreparedFeatures, text: torch.Tensor, text_mask: torch.Tensor) -> torch.Tensor:
+        """Run the fusion encoder for G phrases; return the encoded features [G, N, d]."""
+        return self.detr_encoder(features.per_group(features.attended), features.position, text, text_mask)
 
     def boxes(self, hidden: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
         """Return boxes [..., K, 4] xyxy, 0 to 1, of slots [..., K, d] after a layer.
@@ -256,40 +176,38 @@ class Grounding(nn.Module):
         boxes = (sam3.inverse_sigmoid(references) + self.detr_decoder.box_head(hidden)).sigmoid()
         return sam3.box_cxcywh_to_xyxy(boxes)
 
-    def pixel_embeddings(
-        self, pyramid: tuple[torch.Tensor, ...], encoded: torch.Tensor, text: torch.Tensor, text_mask: torch.Tensor
+    def pixel_maps(
+        self, features: PreparedFeatures, encoded: torch.Tensor, text: torch.Tensor, text_mask: torch.Tensor
     ) -> torch.Tensor:
-        """Return pixel embeddings [G, d, 4h, 4w], conditioned on the phrase of each group.
+        """Return the output of the pixel decoder [G, d, 4h, 4w], conditioned on the phrase of each group.
 
-        The pixel decoder gets the pyramid with the fusion encoder's output [G, N, d] as its coarsest level.
-        """
-        coarse = self.conditioned_map(encoded, text, text_mask, pyramid[-1].shape[-2:])
-        # The finer levels do not depend on the phrase: they broadcast over the groups.
-        return self.mask_decoder.pixel_decoder([*pyramid[:-1], coarse])
-
-    def conditioned_map(
-        self, encoded: torch.Tensor, text: torch.Tensor, text_mask: torch.Tensor, size: Sequence[int]
-    ) -> torch.Tensor:
-        """Return the pixel decoder's coarsest input [G, d, h, w]: the fusion encoder's output, once more conditioned.
-
-        size: (h, w) of the grid; for the others see `pixel_embeddings`.
+        Its coarsest input is the fusion encoder's output [G, N, d], once more conditioned.
         """
         decoder = self.mask_decoder
-        attended, _ = decoder.prompt_cross_attn(
-            query=decoder.prompt_cross_attn_norm(encoded), key=text, value=text, attention_mask=text_mask[:, None, None]
+        attention, mask = decoder.prompt_cross_attn, additive_mask(text_mask, text.dtype)
+        attended = cross_attend(
+            attention,
+            attention.q_proj(decoder.prompt_cross_attn_norm(encoded)),
+            attention.k_proj(text),
+            attention.v_proj(text),
+            mask,
         )
-        encoded = encoded + decoder.prompt_cross_attn_dropout(attended)
-        return encoded.transpose(1, 2).reshape(len(encoded), -1, *size)
+        coarse = encoded + decoder.prompt_cross_attn_dropout(attended)
+        coarse = coarse.transpose(1, 2).unflatten(2, (features.side, features.side))
+        levels = [level._replace(convolved=features.per_group(level.convolved)) for level in features.levels]
+        return decode_pixels(decoder.pixel_decoder, coarse, levels)
 
     def masks(self, slots: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
-        """Return mask logits [G, K, 4h, 4w]: dot products of slots [G, K, d] and pixel embeddings [G, d, 4h, 4w]."""
-        return torch.einsum('gkc,gchw->gkhw', self.mask_decoder.mask_embedder(slots), pixels)
+        """Return mask logits [G, K, 4h, 4w] of slots [G, K, d] on the pixel decoder's output [G, d, 4h, 4w]."""
+        vectors, offsets = self.mask_vectors(slots)
+        logits = torch.baddbmm(offsets[..., None], vectors, pixels.flatten(2))
+        return logits.unflatten(2, pixels.shape[-2:])
 
     def mask_vectors(self, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the vectors [..., d] and offsets [...] that turn the pixel decoder's output into the masks of slots.
 
-        A mask logit is the dot product of the vector and the output at a pixel, plus the offset. This is `masks` with
-        the projection of the pixels applied to the few slots instead.
+        A mask logit is the dot product of the vector and the output at a pixel, plus the offset: SAM3's projection of
+        the pixels is applied to the few slots instead.
         """
         embeddings, projection = self.mask_decoder.mask_embedder(slots), self.mask_decoder.instance_projection
         assert projection.bias is not None  # SAM3's has one

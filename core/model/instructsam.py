@@ -28,6 +28,8 @@ from transformers.models.sam3.configuration_sam3 import Sam3Config
 
 from instructsam.core.model.config import ModelConfig
 from instructsam.core.model.grounding import Grounding
+from instructsam.core.model.layers.detr_decoder import DetrDecoder
+from instructsam.core.model.layers.fusion_encoder import FusionEncoder
 from instructsam.core.model.layers.sam_attention import RotaryAttention
 from instructsam.core.model.layers.text_decoder import TextDecoder
 from instructsam.core.model.layers.vision_tower import VisionTower
@@ -128,7 +130,7 @@ class InstructSAMModel(nn.Module):
         """Make matrix products of the same input one product, for inference. Weights become views of joint tensors."""
         self.text_decoder.join()
         for module in self.modules():
-            if isinstance(module, RotaryAttention):
+            if isinstance(module, (RotaryAttention, FusionEncoder, DetrDecoder)):
                 module.join()
 
     @property

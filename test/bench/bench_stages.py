@@ -4,10 +4,8 @@
     python test/bench/bench_stages.py MODEL DATA [--stages instruct] [--steps 3]
 
 Each step loads a batch, and makes a forward pass, a backward pass and an optimizer step, as a training run does. Times
-are processor times of one thread, because other programs may use the cores. Stages `base` and `instruct` are measured
-in two forms that take turns: as they are, and with SAM3's own pixel decoder for every phrase instead of the maps that
-the phrases of an image share; the losses are the same. The times of a backward pass are those between marks in the
-graph where a part begins and ends.
+are processor times of one thread, because other programs may use the cores. The times of a backward pass are those
+between marks in the graph where a part begins and ends.
 """
 
 import argparse
@@ -24,18 +22,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from instructsam.core.model.grounding import Grounding, ImageFeatures
+from instructsam.core.model.grounding import ImageFeatures, PreparedFeatures
 from instructsam.train.loop.param_groups import parameter_groups
 from instructsam.train.loop.recipe import LearningRates, Recipe
 from instructsam.train.loop.run import start_model
 from instructsam.train.optimizers.muon import Muon
-from instructsam.train.stages import detector, forward, instruct
+from instructsam.train.stages import detector, instruct
 from instructsam.train.stages.settings import BaseSettings, InstructSettings
-from instructsam.train.stages.shared_maps import PhraseFeatures, SharedFeatures
 from instructsam.train.stages.stage import STAGES
 
 REST = 'everything else'
-PLAIN, SHARED = 'maps of each phrase', 'as it is'
 
 
 class Stopwatch:
@@ -77,7 +73,7 @@ class Stopwatch:
             return type(value)(*(self._marked(each, part) for each in value))
         if isinstance(value, (list, tuple)):
             return type(value)(self._marked(each, part) for each in value)
-        if isinstance(value, (ImageFeatures, PhraseFeatures, SharedFeatures)) or (
+        if isinstance(value, (ImageFeatures, PreparedFeatures)) or (
             is_dataclass(value) and type(value).__name__ in ('LayerOutputs', 'VisualFeatures', 'EncoderInputs')
         ):
             return replace(
@@ -100,30 +96,18 @@ class _Mark(torch.autograd.Function):
         return gradient, None, None
 
 
-def plain_features(sam: Grounding, features: ImageFeatures) -> SharedFeatures:
-    """Stand in for SharedFeatures.of; the finer levels stay as they are."""
-    return SharedFeatures(features.pyramid[-1], features.position[:1], features.pyramid[-2::-1])
-
-
-def plain_maps(
-    sam: Grounding, features: PhraseFeatures, encoded: torch.Tensor, text: torch.Tensor, text_mask: torch.Tensor
-) -> torch.Tensor:
-    """Stand in for pixel_maps."""
-    finer = [level.index_select(0, features.samples) for level in reversed(features.convolved)]
-    return sam.pixel_embeddings((*finer, *features.image.pyramid), encoded, text, text_mask)
-
-
 @contextmanager
-def measured(watch: Stopwatch, model: Any, training: Any, form: str) -> Iterator[None]:
-    """Measure the parts of a model in one of the two forms."""
+def measured(watch: Stopwatch, model: Any, training: Any) -> Iterator[None]:
+    """Measure the parts of a model."""
     sam = model.grounding
-    of, maps = (SharedFeatures.of, forward.pixel_maps) if form == SHARED else (plain_features, plain_maps)
     parts = [
         ('trunk', model.model.trunk, 'forward'),
         ("SAM3's encoder", sam, 'encode'),
         ("Qwen's vision tower", model, 'encode_image'),
         ('language model', model, 'decode'),
+        ('features of an image', sam, 'prepare'),
         ('fusion encoder', sam, 'fuse'),
+        ('pixel decoder', sam, 'pixel_maps'),
         ('detector', sam.detr_decoder, 'forward'),
         ('losses of the layers', instruct, 'layer_losses'),
         ('losses of the layers', detector, 'layer_losses'),
@@ -133,9 +117,6 @@ def measured(watch: Stopwatch, model: Any, training: Any, form: str) -> Iterator
         for part, owner, name in parts:
             if owner is not None:
                 stack.enter_context(patch.object(owner, name, watch.timed(part, getattr(owner, name))))
-        timed = staticmethod(watch.timed('pixel decoder', of))
-        stack.enter_context(patch.object(SharedFeatures, 'of', timed))
-        stack.enter_context(patch.object(forward, 'pixel_maps', watch.timed('pixel decoder', maps)))
         yield
 
 
@@ -159,50 +140,38 @@ def recipe_of(stage: str, args: argparse.Namespace) -> Recipe:
     )
 
 
-def measure(stage: str, args: argparse.Namespace) -> tuple[dict[str, Stopwatch], int]:
-    """Return a stopwatch per form, and the number of phrases that reached the detector in all steps of a form."""
+def measure(stage: str, args: argparse.Namespace) -> tuple[Stopwatch, int]:
+    """Return the times, and the number of phrases that reached the detector in all steps."""
     recipe = recipe_of(stage, args)
     model = start_model(recipe, args.model)
     bound = STAGES[stage](recipe, model, args.model)
     dataset, collate, training = bound.dataset(recipe.data), bound.collator(), bound.module()
     optimizer = Muon(parameter_groups(training, recipe.learning_rates, 0.0, recipe.muon))
-    watches = {form: Stopwatch() for form in ((SHARED,) if stage == 'pixels' else (SHARED, PLAIN))}
-    phrases = 0
+    watch, phrases = Stopwatch(), 0
     for step in range(-1, args.steps):  # the first is slow: memory is allocated, and convolutions are prepared
         if step == 0:
             phrases = 0
-            for watch in watches.values():
-                watch.times_s.clear()
+            watch.times_s.clear()
         indices = [(step * args.batch_size + index) % len(dataset) for index in range(args.batch_size)]
-        losses = {}
-        for form, watch in watches.items():
-            watch.start()
-            watch.switch('forward', 'data')
-            batch = collate([dataset[index] for index in indices])
+        watch.start()
+        watch.switch('forward', 'data')
+        batch = collate([dataset[index] for index in indices])
+        watch.switch('forward', REST)
+        with measured(watch, model, training):
+            terms = training(batch)
+            counts = {unit: max(count, 1) for unit, count in batch.counts().items()}
+            loss = sum(term.value / counts[term.unit] for term in terms.values())
             watch.switch('forward', REST)
-            torch.manual_seed(step)  # noisy boxes of stage base
-            with measured(watch, model, training, form):
-                terms = training(batch)
-                counts = {unit: max(count, 1) for unit, count in batch.counts().items()}
-                loss = sum(term.value / counts[term.unit] for term in terms.values())
-                watch.switch('forward', REST)
-                loss.backward()
-                watch.switch('backward', REST)
-            losses[form] = float(loss.detach())
-            if form == list(watches)[-1]:
-                watch.switch('backward', 'optimizer')
-                optimizer.step()
-                watch.switch('backward', REST)
-            optimizer.zero_grad(set_to_none=True)
-        expected = losses[SHARED]
-        assert all(abs(loss - expected) < 1e-3 * abs(expected) for loss in losses.values()), (
-            f'the losses differ: {losses}'
-        )
+            loss.backward()
+            watch.switch('backward', 'optimizer')
+        optimizer.step()
+        watch.switch('backward', REST)
+        optimizer.zero_grad(set_to_none=True)
         phrases += 0 if stage == 'pixels' else len(batch.detected_phrases)
-    return watches, phrases
+    return watch, phrases
 
 
-def print_table(stage: str, watches: dict[str, Stopwatch], phrases: int, images: int) -> None:
+def print_table(stage: str, watch: Stopwatch, phrases: int, images: int) -> None:
     """Print the milliseconds per image of each part and the images per processor second."""
     table = Table(
         title=f'Stage {stage}: {images} images, {phrases / images:.1f} phrases each in the detector; ms per image',
@@ -210,22 +179,19 @@ def print_table(stage: str, watches: dict[str, Stopwatch], phrases: int, images:
         box=None,
     )
     table.add_column('part')
-    for form in watches:
-        for direction in ('forward', 'backward'):
-            table.add_column(f'{form}, {direction}', justify='right')
-    columns = [(watch, direction) for watch in watches.values() for direction in ('forward', 'backward')]
-    optimizer_s = max(watch.times_s.pop(('optimizer', 'backward'), 0.0) for watch in watches.values())
-    parts = dict.fromkeys(part for watch in watches.values() for part, _ in watch.times_s if part != REST)
-    for part in (*parts, REST):
-        table.add_row(part, *(f'{1e3 * watch.times_s[part, direction] / images:.0f}' for watch, direction in columns))
+    for direction in ('forward', 'backward'):
+        table.add_column(direction, justify='right')
+    optimizer_s = watch.times_s.pop(('optimizer', 'backward'), 0.0)
+    for part in (*dict.fromkeys(part for part, _ in watch.times_s if part != REST), REST):
+        times = (watch.times_s[part, direction] for direction in ('forward', 'backward'))
+        table.add_row(part, *(f'{1e3 * time_s / images:.0f}' for time_s in times))
     console = Console(width=160)
     console.print(table)
-    for form, watch in watches.items():
-        total_s = watch.times_s.total() + optimizer_s
-        console.print(
-            f'{form}: {images / total_s:.2f} images per processor second, {1e3 * total_s / images:.0f} ms per image, '
-            f'{1e3 * optimizer_s / images:.0f} of it for the optimizer'
-        )
+    total_s = watch.times_s.total() + optimizer_s
+    console.print(
+        f'{images / total_s:.2f} images per processor second, {1e3 * total_s / images:.0f} ms per image, '
+        f'{1e3 * optimizer_s / images:.0f} of it for the optimizer'
+    )
 
 
 def main() -> None:
@@ -235,7 +201,7 @@ def main() -> None:
     parser.add_argument('data', type=Path, help='folder of `instructsam tabletop generate`')
     parser.add_argument('--stages', nargs='+', choices=STAGES, default=list(STAGES), help='default: all')
     parser.add_argument(
-        '--steps', type=int, default=3, help='steps of each form after one that is not counted (default: %(default)s)'
+        '--steps', type=int, default=3, help='steps after one that is not counted (default: %(default)s)'
     )
     parser.add_argument('--batch-size', type=int, default=4, help='images per step (default: %(default)s)')
     parser.add_argument('--phrases', type=int, default=6, help='phrases of an image (default: %(default)s)')

@@ -30,7 +30,11 @@ def test_an_encoded_image_can_be_reused(either, image):
     instructions = ['red cup', 'the box on the left', 'two blue bottles', 'red cup']
     fresh = [content(either.segment(either.encode(image), text, answer=TWO, **ALL)) for text in instructions]
     encoded = either.encode(image)
-    tensors = [*encoded.features.pyramid, *encoded.prefix.cache.rows()]
+    tensors = [
+        encoded.features.attended,
+        *(level.convolved for level in encoded.features.levels),
+        *encoded.prefix.cache.rows(),
+    ]
     before = [tensor.clone() for tensor in tensors]
     for order in ([0, 1, 2, 3], [3, 1, 0, 2], [2, 2, 1, 0]):
         for index in order:
@@ -303,7 +307,7 @@ def test_half_precision_runs(checkpoint, image):
     [
         ('model.language_model.layers.0.mlp.down_proj', 'the score of the next word'),
         ('model.mask_hidden_fcs.0.2', 'the scores of the instances'),
-        ('model.grounding_model.model.mask_decoder.instance_projection', 'the masks of the instances'),
+        ('model.grounding_model.model.mask_decoder.mask_embedder', 'the masks of the instances'),
     ],
 )
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])

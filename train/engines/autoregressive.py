@@ -13,7 +13,7 @@ import torch
 
 from instructsam.core.engine import InstructSAM, SlotMasks
 from instructsam.core.errors import InstructionError
-from instructsam.core.model.grounding import ImageFeatures
+from instructsam.core.model.grounding import PreparedFeatures
 from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.core.model.sequence import ForwardPass, Group, Prefix, TokenSequence
 from instructsam.train.modes import AUTOREGRESSIVE
@@ -74,11 +74,11 @@ class AutoregressiveEngine(InstructSAM):
     def _new_sequence(self, prefix: Prefix) -> AutoregressiveSequence:
         return AutoregressiveSequence(self.model, prefix)
 
-    def _detect_groups(self, features: ImageFeatures, groups: Sequence[Group]) -> list[SlotMasks]:
+    def _detect_groups(self, features: PreparedFeatures, groups: Sequence[Group]) -> list[SlotMasks]:
         """Run the detector once per group, because the groups differ in size."""
         return [self._detect_group(features, group) for group in groups]
 
-    def _detect_group(self, features: ImageFeatures, group: Group) -> SlotMasks:
+    def _detect_group(self, features: PreparedFeatures, group: Group) -> SlotMasks:
         if not len(group.hidden):
             return SlotMasks(torch.zeros(0, 1, 1, device=self.device), torch.zeros(0, device=self.device))
         (masks,) = super()._detect_groups(features, [group])

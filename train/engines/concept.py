@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import torch
 
 from instructsam.core.engine import InstructSAM, SlotMasks
-from instructsam.core.model.grounding import ImageFeatures
+from instructsam.core.model.grounding import PreparedFeatures
 from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.core.model.sequence import Group
 
 
 def concept_detections(
-    model: InstructSAMModel, features: ImageFeatures, phrase_ids: Sequence[Sequence[int]]
+    model: InstructSAMModel, features: PreparedFeatures, phrase_ids: Sequence[Sequence[int]]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Detect with SAM3's own queries.
 
@@ -51,6 +51,6 @@ class ConceptEngine(InstructSAM):
             warning=engine.warning,
         )
 
-    def _detect_groups(self, features: ImageFeatures, groups: Sequence[Group]) -> list[SlotMasks]:
+    def _detect_groups(self, features: PreparedFeatures, groups: Sequence[Group]) -> list[SlotMasks]:
         masks, scores = concept_detections(self.model, features, [group.text_ids for group in groups])
         return [SlotMasks(*slots) for slots in zip(masks, scores, strict=True)]

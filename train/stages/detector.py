@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from instructsam.core.model.grounding import sam3
+from instructsam.core.model.grounding import PreparedFeatures, sam3
 from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.train.data.collate import Collator
 from instructsam.train.data.dataset import RecordDataset
@@ -43,7 +43,6 @@ from instructsam.train.stages.forward import (
 from instructsam.train.stages.previews import answer_preview
 from instructsam.train.stages.record_stage import RecordStage
 from instructsam.train.stages.settings import BaseSettings
-from instructsam.train.stages.shared_maps import SharedFeatures
 from instructsam.train.weights.initialise import prepare_detector, spread_boxes
 
 if TYPE_CHECKING:
@@ -130,7 +129,7 @@ class DetectorPretraining(nn.Module):
                 dense.update(self.heads.losses('coarse', coarse.permute(0, 2, 3, 1), batch.labels.sam))
             if not is_trainable(model.model.language_model):
                 hidden = None
-            shared = SharedFeatures.of(model.grounding, features)
+            shared = model.grounding.prepare(features)
             short_phrases = self.short_phrases if self.training and hidden is not None else 0.0
             for call in phrase_calls(batch, self.phrases_per_call, short_phrases):
                 accumulate(losses, self._detector_losses(shared, hidden, batch, call))
@@ -140,7 +139,7 @@ class DetectorPretraining(nn.Module):
         return losses
 
     def _detector_losses(
-        self, features: SharedFeatures, hidden: torch.Tensor | None, batch: LabelledBatch, call: PhraseCall
+        self, features: PreparedFeatures, hidden: torch.Tensor | None, batch: LabelledBatch, call: PhraseCall
     ) -> dict[str, LossSum]:
         """Return the losses of one call; hidden: states of the language model whose slots take part; None: none do."""
         model = self.model
@@ -150,7 +149,7 @@ class DetectorPretraining(nn.Module):
             slots = slot_states(hidden, batch, call.phrases)
             groups.append((model.slot_queries(slots)[:, None], model.slot_references(slots)[:, None]))
         queries, references = (torch.cat(each, dim=1) for each in zip(*groups, strict=True))
-        image = features.of_phrases(images_of(batch, call.phrases))
+        image = features.of_groups(images_of(batch, call.phrases))
         outputs = detect_layers(model, image, queries, references, call.phrase_ids)
         losses = layer_losses(model, outputs, masks, presence_target=PRESENCE_TARGET)
         losses.update(self.alignment.fused_loss(outputs.encoded, masks))

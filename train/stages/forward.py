@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from instructsam.core.model.grounding import Detections, ImageFeatures
+from instructsam.core.model.grounding import Detections, PreparedFeatures
 from instructsam.core.model.instructsam import EncoderInputs, InstructSAMModel, VisualFeatures
 from instructsam.train.data.batch import Batch
 from instructsam.train.data.dialogue import IGNORED
@@ -17,7 +17,6 @@ from instructsam.train.losses.deep_supervision import LayerOutputs
 from instructsam.train.losses.loss_sum import LossSum
 from instructsam.train.losses.mask_losses import MaskTerms, answer_loss, phrase_terms, resize_targets
 from instructsam.train.losses.objective import Objective
-from instructsam.train.stages.shared_maps import PhraseFeatures, pixel_maps, select_images
 
 PHRASES_PER_CALL = 5
 """Default number of phrases that share one detector call; it bounds memory."""
@@ -33,7 +32,8 @@ def published_losses(
     zero = hidden.sum() * 0.0
     total = MaskTerms(zero, zero, zero)
     if batch.detected_phrases:
-        features = model.grounding.encode(inputs.pixels, inputs.lateral_maps)
+        grounding = model.grounding
+        features = grounding.prepare(grounding.encode(inputs.pixels, inputs.lateral_maps))
         for phrases in batch.detector_calls(phrases_per_call):
             output = detect(model, features, hidden, batch, phrases)
             for group, index in enumerate(phrases):
@@ -76,12 +76,12 @@ def read(model: InstructSAMModel, batch: Batch, visual: VisualFeatures) -> torch
 
 
 def detect(
-    model: InstructSAMModel, features: ImageFeatures, hidden: torch.Tensor, batch: Batch, phrases: Sequence[int]
+    model: InstructSAMModel, features: PreparedFeatures, hidden: torch.Tensor, batch: Batch, phrases: Sequence[int]
 ) -> Detections:
     """Run SAM3 on `phrases` (indices in the batch), each on the image of its sample."""
     slots = slot_states(hidden, batch, phrases)
     text, mask = model.phrase_conditioning([batch.text.phrase_ids[index] for index in phrases], 'consistent')
-    features = select_images(features, torch.tensor(images_of(batch, phrases), device=hidden.device))
+    features = features.of_groups(images_of(batch, phrases))
     return model.grounding(features, model.slot_queries(slots), text, mask, model.slot_references(slots))
 
 
@@ -117,7 +117,7 @@ def phrase_calls(batch: Batch, phrases_per_call: int, short_phrases: float = 0.0
 
 def detect_layers(
     model: InstructSAMModel,
-    features: PhraseFeatures,
+    features: PreparedFeatures,
     queries: torch.Tensor,
     references: torch.Tensor,
     phrase_ids: list[list[int]],
@@ -126,7 +126,7 @@ def detect_layers(
 
     Args:
         model: The model.
-        features: Features for the phrases; those of boxes only have no pixel embeddings and semantic map.
+        features: Features of the image of each phrase; those for boxes only give no pixel embeddings and semantic map.
         queries: [P, G, K, d].
         references: Reference boxes [P, G, K, 4] before the sigmoid.
         phrase_ids: Token ids of each phrase.
@@ -134,7 +134,7 @@ def detect_layers(
     sam = model.grounding
     phrases, groups, slots = queries.shape[:3]
     text, mask = model.phrase_conditioning(phrase_ids, 'consistent')
-    encoded, position, size = sam.fuse(features.image, text, mask)
+    encoded = sam.fuse(features, text, mask)
 
     def per_group(values: torch.Tensor) -> torch.Tensor:
         return values.repeat_interleave(groups, 0)
@@ -142,10 +142,10 @@ def detect_layers(
     hidden, references = sam.detr_decoder(
         queries.flatten(0, 1),
         per_group(encoded),
-        per_group(position),
+        features.position,
         per_group(text),
         per_group(mask),
-        size,
+        features.side,
         references.flatten(0, 1),
     )
     logits = sam.dot_product_scoring(hidden, per_group(text), per_group(mask)).squeeze(-1)
@@ -154,10 +154,10 @@ def detect_layers(
         hidden.view(*shape, -1),
         logits.view(shape),
         sam.boxes(hidden, references).view(*shape, 4),
-        encoded.view(phrases, *size, -1),
+        encoded.view(phrases, features.side, features.side, -1),
     )
-    if features.convolved:
-        pixels = pixel_maps(sam, features, encoded, text, mask)
+    if features.levels:
+        pixels = sam.pixel_maps(features, encoded, text, mask)
         projection = sam.mask_decoder.semantic_projection
         assert projection.bias is not None  # SAM3's has one
         outputs.pixels = pixels

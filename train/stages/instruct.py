@@ -32,7 +32,6 @@ from instructsam.train.stages.forward import (
 from instructsam.train.stages.previews import answer_preview
 from instructsam.train.stages.record_stage import RecordStage
 from instructsam.train.stages.settings import InstructSettings
-from instructsam.train.stages.shared_maps import SharedFeatures
 
 if TYPE_CHECKING:
     from instructsam.train.loop.recipe import Recipe
@@ -90,11 +89,11 @@ class InstructTraining(nn.Module):
             losses.update(self.pointing(model, hidden, batch))
         if not batch.detected_phrases:
             return losses
-        features = SharedFeatures.of(model.grounding, model.grounding.encode(inputs.pixels, inputs.lateral_maps))
+        features = model.grounding.prepare(model.grounding.encode(inputs.pixels, inputs.lateral_maps))
         for call in phrase_calls(batch, self.phrases_per_call, self.short_phrases if self.training else 0.0):
             slots = slot_states(hidden, batch, call.phrases)
             queries, references = model.slot_queries(slots)[:, None], model.slot_references(slots)[:, None]
-            image = features.of_phrases(images_of(batch, call.phrases))
+            image = features.of_groups(images_of(batch, call.phrases))
             outputs = detect_layers(model, image, queries, references, call.phrase_ids)
             masks = [batch.masks[index] for index in call.phrases]
             terms = layer_losses(model, outputs, masks, presence_target=self.objective.presence_target)

@@ -7,6 +7,7 @@ its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,25 +24,38 @@ class JointLinear:
     def __init__(self) -> None:
         self._weight: torch.Tensor | None = None  # [sum of the outputs, inputs]
         self._bias: torch.Tensor | None = None
+        self._sizes: list[int] = []
         self._pointers: tuple[int, ...] = ()  # addresses of the layers' parameters in it
 
     @torch.inference_mode(mode=False)
     @torch.no_grad()
-    def join(self, layers: Sequence[nn.Module]) -> None:
+    def join(self, layers: Sequence[Any]) -> None:
         """Make the weights of `layers` views of one tensor, if all are plain linear layers that are not trained."""
         if not all(type(layer) is nn.Linear and _is_frozen(layer) for layer in layers):
             return
+        self._sizes = [layer.out_features for layer in layers]
         self._weight = _joined([layer.weight for layer in layers])
         self._bias = None if layers[0].bias is None else _joined([layer.bias for layer in layers])
         self._pointers = _pointers(layers)
 
-    def __call__(self, values: torch.Tensor, *layers: nn.Module) -> torch.Tensor:
-        """Return the outputs of `layers`, always the same ones, one after the other: [..., sum of the outputs]."""
-        if self._weight is not None and (torch.compiler.is_compiling() or self._is_current(layers)):
+    def __call__(self, values: torch.Tensor, *layers: Any) -> tuple[torch.Tensor, ...]:
+        """Return the output of each of `layers`, which are always the same."""
+        if self._is_current(layers):
+            return F.linear(values, self._weight, self._bias).split(self._sizes, dim=-1)
+        return tuple(layer(values) for layer in layers)
+
+    def side_by_side(self, values: torch.Tensor, *layers: Any) -> torch.Tensor:
+        """Return the outputs one after the other in one tensor, [..., sum of the outputs]."""
+        if self._is_current(layers):
             return F.linear(values, self._weight, self._bias)
         return torch.cat([layer(values) for layer in layers], dim=-1)
 
-    def _is_current(self, layers: Sequence[nn.Module]) -> bool:
+    def _is_current(self, layers: Sequence[Any]) -> bool:
+        """Return whether the layers' weights still are those that have been joined, and are not trained."""
+        if self._weight is None:
+            return False
+        if torch.compiler.is_compiling():  # which cannot ask for addresses, and for which weights do not change
+            return True
         return _pointers(layers) == self._pointers and not any(layer.weight.requires_grad for layer in layers)
 
 
@@ -58,6 +72,6 @@ def _joined(parameters: Sequence[nn.Parameter]) -> torch.Tensor:
     return joint
 
 
-def _pointers(layers: Sequence[nn.Module]) -> tuple[int, ...]:
+def _pointers(layers: Sequence[Any]) -> tuple[int, ...]:
     """Return the addresses of the layers' weights; of a layer that is not a plain one, 0."""
     return tuple(layer.weight.data_ptr() if type(layer) is nn.Linear else 0 for layer in layers)

@@ -1,6 +1,6 @@
-"""The attention of SAM3's image encoder with joint projections and a rotary table that is computed once.
+"""Attention in SAM3: that of the image encoder with joint projections and a table of rotations, and of the detector.
 
-It takes the place of transformers' modules inside each layer, in training too; parameters keep their names.
+The first takes the place of transformers' modules inside each layer, in training too; parameters keep their names.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class RotaryAttention(nn.Module):
 
         `table` [h * w, d / 2] is that of RotaryGrid.
         """
-        qkv = self.qkv(hidden, self.q_proj, self.k_proj, self.v_proj)
+        qkv = self.qkv.side_by_side(hidden, self.q_proj, self.k_proj, self.v_proj)
         qkv = qkv.flatten(1, 2).unflatten(-1, (3 * self.heads, -1))  # [B, h w, 3 heads, d]
         query_keys, values = qkv.split([2 * self.heads, self.heads], dim=2)
         query_keys = rotate_pairs(query_keys, table).transpose(1, 2)
@@ -72,3 +72,33 @@ def use_rotary_attention(backbone: Any) -> None:
     for layer in backbone.layers:
         layer.rotary_emb = RotaryGrid(backbone.config, layer.window_size)
         layer.attention = RotaryAttention(layer.attention)
+
+
+def cross_attend(
+    attention: Any, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return the output [G, M, d] of a Sam3Attention, whose inputs have been projected.
+
+    Args:
+        attention: The module.
+        queries: [G, M, d].
+        keys: [G, N, d].
+        values: [G, N, d].
+        mask: [G or 1, heads or 1, M or 1, N], added to the logits.
+    """
+    queries, keys, values = (
+        each.unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2) for each in (queries, keys, values)
+    )
+    attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    return attention.o_proj(attended.transpose(1, 2).flatten(2))
+
+
+def additive_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return what is added to logits [G, heads, M, T] so that only the tokens count where `mask` [G, T] is true."""
+    zeros = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return zeros.masked_fill(mask.logical_not(), float('-inf'))[:, None, None, :]
+
+
+def dropped(dropout: Any, values: torch.Tensor) -> torch.Tensor:
+    """Apply a dropout module, which costs an operation only where it does something."""
+    return dropout(values) if dropout.training and dropout.p else values

@@ -103,7 +103,7 @@ class TextDecoder:
             )
             hidden = hidden + layer.self_attn.o_proj(attended.transpose(1, 2).flatten(2))
             normed = self._norm(hidden, layer.post_attention_layernorm)
-            gate, up = self._gate_up[index](normed, layer.mlp.gate_proj, layer.mlp.up_proj).chunk(2, dim=-1)
+            gate, up = self._gate_up[index](normed, layer.mlp.gate_proj, layer.mlp.up_proj)
             hidden = hidden + layer.mlp.down_proj(layer.mlp.act_fn(gate) * up)
             if index < len(deepstack):
                 hidden[:, image_rows] += deepstack[index].to(hidden.dtype)
@@ -115,7 +115,7 @@ class TextDecoder:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the queries [1, heads, n, d] of a layer, and the keys and values of all rows so far."""
         heads, kv_heads, size = self._heads, self._kv_heads, self._size
-        qkv = self._qkv[index](self._norm(hidden, layer.input_layernorm), *_projections(layer))
+        qkv = self._qkv[index].side_by_side(self._norm(hidden, layer.input_layernorm), *_projections(layer))
         query_keys, values = qkv.unflatten(-1, (-1, size)).split([heads + kv_heads, kv_heads], dim=2)
         scales = layer.self_attn.q_norm.weight.expand(heads, -1), layer.self_attn.k_norm.weight.expand(kv_heads, -1)
         query_keys = F.rms_norm(query_keys, (size,), None, self._eps) * torch.cat(scales)

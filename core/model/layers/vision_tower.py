@@ -68,9 +68,7 @@ class VisionTower:
         angles = torch.cat([torch.outer(axis.float(), frequencies) for axis in grid], dim=-1)
         angles = torch.cat([angles, angles], dim=-1)
         table = RotaryTable.of(angles.cos(), angles.sin())
-        return GridPlan(
-            neighbours.to(device), weights.to(device), RotaryTable(*(each.to(device) for each in table))
-        )
+        return GridPlan(neighbours.to(device), weights.to(device), RotaryTable(*(each.to(device) for each in table)))
 
     def __call__(self, patches: torch.Tensor, plan: GridPlan) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Run the patches [P, n] of an image; see VisualFeatures for the two outputs."""

@@ -96,7 +96,8 @@ def phrase_rows(groups):
 def detect(engine, features, groups):
     queries = engine.model.slot_queries(torch.stack([group.hidden for group in groups]))
     text, mask = engine.model.phrase_conditioning([group.phrase_ids for group in groups], engine.mode)
-    return queries, text, engine.model.grounding(features, queries, text, mask)
+    grounding = engine.model.grounding
+    return queries, text, grounding(grounding.prepare(features), queries, text, mask)
 
 
 def test_state_dict_is_the_published_one(load_engine):

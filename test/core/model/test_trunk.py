@@ -47,7 +47,8 @@ def test_the_engine_from_image_to_masks(trunk_engine, image):
     assert len(found) > 5
     assert detect(trunk_engine, encoded) == found
     assert detect(trunk_engine, trunk_engine.encode(image[::-1])) != found
-    assert [level.shape[-1] for level in encoded.features.pyramid] == [16, 8, 4]
+    assert encoded.features.side == 4
+    assert [level.convolved.shape[-1] for level in encoded.features.levels] == [8, 16]
 
 
 def test_a_saved_folder_loads_back_and_names_the_parts(trunk_engine, image, tmp_path):

@@ -106,7 +106,8 @@ def test_inference_matches_training(engines, sample, mode):
     found = engine._detect(encoded.features, sequence.groups, _NeverCancelled())
     assert batch.detected == [index for index, size in enumerate(sizes) if size]
     with torch.no_grad():
-        features = engine.model.grounding.encode(batch.pixels)
+        grounding = engine.model.grounding
+        features = grounding.prepare(grounding.encode(batch.pixels))
         for phrases in batch.detector_calls(5):
             trained = detect(engine.model, features, hidden, batch, phrases)
             for row, index in enumerate(phrases):

@@ -15,7 +15,6 @@ from instructsam.train.engines.concept import ConceptEngine, concept_detections
 from instructsam.train.evaluation.query import ImageQueries, Query
 from instructsam.train.evaluation.running.prompting import PromptOptions, answer_images
 from instructsam.train.stages.forward import detect_layers
-from instructsam.train.stages.shared_maps import SharedFeatures
 
 FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[2] / 'data' / 'reference'))
 PHRASES = ('red mug', 'spoon')
@@ -41,7 +40,7 @@ def test_detections_are_those_that_the_base_stage_trains(engine):
     with torch.no_grad():
         trained = detect_layers(
             engine.model,
-            SharedFeatures.of(engine.model.grounding, features).of_phrases([0, 0]),
+            features.of_groups([0, 0]),
             decoder.query_embed.weight.expand(2, 1, -1, -1),
             decoder.reference_points.weight.expand(2, 1, -1, -1),
             [engine.prompter.plain_ids(p) for p in PHRASES],

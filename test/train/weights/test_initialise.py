@@ -45,7 +45,7 @@ def test_features_are_rescaled_and_masks_stay_the_same(model, pixels):
 @torch.no_grad()
 def test_heads_attend_to_the_box_and_its_borders(model, pixels):
     prepare_detector(model, EncoderInputs(pixels, pixels[:0], []))
-    bias = model.grounding.detr_decoder._get_rpb_matrix(BOX[None, None], (TOKENS, TOKENS))
+    bias = model.grounding.detr_decoder.box_bias(BOX[None, None], TOKENS)
     attention = bias[0, :, 0].softmax(-1).view(5, TOKENS, TOKENS)
     inside = attention[:, 2:6, 6:10].sum((1, 2))
     assert (inside > 0.4).all(), inside
