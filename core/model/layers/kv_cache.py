@@ -19,8 +19,9 @@ class KvCache:
     """
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, length: int):
-        """Use `keys` and `values` [layers, heads, capacity, d], whose first `length` rows are filled."""
+        """Use `keys` and `values` [layers, 1, heads, capacity, d], whose first `length` rows are filled."""
         self.keys, self.values, self.length = keys, values, length
+        self._layers = list(zip(keys, values, strict=True))
         self._lock = threading.Lock()
         self._branch: weakref.ref[KvCache] | None = None  # the sequence that uses the memory behind the rows
 
@@ -29,7 +30,7 @@ class KvCache:
         cls, layers: int, heads: int, size: int, capacity: int, device: torch.device, dtype: torch.dtype
     ) -> KvCache:
         """Return a cache without rows for heads of `size` channels."""
-        shape = (layers, heads, capacity, size)
+        shape = (layers, 1, heads, capacity, size)
         with torch.inference_mode(mode=False):  # other tensors could not be extended outside of that mode
             keys, values = (torch.empty(shape, device=device, dtype=dtype) for _ in range(2))
         return cls(keys, values, 0)
@@ -37,11 +38,11 @@ class KvCache:
     @property
     def capacity(self) -> int:
         """Number of rows that fit."""
-        return self.keys.shape[2]
+        return self.keys.shape[3]
 
     def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the filled keys and values, [layers, heads, length, d] each."""
-        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+        """Return the filled keys and values, [layers, 1, heads, length, d] each."""
+        return self.keys[..., : self.length, :], self.values[..., : self.length, :]
 
     def branch(self) -> KvCache:
         """Return a cache that begins with these rows and can be extended; this one must not be."""
@@ -65,11 +66,11 @@ class KvCache:
 
         Returns all keys and values of the layer, [1, heads, length + n, d] each.
         """
-        end = self.length + keys.shape[2]
-        all_keys, all_values = self.keys[layer : layer + 1, :, :end], self.values[layer : layer + 1, :, :end]
-        all_keys[:, :, self.length :] = keys
-        all_values[:, :, self.length :] = values
-        return all_keys, all_values
+        count, own = keys.shape[2], self._layers[layer]
+        for rows, added in zip(own, (keys, values), strict=True):
+            rows.narrow(2, self.length, count).copy_(added)
+        end = self.length + count
+        return own[0].narrow(2, 0, end), own[1].narrow(2, 0, end)
 
     def advance(self, rows: int) -> None:
         """Count the rows that have been added to every layer."""
@@ -77,9 +78,8 @@ class KvCache:
 
     def _move(self, capacity: int) -> None:
         """Copy the filled rows to new memory."""
-        new = KvCache.empty(
-            len(self.keys), self.keys.shape[1], self.keys.shape[3], capacity, self.keys.device, self.keys.dtype
-        )
+        layers, _, heads, _, size = self.keys.shape
+        new = KvCache.empty(layers, heads, size, capacity, self.keys.device, self.keys.dtype)
         for target, source in ((new.keys, self.keys), (new.values, self.values)):
-            target[:, :, : self.length] = source[:, :, : self.length]
-        self.keys, self.values = new.keys, new.values
+            target[..., : self.length, :] = source[..., : self.length, :]
+        self.keys, self.values, self._layers = new.keys, new.values, new._layers

@@ -13,14 +13,14 @@ import torch
 class RotaryTable(NamedTuple):
     """Cosines and signed sines of n positions for the form of Qwen3-VL, which pairs the two halves of a head."""
 
-    cos: torch.Tensor  # [n, d]
-    sin: torch.Tensor  # [n, d], negated in the first half
+    cos: torch.Tensor  # [n, 1, d], for all heads
+    sin: torch.Tensor  # [n, 1, d], negated in the first half
 
     @classmethod
     def of(cls, cos: torch.Tensor, sin: torch.Tensor) -> RotaryTable:
         """Return the table for cosines and sines [n, d], whose halves are equal."""
         half = sin.shape[-1] // 2
-        return cls(cos, torch.cat([-sin[..., :half], sin[..., half:]], dim=-1))
+        return cls(cos[:, None], torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)[:, None])
 
     def rows(self, start: int, stop: int) -> RotaryTable:
         """Return the table of the positions from `start` to before `stop`."""
@@ -34,7 +34,7 @@ class RotaryTable(NamedTuple):
 def rotate_halves(values: torch.Tensor, table: RotaryTable) -> torch.Tensor:
     """Rotate heads [..., n, heads, d] by the positions of a table with n rows."""
     swapped = values.roll(values.shape[-1] // 2, dims=-1)
-    return values * table.cos[:, None] + swapped * table.sin[:, None]
+    return values * table.cos + swapped * table.sin
 
 
 def axial_table(rows: int, columns: int, size: int, theta: float, scale: float) -> torch.Tensor:

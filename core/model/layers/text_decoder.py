@@ -31,7 +31,7 @@ class TextDecoder:
         self._eps: float = config.rms_norm_eps
         self._qkv = [JointLinear() for _ in self._layers]
         self._gate_up = [JointLinear() for _ in self._layers]
-        self._table = RotaryTable(torch.empty(0, self._size), torch.empty(0, self._size))
+        self._table = RotaryTable(torch.empty(0), torch.empty(0))
 
     def join(self) -> None:
         """Join the projections of each layer, see JointLinear."""
@@ -116,7 +116,7 @@ class TextDecoder:
         """Return the queries [1, heads, n, d] of a layer, and the keys and values of all rows so far."""
         heads, kv_heads, size = self._heads, self._kv_heads, self._size
         qkv = self._qkv[index].side_by_side(self._norm(hidden, layer.input_layernorm), *_projections(layer))
-        query_keys, values = qkv.unflatten(-1, (-1, size)).split([heads + kv_heads, kv_heads], dim=2)
+        query_keys, values = qkv.view(1, -1, heads + 2 * kv_heads, size).split([heads + kv_heads, kv_heads], dim=2)
         scales = layer.self_attn.q_norm.weight.expand(heads, -1), layer.self_attn.k_norm.weight.expand(kv_heads, -1)
         query_keys = F.rms_norm(query_keys, (size,), None, self._eps) * torch.cat(scales)
         query_keys = rotate_halves(query_keys, rotary).transpose(1, 2)

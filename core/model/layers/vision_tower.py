@@ -20,7 +20,7 @@ THETA = 10000.0  # base of the rotary frequencies, which no configuration change
 
 
 class GridPlan(NamedTuple):
-    """What the tower needs to know about a grid of P patches; those of one token are adjacent."""
+    """Everything that depends on a grid of P patches alone; those of one token are adjacent."""
 
     neighbours: torch.Tensor  # [P, 4] int64, the learned positions around each patch
     weights: torch.Tensor  # [P, 4] float32, of their bilinear interpolation
