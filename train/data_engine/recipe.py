@@ -5,6 +5,7 @@ API keys are no part of a recipe: `vlm.key_variable` names the environment varia
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,10 @@ class ExportSettings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.validation_share <= 1 or not 1 <= self.max_targets <= 1000 or not 0 <= self.samples <= 10_000:
-            raise ValueError('validation_share must be from 0 to 1, max_targets from 1 to 1000, samples to 10000')
+            raise ValueError(
+                f'validation_share must be from 0 to 1, max_targets from 1 to 1000, samples from 0 to 10000, got '
+                f'{self.validation_share}, {self.max_targets} and {self.samples}'
+            )
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,16 @@ class EngineRecipe:
         names = [source.name for source in self.sources]
         if repeated := {name for name in names if names.count(name) > 1}:
             raise ValueError(f'two sources have the name {shorten(sorted(repeated)[0])!r}: names are unique')
+        if not self.output.strip():
+            raise ValueError('output is empty: give the folder of the run')
+        for source in self.sources:
+            if not source.images or source.coco:
+                continue
+            if Path(os.path.realpath(self.output)).is_relative_to(os.path.realpath(source.images)):
+                raise ValueError(
+                    f'output {shorten(self.output)!r} is in the folder of the source {source.name!r}, which would list '
+                    f'the images of the run as its own: give a folder elsewhere'
+                )
 
 
 def read_recipe(path: str | Path) -> EngineRecipe:

@@ -77,6 +77,7 @@ def run_stages(recipe: EngineRecipe, stages: Sequence[str], *, redo: bool = Fals
         FolderInUseError: Another process is running in the folder.
     """
     folder = Path(recipe.output)
+    _check_models(recipe, stages)
     with FolderLock(folder), resume_hint(lambda: f'the same command resumes the run in {folder}'):
         if redo:
             with explained_storage_faults(folder):
@@ -85,6 +86,14 @@ def run_stages(recipe: EngineRecipe, stages: Sequence[str], *, redo: bool = Fals
         with _Run(recipe, folder, ray) as run:
             run.run(stages)
             return run.outcome
+
+
+def _check_models(recipe: EngineRecipe, stages: Sequence[str]) -> None:
+    """Raise ModelError if a model of a later stage is not there: before the calls of the stages before are paid."""
+    if 'masks' in stages:
+        builtin.folder(recipe.masks.model_name, recipe.masks.revision)
+    if 'filter' in stages and recipe.verify.opinion_model:
+        builtin.folder(recipe.verify.opinion_model)
 
 
 @dataclass

@@ -247,12 +247,18 @@ def test_new_pictures_need_a_new_run(recipe, engine_command, tmp_path):
         ({'budget': {'money': 5}}, 'needs prompt_price'),
         ({'budget': {'calls': -5}}, 'calls of the budget must be above 0'),
         ({'filter': {'overlap': 2}}, 'threshold overlap is a share'),
+        ({'output': ' '}, 'output is empty'),
+        ({'output': 'photos/run'}, "is in the folder of the source 'photos'"),
+        ({'export': {'samples': -1}}, 'got 0.5, 10 and -1'),
+        ({'masks': {'model': 'nowhere/at/all'}}, 'there is no model folder nowhere/at/all'),
+        ({'verify': {'opinion_model': 'nowhere/at/all'}}, 'there is no model folder nowhere/at/all'),
     ],
 )
 def test_a_recipe_that_cannot_be_used(recipe, engine_command, changes, named):
     code, lines = engine_command('run', recipe(**changes))
     assert code == exit_codes.USAGE
     assert named in lines[-1]
+    assert len(lines) == 1  # before the first stage
 
 
 def test_the_export_is_read_by_training_and_evaluation(whole):

@@ -71,15 +71,15 @@ def export(recipe: EngineRecipe) -> dict[str, Any]:
         f'{sum(figures["images_by_split"].values()):,} of {figures["images"]:,} images',
         file=sys.stderr,
     )
-    for split, advice in (
-        ('train', f'{folder / "samples.html"} shows what was rejected and why'),
-        (
-            'validation',
-            f'raise export.validation_share ({settings.validation_share:g}) to have some of the images in it',
-        ),
-    ):
-        if not figures['images_by_split'].get(split):
-            print(f'{folder / split}.json is empty: {advice}', file=sys.stderr)
+    splits = figures['images_by_split']
+    if figures['questions'] and not splits:
+        print(f'no question is left: {folder / "samples.html"} shows why they were rejected', file=sys.stderr)
+    elif splits and 'validation' not in splits:
+        print(
+            f'{folder / "validation.json"} is empty: raise export.validation_share ({settings.validation_share:g}) to '
+            f'have some of the images in it',
+            file=sys.stderr,
+        )
     return figures
 
 

@@ -75,12 +75,16 @@ def list_candidates(sources: Iterable[Source]) -> list[Candidate]:
     """Return the images of all sources.
 
     Raises:
-        DataError: A source has no image, or cannot be listed.
+        DataError: A source has no image, cannot be listed, or has a name that rows cannot hold.
     """
     candidates: list[Candidate] = []
     for source in sources:
         before = len(candidates)
         for name, frame, licence in _entries(source):
+            if not _is_text(name):
+                raise DataError(
+                    f'{source.folder} has a file whose name is not valid UTF-8: rename {shorten(ascii(name))}'
+                )
             candidates.append(Candidate(len(candidates), source, source.folder / name, name, frame, licence))
         if len(candidates) == before:
             kind = 'video' if source.videos else 'image'
@@ -132,6 +136,15 @@ def _coco_images(path: Path) -> list[tuple[str, str]]:
             f'{path} has an image whose file_name is not a path below its folder: {shorten(repr(wrong[0]))}'
         )
     return sorted(set(names))
+
+
+def _is_text(name: str) -> bool:
+    """Return whether a name is valid UTF-8: Python represents other bytes by lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _list(document: dict[str, Any], key: str) -> list[Any]:

@@ -196,6 +196,12 @@ def test_a_source_without_images_is_named(tmp_path):
         list_candidates([Source('a', videos=str(tmp_path))])
 
 
+def test_a_name_that_is_not_utf_8_is_named(tmp_path, photos):
+    save(tmp_path / 'photos' / os.fsdecode(b'k\xfcche.png'), picture())
+    with pytest.raises(DataError, match=r"not valid UTF-8: rename 'k\\udcfcche.png'"):
+        list_candidates([photos])
+
+
 def test_a_replaced_picture_is_named(tmp_path, photos):
     save(tmp_path / 'photos/a.png', picture())
     (row,) = inspect(tmp_path, photos)
