@@ -21,6 +21,8 @@ from instructsam.core.version import version
 
 COMMANDS = {  # name -> (module with add_arguments(parser) and run(args), one-line summary for --help)
     'segment': ('instructsam.core.commands.segment', 'find what an instruction names in an image file'),
+    'models': ('instructsam.core.commands.models', 'list, download and describe models'),
+    'doctor': ('instructsam.core.commands.doctor', 'check the installation, and say what to do about each fault'),
     'demo': (
         'instructsam_ros.demo.command',
         'run the ROS 2 node on a recording or a simulated camera, from topic to masks',

@@ -60,21 +60,27 @@ def configure_dds(*, publishes_images: bool = False) -> None:
             _select('fastdds_loopback.xml' if is_local else 'fastdds_images.xml')
         if is_local:
             os.environ[RANGE_VARIABLE] = 'SYSTEM_DEFAULT'
-    _check_shared_memory(needed_mb)
+    check_shared_memory(needed_mb)
 
 
-def _check_shared_memory(needed_mb: int) -> None:
-    """Raise RosEnvironmentError if Fast DDS would be killed (SIGBUS) when it writes to shared memory that is full."""
+def check_shared_memory(needed_mb: int = PROFILE_SEGMENT_MB) -> float | None:
+    """Return the free shared memory, MB; None if there is none, or another middleware than Fast DDS is chosen.
+
+    Raises RosEnvironmentError if Fast DDS would be killed (SIGBUS) when it writes to it.
+    """
     if 'fastrtps' not in os.environ.get('RMW_IMPLEMENTATION', '') and os.environ.get('RMW_IMPLEMENTATION'):
-        return
-    with suppress(OSError):  # there is none
+        return None
+    try:
         status = os.statvfs(SHARED_MEMORY)
-        free_mb = status.f_bavail * status.f_frsize / 1e6
-        if free_mb < needed_mb:
-            raise RosEnvironmentError(
-                f'{SHARED_MEMORY} has {free_mb:.1f} MB left, Fast DDS needs {needed_mb}: delete the files fastrtps_* '
-                'of processes that have ended, or make it larger (docker run --shm-size)'
-            )
+    except OSError:
+        return None
+    free_mb = status.f_bavail * status.f_frsize / 1e6
+    if free_mb < needed_mb:
+        raise RosEnvironmentError(
+            f'{SHARED_MEMORY} has {free_mb:.1f} MB left, Fast DDS needs {needed_mb}: delete the files fastrtps_* '
+            'of processes that have ended, or make it larger (docker run --shm-size)'
+        )
+    return free_mb
 
 
 def _is_local() -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from huggingface_hub import snapshot_download
-from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -38,15 +40,17 @@ DOWNLOADED = ('*.safetensors', '*.json', '*.jinja', '*.txt', '*.model')  # with 
 Shapes = dict[str, tuple[int, ...]]
 
 
-def resolve(name: str | Path, revision: str = '') -> Path:
+def resolve(name: str | Path, revision: str = '', *, also: Iterable[str] = (), is_cache_only: bool = False) -> Path:
     """Return the folder of a hub id, whose files are downloaded (and cached) first.
 
     Args:
         name: A hub id.
         revision: Commit, tag or branch of it; empty: its main branch.
+        also: Patterns of files that are downloaded besides those that a model needs.
+        is_cache_only: Download nothing.
 
     Raises:
-        ModelError: It is no hub id, or the hub cannot be reached.
+        ModelError: It is no hub id, or the hub cannot be reached, or the cache does not hold it.
         StorageError: The download cannot be written.
     """
     if os.path.exists(os.path.expanduser(name)):
@@ -57,7 +61,9 @@ def resolve(name: str | Path, revision: str = '') -> Path:
             f'there is no model folder {name}. Give an existing folder, a hub id (owner/name) or a built-in model'
         )
     try:
-        return Path(snapshot_download(text, revision=revision or None, allow_patterns=list(DOWNLOADED)))
+        options: dict[str, Any] = {'local_files_only': True} if is_cache_only else {}
+        patterns = [*DOWNLOADED, *also]
+        return Path(snapshot_download(text, revision=revision or None, allow_patterns=patterns, **options))
     except HFValidationError as error:
         raise ModelError(f'{name!r} is neither a folder nor a hub id: {error}') from error
     except HfHubHTTPError as error:
@@ -69,10 +75,20 @@ def resolve(name: str | Path, revision: str = '') -> Path:
     except Exception as error:  # those of the HTTP library, which differs between releases of the hub's client
         if fault := storage_fault(error, HF_HUB_CACHE):
             raise fault from error
-        raise ModelError(
-            f'there is no folder {name!r}, and the hub cannot be reached to download {_described(text, revision)}. '
-            'Check the path or the network, or give the folder of a copy'
-        ) from error
+        if is_cache_only:
+            raise ModelError(
+                f"{_described(text, revision)} is not in the hub's cache ({HF_HUB_CACHE}): "
+                f'instructsam models fetch {text}{f" --revision {revision}" if revision else ""}'
+            ) from error
+        raise _unreachable(text, revision) from error
+
+
+def _unreachable(text: str, revision: str) -> ModelError:
+    reason = 'HF_HUB_OFFLINE is set, so that nothing is downloaded' if HF_HUB_OFFLINE else 'the hub cannot be reached'
+    return ModelError(
+        f'there is no folder {text!r}, and {reason}: {_described(text, revision)} is not in its cache. Check the path '
+        'or the network, or give the folder of a copy'
+    )
 
 
 def _described(hub_id: str, revision: str) -> str:
@@ -100,7 +116,7 @@ def load(
     if os.path.exists(folder / ADAPTER) and not base_only:
         raise ModelError(f'{folder} holds unmerged LoRA matrices: run `instructsam train merge {folder} OUT`')
     config = ModelConfig.from_folder(folder)
-    files = _weight_files(folder)
+    files = weight_files(folder)
     shapes = tensor_shapes(files)
     try:
         check_config(config, shapes)
@@ -171,7 +187,7 @@ def _copy_small_file(source: Path, target: Path) -> None:
     target.write_bytes(content)
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """Return the safetensors files of `folder`. Raises ModelError if there is nothing safe to read."""
     index = folder / INDEX
     if os.path.lexists(index):
@@ -219,6 +235,20 @@ def tensor_shapes(files: Iterable[Path]) -> Shapes:
                     raise ModelError(f'{file}: {name} is {tensor.get_dtype()}, expected one of {", ".join(DTYPES)}')
                 shapes[name] = tuple(tensor.get_shape())
     return shapes
+
+
+def parameter_count(shapes: Shapes) -> int:
+    """Return the number of parameters of tensors with these shapes."""
+    return sum(math.prod(shape) for shape in shapes.values())
+
+
+def stored_dtypes(files: Iterable[Path]) -> tuple[str, ...]:
+    """Return the precisions of the tensors in `files`, in safetensors' names, the most frequent one first."""
+    counts: Counter[str] = Counter()
+    for file in files:
+        with _opened(file) as tensors:
+            counts.update(tensors.get_slice(name).get_dtype() for name in tensors.keys())  # noqa: SIM118
+    return tuple(name for name, _ in counts.most_common())
 
 
 def _check(expected: Shapes, found: Shapes, folder: Path) -> None:

@@ -1,0 +1,1 @@
+"""The ROS side of `instructsam doctor`: the environment of a process, and the topics that a node reads."""
