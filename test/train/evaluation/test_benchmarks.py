@@ -435,7 +435,7 @@ def test_a_killed_run_resumes(samples, tmp_path, launch, world, again):
     argv = ('eval', 'inst2seg', '--data', tmp_path / 'data')
     whole, cut = tmp_path / 'whole.json', tmp_path / 'cut.json'
     assert launch(*argv, '--results', tmp_path / 'whole', '--json', whole)[0] == [0]
-    place = 'instructsam.train.evaluation.running.run_folder:ResultWriter._append'
+    place = 'instructsam.train.evaluation.running.run_folder:ResultWriter.add'
     codes, _ = launch(*argv, '--results', tmp_path / 'cut', '--json', cut, world=world, kill=(place, 3))
     assert codes[0] == -9
     assert not cut.exists()

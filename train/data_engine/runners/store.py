@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from instructsam.core.appended_file import AppendedFile
 from instructsam.core.errors import DataError, InstructSAMError
 from instructsam.core.run_settings import check_settings
-from instructsam.core.storage import explained_storage_faults
 from instructsam.train.data_engine.rows import SCHEMA_VERSION, Row, from_json, to_json
 
 _BEGIN, _MIDDLE, _END = b'{"crc32":"', b'","row":', b'}\n'
@@ -80,51 +79,37 @@ class StageFile:
         if header is None and not self.path.is_file():
             stage = self.path.stem
             raise DataError(f'{self.path} does not exist: run `instructsam engine {stage} RECIPE` first')
-        with explained_storage_faults(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open('rb' if header is None else 'a+b')
-            try:
-                self._open(header)
-            except BaseException:
-                self._file.close()
-                raise
+        self._file = AppendedFile(self.path, writes=header is not None)
+        try:
+            self._open(header)
+        except BaseException:
+            self._file.close()
+            raise
 
     def _open(self, header: Mapping[str, Any] | None) -> None:
-        self._file.seek(0)
-        complete, self.header = 0, None
-        for number, line in enumerate(self._file, start=1):
-            if not line.endswith(b'\n'):
-                break
+        self.header = None
+        redo = f'make the rows anew with `instructsam engine {self.path.stem} RECIPE --redo`'
+        for number, line in enumerate(self._file.lines(), start=1):
             try:
                 if number == 1:
                     self.header = _header_of(line)
                 else:
-                    self._offsets[order_of(line)] = (complete, len(line))
+                    self._offsets[order_of(line)] = (self._file.size, len(line))
             except DataError as error:
+                advice = 'delete the line and run the same command again, which makes its row anew'
                 raise DataError(
-                    f'{self.path}, line {number} is damaged ({error}): delete the line and run the same command again, '
-                    f'which makes its row anew'
+                    f'{self.path}, line {number} is damaged ({error}): {advice if number > 1 else redo}'
                 ) from error
-            complete += len(line)
         if header is None:
             if self.header is None:
                 raise DataError(f'{self.path} has no header: run `instructsam engine {self.path.stem} RECIPE` again')
-            self._size = complete
             return
         if self.header is not None:
-            check_settings(
-                self.header,
-                header,
-                output=self.path,
-                advice=f'make the rows anew with `instructsam engine {self.path.stem} RECIPE --redo`',
-            )
-        if self.path.stat().st_size > complete:
-            print(f'{self.path}: the last line was cut off, its row is made again', file=sys.stderr)
-            self._file.truncate(complete)
-        self._size = complete
+            check_settings(self.header, header, output=self.path, advice=redo)
+        self._file.drop_cut_line('its row is made again')
         if self.header is None:
             self.header = dict(header)
-            self._append(json.dumps({'header': {'schema': SCHEMA_VERSION, **header}}).encode() + b'\n')
+            self._file.append(json.dumps({'header': {'schema': SCHEMA_VERSION, **header}}).encode())
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -138,11 +123,7 @@ class StageFile:
 
     def read(self, order: int) -> Row:
         """Return a row by its order."""
-        first, length = self._offsets[order]
-        with explained_storage_faults(self.path):
-            self._file.flush()
-            self._file.seek(first)
-            return row_of(self._file.read(length))
+        return row_of(self._file.read(*self._offsets[order]))
 
     def __iter__(self) -> Iterator[Row]:
         """Yield the rows in their order."""
@@ -156,20 +137,13 @@ class StageFile:
         """
         if row.order in self._offsets:
             raise InstructSAMError(f'{self.path} has the row {row.order} already')
-        line = line_of(row)
-        self._append(line)
-        self._offsets[row.order] = (self._size - len(line), len(line))
-
-    def _append(self, line: bytes) -> None:
-        with explained_storage_faults(self.path):
-            self._file.write(line)
-            self._file.flush()
-        self._size += len(line)
+        line, first = line_of(row), self._file.size
+        self._file.append(line[:-1])
+        self._offsets[row.order] = (first, len(line))
 
     def close(self) -> None:
         """Close the file."""
-        with explained_storage_faults(self.path):
-            self._file.close()
+        self._file.close()
 
     def __enter__(self) -> StageFile:
         return self

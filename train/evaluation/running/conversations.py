@@ -45,7 +45,7 @@ class ConversationLog:
         try:
             for outcome in outcomes:
                 if self._newest is not None:
-                    file.append(checked_line({'id': outcome.query.id, **self._newest}))
+                    file.append(checked_line({'id': outcome.query.id, **self._newest}).encode())
                     self._newest = None
                 yield outcome
         finally:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from instructsam.core.appended_file import AppendedFile
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.folder_lock import LOCK, FolderLock
 from instructsam.core.run_settings import check_settings
@@ -83,10 +83,13 @@ def _parse_line(parse: Callable[[bytes], Parsed], line: bytes, file: Path, numbe
         ) from error
 
 
-def complete_lines(file: Path) -> Iterator[bytes]:
-    """Yield the lines that end with a newline."""
-    with file.open('rb') as lines:
-        yield from (line for line in lines if line.endswith(b'\n'))
+def complete_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines that end with a newline. Raises InstructSAMError if it is no regular file."""
+    file = AppendedFile(path, writes=False)
+    try:
+        yield from file.lines()
+    finally:
+        file.close()
 
 
 def _checked_header(header: dict[str, Any], expected: dict[str, Any] | None, file: Path) -> dict[str, Any]:
@@ -123,10 +126,7 @@ class ResultWriter:
 
     def add(self, outcome: Outcome) -> None:
         """Append one outcome."""
-        self._append(outcome.to_line())
-
-    def _append(self, text: str) -> None:
-        self._file.append(text)
+        self._file.append(outcome.to_line().encode())
 
     def close(self) -> None:
         """Close the file and release its lock."""
@@ -142,10 +142,8 @@ class ResultWriter:
         self.close()
 
 
-class LineFile:
-    """A file of lines that begins with a header and only grows; a truncated last line is dropped.
-
-    The caller has locked its folder.
+class LineFile(AppendedFile):
+    """A file of lines that begins with a header; a truncated last line is dropped.
 
     Args:
         path: The file.
@@ -153,27 +151,18 @@ class LineFile:
         lost: Said of a truncated line.
 
     Raises:
-        StorageError: The file cannot be written.
+        InstructSAMError: It is no regular file.
+        StorageError: It cannot be written.
     """
 
     def __init__(self, path: Path, header: dict[str, Any], lost: str = 'its query is asked again') -> None:
-        self.path = path
-        with explained_storage_faults(path):
-            self._file = path.open('ab')
-            complete_bytes = sum(map(len, complete_lines(path)))
-            if path.stat().st_size > complete_bytes:
-                print(f'{path}: the last line was truncated, {lost}', file=sys.stderr)
-                self._file.truncate(complete_bytes)
-            if not path.stat().st_size:
-                self.append(json.dumps({'header': header}))
-
-    def append(self, text: str) -> None:
-        """Append one line."""
-        with explained_storage_faults(self.path):
-            self._file.write(text.encode() + b'\n')
-            self._file.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        with explained_storage_faults(self.path):
-            self._file.close()
+        super().__init__(path)
+        try:
+            for _ in self.lines():
+                pass
+            self.drop_cut_line(lost)
+            if not self.size:
+                self.append(json.dumps({'header': header}).encode())
+        except BaseException:
+            self.close()
+            raise

@@ -1,6 +1,7 @@
 """Files of stages: every cut is survived, and what does not belong together is named."""
 
 import errno
+import os
 
 import pytest
 
@@ -8,6 +9,7 @@ from instructsam.core.errors import DataError, InstructSAMError, StorageError
 from instructsam.core.run_settings import OtherSettingsError
 from instructsam.train.data_engine.rows import EngineImage, Ground, Question, Row
 from instructsam.train.data_engine.runners.store import StageFile, line_of, row_of
+from instructsam.train.evaluation.running.run_folder import read_run
 
 HEADER = {'questions': {'per_image': 5, 'vlm': {'model': 'a'}}}
 
@@ -47,7 +49,7 @@ def test_a_run_that_was_cut_anywhere_ends_with_the_same_file(tmp_path, capsys):
                 if order not in file:
                     file.add(row(order))
         assert path.read_bytes() == whole, length
-    assert 'the last line was cut off' in capsys.readouterr().err
+    assert 'the last line was truncated' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('position', [30, 200, -10])
@@ -79,6 +81,19 @@ def test_a_file_of_another_schema_is_refused(tmp_path):
     path.write_text('{"header": {"schema": 9}}\n')
     with pytest.raises(DataError, match=r'line 1 is damaged .its rows have the schema 9, expected 1'):
         StageFile(path, HEADER)
+    with pytest.raises(DataError, match=r'make the rows anew with `instructsam engine questions RECIPE --redo`'):
+        StageFile(path, HEADER)
+
+
+def test_what_is_no_regular_file_is_named(tmp_path):
+    (tmp_path / 'images.jsonl').mkdir()
+    os.mkfifo(tmp_path / 'questions.jsonl')
+    os.mkfifo(tmp_path / 'results-00000.jsonl')
+    for name in ('images', 'questions'):
+        with pytest.raises(InstructSAMError, match=f'{name}.jsonl is no regular file'):
+            StageFile(tmp_path / f'{name}.jsonl', HEADER)
+    with pytest.raises(InstructSAMError, match=r'results-00000\.jsonl is no regular file'):
+        read_run(tmp_path)
 
 
 def test_a_stage_that_was_not_run_is_named(tmp_path):
@@ -109,7 +124,7 @@ def test_a_full_disk_is_a_storage_error_and_keeps_the_rows_before(tmp_path):
     path = tmp_path / 'questions.jsonl'
     write(path, (0,))
     file = StageFile(path, HEADER)
-    file._file = Full(file._file)
+    file._file._file = Full(file._file._file)
     with pytest.raises(StorageError, match=r'questions.jsonl: No space left on device; free some space'):
         file.add(row(1))
     assert 1 not in file
