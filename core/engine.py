@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,14 +13,16 @@ import numpy as np
 import torch
 
 from instructsam.core import builtin
-from instructsam.core.device import check_finite, resolve_device, resolve_dtype
+from instructsam.core.device import check_finite, not_finite, resolve_compile, resolve_device, resolve_dtype
 from instructsam.core.errors import ImageError, InstructionError, ModelError
 from instructsam.core.model import checkpoint
-from instructsam.core.model.grounding import Detections, PreparedFeatures, resize_masks
+from instructsam.core.model.graphs.stages import Stages
+from instructsam.core.model.graphs.warm_up import compiled_stages
+from instructsam.core.model.grounding import PreparedFeatures, resize_masks
 from instructsam.core.model.instructsam import EncoderInputs, InstructSAMModel
 from instructsam.core.model.preprocess import Preprocessor, load_preprocessor, sam_pixels, to_chw
 from instructsam.core.model.prompt import Prompter, check_instruction
-from instructsam.core.model.sequence import ForwardPass, Group, Prefix, TokenSequence, encode_prefix
+from instructsam.core.model.sequence import ForwardPass, Group, Prefix, TokenSequence
 from instructsam.core.model.tokenizer import load_prompter
 from instructsam.core.modes import DUPLICATE_IOU, MODES
 from instructsam.core.result import Instance, Result
@@ -28,6 +31,8 @@ from instructsam.core.step_timer import StepTimer
 
 GROUPS_PER_CALL = 4  # number of phrases that share one detector call; bounds its memory
 MAX_ANSWER_TOKENS = 4096  # longest forced answer
+EXAMPLE_SIZE = (480, 640)  # height and width in px of the images for which stages are compiled when a model is loaded
+MASK_PIXELS = 1 << 22  # of the full-size masks in memory at a time; more would not make them faster
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +77,7 @@ class InstructSAM:
         mode: str = 'consistent',
         folder: Path | None = None,
         warning: str = '',
+        stages: Stages | None = None,
     ):
         """Assemble an engine from its parts; see `from_pretrained`.
 
@@ -84,6 +90,7 @@ class InstructSAM:
             mode: One of `core.modes.MODES`.
             folder: The model folder, whose small files `save_pretrained` copies.
             warning: Human-readable limits of the model; part of every result.
+            stages: Runs the stages of the network; None: one operation after the other.
         """
         _check_mode(mode)
         self.model = model
@@ -94,6 +101,8 @@ class InstructSAM:
         self.mode = mode
         self.folder = folder
         self.warning = warning
+        self.stages = stages or Stages(model, mode)
+        self.runs_ahead = model.device.type == 'cuda'
 
     @classmethod
     def from_pretrained(
@@ -103,6 +112,7 @@ class InstructSAM:
         dtype: str | torch.dtype = 'auto',
         mode: str = 'consistent',
         revision: str = '',
+        compile: str = 'auto',  # noqa: A002  # the name of the option and of the parameter
     ) -> InstructSAM:
         """Load a built-in model, a model folder or a hub id.
 
@@ -113,19 +123,26 @@ class InstructSAM:
             mode: consistent (as trained), reference (as in the authors' inference code) or causal (for ablation);
                 see docs/model.md.
             revision: Commit, tag or branch of a hub id; empty: its main branch.
+            compile: One of core.modes.COMPILE: auto (CUDA graphs on CUDA, off on the CPU), off, graphs or inductor.
 
         Raises:
             ModelError: The model cannot be loaded; the message is human-readable.
         """
         _check_mode(mode)  # before the weights are read
         device = resolve_device(device)
+        how = resolve_compile(compile, device)
         folder = builtin.folder(name, revision)
         model = checkpoint.load(folder, device, resolve_dtype(dtype, device))
         model.join_projections()
         preprocessor = load_preprocessor(folder, model.config)
         prompter, stop_ids = load_prompter(folder, model.config)
         warning = builtin.warning(name)
-        return cls(model, prompter, preprocessor, stop_ids, name=str(name), mode=mode, folder=folder, warning=warning)
+        engine = cls(model, prompter, preprocessor, stop_ids, name=str(name), mode=mode, folder=folder, warning=warning)
+        if how != 'off':
+            engine.stages = compiled_stages(
+                model, mode, how, prompter, engine.example_inputs(), strict=compile != 'auto'
+            )
+        return engine
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a model folder that `from_pretrained` reads back bit for bit."""
@@ -159,12 +176,11 @@ class InstructSAM:
         chw = to_chw(image)
         with timer.step('image_encoders'):
             inputs = self._encoder_inputs(chw)
-            grounding = self.model.grounding
-            features = grounding.prepare(grounding.encode(inputs.pixels, inputs.lateral_maps))
+            features = self.stages.image_features(inputs)
             timer.check()
-            visual = self.model.encode_image(inputs.patches, *inputs.grids)
+            visual = self.stages.visual_features(inputs)
         with timer.step('prefill'):
-            prefix, _ = encode_prefix(self.model, self.prompter, self.mode, visual, inputs.grids[0])
+            prefix = self.stages.prefix(visual, inputs.grids[0], self.prompter)
         return EncodedImage(chw.shape[1], chw.shape[2], features, prefix, timer.timings_ms, self)
 
     @torch.inference_mode()
@@ -251,6 +267,13 @@ class InstructSAM:
         patches, grid = self.preprocessor(chw, model.device, model.dtype)
         return model.encoder_inputs(pixels, patches, [grid])
 
+    def example_inputs(self) -> EncoderInputs:
+        """Return the encoders' inputs for an image of EXAMPLE_SIZE."""
+        rows, columns = (torch.arange(size) for size in EXAMPLE_SIZE)
+        image = torch.stack([rows[:, None] + columns, rows[:, None] * 2 + 0 * columns, rows[:, None] ^ columns])
+        with torch.inference_mode():
+            return self._encoder_inputs((image % 256).to(torch.uint8))
+
     def _check_encoded(self, encoded: object) -> None:
         if not isinstance(encoded, EncodedImage):
             raise ImageError(f'segment takes an EncodedImage from encode(), got {type(encoded).__name__}')
@@ -258,7 +281,7 @@ class InstructSAM:
             raise ImageError('the image was encoded by another engine. Encode it again with this one')
 
     def _new_sequence(self, prefix: Prefix) -> TokenSequence:
-        return TokenSequence(self.model, prefix)
+        return self.stages.sequence(prefix)
 
     def _forced_ids(self, answer: str | Sequence[int]) -> list[int]:
         """Return the token ids of a forced answer. Raises InstructionError if they are too many or unknown."""
@@ -280,18 +303,23 @@ class InstructSAM:
     ) -> str:
         """Decode greedily until the answer or a budget ends; return the finish reason.
 
-        The last token is not fed back.
+        The last token is not fed back. On a GPU, a token is run before the host has read it, so that the host never
+        waits for the newest one: whether the answer ends is known one step later.
         """
+        runs_ahead = self.runs_ahead and sequence.can_run_ahead
         for _ in range(max_new_tokens):
             timer.check()
             if deadline_s is not None and time.monotonic() > deadline_s:
                 return 'time_budget'
-            logits = self.model.token_logits(output.hidden[:, -1])[0]
-            token = int(logits.argmax())  # of NaN, if there is any
-            check_finite(logits[token], 'the score of the next word')
+            pick = sequence.pick(output)
+            if runs_ahead:
+                sequence.run_ahead(pick)
+            token, score = pick.read()
+            if not math.isfinite(score):
+                raise not_finite('the score of the next word', self.model.dtype)
             if token in self.stop_ids:
                 return 'stop'
-            output = sequence.add_answer([token])
+            output = sequence.accept(token)
         return 'token_budget'
 
     def _detect(self, features: PreparedFeatures, groups: Sequence[Group], timer: StepTimer) -> list[SlotMasks]:
@@ -299,19 +327,15 @@ class InstructSAM:
         detected: list[SlotMasks] = []
         for start in range(0, len(groups), GROUPS_PER_CALL):
             timer.check()
-            for slots in self._detect_groups(features, groups[start : start + GROUPS_PER_CALL]):
-                check_finite(slots.scores, 'the scores of the instances')
-                check_finite(slots.logits, 'the masks of the instances')
-                detected.append(slots)
+            found = self._detect_groups(features, groups[start : start + GROUPS_PER_CALL])
+            check_finite([slots.scores for slots in found], 'the scores of the instances')
+            check_finite([slots.logits for slots in found], 'the masks of the instances')
+            detected += found
         return detected
 
     def _detect_groups(self, features: PreparedFeatures, groups: Sequence[Group]) -> list[SlotMasks]:
         """Run the detector once on all of `groups`."""
-        hidden = torch.stack([group.hidden for group in groups])
-        queries, references = self.model.slot_queries(hidden), self.model.slot_references(hidden)
-        text, text_mask = self.model.phrase_conditioning([group.phrase_ids for group in groups], self.mode)
-        output: Detections = self.model.grounding(features, queries, text, text_mask, references)
-        return [SlotMasks(*slots) for slots in zip(output.mask_logits, output.logits.float().sigmoid(), strict=True)]
+        return [SlotMasks(*slots) for slots in zip(*self.stages.detect(features, groups), strict=True)]
 
     def _instances(
         self,
@@ -323,16 +347,22 @@ class InstructSAM:
     ) -> list[Instance]:
         """Return the instances above the threshold whose mask is not empty, best first.
 
-        Only one full-size mask is in memory at a time.
+        Only as many full-size masks are in memory at a time as MASK_PIXELS allow.
         """
         instances: list[Instance] = []
+        size = encoded.height, encoded.width
         for group, (logits, scores) in enumerate(detected):
-            for slot in map(int, np.flatnonzero((scores > threshold).cpu().numpy())):
+            host_scores = scores.tolist()
+            slots = [slot for slot, score in enumerate(host_scores) if score > threshold]
+            count = max(1, MASK_PIXELS // (size[0] * size[1]))
+            for start in range(0, len(slots), count):
                 timer.check()
-                mask = resize_masks(logits[slot][None], encoded.height, encoded.width)[0] > 0
-                rle = Rle.encode(mask.cpu().numpy())
-                if rle.area:
-                    instances.append(Instance(rle, float(scores[slot]), phrases[group], slot, group))
+                some = slots[start : start + count]
+                masks = (resize_masks(torch.stack([logits[slot] for slot in some]), *size) > 0).cpu().numpy()
+                for slot, mask in zip(some, masks, strict=True):
+                    rle = Rle.encode(mask)
+                    if rle.area:
+                        instances.append(Instance(rle, host_scores[slot], phrases[group], slot, group))
         return sorted(instances, key=lambda instance: -instance.score)
 
 

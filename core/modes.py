@@ -13,6 +13,14 @@ INFERENCE_MODES = MODES[:2]
 DTYPES = ('auto', 'float32', 'bfloat16', 'float16')
 """Precisions of the weights; auto is bfloat16 on CUDA, float16 where the GPU lacks it, float32 on CPU."""
 
+COMPILE = ('auto', 'off', 'graphs', 'inductor')
+"""Ways of running the network (see core/model/graphs).
+
+off: one operation after the other. graphs: stages of fixed shapes, replayed as CUDA graphs. inductor: these stages
+compiled by torch's inductor, and on CUDA replayed as graphs. auto: graphs on CUDA if they give the same results,
+otherwise off.
+"""
+
 DUPLICATE_IOU = 0.8
 """Mask IoU above which the lower-scored of two instances counts as a duplicate."""
 

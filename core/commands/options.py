@@ -5,7 +5,7 @@ from typing import Any
 
 from instructsam.core import DEFAULT_MODEL
 from instructsam.core.commands.arguments import megapixels, text
-from instructsam.core.modes import DTYPES, DUPLICATE_IOU, INFERENCE_MODES, MAX_MEGAPIXELS
+from instructsam.core.modes import COMPILE, DTYPES, DUPLICATE_IOU, INFERENCE_MODES, MAX_MEGAPIXELS
 
 
 def option(parser: argparse._ActionsContainer, name: str, description: str, default: Any = None, **kwargs: Any) -> None:
@@ -15,7 +15,7 @@ def option(parser: argparse._ActionsContainer, name: str, description: str, defa
 
 
 def add_model_options(parser: argparse._ActionsContainer) -> None:
-    """Add --model, --revision, --mode, --device and --dtype."""
+    """Add --model, --revision, --mode, --device, --dtype and --compile."""
     option(parser, '--model', 'built-in model, folder or hub id', DEFAULT_MODEL)
     add_revision(parser)
     option(
@@ -27,6 +27,13 @@ def add_model_options(parser: argparse._ActionsContainer) -> None:
     )
     option(parser, '--device', 'auto, cpu, cuda, cuda:1, ...', 'auto')
     option(parser, '--dtype', 'precision of the weights', 'auto', choices=DTYPES)
+    add_compile(parser)
+
+
+def add_compile(parser: argparse._ActionsContainer) -> None:
+    """Add --compile."""
+    description = "graphs: CUDA graphs; inductor: torch's compiler; auto: graphs on CUDA, otherwise off"
+    option(parser, '--compile', description, 'auto', choices=COMPILE)
 
 
 def add_max_megapixels(parser: argparse._ActionsContainer) -> None:

@@ -119,7 +119,12 @@ def _segment(args: argparse.Namespace, image: np.ndarray) -> Result:
     from instructsam.core import InstructSAM
 
     engine = InstructSAM.from_pretrained(
-        args.model, device=args.device, dtype=args.dtype, mode=args.mode, revision=args.revision or ''
+        args.model,
+        device=args.device,
+        dtype=args.dtype,
+        mode=args.mode,
+        revision=args.revision or '',
+        compile=args.compile,
     )
     return engine.segment(
         engine.encode(image),

@@ -9,6 +9,7 @@ sequence        the language model with a key-value cache: prompt, answer, hidde
 instructsam     the network as a whole: Qwen3-VL, the query bank, the bridge, SAM3
 trunk           a pretrained network that reads the image for both encoders (only in models that name one)
 grounding       SAM3: from queries and phrases to masks, scores and boxes
+graphs/         stages of fixed shapes as CUDA graphs, and the plain ones behind them
 layers/         lean forms of transformers' layers, which the parts above consist of
 
 preprocess      images to the encoders' input tensors

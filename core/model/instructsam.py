@@ -26,6 +26,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import (
 )
 from transformers.models.sam3.configuration_sam3 import Sam3Config
 
+from instructsam.core.device import to_device
 from instructsam.core.model.config import ModelConfig
 from instructsam.core.model.grounding import Grounding
 from instructsam.core.model.layers.detr_decoder import DetrDecoder
@@ -236,13 +237,10 @@ class InstructSAMModel(nn.Module):
 
         Returns ids [G, 32], zero after a phrase, and a mask [G, 32] bool, true at its tokens.
         """
-        ids = torch.zeros(len(phrases), MAX_PHRASE_TOKENS, dtype=torch.int64)
-        mask = torch.zeros(len(phrases), MAX_PHRASE_TOKENS, dtype=torch.bool)
-        for row, phrase in enumerate(phrases):
-            kept = phrase[:MAX_PHRASE_TOKENS]
-            ids[row, : len(kept)] = torch.tensor(kept)
-            mask[row, : len(kept)] = True
-        return ids.to(self.device), mask.to(self.device)
+        kept = [list(phrase[:MAX_PHRASE_TOKENS]) for phrase in phrases]
+        ids = to_device([phrase + [0] * (MAX_PHRASE_TOKENS - len(phrase)) for phrase in kept], self.device)
+        lengths = to_device([[len(phrase)] for phrase in kept], self.device)
+        return ids, torch.arange(MAX_PHRASE_TOKENS, device=self.device) < lengths
 
     def phrase_conditioning(self, phrases: Sequence[Sequence[int]], mode: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Map the token ids of G phrases to SAM3's text conditioning.
@@ -253,5 +251,9 @@ class InstructSAMModel(nn.Module):
         Returns text [G, 32, d] and a mask [G, 32] bool, true at a phrase's tokens.
         """
         ids, mask = self.pad_phrases(phrases)
+        return self.phrase_text(ids, mask, mode), mask
+
+    def phrase_text(self, ids: torch.Tensor, mask: torch.Tensor, mode: str) -> torch.Tensor:
+        """Return SAM3's text conditioning [G, 32, d] for the ids and the mask from `pad_phrases`."""
         text = self.model.text_hidden_fcs[0](self.embed(ids))
-        return (text if mode == 'reference' else text * mask[..., None]), mask
+        return text if mode == 'reference' else text * mask[..., None]

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from instructsam.core.device import move
 from instructsam.core.errors import ImageError, ModelError
 from instructsam.core.model.config import read_json
 from instructsam.core.model.trunk import STRIDE
@@ -89,7 +90,7 @@ def sam_pixels(image: torch.Tensor, size: int, device: torch.device | str, dtype
 
     The image is stretched to a square: its aspect ratio is not kept.
     """
-    return normalise(resize(image, size, size, 'bilinear').to(device), dtype)[None]
+    return normalise(move(resize(image, size, size, 'bilinear'), device), dtype)[None]
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ class QwenPreprocessor:
         Patches that are merged into one token are adjacent. Returns the patches and their grid.
         """
         height, width = self.target_size(*image.shape[1:])
-        pixels = normalise(resize(image, height, width, 'bicubic').to(device), dtype)
+        pixels = normalise(move(resize(image, height, width, 'bicubic'), device), dtype)
         patch, merge = self.patch_size, self.merge_size
         rows, columns = height // patch, width // patch
         patches = pixels.reshape(3, rows // merge, merge, patch, columns // merge, merge, patch)

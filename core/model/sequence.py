@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -129,8 +130,33 @@ def encode_prefix(
     return Prefix(plan.layout, cache), ForwardPass(plan.layout, 0, len(plan.layout), hidden)
 
 
+class Pick:
+    """The most probable next token. The device computes it while the host goes on; `read` waits for it."""
+
+    def __init__(self, token: torch.Tensor, score: torch.Tensor):
+        """Start the transfer of the token's id and its logit, one number each."""
+        self.token = token  # [1] int64, on the device
+        numbers = torch.cat([token.double(), score.double()])  # in which ids are exact
+        self._numbers, self._arrived = numbers, None
+        if numbers.is_cuda:
+            self._numbers = torch.empty(2, dtype=torch.float64, pin_memory=True)
+            self._numbers.copy_(numbers, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def read(self) -> tuple[int, float]:
+        """Return the token's id and its logit, which is NaN if any logit is."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        token, score = self._numbers.tolist()
+        return int(token), score
+
+
 class TokenSequence:
     """A sequence that grows token by token or by many tokens at once, and collects the groups of its query blocks."""
+
+    can_run_ahead = True
+    """Whether a token may be run before it is known to be one that stands alone."""
 
     def __init__(self, model: InstructSAMModel, prefix: Prefix):
         self.model = model
@@ -138,7 +164,12 @@ class TokenSequence:
         self.answer_ids: list[int] = []
         self.layout = prefix.layout.copy()
         self._open_phrase: list[int] | None = None  # tokens since the last <|object_ref_start|>; None outside a phrase
-        self._cache = prefix.cache.branch()
+        self._prefix = prefix
+        self._ahead: torch.Tensor | None = None  # [1, 1, h] of a token that is in the cache, but not in the layout
+
+    @cached_property
+    def _cache(self) -> KvCache:
+        return self._prefix.cache.branch()
 
     def add_text(self, ids: Sequence[int]) -> ForwardPass:
         """Read plain tokens."""
@@ -159,13 +190,40 @@ class TokenSequence:
             if phrase is not None:
                 blocks.append((phrase, self.layout.add_query_block()))
                 continue
-            self.layout.add_text([token])
-            if token == tokens.phrase_start:
-                self._open_phrase = []
-            elif self._open_phrase is not None:
-                self._open_phrase.append(token)
+            self._append_text(token)
         self.answer_ids += ids
         return self._run(start, blocks)
+
+    def pick(self, output: ForwardPass) -> Pick:
+        """Pick the token that follows the last row of a pass."""
+        score, token = self.model.token_logits(output.hidden[:, -1]).max(dim=-1)  # of NaN, if there is any
+        return Pick(token, score)
+
+    def run_ahead(self, pick: Pick) -> None:
+        """Run a token that the host has not read yet, for `accept`."""
+        position = self.layout.next_position
+        rotary = self.model.text_decoder.rotary_table(position + 1).rows(position, position + 1)
+        self._ahead = self.model.text_decoder(self.model.embed(pick.token)[None], rotary, self._cache)
+
+    def accept(self, token: int) -> ForwardPass:
+        """Write one answer token; unless it ends a phrase, the result of `run_ahead` is used, if there is one."""
+        hidden, ends_phrase = self._ahead, bool(self._open_phrase) and token == self.model.config.tokens.phrase_end
+        if hidden is None or ends_phrase:
+            return self.add_answer([token])
+        self._ahead = None
+        start = len(self.layout)
+        self._append_text(token)
+        self.answer_ids.append(token)
+        return ForwardPass(self.layout, start, start + 1, hidden)
+
+    def _append_text(self, token: int) -> None:
+        self.layout.add_text([token])
+        if token == self.model.config.tokens.phrase_start:
+            self._open_phrase = []
+        elif token == self.model.config.tokens.phrase_end:
+            self._open_phrase = None
+        elif self._open_phrase is not None:
+            self._open_phrase.append(token)
 
     def _close_phrase(self) -> PhraseIds | None:
         """End the open phrase and return it; None if no phrase is open or it is empty."""
@@ -180,6 +238,9 @@ class TokenSequence:
 
     def _run(self, start: int, blocks: Sequence[tuple[PhraseIds, slice]] = ()) -> ForwardPass:
         """Run the rows from `start` on, with the query bank's embeddings at the rows of `blocks`."""
+        if self._ahead is not None:
+            self._cache.drop(1)
+            self._ahead = None
         count = len(self.layout) - start
         queries = [slice(rows.start - start, rows.stop - start) for _, rows in blocks]
         embeds = self._embeds(self.layout.ids[start:], queries)

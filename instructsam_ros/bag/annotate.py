@@ -218,7 +218,10 @@ def _inputs(
         'input': [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in bag.files],
         'topics': list(dataclasses.astuple(topics)),
         'instructions': [[time_ns - bag.start_ns, instruction] for time_ns, instruction in timeline.changes],
-        **{name: getattr(args, name) for name in ('model', 'mode', 'device', 'dtype', 'name', 'label_images')},
+        **{
+            name: getattr(args, name)
+            for name in ('model', 'mode', 'device', 'dtype', 'compile', 'name', 'label_images')
+        },
         **dataclasses.asdict(settings),
     }
 

@@ -14,7 +14,7 @@ from rclpy.parameter import Parameter as RosParameter
 
 from instructsam.core import DEFAULT_MODEL
 from instructsam.core.errors import GeometryError
-from instructsam.core.modes import DTYPES, DUPLICATE_IOU, INFERENCE_MODES, MAX_MEGAPIXELS_RANGE
+from instructsam.core.modes import COMPILE, DTYPES, DUPLICATE_IOU, INFERENCE_MODES, MAX_MEGAPIXELS_RANGE
 from instructsam.core.spatial.calibration import frame_name, frame_pairs
 from instructsam.core.text import shorten
 from instructsam_ros.conversions.transports import RAW, TRANSPORTS
@@ -121,6 +121,9 @@ PARAMETERS = (
     Parameter('dtype', 'auto', UNCONFIGURED,
               'Precision of the weights; auto: bfloat16 on CUDA (float16 on GPUs without it), float32 on CPU.',
               choices=DTYPES),
+    Parameter('compile', 'auto', UNCONFIGURED,
+              "graphs: CUDA graphs; inductor: torch's compiler; off: neither; auto: graphs on CUDA, otherwise off.",
+              choices=COMPILE),
     Parameter('mode', 'consistent', UNCONFIGURED,
               'Arithmetic: consistent (as the model was trained) or reference (as in the published inference code).',
               choices=INFERENCE_MODES),

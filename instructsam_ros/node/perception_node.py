@@ -47,12 +47,12 @@ DIAGNOSTICS_PERIOD_S = 1.0
 NAMESAKE_S = 30.0  # longer than the lease duration of Fast DDS
 
 
-def load_engine(model: str, revision: str, device: str, dtype: str, mode: str) -> 'InstructSAM':
+def load_engine(model: str, revision: str, device: str, dtype: str, mode: str, compile: str) -> 'InstructSAM':  # noqa: A002
     """Load the engine."""
     # Imports torch, which a node without a model does not need.
     from instructsam.core import InstructSAM  # noqa: PLC0415
 
-    return InstructSAM.from_pretrained(model, device=device, dtype=dtype, mode=mode, revision=revision)
+    return InstructSAM.from_pretrained(model, device=device, dtype=dtype, mode=mode, revision=revision, compile=compile)
 
 
 class PerceptionNode(AsyncLifecycleNode):
@@ -66,7 +66,7 @@ class PerceptionNode(AsyncLifecycleNode):
         """Create the node and start its worker.
 
         Args:
-            engine_factory: Called with the parameters model, device, dtype and mode at each configure.
+            engine_factory: Called with the parameters model, device, dtype, mode and compile at each configure.
             kwargs: For rclpy's Node.
 
         Raises:
@@ -127,7 +127,8 @@ class PerceptionNode(AsyncLifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model. Runs in the worker's thread."""
         arguments = {
-            name: self._node_parameters.value(name) for name in ('model', 'revision', 'device', 'dtype', 'mode')
+            name: self._node_parameters.value(name)
+            for name in ('model', 'revision', 'device', 'dtype', 'mode', 'compile')
         }
         model = shorten(arguments['model'])
         self.log.info('loading a model', f"loading model '{model}'")

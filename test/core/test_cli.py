@@ -127,6 +127,8 @@ def test_options_reach_the_engine(segment, engine):
         'cpu',
         '--dtype',
         'bfloat16',
+        '--compile',
+        'off',
         '--revision',
         'v1',
         '--max-new-tokens',
@@ -144,6 +146,7 @@ def test_options_reach_the_engine(segment, engine):
         'device': 'cpu',
         'dtype': 'bfloat16',
         'revision': 'v1',
+        'compile': 'off',
     }
     assert engine.asked == {
         'instruction': 'the mug',

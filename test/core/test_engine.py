@@ -43,8 +43,9 @@ def test_an_encoded_image_can_be_reused(either, image):
     assert fresh[0]['instances'] != fresh[1]['instances']  # the comparison would not notice an ignored instruction
 
 
-def test_decoding_and_a_forced_answer_agree(either, image, monkeypatch):
-    """An answer gives the same result decoded token by token as forced in one pass.
+@pytest.mark.parametrize('runs_ahead', [False, True])
+def test_decoding_and_a_forced_answer_agree(either, image, monkeypatch, runs_ahead):
+    """An answer gives the same result decoded token by token, also one step ahead of the host, as forced in one pass.
 
     Random weights cannot write an answer, so the logits are scripted; everything else is real.
     """
@@ -55,6 +56,7 @@ def test_decoding_and_a_forced_answer_agree(either, image, monkeypatch):
     vocabulary = either.model.config.qwen.text_config.vocab_size
     one_hot = torch.eye(vocabulary)
     monkeypatch.setattr(either.model, 'token_logits', lambda hidden: one_hot[next(script)][None])
+    monkeypatch.setattr(either, 'runs_ahead', runs_ahead)
     decoded = either.segment(encoded, 'red cup', **ALL)
     assert decoded.finish_reason == 'stop'
     assert forced.finish_reason == 'forced'

@@ -22,6 +22,8 @@ from instructsam.train.modes import AUTOREGRESSIVE
 class AutoregressiveSequence(TokenSequence):
     """A sequence whose groups grow by one slot with every mask token, to at most K slots."""
 
+    can_run_ahead = False  # because a mask token may become another one
+
     def __init__(self, model: InstructSAMModel, prefix: Prefix) -> None:
         super().__init__(model, prefix)
         self._free_slots = 0  # mask tokens that may still follow the last phrase

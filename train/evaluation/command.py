@@ -9,7 +9,7 @@ from pathlib import Path
 
 from instructsam.core import DEFAULT_MODEL
 from instructsam.core.commands.arguments import count, probability
-from instructsam.core.commands.options import add_revision, option
+from instructsam.core.commands.options import add_compile, add_revision, option
 from instructsam.core.commands.parser import CommandParser, sentence
 from instructsam.core.modes import DTYPES, DUPLICATE_IOU
 from instructsam.train.engines.agent.options import add_agent_options
@@ -136,6 +136,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser, benchmark: Benchmark) ->
     )
     add('--device', 'auto, cpu, cuda, cuda:1, ...; auto: one GPU per process of a machine', 'auto')
     add('--dtype', 'precision of the weights', 'auto', choices=DTYPES)
+    add_compile(parser)
     add('--threads', 'CPU threads; the last bits of the figures depend on it', 1, type=count, metavar='N')
     add('--threshold', 'instances that score above it are the answer', benchmark.threshold, type=probability)
     lowest = 'the threshold' if benchmark.lowest is None else benchmark.lowest

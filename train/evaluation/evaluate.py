@@ -172,7 +172,7 @@ def load_engine(args: argparse.Namespace, process: Process, agent: agent_runs.Ag
     if agent is not None:
         return agent.load(device)
     return autoregressive.load_engine(
-        args.model, args.mode, device=device, dtype=args.dtype, revision=args.revision or ''
+        args.model, args.mode, device=device, dtype=args.dtype, revision=args.revision or '', compile=args.compile
     )
 
 

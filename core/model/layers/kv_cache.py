@@ -76,6 +76,10 @@ class KvCache:
         """Count the rows that have been added to every layer."""
         self.length += rows
 
+    def drop(self, rows: int) -> None:
+        """Forget the last rows."""
+        self.length -= rows
+
     def _move(self, capacity: int) -> None:
         """Copy the filled rows to new memory."""
         layers, _, heads, _, size = self.keys.shape

@@ -39,10 +39,10 @@ class TextDecoder:
             qkv.join(_projections(layer))
             gate_up.join((layer.mlp.gate_proj, layer.mlp.up_proj))
 
-    def new_cache(self, rows: int) -> KvCache:
-        """Return an empty cache for a prefix of `rows` rows and what follows it."""
+    def new_cache(self, rows: int, room: int = ROOM) -> KvCache:
+        """Return an empty cache for a prefix of `rows` rows and `room` rows that follow it."""
         weight = self._model.norm.weight
-        return KvCache.empty(len(self._layers), self._kv_heads, self._size, rows + ROOM, weight.device, weight.dtype)
+        return KvCache.empty(len(self._layers), self._kv_heads, self._size, rows + room, weight.device, weight.dtype)
 
     def rotary_table(self, stop: int) -> RotaryTable:
         """Return the table of at least the text positions 0 to before `stop`; their three axes are equal."""

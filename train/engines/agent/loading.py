@@ -33,6 +33,8 @@ def load_agent(args: argparse.Namespace, device: str = 'auto', budget: Budget | 
     if segmenter(args) == 'sam3':
         backend = Sam3Backend.from_folder(args.sam3, device, args.dtype)
     else:
-        model = InstructSAM.from_pretrained(args.model, device, args.dtype, args.mode, args.revision or '')
+        model = InstructSAM.from_pretrained(
+            args.model, device, args.dtype, args.mode, args.revision or '', args.compile
+        )
         backend, warning = ConceptBackend(ConceptEngine.from_engine(model)), model.warning
     return AgentEngine(client, backend, limits(args), warning=warning)
