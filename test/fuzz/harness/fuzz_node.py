@@ -20,7 +20,7 @@ CONTRAST = 60  # grey levels by which a channel exceeds the others
 class FuzzEngine:
     """Stands in for instructsam.core.InstructSAM and has its interface."""
 
-    def __init__(self, model, revision, device, dtype, mode):
+    def __init__(self, model, revision, device, dtype, mode, **options):
         self.name, self.device, self.warning = model, device, ''
 
     def encode(self, image, cancelled=None):

@@ -22,6 +22,7 @@ RUN_S = 1.0  # time that goals are given before they are canceled
 PARAMETERS = (
     'instruction', 'score_threshold', 'max_new_tokens', 'suppress_duplicates', 'answer', 'trigger',
     'depth_tolerance_s', 'depth_timeout_s', 'target_frame', 'tracking', 'cameras', 'model', 'device', 'dtype',
+    'compile',
     'mode', 'image_transport', 'autostart', 'use_sim_time', 'no_such_parameter', '', 'a' * 300,
 )  # fmt: skip
 LABELS = (

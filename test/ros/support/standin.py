@@ -31,7 +31,7 @@ STEP_S = 0.002
 class StandInEngine:
     """Stands in for instructsam.core.InstructSAM and has its interface."""
 
-    def __init__(self, model, device, dtype, mode, revision):
+    def __init__(self, model, device, dtype, mode, revision, **options):
         self.name = model
         self.device = device
         self.warning = 'a stand-in, not a model'
