@@ -40,6 +40,8 @@ class ReplyCache:
     def __init__(self, file: Path | str) -> None:
         self.file = Path(file)
         self._lock = threading.Lock()
+        if self.file.exists() and not self.file.is_file():
+            raise InstructSAMError(f'{self.file} is no regular file: give another one for the cache of replies')
         with explained_storage_faults(self.file):
             self.file.parent.mkdir(parents=True, exist_ok=True)
             # Statements are committed one by one (isolation_level None), under a lock of our own.

@@ -33,6 +33,8 @@ def test_a_file_that_is_no_cache(tmp_path):
     (tmp_path / 'cache').write_bytes(b'no database ' * 100)
     with pytest.raises(InstructSAMError, match='cache is no cache of replies'):
         ReplyCache(tmp_path / 'cache')
+    with pytest.raises(InstructSAMError, match='is no regular file'):
+        ReplyCache(tmp_path)
 
 
 def test_no_thread_makes_a_call_too_many():
