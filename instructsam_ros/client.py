@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -37,11 +37,12 @@ from instructsam_ros.conversions.point_clouds import read_cloud
 from instructsam_ros.conversions.poses import position_of, rotation_of
 from instructsam_ros.conversions.stamps import LONGEST_S
 from instructsam_ros.dds import check_environment
-from instructsam_ros.msg import InstanceArray
+from instructsam_ros.msg import InstanceArray, TrackedInstanceArray
 from instructsam_ros.node import qos
 
 GRACE_S = 2.0  # added to a time limit, so that the node can report itself that the limit has passed
 RETRY_S = 1.0  # time until the first repetition of a request that got no response
+MOST_UNCARRIED = 5  # answers in a row that are not carried to a later image, after which watch(tracked=True) gives up
 STEP_S = 0.2  # longest uninterrupted wait; Ctrl-C and close() take effect between two waits
 
 
@@ -68,6 +69,7 @@ class Instance:
     size_m: np.ndarray | None = None  # [3], length, width and height of the box
     points: np.ndarray | None = None  # [N, 3] m, on the visible surface; only from find()
     geometry_message: str = ''  # why the object was not measured
+    confidence: float = 1.0  # 0 to 1, of the carrying; below 1 only from watch(tracked=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +80,7 @@ class Detections:
     frame_id: str  # frame of everything in 3D; '' if nothing was measured, see message.geometry_message
     stamp_s: float  # time at which the image was taken, s
     message: InstanceArray  # as received: header, answer, times
+    age_s: float = 0.0  # time from the image that the model answered to this one; above 0 only from watch(tracked=True)
 
     def __len__(self) -> int:
         return len(self.instances)
@@ -187,7 +190,7 @@ class Perception:
             raise PerceptionError(answer.message or 'the goal was aborted without a reason')
         return _detections(response.result.answer, response.result.points)
 
-    def watch(self, instruction: str, timeout: float | None = None) -> Iterator[Detections]:
+    def watch(self, instruction: str, timeout: float | None = None, *, tracked: bool = False) -> Iterator[Detections]:
         """Make `instruction` the node's instruction and yield a Detections for every image that it answers.
 
         The instruction stays in force when the loop ends; stop() ends it. Results that arrive while the caller is busy
@@ -196,28 +199,54 @@ class Perception:
         Args:
             instruction: A phrase or sentence that names the objects.
             timeout: Longest time without a result, s; None waits forever.
+            tracked: Yield one for every image instead, to which the node has carried the newest answer. Its parameter
+                track_rate_hz must be set.
 
         Raises:
-            PerceptionError: There was no result in time, or the result is an error or malformed.
+            PerceptionError: There was no result in time, the result is an error or malformed, or masks are not carried.
         """
         newest: queue.Queue[Any] = queue.Queue(maxsize=1)
+        uncarried = 0  # answers since the last message of carried masks
 
         def replace_newest(message: Any) -> None:
-            if message.instruction == instruction:
-                with suppress(queue.Empty):
-                    newest.get_nowait()
-                newest.put_nowait(message)
+            with suppress(queue.Empty):
+                newest.get_nowait()
+            newest.put_nowait(message)
 
-        subscription = self._node.create_subscription(InstanceArray, f'/{self._name}/instances', replace_newest, 10)
+        def on_answer(message: Any) -> None:
+            nonlocal uncarried
+            if message.instruction != instruction:
+                return
+            if not tracked or message.status == InstanceArray.STATUS_ERROR:
+                replace_newest(message)
+            elif (uncarried := uncarried + 1) > MOST_UNCARRIED:
+                replace_newest(PerceptionError(f'/{self._name} does not carry masks: set its parameter track_rate_hz'))
+
+        def on_carried(message: Any) -> None:
+            nonlocal uncarried
+            if message.result.instruction == instruction:
+                uncarried = 0
+                replace_newest(message)
+
+        subscribe, topic = self._node.create_subscription, f'/{self._name}/{{}}instances'
+        subscriptions = [subscribe(InstanceArray, topic.format(''), on_answer, 10)]
+        if tracked:
+            subscriptions.append(subscribe(TrackedInstanceArray, topic.format('tracked/'), on_carried, 10))
         try:
             self._instruction.publish(String(data=instruction))
             while True:
                 message = self._next_message(newest, timeout)
-                if message.status == InstanceArray.STATUS_ERROR:
+                if isinstance(message, PerceptionError):
+                    raise message
+                if isinstance(message, TrackedInstanceArray):
+                    yield _carried_detections(message)
+                elif message.status == InstanceArray.STATUS_ERROR:
                     raise PerceptionError(message.message)
-                yield _detections(message)
+                else:
+                    yield _detections(message)
         finally:
-            self._node.destroy_subscription(subscription)
+            for subscription in subscriptions:
+                self._node.destroy_subscription(subscription)
 
     def stop(self) -> None:
         """End the instruction of watch()."""
@@ -379,6 +408,17 @@ def _detections(message: Any, cloud: Any = None) -> Detections:
         raise PerceptionError(f'the answer is malformed: {error}') from error
     stamp = message.header.stamp
     return Detections(instances, message.geometry_frame_id, stamp.sec + stamp.nanosec * 1e-9, message)
+
+
+def _carried_detections(message: Any) -> Detections:
+    """Return the Detections of a TrackedInstanceArray; raises what _detections raises."""
+    detections = _detections(message.result)
+    pairs = zip(detections.instances, message.confidence, strict=True)
+    try:
+        instances = tuple(replace(instance, confidence=confidence) for instance, confidence in pairs)
+    except ValueError as error:
+        raise PerceptionError(f'the answer is malformed: {error}') from error
+    return replace(detections, instances=instances, age_s=message.age_s)
 
 
 def _instance(message: Any, points: np.ndarray | None) -> Instance:

@@ -17,7 +17,8 @@ from scipy.optimize import linear_sum_assignment
 from instructsam.core.result import Result
 from instructsam.core.rle import Rle
 
-MIN_FLOW_SIDE = 12  # shortest side on the grid that OpenCV's DIS flow takes; masks of narrower images are not warped
+MIN_FLOW_SIDE = 12  # shortest side on the grid; masks of narrower images are not warped
+SAFE_FLOW_SIDE = 32  # below it OpenCV's DIS flow chooses its scales by the width alone, and wide images crash it
 
 
 @dataclass(frozen=True)
@@ -97,20 +98,6 @@ class Tracker:
         return [detection.id for detection in detections]
 
 
-def shrink(image: np.ndarray, longer_side_px: int) -> np.ndarray:
-    """Return an image [H, W, C] reduced to about `longer_side_px`; smaller ones as they are.
-
-    Halved several times, for which OpenCV is ten times as fast as for the same factor at once.
-    """
-    while max(image.shape[:2]) >= 2 * longer_side_px and min(image.shape[:2]) > 1:
-        image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    factor = longer_side_px / max(image.shape[:2])
-    if factor >= 1:
-        return image
-    height, width = (max(1, round(factor * side)) for side in image.shape[:2])
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-
-
 class _Grid:
     """The pixels of an image of one size that tracking works on: every n-th row and column."""
 
@@ -122,10 +109,11 @@ class _Grid:
         self._pixels = (columns[:, None] * height + rows).ravel()  # in the order of run lengths
         self.coordinates = np.stack(np.meshgrid(np.arange(len(columns)), np.arange(len(rows)))).astype(np.float32)
         """x and y of every pixel, [2, h, w] float32."""
+        self._row_step = max(1, step // 2)  # averaging over half of the rows is enough
 
     def shrink(self, image: np.ndarray) -> np.ndarray:
         """Return image [H, W, 3] on the grid, [h, w, 3]."""
-        return cv2.resize(shrink(image, max(self._shape)), self._shape[::-1], interpolation=cv2.INTER_AREA)
+        return cv2.resize(image[:: self._row_step], self._shape[::-1], interpolation=cv2.INTER_AREA)
 
     def sample(self, rle: Rle) -> np.ndarray:
         """Return a mask on the grid, [h, w] uint8, 0 or 1. A mask between the grid's pixels sets the next one."""
@@ -139,6 +127,25 @@ class _Grid:
 def _detection(mask: np.ndarray, colors: np.ndarray) -> _Track:
     """Return a track without an id, of a mask [h, w] in an image [h, w, 3] YCrCb."""
     return _Track(-1, mask, np.array(cv2.mean(colors, mask)[:3]))
+
+
+def dense_flow(
+    optical_flow: cv2.DISOpticalFlow, image: np.ndarray, other: np.ndarray, start: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the flow from `image` to `other`, [h, w, 2] float32 px.
+
+    Args:
+        optical_flow: A DIS flow with the presets' finest scale of 2.
+        image: [h, w] uint8.
+        other: The same.
+        start: The flow that the search starts from, if there is one.
+    """
+    height, width = image.shape
+    below, right = max(0, SAFE_FLOW_SIDE - height), max(0, SAFE_FLOW_SIDE - width)
+    if below or right:
+        image, other = (cv2.copyMakeBorder(each, 0, below, 0, right, cv2.BORDER_REPLICATE) for each in (image, other))
+        start = None if start is None else cv2.copyMakeBorder(start, 0, below, 0, right, cv2.BORDER_REPLICATE)
+    return optical_flow.calc(image, other, start)[:height, :width]  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def _warp(tracks: Sequence[_Track], before: np.ndarray, now: np.ndarray, coordinates: np.ndarray) -> None:
@@ -156,7 +163,7 @@ def _warp(tracks: Sequence[_Track], before: np.ndarray, now: np.ndarray, coordin
     shift, _ = cv2.phaseCorrelate(now.astype(np.float32), before.astype(np.float32))
     start = np.full((*now.shape, 2), shift, np.float32)
     optical_flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    flow = optical_flow.calc(now, before, start)  # from the current image to the last one
+    flow = dense_flow(optical_flow, now, before, start)  # from the current image to the last one
     x, y = coordinates
     dense = cv2.convertMaps(x + flow[..., 0], y + flow[..., 1], cv2.CV_16SC2, nninterpolation=True)
     median = dense

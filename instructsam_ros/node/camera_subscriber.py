@@ -48,12 +48,14 @@ class CameraSubscriber:
         stream: CameraStream,
         scheduler: Scheduler,
         transforms: TransformLookup,
+        on_frame: Callable[[CameraStream, CameraFrame], None] | None = None,
     ) -> None:
-        """Create a closed subscriber; `transforms` are told of every image."""
+        """Create a closed subscriber; `transforms` are told of every image, and `on_frame` is called with it."""
         self._node = node
         self._stream = stream
         self._scheduler = scheduler
         self._transforms = transforms
+        self._on_frame = on_frame
         self.lost = LostImages(self._publishers)
         self._subscriptions: list[Subscription] = []
         self._last_image_s: float | None = None  # time.monotonic() of the latest image since open()
@@ -189,6 +191,8 @@ class CameraSubscriber:
         frame = CameraFrame(message, time.perf_counter())
         frame.transform_round = self._transforms.put_image(self._stream.name, nanoseconds(frame.header.stamp))
         self._scheduler.offer(self._stream, frame)
+        if self._on_frame is not None:
+            self._on_frame(self._stream, frame)
         if frame.stamp_round > self._stamp_round:
             self._stamp_round = frame.stamp_round
             if self._is_due('stamps'):

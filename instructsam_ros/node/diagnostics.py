@@ -112,6 +112,7 @@ def status_values(
         'frames_lost_in_transport': sum(each.in_transport for each in lost),
         'frames_lost_in_queue': sum(each.in_queue for each in lost),
         'results': statistics.results,
+        'tracked_results': statistics.tracked_results,
         'results_superseded': statistics.superseded,
         'results_with_depth': sum(stream.depth.paired for stream in streams),
         'results_without_depth': sum(stream.depth.unpaired for stream in streams),

@@ -166,6 +166,9 @@ PARAMETERS = (
     Parameter('max_waiting_goals', Settings.max_waiting_goals, ANY_TIME,
               'Goals of the action that may wait for the model or for an image; more are aborted with that reason.',
               range=(1, 10_000)),
+    Parameter('track_rate_hz', Settings.track_rate_hz, ANY_TIME,
+              'Highest rate at which the masks of the newest answer are carried to the newest image, by optical flow, '
+              'and published on ~/tracked/instances, Hz; 0: never.', range=(0.0, 240.0)),
     Parameter('target_frame', Settings.target_frame, ANY_TIME,
               "Frame of all geometry, by TF at the image's stamp (needs tf2_ros); empty: the camera's optical frame."),
     Parameter('tf_max_gap_s', Settings.tf_max_gap_s, ANY_TIME,

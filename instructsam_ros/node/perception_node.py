@@ -33,6 +33,7 @@ from instructsam_ros.node.tf_buffer import create_tf_buffer
 from instructsam_ros.pipeline.scheduling.camera_stream import CameraStream
 from instructsam_ros.pipeline.scheduling.error_log import FAILURES, explain
 from instructsam_ros.pipeline.scheduling.jobs import JobContext
+from instructsam_ros.pipeline.scheduling.mask_thread import MaskThread
 from instructsam_ros.pipeline.scheduling.result_publisher import ResultPublisher
 from instructsam_ros.pipeline.scheduling.scheduler import Scheduler
 from instructsam_ros.pipeline.scheduling.worker import Worker, free_device_memory
@@ -84,16 +85,24 @@ class PerceptionNode(AsyncLifecycleNode):
         streams = {name: CameraStream(name, ResultPublisher(self.create_lifecycle_publisher, name)) for name in names}
         self._streams = list(streams.values())
         self._scheduler = Scheduler(self._streams, self._node_parameters, self.statistics)
+        self._masks = MaskThread(
+            self._streams, self._node_parameters, self._scheduler, self._transforms, self.statistics, self.log
+        )
         context = JobContext(
             self._scheduler,
             self._transforms,
             self.statistics,
             self.log,
             self.get_clock(),
+            self._masks.put_answer,
         )
         self._worker = Worker(context)
-        self._cameras = [CameraSubscriber(self, stream, self._scheduler, self._transforms) for stream in self._streams]
+        self._cameras = [
+            CameraSubscriber(self, stream, self._scheduler, self._transforms, self._masks.offer)
+            for stream in self._streams
+        ]
         self._worker.start()
+        self._masks.start()
         self._instruct(self._node_parameters.value('instruction'))
         InstructionSubscriber(self, self._instruct)
 
@@ -115,8 +124,9 @@ class PerceptionNode(AsyncLifecycleNode):
                 executor.spin_once(0.01)
 
     def close(self, timeout_s: float = WAIT_FOR_MODEL_S) -> bool:
-        """End the worker's thread. Returns whether it has ended, see Worker.close."""
-        return self._worker.close(timeout_s)
+        """End the threads. Returns whether they have ended, see Worker.close."""
+        has_ended = self._worker.close(timeout_s)
+        return self._masks.close(timeout_s) and has_ended
 
     # Lifecycle
 
@@ -191,12 +201,14 @@ class PerceptionNode(AsyncLifecycleNode):
         Runs in the thread of that transition.
         """
         self._scheduler.deactivate('a transition of the node failed')
+        self._masks.clear()
         self.run_in_executor(self._close_cameras)
         self._scheduler.submit(self._worker.unload_model)
         return super().on_error(state)
 
     def _end_session(self) -> None:
         self._scheduler.deactivate()
+        self._masks.clear()
         self._scheduler.submit(free_device_memory)  # frees the memory of the encoded images
 
     def _close_cameras(self) -> None:

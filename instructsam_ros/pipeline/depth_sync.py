@@ -114,21 +114,22 @@ def _contents(info: CameraInfo) -> tuple[Any, ...]:
 class RoundDepth:
     """DepthSource of the color images of one round of stamps."""
 
-    def __init__(self, buffer: 'DepthBuffer', stamp_round: int) -> None:
+    def __init__(self, buffer: 'DepthBuffer', stamp_round: int, *, is_counted: bool) -> None:
         self._buffer = buffer
         self._round = stamp_round
+        self._is_counted = is_counted
 
     def find_depth(self, stamp: Time, settings: Settings, caller: Caller) -> DepthPair:
-        """Find the depth of the color image with `stamp` and count whether there is one (see DepthSource)."""
+        """Find the depth of the color image with `stamp` (see DepthSource)."""
         buffer = self._buffer
         try:
             pair = buffer.find(
                 stamp, settings.depth_tolerance_s, settings.depth_timeout_s, caller.is_cancelled, self._round
             )
         except NoDepthError:
-            buffer.unpaired += buffer.received > 0 and not caller.is_cancelled()
+            buffer.unpaired += self._is_counted and buffer.received > 0 and not caller.is_cancelled()
             raise
-        buffer.paired += 1
+        buffer.paired += self._is_counted
         return pair
 
 
@@ -198,9 +199,12 @@ class DepthBuffer:
             self._last_contents.clear()
             self._has_unset_stamps = False
 
-    def in_round(self, stamp_round: int) -> RoundDepth:
-        """Return the DepthSource of the images for which put_image() returned `stamp_round`."""
-        return RoundDepth(self, stamp_round)
+    def in_round(self, stamp_round: int, *, is_counted: bool = True) -> RoundDepth:
+        """Return the DepthSource of the images for which put_image() returned `stamp_round`.
+
+        `is_counted` if images with and without depth are counted in `paired` and `unpaired`.
+        """
+        return RoundDepth(self, stamp_round, is_counted=is_counted)
 
     def find(
         self,

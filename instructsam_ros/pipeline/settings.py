@@ -38,3 +38,4 @@ class Settings:
     rectified: str = AUTO
     frame_tolerance: str = ''
     max_waiting_goals: int = 100
+    track_rate_hz: float = 0.0

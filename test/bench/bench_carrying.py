@@ -97,7 +97,7 @@ def compare(frames, delay_s):
     for number, (rgb, now) in enumerate(frames):
         carried = {each.instance.track_id: each for each in carrier.add_image(rgb, number)}
         if number == round(delay_s * RATE_HZ):
-            carrier.add_answer(answer(ids, owners), 0)
+            carrier.add_answer(answer(ids, owners), frames[0][0], 0)
         time_s = number / RATE_HZ
         if not any(abs(time_s - each) < 0.5 / RATE_HZ for each in TIMES_S) or time_s <= delay_s:
             continue
@@ -120,7 +120,7 @@ def image_ms(frames):
     owners = [owner for owner in np.unique(ids) if owner >= 0]
     carrier, times_ms = MaskCarrier(), []
     carrier.add_image(large[0], 0)
-    carrier.add_answer(answer(ids, (owners * 10)[:10]), 0)
+    carrier.add_answer(answer(ids, (owners * 10)[:10]), large[0], 0)
     for number, rgb in enumerate(large[1:], 1):
         start_s = time.process_time()
         carrier.add_image(rgb, number)

@@ -1,12 +1,14 @@
 """Overhead of the node: image in to result out, with a stand-in engine that returns ten prepared masks at once.
 
-    python test/bench/bench_ros_cost.py [--size 1280x720] [--frames 500] [--depth | --label-image] [--json FILE]
+    python test/bench/bench_ros_cost.py [--size 1280x720] [--frames 500] [--depth | --label-image] [--track]
 
 receive_to_publish is measured inside the node, from its image callback to the return of publish. end_to_end is measured
 by another process, from before it publishes the image until it has the result: both DDS hops and (de)serialization in
 Python are included. With --depth every image has a depth image of a table with ten objects; geometry is the time of all
-3D steps, including the search for the depth image. Exits with 1 unless the median of receive_to_publish, or of geometry
-with --depth, is below its goal; with --label-image there is no goal.
+3D steps, including the search for the depth image. With --track the masks are also carried to every image
+(track_rate_hz), and a program subscribes to them. Every image is also sent to a bare rclpy node (echo.py) that returns
+its header: `echo` is the end_to_end of that, and ratios to it depend less on the machine. Exits with 1 unless the
+median of receive_to_publish, or of geometry with --depth, is below its goal; with --label-image there is no goal.
 """
 
 import argparse
@@ -25,21 +27,50 @@ sys.path.insert(0, str(ROOT / 'test' / 'ros' / 'support'))
 import numpy as np  # noqa: E402
 from robot import Robot  # noqa: E402
 from scenery import table  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
 
-GOALS_MS = {'receive_to_publish': 5.0, 'geometry': 15.0}
+from instructsam_ros.conversions.instances import image_msg  # noqa: E402
+from instructsam_ros.msg import TrackedInstanceArray  # noqa: E402
+
+GOALS_MS = {'receive_to_publish': 5.0, 'geometry': 12.0}
 STEPS = 'receive_to_publish', 'conversion', 'tracking', 'messages', 'geometry'
 WARM_UP = 50  # number of images before the measurement
 LOST_S = 1.0  # an image without a result after this time is lost
 
 
-def measure(width, height, frames, rate_hz, depth, label_image):
+class Echo:
+    """A bare node in another process, and the time of its answers."""
+
+    def __init__(self, robot, image):
+        self._robot, self._headers, self.times_ms = robot, [], []
+        self.node = robot.start(command=(sys.executable, str(Path(__file__).with_name('echo.py'))))
+        self._publisher = robot.node.create_publisher(Image, 'echo/image', 10)
+        robot.node.create_subscription(Header, 'echo/header', robot.keep(self._headers), 10)
+        robot.wait(lambda: self._publisher.get_subscription_count() and robot.node.count_publishers('echo/header'))
+        self._image = image
+
+    def ask(self, number):
+        """Send an image and wait for its header."""
+        start_s = time.perf_counter()
+        message = image_msg(self._image, Header())
+        message.header.stamp.sec = number
+        self._publisher.publish(message)
+        if self._robot.wait_or_time_out(lambda: self._headers and self._headers[-1].stamp.sec == number, LOST_S):
+            self.times_ms.append((time.perf_counter() - start_s) * 1e3)
+
+
+def measure(width, height, frames, rate_hz, depth, label_image, track):
     """Return {step: (p50, p95)} in ms and the number of images without a result."""
     depth = table(height, width) if depth else None
     k = [width, 0.0, (width - 1) / 2, 0.0, width, (height - 1) / 2, 0.0, 0.0, 1.0]
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     robot = Robot(random.randrange(1, 102))
     try:
-        node = robot.start_active('score_threshold:=0.0')
+        node = robot.start_active('score_threshold:=0.0', f'track_rate_hz:={240.0 if track else 0.0}')
+        echo = Echo(robot, image)
+        if track:
+            robot.look_at('perception/tracked/instances', TrackedInstanceArray)
         if label_image:
             robot.look_at('perception/label_image')
         robot.say('ten masks')
@@ -59,17 +90,21 @@ def measure(width, height, frames, rate_hz, depth, label_image):
             lost += not answered
             if answered and number >= WARM_UP:
                 round_trips_ms.append((time.perf_counter() - start_s) * 1e3)
+            echo.ask(number)
         assert len(robot.results[-1].instances) == 10
         assert all(each.has_geometry for each in robot.results[-1].instances) == (depth is not None)
         status = robot.status()
-        node.interrupt()
-        node.exit_code()
+        for each in (node, echo.node):
+            each.interrupt()
+            each.exit_code()
     finally:
         robot.close()
     times_ms = {}
-    for step in STEPS[: None if depth is not None else -1]:
+    steps = STEPS[: None if depth is not None else -1] + (('carrying',) if track else ())
+    for step in steps:
         times_ms[step] = tuple(float(status[f'{step}_ms_p{percent}']) for percent in (50, 95))
     times_ms['end_to_end'] = tuple(map(float, np.percentile(round_trips_ms, (50, 95))))
+    times_ms['echo'] = tuple(map(float, np.percentile(echo.times_ms[WARM_UP:], (50, 95))))
     return times_ms, lost
 
 
@@ -83,16 +118,17 @@ def main():
     extra.add_argument(
         '--label-image', action='store_true', help='subscribe to the label image, so that it is published'
     )
+    parser.add_argument('--track', action='store_true', help='also carry the masks to every image')
     parser.add_argument('--json', type=Path, help='also write the numbers to this file')
     args = parser.parse_args()
     width, height = map(int, args.size.split('x'))
 
-    times_ms, lost = measure(width, height, args.frames, args.rate, args.depth, args.label_image)
+    times_ms, lost = measure(width, height, args.frames, args.rate, args.depth, args.label_image, args.track)
     extra = 'depth' if args.depth else 'label image' if args.label_image else 'no depth, no label image'
     print(f'{args.size} rgb8, ten masks, {extra}, {args.frames} images')
-    print(f'{"ms":<20}{"median":>10}{"p95":>10}')
+    print(f'{"ms":<20}{"median":>10}{"p95":>10}{"to echo":>10}')
     for step, (median, p95) in times_ms.items():
-        print(f'{step:<20}{median:>10.2f}{p95:>10.2f}')
+        print(f'{step:<20}{median:>10.2f}{p95:>10.2f}{median / times_ms["echo"][0]:>10.2f}')
     if lost:
         print(f'{lost} images without a result')
     if args.json:

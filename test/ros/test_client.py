@@ -173,6 +173,27 @@ def test_watch(robot, perception):
         pass
 
 
+def test_watch_at_camera_rate(robot, perception):
+    results = perception.watch('a mug', timeout=20.0, tracked=True)
+    with stream(robot):
+        with pytest.raises(PerceptionError, match='track_rate_hz'):
+            next(results)
+        assert robot.set('track_rate_hz', 200.0)[0]
+        assert robot.set('trigger', 'on_instruction')[0]
+        results = perception.watch('the mugs', timeout=20.0, tracked=True)
+        seen = [next(results) for _ in range(4)]
+    results.close()
+    assert robot.set('track_rate_hz', 0.0)[0]
+    assert robot.set('trigger', 'continuous')[0]
+    assert {tuple(each.track_id for each in detections) for detections in seen} == {tuple(range(9))}
+    assert seen[-1].age_s >= 3
+    assert seen[-1].stamp_s - seen[0].stamp_s == seen[-1].age_s - seen[0].age_s
+    assert all(0.9 < each.confidence <= 1 for each in seen[-1])
+    perception.stop()
+    while robot.status()['instruction']:
+        pass
+
+
 def test_watch_raises_errors_and_timeouts(robot, perception):
     robot.nodes[0].expected = 'Traceback'
     results = perception.watch('fail on purpose', timeout=20.0)

@@ -101,7 +101,7 @@ def test_policy_of_the_client_allows_what_it_has(robot, monkeypatch):
     allowed = policy('/perception_client')
     with Perception() as perception:
         name = perception._node.get_name()
-        only_during_watch = {'/perception/instances'}
+        only_during_watch = {'/perception/instances', '/perception/tracked/instances'}
         found = complete_graph(robot, name, allowed, only_during_watch | {'/clock'})
     for verb, names in found.items():
         unknown = [each for each in names if not any(fnmatchcase(each, known) for known in allowed.get(verb, ()))]

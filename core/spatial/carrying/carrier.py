@@ -10,14 +10,13 @@ once per image, moved by what the points inside it did (see `objects`).
 from __future__ import annotations
 
 from collections import deque
-from itertools import islice
 
 import cv2
 import numpy as np
 
 from instructsam.core.result import Result
 from instructsam.core.spatial.carrying.objects import Carried, CarriedObjects, CarryParams, Step
-from instructsam.core.spatial.tracking import MIN_FLOW_SIDE, shrink
+from instructsam.core.spatial.tracking import MIN_FLOW_SIDE, dense_flow
 
 DEFAULTS = CarryParams()
 
@@ -37,67 +36,104 @@ class MaskCarrier:
         """Forget all images and the answer."""
         self._steps.clear()
         self._size: tuple[int, int] | None = None  # height and width of the images, px
-        self._grey: np.ndarray | None = None  # the last image, [h, w] uint8, reduced
         self.drop_answer()
 
     def drop_answer(self) -> None:
         """Forget the answer, as when the instruction changes."""
         self._objects: CarriedObjects | None = None
 
-    def add_image(self, image: np.ndarray, stamp_ns: int) -> list[Carried]:
-        """Return the instances of the newest answer, carried to `image`; without an answer, none.
+    def add_image(self, image: np.ndarray, time_ns: int) -> list[Carried]:
+        """Take the newest image and return the instances that are carried to it, see `carried`.
 
-        An image of another size, or one that is not newer than the last, begins anew: nothing is carried until there is
+        An image of another size, or one that is not later than the last, begins anew: nothing is carried until there is
         an answer about it or a later one.
 
         Args:
             image: [H, W, 3] uint8 RGB.
-            stamp_ns: Its stamp, ns.
+            time_ns: When it was taken, ns on any clock.
         """
         height, width = image.shape[:2]
-        if (height, width) != self._size or (self._steps and stamp_ns <= self._steps[-1].stamp_ns):
+        if (height, width) != self._size or (self._steps and time_ns <= self._steps[-1].time_ns):
             self.clear()
         self._size = height, width
-        reduced = shrink(image, self._params.longer_side_px)
-        grey = cv2.cvtColor(reduced, cv2.COLOR_RGB2GRAY)
-        flow = is_consistent = None
-        if self._grey is not None and min(grey.shape) >= MIN_FLOW_SIDE:
-            flow, is_consistent = self._flow_between(self._grey, grey)
-        self._grey = grey
-        step = Step(stamp_ns, cv2.GaussianBlur(reduced, (5, 5), 0), flow, is_consistent)
+        step = self._step(self._steps[-1].colors if self._steps else None, self._reduced(image), time_ns)
         self._steps.append(step)
-        if self._objects is None:
-            return []
-        self._objects.advance(step)
-        return self._objects.carried()
+        if self._objects is not None:
+            self._objects.advance(step)
+        return self.carried()
 
-    def add_answer(self, result: Result, stamp_ns: int) -> bool:
-        """Carry the instances of `result` from the next image on, brought forward from the image with `stamp_ns`.
+    def add_answer(self, result: Result, image: np.ndarray, time_ns: int) -> bool:
+        """Carry the instances of `result` from now on, brought forward from its image to the newest one.
+
+        Args:
+            result: The answer about `image`; its instances have ids.
+            image: [H, W, 3] uint8 RGB. It need not be one of those that were added.
+            time_ns: Its time, on the clock of `add_image`.
 
         Returns:
-            Whether they can be: that image is one of the last `max_images`, and has the result's size.
+            Whether they can be: the image is not older than all that are kept, and has their size.
         """
         self.drop_answer()
-        stamps = [step.stamp_ns for step in self._steps]
-        if stamp_ns not in stamps or self._size != (result.height, result.width):
+        if self._steps and (time_ns < self._steps[0].time_ns or image.shape[:2] != self._size):
             return False
-        begin = stamps.index(stamp_ns)
-        objects = CarriedObjects(result, self._steps[begin].colors, stamp_ns, self._params)
-        for step in islice(self._steps, begin + 1, None):
+        if not self._steps or time_ns > self._steps[-1].time_ns:
+            self.add_image(image, time_ns)
+        later = [step for step in self._steps if step.time_ns >= time_ns]
+        if later[0].time_ns == time_ns:
+            colors = later.pop(0).colors
+        else:  # The image was not added, so the flow from it to the next one that was is not known yet.
+            colors = self._reduced(image)
+            later[0] = self._step(colors, later[0].colors, later[0].time_ns)
+        objects = CarriedObjects(result, colors, time_ns, self._params)
+        for step in later:
             objects.advance(step)
         self._objects = objects
         return True
+
+    @property
+    def has_answer(self) -> bool:
+        """True from an answer on until images of another size or time, or another answer that cannot be carried."""
+        return self._objects is not None
+
+    def carried(self) -> list[Carried]:
+        """Return the instances of the newest answer in the newest image; those that were lost are left out."""
+        return [] if self._objects is None else self._objects.carried()
+
+    def _reduced(self, image: np.ndarray) -> np.ndarray:
+        """Return an image as it is compared, [h, w, 3] uint8: reduced and slightly blurred, against noise."""
+        return cv2.GaussianBlur(_shrink(image, self._params.longer_side_px), (5, 5), 0)
+
+    def _step(self, before: np.ndarray | None, colors: np.ndarray, time_ns: int) -> Step:
+        """Return the step from the reduced image `before`, None if there is none, to `colors`."""
+        if before is None or min(colors.shape[:2]) < MIN_FLOW_SIDE:
+            return Step(time_ns, colors, None, None)
+        greys = (cv2.cvtColor(each, cv2.COLOR_RGB2GRAY) for each in (before, colors))
+        return Step(time_ns, colors, *self._flow_between(*greys))
 
     def _flow_between(self, before: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the flow from `before` to `now`, and where it agrees with the one back.
 
         Both are on every second pixel of `before`, which loses nothing: DIS computes the flow on every fourth.
         """
-        forward = np.ascontiguousarray(self._dis.calc(before, now, None)[::2, ::2])
-        backward = np.ascontiguousarray(self._dis.calc(now, before, None)[::2, ::2])
+        forward = np.ascontiguousarray(dense_flow(self._dis, before, now)[::2, ::2])
+        backward = np.ascontiguousarray(dense_flow(self._dis, now, before)[::2, ::2])
         rows, columns = forward.shape[:2]
         x = np.arange(columns, dtype=np.float32) + forward[..., 0] / 2
         y = np.arange(rows, dtype=np.float32)[:, None] + forward[..., 1] / 2
         error = forward + cv2.remap(backward, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         is_consistent = np.einsum('ijk,ijk->ij', error, error) < self._params.max_inconsistency_px**2
         return forward.astype(np.float16), is_consistent.astype(np.uint8)
+
+
+def _shrink(image: np.ndarray, longer_side_px: int) -> np.ndarray:
+    """Return an image [H, W, C] reduced to about `longer_side_px`; smaller ones as they are.
+
+    Halved several times, for which OpenCV is several times as fast as for the same factor at once.
+    """
+    while max(image.shape[:2]) >= 2 * longer_side_px and min(image.shape[:2]) > 1:
+        image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    factor = longer_side_px / max(image.shape[:2])
+    if factor >= 1:
+        return image
+    height, width = (max(1, round(factor * side)) for side in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

@@ -41,7 +41,7 @@ class CarryParams:
 class Step(NamedTuple):
     """One image, reduced, and the flow from the image before it."""
 
-    stamp_ns: int
+    time_ns: int
     colors: np.ndarray  # [h, w, 3] uint8 RGB, slightly blurred
     flow: np.ndarray | None  # [h/2, w/2, 2] float16 px, at every second pixel of the image before; None: there is none
     is_consistent: np.ndarray | None  # [h/2, w/2] uint8, whether the flow back agrees
@@ -52,7 +52,6 @@ class Carried(NamedTuple):
 
     instance: Instance  # its mask in that image; without geometry
     confidence: float  # 0 to 1, see CarriedObjects.carried
-    answer_ns: int  # stamp of the answer's image
 
 
 SEARCHED = np.array(
@@ -87,10 +86,9 @@ class CarriedObjects:
     Arrays are padded to the same number of points for every object. Positions are px of the reduced image.
     """
 
-    def __init__(self, result: Result, colors: np.ndarray, stamp_ns: int, params: CarryParams) -> None:
+    def __init__(self, result: Result, colors: np.ndarray, time_ns: int, params: CarryParams) -> None:
         """Begin with the instances of `result` on its image: `colors` [h, w, 3], reduced and blurred."""
         self._params = params
-        self._stamp_ns = stamp_ns
         self._size = result.height, result.width
         self._scale = np.array([result.width / colors.shape[1], result.height / colors.shape[0]])
         self._instances = [each for each in result.instances if each.mask.area]
@@ -127,7 +125,7 @@ class CarriedObjects:
         self._gain = np.zeros((count, 1, 3), np.float32)  # difference of brightness from the answer's image
         self._is_visible = self._exists.copy()
         self._quality = np.ones(count)
-        self._seen_ns = np.full(count, stamp_ns)
+        self._seen_ns = np.full(count, time_ns)
         self._is_hidden = np.zeros(count, bool)
         self._is_dropped = np.zeros(count, bool)
 
@@ -215,11 +213,11 @@ class CarriedObjects:
         )
         self._quality = share * similarity
         self._is_hidden = self._quality < np.where(self._is_hidden, params.min_recognised, params.min_visible)
-        self._seen_ns[~self._is_hidden] = step.stamp_ns
+        self._seen_ns[~self._is_hidden] = step.time_ns
         area = np.maximum(np.linalg.det(self._motion[:, :2]), 1e-6)
         inside = (seen & self._exists).sum(axis=1) / self._exists.sum(axis=1)
         self._is_dropped |= (
-            (step.stamp_ns - self._seen_ns > params.max_hidden_s * 1e9)
+            (step.time_ns - self._seen_ns > params.max_hidden_s * 1e9)
             | (np.maximum(area, 1 / area) > params.max_area_ratio)
             | (inside < params.min_inside)
         )
@@ -255,7 +253,7 @@ class CarriedObjects:
             moved = Instance(
                 mask, instance.score, instance.phrase, instance.slot, instance.group, track_id=instance.track_id
             )
-            found.append(Carried(moved, float(self._quality[index]), self._stamp_ns))
+            found.append(Carried(moved, float(self._quality[index])))
         return found
 
     def _moved_vertices(self, index: int, is_visible: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 from instructsam.core.rle import Rle
 
 SIMPLIFICATION_PX = 0.6  # largest distance of the simplified outline from the original one, px of the full image
+MAX_OUTLINES, MAX_VERTICES = 64, 1000  # the largest outlines of a mask, simplified further if they have more vertices
 FRACTION_BITS = 3  # of the coordinates that OpenCV draws with
 
 
@@ -31,7 +32,12 @@ class Outline:
         """
         crop, corner = _decode(mask)
         outlines, _ = cv2.findContours(crop, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        simplified = [cv2.approxPolyDP(outline, SIMPLIFICATION_PX, True)[:, 0] for outline in outlines]
+        outlines = sorted(outlines, key=len, reverse=True)[:MAX_OUTLINES]
+        tolerance_px = SIMPLIFICATION_PX
+        simplified = [cv2.approxPolyDP(outline, tolerance_px, True)[:, 0] for outline in outlines]
+        while sum(len(outline) for outline in simplified) > MAX_VERTICES:
+            tolerance_px *= 2
+            simplified = [cv2.approxPolyDP(outline, tolerance_px, True)[:, 0] for outline in outlines]
         self._ends = np.cumsum([len(outline) for outline in simplified])[:-1]
         self.vertices = ((np.concatenate(simplified) + corner + 0.5) / scale - 0.5).astype(np.float32)
         self.points, self.spacing = _lattice(crop, corner, scale, max_points, margin_px)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ class JobContext:
     statistics: Statistics
     error_log: ErrorLog
     clock: Clock  # the node's clock, which image stamps are compared with
+    on_answer: Callable[[StreamWork, Answer], None] | None = None  # called with each published answer of a stream
 
 
 class Job(ABC):
@@ -140,6 +142,8 @@ class StreamJob(Job):
         if self._context.scheduler.publish_if_current(work, messages):
             self._context.statistics.count_result('', self._seconds_since(work.frame.header.stamp))
             self._count_times(times_ms)
+            if self._context.on_answer is not None:
+                self._context.on_answer(work, answer)
             if answer.geometry_message and work.stream.depth.received:  # a camera without depth is not worth a warning
                 kind = f'no 3D geometry{work.stream.of_camera}'
                 self._context.error_log.warning(kind, f'{kind}: {answer.geometry_message}')

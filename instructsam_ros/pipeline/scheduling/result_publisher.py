@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseArray
 from rclpy.publisher import Publisher
@@ -15,7 +17,7 @@ from instructsam_ros.conversions.grasps import grasp_poses, grasp_status
 from instructsam_ros.conversions.instances import error_msg, image_msg, label_image
 from instructsam_ros.conversions.markers import markers
 from instructsam_ros.conversions.point_clouds import cloud
-from instructsam_ros.msg import InstanceArray
+from instructsam_ros.msg import InstanceArray, TrackedInstanceArray
 from instructsam_ros.pipeline.answer import Answer
 from instructsam_ros.pipeline.camera_frame import CameraFrame
 from instructsam_ros.pipeline.instruction import Instruction
@@ -38,17 +40,29 @@ class OutgoingMessage(NamedTuple):
         self.publisher.publish(self.message)
 
 
+class CarriedAnswer(NamedTuple):
+    """An answer that was carried to a later image."""
+
+    answer: Answer  # as if it were about that image
+    confidence: list[float]  # of each instance
+    answer_stamp: Time  # of the image that it is about
+    age_s: float
+    has_target: bool  # whether it had any instance
+
+
 class ResultPublisher:
     """The result topics of one camera.
 
     Makes the messages; the scheduler publishes them (publish_if_current), so that publishing under its lock is quick.
-    Used in the worker's thread.
+    Used in the worker's thread unless noted.
     """
 
     def __init__(self, create_publisher: CreatePublisher, camera: str = '') -> None:
         """Create the publishers; topics begin with the name of the camera, which is '' for the only one."""
         prefix = f'~/{camera}/' if camera else '~/'
         self._instances = create_publisher(InstanceArray, f'{prefix}instances', 10)
+        self._tracked = create_publisher(TrackedInstanceArray, f'{prefix}tracked/instances', 10)
+        self._tracked_overlay = create_publisher(Image, f'{prefix}tracked/overlay', 1)
         views: tuple[tuple[str, type, View], ...] = (
             ('label_image', Image, _label_image),
             ('overlay', Image, _overlay),
@@ -69,6 +83,39 @@ class ResultPublisher:
             for publisher, make in self._views
             if publisher.get_subscription_count()
         ]
+
+    @property
+    def is_tracked(self) -> bool:
+        """True if anybody subscribes to masks at the camera's rate."""
+        return any(each.get_subscription_count() for each in (self._tracked, self._tracked_overlay))
+
+    def tracked_messages(
+        self, frame: CameraFrame, image: np.ndarray, instruction: Instruction, carried: CarriedAnswer
+    ) -> list[OutgoingMessage]:
+        """Return the messages of an answer that was carried to a later frame; called in the thread that carries it.
+
+        Args:
+            frame: That frame.
+            image: The same, decoded, [H, W, 3] uint8 RGB.
+            instruction: The instruction that is answered.
+            carried: The answer.
+        """
+        messages = []
+        if self._tracked.get_subscription_count():
+            result = carried.answer.to_msg(frame.header, instruction.text, instruction.id)
+            result.status = InstanceArray.STATUS_OK if carried.has_target else InstanceArray.STATUS_NO_TARGET
+            message = TrackedInstanceArray(
+                header=frame.header,
+                result=result,
+                confidence=carried.confidence,
+                answer_stamp=carried.answer_stamp,
+                age_s=carried.age_s,
+            )
+            messages.append(OutgoingMessage(self._tracked, message))
+        if self._tracked_overlay.get_subscription_count():
+            overlay = image_msg(draw_overlay(image, carried.answer.result), frame.header)
+            messages.append(OutgoingMessage(self._tracked_overlay, overlay))
+        return messages
 
     def error_messages(self, frame: CameraFrame, instruction: Instruction, text: str) -> list[OutgoingMessage]:
         """Return the InstanceArray that says why there is no answer."""

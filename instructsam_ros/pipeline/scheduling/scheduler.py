@@ -93,6 +93,11 @@ class Scheduler:
         return self._instruction
 
     @property
+    def session(self) -> Session | None:
+        """The current session; None while the node is not active."""
+        return self._session
+
+    @property
     def is_closed(self) -> bool:
         """True if close() has been called."""
         return self._is_closed
@@ -253,6 +258,10 @@ class Scheduler:
         is_void = self._session is not work.session or self._instruction is not work.instruction
         return is_void or bool(self._tasks) or self._ready_goal() is not None
 
+    def is_in_force(self, work: StreamWork) -> bool:
+        """Return whether the session and the instruction of an answer are still the current ones."""
+        return self._session is work.session and self._instruction is work.instruction
+
     def is_encoding_superseded(self, work: StreamWork) -> bool:
         """Return whether even the encoded image is no longer wanted.
 
@@ -292,6 +301,18 @@ class Scheduler:
                 return False
             work.stream.answered = work.instruction
             self._refused = work.instruction if is_refused else None
+            for message in messages:
+                message.publish()
+            return True
+
+    def publish_carried(self, work: StreamWork, messages: Sequence[OutgoingMessage]) -> bool:
+        """Publish messages about a later image that an answer was carried to, unless it is no longer in force.
+
+        Holds the lock for the reason that publish_if_current() does; called in the thread that carries the masks.
+        """
+        with self._changed:
+            if not self.is_in_force(work):
+                return False
             for message in messages:
                 message.publish()
             return True

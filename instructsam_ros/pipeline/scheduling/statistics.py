@@ -26,6 +26,7 @@ class Statistics:
     def __init__(self) -> None:
         self.results = 0  # published results, errors included
         self.errors = 0  # published results with STATUS_ERROR
+        self.tracked_results = 0  # published on ~/tracked/instances
         self.superseded = 0  # answers begun and then cancelled by a new instruction or a stop
         self.goals = {'succeeded': 0, 'aborted': 0, 'canceled': 0}  # ended goals of the action
         self.last_error = ''  # of the latest result; '' if it is not an error

@@ -6,7 +6,7 @@ import pytest
 
 from instructsam.core.result import UNTRACKED, Instance, Result
 from instructsam.core.rle import Rle
-from instructsam.core.spatial.tracking import Tracker, TrackingParams, _Grid
+from instructsam.core.spatial.tracking import Tracker, TrackingParams, _Grid, dense_flow
 
 HEIGHT, WIDTH, RADIUS = 240, 320, 16
 NOISE = cv2.GaussianBlur(np.random.default_rng(0).normal(0, 1, (HEIGHT * 3, WIDTH * 3)), (0, 0), 5)
@@ -123,3 +123,14 @@ def test_images_of_any_shape(size):
     image = np.full((*size, 3), 90, np.uint8)
     for _ in range(3):
         assert [each.track_id for each in tracker.update(result, image).instances] == [0]
+
+
+@pytest.mark.parametrize('size', [(12, 160), (13, 160), (24, 320), (30, 160), (160, 12), (31, 31), (48, 320)])
+def test_flow_of_narrow_images(size):
+    """OpenCV's DIS flow alone ends the process for some of these sizes."""
+    optical_flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    images = np.random.default_rng(0).integers(0, 256, (2, *size), np.uint8)
+    for start in (None, np.zeros((*size, 2), np.float32)):
+        flow = dense_flow(optical_flow, *images, start)
+        assert flow.shape == (*size, 2)
+        assert np.isfinite(flow).all()
