@@ -192,7 +192,7 @@ def command(monkeypatch, capsys, scenes, tmp_path):
     def already_drawn(function, values, workers):
         yield from (scenes['test'][index] for index in values)
 
-    monkeypatch.setattr(evaluate, 'load_engine', lambda args, process: Oracle(scenes['test']))
+    monkeypatch.setattr(evaluate, 'load_engine', lambda args, process, agent: Oracle(scenes['test']))
     monkeypatch.setattr('instructsam.train.evaluation.tabletop.in_order', already_drawn)
     monkeypatch.chdir(tmp_path)
 

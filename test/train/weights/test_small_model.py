@@ -55,7 +55,8 @@ def test_weights_are_random_but_for_the_trunk(folder, trunk):
 def test_the_engine_answers_with_masks_of_a_quarter_of_the_side(folder, image):
     engine = InstructSAM.from_pretrained(folder, device='cpu')
     encoded = engine.encode(image)
-    assert [level.shape[-1] for level in encoded.features.pyramid] == [96, 48, 24]
+    assert [level.convolved.shape[-1] for level in encoded.features.levels] == [48, 96]
+    assert encoded.features.side == 24
     result = engine.segment(encoded, 'mug', answer=engine.answer_for(['mug']), score_threshold=0)
     assert result.instances
 
