@@ -133,7 +133,7 @@ class CarriedObjects:
         """Carry all objects to the next image."""
         if not self._instances or self._is_dropped.all():
             return
-        if step.flow is None:
+        if step.flow is None or step.is_consistent is None:
             self._is_dropped[:] = True
             return
         params, flow = self._params, step.flow.astype(np.float32)
@@ -173,7 +173,7 @@ class CarriedObjects:
         candidates = np.stack([fitted, steady, static])
         costs = np.stack([self._mismatch(motion, colors) for motion in candidates]) * PREFERENCE
         best = candidates[costs.argmin(axis=0), np.arange(len(fitted))]
-        for index in np.flatnonzero(self._is_hidden & ~self._is_dropped):
+        for index in np.flatnonzero(self._is_hidden & ~self._is_dropped).tolist():
             best[index] = self._searched(index, static[index], colors)
         return best
 
@@ -238,7 +238,7 @@ class CarriedObjects:
         The confidence is the share of the object's points that were recognised, times their similarity.
         """
         found = []
-        for index in np.flatnonzero(~(self._is_hidden | self._is_dropped)):
+        for index in np.flatnonzero(~(self._is_hidden | self._is_dropped)).tolist():
             outline, instance = self._outlines[index], self._instances[index]
             number = len(outline.points)
             is_visible = self._is_visible[index, :number]
@@ -321,7 +321,7 @@ def _median_flow(flow: np.ndarray, is_consistent: np.ndarray) -> np.ndarray:
 
 def _is_inside(positions: np.ndarray, image: np.ndarray) -> np.ndarray:
     """Return which positions [..., 2] are inside an image [h, w, ...]."""
-    return ((positions > -0.5) & (positions < np.array(image.shape[1::-1]) - 0.5)).all(axis=-1)
+    return np.all((positions > -0.5) & (positions < np.array(image.shape[1::-1]) - 0.5), axis=-1)
 
 
 def _sample(field: np.ndarray, positions: np.ndarray, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
