@@ -14,7 +14,8 @@ from setuptools.dist import Distribution
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / 'scripts/backend'))
 
-from ros_source import NONE, RUN_WHEELS, SOURCED, WHEELS, build_environment, ros_source  # noqa: E402
+from requirements import requirements  # noqa: E402
+from ros_source import NONE, build_environment, ros_source  # noqa: E402
 
 NAME = 'instructsam_ros'
 INTERFACES = ('msg', 'srv', 'action')  # both folder names and file extensions
@@ -132,32 +133,13 @@ def package_folders():
     return {**tops, **subs, NAME: NAME, **nodes}
 
 
-requirements = [
-    'accelerate',
-    'huggingface-hub',
-    'jinja2',
-    'numpy',
-    # Headless, because no window is opened and a robot may lack the X libraries that opencv-python needs. OpenCV 4.12
-    # and later need NumPy 2, with which the messages of an apt ROS, built for NumPy 1, cannot be imported.
-    'opencv-python-headless' + ('<4.12' if ROS == SOURCED else ''),
-    'pillow',
-    'pycocotools',
-    'rich',
-    'safetensors',
-    'scipy',
-    'torch>=2.4',
-    'transformers>=5.0,<6',
-]
 commands = ['instructsam = instructsam.core.cli:main']
 if ROS != NONE:
-    requirements += ['backports.zstd; python_version < "3.14"', 'lz4', 'pyyaml', 'rosbags']
     commands += [
         'instructsam-perception = instructsam_ros.entry_points:perception_node',
         'instructsam-replay = instructsam_ros.entry_points:replay',
         'instructsam-simulated-camera = instructsam_ros.entry_points:simulated_camera',
     ]
-if ROS == WHEELS:
-    requirements += RUN_WHEELS
 
 setup(
     packages=list(package_folders()),
@@ -171,7 +153,7 @@ setup(
     },
     exclude_package_data={'': ['*.pyc']},
     data_files=[],
-    install_requires=requirements,
+    install_requires=requirements(ROS),
     entry_points={'console_scripts': commands},
     cmdclass={'build': Build, 'build_ros': BuildRos},
     distclass=RosDistribution,

@@ -88,6 +88,7 @@ def test_colcon(colcon, underlay, tree, check, run):
     workspace = tree.parents[1]
     installed = workspace / 'install/instructsam_ros'
     modules = installed / underlay.site.relative_to(underlay.prefix)
+    packages = tree / '.venv-ros' / underlay.site.relative_to(underlay.prefix)
     # The underlay's own Python comes first, as /usr/bin does with apt's ROS.
     sourced = {**underlay.as_underlay, 'PATH': f'{underlay.prefix}/bin{os.pathsep}{os.environ["PATH"]}'}
     # Without PYTHONPATH, because colcon needs its own, older setuptools.
@@ -103,6 +104,9 @@ def test_colcon(colcon, underlay, tree, check, run):
         colcon.run('colcon', 'build', *layout, '--event-handlers', 'console_direct+', cwd=workspace, variables=building)
         assert (modules / 'instructsam/core/rle.py').is_symlink() == bool(layout)
         check(in_overlay, 'python3')
+        packages.mkdir(parents=True, exist_ok=True)  # as `scripts/setup --ros-workspace` does, also after the build
+        (packages / 'only_in_the_workspace.py').write_text('')
+        in_overlay('python3', '-c', 'import only_in_the_workspace')
         for node in ('perception_node', 'replay', 'simulated_camera'):
             assert 'usage: ' in in_overlay(installed / 'lib/instructsam_ros' / node, '--help')
         if not layout:

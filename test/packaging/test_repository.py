@@ -12,9 +12,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import requirements
+import ros_source
 
 from instructsam.core import cli
 from instructsam.core.commands.parser import CommandParser
+from instructsam.core.doctor.computer import PACKAGES as PACKAGES_OF_DOCTOR
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTALLED = importlib.metadata.metadata('instructsam-ros')
@@ -87,11 +90,24 @@ def test_colcon_tests_every_suite_of_the_core_and_the_node():
     assert set(suites.split()) == expected
 
 
+def test_doctor_checks_what_is_installed():
+    assert sorted(PACKAGES_OF_DOCTOR.values()) == requirements.requirements(ros_source.NONE)
+
+
+def test_the_set_up_of_a_workspace_needs_a_sourced_ros():
+    environment = {name: value for name, value in os.environ.items() if name != 'AMENT_PREFIX_PATH'}
+    command = [ROOT / 'scripts/setup', '--ros-workspace']
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count('\n')) == (2, 1)
+    assert 'no ROS is sourced' in done.stderr
+
+
 # Layout
 
 
 @pytest.mark.parametrize(
-    'script', ['scripts/demo', 'scripts/fuzz', 'scripts/setup', 'scripts/test', 'scripts/types', '.ci/run']
+    'script',
+    [*(f'scripts/{name}' for name in ('demo', 'docs', 'fuzz', 'setup', 'source_links', 'test', 'types')), '.ci/run'],
 )
 def test_shell_scripts(script):
     assert os.access(ROOT / script, os.X_OK)
