@@ -56,7 +56,7 @@ class JointLinear:
             return False
         if torch.compiler.is_compiling():  # which cannot ask for addresses, and for which weights do not change
             return True
-        return _pointers(layers) == self._pointers and not any(layer.weight.requires_grad for layer in layers)
+        return _pointers(layers) == self._pointers
 
 
 def _is_frozen(layer: nn.Linear) -> bool:
@@ -73,5 +73,9 @@ def _joined(parameters: Sequence[nn.Parameter]) -> torch.Tensor:
 
 
 def _pointers(layers: Sequence[Any]) -> tuple[int, ...]:
-    """Return the addresses of the layers' weights; of a layer that is not a plain one, 0."""
-    return tuple(layer.weight.data_ptr() if type(layer) is nn.Linear else 0 for layer in layers)
+    """Return the addresses of the layers' weights; of a layer that is trained, or is not a plain one, 0.
+
+    It is called for every pass, and `layer.weight` would take ten times as long as the look-up in the dict.
+    """
+    weights = [layer._parameters['weight'] if type(layer) is nn.Linear else None for layer in layers]
+    return tuple([0 if weight is None or weight.requires_grad else weight.data_ptr() for weight in weights])

@@ -7,7 +7,7 @@ bit. Training uses transformers' own forward pass, which LoRA, FSDP and gradient
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,16 +18,30 @@ from instructsam.core.model.layers.kv_cache import ROOM, KvCache
 from instructsam.core.model.layers.rotary import RotaryTable, rotate_halves
 
 
+class LayerParts(NamedTuple):
+    """The modules of one layer by name: the dicts that hold them, whose look-up is faster than an attribute."""
+
+    layer: dict[str, Any]
+    attention: dict[str, Any]
+    mlp: dict[str, Any]
+
+    def projections(self) -> tuple[Any, Any, Any]:
+        """Return the projections to queries, keys and values."""
+        return self.attention['q_proj'], self.attention['k_proj'], self.attention['v_proj']
+
+
 class TextDecoder:
     """Runs rows of one sequence through the layers of a language model. It keeps no state but a table of positions."""
 
     def __init__(self, model: Qwen3VLTextModel):
         config = model.config
         self._model = model
-        self._layers: Sequence[Any] = model.layers  # whose modules torch types as Tensor | Module
+        layers: Sequence[Any] = model.layers  # whose modules torch types as Tensor | Module
+        self._layers = [LayerParts(each._modules, each.self_attn._modules, each.mlp._modules) for each in layers]
+        self._activation = layers[0].mlp.act_fn
         self._heads: int = config.num_attention_heads
         self._kv_heads: int = config.num_key_value_heads
-        self._size: int = self._layers[0].self_attn.head_dim
+        self._size: int = layers[0].self_attn.head_dim
         self._eps: float = config.rms_norm_eps
         self._qkv = [JointLinear() for _ in self._layers]
         self._gate_up = [JointLinear() for _ in self._layers]
@@ -36,8 +50,8 @@ class TextDecoder:
     def join(self) -> None:
         """Join the projections of each layer, see JointLinear."""
         for layer, qkv, gate_up in zip(self._layers, self._qkv, self._gate_up, strict=True):
-            qkv.join(_projections(layer))
-            gate_up.join((layer.mlp.gate_proj, layer.mlp.up_proj))
+            qkv.join(layer.projections())
+            gate_up.join((layer.mlp['gate_proj'], layer.mlp['up_proj']))
 
     def new_cache(self, rows: int, room: int = ROOM) -> KvCache:
         """Return an empty cache for a prefix of `rows` rows and `room` rows that follow it."""
@@ -101,31 +115,30 @@ class TextDecoder:
                 is_causal=mask is None and cache.length == 0,
                 enable_gqa=self._heads != self._kv_heads,
             )
-            hidden = hidden + layer.self_attn.o_proj(attended.transpose(1, 2).flatten(2))
-            normed = self._norm(hidden, layer.post_attention_layernorm)
-            gate, up = self._gate_up[index](normed, layer.mlp.gate_proj, layer.mlp.up_proj)
-            hidden = hidden + layer.mlp.down_proj(layer.mlp.act_fn(gate) * up)
+            hidden = hidden + layer.attention['o_proj'](attended.transpose(1, 2).flatten(2))
+            normed = self._norm(hidden, layer.layer['post_attention_layernorm'])
+            gate, up = self._gate_up[index](normed, layer.mlp['gate_proj'], layer.mlp['up_proj'])
+            hidden = hidden + layer.mlp['down_proj'](self._activation(gate) * up)
             if index < len(deepstack):
                 hidden[:, image_rows] += deepstack[index].to(hidden.dtype)
         cache.advance(count)
         return self._norm(hidden, self._model.norm)
 
     def _project(
-        self, index: int, layer: Any, hidden: torch.Tensor, rotary: RotaryTable, cache: KvCache
+        self, index: int, layer: LayerParts, hidden: torch.Tensor, rotary: RotaryTable, cache: KvCache
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the queries [1, heads, n, d] of a layer, and the keys and values of all rows so far."""
         heads, kv_heads, size = self._heads, self._kv_heads, self._size
-        qkv = self._qkv[index].side_by_side(self._norm(hidden, layer.input_layernorm), *_projections(layer))
+        qkv = self._qkv[index].side_by_side(self._norm(hidden, layer.layer['input_layernorm']), *layer.projections())
         query_keys, values = qkv.view(1, -1, heads + 2 * kv_heads, size).split([heads + kv_heads, kv_heads], dim=2)
-        scales = layer.self_attn.q_norm.weight.expand(heads, -1), layer.self_attn.k_norm.weight.expand(kv_heads, -1)
+        scales = [
+            layer.attention[name]._parameters['weight'].expand(count, -1)
+            for name, count in (('q_norm', heads), ('k_norm', kv_heads))
+        ]
         query_keys = F.rms_norm(query_keys, (size,), None, self._eps) * torch.cat(scales)
         query_keys = rotate_halves(query_keys, rotary).transpose(1, 2)
         queries, keys = query_keys.split([heads, kv_heads], dim=1)
         return queries, *cache.append(index, keys, values.transpose(1, 2))
 
     def _norm(self, values: torch.Tensor, norm: Any) -> torch.Tensor:
-        return F.rms_norm(values, values.shape[-1:], norm.weight, self._eps)
-
-
-def _projections(layer: Any) -> tuple[Any, Any, Any]:
-    return layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj
+        return F.rms_norm(values, values.shape[-1:], norm._parameters['weight'], self._eps)
