@@ -25,16 +25,34 @@ def by_slot(result):
     return {(instance.group, instance.slot): instance for instance in result.instances}
 
 
+@pytest.mark.parametrize('compiled', ['off', 'graphs'])
 @pytest.mark.parametrize('mode', ['consistent', 'reference'])
-def test_float32_on_cuda_is_float32_on_the_cpu(load_engine, checkpoint, image, mode):
+def test_float32_on_cuda_is_float32_on_the_cpu(load_engine, checkpoint, image, mode, compiled):
     """With the tiny checkpoint, for every slot: scores within 1e-3, masks with an IoU above 0.98."""
     on_cpu = load_engine(mode)
-    on_gpu = InstructSAM.from_pretrained(checkpoint, device='cuda', dtype='float32', mode=mode)
+    on_gpu = InstructSAM.from_pretrained(checkpoint, device='cuda', dtype='float32', mode=mode, compile=compiled)
     known, found = (by_slot(one.segment(one.encode(image), 'red cup', answer=TWO, **ALL)) for one in (on_cpu, on_gpu))
     assert known.keys() == found.keys()
     for slot, instance in known.items():
         assert found[slot].score == pytest.approx(instance.score, abs=1e-3)
         assert found[slot].mask.iou([instance.mask])[0] > 0.98
+
+
+def test_graphs_decode_the_same_answer(image):
+    """The built-in model in float32, for two instructions on each of two images in turn."""
+    plain, graphs = (
+        InstructSAM.from_pretrained('tabletop', device='cuda', dtype='float32', compile=how)
+        for how in ('off', 'graphs')
+    )
+    encoded = [[engine.encode(each) for each in (image, image[::-1])] for engine in (plain, graphs)]
+    for number in (0, 1, 0):
+        for instruction in ('the red mug', 'all bowls'):
+            results = [
+                engine.segment(images[number], instruction, **ALL)
+                for engine, images in zip((plain, graphs), encoded, strict=True)
+            ]
+            assert results[0].answer == results[1].answer
+            assert by_slot(results[0]).keys() == by_slot(results[1]).keys()
 
 
 def test_the_default_on_cuda_is_bfloat16_and_answers_alike(image):

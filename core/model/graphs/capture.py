@@ -76,8 +76,9 @@ class StaticCall:
 class StaticCalls:
     """Recorded functions by bucket: the newest few, because each holds memory."""
 
-    def __init__(self, record: Recorder, limit: int):
-        self._record, self._limit = record, limit
+    def __init__(self, record: Recorder, wrap: Callable[[Function], Function], limit: int):
+        """Keep the newest `limit` functions, each recorded after `wrap` has compiled it."""
+        self._record, self._wrap, self._limit = record, wrap, limit
         self._calls: dict[Hashable, StaticCall] = {}
 
     def __contains__(self, bucket: Hashable) -> bool:
@@ -89,7 +90,7 @@ class StaticCalls:
         if call is None:
             while len(self._calls) >= self._limit:
                 self._calls.pop(next(iter(self._calls)))
-            call = StaticCall(function, inputs, self._record)
+            call = StaticCall(self._wrap(function), inputs, self._record)
         self._calls[bucket] = call  # at the end: the one that was used last
         return call
 

@@ -85,18 +85,17 @@ class StaticStages(Stages):
             wrap: Compiles a function, or returns it as it is.
         """
         super().__init__(model, mode)
-        self._record, self._wrap = record, wrap
         self._lock = threading.Lock()  # of the buffers
-        self._sam = StaticCalls(record, 1)
-        self._tower, self._prefixes = StaticCalls(record, MAX_GRIDS), StaticCalls(record, MAX_GRIDS)
-        self._detector = StaticCalls(record, len(GROUP_BUCKETS))
+        self._sam = StaticCalls(record, wrap, 1)
+        self._tower, self._prefixes = StaticCalls(record, wrap, MAX_GRIDS), StaticCalls(record, wrap, MAX_GRIDS)
+        self._detector = StaticCalls(record, wrap, len(GROUP_BUCKETS))
         self._language = StaticLanguage(model, mode, CAPACITY, record, wrap)
 
     def image_features(self, inputs: EncoderInputs) -> PreparedFeatures:
         """Replay SAM3's image encoder."""
         tensors = inputs.pixels, *inputs.lateral_maps
         with self._lock:
-            outputs = self._sam.get(inputs.pixels.shape, self._wrap(self._encode_sam), tensors)(*tensors)
+            outputs = self._sam.get(inputs.pixels.shape, self._encode_sam, tensors)(*tensors)
             return _unflattened([each.clone() for each in outputs])
 
     def _encode_sam(self, pixels: torch.Tensor, *lateral_maps: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -109,9 +108,7 @@ class StaticStages(Stages):
         plan = self.model.vision_tower.plan(rows, columns)
 
         with self._lock:
-            outputs = self._tower.get((rows, columns), self._wrap(partial(self._run_tower, plan)), [inputs.patches])(
-                inputs.patches
-            )
+            outputs = self._tower.get((rows, columns), partial(self._run_tower, plan), [inputs.patches])(inputs.patches)
             embeddings, *deepstack = (each.clone() for each in outputs)
         return VisualFeatures(embeddings, deepstack)
 
@@ -126,7 +123,7 @@ class StaticStages(Stages):
         tensors = visual.embeddings, *visual.deepstack
         cache = self.model.text_decoder.new_cache(rows)
         with self._lock:
-            outputs = self._prefixes.get(grid, self._wrap(partial(self._prefill, plan)), tensors)(*tensors)
+            outputs = self._prefixes.get(grid, partial(self._prefill, plan), tensors)(*tensors)
             for own, filled in zip((cache.keys, cache.values), outputs, strict=True):
                 own[..., :rows, :] = filled
         cache.advance(rows)
@@ -164,7 +161,7 @@ class StaticStages(Stages):
         image = _flattened(features)
         tensors = *image, torch.stack([group.hidden for group in groups]), ids, mask
         with self._lock:
-            call = self._detector.get(bucket, self._wrap(self._detect_flat), tensors)
+            call = self._detector.get(bucket, self._detect_flat, tensors)
             masks, scores = call(*tensors, unchanged=len(image))
             return masks[:count].clone(), scores[:count].clone()
 

@@ -91,8 +91,7 @@ class StaticLanguage:
         self._block_ids = torch.tensor(
             [[tokens.phrase_end, tokens.mask_start, *[tokens.query] * slots, tokens.mask_end]], device=device
         )
-        self._calls = StaticCalls(record, MAX_CALLS)
-        self._step, self._block, self._text = wrap(self.decode_step), wrap(self.query_block), wrap(self.text_rows)
+        self._calls = StaticCalls(record, wrap, MAX_CALLS)
         self._lock = threading.Lock()
         self._user: weakref.ref[StaticSequence] | None = None
         self._prefix: weakref.ref[Prefix] | None = None  # whose rows are at the start of the cache
@@ -167,12 +166,12 @@ class StaticLanguage:
     def run_token(self, token: torch.Tensor, start: int, position: int) -> tuple[torch.Tensor, ...]:
         """Replay `decode_step`."""
         inputs = (token, *self._counters(start, position))
-        return self._calls.get('token', self._step, inputs)(*inputs)
+        return self._calls.get('token', self.decode_step, inputs)(*inputs)
 
     def run_block(self, start: int, position: int) -> tuple[torch.Tensor, ...]:
         """Replay `query_block`."""
         inputs = self._counters(start, position)
-        return self._calls.get('block', self._block, inputs)(*inputs)
+        return self._calls.get('block', self.query_block, inputs)(*inputs)
 
     def run_text(self, ids: Sequence[int], start: int, position: int) -> tuple[torch.Tensor, ...]:
         """Replay `text_rows`, in several passes if there are many ids."""
@@ -184,7 +183,7 @@ class StaticLanguage:
             padded = to_device([part + [0] * (bucket - len(part))], self.model.device)
             last = torch.full((1,), len(part) - 1, device=self.model.device)
             inputs = padded, *self._counters(start + first, position + first), last
-            outputs = self._calls.get(bucket, self._text, inputs)(*inputs)
+            outputs = self._calls.get(bucket, self.text_rows, inputs)(*inputs)
         return outputs
 
     def _counters(self, start: int, position: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -71,8 +71,9 @@ class TextDecoder:
 
     def rotary_rows(self, positions: torch.Tensor) -> RotaryTable:
         """Return the table of M-RoPE positions [3, n]."""
-        cos, sin = self._model.rotary_emb(self._model.norm.weight, positions[:, None])
-        return RotaryTable.of(cos[0], sin[0])
+        with torch.inference_mode(mode=False), torch.no_grad():  # tables are kept, and used in other modes, too
+            cos, sin = self._model.rotary_emb(self._model.norm.weight, positions.clone()[:, None])
+            return RotaryTable.of(cos[0], sin[0])
 
     def __call__(
         self,

@@ -173,7 +173,7 @@ def test_a_static_call_copies_what_changes():
 
 def test_buckets():
     assert [smallest_bucket((8, 16), size) for size in (1, 8, 9, 17)] == [8, 8, 16, None]
-    calls = StaticCalls(record_calls, 2)
+    calls = StaticCalls(record_calls, lambda function: function, 2)
     recorded = []
     for bucket in ('a', 'b', 'a', 'c', 'b'):  # 'b' is the oldest when 'c' comes
         calls.get(bucket, lambda value, bucket=bucket: (recorded.append(bucket), (value + 1,))[1], [torch.zeros(1)])
