@@ -224,14 +224,16 @@ class InstructSAM:
         deadline_s = None if time_budget_s is None else time.monotonic() + time_budget_s
 
         sequence = self._new_sequence(encoded.prefix)
-        with timer.step('prefill'):
-            output = sequence.add_text(self.prompter.instruction_ids(text))
-        with timer.step('generation'):
-            if answer is None:
+        prompt = self.prompter.instruction_ids(text)
+        if answer is None:
+            with timer.step('prefill'):
+                output = sequence.add_text(prompt)
+            with timer.step('generation'):
                 finish_reason = self._generate(sequence, output, max_new_tokens, deadline_s, timer)
-            else:
+        else:
+            with timer.step('generation'):
                 finish_reason = 'forced'
-                sequence.add_answer(self._forced_ids(answer))
+                sequence.add_answer(self._forced_ids(answer), prompt)
         with timer.step('detector'):
             detected = self._detect(encoded.features, sequence.groups, timer)
         with timer.step('masks'):

@@ -177,13 +177,15 @@ class TokenSequence:
         self.layout.add_text(ids)
         return self._run(start)
 
-    def add_answer(self, ids: Sequence[int]) -> ForwardPass:
+    def add_answer(self, ids: Sequence[int], prompt: Sequence[int] = ()) -> ForwardPass:
         """Write answer tokens; each `<|object_ref_end|>` that ends a phrase is followed by a query block.
 
-        The block is computed in the same forward pass as the token, whether one token is written or many.
+        The block is computed in the same forward pass as the token, whether one token is written or many, and as the
+        plain tokens of `prompt`, which come first.
         """
         tokens = self.model.config.tokens
         start = len(self.layout)
+        self.layout.add_text(prompt)
         blocks: list[tuple[PhraseIds, slice]] = []
         for token in ids:
             phrase = self._close_phrase() if token == tokens.phrase_end else None

@@ -28,10 +28,11 @@ class AutoregressiveSequence(TokenSequence):
         super().__init__(model, prefix)
         self._free_slots = 0  # mask tokens that may still follow the last phrase
 
-    def add_answer(self, ids: Sequence[int]) -> ForwardPass:
-        """Write answer tokens; a mask token without a free slot becomes `<|mask_end|>`."""
+    def add_answer(self, ids: Sequence[int], prompt: Sequence[int] = ()) -> ForwardPass:
+        """Write answer tokens after `prompt`; a mask token without a free slot becomes `<|mask_end|>`."""
         tokens = self.model.config.tokens
         start = len(self.layout)
+        self.layout.add_text(prompt)
         mask_tokens = []  # (index of the group, row in this forward pass)
         for token in ids:
             if token == tokens.query and not self._free_slots:
