@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -354,7 +354,7 @@ class InstructSAM:
         instances: list[Instance] = []
         size = encoded.height, encoded.width
         for group, (logits, scores) in enumerate(detected):
-            host_scores = scores.tolist()
+            host_scores = cast(list[float], scores.tolist())  # pyright: ignore[reportUnknownMemberType]
             slots = [slot for slot, score in enumerate(host_scores) if score > threshold]
             count = max(1, MASK_PIXELS // (size[0] * size[1]))
             for start in range(0, len(slots), count):

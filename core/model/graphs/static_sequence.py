@@ -222,7 +222,7 @@ class StaticSequence(TokenSequence):
         if language is None:
             return super()._run(start, blocks)
         self._ahead = None  # its row is overwritten
-        outputs: tuple[torch.Tensor, ...] = ()
+        outputs: Any = ()
         row = start
         for phrase, queries in blocks:
             block = queries.start - 2
@@ -231,9 +231,8 @@ class StaticSequence(TokenSequence):
             hidden = outputs[0][0, 2 : 2 + self.model.config.num_queries].clone()
             self.groups.append(Group(phrase.conditioning, phrase.text, hidden))
             row = queries.stop + 1
-        outputs = self._run_text(language, row, len(self.layout)) or outputs
-        hidden, *token = outputs
-        self._keep(*token)
+        hidden, token, score = self._run_text(language, row, len(self.layout)) or outputs
+        self._keep(token, score)
         return ForwardPass(self.layout, start, len(self.layout), hidden)
 
     def _run_text(self, language: StaticLanguage, row: int, stop: int) -> tuple[torch.Tensor, ...]:

@@ -6,7 +6,7 @@ The keys and values that all layers project from the image and from the phrase a
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -37,7 +37,8 @@ class DetrDecoder(sam3.Sam3DetrDecoder):
         self._image_keys.join(self._projections('vision_cross_attn', 'k_proj'))
         self._image_values.join(self._projections('vision_cross_attn', 'v_proj'))
         self._text.join(self._projections('text_cross_attn', 'k_proj', 'v_proj'))
-        for joint, layer in zip(self._positioned, self.layers, strict=True):
+        layers: Any = self.layers
+        for joint, layer in zip(self._positioned, layers, strict=True):
             joint.join((layer.self_attn.q_proj, layer.self_attn.k_proj))
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # another interface than SAM3's, on purpose
@@ -76,7 +77,7 @@ class DetrDecoder(sam3.Sam3DetrDecoder):
         for index in range(len(self.layers)):
             layer_boxes.append(boxes)
             image = image_keys[index], image_values[index], self.box_bias(boxes, side)
-            queries = self._layer(index, queries, boxes, (*words[2 * index : 2 * index + 2], mask), image)
+            queries = self._layer(index, queries, boxes, (words[2 * index], words[2 * index + 1], mask), image)
             normed = self.output_layer_norm(queries)
             hidden.append(normed)
             boxes = (sam3.inverse_sigmoid(boxes) + self.box_head(normed)).sigmoid().detach()
@@ -113,7 +114,7 @@ class DetrDecoder(sam3.Sam3DetrDecoder):
     def encode_boxes(self, boxes: torch.Tensor) -> torch.Tensor:
         """Return the sine encoding [G, K, 2d] of boxes [G, K, 4] cxcywh, in the order y, x, w, h."""
         ordered = torch.cat([boxes[..., 1:2], boxes[..., :1], boxes[..., 2:]], dim=-1) * (2 * math.pi)
-        angles = ordered[..., None] / self.wavelengths.to(boxes.dtype)
+        angles = ordered[..., None] / cast(torch.Tensor, self.wavelengths).to(boxes.dtype)
         return torch.stack([angles[..., 0::2].sin(), angles[..., 1::2].cos()], dim=-1).flatten(-3)
 
     def box_bias(self, boxes: torch.Tensor, side: int) -> torch.Tensor:

@@ -26,7 +26,8 @@ class FusionEncoder(sam3.Sam3DetrEncoder):
     def join(self) -> None:
         """Join the projections, see JointLinear."""
         self._text.join(self._text_projections())
-        for joint, layer in zip(self._positioned, self.layers, strict=True):
+        layers: Any = self.layers
+        for joint, layer in zip(self._positioned, layers, strict=True):
             joint.join((layer.self_attn.q_proj, layer.self_attn.k_proj))
 
     def attend_image(self, hidden: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
@@ -50,7 +51,8 @@ class FusionEncoder(sam3.Sam3DetrEncoder):
         hidden = attended.expand(len(text), -1, -1)
         mask = additive_mask(text_mask, text.dtype)
         projected = self._text(text, *self._text_projections())
-        for index, layer in enumerate(self.layers):
+        layers: Any = self.layers
+        for index, layer in enumerate(layers):
             if index:
                 hidden = self._self_attend(index, hidden, position)
             attention, keys, values = layer.cross_attn, *projected[2 * index : 2 * index + 2]

@@ -40,23 +40,21 @@ class JointLinear:
 
     def __call__(self, values: torch.Tensor, *layers: Any) -> tuple[torch.Tensor, ...]:
         """Return the output of each of `layers`, which are always the same."""
-        if self._is_current(layers):
-            return F.linear(values, self._weight, self._bias).split(self._sizes, dim=-1)
+        if (weight := self._current_weight(layers)) is not None:
+            return F.linear(values, weight, self._bias).split(self._sizes, dim=-1)
         return tuple(layer(values) for layer in layers)
 
     def side_by_side(self, values: torch.Tensor, *layers: Any) -> torch.Tensor:
         """Return the outputs one after the other in one tensor, [..., sum of the outputs]."""
-        if self._is_current(layers):
-            return F.linear(values, self._weight, self._bias)
+        if (weight := self._current_weight(layers)) is not None:
+            return F.linear(values, weight, self._bias)
         return torch.cat([layer(values) for layer in layers], dim=-1)
 
-    def _is_current(self, layers: Sequence[Any]) -> bool:
-        """Return whether the layers' weights still are those that have been joined, and are not trained."""
-        if self._weight is None:
-            return False
-        if torch.compiler.is_compiling():  # which cannot ask for addresses, and for which weights do not change
-            return True
-        return _pointers(layers) == self._pointers
+    def _current_weight(self, layers: Sequence[Any]) -> torch.Tensor | None:
+        """Return the joint weight if the layers' weights still are those in it, and are not trained; else None."""
+        if self._weight is None or torch.compiler.is_compiling():  # which cannot ask for addresses; weights stay
+            return self._weight
+        return self._weight if _pointers(layers) == self._pointers else None
 
 
 def _is_frozen(layer: nn.Linear) -> bool:

@@ -5,7 +5,7 @@ The first takes the place of transformers' modules inside each layer, in trainin
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +35,8 @@ class RotaryGrid(nn.Module):
 
     def forward(self, *inputs: object) -> torch.Tensor:
         """Return the table [n, d / 2] of unit complex numbers; releases of transformers pass different inputs."""
-        return torch.view_as_complex(self.table.float())
+        table = cast(torch.Tensor, self.table)
+        return torch.view_as_complex(table.float())
 
 
 class RotaryAttention(nn.Module):

@@ -7,7 +7,7 @@ bit. Training uses transformers' own forward pass, which LoRA, FSDP and gradient
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -36,11 +36,11 @@ class TextDecoder:
     def __init__(self, model: Qwen3VLTextModel):
         config = model.config
         self._model = model
-        layers: Sequence[Any] = model.layers  # whose modules torch types as Tensor | Module
+        layers: Any = model.layers  # whose modules torch types as Tensor | Module
         self._layers = [LayerParts(each._modules, each.self_attn._modules, each.mlp._modules) for each in layers]
         self._activation = layers[0].mlp.act_fn
         self._heads: int = config.num_attention_heads
-        self._kv_heads: int = config.num_key_value_heads
+        self._kv_heads: int = cast(int, config.num_key_value_heads)
         self._size: int = layers[0].self_attn.head_dim
         self._eps: float = config.rms_norm_eps
         self._qkv = [JointLinear() for _ in self._layers]
