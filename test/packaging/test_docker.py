@@ -1,0 +1,54 @@
+"""The container files, as far as that can be said without building them."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CMAKE = (ROOT / 'CMakeLists.txt').read_text()
+DOCKERFILES = sorted((ROOT / 'docker').glob('Dockerfile*'))
+
+
+@pytest.mark.parametrize('dockerfile', DOCKERFILES, ids=lambda path: path.name)
+def test_lint(dockerfile):
+    hadolint = shutil.which('hadolint', path=str(Path(sys.executable).parent)) or shutil.which('hadolint')
+    if hadolint is None:
+        pytest.skip('needs hadolint')
+    done = subprocess.run([hadolint, dockerfile], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize('dockerfile', DOCKERFILES, ids=lambda path: path.name)
+def test_what_is_copied_exists_and_is_set_up_as_elsewhere(dockerfile):
+    text = dockerfile.read_text()
+    copied = re.findall(r'^COPY (\S+) ', text, re.MULTILINE)
+    assert '.' in copied
+    assert all((ROOT / path).exists() for path in copied)
+    assert 'scripts/setup --ros-workspace' in text
+    assert 'Not built by the tests' in text
+    assert (ROOT / 'docker/entrypoint').stat().st_mode & 0o111
+
+
+def test_the_compose_files():
+    yaml = pytest.importorskip('yaml')
+    documents = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / 'docker').glob('compose*.yml'))]
+    plain = next(document for document in documents if 'x-ros' in document)
+    assert set(plain['services']) == {'perception', 'replay'}
+    assert all(set(document['services']) <= set(plain['services']) for document in documents)
+    (recording,) = re.findall(r'RECORDING:-/ws/src/instructsam_ros/([^}]+)', str(plain['services']['replay']))
+    assert (ROOT / recording).is_dir()
+    launch = (ROOT / 'launch/perception.launch.py').read_text()
+    for argument in plain['services']['perception']['command'][4:]:
+        assert f"'{argument.partition(':=')[0]}'" in launch
+
+
+def test_nothing_that_an_image_needs_is_left_out():
+    ignored = {line.strip('/') for line in (ROOT / '.dockerignore').read_text().splitlines()}
+    installed = re.findall(r'^(?:install\(DIRECTORY |foreach\(package )([\w ]+)', CMAKE, re.MULTILINE)
+    needed = {name for names in installed for name in names.split()} | {'scripts', 'docker', 'env-hooks', 'package.xml'}
+    assert {'core', 'train', 'launch'} <= needed
+    assert not ignored & needed
