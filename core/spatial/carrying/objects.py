@@ -245,9 +245,10 @@ class CarriedObjects:
             drawn = outline.draw(self._moved_vertices(index, is_visible), self._scale, self._size)
             if drawn is None:
                 continue
+            crop, low = drawn
             if not is_visible.all():
-                cut(*drawn, self._scale, self._positions[index, :number], ~is_visible, outline.spacing)
-            mask = encode(*drawn, self._size)
+                cut(crop, low, self._scale, self._positions[index, :number], ~is_visible, outline.spacing)
+            mask = encode(crop, low, self._size)
             if mask is None:
                 continue
             moved = Instance(
