@@ -8,6 +8,7 @@ result      what `segment` returns; rle: its masks
 model/      the network, its inputs and its checkpoints
 spatial/    positions, sizes, grasps and tracks of segmented objects
 display/    results as overlays and tables
+batch/      many images: folders, videos, webcams; COCO JSON and label images
 hub/        models in the hub's cache, and facts about model folders
 doctor/     checks of the installation
 commands/   the `instructsam` command line (cli)

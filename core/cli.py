@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from instructsam.core import exit_codes
+from instructsam.core.commands.completion import ASKED, complete
 from instructsam.core.commands.parser import CommandParser, add_commands
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.standard_streams import finish, open_missing
@@ -23,6 +24,7 @@ COMMANDS = {  # name -> (module with add_arguments(parser) and run(args), one-li
     'segment': ('instructsam.core.commands.segment', 'find what an instruction names in an image file'),
     'models': ('instructsam.core.commands.models', 'list, download and describe models'),
     'doctor': ('instructsam.core.commands.doctor', 'check the installation, and say what to do about each fault'),
+    'completion': ('instructsam.core.commands.completion', 'print the completion of this command line for a shell'),
     'demo': (
         'instructsam_ros.demo.command',
         'run the ROS 2 node on a recording or a simulated camera, from topic to masks',
@@ -41,6 +43,7 @@ COMMANDS = {  # name -> (module with add_arguments(parser) and run(args), one-li
 }
 EXTRAS = {  # module that may be missing -> extra that installs it
     **dict.fromkeys(('httpx2', 'openai', 'pydantic'), 'agent'),
+    'argcomplete': 'completion',
     'ray': 'engine-ray',
     **dict.fromkeys(('manifold3d', 'mujoco', 'rosbags'), 'tabletop'),
     **dict.fromkeys(('peft', 'tensorboard', 'yaml'), 'train'),
@@ -104,6 +107,8 @@ def _run(argv: Sequence[str]) -> int:
     parser = CommandParser(prog='instructsam', description='Find the objects that an instruction names.')
     parser.add_argument('--version', action='version', version=f'instructsam {version()}')
     add_commands(parser, COMMANDS, dest='command')
+    if ASKED in os.environ:
+        complete(parser)
     called = next((argument for argument in argv if not argument.startswith('-')), '')
     module, _ = COMMANDS.get(called, ('', ''))
     with _explain_missing_module(called, needs_ros=module.startswith('instructsam_ros')):

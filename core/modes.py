@@ -29,3 +29,7 @@ MAX_MEGAPIXELS = 64.0
 
 MAX_MEGAPIXELS_RANGE = (0.01, 178.0)
 """Values that the limit may have; Pillow opens no larger images."""
+
+IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.webp', '.gif', '.bmp', '.tif', '.tiff', '.ppm')
+VIDEO_ENDINGS = ('.mp4', '.mov', '.avi', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
+"""Endings of the files that are looked for in a folder; a file that is named itself is a video by its ending."""

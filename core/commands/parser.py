@@ -29,14 +29,18 @@ class CommandParser(argparse.ArgumentParser):
         self._module = module
         self.hint = ''  # advice that is printed with this parser's own errors
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Import the module, let it add its arguments and parse."""
+    def load(self) -> None:
+        """Import the module and let it add its arguments, unless that is done."""
         if self._module:
             module = importlib.import_module(self._module)
             self._module = ''
             module.add_arguments(self)
             if hasattr(module, 'run'):
                 self.set_defaults(run_command=module.run)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Load the module and parse."""
+        self.load()
         return super().parse_known_args(args, namespace)
 
     def format_help(self) -> str:

@@ -1,17 +1,22 @@
-"""`instructsam segment`: answer one instruction on one image file, as a table and optionally as JSON and an overlay."""
+"""`instructsam segment`: answer one instruction on an image file, as a table, JSON and overlay, or on many images."""
 
 from __future__ import annotations
 
 import argparse
+import glob
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING
 
 from instructsam.core.commands.arguments import count, probability, seconds, text
 from instructsam.core.commands.options import add_keep_duplicates, add_max_megapixels, add_model_options, option
 from instructsam.core.files.json_file import write_json
+from instructsam.core.modes import VIDEO_ENDINGS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
 
     from instructsam.core.result import Result
@@ -26,14 +31,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `instructsam segment`."""
     parser.epilog = (
         'Images (JPEG, PNG, WebP, GIF, BMP, TIFF, PPM) are rotated upright (EXIF) and converted to 8-bit RGB: of 16 '
-        'bits the upper 8 are used, of an animation the first frame, transparency is dropped.'
+        'bits the upper 8 are used, of an animation the first frame, transparency is dropped. With several images, a '
+        'folder, a quoted pattern, a video or a webcam (its index), each image is a line, --out is a folder with an '
+        'overlay of each and results.jsonl, from which the same command resumes, and --json is a list.'
     )
-    parser.add_argument('image', metavar='IMAGE', help='an image file')
+    parser.add_argument(
+        'images', metavar='IMAGE', nargs='+', help='image files, folders, patterns, videos, or the index of a webcam'
+    )
     parser.add_argument('instruction', metavar='INSTRUCTION', type=text, help="e.g. 'the mugs left of the kettle'")
     add_model_options(parser)
     option(parser, '--threshold', 'instances must score above it, 0 to 1', 0.5, type=probability)
-    option(parser, '--out', 'write the overlay to this image file', metavar='FILE')
+    option(parser, '--out', 'write the overlay to this image file; of several images, to this folder', metavar='FILE')
     option(parser, '--json', 'write the result as JSON; - is stdout (the table then goes to stderr)', metavar='FILE')
+    option(parser, '--coco', 'write all results as COCO JSON, a category for each phrase', metavar='FILE')
+    option(
+        parser,
+        '--masks',
+        'write a 16-bit PNG per image to this folder: 0 is background, i + 1 the i-th object',
+        metavar='DIR',
+    )
+    option(parser, '--every', 'use every N-th frame of videos and webcams', 1, type=count, metavar='N')
+    option(parser, '--max-images', 'end after this many images, such as frames of a webcam', type=count, metavar='N')
     option(parser, '--max-new-tokens', 'most tokens of the answer', 256, type=count, metavar='N')
     option(parser, '--time-budget', 'seconds after which decoding of the answer ends', type=seconds, metavar='S')
     option(
@@ -66,18 +84,23 @@ def run(args: argparse.Namespace) -> int:
     from instructsam.core.atomic_write import check_path
     from instructsam.core.files.image_file import check_image_path, read_image, write_image
 
-    is_agent = importlib.import_module(f'{AGENT}.options').is_agent(args)
+    if _is_many(args):
+        from instructsam.core.commands.segment_many import run_many
+
+        return run_many(args, _load)
+    (name,) = args.images
+    importlib.import_module(f'{AGENT}.options').is_agent(args)  # checks the arguments
     # Depth and intrinsics belong to the pixels as they are stored.
-    image = read_image(args.image, args.max_megapixels, allow_rotation=args.depth is None)
+    image = read_image(name, args.max_megapixels, allow_rotation=args.depth is None)
     depth_and_camera = _read_depth(args, image)
-    taken = [file for file in (args.image, args.depth) if file is not None]
+    taken = [file for file in (name, args.depth) if file is not None]
     if args.out is not None:
         check_image_path(args.out, taken)
         taken.append(args.out)
     if args.json not in (None, '-'):
         check_path(args.json, taken)
 
-    result = (_segment_by_agent if is_agent else _segment)(args, image)
+    result = _load(args)(image)
     if depth_and_camera is not None:
         result = _locate(result, *depth_and_camera)
     if args.out is not None:
@@ -115,7 +138,19 @@ def _read_depth(args: argparse.Namespace, image: np.ndarray) -> tuple[np.ndarray
     return depth, camera
 
 
-def _segment(args: argparse.Namespace, image: np.ndarray) -> Result:
+def _is_many(args: argparse.Namespace) -> bool:
+    name = args.images[0]
+    if len(args.images) > 1 or args.coco is not None or args.masks is not None or os.path.isdir(name):
+        return True
+    if os.path.lexists(name):
+        return name.lower().endswith(VIDEO_ENDINGS)
+    return name.isdecimal() or glob.has_magic(name)
+
+
+def _load(args: argparse.Namespace) -> Callable[[np.ndarray], Result]:
+    """Load the model, and return the function that answers the instruction on an image."""
+    if importlib.import_module(f'{AGENT}.options').is_agent(args):
+        return _load_agent(args)
     from instructsam.core import InstructSAM
 
     engine = InstructSAM.from_pretrained(
@@ -126,25 +161,26 @@ def _segment(args: argparse.Namespace, image: np.ndarray) -> Result:
         revision=args.revision or '',
         compile=args.compile,
     )
-    return engine.segment(
+    answer = engine.answer_for(args.phrase) if args.phrase else args.answer
+    return lambda image: engine.segment(
         engine.encode(image),
         args.instruction,
         score_threshold=args.threshold,
-        answer=engine.answer_for(args.phrase) if args.phrase else args.answer,
+        answer=answer,
         max_new_tokens=args.max_new_tokens,
         time_budget_s=args.time_budget,
         suppress_duplicates=not args.keep_duplicates,
     )
 
 
-def _segment_by_agent(args: argparse.Namespace, image: np.ndarray) -> Result:
+def _load_agent(args: argparse.Namespace) -> Callable[[np.ndarray], Result]:
     from instructsam.core.errors import InstructSAMError
 
     for name in ('phrase', 'answer', 'time_budget'):
         if getattr(args, name) is not None:
             raise InstructSAMError(f'--{name.replace("_", "-")} belongs to --engine model: leave it out')
     engine = importlib.import_module(f'{AGENT}.loading').load_agent(args, args.device)
-    return engine.segment(engine.encode(image), args.instruction, score_threshold=args.threshold)
+    return lambda image: engine.segment(engine.encode(image), args.instruction, score_threshold=args.threshold)
 
 
 def _locate(result: Result, depth: np.ndarray, camera: CameraModel) -> Result:

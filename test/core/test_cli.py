@@ -429,7 +429,7 @@ def test_unknown_command(arguments):
 
 def test_broken_images_and_bytes_that_are_not_utf8(tmp_path, image_file):
     (tmp_path / 'cut.png').write_bytes(image_file.read_bytes()[:-30])
-    for arguments in [('cut.png', 'x'), ('absent', 'x'), ('.', 'x'), (b'caf\xe9.png', 'x'), (image_file, b'\xe9')]:
+    for arguments in [('cut.png', 'x'), ('absent', 'x'), (b'caf\xe9.png', 'x'), (image_file, b'\xe9')]:
         done = run('segment', *arguments, cwd=tmp_path)
         assert done.returncode == 2, done.stderr
         assert is_one_error_line(done.stderr), done.stderr

@@ -1,0 +1,160 @@
+"""`instructsam segment` on several images: a line for each, a progress bar, and outputs that a later run resumes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from instructsam.core import builtin, exit_codes
+from instructsam.core.atomic_write import check_path
+from instructsam.core.batch.outputs import ResultFolder, Row, coco_document, file_name, row_of, write_label_image
+from instructsam.core.batch.sources import Source, SourceImage, find_sources
+from instructsam.core.display.overlay import draw_overlay
+from instructsam.core.errors import ImageError, InstructSAMError, ModelError
+from instructsam.core.files.image_file import write_image
+from instructsam.core.files.json_file import write_json
+from instructsam.core.folder_lock import FolderLock
+from instructsam.core.result import Result
+from instructsam.core.run_settings import model_fingerprint
+from instructsam.core.text import shorten
+
+Segment = Callable[[np.ndarray], Result]
+SETTINGS = (
+    *('instruction', 'threshold', 'mode', 'dtype', 'phrase', 'answer', 'max_new_tokens', 'time_budget'),
+    *('keep_duplicates', 'engine', 'vlm_model', 'agent_masks', 'sam3'),
+)
+"""Arguments that decide the results; the model counts by its contents."""
+
+
+def run_many(args: argparse.Namespace, load: Callable[[argparse.Namespace], Segment]) -> int:
+    """Answer the instruction on every image of the inputs. Returns an exit code.
+
+    Args:
+        args: The arguments of `instructsam segment`.
+        load: Loads the model; called when there is something to do.
+    """
+    sources = find_sources(args.images)
+    if args.depth is not None or args.camera is not None:
+        raise InstructSAMError('--depth and --camera describe one image: give one image file')
+    files = [source.path for source in sources if not source.is_live]
+    for path in (args.coco, args.json):
+        if path not in (None, '-'):
+            check_path(path, [*files, *(other for other in (args.coco, args.json) if other not in (None, '-', path))])
+    with ExitStack() as stack:
+        for folder in dict.fromkeys(os.path.realpath(each) for each in (args.out, args.masks) if each is not None):
+            stack.enter_context(FolderLock(folder))
+        stored = ResultFolder(Path(args.out), _settings(args)) if args.out is not None else None
+        run = _Run(args, load, stored)
+        try:
+            run.answer(sources)
+        finally:
+            run.write_documents()
+    return run.exit_code()
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    settings = {name: getattr(args, name) for name in SETTINGS}
+    folder = builtin.folder(args.model, args.revision or '') if args.engine == 'model' else None
+    return settings | {'model': model_fingerprint(folder) if folder else args.model}
+
+
+class _Run:
+    """The loop over all images, and what it has found."""
+
+    def __init__(
+        self, args: argparse.Namespace, load: Callable[[argparse.Namespace], Segment], stored: ResultFolder | None
+    ) -> None:
+        self._args = args
+        self._load = load
+        self._segment: Segment | None = None
+        self._stored = stored
+        self._rows: list[Row] = []
+        self._is_kept = args.coco is not None or args.json is not None
+        self._done = self._resumed = self._failed = 0
+
+    def answer(self, sources: list[Source]) -> None:
+        """Answer all images, with a progress bar on a terminal."""
+        args = self._args
+        counts = [source.count(args.every) for source in sources]
+        total = None if None in counts else sum(count or 0 for count in counts)
+        if args.max_images is not None:
+            total = min(args.max_images, total or args.max_images)
+        console = Console(stderr=True)
+        columns = (TextColumn('images'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+            bar = progress.add_task('', total=total)
+            for number, image in enumerate(self._images(sources), start=1):
+                self._answer(image)
+                progress.update(bar, completed=number)
+                if number == args.max_images:
+                    break
+
+    def _images(self, sources: list[Source]) -> Iterator[SourceImage]:
+        for source in sources:
+            try:
+                yield from source.images(self._args.max_megapixels, self._args.every)
+            except ImageError as error:  # of the source; those of its images are raised elsewhere
+                self._fail(source.path, error)
+
+    def _answer(self, image: SourceImage) -> None:
+        args = self._args
+        mask = Path(args.masks) / file_name(image.name, '.png') if args.masks is not None else None
+        row = self._stored.rows.get(image.name) if self._stored is not None and image.identity else None
+        if row is not None and row['identity'] == image.identity and (mask is None or mask.exists()):
+            self._keep(row)
+            self._resumed += 1
+            return
+        if self._segment is None:
+            self._segment = self._load(args)
+        try:
+            pixels = image.read()
+            result = self._segment(pixels)
+        except (ImageError, ModelError) as error:  # those of the instruction or the storage concern all images
+            self._fail(image.name, error)
+            return
+        if mask is not None:
+            write_label_image(mask, result)
+        row = row_of(image.name, image.identity, result)
+        if self._stored is not None:
+            overlay = Path(args.out) / 'overlays' / file_name(image.name, '.jpg')
+            overlay.parent.mkdir(parents=True, exist_ok=True)
+            write_image(overlay, draw_overlay(pixels, result))
+            self._stored.add(row)
+        self._keep(row)
+        found = ', '.join(f'{each.phrase} {each.score:.2f}' for each in result.instances) or 'no target'
+        print(f'{shorten(image.name)}: {shorten(found)}', file=sys.stderr if args.json == '-' else sys.stdout)
+
+    def _keep(self, row: Row) -> None:
+        self._done += 1
+        if self._is_kept:
+            self._rows.append(row)
+
+    def _fail(self, name: str, error: Exception) -> None:
+        self._failed += 1
+        print(f'instructsam: {shorten(name)} failed: {shorten(error)}', file=sys.stderr)
+
+    def write_documents(self) -> None:
+        """Write --coco and --json, with the images so far."""
+        if self._args.coco is not None:
+            write_json(self._args.coco, coco_document(self._rows))
+        if self._args.json is not None:
+            write_json(self._args.json, self._rows)
+
+    def exit_code(self) -> int:
+        """Print the summary and return the exit code."""
+        done = self._done
+        parts = [f'{done} answered'] + ([f'{self._resumed} of them earlier'] if self._resumed else [])
+        parts += [f'{self._failed} failed'] if self._failed else []
+        print(f'{done + self._failed} images: {", ".join(parts)}', file=sys.stderr)
+        if not self._failed:
+            return exit_codes.DONE
+        return exit_codes.SOME_FAILED if done else exit_codes.FAILED
