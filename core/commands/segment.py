@@ -84,12 +84,12 @@ def run(args: argparse.Namespace) -> int:
     from instructsam.core.atomic_write import check_path
     from instructsam.core.files.image_file import check_image_path, read_image, write_image
 
+    importlib.import_module(f'{AGENT}.options').is_agent(args)  # checks the arguments
     if _is_many(args):
         from instructsam.core.commands.segment_many import run_many
 
         return run_many(args, _load)
     (name,) = args.images
-    importlib.import_module(f'{AGENT}.options').is_agent(args)  # checks the arguments
     # Depth and intrinsics belong to the pixels as they are stored.
     image = read_image(name, args.max_megapixels, allow_rotation=args.depth is None)
     depth_and_camera = _read_depth(args, image)

@@ -56,8 +56,11 @@ def run_many(args: argparse.Namespace, load: Callable[[argparse.Namespace], Segm
         run = _Run(args, load, stored)
         try:
             run.answer(sources)
-        finally:
-            run.write_documents()
+        except KeyboardInterrupt:
+            if any(source.is_live for source in sources):  # Ctrl-C is the usual end of a webcam
+                run.write_documents()
+            raise
+        run.write_documents()
     return run.exit_code()
 
 

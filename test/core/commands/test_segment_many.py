@@ -187,6 +187,22 @@ def test_a_webcam(engine, monkeypatch, capsys, tmp_path):
     assert '3 images: 3 answered' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(('live', 'is_written'), [(True, True), (False, False)])
+def test_ctrl_c_completes_the_documents_of_a_webcam_only(engine, photos, monkeypatch, tmp_path, live, is_written):
+    found = [sources.Source(str(photos / 'a.png'), is_live=live)]
+    monkeypatch.setattr('instructsam.core.commands.segment_many.find_sources', lambda names: found)
+    image = sources.SourceImage('a', '', lambda: np.zeros((30, 40, 3), np.uint8))
+
+    def images(self, *arguments):
+        yield image
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sources.Source, 'images', images)
+    monkeypatch.setattr(sources.Source, 'count', lambda self, every: None)
+    assert segment(photos, 'the mugs', '--coco', tmp_path / 'coco.json') == 130
+    assert (tmp_path / 'coco.json').exists() == is_written
+
+
 @pytest.mark.parametrize(
     ('arguments', 'expected'),
     [
