@@ -27,20 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the script."""
-    import argcomplete
+    from argcomplete.shell_integration import shellcode
 
-    sys.stdout.write(argcomplete.shellcode(['instructsam'], shell=args.shell))
+    sys.stdout.write(shellcode(['instructsam'], shell=args.shell))
     return 0
 
 
-def complete(parser: CommandParser, **options: Any) -> None:
+def complete(parser: CommandParser) -> None:
     """Write the completions of the line that the shell has sent, and end the process.
 
     Only the commands that the line names are imported, as when they are called, so that it takes a moment.
-
-    Args:
-        parser: The parser of the whole command line.
-        options: Arguments of argcomplete.autocomplete.
     """
     import argcomplete
 
@@ -51,4 +47,4 @@ def complete(parser: CommandParser, **options: Any) -> None:
         within.load()
         choices = next((a.choices for a in within._actions if isinstance(a, argparse._SubParsersAction)), {})
         within = choices.get(names.pop(0)) if names else None
-    argcomplete.autocomplete(parser, **options)
+    argcomplete.autocomplete(parser)

@@ -1,38 +1,30 @@
 """Completion of the command line, as the shells ask for it."""
 
-import io
+import os
+import subprocess
+import sys
 
 import pytest
 
 pytest.importorskip('argcomplete', reason='needs the extra completion')
 
 from instructsam.core import cli
-from instructsam.core.commands.completion import complete
-from instructsam.core.commands.parser import CommandParser, add_commands
-
-
-class EndedError(Exception):
-    """The process would have ended."""
 
 
 @pytest.fixture
-def completions(monkeypatch):
-    """Function that returns the completions of a line."""
-
-    def end(code):
-        raise EndedError
+def completions(tmp_path):
+    """Function that returns the completions of a line. In a process, because argcomplete takes over descriptors."""
 
     def ask(line):
-        monkeypatch.setenv('_ARGCOMPLETE', '1')
-        monkeypatch.setenv('_ARGCOMPLETE_IFS', '\n')
-        monkeypatch.setenv('COMP_LINE', line)
-        monkeypatch.setenv('COMP_POINT', str(len(line)))
-        parser = CommandParser(prog='instructsam')
-        add_commands(parser, cli.COMMANDS, dest='command')
-        out = io.StringIO()
-        with pytest.raises(EndedError):
-            complete(parser, output_stream=out, exit_method=end)
-        return out.getvalue().split('\n')
+        asked = {
+            '_ARGCOMPLETE': '1',
+            '_ARGCOMPLETE_IFS': '\n',
+            '_ARGCOMPLETE_STDOUT_FILENAME': str(tmp_path / 'out'),
+            'COMP_LINE': line,
+            'COMP_POINT': str(len(line)),
+        }
+        subprocess.run([sys.executable, '-m', 'instructsam.core.cli'], env=os.environ | asked, check=True)
+        return (tmp_path / 'out').read_text().split('\n')
 
     return ask
 
@@ -63,6 +55,7 @@ def test_scripts(capsys, shell, word):
 
 
 def test_without_argcomplete_the_extra_is_named(monkeypatch, capsys):
-    monkeypatch.setitem(__import__('sys').modules, 'argcomplete', None)
+    monkeypatch.delitem(sys.modules, 'argcomplete.shell_integration', raising=False)
+    monkeypatch.setitem(sys.modules, 'argcomplete', None)
     assert cli.main(['completion', 'bash']) == 2
     assert 'instructsam-ros[completion]' in capsys.readouterr().err
