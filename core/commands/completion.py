@@ -27,9 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the script."""
-    from argcomplete.shell_integration import shellcode
+    import argcomplete
 
-    sys.stdout.write(shellcode(['instructsam'], shell=args.shell))
+    script = argcomplete.shellcode(['instructsam'], shell=args.shell)  # pyright: ignore[reportPrivateImportUsage]
+    sys.stdout.write(script)
     return 0
 
 
