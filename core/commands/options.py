@@ -1,11 +1,14 @@
 """Options that several commands share, so that they read and behave alike."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from instructsam.core import DEFAULT_MODEL
 from instructsam.core.commands.arguments import megapixels, text
 from instructsam.core.modes import COMPILE, DTYPES, DUPLICATE_IOU, INFERENCE_MODES, MAX_MEGAPIXELS
+
+if TYPE_CHECKING:
+    from instructsam.core.engine import InstructSAM
 
 
 def option(parser: argparse._ActionsContainer, name: str, description: str, default: Any = None, **kwargs: Any) -> None:
@@ -28,6 +31,23 @@ def add_model_options(parser: argparse._ActionsContainer) -> None:
     option(parser, '--device', 'auto, cpu, cuda, cuda:1, ...', 'auto')
     option(parser, '--dtype', 'precision of the weights', 'auto', choices=DTYPES)
     add_compile(parser)
+
+
+def load_model(args: argparse.Namespace, device: str | None = None) -> 'InstructSAM':
+    """Load the model that the options of add_model_options name, on `device` if it is given; this imports torch.
+
+    Raises ModelError if it cannot be loaded.
+    """
+    from instructsam.core import InstructSAM
+
+    return InstructSAM.from_pretrained(
+        args.model,
+        device=device or args.device,
+        dtype=args.dtype,
+        mode=args.mode,
+        revision=args.revision or '',
+        compile=args.compile,
+    )
 
 
 def add_compile(parser: argparse._ActionsContainer) -> None:

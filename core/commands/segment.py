@@ -10,7 +10,13 @@ import sys
 from typing import TYPE_CHECKING
 
 from instructsam.core.commands.arguments import count, probability, seconds, text
-from instructsam.core.commands.options import add_keep_duplicates, add_max_megapixels, add_model_options, option
+from instructsam.core.commands.options import (
+    add_keep_duplicates,
+    add_max_megapixels,
+    add_model_options,
+    load_model,
+    option,
+)
 from instructsam.core.files.json_file import write_json
 from instructsam.core.modes import VIDEO_ENDINGS
 
@@ -151,16 +157,7 @@ def _load(args: argparse.Namespace) -> Callable[[np.ndarray], Result]:
     """Load the model, and return the function that answers the instruction on an image."""
     if importlib.import_module(f'{AGENT}.options').is_agent(args):
         return _load_agent(args)
-    from instructsam.core import InstructSAM
-
-    engine = InstructSAM.from_pretrained(
-        args.model,
-        device=args.device,
-        dtype=args.dtype,
-        mode=args.mode,
-        revision=args.revision or '',
-        compile=args.compile,
-    )
+    engine = load_model(args)
     answer = engine.answer_for(args.phrase) if args.phrase else args.answer
     return lambda image: engine.segment(
         engine.encode(image),

@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from instructsam.core import builtin, exit_codes
+from instructsam.core.commands.options import load_model
 from instructsam.core.errors import InstructSAMError, StorageError
 from instructsam.core.run_settings import RunRecord, check_settings, model_fingerprint
 from instructsam.core.storage import explained_storage_faults
@@ -256,11 +257,7 @@ def _answer_images(model: CommandModel, camera: OfflineCamera, image_count: int,
 
 def load_engine(args: argparse.Namespace, console: Console) -> 'InstructSAM':
     """Load the model that the arguments name, and print its warning."""
-    from instructsam.core import InstructSAM  # noqa: PLC0415  # imports torch: after all cheap checks
-
-    engine = InstructSAM.from_pretrained(
-        args.model, device=args.device, dtype=args.dtype, mode=args.mode, revision=args.revision or ''
-    )
+    engine = load_model(args)
     if engine.warning:
         console.print(_line(f'WARNING: {engine.warning}'), soft_wrap=True)
     return engine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from instructsam.core.engine import InstructSAM
+from instructsam.core.commands.options import load_model
 from instructsam.train.engines.agent.backends import ConceptBackend, PhraseBackend, Sam3Backend
 from instructsam.train.engines.agent.engine import AgentEngine
 from instructsam.train.engines.agent.options import limits, segmenter, vlm_settings
@@ -33,8 +33,6 @@ def load_agent(args: argparse.Namespace, device: str = 'auto', budget: Budget | 
     if segmenter(args) == 'sam3':
         backend = Sam3Backend.from_folder(args.sam3, device, args.dtype)
     else:
-        model = InstructSAM.from_pretrained(
-            args.model, device, args.dtype, args.mode, args.revision or '', args.compile
-        )
+        model = load_model(args, device)
         backend, warning = ConceptBackend(ConceptEngine.from_engine(model)), model.warning
     return AgentEngine(client, backend, limits(args), warning=warning)
