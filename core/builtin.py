@@ -13,8 +13,10 @@ MODELS = {'tabletop': FOLDER / 'tabletop'}
 WARNING = 'built-in model: it has seen rendered tables only'
 
 
-def folder(name: str | Path, revision: str = '') -> Path:
+def folder(name: str | Path, revision: str = '', *, is_cache_only: bool = False) -> Path:
     """Return the folder of a built-in model, of a local model folder or of a hub id (at a revision).
+
+    With `is_cache_only` nothing is downloaded.
 
     Raises ModelError if `name` is none of these, if the hub cannot be reached, or if a revision is given for a model
     that is not on the hub.
@@ -30,7 +32,7 @@ def folder(name: str | Path, revision: str = '') -> Path:
         return path
     from instructsam.core.model import checkpoint  # noqa: PLC0415  # imports torch
 
-    return checkpoint.resolve(name, revision)
+    return checkpoint.resolve(name, revision, is_cache_only=is_cache_only)
 
 
 def commit_of(folder: str | Path) -> str:

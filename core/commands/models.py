@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from instructsam.core import exit_codes
 from instructsam.core.commands.arguments import text
@@ -90,14 +89,8 @@ def _describe(args: argparse.Namespace) -> int:
     from instructsam.core import builtin
     from instructsam.core.files.json_file import write_json
     from instructsam.core.hub.describe import describe
-    from instructsam.core.model import checkpoint
 
-    revision = args.revision or ''
-    is_local = args.name in builtin.MODELS or os.path.isdir(os.path.expanduser(args.name))
-    folder = (
-        builtin.folder(args.name, revision) if is_local else checkpoint.resolve(args.name, revision, is_cache_only=True)
-    )
-    facts = describe(folder)
+    facts = describe(builtin.folder(args.name, args.revision or '', is_cache_only=True))
     if args.json is not None:
         write_json(args.json, facts.to_json())
     if args.json != '-':

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 from instructsam.core.doctor.check import Check, fault, ok
@@ -15,13 +14,11 @@ def check_model(name: str, revision: str = '') -> Iterator[Check]:
         # They import torch and transformers, which may be missing.
         from instructsam.core import builtin  # noqa: PLC0415
         from instructsam.core.hub.describe import describe  # noqa: PLC0415
-        from instructsam.core.model import checkpoint  # noqa: PLC0415
     except ImportError as error:
         yield fault('model', f'not looked at: {error}', 'repair the packages above')
         return
     try:
-        is_local = name in builtin.MODELS or os.path.isdir(os.path.expanduser(name))
-        folder = builtin.folder(name, revision) if is_local else checkpoint.resolve(name, revision, is_cache_only=True)
+        folder = builtin.folder(name, revision, is_cache_only=True)
         facts = describe(folder)
     except InstructSAMError as error:
         yield fault('model', error, 'see `instructsam models` and docs/model.md#checkpoints')
