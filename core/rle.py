@@ -101,6 +101,14 @@ class Rle:
         values = np.arange(len(self.counts)) % 2 == 1
         return np.repeat(values, self.counts).reshape(self.width, self.height).T
 
+    def crop(self) -> np.ndarray:
+        """Return the part of the mask in its box, [y1 - y0, x1 - x0] bool; only the columns of the box are decoded."""
+        x0, y0, x1, y1 = self.box
+        bounds = np.clip(np.cumsum(self.counts, dtype=np.int64), x0 * self.height, x1 * self.height)
+        lengths = np.diff(bounds, prepend=x0 * self.height)
+        values = np.arange(len(lengths)) % 2 == 1
+        return np.repeat(values, lengths).reshape(x1 - x0, self.height).T[y0:y1]
+
     def to_coco(self) -> dict[str, Any]:
         """Return COCO's compressed form, ready for JSON: `{"size": [h, w], "counts": str}`."""
         return {'size': [self.height, self.width], 'counts': self._compressed['counts'].decode('ascii')}

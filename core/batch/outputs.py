@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
+from instructsam.core.appended_file import AppendedFile
 from instructsam.core.atomic_write import replaced
+from instructsam.core.display.label_map import label_map
 from instructsam.core.result import Result
 from instructsam.core.run_settings import RunRecord, check_settings
 from instructsam.core.storage import explained_storage_faults
@@ -33,45 +34,36 @@ class ResultFolder:
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self._file = folder / RESULTS
         self.rows: dict[str, Row] = {}  # by the name of the image
         record = RunRecord(folder / RECORD)
         with explained_storage_faults(folder):
             before = record.read()
             if before is None:
                 record.start(settings)
-                return
-            check_settings(before['settings'], settings, output=folder, advice='give another --out')
-            self._read()
-
-    def _read(self) -> None:
-        """Read the rows; what a kill has truncated at the end is dropped."""
-        if not self._file.exists():
-            return
-        lines = self._file.read_text(encoding='utf-8').splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith('\n')]
-        if len(kept) < len(lines):
-            with replaced(self._file) as part:
-                part.write_text(''.join(kept), encoding='utf-8')
-        for line in kept:
-            row = json.loads(line)
-            self.rows[row['image']] = row
+            else:
+                check_settings(before['settings'], settings, output=folder, advice='give another --out')
+        self._file = AppendedFile(folder / RESULTS)
+        if before is not None:
+            for line in self._file.lines():
+                row = json.loads(line)
+                self.rows[row['image']] = row
+            self._file.drop_cut_line('its image is answered again')
 
     def add(self, row: Row) -> None:
         """Append a row."""
-        with explained_storage_faults(self._file), self._file.open('a', encoding='utf-8') as file:
-            file.write(json.dumps(row) + '\n')
+        self._file.append(json.dumps(row).encode())
         self.rows[row['image']] = row
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 def write_label_image(path: Path, result: Result) -> None:
     """Write a 16-bit PNG: 0 is background and i + 1 instance i, the higher score on top. Raises StorageError."""
-    labels = np.zeros((result.height, result.width), np.uint16)
-    for index in reversed(range(len(result.instances))):
-        labels[result.instances[index].mask.decode()] = index + 1
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced(path) as part:
-        Image.fromarray(labels).save(part)
+        Image.fromarray(label_map(result.instances, result.height, result.width)).save(part)
 
 
 def file_name(image: str, ending: str) -> Path:

@@ -52,7 +52,10 @@ def run_many(args: argparse.Namespace, load: Callable[[argparse.Namespace], Segm
     with ExitStack() as stack:
         for folder in dict.fromkeys(os.path.realpath(each) for each in (args.out, args.masks) if each is not None):
             stack.enter_context(FolderLock(folder))
-        stored = ResultFolder(Path(args.out), _settings(args)) if args.out is not None else None
+        stored = None
+        if args.out is not None:
+            stored = ResultFolder(Path(args.out), _settings(args))
+            stack.callback(stored.close)
         run = _Run(args, load, stored)
         try:
             run.answer(sources)

@@ -156,7 +156,7 @@ class TokenSequence:
     """A sequence that grows token by token or by many tokens at once, and collects the groups of its query blocks."""
 
     can_run_ahead = True
-    """Whether a token may be run before it is known to be one that stands alone."""
+    """True if a token may be run before it is known to be one that stands alone."""
 
     def __init__(self, model: InstructSAMModel, prefix: Prefix):
         self.model = model

@@ -12,6 +12,7 @@ from std_msgs.msg import Header
 
 from instructsam.core import result as core_result
 from instructsam.core import rle
+from instructsam.core.display.label_map import label_map
 from instructsam_ros.conversions.poses import geometry_to_msg
 from instructsam_ros.conversions.text import valid_utf8
 from instructsam_ros.msg import Geometry, Instance, InstanceArray, Rle
@@ -110,21 +111,8 @@ def rle_from_msg(msg: Rle) -> rle.Rle:
 
 
 def label_image(instances: tuple[core_result.Instance, ...], height: int, width: int, header: Header) -> Image:
-    """Return a 16UC1 Image with 0 for background and i + 1 for the pixels of `instances[i]`.
-
-    Args:
-        instances: sorted by score, highest first; where masks overlap, the earlier instance is on top.
-        height: of the source image, px.
-        width: of the source image, px.
-        header: header of the source image.
-    """
-    labels = np.zeros((width, height), np.uint16)  # column by column, like the run lengths
-    flat = labels.reshape(-1)
-    for index in reversed(range(len(instances))):
-        counts = instances[index].mask.counts
-        is_foreground = np.arange(len(counts)) % 2 == 1
-        flat[np.repeat(is_foreground, counts)] = index + 1
-    return _image(labels.T, '16UC1', header)
+    """Return the label map of `instances` (see core.display.label_map) as a 16UC1 Image with the source's header."""
+    return _image(label_map(instances, height, width), '16UC1', header)
 
 
 def image_msg(rgb: np.ndarray, header: Header) -> Image:

@@ -20,6 +20,8 @@ def test_round_trip(size, density):
     assert np.array_equal(Rle.from_coco(theirs).counts, rle.counts)
     assert np.array_equal(Rle.from_coco({'size': size, 'counts': rle.counts.tolist()}).decode(), mask)
     assert rle.area == mask.sum()
+    x0, y0, x1, y1 = rle.box
+    assert np.array_equal(rle.crop(), mask[y0:y1, x0:x1])
 
 
 def test_the_first_run_is_background():

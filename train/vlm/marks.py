@@ -127,7 +127,7 @@ def _tint(canvas: np.ndarray, mask: Rle, color: Color) -> None:
         raise ValueError(f'a mask of {mask.height} x {mask.width} px on an image of {canvas.shape[0]} x '
                          f'{canvas.shape[1]} px')  # fmt: skip
     x0, y0, x1, y1 = mask.box
-    inside = mask.decode()[y0:y1, x0:x1]
+    inside = mask.crop()
     patch = canvas[y0:y1, x0:x1]
     patch[inside] = np.rint((1 - FILL) * patch[inside] + FILL * np.array(color)).astype(np.uint8)
     outlines, _ = cv2.findContours(
@@ -140,8 +140,8 @@ def _tint(canvas: np.ndarray, mask: Rle, color: Color) -> None:
 
 def _deepest_point(mask: Rle) -> tuple[int, int]:
     """Return the point (x, y) px of a mask that is farthest from its border; of several, the first."""
-    x0, y0, x1, y1 = mask.box
-    inside = np.pad(mask.decode()[y0:y1, x0:x1].astype(np.uint8), 1)
+    x0, y0, _, _ = mask.box
+    inside = np.pad(mask.crop().astype(np.uint8), 1)
     distance = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     # The squares are whole numbers. The roots differ in their last bits between runs, and so would the first of equals.
     squared = np.rint(np.square(distance))

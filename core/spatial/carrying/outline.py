@@ -30,7 +30,7 @@ class Outline:
             max_points: Largest number of points.
             margin_px: Distance of the points from the outline, where the flow belongs to neither side.
         """
-        crop, corner = _decode(mask)
+        crop, corner = np.ascontiguousarray(mask.crop()).view(np.uint8), np.array(mask.box[:2])
         outlines, _ = cv2.findContours(crop, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         outlines = sorted(outlines, key=len, reverse=True)[:MAX_OUTLINES]
         tolerance_px = SIMPLIFICATION_PX
@@ -116,15 +116,6 @@ def encode(crop: np.ndarray, low: np.ndarray, size: tuple[int, int]) -> Rle | No
         bounds = np.delete(bounds, np.concatenate([joint, joint + 1]))
     counts = np.diff(bounds, prepend=0, append=height * width)
     return Rle(height, width, counts if counts[-1] else counts[:-1])
-
-
-def _decode(mask: Rle) -> tuple[np.ndarray, np.ndarray]:
-    """Return the part of a mask in its box, [h, w] uint8, and x and y of its first pixel."""
-    x0, y0, x1, y1 = mask.box
-    bounds = np.clip(np.cumsum(mask.counts, dtype=np.int64), x0 * mask.height, x1 * mask.height)
-    lengths = np.diff(bounds, prepend=x0 * mask.height)
-    columns = np.repeat(np.arange(len(lengths), dtype=np.uint8) & 1, lengths).reshape(x1 - x0, mask.height)
-    return np.ascontiguousarray(columns.T[y0:y1]), np.array([x0, y0])
 
 
 def _lattice(

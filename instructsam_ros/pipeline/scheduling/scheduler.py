@@ -255,8 +255,7 @@ class Scheduler:
 
     def is_superseded(self, work: StreamWork) -> bool:
         """Return whether the answer is no longer wanted: another instruction, a goal, a task or the session's end."""
-        is_void = self._session is not work.session or self._instruction is not work.instruction
-        return is_void or bool(self._tasks) or self._ready_goal() is not None
+        return not self.is_in_force(work) or bool(self._tasks) or self._ready_goal() is not None
 
     def is_in_force(self, work: StreamWork) -> bool:
         """Return whether the session and the instruction of an answer are still the current ones."""

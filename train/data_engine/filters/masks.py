@@ -100,6 +100,5 @@ def largest_piece(mask: Rle) -> float:
     """Return the share of a mask's pixels in its largest piece, with 8 neighbours a pixel; 1 for an empty mask."""
     if not mask.area:
         return 1.0
-    x0, y0, x1, y1 = mask.box
-    _, _, statistics, _ = cv2.connectedComponentsWithStats(mask.decode()[y0:y1, x0:x1].astype(np.uint8))
+    _, _, statistics, _ = cv2.connectedComponentsWithStats(mask.crop().astype(np.uint8))
     return float(statistics[1:, cv2.CC_STAT_AREA].max()) / mask.area
