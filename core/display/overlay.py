@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from instructsam.core.display.lettering import draw_text, fit, printable, text_width
-from instructsam.core.result import Instance, Result
+from instructsam.core.result import UNTRACKED, Instance, Result
 from instructsam.core.rle import Rle
 
 Color = tuple[int, int, int]
@@ -26,8 +26,18 @@ BAR = 0.65  # opacity of the bars below text about the whole image
 INK, PAPER, WARNING = (20, 20, 20), (255, 255, 255), (255, 193, 7)
 
 
+def number_of(instance: Instance, index: int) -> int:
+    """Return the number that decides an instance's color: its track id, or its index in the result if it has none."""
+    return index if instance.track_id == UNTRACKED else instance.track_id
+
+
+def id_text(instance: Instance) -> str:
+    """Return the track id as labels show it, such as '#3 '; '' if the instance has none."""
+    return '' if instance.track_id == UNTRACKED else f'#{instance.track_id} '
+
+
 def instance_color(index: int) -> Color:
-    """Return the color of the instance at `index` in a result; after one round of the palette, hues are paler."""
+    """Return the color of a number, see `number_of`; after one round of the palette, hues are paler."""
     hue, paler = np.array(PALETTE[index % len(PALETTE)]), index // len(PALETTE) % 2
     red, green, blue = (int(value) for value in hue + (255 - hue) * 0.5 * paler)
     return red, green, blue
@@ -36,7 +46,8 @@ def instance_color(index: int) -> Color:
 def draw_overlay(image: np.ndarray, result: Result) -> np.ndarray:
     """Return the overlay of a result on its image, a new array [H, W, 3] uint8.
 
-    All sizes scale with the image; below about 100 px, text does not fit and only masks are drawn.
+    All sizes scale with the image; below about 100 px, text does not fit and only masks are drawn. An object with a
+    track id shows it, and keeps its color from image to image.
 
     Args:
         image: [H, W, 3] uint8 RGB, the image that the result is about.
@@ -51,7 +62,10 @@ def draw_overlay(image: np.ndarray, result: Result) -> np.ndarray:
         )
     canvas = np.array(image, order='C')
     style = _Style.for_image(canvas)
-    shown = [_Shown(instance, instance.box, instance_color(i)) for i, instance in enumerate(result.instances)]
+    shown = [
+        _Shown(instance, instance.box, instance_color(number_of(instance, index)))
+        for index, instance in enumerate(result.instances)
+    ]
     for each in reversed(shown):  # drawn last, the best score is on top
         _draw_mask(canvas, each.instance.mask, each.box, each.color, style)
     if not style.fits_text(canvas):
@@ -154,9 +168,9 @@ def _draw_labels(canvas: np.ndarray, shown: list[_Shown], style: _Style, top: in
     boxes = np.array([each.box for each in shown]).reshape(-1, 4)
     spots, labels = np.zeros((0, 4), int), []
     for index, (instance, box, color) in enumerate(shown):
-        score = f' {instance.score:.2f}'
-        room = width // 2 - 2 * style.pad - text_width(score, style.font)
-        text = (fit(printable(instance.phrase), style.font, room) + score).strip()
+        number, score = id_text(instance), f' {instance.score:.2f}'
+        room = width // 2 - 2 * style.pad - text_width(number + score, style.font)
+        text = (number + fit(printable(instance.phrase), style.font, room) + score).strip()
         size = (min(text_width(text, style.font) + 2 * style.pad, width), style.row)
         spot = _free_spot(box, size, (0, top, width, bottom), labels=spots, boxes=np.delete(boxes, index, axis=0))
         spots = np.vstack([spots, spot])

@@ -4,8 +4,8 @@ from geometry_msgs.msg import Vector3
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from instructsam.core.display.overlay import instance_color
-from instructsam.core.result import UNTRACKED, Instance, Result
+from instructsam.core.display.overlay import id_text, instance_color, number_of
+from instructsam.core.result import Instance, Result
 from instructsam.core.spatial.geometry import Geometry
 from instructsam_ros.conversions.poses import geometry_to_msg, pose
 
@@ -47,7 +47,6 @@ def _box(index: int, instance: Instance, geometry: Geometry, header: Header) -> 
 
 def _label(index: int, instance: Instance, geometry: Geometry, header: Header) -> Marker:
     top = geometry.center + geometry.rotation[:, 2] * (geometry.size_m[2] / 2 + LABEL_GAP_M)
-    track = '' if instance.track_id == UNTRACKED else f'#{instance.track_id} '
     return Marker(
         header=header,
         id=index,
@@ -57,10 +56,10 @@ def _label(index: int, instance: Instance, geometry: Geometry, header: Header) -
         pose=pose(top, geometry.rotation),
         scale=Vector3(z=LETTER_HEIGHT_M),
         color=_color(index, instance, opacity=1.0),
-        text=f'{track}{instance.phrase} {instance.score:.2f}',
+        text=f'{id_text(instance)}{instance.phrase} {instance.score:.2f}',
     )
 
 
 def _color(index: int, instance: Instance, opacity: float) -> ColorRGBA:
-    red, green, blue = instance_color(index if instance.track_id == UNTRACKED else instance.track_id)
+    red, green, blue = instance_color(number_of(instance, index))
     return ColorRGBA(r=red / 255, g=green / 255, b=blue / 255, a=opacity)

@@ -1,6 +1,7 @@
 """The overlay: positions of masks, labels and bars at any size, and text in any script."""
 
 import threading
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -67,6 +68,18 @@ def test_the_best_score_is_on_top():
     inside = draw_overlay(grey(result), result)[240, 320].astype(int)
     distances = [np.abs(inside - instance_color(i)).sum() for i in range(2)]
     assert distances[0] < distances[1]
+
+
+def test_a_tracked_object_shows_its_id_and_keeps_its_color(texts):
+    """In a video, the order by score changes from image to image."""
+    result = make_result([(0.1, 0.4, 0.3, 0.6), (0.6, 0.4, 0.9, 0.6)])
+    first, second = (replace(each, track_id=5 - 2 * index) for index, each in enumerate(result.instances))
+    for instances in ((first, second), (second, first)):
+        texts.clear()
+        drawn = draw_overlay(grey(result), replace(result, instances=instances))
+        assert {text[0] for text in texts} >= {'#5 red mug 0.95', '#3 red mug 0.90'}
+        for column, track_id in ((64, 5), (384, 3)):  # on the borders of the masks
+            np.testing.assert_allclose(drawn[240, column], instance_color(track_id), atol=2)
 
 
 def test_colors_are_distinct_for_the_color_blind():
