@@ -42,6 +42,8 @@ __all__ = [
     'ModelError',
 ]
 
+configure_threads()  # before torch is imported, by whatever part of this package
+
 DEFAULT_MODEL = 'tabletop'
 
 
@@ -49,7 +51,6 @@ def __getattr__(name: str) -> Any:
     """Import `InstructSAM` on first use (PEP 562)."""
     if name != 'InstructSAM':
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    configure_threads()  # has an effect only before torch is imported, which the next line does
     from instructsam.core.engine import InstructSAM  # noqa: PLC0415
 
     return InstructSAM

@@ -28,6 +28,7 @@ from instructsam.core.modes import DUPLICATE_IOU, MODES
 from instructsam.core.result import Instance, Result
 from instructsam.core.rle import Rle
 from instructsam.core.step_timer import StepTimer
+from instructsam.core.threads import report_late
 
 GROUPS_PER_CALL = 4  # number of phrases that share one detector call; bounds its memory
 MAX_ANSWER_TOKENS = 4096  # longest forced answer
@@ -131,6 +132,8 @@ class InstructSAM:
         _check_mode(mode)  # before the weights are read
         device = resolve_device(device)
         how = resolve_compile(compile, device)
+        if device.type == 'cpu':
+            report_late(torch.get_num_threads())
         folder = builtin.folder(name, revision)
         model = checkpoint.load(folder, device, resolve_dtype(dtype, device))
         model.join_projections()

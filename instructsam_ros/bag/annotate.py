@@ -29,7 +29,6 @@ from instructsam.core.errors import InstructSAMError, StorageError
 from instructsam.core.run_settings import RunRecord, check_settings, model_fingerprint
 from instructsam.core.storage import explained_storage_faults
 from instructsam.core.text import one_line, shorten
-from instructsam.core.threads import configure_threads
 from instructsam.core.version import version
 from instructsam_ros.bag import topics as bag_topics
 from instructsam_ros.bag.journal import Journal, folder_for
@@ -113,7 +112,6 @@ def annotate(
         if earlier is None or not Path(args.output).exists():
             earlier = None
             _check_output(Path(args.output))
-        configure_threads()  # before torch is imported
         model = model or CommandModel(args)
         inputs = _inputs(args, model, bag, topics, timeline, settings)
         if earlier is not None and not folder_for(Path(args.output)).exists():

@@ -15,7 +15,6 @@ from instructsam.core.errors import InstructSAMError
 from instructsam.core.folder_lock import FolderLock
 from instructsam.core.stop_signals import resume_hint
 from instructsam.core.text import one_line, shorten
-from instructsam.core.threads import configure_threads
 from instructsam_ros.bag.annotate import CommandModel
 from instructsam_ros.bag.folders.one_bag import Annotated, annotate_one
 
@@ -37,7 +36,6 @@ def annotate_folder(args: argparse.Namespace, bags: Mapping[str, Path]) -> int:
         from instructsam_ros.bag.folders.ray_actors import annotate_on_ray  # noqa: PLC0415  # of an extra
     elif args.ray_actors is not None or args.ray_gpus is not None:
         raise InstructSAMError('--ray-actors and --ray-gpus belong to --ray: add that, or leave them out')
-    configure_threads()
     model = CommandModel(args)
     tasks = [
         argparse.Namespace(**{**vars(args), 'input': str(path), 'output': str(out / name)})

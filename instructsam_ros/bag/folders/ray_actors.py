@@ -19,7 +19,6 @@ import ray  # pyright: ignore[reportMissingImports]  # of the extra engine-ray
 from instructsam.core import exit_codes
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.ray_session import find_gpus, start_ray
-from instructsam.core.threads import configure_threads
 from instructsam_ros.bag.annotate import CommandModel
 from instructsam_ros.bag.folders.one_bag import OF_ALL, Annotated, annotate_one
 
@@ -83,7 +82,6 @@ class BagActor:
 
     def __init__(self, args: argparse.Namespace, threads: str) -> None:
         os.environ['OMP_NUM_THREADS'] = threads
-        configure_threads()
         self._args = args
         self._model: CommandModel | None = None
 
