@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from instructsam.core.cpu_precision import ModelSize, cpu_precision
 from instructsam.core.errors import ModelError
 from instructsam.core.modes import COMPILE, DTYPES
 
@@ -28,8 +29,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return resolved
 
 
-def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """Return the torch dtype for one of `modes.DTYPES`; 'auto' depends on the device.
+def resolve_dtype(dtype: str | torch.dtype, device: torch.device, size: ModelSize | None = None) -> torch.dtype:
+    """Return the torch dtype for one of `modes.DTYPES`; 'auto' depends on the device, on CPUs also on the model's size.
 
     Raises ModelError for any other name.
     """
@@ -37,7 +38,7 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
         return dtype
     if dtype == 'auto':
         if device.type != 'cuda':
-            return torch.float32
+            return cpu_precision(size) if device.type == 'cpu' and size else torch.float32
         # bfloat16 needs compute capability 8.0 (Ampere)
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
     if dtype not in TORCH_DTYPES:

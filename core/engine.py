@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from instructsam.core import builtin
-from instructsam.core.device import check_finite, not_finite, resolve_compile, resolve_device, resolve_dtype
+from instructsam.core.device import check_finite, not_finite, resolve_compile, resolve_device
 from instructsam.core.errors import ImageError, InstructionError, ModelError
 from instructsam.core.model import checkpoint
 from instructsam.core.model.graphs.stages import Stages
@@ -120,7 +120,8 @@ class InstructSAM:
         Args:
             name: 'tabletop', the path of a folder, or a hub id (owner/name).
             device: auto (CUDA if there is one, else CPU) or a torch device.
-            dtype: auto (bfloat16 on CUDA, float16 if the GPU lacks it, float32 on CPU), float32, bfloat16 or float16.
+            dtype: auto (bfloat16 on CUDA, float16 if the GPU lacks it; on CPUs float32, or bfloat16 for large models
+                where a trial shows it to be faster), float32, bfloat16 or float16.
             mode: consistent (as trained), reference (as in the authors' inference code) or causal (for ablation);
                 see docs/model.md.
             revision: Commit, tag or branch of a hub id; empty: its main branch.
@@ -135,7 +136,7 @@ class InstructSAM:
         if device.type == 'cpu':
             report_late(torch.get_num_threads())
         folder = builtin.folder(name, revision)
-        model = checkpoint.load(folder, device, resolve_dtype(dtype, device))
+        model = checkpoint.load(folder, device, dtype)
         model.join_projections()
         preprocessor = load_preprocessor(folder, model.config)
         prompter, stop_ids = load_prompter(folder, model.config)

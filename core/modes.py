@@ -11,7 +11,11 @@ INFERENCE_MODES = MODES[:2]
 """The modes that are offered outside ablations."""
 
 DTYPES = ('auto', 'float32', 'bfloat16', 'float16')
-"""Precisions of the weights; auto is bfloat16 on CUDA, float16 where the GPU lacks it, float32 on CPU."""
+"""Precisions of the weights.
+
+auto is bfloat16 on CUDA, and float16 where the GPU lacks it. On CPUs it is float32, but for large models bfloat16 where
+the CPU multiplies it and a trial shows it to be faster (core/cpu_precision.py).
+"""
 
 COMPILE = ('auto', 'off', 'graphs', 'inductor')
 """Ways of running the network (see core/model/graphs).

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from instructsam.core.cpu_info import CPU_INFO, bfloat16_units
 from instructsam.core.doctor.check import Check, fault, note, ok
 from instructsam.core.text import shorten
 
@@ -31,9 +32,6 @@ PACKAGES = {  # imported module -> requirement; scripts/backend/requirements.py 
 }
 DRIVER = Path('/proc/driver/nvidia/version')
 JETSON = Path('/etc/nv_tegra_release')
-CPU_INFO = Path('/proc/cpuinfo')
-BF16 = {'amx_bf16': 'AMX', 'avx512_bf16': 'AVX-512', 'bf16': 'Arm'}
-"""Flags of /proc/cpuinfo of processors that multiply bfloat16 matrices, and the names of their instructions."""
 
 Import = Callable[[str], Any]
 
@@ -137,18 +135,15 @@ def _check_gpus(torch: Any) -> Iterator[Check]:
 
 
 def _cpu(torch: Any, cpu_info: Path) -> Check:
-    try:
-        flags = set(re.findall(r'\w+', cpu_info.read_text()))
-    except OSError:
-        flags = set()
-    units = [unit for flag, unit in BF16.items() if flag in flags]
+    units = bfloat16_units(cpu_info)
     text = f'no NVIDIA driver: torch uses the CPU, {platform.machine()}, {torch.get_num_threads()} threads'
     if not units:
         return note('GPU', text, 'the built-in model runs on it; for the 2B model use a GPU')
     return note(
         'GPU',
         f'{text}, bfloat16 by {", ".join(units)}',
-        'the built-in model runs on it; for the 2B model use a GPU, or try --dtype bfloat16, which halves the memory',
+        'the built-in model runs on it; for the 2B model use a GPU; without one, dtype auto takes bfloat16 where '
+        'that is faster',
     )
 
 

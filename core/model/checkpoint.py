@@ -20,7 +20,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from instructsam.core.atomic_write import replaced
-from instructsam.core.device import check_finite
+from instructsam.core.cpu_precision import ModelSize
+from instructsam.core.device import check_finite, resolve_dtype
 from instructsam.core.errors import ModelError
 from instructsam.core.files.json_file import write_json
 from instructsam.core.files.regular_file import check_regular_file, read_regular_file
@@ -96,7 +97,7 @@ def _described(hub_id: str, revision: str) -> str:
 
 
 def load(
-    folder: str | Path, device: torch.device | str, dtype: torch.dtype | None, *, base_only: bool = False
+    folder: str | Path, device: torch.device | str, dtype: torch.dtype | str | None, *, base_only: bool = False
 ) -> InstructSAMModel:
     """Load the model in `folder`, with frozen weights.
 
@@ -105,7 +106,7 @@ def load(
     Args:
         folder: A model folder, with one file of weights or shards.
         device: Device of the weights.
-        dtype: Precision of the weights; None: as stored.
+        dtype: Precision of the weights, or its name in `core.modes.DTYPES`; None: as stored.
         base_only: Ignore LoRA matrices in the folder, which are an error otherwise.
 
     Raises:
@@ -128,6 +129,9 @@ def load(
         raise ModelError(f'{folder}: no model can be built from its configuration: {shorten(error)}') from error
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     _check(expected, shapes, folder)
+    if dtype is not None:
+        size = ModelSize(parameter_count(shapes), config.text.hidden_size, config.text.intermediate_size)
+        dtype = resolve_dtype(dtype, torch.device(device), size)
     for file in files:
         _read_into(model, file, device, dtype)
     for name, buffer in model.named_buffers():
