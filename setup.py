@@ -147,7 +147,7 @@ setup(
     # Markers for type checkers (PEP 561), the built-in model, training configurations, the template of evaluation
     # reports, and the demo's data.
     package_data={
-        'instructsam.core': ['py.typed', 'pretrained/**/*'],
+        'instructsam.core': ['py.typed', 'pretrained/**/*', 'benchmark/*.json'],
         'instructsam.train': ['py.typed', 'configs/**/*', '**/*.jinja'],
         NAME: ['py.typed', 'data/**/*'],
     },

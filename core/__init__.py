@@ -11,6 +11,7 @@ display/    results as overlays and tables
 batch/      many images: folders, videos, webcams; COCO JSON and label images
 hub/        models in the hub's cache, and facts about model folders
 doctor/     checks of the installation
+benchmark/  times of the network's stages
 commands/   the `instructsam` command line (cli)
 """
 

@@ -25,6 +25,7 @@ COMMANDS = {  # name -> (module with add_arguments(parser) and run(args), one-li
     'models': ('instructsam.core.commands.models', 'list, download and describe models'),
     'doctor': ('instructsam.core.commands.doctor', 'check the installation, and say what to do about each fault'),
     'completion': ('instructsam.core.commands.completion', 'print the completion of this command line for a shell'),
+    'bench': ('instructsam.core.commands.bench', 'measure every stage of a model on this machine'),
     'demo': (
         'instructsam_ros.demo.command',
         'run the ROS 2 node on a recording or a simulated camera, from topic to masks',

@@ -132,7 +132,7 @@ class InstructSAM:
         """
         _check_mode(mode)  # before the weights are read
         device = resolve_device(device)
-        how = resolve_compile(compile, device)
+        resolve_compile(compile, device)
         if device.type == 'cpu':
             report_late(torch.get_num_threads())
         folder = builtin.folder(name, revision)
@@ -142,11 +142,18 @@ class InstructSAM:
         prompter, stop_ids = load_prompter(folder, model.config)
         warning = builtin.warning(name)
         engine = cls(model, prompter, preprocessor, stop_ids, name=str(name), mode=mode, folder=folder, warning=warning)
-        if how != 'off':
-            engine.stages = compiled_stages(
-                model, mode, how, prompter, engine.example_inputs(), strict=compile != 'auto'
-            )
+        engine.compile(compile)
         return engine
+
+    def compile(self, how: str) -> None:
+        """Compile the stages of the network, for one of core.modes.COMPILE.
+
+        Raises ModelError if that does not work here; with auto, the log says why instead.
+        """
+        resolved = resolve_compile(how, self.device)
+        if resolved != 'off':
+            inputs = self.example_inputs()
+            self.stages = compiled_stages(self.model, self.mode, resolved, self.prompter, inputs, strict=how != 'auto')
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a model folder that `from_pretrained` reads back bit for bit."""
@@ -179,7 +186,7 @@ class InstructSAM:
         timer = StepTimer(self.device, cancelled)
         chw = to_chw(image)
         with timer.step('image_encoders'):
-            inputs = self._encoder_inputs(chw)
+            inputs = self.encoder_inputs(chw)
             features = self.stages.image_features(inputs)
             timer.check()
             visual = self.stages.visual_features(inputs)
@@ -242,7 +249,7 @@ class InstructSAM:
             detected = self._detect(encoded.features, sequence.groups, timer)
         with timer.step('masks'):
             phrases = tuple(self.prompter.text(group.text_ids) for group in sequence.groups)
-            instances = self._instances(detected, phrases, encoded, score_threshold, timer)
+            instances = self.instances(detected, phrases, encoded, score_threshold, timer)
             if suppress_duplicates:
                 instances = mask_nms(instances)
         return Result(
@@ -267,7 +274,8 @@ class InstructSAM:
         """
         return self.prompter.phrases_answer_ids(phrases)
 
-    def _encoder_inputs(self, chw: torch.Tensor) -> EncoderInputs:
+    def encoder_inputs(self, chw: torch.Tensor) -> EncoderInputs:
+        """Return the encoders' inputs for an image [3, H, W] uint8; with a trunk, this runs it."""
         model = self.model
         pixels = sam_pixels(chw, model.config.image_size, model.device, model.dtype)
         patches, grid = self.preprocessor(chw, model.device, model.dtype)
@@ -278,7 +286,7 @@ class InstructSAM:
         rows, columns = (torch.arange(size) for size in EXAMPLE_SIZE)
         image = torch.stack([rows[:, None] + columns, rows[:, None] * 2 + 0 * columns, rows[:, None] ^ columns])
         with torch.inference_mode():
-            return self._encoder_inputs((image % 256).to(torch.uint8))
+            return self.encoder_inputs((image % 256).to(torch.uint8))
 
     def _check_encoded(self, encoded: object) -> None:
         if not isinstance(encoded, EncodedImage):
@@ -343,7 +351,7 @@ class InstructSAM:
         """Run the detector once on all of `groups`."""
         return [SlotMasks(*slots) for slots in zip(*self.stages.detect(features, groups), strict=True)]
 
-    def _instances(
+    def instances(
         self,
         detected: Sequence[SlotMasks],
         phrases: Sequence[str],

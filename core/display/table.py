@@ -1,4 +1,4 @@
-"""Prints a result as a table in the terminal."""
+"""Prints results and other figures as tables in the terminal."""
 
 from collections.abc import Sequence
 
@@ -36,6 +36,14 @@ def print_result(result: Result, *, to_stderr: bool = False) -> None:
         console.print(Text(f'{numbers}, ended by {result.finish_reason.replace("_", " ")}'), soft_wrap=True)
     if result.warning:
         console.print(Text(f'WARNING: {result.warning}', style='bold yellow'))
+
+
+def print_table(table: Table, notes: Sequence[str]) -> None:
+    """Print a table and the lines below it, a warning in yellow."""
+    console = _Console(highlight=False)
+    console.print(table)
+    for note in notes:
+        console.print(Text(note, style='bold yellow' if note.startswith('WARNING') else ''), soft_wrap=True)
 
 
 def _table(result: Result) -> Table:

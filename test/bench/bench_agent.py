@@ -25,10 +25,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'support'))
 
-from sample_models import DATA, random_model
+from sample_models import random_model
 from transformers.models.sam3.configuration_sam3 import Sam3Config
 
 from instructsam.core import InstructSAM, builtin
+from instructsam.core.benchmark.random_weights import CONFIG
 from instructsam.core.model.config import ModelConfig
 from instructsam.core.model.preprocess import QwenPreprocessor, sam_pixels, to_chw
 from instructsam.core.model.sequence import encode_prefix
@@ -41,7 +42,7 @@ WORD = 40  # any token of the small model's tokenizer
 
 def scaled_config(divisor):
     """Return the published configuration with 1 / divisor of the layers and of the vocabulary."""
-    raw = json.loads((DATA / 'instructsam_2b/config.json').read_text())
+    raw = json.loads(CONFIG.read_text())
     small = json.loads((builtin.MODELS['tabletop'] / 'config.json').read_text())
     # The small model's tokenizer suffices: its ids are within the vocabulary, and the weights are random.
     raw.update({key: value for key, value in small.items() if key.endswith(('_token_id', '_token_index'))})
@@ -140,7 +141,7 @@ class Bench:
     def detect(self, encoded, sequence):
         timer = StepTimer(self.engine.device, None)
         detected = self.engine._detect(encoded.features, sequence.groups, timer)
-        return self.engine._instances(detected, [PHRASE], encoded, 0.0, timer)
+        return self.engine.instances(detected, [PHRASE], encoded, 0.0, timer)
 
 
 @torch.inference_mode()

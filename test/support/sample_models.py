@@ -1,4 +1,4 @@
-"""Models for tests and benchmarks: random weights, and the configuration of the published size."""
+"""Models for tests and benchmarks: random weights."""
 
 from __future__ import annotations
 
@@ -11,13 +11,6 @@ import torch
 from instructsam.core.model import checkpoint
 from instructsam.core.model.config import ModelConfig
 from instructsam.core.model.instructsam import InstructSAMModel
-
-DATA = Path(__file__).parents[1] / 'data'
-
-
-def published_config() -> ModelConfig:
-    """Return the configuration of the published InstructSAM-2B (2.62 B parameters)."""
-    return ModelConfig.from_folder(DATA / 'instructsam_2b')
 
 
 def random_model(config: ModelConfig, seed: int = 0, dtype: torch.dtype = torch.float32) -> InstructSAMModel:

@@ -108,8 +108,7 @@ def test_state_dict_is_the_published_one(load_engine):
 
 def test_state_dict_at_published_sizes():
     """A model of 2.62 B parameters, on the meta device, has the names and shapes of the published file."""
-    from sample_models import published_config
-
+    from instructsam.core.benchmark.random_weights import published_config
     from instructsam.core.model.instructsam import InstructSAMModel
 
     published = json.loads((OWN / 'published_state_dict.json').read_text())

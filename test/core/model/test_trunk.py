@@ -27,7 +27,7 @@ def trunk_engine(folder):
 
 @pytest.fixture
 def inputs(trunk_engine, image):
-    return trunk_engine._encoder_inputs(to_chw(image))
+    return trunk_engine.encoder_inputs(to_chw(image))
 
 
 def detect(engine, encoded):
@@ -63,7 +63,7 @@ def test_a_saved_folder_loads_back_and_names_the_parts(trunk_engine, image, tmp_
 def test_a_model_without_a_trunk_reads_the_image_itself(engine, image):
     assert engine.model.model.trunk is None
     chw = to_chw(image)
-    inputs = engine._encoder_inputs(chw)
+    inputs = engine.encoder_inputs(chw)
     assert torch.equal(inputs.pixels, sam_pixels(chw, engine.model.config.image_size, 'cpu', torch.float32))
     assert torch.equal(inputs.patches, engine.preprocessor(chw, 'cpu', torch.float32)[0])
     assert inputs.lateral_maps == ()

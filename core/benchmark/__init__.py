@@ -1,0 +1,9 @@
+"""Times of the network's stages on this machine, as shares of what it can compute and read.
+
+stages          the stages of one image and one instruction, each on its own
+machine         the machine's facts, and the products and reads that show what it can do
+measure         counts of operations, and times of stages in turn
+report          the figures as a table and as JSON
+run             all of it, on an engine and an image
+random_weights  an engine of the published size without a checkpoint
+"""
