@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.table import Table
 
 from instructsam.core.benchmark.measure import Times
@@ -83,7 +84,7 @@ def sum_figures(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def table(document: Mapping[str, Any]) -> Table:
     """Return the stages of a document as a table for the terminal."""
-    made = Table(title=title(document), title_justify='left')
+    made = Table(title=title(document), title_justify='left', box=SIMPLE, show_edge=False, pad_edge=False)
     made.add_column('stage')
     for column in ('ms', 'min to max', 'CPU ms', 'GFLOP', 'GFLOP/s', 'share of'):
         made.add_column(column, justify='right')
@@ -96,9 +97,6 @@ def table(document: Mapping[str, Any]) -> Table:
             *((_digits(stage['gflop']), _digits(stage['gflop_per_s'])) if stage['gflop'] else ('', '')),
             _share(stage),
         )
-    made.add_section()
-    for total in document['sums']:
-        made.add_row(total['name'], _digits(total['ms']))
     return made
 
 
@@ -118,6 +116,7 @@ def notes(document: Mapping[str, Any]) -> list[str]:
     peak, machine, memory = document['peak'], document['machine'], document['memory']
     is_cpu = 'gpu' not in machine
     lines = [
+        'In all, ms: ' + '; '.join(f'{total["name"]} {_digits(total["ms"])}' for total in document['sums']),
         f'{document["tokens_per_s"]:.1f} tokens/s. Measured here, {document["rounds"]} rounds: {peak["product"]} '
         f'{peak["gflop_per_s"]:,.0f} GFLOP/s, reading memory {peak["read_gb_per_s"]:.1f} GB/s. Shares are of these'
         f'{", by processor time" if is_cpu else ""}.',
@@ -139,7 +138,7 @@ def _shown_facts(machine: Mapping[str, Any]) -> list[str]:
 
 def _share(stage: Mapping[str, Any]) -> str:
     if 'share_of_reading' in stage:
-        return f'{stage["share_of_reading"]:.0%} reading'
+        return f'{stage["share_of_reading"]:.0%} memory'
     return f'{stage["share_of_product"]:.0%} GEMM' if stage['gflop'] else ''
 
 

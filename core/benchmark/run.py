@@ -33,7 +33,8 @@ def run_benchmark(engine: InstructSAM, *, size: tuple[int, int], seconds: float,
     image = example_image(height, width)
     plain = network_stages(engine, image, Stages(engine.model, engine.mode))
     operations = {stage.name: count_operations(stage) for stage in plain}
-    stages = network_stages(engine, image)
+    is_plain = type(engine.stages) is Stages
+    stages = plain if is_plain else network_stages(engine, image)
     products, reading = machine.products(device, dtype), machine.reading(device)
     others = machine.OtherPrograms()
     is_cpu = device.type == 'cpu'
@@ -53,7 +54,7 @@ def run_benchmark(engine: InstructSAM, *, size: tuple[int, int], seconds: float,
             'parameters': parameters,
             'device': str(device),
             'dtype': str(dtype).removeprefix('torch.'),
-            'compile': 'off' if type(engine.stages) is Stages else compiled,
+            'compile': 'off' if is_plain else compiled,
             'mode': engine.mode,
             'size': [width, height],
         },

@@ -78,9 +78,10 @@ def test_the_table_has_every_stage_and_the_machine(document):
     console = Console(file=io.StringIO(), width=120)
     console.print(report.table(document))
     text = console.file.getvalue()
-    assert all(name in text for name in (*NEW_IMAGE, TOKEN, *NEXT_INSTRUCTION, 'A CPU, 2 threads', '% reading'))
+    assert all(name in text for name in (*NEW_IMAGE, TOKEN, *NEXT_INSTRUCTION, 'A CPU, 2 threads', '% memory'))
     notes = report.notes(document)
-    assert notes[0].startswith('1.0 tokens/s. Measured here, 3 rounds: large 40 GFLOP/s, reading memory 5.0 GB/s')
+    assert 'new image, phrase given 8,000;' in notes[0]
+    assert notes[1].startswith('1.0 tokens/s. Measured here, 3 rounds: large 40 GFLOP/s, reading memory 5.0 GB/s')
     assert not notes[-1].startswith('WARNING')
 
 
