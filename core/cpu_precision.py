@@ -40,7 +40,7 @@ def cpu_precision(
     Args:
         size: Sizes of the model.
         units: The CPU's instructions for bfloat16; None: those that it has.
-        time_product: Measures products; None: with torch, in less than half a second.
+        time_product: Measures products; None: with torch.
     """
     units = bfloat16_units() if units is None else units
     if size.parameters < LARGE or not units:
