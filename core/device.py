@@ -7,9 +7,12 @@ from typing import Any
 
 import torch
 
-from instructsam.core.cpu_precision import ModelSize, cpu_precision
+from instructsam.core.cpu_info import bfloat16_units
 from instructsam.core.errors import ModelError
 from instructsam.core.modes import COMPILE, DTYPES
+
+LARGE = 500_000_000
+"""Parameters from which bfloat16 pays on a CPU; smaller models spend their time on other operations than products."""
 
 TORCH_DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
@@ -29,16 +32,21 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return resolved
 
 
-def resolve_dtype(dtype: str | torch.dtype, device: torch.device, size: ModelSize | None = None) -> torch.dtype:
-    """Return the torch dtype for one of `modes.DTYPES`; 'auto' depends on the device, on CPUs also on the model's size.
+def resolve_dtype(dtype: str | torch.dtype, device: torch.device, parameters: int = 0) -> torch.dtype:
+    """Return the torch dtype for one of `modes.DTYPES`; 'auto' depends on the device and on the number of parameters.
+
+    No time is measured, so that every process and every run on a machine computes in the same precision.
 
     Raises ModelError for any other name.
     """
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype == 'auto':
+        if device.type == 'cpu':
+            multiplies = torch.backends.mkldnn.is_available() and bfloat16_units()
+            return torch.bfloat16 if parameters >= LARGE and multiplies else torch.float32
         if device.type != 'cuda':
-            return cpu_precision(size) if device.type == 'cpu' and size else torch.float32
+            return torch.float32
         # bfloat16 needs compute capability 8.0 (Ampere)
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
     if dtype not in TORCH_DTYPES:

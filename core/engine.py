@@ -121,7 +121,7 @@ class InstructSAM:
             name: 'tabletop', the path of a folder, or a hub id (owner/name).
             device: auto (CUDA if there is one, else CPU) or a torch device.
             dtype: auto (bfloat16 on CUDA, float16 if the GPU lacks it; on CPUs float32, or bfloat16 for large models
-                where a trial shows it to be faster), float32, bfloat16 or float16.
+                where the CPU has instructions for it), float32, bfloat16 or float16.
             mode: consistent (as trained), reference (as in the authors' inference code) or causal (for ablation);
                 see docs/model.md.
             revision: Commit, tag or branch of a hub id; empty: its main branch.
@@ -168,6 +168,11 @@ class InstructSAM:
     def device(self) -> torch.device:
         """Device of the weights."""
         return self.model.device
+
+    @property
+    def precision(self) -> str:
+        """Precision of the weights, such as float32."""
+        return str(self.model.dtype).removeprefix('torch.')
 
     @torch.inference_mode()
     def encode(

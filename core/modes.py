@@ -14,7 +14,7 @@ DTYPES = ('auto', 'float32', 'bfloat16', 'float16')
 """Precisions of the weights.
 
 auto is bfloat16 on CUDA, and float16 where the GPU lacks it. On CPUs it is float32, but for large models bfloat16 where
-the CPU multiplies it and a trial shows it to be faster (core/cpu_precision.py).
+the CPU has instructions for it (core/device.py).
 """
 
 COMPILE = ('auto', 'off', 'graphs', 'inductor')

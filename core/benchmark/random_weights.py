@@ -10,7 +10,6 @@ import torch
 from accelerate import init_empty_weights
 
 from instructsam.core import builtin
-from instructsam.core.cpu_precision import ModelSize
 from instructsam.core.device import resolve_dtype
 from instructsam.core.engine import InstructSAM
 from instructsam.core.model.config import TOKEN_KEYS, ModelConfig
@@ -50,9 +49,7 @@ def random_engine(
     """
     with init_empty_weights(include_buffers=False):
         model = InstructSAMModel(config)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    size = ModelSize(parameters, config.text.hidden_size, config.text.intermediate_size)
-    dtype = resolve_dtype(dtype, device, size)
+    dtype = resolve_dtype(dtype, device, sum(parameter.numel() for parameter in model.parameters()))
     generator = torch.Generator(device).manual_seed(0)
     for name, empty in list(model.named_parameters()):
         path, _, leaf = name.rpartition('.')

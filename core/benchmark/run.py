@@ -28,14 +28,14 @@ def run_benchmark(engine: InstructSAM, *, size: tuple[int, int], seconds: float,
     Returns:
         All figures, as JSON has them: times in ms, shares from 0 to 1.
     """
-    device, dtype = engine.device, engine.model.dtype
+    device = engine.device
     width, height = size
     image = example_image(height, width)
     plain = network_stages(engine, image, Stages(engine.model, engine.mode))
     operations = {stage.name: count_operations(stage) for stage in plain}
     is_plain = type(engine.stages) is Stages
     stages = plain if is_plain else network_stages(engine, image)
-    products, reading = machine.products(device, dtype), machine.reading(device)
+    products, reading = machine.products(device, engine.model.dtype), machine.reading(device)
     others = machine.OtherPrograms()
     is_cpu = device.type == 'cpu'
     times = measure([*products, reading, *stages], device, seconds, warm_ups=0 if is_cpu else GPU_WARM_UPS)
@@ -53,7 +53,7 @@ def run_benchmark(engine: InstructSAM, *, size: tuple[int, int], seconds: float,
             'revision': engine.revision,
             'parameters': parameters,
             'device': str(device),
-            'dtype': str(dtype).removeprefix('torch.'),
+            'dtype': engine.precision,
             'compile': 'off' if is_plain else compiled,
             'mode': engine.mode,
             'size': [width, height],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from instructsam.core import exit_codes
 from instructsam.core.commands.arguments import count, seconds
-from instructsam.core.commands.options import add_model_options, option
+from instructsam.core.commands.options import add_model_options, load_model, option
 
 if TYPE_CHECKING:
     from instructsam.core.engine import InstructSAM
@@ -77,17 +77,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _load(args: argparse.Namespace) -> InstructSAM:
-    from instructsam.core import InstructSAM
-
     if not args.random:
-        return InstructSAM.from_pretrained(
-            args.model,
-            device=args.device,
-            dtype=args.dtype,
-            mode=args.mode,
-            revision=args.revision or '',
-            compile=args.compile,
-        )
+        return load_model(args)
     from instructsam.core.benchmark.random_weights import builtin_tokens, published_config, random_engine
     from instructsam.core.device import resolve_device
 

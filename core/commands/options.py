@@ -1,6 +1,7 @@
 """Options that several commands share, so that they read and behave alike."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instructsam.core import DEFAULT_MODEL
@@ -48,6 +49,20 @@ def load_model(args: argparse.Namespace, device: str | None = None) -> 'Instruct
         revision=args.revision or '',
         compile=args.compile,
     )
+
+
+def precision(args: argparse.Namespace, folder: Path) -> str:
+    """Return the --dtype in which `load_model` loads the model in `folder`, for records of results; auto imports torch.
+
+    Raises ModelError if the device cannot be used, or the folder has no weights.
+    """
+    if args.dtype != 'auto':
+        return str(args.dtype)
+    from instructsam.core.device import resolve_device, resolve_dtype
+    from instructsam.core.model.checkpoint import parameter_count, tensor_shapes, weight_files
+
+    parameters = parameter_count(tensor_shapes(weight_files(folder)))
+    return str(resolve_dtype('auto', resolve_device(args.device), parameters)).removeprefix('torch.')
 
 
 def add_compile(parser: argparse._ActionsContainer) -> None:

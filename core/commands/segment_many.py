@@ -18,6 +18,7 @@ from instructsam.core import builtin, exit_codes
 from instructsam.core.atomic_write import check_path
 from instructsam.core.batch.outputs import ResultFolder, Row, coco_document, file_name, row_of, write_label_image
 from instructsam.core.batch.sources import Source, SourceImage, find_sources
+from instructsam.core.commands.options import precision
 from instructsam.core.display.overlay import draw_overlay
 from instructsam.core.errors import ImageError, InstructSAMError, ModelError
 from instructsam.core.files.image_file import write_image
@@ -69,8 +70,10 @@ def run_many(args: argparse.Namespace, load: Callable[[argparse.Namespace], Segm
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     settings = {name: getattr(args, name) for name in SETTINGS}
-    folder = builtin.folder(args.model, args.revision or '') if args.engine == 'model' else None
-    return settings | {'model': model_fingerprint(folder) if folder else args.model}
+    if args.engine != 'model':
+        return settings | {'model': args.model}
+    folder = builtin.folder(args.model, args.revision or '')
+    return settings | {'model': model_fingerprint(folder), 'dtype': precision(args, folder)}
 
 
 class _Run:

@@ -142,8 +142,7 @@ def _cpu(torch: Any, cpu_info: Path) -> Check:
     return note(
         'GPU',
         f'{text}, bfloat16 by {", ".join(units)}',
-        'the built-in model runs on it; for the 2B model use a GPU; without one, dtype auto takes bfloat16 where '
-        'that is faster',
+        'the built-in model runs on it; for the 2B model use a GPU; without one, dtype auto takes bfloat16',
     )
 
 

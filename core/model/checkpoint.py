@@ -20,7 +20,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 from instructsam.core.atomic_write import replaced
-from instructsam.core.cpu_precision import ModelSize
 from instructsam.core.device import check_finite, resolve_dtype
 from instructsam.core.errors import ModelError
 from instructsam.core.files.json_file import write_json
@@ -130,8 +129,7 @@ def load(
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     _check(expected, shapes, folder)
     if dtype is not None:
-        size = ModelSize(parameter_count(shapes), config.text.hidden_size, config.text.intermediate_size)
-        dtype = resolve_dtype(dtype, torch.device(device), size)
+        dtype = resolve_dtype(dtype, torch.device(device), parameter_count(shapes))
     for file in files:
         _read_into(model, file, device, dtype)
     for name, buffer in model.named_buffers():

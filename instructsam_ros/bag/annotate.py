@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from instructsam.core import builtin, exit_codes
-from instructsam.core.commands.options import load_model
+from instructsam.core.commands.options import load_model, precision
 from instructsam.core.errors import InstructSAMError, StorageError
 from instructsam.core.run_settings import RunRecord, check_settings, model_fingerprint
 from instructsam.core.storage import explained_storage_faults
@@ -217,10 +217,8 @@ def _inputs(
         'input': [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in bag.files],
         'topics': list(dataclasses.astuple(topics)),
         'instructions': [[time_ns - bag.start_ns, instruction] for time_ns, instruction in timeline.changes],
-        **{
-            name: getattr(args, name)
-            for name in ('model', 'mode', 'device', 'dtype', 'compile', 'name', 'label_images')
-        },
+        **{name: getattr(args, name) for name in ('model', 'mode', 'device', 'compile', 'name', 'label_images')},
+        'dtype': precision(args, model.folder),
         **dataclasses.asdict(settings),
     }
 

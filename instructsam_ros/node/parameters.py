@@ -120,7 +120,7 @@ PARAMETERS = (
               'Device of the model: auto (CUDA if available, otherwise CPU), cpu, cuda, cuda:N.'),
     Parameter('dtype', 'auto', UNCONFIGURED,
               'Precision of the weights; auto: bfloat16 on CUDA (float16 on GPUs without it); on CPU float32, or '
-              'bfloat16 for large models where a trial shows it to be faster.',
+              'bfloat16 for large models where the CPU has instructions for it.',
               choices=DTYPES),
     Parameter('compile', 'auto', UNCONFIGURED,
               "graphs: CUDA graphs; inductor: torch's compiler; off: neither; auto: graphs on CUDA, otherwise off.",

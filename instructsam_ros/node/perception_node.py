@@ -155,7 +155,10 @@ class PerceptionNode(AsyncLifecycleNode):
             return TransitionCallbackReturn.FAILURE
         self._load_error = ''
         seconds = time.monotonic() - start_s
-        self.log.info('model loaded', f"model '{shorten(engine.name)}' on {engine.device} after {seconds:.1f} s")
+        self.log.info(
+            'model loaded',
+            f"model '{shorten(engine.name)}' on {engine.device} in {engine.precision} after {seconds:.1f} s",
+        )
         if engine.warning:
             self.log.warning('model warning', engine.warning)
         return TransitionCallbackReturn.SUCCESS

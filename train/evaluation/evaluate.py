@@ -15,6 +15,7 @@ import torch
 import instructsam.core
 from instructsam.core import builtin, exit_codes
 from instructsam.core.atomic_write import check_path
+from instructsam.core.commands.options import precision
 from instructsam.core.errors import DataError, InstructSAMError
 from instructsam.core.files.json_file import write_json
 from instructsam.core.run_settings import fingerprint, model_fingerprint
@@ -137,7 +138,7 @@ def run_header(args: argparse.Namespace, options: PromptOptions, source: Source,
         **asdict(options),
         'empty': args.empty,
         'device': device.partition(':')[0],
-        'dtype': args.dtype,
+        'dtype': args.dtype if agent_runs.is_agent(args) else precision(args, model_folder),
         'threads': args.threads,
         **agent_runs.header(args),
         'code': f'{version()} {code_fingerprint([package_folder(package) for package in CODE])}',

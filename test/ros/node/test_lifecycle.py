@@ -239,7 +239,9 @@ def test_a_shutdown_closes_the_subscriptions_in_the_executor_s_thread(domain_id)
     rclpy.init(context=context, domain_id=domain_id)
     arguments = ['--ros-args', '-p', 'autostart:=false']
     node = PerceptionNode(
-        lambda **_: SimpleNamespace(name='model', device='cpu', warning=''), context=context, cli_args=arguments
+        lambda **_: SimpleNamespace(name='model', device='cpu', precision='float32', warning=''),
+        context=context,
+        cli_args=arguments,
     )
     executor = GuardedExecutor(node.log.report_bug, context=context)
     executor.add_node(node)

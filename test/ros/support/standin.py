@@ -34,6 +34,7 @@ class StandInEngine:
     def __init__(self, model, device, dtype, mode, revision, **options):
         self.name = model
         self.device = device
+        self.precision = 'float32'
         self.warning = 'a stand-in, not a model'
         self.done = {'encoded': 0, 'segmented': 0, 'cancelled': 0}
         kind, _, argument = model.partition(' ')
