@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import init_empty_weights
@@ -66,9 +66,9 @@ def random_engine(
     prompter, stop_ids = load_prompter(builtin.MODELS['tabletop'], config)
     preprocessor = QwenPreprocessor(
         *PIXELS,
-        patch_size=config.vision.patch_size,
+        patch_size=cast(int, config.vision.patch_size),
         merge_size=config.vision.spatial_merge_size,
-        temporal_patch_size=config.vision.temporal_patch_size,
+        temporal_patch_size=cast(int, config.vision.temporal_patch_size),
     )
     engine = InstructSAM(model, prompter, preprocessor, stop_ids, name=NAME, mode=mode)
     engine.compile(how)

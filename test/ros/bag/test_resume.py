@@ -181,12 +181,14 @@ def test_a_journal_of_other_inputs_is_refused(tmp_path, capsys):
     assert "out.journal was started with other settings (instructions was [[0, 'red']], now [[0, 'green']])" in err
     assert run(source, out, '--instruction', 'red', '--threshold', '0.2') == 2
     assert 'score_threshold was 0.5, now 0.2' in capsys.readouterr().err
+    assert run(source, out, '--instruction', 'red', '--dtype', 'bfloat16') == 2
+    assert 'dtype was float32, now bfloat16' in capsys.readouterr().err  # not auto, which differs between machines
     other = write(tmp_path / 'other', 'mcap', recording((3, '/say', String())))
     assert run(other, out, '--instruction', 'red') == 2
     assert 'input was' in capsys.readouterr().err
     (tmp_path / 'model').mkdir()
     (tmp_path / 'model' / 'model.safetensors').write_bytes(b'1')
-    chosen = ('--instruction', 'red', '--model', tmp_path / 'model')
+    chosen = ('--instruction', 'red', '--model', tmp_path / 'model', '--dtype', 'float32')
     die('engine', 3, source, tmp_path / 'by_model', *chosen)
     (tmp_path / 'model' / 'model.safetensors').write_bytes(b'2')
     assert run(source, tmp_path / 'by_model', *chosen) == 2
@@ -254,7 +256,7 @@ def test_a_branch_of_a_hub_model_that_has_moved_is_refused(tmp_path, capsys, mon
         'instructsam.core.model.checkpoint.snapshot_download',
         lambda name, revision, allow_patterns: str(folder.parent / hub[revision or 'main']),
     )
-    command = (source, tmp_path / 'out', '--instruction', 'red', '--model', 'owner/name')
+    command = (source, tmp_path / 'out', '--instruction', 'red', '--model', 'owner/name', '--dtype', 'float32')
     interrupted(monkeypatch, *command)
     hub['main'] = commits[1]
     assert run(*command) == 2
