@@ -182,7 +182,7 @@ def test_a_journal_of_other_inputs_is_refused(tmp_path, capsys):
     assert run(source, out, '--instruction', 'red', '--threshold', '0.2') == 2
     assert 'score_threshold was 0.5, now 0.2' in capsys.readouterr().err
     assert run(source, out, '--instruction', 'red', '--dtype', 'bfloat16') == 2
-    assert 'dtype was float32, now bfloat16' in capsys.readouterr().err  # not auto, which differs between machines
+    assert "dtype was 'float32', now 'bfloat16'" in capsys.readouterr().err  # not auto, which differs between machines
     other = write(tmp_path / 'other', 'mcap', recording((3, '/say', String())))
     assert run(other, out, '--instruction', 'red') == 2
     assert 'input was' in capsys.readouterr().err
@@ -265,7 +265,7 @@ def test_a_branch_of_a_hub_model_that_has_moved_is_refused(tmp_path, capsys, mon
     assert f"revision was '{commits[0]}', now '{commits[1]}'" in err
     assert run(*command, '--revision', commits[0]) == 0
     assert engines[-1].asked == FRAMES - 2
-    assert run(source, tmp_path / 'other', '--instruction', 'red', '--model', folder) == 0
+    assert run(source, tmp_path / 'other', '--instruction', 'red', '--model', folder, '--dtype', 'float32') == 0
 
 
 def test_ctrl_c_reports_how_to_resume(tmp_path, capsys, monkeypatch, engines):
