@@ -35,6 +35,7 @@ def generate_launch_description() -> LaunchDescription:
                 name: ParameterValue(LaunchConfiguration(name), value_type=str)
                 for name in ('model', 'device', 'image_transport', 'depth_transport', 'instruction')
             },
+            {'vision_msgs': ParameterValue(LaunchConfiguration('vision_msgs'), value_type=bool)},
         ],
         respawn=LaunchConfiguration('respawn'),
         respawn_delay=2.0,
@@ -91,10 +92,15 @@ def generate_launch_description() -> LaunchDescription:
                 'empty: wait for the topic `instruction`',
             ),
             DeclareLaunchArgument(
+                'vision_msgs',
+                default_value='false',
+                description='publish ~/detections_2d and ~/detections_3d as well; needs the package vision_msgs',
+            ),
+            DeclareLaunchArgument(
                 'params_file',
                 default_value=PathJoinSubstitution([FindPackageShare('instructsam_ros'), 'config', 'perception.yaml']),
-                description='file with all other parameters; model, device, image_transport, depth_transport and '
-                'instruction are set by these arguments, even if the file contains them',
+                description='file with all other parameters; model, device, image_transport, depth_transport, '
+                'instruction and vision_msgs are set by these arguments, even if the file contains them',
             ),
             DeclareLaunchArgument(
                 'replay',

@@ -14,7 +14,6 @@ from instructsam.core import result as core_result
 from instructsam.core import rle
 from instructsam.core.display.label_map import label_map
 from instructsam_ros.conversions.poses import geometry_to_msg
-from instructsam_ros.conversions.text import valid_utf8
 from instructsam_ros.msg import Geometry, Instance, InstanceArray, Rle
 
 STATUS = {'ok': InstanceArray.STATUS_OK, 'no_target': InstanceArray.STATUS_NO_TARGET}
@@ -130,6 +129,11 @@ def byte_array(typecode: str, values: np.ndarray) -> array.array:
     copy = array.array(typecode)
     copy.frombytes(values.data.cast('B'))
     return copy
+
+
+def valid_utf8(text: str) -> str:
+    """Return `text` with lone surrogates replaced by question marks, because rclpy cannot send them."""
+    return text.encode('utf-8', 'replace').decode('utf-8')
 
 
 def _image(pixels: np.ndarray, encoding: str, header: Header) -> Image:

@@ -17,6 +17,7 @@ from instructsam.core.errors import GeometryError
 from instructsam.core.modes import COMPILE, DTYPES, DUPLICATE_IOU, INFERENCE_MODES, MAX_MEGAPIXELS_RANGE
 from instructsam.core.spatial.calibration import frame_name, frame_pairs
 from instructsam.core.text import shorten
+from instructsam_ros.conversions.detections import MissingMessagesError, import_vision_msgs
 from instructsam_ros.conversions.transports import RAW, TRANSPORTS
 from instructsam_ros.node.lifecycle import AsyncLifecycleNode
 from instructsam_ros.node.tf_buffer import import_tf2
@@ -88,6 +89,11 @@ class Parameter:
                 frame_pairs(value)
             except GeometryError as error:
                 return shorten(error)
+        if self.name == 'vision_msgs' and value:
+            try:
+                import_vision_msgs()
+            except MissingMessagesError as error:
+                return str(error)
         if self.name == 'target_frame' and value:
             if not frame_name(value).strip():
                 return f'target_frame is a frame of TF, got {value!r}'
@@ -138,6 +144,8 @@ PARAMETERS = (
     Parameter('cameras', [''], AT_START,
               "Names of the cameras that share the model in turn: subscribes to NAME/image, NAME/depth and "
               "NAME/camera_info, publishes ~/NAME/instances and so on. ['']: one camera without a name."),
+    Parameter('vision_msgs', False, AT_START,
+              'Publish results as ~/detections_2d and ~/detections_3d as well (needs the package vision_msgs).'),
     Parameter('autostart', True, AT_START,
               'Configure and activate at start, without a lifecycle manager.'),
     Parameter('instruction', '', AT_START,

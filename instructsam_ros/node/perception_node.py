@@ -82,7 +82,10 @@ class PerceptionNode(AsyncLifecycleNode):
         self._alone_s = time.monotonic()  # when no other node had this name
         self._next_warning_s: dict[tuple[str, str], float] = {}  # {(topic, unexpected types): time.monotonic()}
         names = self._node_parameters.value('cameras')
-        streams = {name: CameraStream(name, ResultPublisher(self.create_lifecycle_publisher, name)) for name in names}
+        publish = partial(
+            ResultPublisher, self.create_lifecycle_publisher, vision_msgs=self._node_parameters.value('vision_msgs')
+        )
+        streams = {name: CameraStream(name, publish(name)) for name in names}
         self._streams = list(streams.values())
         self._scheduler = Scheduler(self._streams, self._node_parameters, self.statistics)
         self._masks = MaskThread(

@@ -21,8 +21,11 @@ from instructsam_ros.client import Perception
 
 POLICY = Path(__file__).parents[2] / 'config' / 'sros2_policy.xml'
 WithComments = partial(ElementTree.TreeBuilder, insert_comments=True)
-OPTIONAL = {'/image/compressed', '/depth/compressed', '/depth/compressedDepth', '/tf', '/tf_static', '/clock'}
-"""Topics that the node subscribes to with certain parameters only."""
+OPTIONAL = {
+    '/image/compressed', '/depth/compressed', '/depth/compressedDepth', '/tf', '/tf_static', '/clock',
+    '/perception/detections_2d', '/perception/detections_3d',
+}  # fmt: skip
+"""Topics that the node has with certain parameters only."""
 
 
 def policy(enclave):

@@ -13,6 +13,7 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from instructsam.core.display.overlay import draw_overlay
+from instructsam_ros.conversions.detections import detections_2d, detections_3d, import_vision_msgs
 from instructsam_ros.conversions.grasps import grasp_poses, grasp_status
 from instructsam_ros.conversions.instances import error_msg, image_msg, label_image
 from instructsam_ros.conversions.markers import markers
@@ -57,8 +58,17 @@ class ResultPublisher:
     Used in the worker's thread unless noted.
     """
 
-    def __init__(self, create_publisher: CreatePublisher, camera: str = '') -> None:
-        """Create the publishers; topics begin with the name of the camera, which is '' for the only one."""
+    def __init__(self, create_publisher: CreatePublisher, camera: str = '', *, vision_msgs: bool = False) -> None:
+        """Create the publishers.
+
+        Args:
+            create_publisher: Creates one.
+            camera: Topics begin with the name of the camera, which is '' for the only one.
+            vision_msgs: Whether to publish vision_msgs as well.
+
+        Raises:
+            MissingMessagesError: vision_msgs are to be published and not installed.
+        """
         prefix = f'~/{camera}/' if camera else '~/'
         self._instances = create_publisher(InstanceArray, f'{prefix}instances', 10)
         self._tracked = create_publisher(TrackedInstanceArray, f'{prefix}tracked/instances', 10)
@@ -74,15 +84,25 @@ class ResultPublisher:
         self._views: list[tuple[Publisher, View]] = []
         for topic, message_type, make in views:
             self._views.append((create_publisher(message_type, prefix + topic, 1), make))
+        self._detections: list[tuple[Publisher, Callable[[InstanceArray], Any]]] = []
+        if vision_msgs:
+            types = import_vision_msgs()
+            self._detections = [
+                (create_publisher(types.Detection2DArray, f'{prefix}detections_2d', 10), detections_2d),
+                (create_publisher(types.Detection3DArray, f'{prefix}detections_3d', 10), detections_3d),
+            ]
 
     def result_messages(self, frame: CameraFrame, instruction: Instruction, answer: Answer) -> list[OutgoingMessage]:
         """Return the instances and every view that has a subscriber."""
         instances = answer.to_msg(frame.header, instruction.text, instruction.id)
-        return [OutgoingMessage(self._instances, instances)] + [
-            OutgoingMessage(publisher, make(frame, answer))
-            for publisher, make in self._views
-            if publisher.get_subscription_count()
-        ]
+        messages = [OutgoingMessage(self._instances, instances)]
+        for publisher, make in self._views:
+            if publisher.get_subscription_count():
+                messages.append(OutgoingMessage(publisher, make(frame, answer)))
+        for publisher, convert in self._detections:
+            if publisher.get_subscription_count():
+                messages.append(OutgoingMessage(publisher, convert(instances)))
+        return messages
 
     @property
     def is_tracked(self) -> bool:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[3]
 FILE = ROOT / 'launch' / 'perception.launch.py'
 ARGUMENTS = {
     'model', 'device', 'image', 'image_transport', 'depth', 'depth_transport', 'camera_info', 'instruction',
-    'params_file', 'replay', 'respawn',
+    'vision_msgs', 'params_file', 'replay', 'respawn',
 }  # fmt: skip
 EVALUATED = {'AnonName', 'Command', 'PythonExpression', 'eval', 'exec', '__import__'}
 
@@ -83,6 +83,7 @@ def test_its_defaults_are_the_node_s():
     declared = calls('DeclareLaunchArgument')
     for name in ('model', 'device', 'image_transport', 'depth_transport', 'instruction'):
         assert ast.literal_eval(declared[name]['default_value']) == BY_NAME[name].default
+    assert declared['vision_msgs']['default_value'] == repr(str(BY_NAME['vision_msgs'].default).lower())
 
 
 def test_a_replayed_image_is_answered(robot, tmp_path):

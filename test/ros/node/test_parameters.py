@@ -1,5 +1,6 @@
 """The parameter table, its documentation and the command line."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,9 @@ import yaml
 from instructsam_ros.node.parameters import PARAMETERS
 
 ROOT = Path(__file__).parents[3]
+WITHOUT_VISION_MSGS = pytest.mark.skipif(
+    importlib.util.find_spec('vision_msgs') is not None, reason='vision_msgs is installed here'
+)
 
 
 def run_node(*arguments):
@@ -54,6 +58,9 @@ def test_help_names_every_parameter():
         (['-p', 'frame_tolerance:=any'], 'frame_tolerance is pairs of frames'),
         (['-p', 'trigger'], "parse parameter override rule: '-p trigger'"),
         (['--params-file', 'no_such_file.yaml'], 'no_such_file.yaml'),
+        pytest.param(
+            ['-p', 'vision_msgs:=true'], 'sudo apt install ros-$ROS_DISTRO-vision-msgs', marks=WITHOUT_VISION_MSGS
+        ),
     ],
     ids=' '.join,
 )

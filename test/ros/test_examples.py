@@ -1,0 +1,213 @@
+"""The examples for MoveIt and behavior trees, with a node in another process; test_client.py has the others."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
+
+import rclpy
+import yaml
+from geometry_msgs.msg import PoseStamped
+
+EXAMPLES = Path(__file__).parents[2] / 'examples'
+DEPTH = np.full((48, 64), 400, np.uint16)  # mm: a table, and an object near the stand-in's first ellipse
+DEPTH[8:21, 2:11] = 350
+OPTICAL = 'camera_color_optical_frame'
+
+
+@pytest.fixture(scope='module')
+def robot(lasting_robot):
+    """A robot with a camera and an active node."""
+    lasting_robot.start_active()
+    is_done = threading.Event()
+
+    def publish():
+        while not is_done.wait(0.05):
+            lasting_robot.measure(DEPTH, stamp=lasting_robot.frames + 1)
+            lasting_robot.see()
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    yield lasting_robot
+    is_done.set()
+    thread.join()
+
+
+# MoveIt
+
+
+def run_moveit_scene(robot, *arguments):
+    return subprocess.run(
+        [sys.executable, EXAMPLES / 'moveit_scene.py', *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {'ROS_DOMAIN_ID': str(robot.domain_id)},
+    )
+
+
+def test_the_scene_is_printed_without_moveit(robot):
+    done = run_moveit_scene(robot, '--dry-run', 'the mugs')
+    assert (done.returncode, done.stderr) == (0, '')
+    printed = yaml.safe_load(done.stdout)
+    scene, pick = printed['collision_object'], printed['pick_pose']
+    assert scene['id'] == 'box_0'
+    assert scene['header'] == pick['header']
+    assert scene['header']['frame_id'] == OPTICAL
+    (box,) = scene['primitives']
+    assert box['type'] == 1
+    assert all(0 < side < 0.2 for side in box['dimensions'])
+    apart = [pick['pose']['position'][axis] - scene['pose']['position'][axis] for axis in 'xyz']
+    assert np.linalg.norm(apart) < 0.1
+    orientation = pick['pose']['orientation']
+    assert (
+        1 - 2 * (orientation['x'] ** 2 + orientation['y'] ** 2) > 0.9
+    )  # the approach is away from the camera, towards the table
+
+
+def test_the_scene_is_published(robot, moveit_msgs):
+    robot.views.clear()
+    robot.node.create_subscription(moveit_msgs.CollisionObject, '/collision_object', robot.keep(robot.views), 1)
+    robot.node.create_subscription(PoseStamped, '/pick_pose', robot.keep(robot.views), 1)
+    done = run_moveit_scene(robot, 'the mugs')
+    assert (done.returncode, done.stderr) == (0, '')
+    robot.wait(lambda: robot.views)
+    scene = next(each for each in robot.views if isinstance(each, moveit_msgs.CollisionObject))
+    printed = yaml.safe_load(done.stdout)['collision_object']
+    assert (scene.id, scene.operation) == (printed['id'], moveit_msgs.CollisionObject.ADD)
+    assert list(scene.primitives[0].dimensions) == printed['primitives'][0]['dimensions']
+    assert scene.pose.position.x == printed['pose']['position']['x']
+    assert len(scene.primitive_poses) == 1
+
+
+@pytest.mark.parametrize(
+    ('instruction', 'says'), [('nothing', 'nothing matches'), ('fail on purpose', 'RuntimeError: on purpose')]
+)
+def test_the_reason_for_no_scene(robot, instruction, says):
+    robot.nodes[0].expected = 'Traceback'
+    done = run_moveit_scene(robot, '--dry-run', instruction)
+    assert (done.returncode, done.stdout, done.stderr.count('\n')) == (1, '', 1)
+    assert says in done.stderr
+
+
+@pytest.mark.skipif(importlib.util.find_spec('moveit_msgs') is not None, reason='moveit_msgs is installed here')
+def test_without_moveit_it_says_what_to_install(robot):
+    done = run_moveit_scene(robot, 'the mugs')
+    assert done.returncode == 2
+    assert 'sudo apt install ros-$ROS_DISTRO-moveit-msgs' in done.stderr
+
+
+# Behavior trees
+
+
+@pytest.fixture(scope='module')
+def example():
+    pytest.importorskip('py_trees', reason='needs py_trees, which is in the extra `test`')
+    spec = importlib.util.spec_from_file_location('behavior_tree', EXAMPLES / 'behavior_tree.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope='module')
+def bot(robot):
+    """The node that the trees of the tests use, in a context of its own."""
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=robot.domain_id)
+    node = rclpy.create_node('bot', context=context)
+    executor = rclpy.executors.SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    yield node
+    executor.shutdown()
+    node.destroy_node()
+    context.try_shutdown()
+
+
+class Tree:
+    """A tree that is ticked between the callbacks of its node."""
+
+    def __init__(self, example, node, root, **setup):
+        self._executor, self.statuses = node.executor, []
+        self._tree = example.py_trees.trees.BehaviourTree(root)
+        self._tree.setup(node=node, **setup)
+
+    def tick_until(self, condition):
+        for _ in range(1200):
+            self._tree.tick()
+            self.statuses.append(self._tree.root.status.name)
+            if condition():
+                return
+            self._executor.spin_once(0.05)
+        raise AssertionError(self.statuses[-1], self._tree.root.feedback_message)
+
+    def tick_until_it_ends(self):
+        self.tick_until(lambda: self.statuses[-1] != 'RUNNING')
+
+
+def test_an_answer_is_a_success_on_the_blackboard(example, bot):
+    ask = example.AskPerception('ask', 'the mugs', timeout_s=30.0)
+    tree = Tree(example, bot, ask)
+    tree.tick_until_it_ends()
+    assert set(tree.statuses[:-1]) == {'RUNNING'}
+    assert (tree.statuses[-1], ask.feedback_message) == ('SUCCESS', '9 found')
+    answer = example.py_trees.blackboard.Blackboard.get('answer')
+    assert (answer.instruction, len(answer.instances)) == ('the mugs', 9)
+    tree.tick_until_it_ends()  # asked anew
+    assert example.py_trees.blackboard.Blackboard.get('answer').header.stamp != answer.header.stamp
+
+
+@pytest.mark.parametrize(
+    ('instruction', 'says'),
+    [('nothing', "nothing matches 'nothing'"), ('fail on purpose', 'RuntimeError: on purpose'), ('', 'is empty')],
+)
+def test_a_failure_has_its_reason(example, robot, bot, instruction, says):
+    robot.nodes[0].expected = 'Traceback'
+    ask = example.AskPerception('ask', instruction, timeout_s=30.0)
+    tree = Tree(example, bot, ask)
+    tree.tick_until_it_ends()
+    assert tree.statuses[-1] == 'FAILURE'
+    assert says in ask.feedback_message
+
+
+def test_a_node_that_is_not_there_is_a_failure(example, bot, monkeypatch):
+    monkeypatch.setattr(example, 'GRACE_S', 0.0)
+    ask = example.AskPerception('ask', 'the mugs', timeout_s=0.2)
+    tree = Tree(example, bot, ask, perception='/nobody')
+    tree.tick_until_it_ends()
+    assert (tree.statuses[-1], ask.feedback_message) == (
+        'FAILURE',
+        'there is no perception node, or it does not answer',
+    )
+
+
+def test_a_behavior_that_is_interrupted_cancels_its_goal(example, robot, bot):
+    """As by a behavior of higher priority, here a guard that begins to run while the answer is computed."""
+    before = int(robot.status()['goals_canceled'])
+    robot.nodes[0].log.clear()
+    ask = example.AskPerception('ask', 'sleep 60', timeout_s=60.0)
+    is_alarm = threading.Event()
+
+    class Guard(example.py_trees.behaviour.Behaviour):
+        def update(self):
+            return example.Status.RUNNING if is_alarm.is_set() else example.Status.FAILURE
+
+    root = example.py_trees.composites.Selector('root', memory=False, children=[Guard('guard'), ask])
+    tree = Tree(example, bot, root)
+    tree.tick_until(lambda: robot.nodes[0].logged("begins 'sleep 60'"))
+    assert ask.status == example.Status.RUNNING
+    is_alarm.set()
+    tree.tick_until(lambda: int(robot.status()['goals_canceled']) == before + 1)
+    assert ask.status == example.Status.INVALID
+
+
+def test_the_program(example, robot, monkeypatch, capsys):
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(robot.domain_id))
+    assert example.main('the mugs') == 0
+    assert '9 found' in capsys.readouterr().out
