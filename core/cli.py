@@ -46,6 +46,7 @@ EXTRAS = {  # module that may be missing -> extra that installs it
     **dict.fromkeys(('httpx2', 'openai', 'pydantic'), 'agent'),
     'argcomplete': 'completion',
     'ray': 'engine-ray',
+    'rerun': 'rerun',
     **dict.fromkeys(('manifold3d', 'mujoco', 'rosbags'), 'tabletop'),
     **dict.fromkeys(('peft', 'tensorboard', 'yaml'), 'train'),
 }

@@ -1,6 +1,5 @@
 """Answers the images of a bag as the node would, but every one of them, in order and independent of real time."""
 
-import struct
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from instructsam_ros.bag.timeline import InstructionTimeline
 from instructsam_ros.bag.topics import COMPRESSED, Topics
 from instructsam_ros.conversions.images import ImageFormatError
 from instructsam_ros.conversions.instances import error_msg, result_from_msg
+from instructsam_ros.conversions.stamps import serialized_stamp_ns
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.pipeline.answer import Query, answer_query
 from instructsam_ros.pipeline.camera_frame import CameraFrame
@@ -109,7 +109,7 @@ class OfflineCamera:
         for connection, time_ns, data in self._bag.messages({image, depth, info}):
             if connection.topic == image:
                 instruction = self._timeline.at(time_ns)
-                stamp_round = self._depth.put_image(stamp_ns(data) or 0, data)
+                stamp_round = self._depth.put_image(serialized_stamp_ns(data) or 0, data)
                 waiting.append(RecordedFrame(index, time_ns, data, instruction, stamp_round))
                 index += 1
             elif connection.topic == depth:
@@ -122,7 +122,7 @@ class OfflineCamera:
 
     def _is_ready(self, frame: RecordedFrame) -> bool:
         """Return whether the frame can be answered: its depth has been read, will not come, or is not wanted."""
-        wanted_ns = stamp_ns(frame.data)
+        wanted_ns = serialized_stamp_ns(frame.data)
         if not self._topics.depth or frame.instruction is None or not wanted_ns:
             return True
         return self._depth.is_decided(wanted_ns, round(self._settings.depth_tolerance_s * 1e9), frame.stamp_round)
@@ -178,12 +178,3 @@ class OfflineCamera:
     def _camera_frame(self, recorded: RecordedFrame) -> CameraFrame:
         """Return the frame; its index stands for the time of arrival, which only has to increase."""
         return CameraFrame(deserialize_message(recorded.data, self._image_type), recorded.index)
-
-
-def stamp_ns(data: bytes) -> int | None:
-    """Return the stamp of a serialized message that begins with a header; None if it is too short for that."""
-    if len(data) < 12:
-        return None
-    is_little_endian = data[1] & 1  # CDR encapsulation
-    sec, nanosec = struct.unpack_from('<iI' if is_little_endian else '>iI', data, 4)
-    return sec * 1_000_000_000 + nanosec

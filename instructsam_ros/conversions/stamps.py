@@ -1,5 +1,7 @@
 """Header stamps as numbers, the stamp that means "not set", and the longest duration."""
 
+import struct
+
 from builtin_interfaces.msg import Time
 
 LONGEST_S = 366 * 86400.0
@@ -14,3 +16,12 @@ def nanoseconds(stamp: Time) -> int:
 def is_set(stamp: Time) -> bool:
     """Return whether a stamp is a time. A stamp of zero is that of a publisher that does not set it."""
     return nanoseconds(stamp) != 0
+
+
+def serialized_stamp_ns(data: bytes) -> int | None:
+    """Return the stamp, ns, of a serialized message that begins with a header; None if it is too short for that."""
+    if len(data) < 12:
+        return None
+    is_little_endian = data[1] & 1  # CDR encapsulation
+    sec, nanosec = struct.unpack_from('<iI' if is_little_endian else '>iI', data, 4)
+    return sec * 1_000_000_000 + nanosec

@@ -25,7 +25,8 @@ ROOMS = {
     'pipeline': {'conversions'},
     'dds': set(),
     'node': {'pipeline', 'conversions', 'dds'},
-    'bag': {'pipeline', 'conversions'},
+    'viewer': {'conversions', 'pipeline.newest'},
+    'bag': {'pipeline', 'conversions', 'viewer'},
     'client': {'conversions', 'dds', 'node.qos'},
     'entry_points': set(),  # imports the nodes by name
     'simulation': {

@@ -5,6 +5,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -22,14 +23,16 @@ from instructsam.core.modes import MAX_MEGAPIXELS_RANGE
 from instructsam.core.text import one_line
 from instructsam_ros.bag import topics
 from instructsam_ros.bag.names import SHOW_SUFFIXES
-from instructsam_ros.bag.offline_camera import stamp_ns
 from instructsam_ros.bag.reader import BagFile, print_notes
 from instructsam_ros.bag.recordings import RecordingError
 from instructsam_ros.bag.storage.limits import limits_from
 from instructsam_ros.conversions.images import to_rgb
 from instructsam_ros.conversions.instances import result_from_msg
+from instructsam_ros.conversions.stamps import serialized_stamp_ns
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.pipeline.newest import NewestDict
+
+Item = TypeVar('Item')
 
 MAX_WAITING_IMAGES = 32  # images kept for a later result; 1 is enough for bags of `instructsam bag annotate`
 MAX_FPS = 60.0
@@ -99,11 +102,11 @@ class Overlays:
         index = -1
         for connection, _, data in self._bag.messages({self.topic, self._image}):
             if connection.topic == self._image:
-                images[stamp_ns(data)] = data
+                images[serialized_stamp_ns(data)] = data
                 continue
             index += 1
             if indices is None or index in indices:
-                overlay = self._overlay(deserialize_message(data, InstanceArray), images.get(stamp_ns(data)))
+                overlay = self._overlay(deserialize_message(data, InstanceArray), images.get(serialized_stamp_ns(data)))
                 if overlay is not None:
                     yield overlay
 
@@ -138,10 +141,10 @@ def write_video(path: Path, overlays: Overlays, fps: float) -> int:
     writer, size, number = None, (0, 0), 0
     with replaced(path) as part:
         try:
-            for overlay in _progress(overlays.draw(), len(overlays)):
+            for overlay in progress(overlays.draw(), len(overlays)):
                 if writer is None:
                     size = overlay.shape[1] // 2 * 2, overlay.shape[0] // 2 * 2  # the codec requires even sizes
-                    _check_space(part)
+                    check_space(part)
                     writer = cv2.VideoWriter(str(part), cv2.VideoWriter.fourcc(*'mp4v'), fps, size)
                     if not writer.isOpened():
                         raise InstructSAMError(f'cannot write {path}: OpenCV has no MP4 here; write a .gif instead')
@@ -152,12 +155,12 @@ def write_video(path: Path, overlays: Overlays, fps: float) -> int:
                 writer.release()
         _checked(number, overlays)
         if (held := _frames(part)) != number:
-            _check_space(part)
+            check_space(part)
             raise StorageError(f'cannot write {path}: {held} of {number} images can be read back; check the disk')
     return number
 
 
-def _check_space(part: Path) -> None:
+def check_space(part: Path) -> None:
     """Raise OSError if nothing more can be written to the file `part`: OpenCV ignores every error of writing."""
     with part.open('ab') as file:
         size = file.tell()
@@ -179,7 +182,7 @@ def _frames(path: Path) -> int:
 def write_animation(path: Path, overlays: Overlays, fps: float, width: int) -> int:
     """Write a GIF of overlays at most `width` px wide, with 256 colours each; return their number."""
     images, size = [], None
-    for overlay in _progress(overlays.draw(), len(overlays)):
+    for overlay in progress(overlays.draw(), len(overlays)):
         size = size or _size_at_most(overlay, width)
         images.append(PillowImage.fromarray(_resized(overlay, size)).quantize(dither=PillowImage.Dither.NONE))
     _checked(len(images), overlays)
@@ -196,7 +199,7 @@ def write_strip(path: Path, overlays: Overlays, frames: int, width: int) -> int:
     """
     indices = set(np.linspace(0, len(overlays) - 1, frames).round().astype(int).tolist())
     images, size = [], None
-    for overlay in _progress(overlays.draw(indices), len(indices)):
+    for overlay in progress(overlays.draw(indices), len(indices)):
         size = size or _size_at_most(overlay, width)
         images.append(_resized(overlay, size))
     _checked(len(images), overlays)
@@ -224,6 +227,7 @@ def _checked(number: int, overlays: Overlays) -> int:
     return number
 
 
-def _progress(overlays: Iterable[np.ndarray], total: int) -> Iterable[np.ndarray]:
+def progress(items: Iterable[Item], total: int) -> Iterable[Item]:
+    """Return the items, with a progress bar on a terminal; total: their number."""
     console = Console(stderr=True)
-    return track(overlays, 'drawing', total=total, console=console, disable=not console.is_terminal)
+    return track(items, 'drawing', total=total, console=console, disable=not console.is_terminal)

@@ -1,0 +1,1 @@
+"""Answers in the viewer Rerun, with images, depth and scores over time."""
