@@ -144,10 +144,10 @@ if ROS != NONE:
 setup(
     packages=list(package_folders()),
     package_dir=package_folders(),
-    # Markers for type checkers (PEP 561), the built-in model, training configurations, the template of evaluation
-    # reports, and the demo's data.
+    # Markers for type checkers (PEP 561), the built-in model, samples and style of the page, training configurations,
+    # the template of evaluation reports, and the demo's data.
     package_data={
-        'instructsam.core': ['py.typed', 'pretrained/**/*', 'benchmark/*.json'],
+        'instructsam.core': ['py.typed', 'pretrained/**/*', 'benchmark/*.json', 'web/samples/*', 'web/style.css'],
         'instructsam.train': ['py.typed', 'configs/**/*', '**/*.jinja'],
         NAME: ['py.typed', 'data/**/*'],
     },

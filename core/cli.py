@@ -22,6 +22,7 @@ from instructsam.core.version import version
 
 COMMANDS = {  # name -> (module with add_arguments(parser) and run(args), one-line summary for --help)
     'segment': ('instructsam.core.commands.segment', 'find what an instruction names in an image file'),
+    'web': ('instructsam.core.commands.web', 'a page in the browser to try a model or a running node on your images'),
     'models': ('instructsam.core.commands.models', 'list, download and describe models'),
     'doctor': ('instructsam.core.commands.doctor', 'check the installation, and say what to do about each fault'),
     'completion': ('instructsam.core.commands.completion', 'print the completion of this command line for a shell'),
@@ -47,6 +48,7 @@ EXTRAS = {  # module that may be missing -> extra that installs it
     'argcomplete': 'completion',
     'ray': 'engine-ray',
     'rerun': 'rerun',
+    'gradio': 'web',
     **dict.fromkeys(('manifold3d', 'mujoco', 'rosbags'), 'tabletop'),
     **dict.fromkeys(('peft', 'tensorboard', 'yaml'), 'train'),
 }

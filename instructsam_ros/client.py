@@ -30,7 +30,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import String
 
-from instructsam.core.errors import InstructSAMError
+from instructsam.core.errors import CancelledError, InstructSAMError
 from instructsam_ros.action import Segment
 from instructsam_ros.conversions.instances import depth_msg, image_msg, rle_from_msg
 from instructsam_ros.conversions.point_clouds import read_cloud
@@ -140,6 +140,7 @@ class Perception:
         depth: Image | CompressedImage | None = None,
         camera_info: CameraInfo | None = None,
         on_stage: Callable[[str], object] | None = None,
+        cancelled: Callable[[], bool] | None = None,
     ) -> Detections:
         """Find the objects that `instruction` names in one image.
 
@@ -155,6 +156,7 @@ class Perception:
             camera_info: The intrinsics of `image` and `depth`; all three must have the same header.frame_id.
             on_stage: Called with the name of each stage when it begins, in another thread. The last stages may be
                 missing: rclpy drops feedback that it takes after the result.
+            cancelled: Checked several times per second; once it returns true, the goal is cancelled.
 
         Returns:
             The objects, best score first; empty if nothing matches.
@@ -163,6 +165,7 @@ class Perception:
             ValueError: The time limit is NaN, or longer than a year.
             PerceptionError: There is no such node, the time limit has passed, the node reports why it cannot answer,
                 its answer is malformed, or `image` or `depth` cannot be decoded.
+            CancelledError: `cancelled` returned true.
         """
         if not timeout <= LONGEST_S:  # also true for NaN
             raise ValueError(f'timeout is seconds up to {LONGEST_S:.0f}, got {timeout:g}')
@@ -181,7 +184,7 @@ class Perception:
         for name, value in (('image', image), ('depth', depth), ('camera_info', camera_info)):
             if value is not None:
                 setattr(goal, name, value)
-        response = self._send_goal(goal, on_stage, end_s + GRACE_S)
+        response = self._send_goal(goal, on_stage, end_s + GRACE_S, cancelled)
         answer = response.result.answer
         if response.status == GoalStatus.STATUS_UNKNOWN:
             raise PerceptionError(f'/{self._name} no longer has the result of the goal: ask again')
@@ -275,7 +278,13 @@ class Perception:
         with suppress(ExternalShutdownException, ShutdownException):
             self._executor.spin()
 
-    def _send_goal(self, goal: Any, on_stage: Callable[[str], object] | None, end_s: float) -> Any:
+    def _send_goal(
+        self,
+        goal: Any,
+        on_stage: Callable[[str], object] | None,
+        end_s: float,
+        cancelled: Callable[[], bool] | None,
+    ) -> Any:
         """Send a goal and return the action's response; cancel the goal if there is none by `end_s`."""
 
         def on_feedback(message: Any) -> None:
@@ -285,7 +294,7 @@ class Perception:
         with self._open_goal():
             handle = self._response(lambda: self._action.send_goal_async(goal, on_feedback), end_s)
             try:
-                return self._response(handle.get_result_async, end_s)
+                return self._response(handle.get_result_async, end_s, cancelled)
             except BaseException:  # nothing will fetch the answer, so the node need not compute it
                 handle.cancel_goal_async()
                 raise
@@ -301,8 +310,8 @@ class Perception:
                 self._open_goals -= 1
                 self._changed.notify_all()
 
-    def _response(self, request: Callable[[], Any], end_s: float) -> Any:
-        """Return the result of the future that `request()` returns.
+    def _response(self, request: Callable[[], Any], end_s: float, cancelled: Callable[[], bool] | None = None) -> Any:
+        """Return the result of the future that `request()` returns. Raises CancelledError if `cancelled()` is true.
 
         The request is repeated at growing intervals until there is a response: the first response of a server to a new
         client is lost if their endpoints have not discovered each other yet.
@@ -327,7 +336,7 @@ class Perception:
             # rclpy registers a request after sending it. Sent from the thread that takes the responses, none of these
             # can come in between, where it would be lost.
             executor.create_task(send)
-            self._wait(done.wait, min(retry_s, end_s - time.monotonic()))
+            self._wait(done.wait, min(retry_s, end_s - time.monotonic()), cancelled)
             retry_s *= 2
         if errors:
             raise errors[0]
@@ -346,11 +355,13 @@ class Perception:
                 if time.monotonic() > end_s:
                     raise PerceptionError(f'no result of /{self._name} for {timeout:g} s') from None
 
-    def _wait(self, wait: Callable[[float], bool], timeout: float) -> bool:
+    def _wait(self, wait: Callable[[float], bool], timeout: float, cancelled: Callable[[], bool] | None = None) -> bool:
         """Call `wait(seconds)` in short steps until it returns true; return whether it did within `timeout`."""
         end_s = time.monotonic() + timeout
         while not wait(max(0.0, min(STEP_S, end_s - time.monotonic()))):
             self._raise_if_closed()
+            if cancelled is not None and cancelled():
+                raise CancelledError('the caller no longer wants this answer')
             if time.monotonic() >= end_s:
                 return False
         return True

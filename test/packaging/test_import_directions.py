@@ -42,6 +42,7 @@ ROOMS = {
         'pipeline.scheduling.statistics',
     },
     'doctor': {'dds', 'node.qos'},
+    'web': {'client', 'conversions', 'dds', 'node.qos'},
     'demo': {'client', 'conversions', 'dds', 'pipeline.newest', 'bag.recordings', 'node.qos'},
 }
 """Rooms, or single modules of a room, that each room of the node may import."""
