@@ -16,10 +16,8 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
-import numpy as np
 import rclpy
 from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Time
@@ -32,13 +30,14 @@ from std_msgs.msg import String
 
 from instructsam.core.errors import CancelledError, InstructSAMError
 from instructsam_ros.action import Segment
-from instructsam_ros.conversions.instances import depth_msg, image_msg, rle_from_msg
-from instructsam_ros.conversions.point_clouds import read_cloud
-from instructsam_ros.conversions.poses import position_of, rotation_of
+from instructsam_ros.conversions.instances import depth_msg, image_msg
 from instructsam_ros.conversions.stamps import LONGEST_S
 from instructsam_ros.dds import check_environment
+from instructsam_ros.detections import Detections, Instance, carried_detections_from_msg, detections_from_msg
 from instructsam_ros.msg import InstanceArray, TrackedInstanceArray
 from instructsam_ros.node import qos
+
+__all__ = ['Detections', 'Instance', 'Perception', 'PerceptionError']
 
 GRACE_S = 2.0  # added to a time limit, so that the node can report itself that the limit has passed
 RETRY_S = 1.0  # time until the first repetition of a request that got no response
@@ -51,45 +50,6 @@ class PerceptionError(InstructSAMError, RuntimeError):
 
     An answer in which nothing matches is not an error but an empty Detections.
     """
-
-
-@dataclass(frozen=True, eq=False)
-class Instance:
-    """One object.
-
-    Everything in 3D is in the frame `Detections.frame_id`; it is None if the object was not measured.
-    """
-
-    mask: np.ndarray  # [H, W] bool, at the size of the image
-    score: float  # 0 to 1
-    phrase: str  # the noun phrase that the object was found by
-    track_id: int  # constant for the same object over time; -1 if it is not tracked
-    center: np.ndarray | None = None  # [3] m, of the box
-    rotation: np.ndarray | None = None  # [3, 3], columns are the box's length, width and height away from the support
-    size_m: np.ndarray | None = None  # [3], length, width and height of the box
-    points: np.ndarray | None = None  # [N, 3] m, on the visible surface; only from find()
-    geometry_message: str = ''  # why the object was not measured
-    confidence: float = 1.0  # 0 to 1, of the carrying; below 1 only from watch(tracked=True)
-
-
-@dataclass(frozen=True, eq=False)
-class Detections:
-    """The answer about one image: a sequence of Instance, best score first, empty if nothing matches."""
-
-    instances: tuple[Instance, ...]
-    frame_id: str  # frame of everything in 3D; '' if nothing was measured, see message.geometry_message
-    stamp_s: float  # time at which the image was taken, s
-    message: InstanceArray  # as received: header, answer, times
-    age_s: float = 0.0  # time from the image that the model answered to this one; above 0 only from watch(tracked=True)
-
-    def __len__(self) -> int:
-        return len(self.instances)
-
-    def __iter__(self) -> Iterator[Instance]:
-        return iter(self.instances)
-
-    def __getitem__(self, index: int) -> Instance:
-        return self.instances[index]
 
 
 class Perception:
@@ -191,7 +151,7 @@ class Perception:
         # A result that was dropped before it was fetched belongs to a goal that succeeded.
         if response.status != GoalStatus.STATUS_SUCCEEDED or answer.status == InstanceArray.STATUS_ERROR:
             raise PerceptionError(answer.message or 'the goal was aborted without a reason')
-        return _detections(response.result.answer, response.result.points)
+        return _read(detections_from_msg, response.result.answer, response.result.points)
 
     def watch(self, instruction: str, timeout: float | None = None, *, tracked: bool = False) -> Iterator[Detections]:
         """Make `instruction` the node's instruction and yield a Detections for every image that it answers.
@@ -242,11 +202,11 @@ class Perception:
                 if isinstance(message, PerceptionError):
                     raise message
                 if isinstance(message, TrackedInstanceArray):
-                    yield _carried_detections(message)
+                    yield _read(carried_detections_from_msg, message)
                 elif message.status == InstanceArray.STATUS_ERROR:
                     raise PerceptionError(message.message)
                 else:
-                    yield _detections(message)
+                    yield _read(detections_from_msg, message)
         finally:
             for subscription in subscriptions:
                 self._node.destroy_subscription(subscription)
@@ -400,52 +360,8 @@ def _set_freshness(goal: Any, freshness: str | Time) -> None:
         raise ValueError(f"freshness is 'newest', 'next' or a stamp (builtin_interfaces/Time), got {freshness!r}")
 
 
-# Generated message classes are not annotated, so the functions below take Any.
-
-
-def _detections(message: Any, cloud: Any = None) -> Detections:
-    """Return the Detections of an InstanceArray and, from the action, its PointCloud2.
-
-    Raises:
-        PerceptionError: A mask or a pose is none, as a position that is not finite.
-    """
+def _read(read: Callable[..., Detections], *messages: object) -> Detections:
     try:
-        points, owners = read_cloud(cloud) if cloud is not None and len(cloud.data) else (None, None)
-        instances = tuple(
-            _instance(each, None if points is None else points[owners == index])
-            for index, each in enumerate(message.instances)
-        )
+        return read(*messages)
     except ValueError as error:  # GeometryError among them
         raise PerceptionError(f'the answer is malformed: {error}') from error
-    stamp = message.header.stamp
-    return Detections(instances, message.geometry_frame_id, stamp.sec + stamp.nanosec * 1e-9, message)
-
-
-def _carried_detections(message: Any) -> Detections:
-    """Return the Detections of a TrackedInstanceArray; raises what _detections raises."""
-    detections = _detections(message.result)
-    pairs = zip(detections.instances, message.confidence, strict=True)
-    try:
-        instances = tuple(replace(instance, confidence=confidence) for instance, confidence in pairs)
-    except ValueError as error:
-        raise PerceptionError(f'the answer is malformed: {error}') from error
-    return replace(detections, instances=instances, age_s=message.age_s)
-
-
-def _instance(message: Any, points: np.ndarray | None) -> Instance:
-    """Return the Instance of a message with its points [N, 3] m."""
-    mask: np.ndarray = rle_from_msg(message.mask).decode()
-    score, phrase, track_id = message.score, message.phrase, message.track_id
-    if not message.has_geometry:
-        return Instance(mask, score, phrase, track_id, geometry_message=message.geometry_message)
-    pose = message.geometry.pose
-    return Instance(
-        mask,
-        score,
-        phrase,
-        track_id,
-        center=position_of(pose.position),
-        rotation=rotation_of(pose.orientation),
-        size_m=position_of(message.geometry.size),
-        points=points,
-    )

@@ -8,10 +8,11 @@ import importlib.util
 import sys
 import threading
 import webbrowser
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from instructsam.core.commands.arguments import seconds, text
-from instructsam.core.commands.options import add_max_megapixels, add_model_options, option
+from instructsam.core.commands.options import add_max_megapixels, add_model_options, load_model, option
 from instructsam.core.errors import InstructSAMError
 
 if TYPE_CHECKING:
@@ -31,8 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_model_options(parser)
     option(parser, '--node', 'ask this running node instead of loading a model', metavar='/NODE', type=text)
-    option(parser, '--camera', 'with --node: its camera (default: the first)', metavar='NAME', type=text)
-    option(parser, '--image-topic', 'with --node: topic of the camera (default: as the node reads)', metavar='TOPIC')
+    option(parser, '--camera', 'with --node: its camera, if it has several', metavar='NAME', type=text)
+    option(
+        parser,
+        '--image-topic',
+        'with --node: topic of the camera (default: that which the node reads)',
+        metavar='TOPIC',
+    )
     option(parser, '--timeout', 'with --node: longest time until an answer, s', 60.0, metavar='S', type=seconds)
     option(parser, '--host', 'address to listen on; 0.0.0.0: every network, without a password', '127.0.0.1')
     option(parser, '--port', 'port to listen on; 0: a free one', PORT, type=_port, metavar='N')
@@ -44,55 +50,33 @@ def run(args: argparse.Namespace) -> int:
     """Serve the page until a signal ends it."""
     if importlib.util.find_spec('gradio') is None:  # before the model is loaded
         raise ModuleNotFoundError('no module gradio', name='gradio')
-    from instructsam.core.web.uploads import private_folder
+    from instructsam.core.web.page import Page
+    from instructsam.core.web.samples import samples
+    from instructsam.core.web.server import is_local, listen, private_folder, serve
 
-    with private_folder():
-        from instructsam.core.web.page import Page
-        from instructsam.core.web.samples import samples
-        from instructsam.core.web.server import is_loopback, listen, serve
-
-        with listen(args.host, args.port) as listener:  # a port that is in use is said before the model is loaded
-            source = _source(args)
-            try:
-                page = Page(source, samples(), args.max_megapixels)
-                with serve(page, source, listener, is_local=is_loopback(args.host)) as url:
-                    if not is_loopback(args.host):
-                        print(
-                            f'WARNING: whoever reaches {args.host} can use this page; it has no password',
-                            file=sys.stderr,
-                        )
-                    print(f'{source.name}: open {url} in a browser (Ctrl-C ends)', flush=True)
-                    if args.open:
-                        webbrowser.open(url)
-                    threading.Event().wait()
-            finally:
-                source.close()
+    with listen(args.host, args.port) as listener:  # a port that is in use is said before the model is loaded
+        source = _source(args)
+        with closing(source), private_folder(), serve(Page(source, samples(), args.max_megapixels), listener) as url:
+            if not is_local(listener):
+                print(f'WARNING: whoever reaches {args.host} can use this page; it has no password', file=sys.stderr)
+            print(f'{source.name}: open {url} in a browser (Ctrl-C ends)', flush=True)
+            if args.open:
+                webbrowser.open(url)
+            threading.Event().wait()
     return 0
 
 
 def _source(args: argparse.Namespace) -> Source:
     if args.node:
-        source: Source = importlib.import_module(NODE_SOURCE).NodeSource(
-            args.node, args.camera or '', args.image_topic or '', args.timeout
-        )
-        return source
+        module = importlib.import_module(NODE_SOURCE)
+        return module.NodeSource(args.node, args.camera or '', args.image_topic or '', args.timeout)
     for name in ('camera', 'image_topic'):
         if getattr(args, name):
             raise InstructSAMError(f'--{name.replace("_", "-")} belongs to --node: leave it out')
-    from instructsam.core import InstructSAM
     from instructsam.core.web.model_source import ModelSource
 
     print(f'loading {args.model}', file=sys.stderr, flush=True)
-    return ModelSource(
-        InstructSAM.from_pretrained(
-            args.model,
-            device=args.device,
-            dtype=args.dtype,
-            mode=args.mode,
-            revision=args.revision or '',
-            compile=args.compile,
-        )
-    )
+    return ModelSource(load_model(args))
 
 
 def _port(value: str) -> int:

@@ -48,16 +48,16 @@ def mask_view(image: np.ndarray, result: Result, scene: Scene | None = None) -> 
 
 
 def data_url(image: np.ndarray, longest_side_px: int = LONGEST_SIDE_PX) -> str:
-    """Return an image [H, W, 3] uint8 RGB as a JPEG in a URL, scaled down to a longest side."""
+    """Return an image [H, W, 3] uint8 RGB as a URL that holds the JPEG file."""
+    return f'data:image/jpeg;base64,{base64.b64encode(jpeg(image, longest_side_px)).decode()}'
+
+
+def jpeg(image: np.ndarray, longest_side_px: int = LONGEST_SIDE_PX) -> bytes:
+    """Return an image [H, W, 3] uint8 RGB as a JPEG file, scaled down to a longest side."""
     scale = longest_side_px / max(image.shape[:2])
     if scale < 1:
         size = tuple(max(1, round(side * scale)) for side in image.shape[1::-1])
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return f'data:image/jpeg;base64,{base64.b64encode(jpeg(image)).decode()}'
-
-
-def jpeg(image: np.ndarray) -> bytes:
-    """Return an image [H, W, 3] uint8 RGB as a JPEG file."""
     _, content = cv2.imencode('.jpg', image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
     return content.tobytes()
 

@@ -1,25 +1,25 @@
 """The Gradio components of the page and their events.
 
-Gradio is imported here alone. Every event is private: the page is not an interface for programs, which have the engine,
-the node and the command line.
+Gradio is imported here and in `server`. Every event is private: the page is not an interface for programs, which have
+the engine, the node and the command line.
 """
 
 from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.components.plot import PlotData
+from gradio.themes import Soft
 
 from instructsam.core.errors import CancelledError, InstructSAMError
 from instructsam.core.text import one_line
 from instructsam.core.web.form import Form, read_form
-from instructsam.core.web.newest import Newest
 from instructsam.core.web.samples import Sample
 from instructsam.core.web.source import Source
 from instructsam.core.web.summary import Entry, entry_of, error_view, history_view
@@ -27,7 +27,7 @@ from instructsam.core.web.summary import Entry, entry_of, error_view, history_vi
 MOST_ENTRIES = 12  # questions in the history of a tab
 CAMERA, OWN = 'camera of the node', 'own image'
 STYLE = Path(__file__).with_name('style.css')
-FONTS = {'font': ['system-ui', 'sans-serif'], 'font_mono': ['ui-monospace', 'monospace']}  # none from the network
+THEME = Soft(font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace'])  # no font from the network
 CLICK = """
 element.addEventListener('click', event => {
     const button = event.target.closest('[data-index]');
@@ -46,6 +46,47 @@ load();
 """Script of the camera: loads the newest image as soon as the one before is shown."""
 
 
+def _take_files_only(component: Any) -> None:
+    """Let a gr.Image or gr.File take uploaded files as they are.
+
+    Gradio would also download from addresses, and decode an image before its size is checked. The methods are replaced
+    in the instance, as Gradio writes a .pyi file beside the source of every subclass.
+    """
+    move = component.async_move_resource_to_block_cache
+
+    async def move_file(path: str | Path | None) -> str | None:
+        if '://' in str(path):
+            raise gr.Error('give a file: the page downloads nothing')
+        return await move(path)
+
+    component.async_move_resource_to_block_cache = move_file
+    component.preprocess = lambda payload: payload.path if payload else None
+
+
+class Newest:
+    """The newest question of each tab, which replaces the one before."""
+
+    def __init__(self) -> None:
+        self._questions: dict[str, object] = {}
+
+    def begin(self, tab: str) -> Callable[[], bool]:
+        """Begin a question of a tab, which cancels its earlier one.
+
+        Returns:
+            A function that returns true once this question is no longer wanted.
+        """
+        self._questions[tab] = question = object()
+        return lambda: self._questions.get(tab) is not question
+
+    def leave(self, tab: str) -> None:
+        """Cancel the question of a tab that was closed."""
+        self._questions.pop(tab, None)
+
+    def close(self) -> None:
+        """Cancel all questions."""
+        self._questions.clear()
+
+
 class Page:
     """The page of one source.
 
@@ -57,14 +98,14 @@ class Page:
 
     def __init__(self, source: Source, samples: Sequence[Sample], max_megapixels: float) -> None:
         self.newest = Newest()
-        self._source = source
+        self.source = source
         self._samples = list(samples)
         self._max_megapixels = max_megapixels
         self.sample_folders = sorted({str(sample.image.parent) for sample in samples})  # the browser may load these
         self.blocks = self._build()
 
     def _build(self) -> gr.Blocks:
-        source = self._source
+        source = self.source
         with gr.Blocks(
             title='InstructSAM', analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)
         ) as blocks:
@@ -86,6 +127,7 @@ class Page:
                             label='Depth image of the same size (16-bit PNG in mm; TIFF or NPY in m)',
                             visible=source.takes_depth,
                         )
+                        _take_files_only(depth)
                         with gr.Row(visible=source.takes_depth):
                             camera = [
                                 gr.Number(label=name, value=None, min_width=70) for name in ('fx', 'fy', 'cx', 'cy')
@@ -138,7 +180,7 @@ class Page:
 
     def _image_inputs(self) -> tuple[gr.Radio, gr.Image]:
         """Add the live camera, if there is one, and the image of the user."""
-        has_camera = self._source.has_camera
+        has_camera = self.source.has_camera
         chosen = gr.Radio(
             [CAMERA, OWN], value=CAMERA if has_camera else OWN, label='Ask about', visible=has_camera, elem_id='chosen'
         )
@@ -152,8 +194,7 @@ class Page:
             height=360,
             elem_id='image',
         )
-        # Gradio would decode the file before its size is checked.
-        picture.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
+        _take_files_only(picture)
         return chosen, picture
 
     def _examples(self) -> gr.Dataset | None:
@@ -185,7 +226,7 @@ class Page:
         cancelled = self.newest.begin(request.session_hash or '')
         form = Form(instruction, None if chosen == CAMERA else picture, chosen == CAMERA, threshold, depth, camera)
         try:
-            entry = entry_of(self._source.answer(read_form(form, self._max_megapixels), cancelled))
+            entry = entry_of(self.source.answer(read_form(form, self._max_megapixels), cancelled))
         except CancelledError:
             return [gr.skip()] * 6
         except InstructSAMError as error:
@@ -211,7 +252,7 @@ class Page:
 
     def _take_sample(self, index: int) -> list[Any]:
         sample = self._samples[index]
-        has_depth = self._source.takes_depth and sample.depth is not None
+        has_depth = self.source.takes_depth and sample.depth is not None
         depth, camera = (str(sample.depth), sample.camera) if has_depth else (None, (None,) * 4)
         return [OWN, gr.update(value=str(sample.image), visible=True), sample.instruction, depth, *camera]
 

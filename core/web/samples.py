@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / 'samples'
 REAL_FRAME = 'data/roborefit_frame/rgb.png'  # in instructsam_ros, which core knows by name only
-REAL_INSTRUCTION = 'the black toy'
 
 
 @dataclass(frozen=True)
@@ -22,14 +20,19 @@ class Sample:
     camera: tuple[float, ...] = ()  # fx, fy, cx, cy of the depth, px
 
 
+RENDERED = (
+    Sample(
+        FOLDER / 'mugs.jpg',
+        'the red mug and the banana',
+        FOLDER / 'mugs_depth.png',
+        (435.7, 435.7, 223.5, 167.5),
+    ),
+    Sample(FOLDER / 'plates.jpg', 'the plates', FOLDER / 'plates_depth.png', (376.1, 376.1, 223.5, 167.5)),
+)
+
+
 def samples() -> list[Sample]:
     """Return the samples, those with depth first."""
-    found = [
-        Sample(FOLDER / one['image'], one['instruction'], FOLDER / one['depth'], tuple(one['camera']))
-        for one in json.loads((FOLDER / 'samples.json').read_text())
-    ]
     spec = importlib.util.find_spec('instructsam_ros')
-    for folder in (spec and spec.submodule_search_locations) or ():
-        if (Path(folder) / REAL_FRAME).is_file():
-            found.append(Sample(Path(folder) / REAL_FRAME, REAL_INSTRUCTION))
-    return found
+    frames = [Path(folder) / REAL_FRAME for folder in (spec and spec.submodule_search_locations) or ()]
+    return [*RENDERED, *(Sample(frame, 'the black toy') for frame in frames if frame.is_file())]

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import socket
+import tempfile
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -21,8 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.web.mask_view import jpeg
-from instructsam.core.web.page import FONTS, STYLE, Page
-from instructsam.core.web.source import Source
+from instructsam.core.web.page import STYLE, THEME, Page
 
 MAX_UPLOAD_BYTES = 200_000_000  # of one file; larger ones are refused while they arrive
 END_S = 5.0  # time that open connections get when the page ends
@@ -34,12 +35,22 @@ POLICY = (
 """Content-Security-Policy: the browser itself refuses every request to elsewhere. Gradio compiles templates (eval)."""
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches the address."""
-    try:
-        return ipaddress.ip_address(host.strip('[]')).is_loopback
-    except ValueError:
-        return host == 'localhost'
+@contextmanager
+def private_folder() -> Generator[str, None, None]:
+    """Keep uploads in a folder of their own, which is removed at the end, and switch Gradio's reports off.
+
+    Gradio reads both from the environment, the first when a component is made: enter this before the page is built.
+    """
+    with tempfile.TemporaryDirectory(prefix='instructsam_web_', ignore_cleanup_errors=True) as folder:
+        changed = {'GRADIO_TEMP_DIR': folder, 'GRADIO_ANALYTICS_ENABLED': 'False'}
+        before = {name: os.environ.pop(name, None) for name in changed}
+        os.environ.update(changed)
+        try:
+            yield folder
+        finally:
+            for name in changed:
+                del os.environ[name]
+            os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -48,18 +59,9 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         InstructSAMError: The port is in use or not allowed, or there is no such address.
     """
+    family = socket.AF_INET6 if ':' in host else socket.AF_INET
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(128)
-        except BaseException:
-            listener.close()
-            raise
+        return socket.create_server((host, port), family=family, backlog=128)
     except (OSError, UnicodeError) as error:
         number = getattr(error, 'errno', None)
         if number == errno.EADDRINUSE:
@@ -69,14 +71,27 @@ def listen(host: str, port: int) -> socket.socket:
         else:
             reason = f'{getattr(error, "strerror", None) or error}; give an address of this machine as --host'
         raise InstructSAMError(f'cannot listen on port {port} of {host}: {reason}') from error
-    return listener
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == 'localhost'
+
+
+def is_local(listener: socket.socket) -> bool:
+    """Return whether only this machine reaches a socket."""
+    return is_loopback(listener.getsockname()[0])
 
 
 class Guard:
     """Refuses requests of other sites, and tells the browser to load nothing from elsewhere.
 
     A page of another site can send requests to this machine: directly, which the header Origin shows, or by a name
-    of its own that resolves to the loopback (DNS rebinding), which the header Host shows.
+    of its own that resolves to the loopback (DNS rebinding), which the header Host shows. Starlette's
+    TrustedHostMiddleware checks Host alone, and cannot read IPv6 addresses.
 
     Args:
         app: The application behind it.
@@ -94,7 +109,7 @@ class Guard:
             return
         headers = {name.lower(): value.decode('latin-1') for name, value in scope['headers']}
         host, origin = headers.get(b'host', ''), headers.get(b'origin')
-        is_foreign = origin is not None and urlsplit(origin).netloc != host
+        is_foreign = origin not in (None, f'http://{host}', f'https://{host}')
         if is_foreign or (self._is_local and not is_loopback(_name_of(host))):
             response = fastapi.Response('this page answers its own address only\n', 403)
             await response(scope, receive, send)
@@ -116,13 +131,13 @@ def _name_of(host: str) -> str:
         return ''
 
 
-def application(page: Page, source: Source, *, is_local: bool) -> ASGIApp:
+def application(page: Page) -> fastapi.FastAPI:
     """Return the page as an application, with the newest image of the camera at /camera.jpg."""
     app = fastapi.FastAPI(openapi_url=None)
 
     @app.get('/camera.jpg')
     def camera() -> fastapi.Response:
-        image = source.newest_image()
+        image = page.source.newest_image()
         if image is None:
             return fastapi.Response('there is no image yet\n', 404)
         return fastapi.Response(jpeg(image), media_type='image/jpeg', headers={'Cache-Control': 'no-store'})
@@ -131,7 +146,7 @@ def application(page: Page, source: Source, *, is_local: bool) -> ASGIApp:
         app,
         page.blocks,
         '/',
-        theme=gr.themes.Soft(**FONTS),
+        theme=THEME,
         css=STYLE.read_text(),
         footer_links=[],
         run_history=False,
@@ -142,26 +157,24 @@ def application(page: Page, source: Source, *, is_local: bool) -> ASGIApp:
         allowed_paths=page.sample_folders,
         max_file_size=MAX_UPLOAD_BYTES,
     )
-    return Guard(app, is_local=is_local)
+    # Only then does Gradio check that a file in a request is one that was uploaded: others of this machine are private.
+    page.blocks.has_launched = True
+    return app
 
 
 @contextmanager
-def serve(page: Page, source: Source, listener: socket.socket, *, is_local: bool) -> Generator[str, None, None]:
-    """Serve the page in a thread while the block runs; yields its URL.
+def serve(page: Page, listener: socket.socket) -> Generator[str, None, None]:
+    """Serve the page in a thread while the block runs; yields its URL for a browser of this machine.
 
     Args:
         page: The page.
-        source: Source of the newest image of the camera.
         listener: The socket, from `listen`.
-        is_local: Whether the page is for this machine alone.
 
     Raises:
         InstructSAMError: The server has ended.
     """
-    config = uvicorn.Config(
-        application(page, source, is_local=is_local), log_level='warning', timeout_graceful_shutdown=1, ws='none'
-    )
-    server = uvicorn.Server(config)
+    guarded = Guard(application(page), is_local=is_local(listener))
+    server = uvicorn.Server(uvicorn.Config(guarded, log_level='warning', timeout_graceful_shutdown=1, ws='none'))
     thread = threading.Thread(target=server.run, kwargs={'sockets': [listener]}, daemon=True)
     thread.start()
     try:
@@ -170,6 +183,8 @@ def serve(page: Page, source: Source, listener: socket.socket, *, is_local: bool
                 raise InstructSAMError('the server of the page has ended; the lines above say why')
             thread.join(0.02)
         host, port = listener.getsockname()[:2]
+        if ipaddress.ip_address(host).is_unspecified:
+            host = 'localhost'
         yield f'http://{f"[{host}]" if ":" in host else host}:{port}'
     finally:
         page.newest.close()

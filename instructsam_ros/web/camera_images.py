@@ -1,12 +1,12 @@
-"""The newest image of a camera that a running node reads."""
+"""The images of a camera that a running node reads."""
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
@@ -14,7 +14,6 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from instructsam.core.errors import InstructSAMError
-from instructsam_ros.conversions.images import ImageFormatError, to_rgb
 from instructsam_ros.dds import check_environment
 from instructsam_ros.node import qos
 
@@ -24,18 +23,19 @@ LOOK_S = 1.0  # between two looks at the topics of the node, which subscribes wh
 
 
 class CameraImages:
-    """The newest image of each camera topic that a node reads.
+    """Receives the images of a camera that a node reads, so that the page shows them without asking the node.
 
-    A subscriber of its own receives them, so that the page shows what the node sees without asking it.
+    It finds the topic among the subscriptions of the node. If these hold images of several cameras, one must be chosen:
+    masks on the image of another camera would be wrong.
 
     Args:
         node: Name of the node, including its namespace.
-        camera: Name of the camera, if the node has several; '' is the first.
+        camera: Name of the camera, if the node has several, which is part of its topics' names.
         topic: Topic of the images; '': found among the subscriptions of the node.
         patience_s: How long to wait for the node.
 
     Raises:
-        InstructSAMError: There is no such node, or no such topic.
+        InstructSAMError: There is no such node.
     """
 
     def __init__(self, node: str, camera: str, topic: str, patience_s: float) -> None:
@@ -51,6 +51,7 @@ class CameraImages:
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
         self._subscribed: set[str] = set()
+        self._thread = threading.Thread(target=self._spin, daemon=True)
         try:
             self._wait_for_node(patience_s)
         except BaseException:
@@ -58,36 +59,37 @@ class CameraImages:
             raise
         self._look()
         self._node.create_timer(LOOK_S, self._look)
+        self._thread.start()
 
-    def spin(self) -> None:
-        """Receive images until close() is called."""
-        with suppress(ExternalShutdownException, ShutdownException):
-            self._executor.spin()
+    def newest(self) -> Image | CompressedImage:
+        """Return the newest message of the camera.
 
-    def newest(self) -> Image | CompressedImage | None:
-        """Return the newest message of the camera; None if there is none yet."""
+        Raises:
+            InstructSAMError: There is none yet, or it is not clear which camera is meant.
+        """
         messages = dict(self._newest)
-        of_camera = [topic for topic in sorted(messages) if not self._camera or f'/{self._camera}/' in topic]
-        return messages[of_camera[0]] if of_camera else None
-
-    def newest_rgb(self) -> np.ndarray | None:
-        """Return the newest image, [H, W, 3] uint8 RGB; None if there is none that can be read."""
-        message = self.newest()
-        try:
-            return None if message is None else to_rgb(message)
-        except ImageFormatError:
-            return None
-
-    @property
-    def topics(self) -> list[str]:
-        """Topics that are listened to."""
-        return sorted(self._subscribed)
+        part = f'/{self._camera}/' if self._camera and not self._topic else ''
+        topics = [topic for topic in sorted(messages) if part in topic]
+        if len(topics) > 1:
+            raise InstructSAMError(
+                f'the node reads images of {", ".join(topics)}: choose one with --camera or --image-topic'
+            )
+        if not topics:
+            heard = ', '.join(sorted(self._subscribed)) or 'none: is the node active?'
+            raise InstructSAMError(f'there is no image of the camera yet; topics of images: {heard}')
+        return messages[topics[0]]
 
     def close(self) -> None:
-        """Leave ROS; spin() returns."""
+        """Leave ROS."""
         self._executor.shutdown()
+        if self._thread.ident is not None:
+            self._thread.join()
         self._node.destroy_node()
         self._context.try_shutdown()
+
+    def _spin(self) -> None:
+        with suppress(ExternalShutdownException, ShutdownException):
+            self._executor.spin()
 
     def _wait_for_node(self, patience_s: float) -> None:
         end_s = time.monotonic() + patience_s

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from instructsam.core.errors import InstructSAMError
@@ -45,8 +46,6 @@ class NodeSource:
         self._camera = camera
         self._timeout_s = timeout_s
         self._images = CameraImages(node, camera, topic, PATIENCE_S)
-        self._thread = threading.Thread(target=self._images.spin, daemon=True)
-        self._thread.start()
         self._perception = Perception(node)
 
     def answer(self, question: Question, cancelled: Cancelled) -> Answer:
@@ -57,7 +56,7 @@ class NodeSource:
         """
         start_s = time.monotonic()
         for tries_left in reversed(range(TRIES)):
-            image, asked = self._asked(question)
+            message, asked = self._asked(question)
             try:
                 detections = self._perception.find(
                     question.instruction,
@@ -71,36 +70,37 @@ class NodeSource:
             except PerceptionError as error:  # the node keeps few images, and a question may take a while to reach it
                 if not tries_left or 'freshness' not in asked or 'is buffered' not in str(error):
                     raise
-        return _answer(image, detections, time.monotonic() - start_s)
+        return _answer(message, detections, time.monotonic() - start_s)
 
-    def _asked(self, question: Question) -> tuple[np.ndarray, dict[str, Any]]:
-        """Return the image [H, W, 3] that the question is about, and how the client is told."""
+    def _asked(self, question: Question) -> tuple[Image | CompressedImage, dict[str, Any]]:
+        """Return the image that the question is about, and how the client is told."""
         if question.image is not None:
-            return question.image, {'image': image_msg(question.image, Header(frame_id=FRAME_ID))}
+            message = image_msg(question.image, Header(frame_id=FRAME_ID))
+            return message, {'image': message}
         message = self._images.newest()
-        if message is None:
-            heard = ', '.join(self._images.topics) or 'none: is the node active?'
-            raise InstructSAMError(f'there is no image of the camera yet; topics of images: {heard}')
         stamp = message.header.stamp
-        return to_rgb(message), {'freshness': stamp} if is_set(stamp) else {'image': message}
+        return message, {'freshness': stamp} if is_set(stamp) else {'image': message}
 
     def newest_image(self) -> np.ndarray | None:
-        """Return the newest image of the camera, [H, W, 3] uint8 RGB; None if there is none yet."""
-        return self._images.newest_rgb()
+        """Return the newest image of the camera, [H, W, 3] uint8 RGB; None if there is none that can be shown."""
+        with suppress(InstructSAMError):  # a question says why
+            return to_rgb(self._images.newest())
+        return None
 
     def close(self) -> None:
         """Leave ROS."""
         self._perception.close()
         self._images.close()
-        self._thread.join()
 
 
-def _answer(image: np.ndarray, detections: Detections, waited_s: float) -> Answer:
-    result = result_from_msg(detections.message)
-    if image.shape[:2] != (result.height, result.width):
+def _answer(message: Image | CompressedImage, detections: Detections, waited_s: float) -> Answer:
+    image, result = to_rgb(message), result_from_msg(detections.message)
+    if message.header != detections.message.header or image.shape[:2] != (result.height, result.width):
+        theirs = detections.message.header.frame_id
         raise InstructSAMError(
-            f'the answer is about an image of {result.width} x {result.height} px, and the page has one of '
-            f'{image.shape[1]} x {image.shape[0]}: is another camera meant? Give --camera or --image-topic'
+            f"the answer is about another image ({result.width} x {result.height} px, frame '{theirs}') than that of "
+            f"the page ({image.shape[1]} x {image.shape[0]} px, frame '{message.header.frame_id}'): give --camera and "
+            '--image-topic of one camera'
         )
     instances = zip(result.instances, detections, strict=True)
     explained = tuple(replace(mine, geometry_message=theirs.geometry_message) for mine, theirs in instances)

@@ -27,7 +27,8 @@ ROOMS = {
     'node': {'pipeline', 'conversions', 'dds'},
     'viewer': {'conversions', 'pipeline.newest'},
     'bag': {'pipeline', 'conversions', 'viewer'},
-    'client': {'conversions', 'dds', 'node.qos'},
+    'detections': {'conversions'},
+    'client': {'conversions', 'dds', 'detections', 'node.qos'},
     'entry_points': set(),  # imports the nodes by name
     'simulation': {
         'node.guarded_executor',

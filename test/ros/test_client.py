@@ -19,8 +19,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage
 from std_msgs.msg import Header
 
 from instructsam.core.spatial.grasping import grasp_candidates
-from instructsam_ros.client import Perception, PerceptionError, _detections
+from instructsam_ros.client import Perception, PerceptionError, _read
 from instructsam_ros.conversions.instances import depth_msg, image_msg
+from instructsam_ros.detections import detections_from_msg
 
 EXAMPLES = Path(__file__).parents[2] / 'examples'
 K = [60.0, 0.0, 31.5, 0.0, 60.0, 23.5, 0.0, 0.0, 1.0]
@@ -285,10 +286,10 @@ def test_a_malformed_answer_is_a_perception_error(perception):
     answer.instances[0].has_geometry = True
     answer.instances[0].geometry.pose.position.x = math.nan
     with pytest.raises(PerceptionError, match='the answer is malformed: a position is finite'):
-        _detections(answer)
+        _read(detections_from_msg, answer)
     answer.instances[0].mask.counts = [1]
     with pytest.raises(PerceptionError, match='the answer is malformed: run lengths add up to 1'):
-        _detections(answer)
+        _read(detections_from_msg, answer)
 
 
 def test_missing_node(robot, monkeypatch):

@@ -16,13 +16,7 @@ def chromium():
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         pytest.skip(f'needs a browser: none of {", ".join(BROWSERS)} is installed')
-    # A container has no sandbox and a small /dev/shm; the camera shows a test pattern.
-    flags = [
-        '--no-sandbox',
-        '--disable-dev-shm-usage',
-        '--use-fake-device-for-media-stream',
-        '--enable-unsafe-swiftshader',
-    ]
+    flags = ('--no-sandbox', '--disable-dev-shm-usage')  # a container has no sandbox and a small /dev/shm
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=path, args=flags)
         try:
@@ -35,7 +29,7 @@ def chromium():
 def tab(browser, url):
     """Yield a tab that shows the page; at the end, nothing outside was asked for and no script has failed."""
     requests, errors = [], []
-    context = browser.new_context(viewport={'width': 1280, 'height': 1000})
+    context = browser.new_context(reduced_motion='reduce')  # animations take time, and tests none of theirs
     context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     page.on('request', lambda request: requests.append(request.url))

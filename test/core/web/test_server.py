@@ -1,5 +1,6 @@
 """`instructsam web`: arguments, socket, checks of requests, signals."""
 
+import json
 import os
 import signal
 import socket
@@ -9,7 +10,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip('gradio', reason='needs the extra web')
 
@@ -18,8 +21,8 @@ from web_engine import PageEngine
 import instructsam.core
 from instructsam.core import cli, exit_codes
 from instructsam.core.errors import InstructSAMError
-from instructsam.core.web.server import is_loopback, listen
-from instructsam.core.web.uploads import private_folder
+from instructsam.core.web.page import Newest
+from instructsam.core.web.server import is_loopback, listen, private_folder
 
 
 @pytest.fixture
@@ -29,14 +32,32 @@ def engine(monkeypatch):
     return engine
 
 
-def get(url, **headers):
-    """Return (status, headers) of a request, without a proxy."""
+def get(url, content=None, **headers):
+    """Return (status, headers, body) of a request, without a proxy; it is a POST of JSON if it has content."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    if content is not None:
+        content, headers['Content-Type'] = json.dumps(content).encode(), 'application/json'
     try:
-        with opener.open(urllib.request.Request(url, headers=headers), timeout=30) as response:
-            return response.status, response.headers
+        with opener.open(urllib.request.Request(url, content, headers), timeout=30) as response:
+            return response.status, response.headers, response.read().decode('utf-8', 'replace')
     except urllib.error.HTTPError as error:
-        return error.code, error.headers
+        return error.code, error.headers, ''
+
+
+def ask(url, path):
+    """Return the events of a question about a file that was not uploaded, as a program could ask it."""
+    config = json.loads(get(f'{url}/config')[2])
+    question = config['dependencies'][0]
+    kinds = {each['id']: each['type'] for each in config['components']}
+    values = {
+        'textbox': 'the mugs',
+        'slider': 0.5,
+        'radio': 'own image',
+        'image': {'path': str(path), 'meta': {'_type': 'gradio.FileData'}},
+    }
+    data = [values.get(kinds[each]) for each in question['inputs']]
+    get(f'{url}/gradio_api/queue/join', {'data': data, 'fn_index': question['id'], 'session_hash': 'program'})
+    return get(f'{url}/gradio_api/queue/data?session_hash=program')[2]
 
 
 @pytest.mark.parametrize(
@@ -71,11 +92,9 @@ def test_without_gradio_the_error_names_the_extra(monkeypatch, capsys):
     assert 'pip install "instructsam-ros[web]"' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('host', ['127.0.0.1', '::1', 'localhost', '127.1.2.3'])
-def test_loopback(host):
-    assert is_loopback(host)
-    assert not is_loopback('0.0.0.0')
-    assert not is_loopback('example.org')
+def test_loopback():
+    assert all(map(is_loopback, ('127.0.0.1', '::1', 'localhost', '127.1.2.3')))
+    assert not any(map(is_loopback, ('0.0.0.0', 'example.org', '')))
 
 
 def test_ipv6():
@@ -85,6 +104,18 @@ def test_ipv6():
         pytest.skip('this machine has no IPv6')
     with listener:
         assert listener.getsockname()[0] == '::1'
+
+
+def test_the_newest_question_of_a_tab():
+    newest = Newest()
+    first, other = newest.begin('a'), newest.begin('b')
+    assert not first()
+    second = newest.begin('a')
+    assert (first(), second(), other()) == (True, False, False)
+    newest.leave('b')
+    assert other()
+    newest.close()
+    assert second()
 
 
 def test_uploads_are_removed(monkeypatch):
@@ -97,18 +128,24 @@ def test_uploads_are_removed(monkeypatch):
 
 
 @pytest.mark.parametrize('host', ['127.0.0.1', '0.0.0.0'])
-def test_serving_until_a_signal(engine, host, monkeypatch, capsys):
-    """The page answers its own address only, tells the browser to load nothing else, and Ctrl-C ends it."""
+def test_serving_until_a_signal(engine, host, monkeypatch, capsys, tmp_path):
+    """The page answers its own address only, tells the browser to load nothing else, and Ctrl-C ends it.
+
+    It reads files that were uploaded, and no others of this machine or from elsewhere.
+    """
     found = {}
+    private = tmp_path / 'private.png'
+    Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(private)
 
     def visit(url):
-        url = url.replace('0.0.0.0', '127.0.0.1')
         own = url.removeprefix('http://')
         found['page'] = get(url)
         found['camera'] = get(f'{url}/camera.jpg')
         found['another site'] = get(url, Origin='http://example.org')
         found['its own'] = get(url, Origin=url)
-        found['a name that resolves to here'] = get(url, Host=own.replace('127.0.0.1', 'example.org'))
+        found['a name that resolves to here'] = get(url, Host=f'example.org:{own.rpartition(":")[2]}')
+        found['a private file'] = ask(url, private)
+        found['an address'] = ask(url, f'{url}/camera.jpg')
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr('webbrowser.open', lambda url: threading.Thread(target=visit, args=(url,)).start())
@@ -116,11 +153,12 @@ def test_serving_until_a_signal(engine, host, monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert 'in a browser' in out
     assert ('it has no password' in err) == (host == '0.0.0.0')
-    status, headers = found['page']
+    status, headers, _ = found['page']
     assert status == 200
     assert "default-src 'self'" in headers['Content-Security-Policy']
     assert found['camera'][0] == 404
     assert found['another site'][0] == 403
     assert found['its own'][0] == 200
     assert found['a name that resolves to here'][0] == (403 if host == '127.0.0.1' else 200)
-    assert 'Traceback' not in err
+    assert 'not uploaded by a user' in found['a private file']
+    assert 'downloads nothing' in found['an address']

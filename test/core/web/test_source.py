@@ -1,4 +1,4 @@
-"""Forms, the engine as a source, and the newest question of each tab."""
+"""Forms, samples, and the engine as a source."""
 
 import threading
 
@@ -10,7 +10,6 @@ from web_engine import PageEngine
 from instructsam.core.errors import CancelledError, ImageError, InstructionError, InstructSAMError
 from instructsam.core.web.form import Form, read_form
 from instructsam.core.web.model_source import MOST_ENCODED, ModelSource
-from instructsam.core.web.newest import Newest
 from instructsam.core.web.samples import samples
 from instructsam.core.web.source import Question
 
@@ -96,18 +95,6 @@ def test_one_question_at_a_time_and_those_that_wait_can_be_cancelled():
     first.join(10)
     assert source.answer(Question('the mug', IMAGE), never).result.status == 'ok'
     assert engine.most_at_once == 1
-
-
-def test_the_newest_question_of_a_tab():
-    newest = Newest()
-    first, other = newest.begin('a'), newest.begin('b')
-    assert not first()
-    second = newest.begin('a')
-    assert (first(), second(), other()) == (True, False, False)
-    newest.leave('b')
-    assert other()
-    newest.close()
-    assert second()
 
 
 def test_samples_are_there():

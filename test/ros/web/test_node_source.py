@@ -8,8 +8,13 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
 from instructsam.core.errors import CancelledError, InstructSAMError
 from instructsam.core.web.source import Question
+from instructsam_ros.conversions.instances import image_msg
+from instructsam_ros.pipeline.depth_sync import RECENT
 from instructsam_ros.web.node_source import NodeSource
 
 
@@ -20,13 +25,14 @@ def robot(lasting_robot):
 
 
 @contextmanager
-def stream(robot):
-    """Publish images, each of another grey, with depth."""
+def stream(robot, *, has_depth=False):
+    """Publish images, each of another grey."""
     is_done = threading.Event()
 
     def publish():
         while not is_done.wait(0.05):
-            robot.measure(stamp=robot.frames + 1)
+            if has_depth:
+                robot.measure(stamp=robot.frames + 1)
             robot.see(np.full((48, 64, 3), robot.frames % 200, np.uint8))
 
     thread = threading.Thread(target=publish)
@@ -62,11 +68,11 @@ def wait_for_image(robot, source):
 def test_the_camera_and_an_image_of_the_user(robot, source, monkeypatch):
     found, find = [], source._perception.find
     monkeypatch.setattr(source._perception, 'find', lambda *a, **k: found.append(find(*a, **k)) or found[-1])
-    with stream(robot):
+    with stream(robot, has_depth=True):
         wait_for_image(robot, source)
         answer = source.answer(Question('the mugs', None), never)
     assert answer.result.status == 'ok'
-    assert found[0].stamp_s == answer.image[0, 0, 0] + 1  # the image that is shown is the one that was answered
+    assert (found[0].stamp_s - 1) % 200 == answer.image[0, 0, 0]  # the image that is shown is the one that was answered
     assert answer.scene is not None
     assert 'with waiting and transport' in answer.note
 
@@ -83,12 +89,30 @@ def test_an_image_that_the_node_no_longer_has_is_replaced_by_the_newest(robot, s
     with stream(robot):
         wait_for_image(robot, source)
         first = source._images.newest()
-        robot.wait(lambda: robot.frames > first.header.stamp.sec + 60)
+        robot.wait(lambda: robot.frames > first.header.stamp.sec + 2 * RECENT)
         waiting, newest = [first], source._images.newest
         monkeypatch.setattr(source._images, 'newest', lambda: waiting.pop() if waiting else newest())
         answer = source.answer(Question('the mugs', None), never)
     assert not waiting
-    assert answer.image[0, 0, 0] > first.header.stamp.sec - 1
+    assert answer.image[0, 0, 0] != (first.header.stamp.sec - 1) % 200
+
+
+def test_a_camera_must_be_chosen_among_several(source, monkeypatch):
+    images = {f'/{name}/image': Image(header=Header(frame_id=name)) for name in ('left', 'right')}
+    monkeypatch.setattr(source._images, '_newest', images)
+    with pytest.raises(InstructSAMError, match='of /left/image, /right/image: choose one with --camera'):
+        source.answer(Question('the mugs', None), never)
+    monkeypatch.setattr(source._images, '_camera', 'right')
+    assert source._images.newest().header.frame_id == 'right'
+
+
+def test_an_answer_about_another_image_is_refused(robot, source, monkeypatch):
+    asked = source._asked
+    monkeypatch.setattr(
+        source, '_asked', lambda question: (image_msg(question.image, Header(frame_id='left')), asked(question)[1])
+    )
+    with pytest.raises(InstructSAMError, match=r"frame 'instructsam_web'.* frame 'left'.*: give --camera"):
+        source.answer(Question('the mugs', np.zeros((30, 40, 3), np.uint8)), never)
 
 
 def test_a_question_can_be_cancelled(robot, source):
@@ -112,13 +136,11 @@ def test_the_page_in_a_browser(robot, source):
     from browser import chromium, tab
 
     from instructsam.core.web.page import Page
-    from instructsam.core.web.server import listen, serve
-    from instructsam.core.web.uploads import private_folder
+    from instructsam.core.web.server import listen, private_folder, serve
 
     with stream(robot), private_folder(), listen('127.0.0.1', 0) as listener:
         wait_for_image(robot, source)
-        served = serve(Page(source, [], 64), source, listener, is_local=True)
-        with served as url, chromium() as browser, tab(browser, url) as page:
+        with serve(Page(source, [], 64), listener) as url, chromium() as browser, tab(browser, url) as page:
             page.wait_for_function("document.querySelector('.is-camera img').naturalWidth === 64")
             page.fill('#instruction textarea', 'the mugs')
             page.click('#ask')
