@@ -17,8 +17,8 @@ from instructsam.core.errors import GeometryError
 from instructsam.core.modes import COMPILE, DTYPES, DUPLICATE_IOU, INFERENCE_MODES, MAX_MEGAPIXELS_RANGE
 from instructsam.core.spatial.calibration import frame_name, frame_pairs
 from instructsam.core.text import shorten
-from instructsam_ros.conversions.detections import MissingMessagesError, import_vision_msgs
 from instructsam_ros.conversions.transports import RAW, TRANSPORTS
+from instructsam_ros.conversions.vision_msgs import MissingMessagesError, import_vision_msgs
 from instructsam_ros.node.lifecycle import AsyncLifecycleNode
 from instructsam_ros.node.tf_buffer import import_tf2
 from instructsam_ros.pipeline.localization import TransformError

@@ -13,11 +13,11 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from instructsam.core.display.overlay import draw_overlay
-from instructsam_ros.conversions.detections import detections_2d, detections_3d, import_vision_msgs
 from instructsam_ros.conversions.grasps import grasp_poses, grasp_status
 from instructsam_ros.conversions.instances import error_msg, image_msg, label_image
 from instructsam_ros.conversions.markers import markers
 from instructsam_ros.conversions.point_clouds import cloud
+from instructsam_ros.conversions.vision_msgs import detections_2d, detections_3d, import_vision_msgs
 from instructsam_ros.msg import InstanceArray, TrackedInstanceArray
 from instructsam_ros.pipeline.answer import Answer
 from instructsam_ros.pipeline.camera_frame import CameraFrame

@@ -10,7 +10,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 from robot import PATIENCE_S
 from std_msgs.msg import Header
 
-from instructsam_ros.conversions.detections import detections_2d, detections_3d
+from instructsam_ros.conversions.vision_msgs import detections_2d, detections_3d
 from instructsam_ros.msg import Instance, InstanceArray
 
 DEPTH = np.full((48, 64), 400, np.uint16)  # mm: a table, an object on it, and a part that was not measured
