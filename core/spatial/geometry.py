@@ -145,7 +145,7 @@ def measure(
     rle = mask if isinstance(mask, Rle) else Rle.encode(mask)
     check_depth(depth, camera, (rle.height, rle.width))
     crop = crop_around(rle, margin_px=plane_fit.ring_px[1] + 1, max_px=surface_params.max_crop_px)
-    raw_depth = depth[crop.rows, crop.columns]
+    raw_depth = depth[crop.rows, crop.columns].copy()  # contiguous: what follows reads it several times
     depth_m = to_meters(raw_depth)
     rays = camera.rays[0][crop.rows, crop.columns], camera.rays[1][crop.rows, crop.columns]
     if not camera.is_complete:

@@ -1,5 +1,6 @@
 """Fits the plane that an object stands on to the depth around its mask, by RANSAC."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -9,7 +10,7 @@ import cv2
 import numpy as np
 
 from instructsam.core.spatial.surface import Rays, back_project, subsample
-from instructsam.core.spatial.vectors import cross, mean, robust_extent
+from instructsam.core.spatial.vectors import cross, robust_extent
 
 
 class Plane(NamedTuple):
@@ -94,8 +95,10 @@ def fit_support_plane(
     found = [_ransac(ring, params.min_parallel_share, params, normal) for normal in scene_normals]
     parallel = [each for each in found if each is not None]
     if parallel:
-        best = max(parallel, key=lambda fit: (_gap_m(fit.plane, points) < params.max_gap_m, fit.is_inlier.sum())).plane
-        return best if _gap_m(best, points) < params.max_hidden_m else None
+        gaps_m = [_gap_m(each.plane, points) for each in parallel]
+        counts = [np.count_nonzero(each.is_inlier) for each in parallel]
+        best = max(range(len(parallel)), key=lambda index: (gaps_m[index] < params.max_gap_m, counts[index]))
+        return parallel[best].plane if gaps_m[best] < params.max_hidden_m else None
     tilted = _ransac(ring, params.min_tilted_share if scene_normals else params.min_inlier_share, params)
     return None if tilted is None else tilted.plane
 
@@ -128,18 +131,21 @@ def _ransac(
     offsets = (normals * triples[is_plane, 0]).sum(axis=1)
     if parallel_to is not None:
         # Parallel planes through single points are hypotheses as well: three points seldom lie on a small support.
-        normals = np.concatenate([normals, np.broadcast_to(parallel_to, (len(triples), 3))])
+        normals = np.concatenate([normals, np.full_like(triples[:, 0], parallel_to)])
         offsets = np.concatenate([offsets, triples[:, 0] @ parallel_to])
         is_parallel = np.abs(normals @ parallel_to) > np.cos(np.deg2rad(params.max_tilt_deg))
         normals, offsets = normals[is_parallel], offsets[is_parallel]
     if not len(normals):
         return None
     scored = points[:: max(1, len(points) // params.scored_points)]
-    best = np.count_nonzero(np.abs(scored @ normals.T - offsets) < params.inlier_m, axis=0).argmax()
+    distances = normals @ scored.T
+    distances -= offsets[:, None]
+    np.abs(distances, out=distances)
+    best = np.count_nonzero(distances < params.inlier_m, axis=1).argmax()
     is_inlier = np.abs(points @ normals[best] - offsets[best]) < params.inlier_m
-    if is_inlier.mean() < min_share:
+    if np.count_nonzero(is_inlier) / len(points) < min_share:
         return None
-    plane = _least_squares_plane(points[is_inlier])
+    plane = _least_squares_plane(points.compress(is_inlier, axis=0))
     if parallel_to is not None and plane.normal @ parallel_to < np.cos(np.deg2rad(params.max_tilt_deg)):
         return None  # few inliers in a narrow strip
     return _Fit(plane, is_inlier)
@@ -154,10 +160,10 @@ def _ring_points(
     params: PlaneFit,
 ) -> np.ndarray:
     """Return points [N, 3] float32 m around the mask."""
-    coarse = int(np.clip(np.sqrt(mask.size / params.max_ring_px), 1, 4))
+    coarse = int(min(max(math.sqrt(mask.size / params.max_ring_px), 1), 4))
     distance = cv2.distanceTransform((~mask[::coarse, ::coarse]).view(np.uint8), cv2.DIST_L2, 3)
     seen = depth[::coarse, ::coarse]
-    inner, outer = np.divide(params.ring_px, coarse * step)
+    inner, outer = (np.float64(distance_px) / (coarse * step) for distance_px in params.ring_px)
     nearest, farthest = depth_range_m
     ring = (distance > inner) & (distance <= outer) & (seen > nearest) & (seen < farthest)
     y, x = subsample(ring, int(np.count_nonzero(ring)), params.ring_points)
@@ -172,8 +178,9 @@ def _random_triples(count: int) -> np.ndarray:
 
 def _least_squares_plane(points: np.ndarray) -> Plane:
     """Return the plane through points [N, 3] m with the least squared distances."""
-    center = mean(points)
-    points = points - center
-    normal = np.linalg.eigh(points.T @ points)[1][:, 0]
+    # OpenCV's functions take a third of the time of numpy's.
+    covariance, center = cv2.calcCovarMatrix(points, None, cv2.COVAR_ROWS | cv2.COVAR_NORMAL)
+    _, _, axes = cv2.eigen(covariance)
+    normal, center = axes[2], center[0]  # the axis with the least variance
     normal = -normal if normal @ center > 0 else normal
     return Plane(normal, float(-normal @ center))

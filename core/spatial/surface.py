@@ -6,6 +6,7 @@ some milliseconds.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -74,9 +75,10 @@ def crop_around(mask: Rle, margin_px: int, max_px: int) -> MaskCrop:
     columns = slice(max(0, int(first[0]) - margin_px), min(mask.width, int(last[-1]) + 1 + margin_px))
     height = rows.stop - rows.start
     first_px = starts - first * mask.height - rows.start + (first - columns.start) * height
-    bounds = np.stack([first_px, first_px + ends - starts], axis=1).ravel()
     shape = columns.stop - columns.start, height
-    lengths = np.diff(bounds, prepend=0, append=shape[0] * shape[1])
+    bounds = np.zeros(2 * len(starts) + 2, np.int64)
+    bounds[1:-1:2], bounds[2::2], bounds[-1] = first_px, first_px + ends - starts, shape[0] * shape[1]
+    lengths = np.diff(bounds)
     inside = np.repeat(np.uint8(np.arange(len(lengths)) & 1), lengths).reshape(shape)
     step = int(np.ceil(np.sqrt(inside.size / max_px)))
     cropped = cv2.transpose(inside[::step, ::step]).view(bool)  # takes a fifth of numpy's time
@@ -134,7 +136,7 @@ class Surface:
     @cached_property
     def hull_points(self) -> np.ndarray:
         """Points [K, 3] float32 m among which the convex hull has its corners, in the camera's optical frame."""
-        outline = self.mask & ~cv2.erode(self.mask.view(np.uint8), _KERNEL).view(bool)
+        outline = self.mask > cv2.erode(self.mask.view(np.uint8), _KERNEL).view(bool)
         edge = np.flatnonzero(outline)
         rows, columns = np.divmod(edge[:: 1 + len(edge) // self.params.edge_points], outline.shape[1])
         return np.concatenate([back_project(self.depth, (rows, columns), self.rays), self.sampled_points[::3]])
@@ -158,8 +160,9 @@ def back_project(depth: np.ndarray, pixels: Pixels, rays: Rays) -> np.ndarray:
 
 def subsample(mask: np.ndarray, count: int, max_points: int) -> Pixels:
     """Return the pixels of a mask [h, w] that has `count`; if they are many, those of every n-th row and column."""
-    step = max(1, round(np.sqrt(count / max_points)))
-    rows, columns = np.nonzero(mask[::step, ::step])
+    step = max(1, round(math.sqrt(count / max_points)))
+    coarse = mask[::step, ::step]
+    rows, columns = np.divmod(np.flatnonzero(coarse), coarse.shape[1])  # takes half of np.nonzero's time
     return rows * step, columns * step
 
 
@@ -205,6 +208,8 @@ def drop_detached_fragments(surface: Surface) -> Surface:
     A mask that runs over the object's edge, or has islands elsewhere, has such fragments on other objects.
     """
     contours, hierarchy = cv2.findContours(surface.mask.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    if np.count_nonzero(hierarchy[0, :, 3] < 0) == 1:  # one fragment; the others are holes
+        return surface
     # A fragment is represented by its outer contour; the contour of a hole belongs to the contour around it.
     fragment_of = np.array([index if outer < 0 else outer for index, (*_, outer) in enumerate(hierarchy[0])])
     areas = np.array([cv2.contourArea(contour) for contour in contours])[fragment_of]

@@ -71,7 +71,8 @@ class Tracker:
             self.reset()
             self._grid = _Grid(height, width, self._params.grid_px)
         colors = cv2.cvtColor(self._grid.shrink(image), cv2.COLOR_RGB2YCrCb)
-        detections = [_detection(self._grid.sample(instance.mask), colors) for instance in result.instances]
+        masks = self._grid.sample([instance.mask for instance in result.instances]) if result.instances else ()
+        detections = [_detection(mask, colors) for mask in masks]
         grey = np.ascontiguousarray(colors[..., 0])
         if self._tracks and self._grey is not None and min(grey.shape) >= MIN_FLOW_SIDE:
             _warp(self._tracks, self._grey, grey, self._grid.coordinates)
@@ -115,13 +116,21 @@ class _Grid:
         """Return image [H, W, 3] on the grid, [h, w, 3]."""
         return cv2.resize(image[:: self._row_step], self._shape[::-1], interpolation=cv2.INTER_AREA)
 
-    def sample(self, rle: Rle) -> np.ndarray:
-        """Return a mask on the grid, [h, w] uint8, 0 or 1. A mask between the grid's pixels sets the next one."""
-        ends = np.searchsorted(self._pixels, np.cumsum(rle.counts, dtype=np.int64))
-        inside = np.repeat(np.uint8(np.arange(len(ends)) & 1), np.diff(ends, prepend=0))
-        if len(ends) > 1 and not inside.any():
-            inside[min(ends[0], len(inside) - 1)] = 1
-        return np.ascontiguousarray(inside.reshape(self._shape[::-1]).T)
+    def sample(self, masks: Sequence[Rle]) -> np.ndarray:
+        """Return masks on the grid, [N, h, w] uint8, 0 or 1. A mask between the grid's pixels sets the next one."""
+        height, width = self.size
+        numbers = np.array([len(mask.counts) for mask in masks])  # of runs
+        starts = np.cumsum(numbers) - numbers
+        runs = np.cumsum(np.concatenate([mask.counts for mask in masks]), dtype=np.int64)  # ends, mask after mask
+        of_mask = np.repeat(np.arange(len(masks)), numbers)
+        ends = np.searchsorted(self._pixels, runs - of_mask * (height * width)) + of_mask * len(self._pixels)
+        lengths = ends.copy()
+        lengths[1:] -= ends[:-1]
+        is_inside = np.uint8((np.arange(len(ends)) - starts[of_mask]) & 1)
+        inside = np.repeat(is_inside, lengths).reshape(len(masks), -1)
+        for index in np.flatnonzero((numbers > 1) & ~inside.any(axis=1)):
+            inside[index, min(ends[starts[index]] - index * len(self._pixels), len(self._pixels) - 1)] = 1
+        return np.ascontiguousarray(inside.reshape(len(masks), *self._shape[::-1]).transpose(0, 2, 1))
 
 
 def _detection(mask: np.ndarray, colors: np.ndarray) -> _Track:
