@@ -104,7 +104,7 @@ class _Grid:
 
     def __init__(self, height: int, width: int, longer_side_px: int) -> None:
         self.size = height, width
-        step = max(1, round(max(height, width) / longer_side_px))
+        self._step = step = max(1, round(max(height, width) / longer_side_px))
         rows, columns = (np.arange(min(step // 2, side // 2), side, step) for side in (height, width))
         self._shape = len(rows), len(columns)
         self._pixels = (columns[:, None] * height + rows).ravel()  # in the order of run lengths
@@ -117,20 +117,22 @@ class _Grid:
         return cv2.resize(image[:: self._row_step], self._shape[::-1], interpolation=cv2.INTER_AREA)
 
     def sample(self, masks: Sequence[Rle]) -> np.ndarray:
-        """Return masks on the grid, [N, h, w] uint8, 0 or 1. A mask between the grid's pixels sets the next one."""
+        """Return masks on the grid, [N, h, w] uint8, 0 or 1. A mask between the grid's pixels sets one near it."""
         height, width = self.size
         numbers = np.array([len(mask.counts) for mask in masks])  # of runs
-        starts = np.cumsum(numbers) - numbers
-        runs = np.cumsum(np.concatenate([mask.counts for mask in masks]), dtype=np.int64)  # ends, mask after mask
+        firsts = np.cumsum(numbers) - numbers  # index of each mask's first run among those of all
         of_mask = np.repeat(np.arange(len(masks)), numbers)
-        ends = np.searchsorted(self._pixels, runs - of_mask * (height * width)) + of_mask * len(self._pixels)
+        run_ends = np.cumsum(np.concatenate([mask.counts for mask in masks]), dtype=np.int64)
+        run_ends -= of_mask * (height * width)
+        ends = np.searchsorted(self._pixels, run_ends) + of_mask * len(self._pixels)
         lengths = ends.copy()
         lengths[1:] -= ends[:-1]
-        is_inside = np.uint8((np.arange(len(ends)) - starts[of_mask]) & 1)
-        inside = np.repeat(is_inside, lengths).reshape(len(masks), -1)
-        for index in np.flatnonzero((numbers > 1) & ~inside.any(axis=1)):
-            inside[index, min(ends[starts[index]] - index * len(self._pixels), len(self._pixels) - 1)] = 1
-        return np.ascontiguousarray(inside.reshape(len(masks), *self._shape[::-1]).transpose(0, 2, 1))
+        inside = np.repeat(np.uint8((np.arange(len(ends)) - firsts[of_mask]) & 1), lengths)
+        inside = np.ascontiguousarray(inside.reshape(len(masks), *self._shape[::-1]).transpose(0, 2, 1))
+        for index in np.flatnonzero((numbers > 1) & ~inside.any(axis=(1, 2))):
+            column, row = divmod(int(run_ends[firsts[index]]), height)  # the first pixel of the mask
+            inside[index, min(row // self._step, self._shape[0] - 1), min(column // self._step, self._shape[1] - 1)] = 1
+        return inside
 
 
 def _detection(mask: np.ndarray, colors: np.ndarray) -> _Track:

@@ -107,12 +107,22 @@ def test_reset_and_another_size_start_with_new_ids():
 @pytest.mark.parametrize('size', [(720, 1280), (97, 61), (8, 8)])
 def test_masks_on_the_grid(size):
     """Sampling the run lengths equals sampling the mask."""
-    mask = np.random.default_rng(1).random(size) < 0.5
+    masks = np.random.default_rng(1).random((5, *size)) < 0.5
+    masks[1], masks[2], masks[3, 0, 0] = False, True, True  # first and last runs of no length, and single runs
     grid = _Grid(*size, longer_side_px=160)
-    sampled = grid.sample(Rle.encode(mask))
+    sampled = grid.sample([Rle.encode(mask) for mask in masks])
     step = max(1, round(max(size) / 160))
-    np.testing.assert_array_equal(sampled, mask[step // 2 :: step, step // 2 :: step])
-    assert grid.shrink(np.zeros((*size, 3), np.uint8)).shape[:2] == sampled.shape
+    np.testing.assert_array_equal(sampled, masks[:, step // 2 :: step, step // 2 :: step])
+    assert grid.shrink(np.zeros((*size, 3), np.uint8)).shape[:2] == sampled.shape[1:]
+
+
+def test_masks_between_the_pixels_of_the_grid():
+    """Each sets one pixel near it."""
+    masks = np.zeros((3, 720, 1280), bool)
+    masks[0, 0, 0] = masks[1, 300, 641] = masks[2, -1, -1] = True
+    grid = _Grid(720, 1280, longer_side_px=160)
+    sampled = grid.sample([Rle.encode(mask) for mask in masks])
+    assert np.argwhere(sampled).tolist() == [[0, 0, 0], [1, 37, 80], [2, 89, 159]]
 
 
 @pytest.mark.parametrize('size', [(1, 1), (2, 3), (5, 10000), (10000, 5), (30, 6828), (100, 20000), (11, 12), (12, 12)])
