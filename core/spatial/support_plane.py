@@ -179,7 +179,8 @@ def _random_triples(count: int) -> np.ndarray:
 def _least_squares_plane(points: np.ndarray) -> Plane:
     """Return the plane through points [N, 3] m with the least squared distances."""
     # OpenCV's functions take a third of the time of numpy's.
-    covariance, center = cv2.calcCovarMatrix(points, None, cv2.COVAR_ROWS | cv2.COVAR_NORMAL)
+    flags = cv2.COVAR_ROWS | cv2.COVAR_NORMAL
+    covariance, center = cv2.calcCovarMatrix(points, None, flags)  # pyright: ignore[reportArgumentType, reportCallIssue]
     _, _, axes = cv2.eigen(covariance)
     normal, center = axes[2], center[0]  # the axis with the least variance
     normal = -normal if normal @ center > 0 else normal
