@@ -6,6 +6,7 @@ Everything is in m, in the camera's optical frame (REP 103: x right, y down, z f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,6 +38,9 @@ FARTHEST_M = 100.0
 
 NOT_EVEN_MM = 60_000
 """Numbers from here on are no depth in m and hardly any in mm: drivers send them where there is no depth."""
+
+UNIT_SAMPLES = 15_000
+"""Pixels, about, of which the median is taken."""
 
 NEAREST_MM = 50
 """Median of 16-bit depth below which it is not in mm: depth cameras begin at about 70 mm."""
@@ -199,8 +203,8 @@ def check_alignment(depth: np.ndarray, size: tuple[int, int]) -> None:
 
 def check_units(depth: np.ndarray) -> None:
     """Raise GeometryError if the median of depth [H, W] shows that it is in another unit than `measure` expects."""
-    step = 1 + depth.size // 50_000
-    sample = depth.ravel()[::step]
+    step = max(1, round(math.sqrt(depth.size / UNIT_SAMPLES)))
+    sample = depth[::step, ::step]
     sample = sample[(sample > 0) & (sample < NOT_EVEN_MM)]  # also false for NaN
     if not sample.size:
         return

@@ -33,7 +33,7 @@ def box_on_plane(surface: Surface, plane: Plane) -> OrientedBox:
         across = np.array([1.0, 0.0, 0.0])
     across -= normal * (normal @ across)
     across /= np.sqrt(across @ across)
-    basis = np.stack([across, cross(normal, across)], axis=1)
+    basis = np.array([across, cross(normal, across)]).T.copy()
     footprint = cv2.convexHull(surface.hull_points @ basis.astype(np.float32))
     (x, y), (length, width), angle = cv2.minAreaRect(footprint)
     angle = np.deg2rad(angle)

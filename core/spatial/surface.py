@@ -61,27 +61,17 @@ def crop_around(mask: Rle, margin_px: int, max_px: int) -> MaskCrop:
     Raises:
         GeometryError: The mask is empty.
     """
-    ends = np.cumsum(mask.counts, dtype=np.int64)
-    starts = (ends - mask.counts)[1::2]
-    ends = ends[1::2]
-    starts, ends = starts[ends > starts], ends[ends > starts]
-    if not starts.size:
+    x0, y0, x1, y1 = mask.box
+    if not x1:
         raise GeometryError('the mask is empty')
-    first, last = starts // mask.height, (ends - 1) // mask.height
-    spans_columns = bool((last > first).any())  # such a run passes through the lowest row and the highest
-    top = 0 if spans_columns else int((starts % mask.height).min())
-    bottom = mask.height if spans_columns else int(((ends - 1) % mask.height).max()) + 1
-    rows = slice(max(0, top - margin_px), min(mask.height, bottom + margin_px))
-    columns = slice(max(0, int(first[0]) - margin_px), min(mask.width, int(last[-1]) + 1 + margin_px))
-    height = rows.stop - rows.start
-    first_px = starts - first * mask.height - rows.start + (first - columns.start) * height
-    shape = columns.stop - columns.start, height
-    bounds = np.zeros(2 * len(starts) + 2, np.int64)
-    bounds[1:-1:2], bounds[2::2], bounds[-1] = first_px, first_px + ends - starts, shape[0] * shape[1]
-    lengths = np.diff(bounds)
-    inside = np.repeat(np.uint8(np.arange(len(lengths)) & 1), lengths).reshape(shape)
-    step = int(np.ceil(np.sqrt(inside.size / max_px)))
-    cropped = cv2.transpose(inside[::step, ::step]).view(bool)  # takes a fifth of numpy's time
+    rows = slice(max(0, y0 - margin_px), min(mask.height, y1 + margin_px))
+    columns = slice(max(0, x0 - margin_px), min(mask.width, x1 + margin_px))
+    step = math.ceil(math.sqrt((rows.stop - rows.start) * (columns.stop - columns.start) / max_px))
+    ends = np.cumsum(mask.counts, dtype=np.int64) - columns.start * mask.height
+    lengths = np.clip(ends, 0, (columns.stop - columns.start) * mask.height)
+    lengths[1:] -= lengths[:-1].copy()
+    inside = np.repeat(np.uint8(np.arange(len(lengths)) & 1), lengths).reshape(-1, mask.height)
+    cropped = cv2.transpose(inside[::step, rows.start : rows.stop : step]).view(bool)  # takes a fifth of numpy's time
     return MaskCrop(
         slice(rows.start, rows.stop, step),
         slice(columns.start, columns.stop, step),

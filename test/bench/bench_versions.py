@@ -1,12 +1,13 @@
-"""Compare the engine's processor time with that of another checkout of this repository, side by side.
+"""Compare the processor time of the engine, or of 3D and ids, with that of another checkout, side by side.
 
     git worktree add /tmp/before 3d7e5bd
-    python test/bench/bench_versions.py /tmp/before [--rounds 15] [--model FOLDER]
+    python test/bench/bench_versions.py /tmp/before [--part spatial] [--rounds 15] [--model FOLDER]
 
 Each checkout runs in a process of its own, with one thread. They take turns: a new frame with an instruction, another
 instruction on it, and one with the phrase given; without it, nine tokens are decoded (the answer's end does not stop
-it). The ratio is the median over the rounds of this checkout's time and the other's; answers, scores and mask areas
-must be the same.
+it). With --part spatial: the ids and the 3D boxes of ten masks that fill half of an image of 1280x720. The ratio is the
+median over the rounds of this checkout's time and the other's; answers, scores and mask areas, or ids and boxes within
+a nanometre, must be the same.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 OWN = Path(__file__).parents[2]
-STEPS = ('encode', 'new frame', 'nine tokens', 'phrase given')
+SCENERY = OWN / 'test' / 'ros' / 'support'
+STEPS = {'engine': ('encode', 'new frame', 'nine tokens', 'phrase given'), 'spatial': ('ids', '3D')}
 TOKENS = 9
 INSTRUCTIONS = ('the red mug', 'all bowls left of the box', 'the blue cup', 'the largest object')
 
@@ -67,15 +70,45 @@ def work(model: str) -> None:
         print(json.dumps([[encode, encode + first, decoded, given], found]), flush=True)
 
 
+def work_on_masks() -> None:
+    """Answer a line with the number of a round by a line of JSON: seconds per step, and ids and boxes."""
+    import cv2
+    from scenery import ellipses, table
+
+    from instructsam.core.result import Instance, Result  # of the checkout on the path
+    from instructsam.core.rle import Rle
+    from instructsam.core.spatial.camera_model import CameraModel
+    from instructsam.core.spatial.geometry import locate
+    from instructsam.core.spatial.tracking import Tracker
+
+    cv2.setNumThreads(1)  # as the node does
+    height, width = 720, 1280
+    instances = tuple(Instance(Rle.encode(mask), 0.9, 'box', slot) for slot, mask in enumerate(ellipses(height, width)))
+    result = Result('boxes', '', height, width, instances)
+    camera = CameraModel(height, width, [[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]])
+    still, depth, tracker = cv2.resize(picture(0), (width, height)), table(height, width), Tracker()
+    for line in sys.stdin:
+        image = np.roll(still, 2 * int(line), axis=1)
+        start = time.process_time()
+        tracked = tracker.update(result, image)
+        middle = time.process_time()
+        located = locate(result, depth, camera)
+        seconds = [middle - start, time.process_time() - middle]
+        boxes = [each.geometry for each in located.instances]
+        found = [np.round([box.center, box.size_m, *box.rotation], 9).tolist() for box in boxes]
+        print(json.dumps([seconds, [[each.track_id for each in tracked.instances], found]]), flush=True)
+
+
 class Worker:
     """A process with the engine of one checkout."""
 
-    def __init__(self, checkout: Path, model: str, folder: Path):
+    def __init__(self, checkout: Path, arguments: Sequence[str], folder: Path):
         """Start it; `folder` is an empty one."""
         (folder / 'instructsam').mkdir(parents=True)
         (folder / 'instructsam' / 'core').symlink_to(checkout.resolve() / 'core')
-        environment = {**os.environ, 'PYTHONPATH': str(folder), 'OMP_NUM_THREADS': '1'}
-        command = [sys.executable, __file__, '--worker', '--model', model]
+        paths = f'{folder}{os.pathsep}{SCENERY}'
+        environment = {**os.environ, 'PYTHONPATH': paths, 'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'}
+        command = [sys.executable, __file__, '--worker', *arguments]
         self.process = subprocess.Popen(
             command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
@@ -96,17 +129,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('checkout', nargs='?', type=Path, help='the other checkout')
     parser.add_argument('--model', default='tabletop', help='model folder or built-in model (default: %(default)s)')
+    parser.add_argument('--part', choices=STEPS, default='engine', help='measured part (default: %(default)s)')
     parser.add_argument('--rounds', type=int, default=15, help='(default: %(default)s)')
     parser.add_argument('--worker', action='store_true', help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        work(args.model)
+        work(args.model) if args.part == 'engine' else work_on_masks()
         return
+    arguments = '--model', args.model, '--part', args.part
     times: list[list[list[float]]] = []  # [round][own, other][step]
     differing = 0
     with tempfile.TemporaryDirectory() as folder:
         own, other = (
-            Worker(checkout, args.model, Path(folder) / name)
+            Worker(checkout, arguments, Path(folder) / name)
             for name, checkout in (('own', OWN), ('other', args.checkout))
         )
         for number in range(-2, args.rounds):  # the first two warm up
@@ -119,10 +154,10 @@ def main() -> None:
             worker.process.terminate()
             worker.process.wait()
     print(f'{"step":16}{"this":>10}{"other":>10}{"ratio":>8}   (ms, medians of {args.rounds} rounds)')
-    for index, step in enumerate(STEPS):
+    for index, step in enumerate(STEPS[args.part]):
         pairs = [(round_[0][index], round_[1][index]) for round_ in times]
         mine, theirs = (1e3 * statistics.median(column) for column in zip(*pairs, strict=True))
-        print(f'{step:16}{mine:10.1f}{theirs:10.1f}{statistics.median(a / b for a, b in pairs):8.2f}')
+        print(f'{step:16}{mine:10.2f}{theirs:10.2f}{statistics.median(a / b for a, b in pairs):8.2f}')
     print(f'rounds with other results: {differing}')
 
 
