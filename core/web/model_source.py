@@ -71,13 +71,14 @@ class ModelSource:
     def _encode(self, image: np.ndarray, cancelled: Cancelled) -> tuple[EncodedImage, bool]:
         """Return the encoded image, and whether it was not among those kept."""
         key = hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).digest()
-        is_new = key not in self._encoded
-        if is_new:
-            self._encoded[key] = self._engine.encode(image, cancelled=cancelled)
-        self._encoded.move_to_end(key)
+        encoded = self._encoded.pop(key, None)
+        is_new = encoded is None
+        if encoded is None:
+            encoded = self._engine.encode(image, cancelled=cancelled)
+        self._encoded[key] = encoded  # as the newest
         while len(self._encoded) > MOST_ENCODED:
             self._encoded.popitem(last=False)
-        return self._encoded[key], is_new
+        return encoded, is_new
 
     @contextmanager
     def _turn(self, cancelled: Cancelled) -> Generator[None, None, None]:

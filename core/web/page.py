@@ -150,7 +150,6 @@ class Page:
                 [*shown, past, history],
                 trigger_mode='multiple',  # a newer question replaces the one that is being answered
                 concurrency_limit=None,  # the source queues them
-                show_progress='minimal',
                 show_progress_on=[status],
                 api_visibility='private',
             )

@@ -35,4 +35,4 @@ def samples() -> list[Sample]:
     """Return the samples, those with depth first."""
     spec = importlib.util.find_spec('instructsam_ros')
     frames = [Path(folder) / REAL_FRAME for folder in (spec and spec.submodule_search_locations) or ()]
-    return [*RENDERED, *(Sample(frame, 'the black toy') for frame in frames if frame.is_file())]
+    return [*RENDERED, *(Sample(frame, 'the black objects') for frame in frames if frame.is_file())]

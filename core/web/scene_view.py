@@ -106,7 +106,7 @@ def _axes(points: np.ndarray) -> dict[str, list[float]]:
 
 def _layout(scene: Scene) -> dict[str, Any]:
     # The camera of an optical frame is above and behind the real one and looks along its axis.
-    up, eye = ((0, -1, 0), (0.1, -1.1, -1.1)) if scene.is_optical else ((0, 0, 1), (-1.4, -0.6, 0.9))
+    up, eye = ((0, -1, 0), (0.1, -1.3, -1.3)) if scene.is_optical else ((0, 0, 1), (-1.4, -0.6, 0.9))
     axes = {f'{axis}axis': {'title': {'text': f'{axis} (m)'}} for axis in 'xyz'}
     camera = {name: dict(zip('xyz', values, strict=True)) for name, values in (('up', up), ('eye', eye))}
     return {

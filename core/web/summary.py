@@ -16,6 +16,7 @@ from instructsam.core.web.scene_view import scene_figure
 from instructsam.core.web.source import Answer
 
 THUMBNAIL_PX = 220
+HINT = 'Try other words, a lower score (Options) or another model'
 COLORS = {
     'image_encoders': '#0072b2',
     'prefill': '#56b4e9',
@@ -60,7 +61,7 @@ def outcome(result: Result) -> str:
 
 
 def status_view(result: Result) -> str:
-    """Return the outcome, the phrases that the model looked for, and the limits of the model."""
+    """Return the outcome, the instruction, the phrases that the model looked for, and the limits of the model."""
     kind = 'ok' if result.instances else 'none'
     phrases = ', '.join(f'<q>{escape(printable(phrase))}</q>' for phrase in result.phrases)
     looked = f'looked for {phrases}' if phrases else f'answer: <q>{escape(shorten(result.answer))}</q>'
@@ -69,9 +70,12 @@ def status_view(result: Result) -> str:
         if result.finish_reason in ('stop', 'forced')
         else f' (ended by the {result.finish_reason})'.replace('_', ' ')
     )
-    warning = f'<small>{escape(printable(result.warning))}</small>' if result.warning else ''
+    remarks = (result.warning, '' if result.instances else HINT)
+    small = ''.join(f'<small>{escape(printable(remark))}</small>' for remark in remarks if remark)
+    asked = f'<span class="is-asked">{escape(printable(shorten(result.instruction)))}</span>'
     return (
-        f'<div class="is-status is-{kind}"><b>{outcome(result)}</b> <span>{looked}{escape(cut)}</span>{warning}</div>'
+        f'<div class="is-status is-{kind}">{asked}<b>{outcome(result)}</b> <span>{looked}{escape(cut)}</span>'
+        f'{small}</div>'
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from web_engine import PageEngine
 
+from instructsam.core import DEFAULT_MODEL, InstructSAM
 from instructsam.core.errors import CancelledError, ImageError, InstructionError, InstructSAMError
 from instructsam.core.web.form import Form, read_form
 from instructsam.core.web.model_source import MOST_ENCODED, ModelSource
@@ -97,12 +98,15 @@ def test_one_question_at_a_time_and_those_that_wait_can_be_cancelled():
     assert engine.most_at_once == 1
 
 
-def test_samples_are_there():
+def test_the_built_in_model_answers_the_samples():
+    """Visitors click on them first."""
+    source = ModelSource(InstructSAM.from_pretrained(DEFAULT_MODEL, device='cpu'))
     found = samples()
-    assert found
     assert found[0].depth is not None
     for sample in found:
         camera = sample.camera or (None,) * 4
         depth = sample.depth and str(sample.depth)
         question = read_form(Form(sample.instruction, str(sample.image), depth=depth, camera=camera), 64)
-        assert (question.depth is None) == (sample.depth is None)
+        answer = source.answer(question, never)
+        assert answer.result.instances, sample.instruction
+        assert (answer.scene is None) == (sample.depth is None)

@@ -2,8 +2,8 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -94,9 +94,8 @@ def test_a_large_image_is_scaled_down_in_the_page():
 
 
 def test_text_from_outside_is_escaped():
-    result = answered([disc(20, 20, 10)], HOSTILE, warning=HOSTILE)
+    result = replace(answered([disc(20, 20, 10)], HOSTILE, warning=HOSTILE), instruction=HOSTILE)
     entry = entry_of(Answer(IMAGE, result, note=HOSTILE))
-    entry = SimpleNamespace(**{**vars(entry), 'instruction': HOSTILE})
     for html in (entry.status, entry.masks, entry.times, history_view([entry]), error_view(HOSTILE)):
         tags = Tags(html)
         assert not [attributes for _, attributes in tags.found if 'onerror' in attributes]
@@ -117,6 +116,8 @@ def test_status(result, kind, said):
     assert kind in view
     assert said in view
     assert '<q>mug</q>' in view
+    assert ('another model' in view) == (not result.instances)
+    assert '>the mugs</span>' in view  # an answer of the history may be of another question than the last one
 
 
 def test_times():
