@@ -28,7 +28,6 @@ from instructsam_ros.conversions.point_clouds import read_cloud
 from instructsam_ros.conversions.stamps import nanoseconds, serialized_stamp_ns
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.pipeline.newest import NewestDict
-from instructsam_ros.viewer.errors import ViewerError
 from instructsam_ros.viewer.labels import class_ids, class_map
 
 if TYPE_CHECKING:  # needs Rerun
@@ -108,7 +107,7 @@ class AnswerLog:
             bag_time_ns: Time at which it was recorded.
 
         Raises:
-            ViewerError: The recording cannot be continued.
+            OSError: The recording cannot be continued.
         """
         topic, stamp_ns = self._topics[topic_name], serialized_stamp_ns(data) or 0
         if topic.role is Role.ANSWER:
@@ -215,8 +214,6 @@ class AnswerLog:
         """Note an error about a message of a topic, rather than raise it: the others can be shown."""
         try:
             yield
-        except ViewerError:
-            raise
         except (InstructSAMError, ValueError) as error:
             note = f'{topic.role.value} on {topic.name} cannot be shown: {shorten(error)}'
             self._recording.log_warning(note)

@@ -15,11 +15,9 @@ The timeline `stamp` is the images' time, `bag_time` that of a recording. Rerun 
 that is looked at, so whatever an answer does not have is logged as empty.
 """
 
-import os
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
-from importlib.util import find_spec
-from pathlib import Path
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
+from inspect import signature
 from typing import Any
 
 import cv2
@@ -29,17 +27,23 @@ import rerun.blueprint as rrb  # pyright: ignore[reportMissingImports]
 from builtin_interfaces.msg import Time
 
 from instructsam.core.display.overlay import id_text, instance_color, number_of
+from instructsam.core.errors import InstructSAMError
 from instructsam.core.result import UNTRACKED, Instance, Result
 from instructsam.core.spatial.camera_model import CameraModel
 from instructsam.core.text import shorten
 from instructsam_ros.conversions.poses import position_of
 from instructsam_ros.conversions.stamps import is_set, nanoseconds
 from instructsam_ros.msg import InstanceArray
-from instructsam_ros.viewer.errors import ViewerError
 from instructsam_ros.viewer.labels import class_ids, class_map, describe, label
+from instructsam_ros.viewer.sinks import Sink
 
 APPLICATION = 'instructsam'
 JPEG_QUALITY = 90
+LONGEST_FLUSH_S = 30.0
+FLUSH_LIMIT = (
+    {'timeout_sec': LONGEST_FLUSH_S} if 'timeout_sec' in signature(rr.RecordingStream.flush).parameters else {}
+)
+"""Arguments of RecordingStream.flush: early releases of Rerun had no limit."""
 
 IMAGE, OBJECTS = 'camera/image', 'camera/objects'
 LEVELS = {
@@ -50,49 +54,28 @@ LEVELS = {
 
 
 class Recording:
-    """A recording, sent to a viewer or written to a file; close it, or use it as a context manager.
+    """A recording; a context manager.
 
-    Open one with `to_file`, `to_viewer` or `to_new_viewer`.
+    Args:
+        sink: Where it goes.
+
+    Raises:
+        ViewerError: The viewer cannot be started or reached.
+        OSError: The file cannot be written. Every other method may raise it as well.
     """
 
-    def __init__(self, open_sink: Callable[[Any], object], reason: str) -> None:
-        """Open the recording.
-
-        Args:
-            open_sink: Gives the stream its destination.
-            reason: Beginning of the error if it cannot.
-
-        Raises:
-            ViewerError: It cannot.
-        """
+    def __init__(self, sink: Sink) -> None:
         self._stream: Any = rr.RecordingStream(APPLICATION)
-        with _explained(reason):
-            open_sink(self._stream)
-            self._stream.flush()
+        self._sink = sink
+        with self._explained():
+            sink.open(self._stream)
+            self._stream.flush(**FLUSH_LIMIT)
         self._plotted: set[str] = set()  # entities of scores that have a name and a color
         self._scored: set[str] = set()  # those of the previous answer
         self._object_frames = {OBJECTS}  # entities that objects in 3D are logged to
         self._objects = OBJECTS
         self._log('camera', rr.ViewCoordinates.RDF, static=True)  # of an optical frame (REP 103)
         self._send_blueprint()
-
-    @classmethod
-    def to_file(cls, path: Path) -> 'Recording':
-        """Open a recording that is written to a file as it grows."""
-        return cls(lambda stream: stream.save(path), f'cannot write {path}')
-
-    @classmethod
-    def to_viewer(cls, url: str) -> 'Recording':
-        """Open a recording that a running viewer shows; `url` such as rerun+http://127.0.0.1:9876/proxy."""
-        return cls(lambda stream: stream.connect_grpc(url), f'no Rerun viewer at {url}; start one there with `rerun`')
-
-    @classmethod
-    def to_new_viewer(cls) -> 'Recording':
-        """Start a viewer, which stays open, and open a recording that it shows."""
-        return cls(
-            _spawn,
-            'no Rerun viewer can be started; without a display, give a file (.rrd) or the URL of a viewer elsewhere',
-        )
 
     def set_time(self, stamp: Time, bag_time_ns: int | None = None) -> None:
         """Set the time of everything that is logged next: the stamp of its image, and the bag time if there is one."""
@@ -153,22 +136,23 @@ class Recording:
         self._log('log', rr.TextLog(shorten(text), level=rr.TextLogLevel.WARN))
 
     def close(self) -> None:
-        """Send or write everything that is left.
-
-        Raises:
-            ViewerError: The viewer is gone, or the file cannot be written.
-        """
+        """Send or write everything that is left."""
         try:
-            with _explained('the end of the recording is lost'):
-                self._stream.flush()
+            with self._explained():
+                self._stream.flush(**FLUSH_LIMIT)
         finally:
             self._stream.disconnect()
+            self._sink.close()
 
     def __enter__(self) -> 'Recording':
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            with suppress(InstructSAMError):  # the error of the block is the first
+                self.close()
 
     def _log_located(self, message: InstanceArray, labels: Sequence[str], classes: np.ndarray) -> None:
         """Log the oriented boxes in 3D, and drop those of another frame and the points, which come later."""
@@ -223,21 +207,18 @@ class Recording:
         layout = rrb.Vertical(rrb.Horizontal(image, *views_3d), below, row_shares=[2, 1])
         self._stream.send_blueprint(rrb.Blueprint(layout, collapse_panels=True))
 
+    @contextmanager
+    def _explained(self) -> Generator[None, None, None]:
+        """Raise the error of this recording for those of Rerun."""
+        try:
+            yield
+        except (RuntimeError, ValueError) as error:
+            raise self._sink.error(shorten(error)) from error
+
     def _log(self, entity: str, values: Any, *, static: bool = False) -> None:
+        self._sink.check()
         # strict: a mistake is an exception, not a warning and nothing in the recording.
         self._stream.log(entity, values, static=static, strict=True)
-
-
-def _spawn(stream: Any) -> None:
-    """Start the viewer of this installation, which is looked for on the PATH, where it need not be."""
-    spec = find_spec('rerun_cli')
-    folders = list(spec.submodule_search_locations or ()) if spec else []
-    path = os.environ.get('PATH', '')
-    os.environ['PATH'] = os.pathsep.join([*folders, path])
-    try:
-        stream.spawn()
-    finally:
-        os.environ['PATH'] = path
 
 
 def _frame_of(objects: str) -> str:
@@ -247,12 +228,3 @@ def _frame_of(objects: str) -> str:
 
 def _xyzw(quaternion: Any) -> list[float]:
     return [quaternion.x, quaternion.y, quaternion.z, quaternion.w]
-
-
-@contextmanager
-def _explained(reason: str) -> Generator[None, None, None]:
-    """Raise ViewerError, which begins with `reason`, for the errors of Rerun."""
-    try:
-        yield
-    except (RuntimeError, ValueError) as error:
-        raise ViewerError(f'{reason} ({shorten(error)})') from error

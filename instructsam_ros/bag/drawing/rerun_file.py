@@ -11,13 +11,14 @@ from instructsam.core.atomic_write import check_path, replaced
 from instructsam.core.modes import MAX_MEGAPIXELS_RANGE
 from instructsam.core.text import one_line
 from instructsam_ros.bag import topics as bag_topics
-from instructsam_ros.bag.drawing.show import check_space, progress
+from instructsam_ros.bag.drawing.show import progress
 from instructsam_ros.bag.reader import BagFile, print_notes
 from instructsam_ros.bag.recordings import RecordingError
 from instructsam_ros.bag.storage.limits import limits_from
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.viewer.answers import AnswerLog, Role, Topic
 from instructsam_ros.viewer.recording import Recording
+from instructsam_ros.viewer.sinks import FileSink
 
 POINTS = 'sensor_msgs/msg/PointCloud2'
 
@@ -35,13 +36,12 @@ def write_recording(args: argparse.Namespace) -> int:
     topics = {topic.name: topic for topic in _topics(bag, args)}
     answers = next(name for name, topic in topics.items() if topic.role is Role.ANSWER)
     with replaced(path) as part:
-        with Recording.to_file(part) as recording:
+        with Recording(FileSink(part)) as recording:
             # The images have been answered, so they were within the limit of that run.
             log = AnswerLog(recording, topics.values(), MAX_MEGAPIXELS_RANGE[1])
             total = sum(bag.counts[name] for name in topics)
             for connection, time_ns, data in progress(bag.messages(topics), total):
                 log.put(connection.topic, data, time_ns)
-        check_space(part)  # Rerun writes in a thread, whose errors it logs only
         if not log.drawn:
             why = f'; {next(iter(log.notes))}' if log.notes else ''
             raise RecordingError(f'no result on {answers} belongs to an image that is in the bag and can be read{why}')

@@ -144,7 +144,7 @@ def write_video(path: Path, overlays: Overlays, fps: float) -> int:
             for overlay in progress(overlays.draw(), len(overlays)):
                 if writer is None:
                     size = overlay.shape[1] // 2 * 2, overlay.shape[0] // 2 * 2  # the codec requires even sizes
-                    check_space(part)
+                    _check_space(part)
                     writer = cv2.VideoWriter(str(part), cv2.VideoWriter.fourcc(*'mp4v'), fps, size)
                     if not writer.isOpened():
                         raise InstructSAMError(f'cannot write {path}: OpenCV has no MP4 here; write a .gif instead')
@@ -155,12 +155,12 @@ def write_video(path: Path, overlays: Overlays, fps: float) -> int:
                 writer.release()
         _checked(number, overlays)
         if (held := _frames(part)) != number:
-            check_space(part)
+            _check_space(part)
             raise StorageError(f'cannot write {path}: {held} of {number} images can be read back; check the disk')
     return number
 
 
-def check_space(part: Path) -> None:
+def _check_space(part: Path) -> None:
     """Raise OSError if nothing more can be written to the file `part`: OpenCV ignores every error of writing."""
     with part.open('ab') as file:
         size = file.tell()

@@ -1,7 +1,7 @@
 """`instructsam bag show OUT FILE.rrd`."""
 
-import errno
-import os
+import resource
+import signal
 import sys
 
 import cv2
@@ -106,15 +106,18 @@ def test_places_scores_and_texts_of_a_recording(answered, tmp_path):
 
 
 def test_a_full_disk(answered, tmp_path, capsys, monkeypatch):
+    """Rerun's own writer would end without telling, and the process would wait for it forever."""
     pytest.importorskip('rerun', reason='needs the extra rerun')
-
-    def full(*args, **kwargs):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     (tmp_path / 'out.rrd').write_text('earlier')
-    monkeypatch.setattr(os, 'fsync', full)
-    assert show(answered, tmp_path / 'out.rrd') == 4
-    assert 'No space left on device' in capsys.readouterr().err
+    limits, previous = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        code = show(answered, tmp_path / 'out.rrd')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, previous)
+    assert code == 4
+    assert f'cannot write {tmp_path / "out.rrd"}: File too large' in capsys.readouterr().err
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {'out.rrd': 'earlier'}
 
 

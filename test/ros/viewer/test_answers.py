@@ -1,5 +1,7 @@
 """Answers and the messages of their stamps, in whatever order they come."""
 
+import errno
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,6 @@ from instructsam_ros.conversions.instances import error_msg, to_msg
 from instructsam_ros.conversions.point_clouds import POINT
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.viewer.answers import AnswerLog, Role, Topic
-from instructsam_ros.viewer.errors import ViewerError
 
 TOPICS = {
     role: Topic(f'/{role.value}', role, kind)
@@ -178,10 +179,10 @@ def test_an_error_that_does_not_know_the_size_is_shown_with_its_image(log, recor
     assert log.notes == {}
 
 
-def test_a_viewer_that_is_gone_is_an_error(log, recording):
-    def gone(*_):
-        raise ViewerError('no viewer')
+def test_a_full_disk_is_an_error(log, recording):
+    def full(*_):
+        raise OSError(errno.ENOSPC, 'full')
 
-    recording.log_answer = gone
-    with pytest.raises(ViewerError, match='no viewer'):
+    recording.log_answer = full
+    with pytest.raises(OSError, match='full'):
         put(log, Role.ANSWER, answer(3))
