@@ -31,6 +31,7 @@ COMMANDS = {  # name -> (module with add_arguments(parser) and run(args), one-li
         'instructsam_ros.demo.command',
         'run the ROS 2 node on a recording or a simulated camera, from topic to masks',
     ),
+    'watch': ('instructsam_ros.viewer.command', 'show the answers of a running node, as lines and in the viewer Rerun'),
     'bag': (
         'instructsam_ros.bag.command',
         'answer instructions on every image of a ROS 2 bag and write a bag with the results',

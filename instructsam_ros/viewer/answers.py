@@ -98,6 +98,10 @@ class AnswerLog:
         """Show the messages of one more topic."""
         self._topics[topic.name] = topic
 
+    def has_topic(self, name: str) -> bool:
+        """Return whether messages of a topic are shown."""
+        return name in self._topics
+
     def put(self, topic_name: str, data: bytes, bag_time_ns: int | None = None) -> None:
         """Take a serialized message of one of the topics.
 

@@ -1,7 +1,8 @@
 """Images, masks, boxes, points and scores as entities of Rerun (https://rerun.io), a viewer of data over time.
 
     camera                    labels and colors of the objects, by class; the class follows the track id
-    camera/image              pinhole camera and image (JPEG)
+    camera/image              pinhole camera
+    camera/image/color        image (JPEG)
     camera/image/masks        segmentation image, 0: background
     camera/image/boxes        boxes of the masks, with ids, phrases and scores
     camera/image/depth        depth image
@@ -12,7 +13,7 @@
     log                       instruction, status, phrases, reasons and errors
 
 The timeline `stamp` is the images' time, `bag_time` that of a recording. Rerun shows the newest values before the time
-that is looked at, so whatever an answer does not have is logged as empty.
+that is looked at, so whatever an answer does not have is logged as empty: nothing is shown on another answer's image.
 """
 
 from collections.abc import Generator, Sequence
@@ -70,6 +71,7 @@ class Recording:
         with self._explained():
             sink.open(self._stream)
             self._stream.flush(**FLUSH_LIMIT)
+        self._of_answer: set[str] = set()  # entities that are empty until an answer's own are logged
         self._plotted: set[str] = set()  # entities of scores that have a name and a color
         self._scored: set[str] = set()  # those of the previous answer
         self._object_frames = {OBJECTS}  # entities that objects in 3D are logged to
@@ -89,7 +91,7 @@ class Recording:
     def log_image(self, image: np.ndarray) -> None:
         """Log an image, [H, W, 3] uint8 RGB."""
         _, jpeg = cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        self._log(IMAGE, rr.EncodedImage(contents=jpeg.tobytes(), media_type='image/jpeg'))
+        self._log_of_answer(f'{IMAGE}/color', rr.EncodedImage(contents=jpeg.tobytes(), media_type='image/jpeg'))
 
     def log_camera(self, camera: CameraModel) -> None:
         """Log the pinhole of a camera model. Rerun knows no lens: distorted images and 3D differ at the borders."""
@@ -100,7 +102,7 @@ class Recording:
     def log_depth(self, depth_m: np.ndarray) -> None:
         """Log depth, [H, W] m, 0 where there is none, as mm; Rerun shows its points through the pinhole."""
         depth_mm = np.rint(1e3 * depth_m).clip(0, 65_535).astype(np.uint16)
-        self._log(f'{IMAGE}/depth', rr.DepthImage(depth_mm, meter=1000.0))
+        self._log_of_answer(f'{IMAGE}/depth', rr.DepthImage(depth_mm, meter=1000.0))
 
     def log_points(self, points: np.ndarray, classes: np.ndarray) -> None:
         """Log the points [N, 3] m of an answer's objects, after the answer; classes: [N] uint16, see class_ids."""
@@ -111,6 +113,8 @@ class Recording:
 
         Raises GeometryError if a position is not finite.
         """
+        for entity in self._of_answer:
+            self._log(entity, rr.Clear(recursive=False))
         instances, classes = result.instances, class_ids(result.instances)
         labels = list(map(label, instances))
         infos = {0: (0, 'background', (0, 0, 0, 0))}
@@ -169,7 +173,7 @@ class Recording:
         for entity in self._object_frames - {self._objects}:
             self._log(entity, rr.Clear(recursive=True))
         located = [index for index, each in enumerate(message.instances) if each.has_geometry]
-        geometries = [message.instances[index].geometry for index in located]
+        geometries = [each.geometry for each in message.instances if each.has_geometry]
         boxes = rr.Boxes3D(
             centers=np.array([position_of(each.pose.position) for each in geometries]).reshape(-1, 3),
             half_sizes=np.array([position_of(each.size) / 2 for each in geometries]).reshape(-1, 3),
@@ -214,6 +218,10 @@ class Recording:
             yield
         except (RuntimeError, ValueError) as error:
             raise self._sink.error(shorten(error)) from error
+
+    def _log_of_answer(self, entity: str, values: Any) -> None:
+        self._of_answer.add(entity)
+        self._log(entity, values)
 
     def _log(self, entity: str, values: Any, *, static: bool = False) -> None:
         self._sink.check()

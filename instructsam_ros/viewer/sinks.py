@@ -64,13 +64,13 @@ class FileSink:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._fault: OSError | None = None
         self._thread: Thread | None = None
 
     def open(self, stream: Any) -> None:
         """Create the file and connect the stream."""
-        target = self._path.open('wb')
+        target = self.path.open('wb')
         receiver, sender = os.pipe()
         self._thread = Thread(target=self._copy, args=(os.fdopen(receiver, 'rb'), target), daemon=True)
         self._thread.start()
@@ -102,7 +102,7 @@ class FileSink:
 
     def error(self, reason: str) -> InstructSAMError:
         """Return a StorageError."""
-        return StorageError(f'cannot write {self._path}: {reason}')
+        return StorageError(f'cannot write {self.path}: {reason}')
 
 
 class ViewerSink:

@@ -25,7 +25,7 @@ ROOMS = {
     'pipeline': {'conversions'},
     'dds': set(),
     'node': {'pipeline', 'conversions', 'dds'},
-    'viewer': {'conversions', 'pipeline.newest'},
+    'viewer': {'conversions', 'dds', 'node.qos', 'pipeline.newest'},
     'bag': {'pipeline', 'conversions', 'viewer'},
     'detections': {'conversions'},
     'client': {'conversions', 'dds', 'detections', 'node.qos'},

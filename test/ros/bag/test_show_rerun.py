@@ -17,11 +17,11 @@ from instructsam_ros.bag import annotate
 
 @pytest.fixture(scope='module')
 def answered(tmp_path_factory):
-    """Return a bag with results, in 3D except the first one, whose depth is missing; nothing is blue."""
+    """Return a bag with results, in 3D except 0 and 5, whose depth is missing; nothing is blue."""
     folder = tmp_path_factory.mktemp('answered')
     instructions = folder / 'timeline.yaml'
     instructions.write_text('- {at: 0, instruction: red green}\n- {at: 0.6, instruction: blue}\n')
-    source = write(folder / 'in', 'mcap', recording(info(), *(depth(index) for index in range(1, FRAMES))))
+    source = write(folder / 'in', 'mcap', recording(info(), *(depth(index) for index in (1, 2, 3, 4, 6, 7))))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(annotate, 'load_engine', lambda args, console: Engine())
         assert run(source, folder / 'out', '--instructions', instructions) == 0
@@ -57,13 +57,14 @@ def test_a_recording(answered, tmp_path, capsys):
 
     entities = read(tmp_path / 'out.rrd')
     every = set(range(FRAMES))
-    for entity in ('', '/image', '/image/boxes', '/image/masks', '/objects/boxes', '/objects/points'):
+    for entity in ('', '/image/color', '/image/boxes', '/image/masks', '/objects/boxes', '/objects/points'):
         assert set(entities[f'/camera{entity}']) - {None} == every, entity
     assert set(entities['/camera/image/depth']) == every - {0}
+    assert entities['/camera/image/depth'][5] == {'is_recursive': [False]}  # not that of image 4
     # The first answer has a camera, but no depth.
     assert entities['/camera/image'][0]['resolution'] == [[WIDTH, HEIGHT]]
 
-    jpeg = np.array(entities['/camera/image'][3]['blob'][0], np.uint8)
+    jpeg = np.array(entities['/camera/image/color'][3]['blob'][0], np.uint8)
     np.testing.assert_allclose(
         cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[12:16, 14:18, ::-1], rgb_image(3)[12:16, 14:18], atol=40
     )

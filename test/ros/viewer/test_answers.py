@@ -9,6 +9,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
 from bags import HEIGHT, WIDTH, depth, frame, header, info
 from geometry_msgs.msg import Vector3
+from logged import LoggedRecording
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
@@ -32,25 +33,9 @@ TOPICS = {
 }
 
 
-class Recording:
-    """Keeps what is logged, as (name, stamp in s, arguments)."""
-
-    def __init__(self):
-        self.logged, self.stamp = [], None
-
-    def set_time(self, stamp, bag_time_ns):
-        self.stamp = stamp.sec
-
-    def __getattr__(self, name):
-        return lambda *arguments: self.logged.append((name.removeprefix('log_'), self.stamp, arguments))
-
-    def of(self, name):
-        return [(stamp, *arguments) for each, stamp, arguments in self.logged if each == name]
-
-
 @pytest.fixture
 def recording():
-    return Recording()
+    return LoggedRecording()
 
 
 @pytest.fixture
