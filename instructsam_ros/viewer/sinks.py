@@ -1,10 +1,12 @@
 """Destinations of a Rerun recording: a file, a running viewer, or a new one."""
 
 import os
+import socket
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 from typing import IO, Any, Protocol
+from urllib.parse import urlsplit
 
 from instructsam.core.errors import InstructSAMError, StorageError
 from instructsam.core.text import shorten
@@ -12,6 +14,8 @@ from instructsam.core.text import shorten
 FILE_SUFFIX = '.rrd'
 NEW_VIEWER = 'viewer'
 BLOCK_BYTES = 1 << 20
+CONNECTION_S = 5.0  # longest wait for a running viewer
+DISPLAYS = ('DISPLAY', 'WAYLAND_DISPLAY', 'WAYLAND_SOCKET')  # variables that name a display, on Linux
 
 
 class ViewerError(InstructSAMError, RuntimeError):
@@ -113,6 +117,13 @@ class ViewerSink:
 
     def open(self, stream: Any) -> None:
         """Connect the stream."""
+        address = urlsplit(self._url)
+        if address.hostname and address.port:
+            # Rerun waits longer and logs several lines, or says nothing (0.23).
+            try:
+                socket.create_connection((address.hostname, address.port), CONNECTION_S).close()
+            except OSError as error:
+                raise RuntimeError(error.strerror or error) from error
         stream.connect_grpc(self._url)
 
     def check(self) -> None:
@@ -131,6 +142,8 @@ class NewViewerSink:
 
     def open(self, stream: Any) -> None:
         """Start the viewer of this installation, which Rerun looks for on the PATH, where it need not be."""
+        if not any(os.environ.get(name) for name in DISPLAYS):
+            raise RuntimeError(f'none of {", ".join(DISPLAYS)} is set')
         spec = find_spec('rerun_cli')
         folders = list(spec.submodule_search_locations or ()) if spec else []
         path = os.environ.get('PATH', '')

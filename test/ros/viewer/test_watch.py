@@ -25,6 +25,7 @@ from instructsam_ros.msg import InstanceArray
 from instructsam_ros.node import qos
 from instructsam_ros.viewer import watch as watch_module
 from instructsam_ros.viewer.answers import AnswerLog
+from instructsam_ros.viewer.sinks import DISPLAYS
 from instructsam_ros.viewer.watch import AnswerListener
 
 NODE = '/robot/perception'
@@ -157,6 +158,16 @@ def test_a_recording_goes_to_a_viewer_or_a_file(capsys, where):
 
 
 def test_a_viewer_that_is_not_there_is_named(capsys):
-    pytest.importorskip('rerun.chunk', reason='needs the extra rerun')
+    pytest.importorskip('rerun', reason='needs the extra rerun')
     assert watch('--rerun', 'rerun+http://127.0.0.1:1/proxy') == 2
-    assert 'no Rerun viewer at rerun+http://127.0.0.1:1/proxy' in capsys.readouterr().err
+    expected = 'no Rerun viewer at rerun+http://127.0.0.1:1/proxy (Connection refused); start one there with `rerun`'
+    assert capsys.readouterr().err == f'instructsam: error: {expected}\n'
+
+
+def test_a_viewer_without_a_display_is_refused(capsys, monkeypatch):
+    pytest.importorskip('rerun', reason='needs the extra rerun')
+    for name in DISPLAYS:
+        monkeypatch.delenv(name, raising=False)
+    assert watch('--rerun') == 2
+    error = capsys.readouterr().err
+    assert 'the Rerun viewer does not run (none of DISPLAY, WAYLAND_DISPLAY, WAYLAND_SOCKET is set); without a' in error
