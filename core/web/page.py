@@ -46,11 +46,12 @@ load();
 """Script of the camera: loads the newest image as soon as the one before is shown."""
 
 
-def _take_files_only(component: Any) -> None:
+def _take_uploads_only(component: Any) -> None:
     """Let a gr.Image or gr.File take uploaded files as they are.
 
-    Gradio would also download from addresses, and decode an image before its size is checked. The methods are replaced
-    in the instance, as Gradio writes a .pyi file beside the source of every subclass.
+    Gradio would also download from addresses, take any file of this machine from a request that does not mark it as a
+    file, and decode an image before its size is checked. The methods are replaced in the instance, as Gradio writes a
+    .pyi file beside the source of every subclass.
     """
     move = component.async_move_resource_to_block_cache
 
@@ -59,8 +60,15 @@ def _take_files_only(component: Any) -> None:
             raise gr.Error('give a file: the page downloads nothing')
         return await move(path)
 
+    def path_of_upload(payload: Any) -> str | None:
+        if payload is None or payload.path is None:
+            return None
+        if not Path(payload.path).resolve().is_relative_to(Path(component.GRADIO_CACHE).resolve()):
+            raise gr.Error('give a file that was uploaded')
+        return payload.path
+
     component.async_move_resource_to_block_cache = move_file
-    component.preprocess = lambda payload: payload.path if payload else None
+    component.preprocess = path_of_upload
 
 
 class Newest:
@@ -127,7 +135,7 @@ class Page:
                             label='Depth image of the same size (16-bit PNG in mm; TIFF or NPY in m)',
                             visible=source.takes_depth,
                         )
-                        _take_files_only(depth)
+                        _take_uploads_only(depth)
                         with gr.Row(visible=source.takes_depth):
                             camera = [
                                 gr.Number(label=name, value=None, min_width=70) for name in ('fx', 'fy', 'cx', 'cy')
@@ -193,7 +201,7 @@ class Page:
             height=360,
             elem_id='image',
         )
-        _take_files_only(picture)
+        _take_uploads_only(picture)
         return chosen, picture
 
     def _examples(self) -> gr.Dataset | None:

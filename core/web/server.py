@@ -157,7 +157,7 @@ def application(page: Page) -> fastapi.FastAPI:
         allowed_paths=page.sample_folders,
         max_file_size=MAX_UPLOAD_BYTES,
     )
-    # Only then does Gradio check that a file in a request is one that was uploaded: others of this machine are private.
+    # Only then does Gradio refuse to copy a file of this machine that a request names, instead of an uploaded one.
     page.blocks.has_launched = True
     return app
 

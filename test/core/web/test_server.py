@@ -44,7 +44,7 @@ def get(url, content=None, **headers):
         return error.code, error.headers, ''
 
 
-def ask(url, path):
+def ask(url, path, **fields):
     """Return the events of a question about a file that was not uploaded, as a program could ask it."""
     config = json.loads(get(f'{url}/config')[2])
     question = config['dependencies'][0]
@@ -53,7 +53,7 @@ def ask(url, path):
         'textbox': 'the mugs',
         'slider': 0.5,
         'radio': 'own image',
-        'image': {'path': str(path), 'meta': {'_type': 'gradio.FileData'}},
+        'image': {'path': str(path), **fields},
     }
     data = [values.get(kinds[each]) for each in question['inputs']]
     get(f'{url}/gradio_api/queue/join', {'data': data, 'fn_index': question['id'], 'session_hash': 'program'})
@@ -144,8 +144,10 @@ def test_serving_until_a_signal(engine, host, monkeypatch, capsys, tmp_path):
         found['another site'] = get(url, Origin='http://example.org')
         found['its own'] = get(url, Origin=url)
         found['a name that resolves to here'] = get(url, Host=f'example.org:{own.rpartition(":")[2]}')
-        found['a private file'] = ask(url, private)
-        found['an address'] = ask(url, f'{url}/camera.jpg')
+        is_file = {'meta': {'_type': 'gradio.FileData'}}
+        found['a private file'] = ask(url, private, **is_file)
+        found['a private file by its name'] = ask(url, private)
+        found['an address'] = ask(url, f'{url}/camera.jpg', **is_file)
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr('webbrowser.open', lambda url: threading.Thread(target=visit, args=(url,)).start())
@@ -161,4 +163,5 @@ def test_serving_until_a_signal(engine, host, monkeypatch, capsys, tmp_path):
     assert found['its own'][0] == 200
     assert found['a name that resolves to here'][0] == (403 if host == '127.0.0.1' else 200)
     assert 'not uploaded by a user' in found['a private file']
+    assert 'give a file that was uploaded' in found['a private file by its name']
     assert 'downloads nothing' in found['an address']
