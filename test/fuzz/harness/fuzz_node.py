@@ -21,7 +21,7 @@ class FuzzEngine:
     """Stands in for instructsam.core.InstructSAM and has its interface."""
 
     def __init__(self, model, revision, device, dtype, mode, **options):
-        self.name, self.device, self.warning = model, device, ''
+        self.name, self.device, self.precision, self.warning = model, device, 'float32', ''
 
     def encode(self, image, cancelled=None):
         """Keep the picture."""
