@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
 from bags import FRAMES, HEIGHT, START_NS, WIDTH, Engine, depth, info, recording, rgb_image, run, show, write
+from rerun_rows import components, open_recording, rows
 
 from instructsam_ros.bag import annotate
 
@@ -30,20 +31,16 @@ def answered(tmp_path_factory):
 
 def read(path):
     """Return {entity: {image index: {component: values}}} as Rerun's own reader has it; static values have no index."""
-    reader = pytest.importorskip('rerun.chunk', reason='needs the extra rerun').RrdReader(path)
+    reader = open_recording(path)
     assert [recording.application_id for recording in reader.recordings()] == ['instructsam']
     assert reader.blueprints()
     entities = {}
-    for chunk in reader.stream().to_chunks():
-        batch = chunk.to_record_batch()
-        for row in range(batch.num_rows):
-            cells = {name: batch.column(name)[row] for name in batch.schema.names}
-            image = None
-            if not chunk.is_static:
-                image, rest = divmod(cells['stamp'].value - 100_000_000_007, 1_000_000_000)
-                assert (rest, cells['bag_time'].value) == (0, START_NS + image * 100_000_000)
-            values = {name.split(':')[-1]: cell.as_py() for name, cell in cells.items() if ':' in name}
-            entities.setdefault(chunk.entity_path, {}).setdefault(image, {}).update(values)  # the last one is shown
+    for row in rows(path):
+        image = None
+        if not row.is_static:
+            image, rest = divmod(row.cells['stamp'].value - 100_000_000_007, 1_000_000_000)
+            assert (rest, row.cells['bag_time'].value) == (0, START_NS + image * 100_000_000)
+        entities.setdefault(row.entity, {}).setdefault(image, {}).update(components(row))  # the last one is shown
     return entities
 
 

@@ -7,7 +7,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 pytest.importorskip('rerun.chunk', reason='needs the extra rerun')
 
 from geometry_msgs.msg import Vector3
-from rerun.chunk import RrdReader
+from rerun_rows import components, rows
 from std_msgs.msg import Header
 
 from instructsam.core.errors import GeometryError
@@ -41,13 +41,8 @@ def logged(tmp_path):
                 recording.set_time(message.header.stamp)
                 recording.log_answer(message, result_from_msg(message))
         entities = {}
-        for each in RrdReader(tmp_path / 'out.rrd').stream().to_chunks():
-            batch = each.to_record_batch()
-            for row in range(batch.num_rows):
-                values = {
-                    name.split(':')[-1]: batch.column(name)[row].as_py() for name in batch.schema.names if ':' in name
-                }
-                entities.setdefault(each.entity_path, []).append(values)
+        for row in rows(tmp_path / 'out.rrd'):
+            entities.setdefault(row.entity, []).append(components(row))
         return entities
 
     return log

@@ -13,6 +13,7 @@ from logged import LoggedRecording
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
+from rerun_rows import rows
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import String
 
@@ -133,9 +134,9 @@ def test_images_depth_camera_and_points_of_a_node_are_shown(perception):
 
 
 def test_a_recording_of_a_node(perception, tmp_path, capsys):
-    reader = pytest.importorskip('rerun.chunk', reason='needs the extra rerun').RrdReader
+    pytest.importorskip('rerun.chunk', reason='needs the extra rerun')
     assert watch('the mug', '--count', 10, '--timeout', PATIENCE_S, '--rerun', tmp_path / 'live.rrd') == 0
-    entities = {chunk.entity_path for chunk in reader(tmp_path / 'live.rrd').stream().to_chunks()}
+    entities = {row.entity for row in rows(tmp_path / 'live.rrd')}
     assert entities >= {'/camera/image/color', '/camera/image/masks', '/camera/image/boxes', '/scores/id_4', '/log'}
     assert len(capsys.readouterr().out.splitlines()) == 10
 
