@@ -7,7 +7,7 @@ import pytest
 
 
 class Row(NamedTuple):
-    """What was logged for an entity at one time."""
+    """The values of an entity at one time."""
 
     entity: str
     is_static: bool
