@@ -15,6 +15,8 @@
 The timeline `stamp` is the images' time, `bag_time` that of a recording. Rerun shows the newest values before the time
 that is looked at, so whatever an answer does not have is logged as empty: nothing is shown on another answer's image.
 """
+# Recent versions of Rerun refuse Python 3.10 at import, and pyright checks for 3.10: it sees no names behind that.
+# pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
