@@ -2,19 +2,16 @@
 
 import base64
 import json
-import os
 import re
-import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+from browser import chromium
 from PIL import Image
 
 from instructsam.core import cli, exit_codes
@@ -38,12 +35,6 @@ HEADER = {
 }
 HEIGHT, WIDTH = 60, 80
 SCRIPT = '<script>document.documentElement.dataset.broken = 1</script>'
-BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
-FLAGS = (
-    '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-component-update',
-    '--disable-background-networking', '--disable-sync', '--hide-scrollbars', '--virtual-time-budget=3000',
-    '--allow-file-access-from-files',  # lets a page inspect the document in its frame
-)  # fmt: skip
 
 
 def square(x, y, side=12):
@@ -445,53 +436,30 @@ def test_bad_arguments(run, outcomes, arguments, said, tmp_path, monkeypatch, ca
     assert err.count('\n') == 1
 
 
-@pytest.fixture
-def browse(tmp_path):
-    """Return a function of (url, *flags): the output of a real browser."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        pytest.skip(f'needs a browser: none of {", ".join(BROWSERS)} is installed')
-
-    def start(url, *flags):
-        profile = tmp_path / 'profile'
-        command = [browser, *FLAGS, '--window-size=360,740', f'--user-data-dir={profile}', *flags, url]
-        environment = {**os.environ, 'HOME': str(tmp_path)}  # the browser keeps files there
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return start
-
-
-def test_in_a_browser(run, report, outcomes, browse, tmp_path):
+def test_in_a_browser(run, report, outcomes, tmp_path):
     """The filter of the link hides cards and marks rows, and a phone shows the page without scrolling sideways."""
     long = {'model': 'a/folder/of_a_model_' * 5, 'prompts': {'': 'x' * 200}}
     report(run(outcomes, 'a_run_with_a_really_long_name_' * 2, **long))
     url = (tmp_path / 'report.html').as_uri()
-    seen = Page(browse(f'{url}#filter=kind:relation', '--dump-dom'))
-    cards = [attributes for tag, attributes in seen.tags if tag == 'article']
-    hidden = ['hidden' in one for one in cards]
-    assert hidden == ['kind:relation' not in json.loads(one['data-members']) for one in cards]
-    assert {*hidden} == {True, False}
-    rows = {one['data-member']: one.get('class') for _, one in seen.tags if 'data-member' in one}
-    assert rows.pop('kind:relation') == 'chosen'
-    assert not any(rows.values())
-    root = dict(seen.tags)['html']
-    assert root['data-filter'] == 'kind:relation'
-    assert 'data-broken' not in root
+    with chromium() as browser:
+        page = browser.new_page(viewport={'width': 360, 'height': 740})
+        page.goto(f'{url}#filter=kind:relation')
+        seen = Page(page.content())
+        cards = [attributes for tag, attributes in seen.tags if tag == 'article']
+        hidden = ['hidden' in one for one in cards]
+        assert hidden == ['kind:relation' not in json.loads(one['data-members']) for one in cards]
+        assert {*hidden} == {True, False}
+        rows = {one['data-member']: one.get('class') for _, one in seen.tags if 'data-member' in one}
+        assert rows.pop('kind:relation') == 'chosen'
+        assert not any(rows.values())
+        root = dict(seen.tags)['html']
+        assert root['data-filter'] == 'kind:relation'
+        assert 'data-broken' not in root
 
-    # Headless Chromium has no window below 500 px, but frames of any width.
-    frame = tmp_path / 'frame.html'
-    frame.write_text(
-        f'<iframe src="{url}#filter=targets:2%2B" width="360" height="740" style="border: 0"></iframe><script>'
-        'onload = () => { document.body.dataset.inside = JSON.stringify(frames[0].document.documentElement.dataset) }'
-        '</script>'
-    )
-    inside = json.loads(dict(Page(browse(frame.as_uri(), '--dump-dom')).tags)['body']['data-inside'])
-    assert inside == {'filter': 'targets:2+', 'scrollWidth': '360'}
-
-    browse(url, f'--screenshot={tmp_path / "shown.png"}')
+        page.evaluate("location.hash = 'filter=targets:2%2B'")
+        page.wait_for_selector('[data-filter="targets:2+"]')
+        assert page.evaluate('document.documentElement.scrollWidth') == 360
+        page.screenshot(path=tmp_path / 'shown.png')
     shown = np.asarray(Image.open(tmp_path / 'shown.png').convert('L'))
     assert shown.shape == (740, 360)
     assert shown.std() > 10
-    assert Path(tmp_path / 'shown.png').stat().st_size > 10_000
