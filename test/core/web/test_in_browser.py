@@ -129,6 +129,8 @@ def test_a_newer_question_replaces_the_older(engine, page, photo):
 def test_a_sample_with_depth_is_shown_in_3d(page, monkeypatch):
     monkeypatch.setattr('instructsam.core.web.scene.MOST_POINTS', 500)  # Chromium draws them without a graphics card
     page.locator('#samples tbody tr').first.click()
+    taken = f"document.querySelector('#instruction textarea').value === '{samples()[0].instruction}'"
+    page.wait_for_function(taken)  # image and depth come with it; an image may be there from before
     page.wait_for_selector('#image img')
     page.click('#ask')
     page.wait_for_selector('#scene .js-plotly-plot .legend', state='attached')
