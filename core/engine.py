@@ -20,7 +20,7 @@ from instructsam.core.model.graphs.stages import Stages
 from instructsam.core.model.graphs.warm_up import compiled_stages
 from instructsam.core.model.grounding import PreparedFeatures, resize_masks
 from instructsam.core.model.instructsam import EncoderInputs, InstructSAMModel
-from instructsam.core.model.preprocess import Preprocessor, load_preprocessor, sam_pixels, to_chw
+from instructsam.core.model.preprocess import Preprocessor, example_image, load_preprocessor, sam_pixels, to_chw
 from instructsam.core.model.prompt import Prompter, check_instruction
 from instructsam.core.model.sequence import ForwardPass, Group, Prefix, TokenSequence
 from instructsam.core.model.tokenizer import load_prompter
@@ -286,12 +286,10 @@ class InstructSAM:
         patches, grid = self.preprocessor(chw, model.device, model.dtype)
         return model.encoder_inputs(pixels, patches, [grid])
 
+    @torch.inference_mode()
     def example_inputs(self) -> EncoderInputs:
         """Return the encoders' inputs for an image of EXAMPLE_SIZE."""
-        rows, columns = (torch.arange(size) for size in EXAMPLE_SIZE)
-        image = torch.stack([rows[:, None] + columns, rows[:, None] * 2 + 0 * columns, rows[:, None] ^ columns])
-        with torch.inference_mode():
-            return self.encoder_inputs((image % 256).to(torch.uint8))
+        return self.encoder_inputs(to_chw(example_image(*EXAMPLE_SIZE)))
 
     def _check_encoded(self, encoded: object) -> None:
         if not isinstance(encoded, EncodedImage):

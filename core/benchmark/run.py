@@ -8,9 +8,10 @@ import torch
 
 from instructsam.core.benchmark import machine, report
 from instructsam.core.benchmark.measure import count_operations, measure
-from instructsam.core.benchmark.stages import TOKEN, example_image, network_stages
+from instructsam.core.benchmark.stages import TOKEN, network_stages
 from instructsam.core.engine import InstructSAM
 from instructsam.core.model.graphs.stages import Stages
+from instructsam.core.model.preprocess import example_image
 
 GPU_WARM_UPS = 3  # rounds besides that in which operations are counted
 

@@ -36,12 +36,6 @@ class Stage:
     read_bytes: int = 0  # per unit, if reading memory and not computing bounds it
 
 
-def example_image(height: int, width: int) -> np.ndarray:
-    """Return [height, width, 3] uint8 RGB: gradients."""
-    y, x = np.mgrid[:height, :width]
-    return np.stack([x + y, 2 * y, x ^ y], axis=-1).astype(np.uint8)
-
-
 def network_stages(engine: InstructSAM, image: np.ndarray, stages: Stages | None = None) -> list[Stage]:
     """Return the stages of an engine on an image; those before it run once for the inputs of each.
 

@@ -64,8 +64,8 @@ def jpeg(image: np.ndarray, longest_side_px: int = LONGEST_SIDE_PX) -> bytes:
 
 def outline(mask: Rle) -> str:
     """Return the outlines of a mask and of its holes as the data of an SVG path, px."""
-    x0, y0, x1, y1 = mask.box
-    pixels = np.ascontiguousarray(mask.decode()[y0:y1, x0:x1]).view(np.uint8)
+    x0, y0, _, _ = mask.box
+    pixels = np.ascontiguousarray(mask.crop()).view(np.uint8)
     contours, _ = cv2.findContours(pixels, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE, offset=(x0, y0))
     simple = [cv2.approxPolyDP(contour, 0.7, closed=True)[:, 0] for contour in contours]
     # Contours pass through the centres of pixels, which are at half coordinates in an SVG.

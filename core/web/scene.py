@@ -10,7 +10,7 @@ import numpy as np
 from instructsam.core.result import Result
 from instructsam.core.spatial.camera_model import CameraModel
 from instructsam.core.spatial.grasping import Grasp, LocatedObject, find_grasps
-from instructsam.core.spatial.surface import to_meters
+from instructsam.core.spatial.surface import back_project, to_meters
 
 MOST_POINTS = 12_000  # of the surroundings; a browser turns about 100,000 smoothly
 MOST_OBJECT_POINTS = 1500  # of one object
@@ -68,8 +68,8 @@ def scene_of_depth(result: Result, image: np.ndarray, depth: np.ndarray, camera:
         seen &= depth_m <= max(float(each.corners[:, 2].max()) for each in objects) + BEHIND_M
     elif seen.any():
         seen &= depth_m <= np.percentile(depth_m[seen], FAR_SHARE)
-    z = depth_m[seen]
-    points = np.stack([x[seen] * z, y[seen] * z, z], axis=1)
+    rows, columns = np.nonzero(seen)
+    points = back_project(depth_m, (rows, columns), (x, y))
     return Scene(objects, 'camera', is_optical=True, points=points, colors=image[::step, ::step][seen])
 
 

@@ -18,7 +18,7 @@ from instructsam.core.result import Result
 from instructsam.core.spatial.calibration import camera_model, check_frames, frame_name
 from instructsam.core.spatial.camera_model import CameraModel
 from instructsam.core.spatial.geometry import check_alignment
-from instructsam.core.spatial.surface import to_meters
+from instructsam.core.spatial.surface import back_project, to_meters
 from instructsam.core.text import shorten
 from instructsam_ros.conversions.camera_info import calibration, is_rectified_topic
 from instructsam_ros.conversions.depth import to_depth
@@ -232,8 +232,7 @@ def _points_of(answer: _Answer, depth_m: np.ndarray, camera: CameraModel) -> tup
     is_point &= np.isfinite(camera.rays[0])
     step = 1 + np.count_nonzero(is_point) // MOST_POINTS
     rows, columns = (each[::step] for each in np.nonzero(is_point))
-    x, y, z = camera.rays[0][rows, columns], camera.rays[1][rows, columns], depth_m[rows, columns]
-    return np.stack([x * z, y * z, z], axis=1), classes[rows, columns]
+    return back_project(depth_m, (rows, columns), camera.rays), classes[rows, columns]
 
 
 def _read(topic: Topic, data: bytes) -> Any:

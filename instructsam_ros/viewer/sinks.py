@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from instructsam.core.errors import InstructSAMError, StorageError
 from instructsam.core.text import shorten
 
-FILE_SUFFIX = '.rrd'
+RECORDING_SUFFIX = '.rrd'
 NEW_VIEWER = 'viewer'
 BLOCK_BYTES = 1 << 20
 CONNECTION_S = 5.0  # longest wait for a running viewer
@@ -52,11 +52,11 @@ def sink_of(where: str) -> Sink:
         return NewViewerSink()
     if where.startswith('rerun') and '://' in where:
         return ViewerSink(where)
-    if where.lower().endswith(FILE_SUFFIX):
+    if where.lower().endswith(RECORDING_SUFFIX):
         return FileSink(Path(where))
     raise InstructSAMError(
         f'a recording goes to {NEW_VIEWER!r}, to the URL of a viewer (rerun+http://127.0.0.1:9876/proxy) or to a file '
-        f'that ends in {FILE_SUFFIX}, got {where!r}'
+        f'that ends in {RECORDING_SUFFIX}, got {where!r}'
     )
 
 

@@ -4,8 +4,9 @@ import argparse
 
 from instructsam.core.commands.arguments import count, seconds
 from instructsam.core.commands.options import option
-from instructsam_ros.bag.names import DEFAULT_NAME, RERUN_SUFFIX, SHOW_SUFFIXES
+from instructsam_ros.bag.names import DEFAULT_NAME, SHOW_SUFFIXES
 from instructsam_ros.bag.storage.limits import add_limits
+from instructsam_ros.viewer.sinks import RECORDING_SUFFIX
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw the results and return the exit code."""
-    if args.file.lower().endswith(RERUN_SUFFIX):
+    if args.file.lower().endswith(RECORDING_SUFFIX):
         from instructsam_ros.bag.drawing.rerun_file import write_recording
 
         return write_recording(args)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -168,6 +169,28 @@ class Robot:
             setattr(message, name, value)
         self._image.publish(message)
         return self.frames
+
+    @contextmanager
+    def stream(self, image=None, depth=None):
+        """Publish images while the block runs, and `depth` with each if it is given.
+
+        `image` returns an image for the number of those before it.
+        """
+        is_done = threading.Event()
+
+        def publish():
+            while not is_done.wait(0.05):
+                if depth is not None:
+                    self.measure(depth, stamp=self.frames + 1)
+                self.see(image and image(self.frames))
+
+        thread = threading.Thread(target=publish)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_done.set()
+            thread.join()
 
     def measure(self, depth=None, stamp=None, k=None, frame_id=None, info=None, **fields):
         """Publish a depth image, by default a plane 1 m away, and its camera info.
