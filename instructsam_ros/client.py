@@ -18,13 +18,9 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, cast
 
-import rclpy
 from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Time
 from rclpy.action.client import ActionClient
-from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import String
 
@@ -36,6 +32,7 @@ from instructsam_ros.dds import check_environment
 from instructsam_ros.detections import Detections, Instance, carried_detections_from_msg, detections_from_msg
 from instructsam_ros.msg import InstanceArray, TrackedInstanceArray
 from instructsam_ros.node import qos
+from instructsam_ros.own_node import OwnNode
 
 __all__ = ['Detections', 'Instance', 'Perception', 'PerceptionError']
 
@@ -65,10 +62,8 @@ class Perception:
 
     def __init__(self, node: str = 'perception', instruction_topic: str = 'instruction') -> None:
         check_environment()
-        self._context = Context()
-        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        # Any: most methods of rclpy's Node and ActionClient are not annotated.
-        self._node: Any = rclpy.create_node(f'perception_client_{uuid.uuid4().hex[:8]}', context=self._context)
+        self._ros = OwnNode(f'perception_client_{uuid.uuid4().hex[:8]}')
+        self._node = self._ros.node
         self._name = node.strip('/')
         self._is_closed = False
         self._changed = threading.Condition()  # guards _open_goals
@@ -83,10 +78,7 @@ class Perception:
             feedback_sub_qos_profile=qos.ACTION,
         )
         self._instruction: Any = self._node.create_publisher(String, instruction_topic, qos.LATCHED)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
-        self._thread = threading.Thread(target=self._spin, daemon=True)
-        self._thread.start()
+        self._ros.start_thread()
 
     def find(
         self,
@@ -222,21 +214,15 @@ class Perception:
         self._is_closed = True
         with self._changed:  # the other threads cancel their goals first
             self._changed.wait_for(lambda: not self._open_goals, GRACE_S)
-        self._executor.shutdown()
-        self._thread.join()
+        self._ros.stop()
         self._action.destroy()
-        self._node.destroy_node()
-        self._context.try_shutdown()
+        self._ros.close()
 
     def __enter__(self) -> 'Perception':
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _spin(self) -> None:
-        with suppress(ExternalShutdownException, ShutdownException):
-            self._executor.spin()
 
     def _send_goal(
         self,
@@ -279,7 +265,7 @@ class Perception:
         done, retry_s = threading.Event(), RETRY_S
         futures: list[Any] = []
         errors: list[Exception] = []
-        executor: Any = self._executor  # rclpy does not annotate create_task completely
+        executor: Any = self._ros.executor  # rclpy does not annotate create_task completely
 
         def on_done(_: object) -> None:
             done.set()

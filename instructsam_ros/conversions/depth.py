@@ -13,6 +13,7 @@ from instructsam_ros.conversions.images import ImageFormatError, PixelLayout, ch
 
 LAYOUTS = {encoding: PixelLayout(np.uint16, 1, None) for encoding in MILLIMETRES}
 LAYOUTS[METRES] = PixelLayout(np.float32, 1, None)
+DEPTH_ENCODINGS = ('16UC1', METRES)  # of REP 118; mono16 may also be a grey image
 
 
 def to_depth(
@@ -37,3 +38,9 @@ def to_depth(
             f'depth image of encoding {msg.encoding[:40]!r}: expected 16UC1 (mm) or 32FC1 (m), aligned to colour'
         )
     return np.ascontiguousarray(pixel_rows(msg, LAYOUTS[msg.encoding]))
+
+
+def is_depth_message(msg: Image | CompressedImage) -> bool:
+    """Return whether an image says by its encoding or format that it is depth."""
+    kind = msg.format if isinstance(msg, CompressedImage) else msg.encoding
+    return kind.split(';')[0].strip() in DEPTH_ENCODINGS or 'compressedDepth' in kind

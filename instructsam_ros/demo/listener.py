@@ -4,14 +4,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.signals import SignalHandlerOptions
 
 from instructsam_ros.dds import check_environment
 from instructsam_ros.demo.processes import NoResultError
+from instructsam_ros.own_node import OwnNode
 
 KEPT_MESSAGES = 20  # messages per topic kept until those of the same stamp arrive on other topics
 Stamp = tuple[int, int]  # seconds and nanoseconds of a header
@@ -30,12 +27,8 @@ class TopicListener:
 
     def __init__(self, name: str) -> None:
         check_environment()
-        self._context = Context()
-        # Ctrl-C must stay Python's KeyboardInterrupt, which unwinds everything that was started.
-        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        self._node = rclpy.create_node(name, context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
+        self._ros = OwnNode(name)
+        self._node = self._ros.node
         self._node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
 
     def wait_for(
@@ -56,7 +49,7 @@ class TopicListener:
             check()
             if time.monotonic() > deadline_s:
                 raise NoResultError(reason)
-            self._executor.spin_once(0.1)
+            self._ros.executor.spin_once(0.1)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -67,6 +60,4 @@ class TopicListener:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._executor.shutdown()
-        self._node.destroy_node()
-        self._context.try_shutdown()
+        self._ros.close()

@@ -7,17 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from instructsam.core.doctor.check import Check, fault, note, ok
 from instructsam.core.text import shorten
 from instructsam_ros.node import qos
+from instructsam_ros.own_node import OwnNode, split_name
 
 DISCOVERY_S = 1.5  # for the other nodes to be discovered, before anything is called absent
 IMAGES = {'sensor_msgs/msg/Image': Image, 'sensor_msgs/msg/CompressedImage': CompressedImage}
@@ -54,18 +51,13 @@ class TopicChecks:
 
     def __init__(self, seconds: float = 3.0) -> None:
         self._seconds = seconds
-        self._context = Context()
-        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        # Any: most methods of rclpy's Node are not annotated.
-        self._node: Any = rclpy.create_node('instructsam_doctor', context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
+        self._ros = OwnNode('instructsam_doctor')
+        self._node = self._ros.node
 
     def check_node(self, name: str) -> Iterator[Check]:
         """Check a running node: its diagnostics, and every topic that it reads, with its own QoS."""
         name = f'/{name.strip("/")}'
-        namespace, _, base = name.rpartition('/')
-        namespace = namespace or '/'
+        base, namespace = split_name(name)
         names = self._node.get_node_names_and_namespaces
         if not self._spin(DISCOVERY_S, lambda: (base, namespace) in names()):
             others = sorted({f'{space.rstrip("/")}/{each}' for each, space in names() if each != self._node.get_name()})
@@ -188,13 +180,11 @@ class TopicChecks:
         while not until():
             if time.monotonic() > deadline:
                 return False
-            self._executor.spin_once(0.05)
+            self._ros.executor.spin_once(0.05)
         return True
 
     def __enter__(self) -> TopicChecks:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._executor.shutdown()
-        self._node.destroy_node()
-        self._context.try_shutdown()
+        self._ros.close()

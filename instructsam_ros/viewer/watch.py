@@ -5,15 +5,11 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-import rclpy
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.serialization import deserialize_message
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import String
 
@@ -22,10 +18,12 @@ from instructsam.core.atomic_write import check_path
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.storage import explained_storage_faults
 from instructsam.core.text import one_line
+from instructsam_ros.conversions.depth import is_depth_message
 from instructsam_ros.conversions.stamps import nanoseconds
 from instructsam_ros.dds import check_environment
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.node import qos
+from instructsam_ros.own_node import OwnNode, split_name
 from instructsam_ros.viewer.answers import AnswerLog, Role, Topic
 from instructsam_ros.viewer.labels import describe
 from instructsam_ros.viewer.sinks import FileSink, sink_of
@@ -39,7 +37,6 @@ TYPES: dict[str, Any] = {
     'sensor_msgs/msg/CompressedImage': CompressedImage,
     'sensor_msgs/msg/CameraInfo': CameraInfo,
 }
-DEPTH_ENCODINGS = ('16UC1', '32FC1')
 
 
 def watch(args: argparse.Namespace) -> int:
@@ -90,8 +87,7 @@ class AnswerListener:
 
     def __init__(self, node: str, camera: str, image_topic: str, log: AnswerLog | None) -> None:
         check_environment()
-        namespace, _, self._base = f'/{node.strip("/")}'.rpartition('/')
-        self._namespace = namespace or '/'
+        self._base, self._namespace = split_name(node)
         self._name, self._camera = f'/{node.strip("/")}', camera
         self._image_topic = f'/{image_topic.lstrip("/")}' if image_topic else ''
         prefix = f'{self._name}/{camera}'.rstrip('/')
@@ -100,12 +96,8 @@ class AnswerListener:
         self._instruction: str | None = None  # of the answers that are wanted; None: of all
         self._answers: deque[InstanceArray] = deque()
         self._known: set[str] = set()  # topics that are subscribed to
-        self._context = Context()
-        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        # Any: most methods of rclpy's Node are not annotated.
-        self._node: Any = rclpy.create_node('instructsam_watch', context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
+        self._ros = OwnNode('instructsam_watch')
+        self._node = self._ros.node
         self._publishers: list[Any] = []
         self._node.create_subscription(InstanceArray, self.answers_topic, self._on_answer, 10, raw=True)
         if log is not None:
@@ -127,7 +119,7 @@ class AnswerListener:
                     f'ROS_DOMAIN_ID and the discovery range are the same here (instructsam doctor --node {self._name} '
                     'says more)'
                 )
-            self._executor.spin_once(STEP_S)
+            self._ros.executor.spin_once(STEP_S)
         if self._log is not None:
             self._look()
 
@@ -154,13 +146,13 @@ class AnswerListener:
                     f'no answer on {self.answers_topic} for {timeout_s:g} s: does the node have an instruction and '
                     f'images? instructsam doctor --node {self._name} says more'
                 )
-            self._executor.spin_once(STEP_S)
+            self._ros.executor.spin_once(STEP_S)
 
     def linger(self) -> None:
         """Receive what belongs to answers that have been received."""
         end_s = time.monotonic() + LINGER_S
         while self._log is not None and time.monotonic() < end_s:
-            self._executor.spin_once(STEP_S)
+            self._ros.executor.spin_once(STEP_S)
 
     def _on_answer(self, data: bytes) -> None:
         message = deserialize_message(data, InstanceArray)
@@ -182,9 +174,7 @@ class AnswerListener:
 
     def _topics_of_node(self) -> list[tuple[str, list[str]]]:
         """Return the topics of the camera that the node reads, with their types."""
-        topics: list[tuple[str, list[str]]] = []
-        with suppress(Exception):  # rclpy raises NodeNameNonExistentError, or RuntimeError: the node has ended
-            topics = self._node.get_subscriber_names_and_types_by_node(self._base, self._namespace)
+        topics = self._ros.subscriptions_of(self._base, self._namespace)
         if self._camera:
             topics = [(name, types) for name, types in topics if f'/{self._camera}/' in name]
         if self._image_topic:
@@ -204,10 +194,7 @@ class AnswerListener:
             return
         if not self._log.has_topic(name):
             message = deserialize_message(data, kind)
-            encoding = message.format if kind is CompressedImage else message.encoding
-            is_depth = encoding.split(';')[0].strip() in DEPTH_ENCODINGS or 'compressedDepth' in encoding
-            if self._image_topic:
-                is_depth = name != self._image_topic
+            is_depth = name != self._image_topic if self._image_topic else is_depth_message(message)
             self._log.add_topic(Topic(name, Role.DEPTH if is_depth else Role.IMAGE, kind))
         self._log.put(name, data)
 
@@ -215,6 +202,4 @@ class AnswerListener:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._executor.shutdown()
-        self._node.destroy_node()
-        self._context.try_shutdown()
+        self._ros.close()

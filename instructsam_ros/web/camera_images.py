@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from contextlib import suppress
 from typing import Any
 
-import rclpy
-from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from instructsam.core.errors import InstructSAMError
+from instructsam_ros.conversions.depth import is_depth_message
 from instructsam_ros.dds import check_environment
 from instructsam_ros.node import qos
+from instructsam_ros.own_node import OwnNode, split_name
 
 TYPES: dict[str, Any] = {'sensor_msgs/msg/Image': Image, 'sensor_msgs/msg/CompressedImage': CompressedImage}
-DEPTH_ENCODINGS = ('16UC1', '32FC1')
 LOOK_S = 1.0  # between two looks at the topics of the node, which subscribes when it is activated
 
 
@@ -40,18 +35,12 @@ class CameraImages:
 
     def __init__(self, node: str, camera: str, topic: str, patience_s: float) -> None:
         check_environment()
-        namespace, _, self._base = f'/{node.strip("/")}'.rpartition('/')
-        self._namespace = namespace or '/'
+        self._base, self._namespace = split_name(node)
         self._camera, self._topic = camera, topic
         self._newest: dict[str, Image | CompressedImage] = {}  # by topic
-        self._context = Context()
-        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        # Any: most methods of rclpy's Node are not annotated.
-        self._node: Any = rclpy.create_node('instructsam_web', context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
+        self._ros = OwnNode('instructsam_web')
+        self._node = self._ros.node
         self._subscribed: set[str] = set()
-        self._thread = threading.Thread(target=self._spin, daemon=True)
         try:
             self._wait_for_node(patience_s)
         except BaseException:
@@ -59,7 +48,7 @@ class CameraImages:
             raise
         self._look()
         self._node.create_timer(LOOK_S, self._look)
-        self._thread.start()
+        self._ros.start_thread()
 
     def newest(self) -> Image | CompressedImage:
         """Return the newest message of the camera.
@@ -81,15 +70,7 @@ class CameraImages:
 
     def close(self) -> None:
         """Leave ROS."""
-        self._executor.shutdown()
-        if self._thread.ident is not None:
-            self._thread.join()
-        self._node.destroy_node()
-        self._context.try_shutdown()
-
-    def _spin(self) -> None:
-        with suppress(ExternalShutdownException, ShutdownException):
-            self._executor.spin()
+        self._ros.close()
 
     def _wait_for_node(self, patience_s: float) -> None:
         end_s = time.monotonic() + patience_s
@@ -101,7 +82,7 @@ class CameraImages:
                     f'there is no node {name}: start it, or check its name and that ROS_DOMAIN_ID and the discovery '
                     f'range are the same here (instructsam doctor --node {name} says more)'
                 )
-            self._executor.spin_once(0.05)
+            self._ros.executor.spin_once(0.05)
 
     def _look(self) -> None:
         """Subscribe to the images that the node reads."""
@@ -118,13 +99,8 @@ class CameraImages:
         if self._topic:
             topic = f'/{self._topic.lstrip("/")}'
             return [(name, types) for name, types in self._node.get_topic_names_and_types() if name == topic]
-        try:
-            return self._node.get_subscriber_names_and_types_by_node(self._base, self._namespace)
-        except Exception:  # rclpy raises NodeNameNonExistentError, or RuntimeError: the node has ended since
-            return []
+        return self._ros.subscriptions_of(self._base, self._namespace)
 
     def _keep(self, topic: str, message: Image | CompressedImage) -> None:
-        kind = message.format if isinstance(message, CompressedImage) else message.encoding
-        is_depth = kind in DEPTH_ENCODINGS or 'compressedDepth' in kind
-        if not is_depth or self._topic:
+        if self._topic or not is_depth_message(message):
             self._newest[topic] = message

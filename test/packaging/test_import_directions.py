@@ -25,10 +25,11 @@ ROOMS = {
     'pipeline': {'conversions'},
     'dds': set(),
     'node': {'pipeline', 'conversions', 'dds'},
-    'viewer': {'conversions', 'dds', 'node.qos', 'pipeline.newest'},
+    'viewer': {'conversions', 'dds', 'node.qos', 'own_node', 'pipeline.newest'},
     'bag': {'pipeline', 'conversions', 'viewer'},
+    'own_node': set(),
     'detections': {'conversions'},
-    'client': {'conversions', 'dds', 'detections', 'node.qos'},
+    'client': {'conversions', 'dds', 'detections', 'node.qos', 'own_node'},
     'entry_points': set(),  # imports the nodes by name
     'simulation': {
         'node.guarded_executor',
@@ -42,9 +43,9 @@ ROOMS = {
         'pipeline.scheduling.error_log',
         'pipeline.scheduling.statistics',
     },
-    'doctor': {'dds', 'node.qos'},
-    'web': {'client', 'conversions', 'dds', 'node.qos'},
-    'demo': {'client', 'conversions', 'dds', 'pipeline.newest', 'bag.recordings', 'node.qos'},
+    'doctor': {'dds', 'node.qos', 'own_node'},
+    'web': {'client', 'conversions', 'dds', 'node.qos', 'own_node'},
+    'demo': {'client', 'conversions', 'dds', 'pipeline.newest', 'bag.recordings', 'node.qos', 'own_node'},
 }
 """Rooms, or single modules of a room, that each room of the node may import."""
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -33,26 +32,6 @@ def depth_image():
     depth = np.full((48, 64), 400, np.uint16)
     depth[8:21, 2:11] = 350
     return depth
-
-
-@contextmanager
-def stream(robot, depth=None):
-    """Publish images, and `depth` with each if it is given, while the block runs."""
-    is_done = threading.Event()
-
-    def publish():
-        while not is_done.wait(0.05):
-            if depth is not None:
-                robot.measure(depth, stamp=robot.frames + 1)
-            robot.see()
-
-    thread = threading.Thread(target=publish)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_done.set()
-        thread.join()
 
 
 @pytest.fixture(scope='module')
@@ -164,7 +143,7 @@ def test_freshness_is_checked_before_anything_is_sent(perception):
 
 def test_watch(robot, perception):
     results = perception.watch('the mugs', timeout=20.0)
-    with stream(robot):
+    with robot.stream():
         seen = [next(results) for _ in range(3)]
     results.close()
     assert [detections.stamp_s for detections in seen] == sorted({detections.stamp_s for detections in seen})
@@ -176,7 +155,7 @@ def test_watch(robot, perception):
 
 def test_watch_at_camera_rate(robot, perception):
     results = perception.watch('a mug', timeout=20.0, tracked=True)
-    with stream(robot):
+    with robot.stream():
         with pytest.raises(PerceptionError, match='track_rate_hz'):
             next(results)
         assert robot.set('track_rate_hz', 200.0)[0]
@@ -216,7 +195,7 @@ def test_watch_raises_errors_and_timeouts(robot, perception):
     ids=['find one', 'watch a stream', 'pick loop'],
 )
 def test_examples(robot, arguments, says):
-    with stream(robot, depth_image()):
+    with robot.stream(depth=depth_image()):
         done = subprocess.run(
             [sys.executable, EXAMPLES / arguments[0], *arguments[1:]],
             capture_output=True,
@@ -239,7 +218,7 @@ def test_requests_are_sent_from_the_thread_that_takes_the_responses(perception, 
 
     monkeypatch.setattr(perception._action, 'send_goal_async', recorded)
     perception.find('the mugs', timeout=30.0)
-    assert set(senders) == {perception._thread}
+    assert set(senders) == {perception._ros.thread}
 
 
 def test_twenty_clients_at_once(robot, perception, capfd):

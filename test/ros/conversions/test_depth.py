@@ -5,9 +5,9 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
-from instructsam_ros.conversions.depth import to_depth
+from instructsam_ros.conversions.depth import is_depth_message, to_depth
 from instructsam_ros.conversions.images import ImageFormatError
 
 
@@ -43,3 +43,20 @@ def test_millimetres_and_metres(padding):
 def test_messages_without_depth_are_refused(fields, says):
     with pytest.raises(ImageFormatError, match=says):
         to_depth(image(np.ones((3, 4), np.uint16), **{'encoding': '16UC1', **fields}))
+
+
+@pytest.mark.parametrize(
+    ('message', 'expected'),
+    [
+        (Image(encoding='16UC1'), True),
+        (Image(encoding='32FC1'), True),
+        (Image(encoding='mono16'), False),
+        (Image(encoding='rgb8'), False),
+        (CompressedImage(format='16UC1; compressedDepth png'), True),
+        (CompressedImage(format='16UC1; png compressed bgr8'), True),
+        (CompressedImage(format='rgb8; jpeg compressed bgr8'), False),
+        (CompressedImage(format='jpeg'), False),
+    ],
+)
+def test_depth_is_told_by_encoding_and_format(message, expected):
+    assert is_depth_message(message) is expected

@@ -1,7 +1,6 @@
 """`instructsam web --node`: a running node as the source of the page's answers, over real DDS."""
 
 import threading
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -24,24 +23,9 @@ def robot(lasting_robot):
     return lasting_robot
 
 
-@contextmanager
-def stream(robot, *, has_depth=False):
-    """Publish images, each of another grey."""
-    is_done = threading.Event()
-
-    def publish():
-        while not is_done.wait(0.05):
-            if has_depth:
-                robot.measure(stamp=robot.frames + 1)
-            robot.see(np.full((48, 64, 3), robot.frames % 200, np.uint8))
-
-    thread = threading.Thread(target=publish)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_done.set()
-        thread.join()
+def grey(number):
+    """Return an image of another grey than those around it."""
+    return np.full((48, 64, 3), number % 200, np.uint8)
 
 
 @pytest.fixture
@@ -68,7 +52,7 @@ def wait_for_image(robot, source):
 def test_the_camera_and_an_image_of_the_user(robot, source, monkeypatch):
     found, find = [], source._perception.find
     monkeypatch.setattr(source._perception, 'find', lambda *a, **k: found.append(find(*a, **k)) or found[-1])
-    with stream(robot, has_depth=True):
+    with robot.stream(grey, depth=np.full((48, 64), 1000, np.uint16)):
         wait_for_image(robot, source)
         answer = source.answer(Question('the mugs', None), never)
     assert answer.result.status == 'ok'
@@ -86,7 +70,7 @@ def test_the_camera_and_an_image_of_the_user(robot, source, monkeypatch):
 
 
 def test_an_image_that_the_node_no_longer_has_is_replaced_by_the_newest(robot, source, monkeypatch):
-    with stream(robot):
+    with robot.stream(grey):
         wait_for_image(robot, source)
         first = source._images.newest()
         robot.wait(lambda: robot.frames > first.header.stamp.sec + 2 * RECENT)
@@ -138,7 +122,7 @@ def test_the_page_in_a_browser(robot, source):
     from instructsam.core.web.page import Page
     from instructsam.core.web.server import listen, private_folder, serve
 
-    with stream(robot), private_folder(), listen('127.0.0.1', 0) as listener:
+    with robot.stream(grey), private_folder(), listen('127.0.0.1', 0) as listener:
         wait_for_image(robot, source)
         with serve(Page(source, [], 64), listener) as url, chromium() as browser, tab(browser, url) as page:
             page.wait_for_function("document.querySelector('.is-camera img').naturalWidth === 64")

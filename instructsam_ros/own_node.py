@@ -1,0 +1,69 @@
+"""A ROS node for programs that look at other nodes: the client, the doctor, the demo and the viewers."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from typing import Any
+
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+
+
+class OwnNode:
+    """A ROS node with a context and an executor of its own, so that it can be used in any program.
+
+    Ctrl-C stays Python's KeyboardInterrupt, which unwinds everything that was started.
+
+    Args:
+        name: Name of the node.
+
+    Attributes:
+        node: The node. Most methods of rclpy's Node are not annotated.
+        executor: Its executor.
+        thread: Runs the callbacks, once it has been started.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._context = Context()
+        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        self.node: Any = rclpy.create_node(name, context=self._context)
+        self.executor = SingleThreadedExecutor(context=self._context)
+        self.executor.add_node(self.node)
+        self.thread: threading.Thread | None = None
+
+    def start_thread(self) -> None:
+        """Run the callbacks in a thread."""
+        self.thread = threading.Thread(target=self._spin, daemon=True)
+        self.thread.start()
+
+    def stop(self) -> None:
+        """Run no more callbacks."""
+        self.executor.shutdown()
+        if self.thread is not None:
+            self.thread.join()
+
+    def close(self) -> None:
+        """Stop and leave ROS."""
+        self.stop()
+        self.node.destroy_node()
+        self._context.try_shutdown()
+
+    def subscriptions_of(self, base: str, namespace: str) -> list[tuple[str, list[str]]]:
+        """Return the topics that a node reads, with their types; none if it has ended."""
+        try:
+            return self.node.get_subscriber_names_and_types_by_node(base, namespace)
+        except Exception:  # rclpy raises NodeNameNonExistentError, or RuntimeError
+            return []
+
+    def _spin(self) -> None:
+        with suppress(ExternalShutdownException, ShutdownException):
+            self.executor.spin()
+
+
+def split_name(node: str) -> tuple[str, str]:
+    """Return the base name and the namespace of a node."""
+    namespace, _, base = f'/{node.strip("/")}'.rpartition('/')
+    return base, namespace or '/'
