@@ -57,10 +57,10 @@ def spin_until(signals: socket.socket, executor: Executor) -> None:
 
 def _call_at_signal(signals: socket.socket, function: Callable[[], object]) -> None:
     def wait() -> None:
-        signals.recv(1)
-        function()
-        while True:  # The socket stays open: Python would print an error for every later signal.
-            signals.recv(1)
+        if signals.recv(1):
+            function()
+        while signals.recv(1):  # Unread, later signals would fill the socket, and Python would print an error for each.
+            pass
 
     threading.Thread(target=wait, daemon=True).start()
 

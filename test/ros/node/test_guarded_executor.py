@@ -1,6 +1,7 @@
 """No exception of a callback ends the executor, nor disables the callback or its neighbors."""
 
 import socket
+import threading
 from typing import ClassVar
 
 import pytest
@@ -154,6 +155,7 @@ def test_it_gives_up_when_nothing_works(bench, monkeypatch):
 
 
 def test_the_exit_code_says_whether_anything_worked(bench, monkeypatch, capsys):
+    before = set(threading.enumerate())
     reader, writer = socket.socketpair()
     ended = []
     writer.send(b'1')
@@ -166,6 +168,9 @@ def test_the_exit_code_says_whether_anything_worked(bench, monkeypatch, capsys):
     bench.context.shutdown()
     assert guarded_executor.run('program', bench.executor, reader) == DONE
     writer.close()
+    for thread in set(threading.enumerate()) - before:  # those that waited for signals
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_a_goal_that_was_accepted_but_not_handed_over_has_an_end(bench):
