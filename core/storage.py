@@ -70,17 +70,20 @@ def explained_storage_faults(where: Path | str) -> Generator[None, None, None]:
 
 
 @contextmanager
-def thread_faults_raised() -> Generator[None, None, None]:
+def thread_faults_raised(where: Path | str | None = None) -> Generator[None, None, None]:
     """Raise a fault of the storage in any thread at the end of the block, unless the block raises.
 
     A thread that writes in the background, such as TensorBoard's, would print a traceback instead, and the command
     could end as if it had written everything.
+
+    Args:
+        where: The output, if threads write one, see storage_fault().
     """
     faults: list[StorageError] = []
     before = threading.excepthook
 
     def hook(args: threading.ExceptHookArgs) -> None:
-        fault = storage_fault(args.exc_value) if args.exc_value is not None else None
+        fault = storage_fault(args.exc_value, where) if args.exc_value is not None else None
         if fault is None or os.environ.get('INSTRUCTSAM_DEBUG'):
             before(args)
         if fault is not None:

@@ -3,7 +3,7 @@
 Globals: ARGV, the arguments of the `instructsam` command; ENV, its environment; LOG, the file for its output; KILL,
 None or (function, n): when `function` ("module:name") is called for the nth time, the process kills itself as kill -9
 would. Optional: MOST_BYTES, the largest size of a file; REMOVED, a folder that is removed before the first row of a
-run's log is written.
+run's log is written, while TensorBoard's thread still has an event to write.
 """
 
 import importlib
@@ -13,6 +13,7 @@ import resource
 import shutil
 import signal
 import sys
+import threading
 
 log = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)  # noqa: F821
 os.dup2(log, 1)
@@ -35,6 +36,10 @@ if globals().get('REMOVED'):
 
     def remove_and_append(path, row):
         shutil.rmtree(REMOVED, ignore_errors=True)  # noqa: F821
+        writing = [thread for thread in threading.enumerate() if type(thread).__name__ == '_AsyncWriterThread']
+        for thread in writing:
+            thread._queue.put(b'an event')
+            thread.join(60)
         append_row(path, row)
 
     run_log.append_row = remove_and_append

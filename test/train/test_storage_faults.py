@@ -81,6 +81,7 @@ def test_a_removed_output(command, recipe, tmp_path):
     assert code == 4, lines
     assert lines[-1].startswith('instructsam: error: ')
     assert lines[-1].endswith('and run the same command again')
+    assert not [line for line in lines if 'Traceback' in line]
     assert command('train', 'run', path)[0] == 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from instructsam.core.folder_lock import FolderLock
 from instructsam.core.model import checkpoint
 from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.core.stop_signals import resume_hint
-from instructsam.core.storage import explained_storage_faults
+from instructsam.core.storage import explained_storage_faults, thread_faults_raised
 from instructsam.train.loop.checkpoints import (
     FINAL,
     last_checkpoint,
@@ -58,7 +58,7 @@ def run(recipe: Recipe) -> Path:
 
     is_main = os.environ.get('RANK', '0') == '0'  # torchrun sets the number of this process; the first one writes
     lock = FolderLock(recipe.output) if is_main else nullcontext()
-    with explained_storage_faults(recipe.output), lock, resume_hint(where):
+    with explained_storage_faults(recipe.output), thread_faults_raised(recipe.output), lock, resume_hint(where):
         final = _run(recipe, is_main=is_main)
     # A process that ends with a live process group may crash. Among the objects that refer to the group, DDP's reducer
     # has to be freed first: freed last, it would join the group's thread while holding the GIL, which that thread
@@ -93,11 +93,12 @@ def _run(recipe: Recipe, *, is_main: bool) -> Path:
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    if is_tensorboard_available():
-        trainer.add_callback(TensorBoard())
     if recipe.validation:
         trainer.add_callback(Validation(trainer, stage, stage.dataset(recipe.validation), collate))
-    train(trainer, last_checkpoint(recipe.output))
+    with closing(TensorBoard()) if is_tensorboard_available() else nullcontext() as tensorboard:
+        if tensorboard is not None:
+            trainer.add_callback(tensorboard)
+        train(trainer, last_checkpoint(recipe.output))
     if trainer.args.should_save:
         write_final_model(recipe.output, merged=recipe.lora is not None and recipe.lora.merge)
     return Path(recipe.output) / FINAL

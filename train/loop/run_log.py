@@ -92,6 +92,12 @@ class TensorBoard(TensorBoardCallback):
             self.tb_writer = self._SummaryWriter(log_dir=str(folder), purge_step=state.global_step + 1)
         super().on_train_begin(args, state, control, **kwargs)
 
+    def close(self) -> None:
+        """End the thread that writes the files, also after a training that failed."""
+        if self.tb_writer is not None:
+            self.tb_writer.close()
+            self.tb_writer = None
+
     def on_log(
         self,
         args: TrainingArguments,
