@@ -7,18 +7,17 @@ offline_camera), except that no image is dropped. `instructsam bag show` draws t
 import argparse
 import dataclasses
 import os
-import re
 import statistics
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rclpy.serialization import deserialize_message, serialize_message
+from rclpy.serialization import serialize_message
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -32,10 +31,9 @@ from instructsam.core.text import one_line, shorten
 from instructsam.core.version import version
 from instructsam_ros.bag import topics as bag_topics
 from instructsam_ros.bag.journal import Journal, folder_for
-from instructsam_ros.bag.names import DEFAULT_NAME
 from instructsam_ros.bag.offline_camera import OfflineCamera
 from instructsam_ros.bag.reader import BagFile, print_notes
-from instructsam_ros.bag.recordings import RecordingError
+from instructsam_ros.bag.result_topics import ResultTopics, read_result
 from instructsam_ros.bag.storage.limits import limits_from
 from instructsam_ros.bag.timeline import (
     InstructionTimeline,
@@ -44,7 +42,6 @@ from instructsam_ros.bag.timeline import (
     timeline_from_file,
 )
 from instructsam_ros.bag.writer import BagWriter, check_readable
-from instructsam_ros.conversions.instances import label_image, result_from_msg
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.pipeline.settings import Settings
 
@@ -53,8 +50,6 @@ if TYPE_CHECKING:
 
 LONGEST_NAME = 230
 """Bytes of the output's name: file systems take 255, and names of its files are longer."""
-
-ROS_NAME = re.compile(r'/?[a-z_]\w*(/[a-z_]\w*)*', re.ASCII | re.IGNORECASE)
 
 
 class CommandModel:
@@ -238,7 +233,7 @@ def _answer_images(model: CommandModel, camera: OfflineCamera, image_count: int,
             if frame.index < done:
                 result = journal.get(frame.index)
                 if result and last and frame.instruction and frame.instruction.id == last.instruction_id:
-                    camera.recall(frame, _read_result(result))
+                    camera.recall(frame, read_result(result))
             elif frame.instruction:
                 engine = model.engine(progress.console)
                 start = time.perf_counter()
@@ -282,42 +277,6 @@ class _ErrorLog:
                 self._console.print(Text(line[:indentation]) + _line(line), soft_wrap=True)
 
 
-class ResultTopics:
-    """The topics that are added to the bag, and the messages on them.
-
-    Args:
-        name: Prefix of the topics, like the name of the node.
-        label_images: Whether label images are written too.
-
-    Raises:
-        InstructSAMError: `name` is not a ROS name.
-    """
-
-    def __init__(self, name: str, *, label_images: bool) -> None:
-        if not ROS_NAME.fullmatch(name):
-            raise InstructSAMError(f'--name is a ROS name such as {DEFAULT_NAME}, got {name!r}')
-        prefix = f'/{name.strip("/")}'
-        self._instances, self._label_image = f'{prefix}/instances', f'{prefix}/label_image'
-        self.types = {self._instances: bag_topics.INSTANCES}
-        if label_images:
-            self.types[self._label_image] = bag_topics.IMAGE
-
-    def check(self, bag: BagFile) -> None:
-        """Raise RecordingError if the bag has one of the topics already."""
-        taken = sorted(self.types.keys() & bag.types.keys())
-        if taken:
-            raise RecordingError(f'{bag.path} has {", ".join(taken)} already; give another --name than that')
-
-    def messages(self, result: bytes) -> Iterator[tuple[str, bytes]]:
-        """Yield (topic, serialized message) for a serialized InstanceArray."""
-        yield self._instances, result
-        message = _read_result(result)
-        if self._label_image in self.types and message.status != InstanceArray.STATUS_ERROR:
-            instances = result_from_msg(message).instances
-            labels = label_image(instances, message.height, message.width, message.header)
-            yield self._label_image, serialize_message(labels)
-
-
 def _write_output(bag: BagFile, topics: bag_topics.Topics, result_topics: ResultTopics, journal: Journal) -> None:
     """Write a copy of the bag with the results of each image after it, at the same bag time."""
     folder, index = journal.new_output_folder(), 0
@@ -343,7 +302,7 @@ def _print_summary(
     image_count = bag.counts[topics.image]
     times_ms, failed = [], []
     for frame, ms, data in journal:
-        message = _read_result(data)
+        message = read_result(data)
         times_ms.append(ms)
         counts['results'] += 1
         counts['answered'] += message.status == InstanceArray.STATUS_OK
@@ -389,11 +348,7 @@ def _print_unread(reasons: dict[str, str]) -> None:
 
 def _last_result(journal: Journal, done: int) -> InstanceArray | None:
     result = journal.get(done - 1) if done else None
-    return None if result is None else _read_result(result)
-
-
-def _read_result(data: bytes) -> InstanceArray:
-    return deserialize_message(data, InstanceArray)
+    return None if result is None else read_result(result)
 
 
 def _progress() -> Progress:
