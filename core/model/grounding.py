@@ -46,16 +46,19 @@ class PreparedFeatures:
     position: torch.Tensor  # [1, N, d] its position encoding
     levels: tuple[PixelLevel, ...]  # the two finer levels of the pixel decoder, coarse to fine; (): for boxes only
     side: int  # of the patch grid, which is square
-    images: torch.Tensor | None = None  # [G] index of each group's image; None: there is one image
+    images: tuple[int, ...] | None = None  # index of each of the G groups' images; None: there is one image
 
     def of_groups(self, images: Sequence[int]) -> PreparedFeatures:
         """Return the features for G groups (phrases); images: the index of each one's image."""
-        return replace(self, images=torch.tensor(images, device=self.attended.device))
+        return replace(self, images=tuple(images))
 
     def per_group(self, values: torch.Tensor) -> torch.Tensor:
         """Return `values` [B, ...] of each group's image, [G, ...]; of one image, they broadcast."""
-        # index_select instead of values[images], whose gradient several threads sum in an undefined order.
-        return values if self.images is None else values.index_select(0, self.images)
+        if self.images is None:
+            return values
+        # Several threads would sum the gradient of values[images] in an undefined order; that of index_select is slow.
+        rows = values.split(1)
+        return torch.cat([rows[image] for image in self.images])
 
 
 @dataclass(frozen=True)

@@ -107,8 +107,10 @@ class StageTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the recipe's optimizer and print the parts that it trains."""
         if self.optimizer is None:
-            cls = Muon if self.recipe.muon else torch.optim.AdamW
-            self.optimizer = cls(self.groups, betas=self.recipe.betas)
+            if self.recipe.muon:
+                self.optimizer = Muon(self.groups, betas=self.recipe.betas)
+            else:
+                self.optimizer = torch.optim.AdamW(self.groups, betas=self.recipe.betas, fused=True)
             if self.is_world_process_zero():
                 print('\n'.join(describe(self.groups)), flush=True)
         return self.optimizer
