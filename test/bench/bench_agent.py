@@ -15,7 +15,6 @@ On a CPU, times are processor times of one thread, because other programs may us
 """
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -25,12 +24,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'support'))
 
+from full_size import scaled_config
 from sample_models import random_model
-from transformers.models.sam3.configuration_sam3 import Sam3Config
 
 from instructsam.core import InstructSAM, builtin
-from instructsam.core.benchmark.random_weights import CONFIG
-from instructsam.core.model.config import ModelConfig
 from instructsam.core.model.preprocess import QwenPreprocessor, sam_pixels, to_chw
 from instructsam.core.model.sequence import encode_prefix
 from instructsam.core.model.tokenizer import load_prompter
@@ -40,33 +37,8 @@ PHRASE, INSTRUCTION = 'red mug', 'the red mug left of the kettle'
 WORD = 40  # any token of the small model's tokenizer
 
 
-def scaled_config(divisor):
-    """Return the published configuration with 1 / divisor of the layers and of the vocabulary."""
-    raw = json.loads(CONFIG.read_text())
-    small = json.loads((builtin.MODELS['tabletop'] / 'config.json').read_text())
-    # The small model's tokenizer suffices: its ids are within the vocabulary, and the weights are random.
-    raw.update({key: value for key, value in small.items() if key.endswith(('_token_id', '_token_index'))})
-    text, vision = raw['text_config'], raw['vision_config']
-    text['vocab_size'] //= divisor
-    text['num_hidden_layers'] = fewer(text['num_hidden_layers'], divisor)
-    vision['depth'] = fewer(vision['depth'], divisor)
-    levels = {index // divisor for index in vision['deepstack_visual_indexes']}
-    vision['deepstack_visual_indexes'] = sorted(min(level, vision['depth'] - 1) for level in levels)
-    sam3 = Sam3Config().to_dict()
-    backbone = sam3['vision_config']['backbone_config']
-    backbone['num_hidden_layers'] = layers = fewer(backbone['num_hidden_layers'], divisor)
-    backbone['global_attn_indexes'] = list(range(7, layers, 8)) or [layers - 1]
-    for part in ('detr_encoder_config', 'detr_decoder_config'):
-        sam3[part]['num_layers'] = fewer(sam3[part]['num_layers'], divisor)
-    return ModelConfig.from_dict(raw, Sam3Config(**sam3))
-
-
-def fewer(layers, divisor):
-    return max(1, round(layers / divisor))
-
-
 def build_engine(divisor, device, dtype):
-    config = scaled_config(divisor)
+    config = scaled_config(divisor, divides_vocabulary=True)
     model = random_model(config, dtype=getattr(torch, dtype)).to(device).eval()
     prompter, stop_ids = load_prompter(builtin.MODELS['tabletop'], config)
     preprocessor = QwenPreprocessor(min_pixels=65536, max_pixels=16777216)

@@ -13,17 +13,13 @@ a nanometre, must be the same.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from workers import Worker, package_of, serve
 
 OWN = Path(__file__).parents[2]
 SCENERY = OWN / 'test' / 'ros' / 'support'
@@ -44,7 +40,7 @@ def picture(seed: int) -> np.ndarray:
 
 
 def work(model: str) -> None:
-    """Answer a line with the number of a round by a line of JSON: seconds per step, and what was found."""
+    """Answer the number of a round by the seconds per step, and what was found."""
     import torch  # after it, so that its settings of threads count
 
     from instructsam.core import InstructSAM  # of the checkout on the path
@@ -52,8 +48,8 @@ def work(model: str) -> None:
     torch.set_num_threads(1)
     engine = InstructSAM.from_pretrained(model, device='cpu', dtype='float32')
     engine.stop_ids = frozenset()
-    for line in sys.stdin:
-        number = int(line)
+
+    def answer(number: int) -> list:
         image, instruction = picture(number), INSTRUCTIONS[number % len(INSTRUCTIONS)]
         marks = [time.process_time()]
         encoded = engine.encode(image)
@@ -67,11 +63,13 @@ def work(model: str) -> None:
         marks.append(time.process_time())
         encode, first, decoded, given = np.diff(marks).tolist()
         found = [[r.answer, [[i.slot, i.mask.area, round(i.score, 4)] for i in r.instances]] for r in results]
-        print(json.dumps([[encode, encode + first, decoded, given], found]), flush=True)
+        return [[encode, encode + first, decoded, given], found]
+
+    serve(answer)
 
 
 def work_on_masks() -> None:
-    """Answer a line with the number of a round by a line of JSON: seconds per step, and ids and boxes."""
+    """Answer the number of a round by the seconds per step, and ids and boxes."""
     import cv2
     from scenery import ellipses, table
 
@@ -87,8 +85,9 @@ def work_on_masks() -> None:
     result = Result('boxes', '', height, width, instances)
     camera = CameraModel(height, width, [[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]])
     still, depth, tracker = cv2.resize(picture(0), (width, height)), table(height, width), Tracker()
-    for line in sys.stdin:
-        image = np.roll(still, 2 * int(line), axis=1)
+
+    def answer(number: int) -> list:
+        image = np.roll(still, 2 * number, axis=1)
         start = time.process_time()
         tracked = tracker.update(result, image)
         middle = time.process_time()
@@ -96,32 +95,9 @@ def work_on_masks() -> None:
         seconds = [middle - start, time.process_time() - middle]
         boxes = [each.geometry for each in located.instances]
         found = [np.round([box.center, box.size_m, *box.rotation], 9).tolist() for box in boxes]
-        print(json.dumps([seconds, [[each.track_id for each in tracked.instances], found]]), flush=True)
+        return [seconds, [[each.track_id for each in tracked.instances], found]]
 
-
-class Worker:
-    """A process with the engine of one checkout."""
-
-    def __init__(self, checkout: Path, arguments: Sequence[str], folder: Path):
-        """Start it; `folder` is an empty one."""
-        (folder / 'instructsam').mkdir(parents=True)
-        (folder / 'instructsam' / 'core').symlink_to(checkout.resolve() / 'core')
-        paths = f'{folder}{os.pathsep}{SCENERY}'
-        environment = {**os.environ, 'PYTHONPATH': paths, 'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'}
-        command = [sys.executable, __file__, '--worker', *arguments]
-        self.process = subprocess.Popen(
-            command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-
-    def run(self, number: int) -> tuple[list[float], list]:
-        """Return the seconds per step of a round, and the results."""
-        assert self.process.stdin
-        assert self.process.stdout
-        print(number, file=self.process.stdin, flush=True)
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit('a worker ended')
-        return tuple(json.loads(line))
+    serve(answer)
 
 
 def main() -> None:
@@ -136,23 +112,22 @@ def main() -> None:
     if args.worker:
         work(args.model) if args.part == 'engine' else work_on_masks()
         return
-    arguments = '--model', args.model, '--part', args.part
+    arguments = '--worker', '--model', args.model, '--part', args.part
     times: list[list[list[float]]] = []  # [round][own, other][step]
     differing = 0
     with tempfile.TemporaryDirectory() as folder:
         own, other = (
-            Worker(checkout, arguments, Path(folder) / name)
+            Worker(f'the {name} checkout', __file__, arguments, [package_of(checkout, Path(folder) / name), SCENERY])
             for name, checkout in (('own', OWN), ('other', args.checkout))
         )
         for number in range(-2, args.rounds):  # the first two warm up
-            pair = [worker.run(abs(number)) for worker in ((own, other) if number % 2 else (other, own))]
+            pair = [worker.ask(abs(number)) for worker in ((own, other) if number % 2 else (other, own))]
             pair = pair if number % 2 else pair[::-1]
             if number >= 0:
                 times.append([seconds for seconds, _ in pair])
                 differing += pair[0][1] != pair[1][1]
         for worker in (own, other):
-            worker.process.terminate()
-            worker.process.wait()
+            worker.close()
     print(f'{"step":16}{"this":>10}{"other":>10}{"ratio":>8}   (ms, medians of {args.rounds} rounds)')
     for index, step in enumerate(STEPS[args.part]):
         pairs = [(round_[0][index], round_[1][index]) for round_ in times]
