@@ -15,7 +15,7 @@ GRACE_S = 30
 """Time to unwind, after which the process ends at once: Python drops exceptions that are raised in some callbacks."""
 
 
-_stopped: Stopped | None = None
+_number = signal.SIGINT  # the last one; its exception would keep the objects in its frames alive
 
 
 class Stopped(KeyboardInterrupt):
@@ -77,11 +77,11 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
     for each in (*SIGNALS, signal.SIGALRM):
         signal.signal(each, end)
     signal.alarm(GRACE_S)
-    global _stopped
-    _stopped = Stopped(number)
-    raise _stopped
+    global _number
+    _number = number
+    raise Stopped(number)
 
 
 def dropped() -> KeyboardInterrupt:
     """Return the exception of the signal after which a library gave up because it dropped that exception."""
-    return _stopped or KeyboardInterrupt()
+    return Stopped(_number)

@@ -6,7 +6,6 @@ is simulated and has depth (see live).
 
 import argparse
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -48,7 +47,6 @@ def run(args: argparse.Namespace) -> int:
         raise InstructSAMError('--seed chooses the table of --live: give --live too')
     if args.recording and not args.instruction:
         raise InstructSAMError('give an --instruction for your recording')
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds, so that the children end too
     os.environ.update(isolated_environment())
     try:
         if args.live:

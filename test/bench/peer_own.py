@@ -133,7 +133,8 @@ class Training:
         stage = InstructStage(recipe, start_model(recipe, source), source)
         self.batch = stage.collator()(random_samples(SAMPLES, PHRASES, np.random.default_rng(0)))
         self.training = stage.module()
-        self.optimizer = torch.optim.AdamW(parameter_groups(self.training, recipe.learning_rates, 0.0))
+        groups = parameter_groups(self.training, recipe.learning_rates, 0.0)
+        self.optimizer = torch.optim.AdamW(groups, fused=True)  # as StageTrainer makes it
         self.clip_norm = recipe.clip_norm
         self._write(Path(folder) / 'batch.pt', stage.model.config.tokens.phrase_start)
 
