@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,9 +95,9 @@ def _run(recipe: Recipe, *, is_main: bool) -> Path:
     trainer.remove_callback(ProgressCallback)
     if recipe.validation:
         trainer.add_callback(Validation(trainer, stage, stage.dataset(recipe.validation), collate))
-    with closing(TensorBoard()) if is_tensorboard_available() else nullcontext() as tensorboard:
-        if tensorboard is not None:
-            trainer.add_callback(tensorboard)
+    with ExitStack() as stack:
+        if is_tensorboard_available():
+            trainer.add_callback(stack.enter_context(closing(TensorBoard())))
         train(trainer, last_checkpoint(recipe.output))
     if trainer.args.should_save:
         write_final_model(recipe.output, merged=recipe.lora is not None and recipe.lora.merge)
