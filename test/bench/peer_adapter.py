@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import time
-from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from unittest.mock import MagicMock, patch
 import numpy as np
 import torch
 import torch.nn.functional as F
-from workers import serve_methods
+from workers import serve_methods, timed
 
 STAND_INS = ('datasets', 'ffmpeg', 'qwen_vl_utils', 'torchvision')
 LOSSES = {'ce_loss': 'answer', 'mask_bce_loss': 'mask_bce', 'mask_dice_loss': 'mask_dice', 'cls_loss': 'presence'}
@@ -38,13 +36,6 @@ def load(model: str, dtype: str) -> Any:
     return InstructSAMForConditionalGeneration.from_pretrained(
         model, config=config, dtype=getattr(torch, dtype), attn_implementation='sdpa'
     )
-
-
-def timed(function: Callable[[], Any]) -> tuple[float, Any]:
-    """Return the processor time of a call in seconds, and its result."""
-    start = time.process_time()
-    result = function()
-    return time.process_time() - start, result
 
 
 class Answers:

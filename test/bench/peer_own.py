@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from workers import serve_methods
+from workers import serve_methods, timed
 
 from instructsam.core import InstructSAM, builtin  # before torch, so that its settings of threads count
 
@@ -39,13 +37,6 @@ WORDS = 6  # with the phrase's tags and the end of the answer, nine tokens
 NO_MASKS = 1.0  # score threshold above which none is made in full size
 SAMPLES, PHRASES = 2, 6
 RATE = 1e-6  # learning rate, so low that the losses of all steps can be compared
-
-
-def timed(function: Callable[[], Any]) -> tuple[float, Any]:
-    """Return the processor time of a call in seconds, and its result."""
-    start = time.process_time()
-    result = function()
-    return time.process_time() - start, result
 
 
 class Answers:

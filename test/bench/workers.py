@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
@@ -74,6 +75,13 @@ def serve_methods(systems: Mapping[str, Callable[..., Any]], arguments: Sequence
     name, *options = arguments
     system = cache(lambda: systems[name](*options))
     serve(lambda request: getattr(system(), request)())
+
+
+def timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the processor time of a call in seconds, and its result."""
+    start = time.process_time()
+    result = function()
+    return time.process_time() - start, result
 
 
 def package_of(checkout: Path, folder: Path) -> Path:
