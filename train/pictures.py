@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from instructsam.core.display.jpeg import encode_jpeg
 from instructsam.core.errors import DataError
 
 
@@ -68,14 +69,6 @@ def warp_cutout(
         picture = cv2.GaussianBlur(picture, (0, 0), softness / scale)
     warped = cv2.warpAffine(picture, np.column_stack([turn, center - turn @ (width / 2, height / 2)]), size)
     return warped[..., 3], warped[..., :3]
-
-
-def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
-    """Return an image [H, W, 3] uint8 RGB as a JPEG file."""
-    is_done, data = cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not is_done:
-        raise RuntimeError(f'OpenCV could not encode an image of shape {image.shape} as JPEG')
-    return data.tobytes()
 
 
 def compress_jpeg(image: np.ndarray, quality: int) -> np.ndarray:

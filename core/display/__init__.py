@@ -1,1 +1,1 @@
-"""Human-readable results: overlays, text on images and terminal tables."""
+"""Human-readable results: overlays, text on images, JPEG files for pages and terminal tables."""

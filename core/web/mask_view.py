@@ -7,12 +7,12 @@ Everything that comes from a model or a user is escaped.
 
 from __future__ import annotations
 
-import base64
 from html import escape
 
 import cv2
 import numpy as np
 
+from instructsam.core.display.jpeg import jpeg_url, shrink_to
 from instructsam.core.display.lettering import printable
 from instructsam.core.display.overlay import instance_color
 from instructsam.core.result import UNTRACKED, Instance, Result
@@ -20,7 +20,6 @@ from instructsam.core.rle import Rle
 from instructsam.core.web.scene import Scene, SceneObject
 
 LONGEST_SIDE_PX = 1600  # of the image in the page
-JPEG_QUALITY = 90
 
 
 def mask_view(image: np.ndarray, result: Result, scene: Scene | None = None) -> str:
@@ -40,26 +39,12 @@ def mask_view(image: np.ndarray, result: Result, scene: Scene | None = None) -> 
     rows = ''.join(_row(index, instance, located.get(index), has_scene=scene is not None) for index, instance in shown)
     head = f'<tr><th></th><th>object</th><th>score</th><th>{"size, position" if scene else "box"}</th></tr>'
     table = f'<table class="is-objects"><thead>{head}</thead><tbody>{rows}</tbody></table>' if rows else ''
+    picture = jpeg_url(shrink_to(image, LONGEST_SIDE_PX))
     return (
         f'<div class="is-view"><style>{"".join(_rules(index) for index, _ in shown)}</style>'
         f'<svg class="is-image" viewBox="0 0 {width} {height}" role="img" aria-label="image with {len(shown)} masks">'
-        f'<image href="{data_url(image)}" width="{width}" height="{height}"/>{masks}{badges}</svg>{table}</div>'
+        f'<image href="{picture}" width="{width}" height="{height}"/>{masks}{badges}</svg>{table}</div>'
     )
-
-
-def data_url(image: np.ndarray, longest_side_px: int = LONGEST_SIDE_PX) -> str:
-    """Return an image [H, W, 3] uint8 RGB as a URL that holds the JPEG file."""
-    return f'data:image/jpeg;base64,{base64.b64encode(jpeg(image, longest_side_px)).decode()}'
-
-
-def jpeg(image: np.ndarray, longest_side_px: int = LONGEST_SIDE_PX) -> bytes:
-    """Return an image [H, W, 3] uint8 RGB as a JPEG file, scaled down to a longest side."""
-    scale = longest_side_px / max(image.shape[:2])
-    if scale < 1:
-        size = tuple(max(1, round(side * scale)) for side in image.shape[1::-1])
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    _, content = cv2.imencode('.jpg', image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
-    return content.tobytes()
 
 
 def outline(mask: Rle) -> str:

@@ -21,8 +21,9 @@ import gradio as gr
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from instructsam.core.display.jpeg import encode_jpeg, shrink_to
 from instructsam.core.errors import InstructSAMError
-from instructsam.core.web.mask_view import jpeg
+from instructsam.core.web.mask_view import LONGEST_SIDE_PX
 from instructsam.core.web.page import STYLE, THEME, Page
 
 MAX_UPLOAD_BYTES = 200_000_000  # of one file; larger ones are refused while they arrive
@@ -140,7 +141,8 @@ def application(page: Page) -> fastapi.FastAPI:
         image = page.source.newest_image()
         if image is None:
             return fastapi.Response('there is no image yet\n', 404)
-        return fastapi.Response(jpeg(image), media_type='image/jpeg', headers={'Cache-Control': 'no-store'})
+        content = encode_jpeg(shrink_to(image, LONGEST_SIDE_PX))
+        return fastapi.Response(content, media_type='image/jpeg', headers={'Cache-Control': 'no-store'})
 
     gr.mount_gradio_app(
         app,

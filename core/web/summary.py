@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from instructsam.core.display.jpeg import jpeg_url, shrink_to
 from instructsam.core.display.lettering import printable
 from instructsam.core.display.overlay import draw_overlay
 from instructsam.core.result import Result
 from instructsam.core.text import shorten
-from instructsam.core.web.mask_view import data_url, mask_view
+from instructsam.core.web.mask_view import mask_view
 from instructsam.core.web.scene_view import scene_figure
 from instructsam.core.web.source import Answer
 
@@ -46,7 +47,7 @@ def entry_of(answer: Answer) -> Entry:
     return Entry(
         instruction=result.instruction,
         outcome=outcome(result),
-        thumbnail=data_url(draw_overlay(answer.image, result), THUMBNAIL_PX),
+        thumbnail=jpeg_url(shrink_to(draw_overlay(answer.image, result), THUMBNAIL_PX)),
         status=status_view(result),
         masks=mask_view(answer.image, result, scene),
         times=times_view(result, answer.note),

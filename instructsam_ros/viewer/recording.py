@@ -23,12 +23,12 @@ from contextlib import contextmanager, suppress
 from inspect import signature
 from typing import Any
 
-import cv2
 import numpy as np
 import rerun as rr  # pyright: ignore[reportMissingImports]  # of the extra rerun
 import rerun.blueprint as rrb  # pyright: ignore[reportMissingImports]
 from builtin_interfaces.msg import Time
 
+from instructsam.core.display.jpeg import encode_jpeg
 from instructsam.core.display.overlay import id_text, instance_color, number_of
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.result import UNTRACKED, Instance, Result
@@ -41,7 +41,6 @@ from instructsam_ros.viewer.labels import class_ids, class_map, describe, label
 from instructsam_ros.viewer.sinks import Sink
 
 APPLICATION = 'instructsam'
-JPEG_QUALITY = 90
 LONGEST_FLUSH_S = 30.0
 FLUSH_LIMIT = (
     {'timeout_sec': LONGEST_FLUSH_S} if 'timeout_sec' in signature(rr.RecordingStream.flush).parameters else {}
@@ -92,8 +91,7 @@ class Recording:
 
     def log_image(self, image: np.ndarray) -> None:
         """Log an image, [H, W, 3] uint8 RGB."""
-        _, jpeg = cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        self._log_of_answer(f'{IMAGE}/color', rr.EncodedImage(contents=jpeg.tobytes(), media_type='image/jpeg'))
+        self._log_of_answer(f'{IMAGE}/color', rr.EncodedImage(contents=encode_jpeg(image), media_type='image/jpeg'))
 
     def log_camera(self, camera: CameraModel) -> None:
         """Log the pinhole of a camera model. Rerun knows no lens: distorted images and 3D differ at the borders."""

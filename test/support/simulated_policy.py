@@ -8,9 +8,9 @@ from typing import Any
 
 from agent_replies import call
 
+from instructsam.core.display.jpeg import jpeg_url
 from instructsam.core.rle import Rle
 from instructsam.train.evaluation.query import ImageQueries, Query
-from instructsam.train.vlm.chat import data_url
 
 MATCH = 0.5  # IoU with a true mask from which the oracle chooses a mask
 
@@ -41,7 +41,7 @@ class SimulatedPolicy:
     """
 
     def __init__(self, images: Sequence[ImageQueries], find: Callable[[ImageQueries, str], Sequence[Rle]]) -> None:
-        self.scenes: Mapping[str, ImageQueries] = {data_url(image.load()): image for image in images}
+        self.scenes: Mapping[str, ImageQueries] = {jpeg_url(image.load()): image for image in images}
         self.find = find
 
     def __call__(self, request: dict[str, Any]) -> str:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-import cv2
 import numpy as np
 import pydantic
 
+from instructsam.core.display.jpeg import shrink_to
 from instructsam.core.text import shorten
 from instructsam.train.data_engine.rows import EngineImage, StageRecord
 from instructsam.train.vlm.chat import Message
@@ -108,14 +108,4 @@ class PictureReader:
 
     async def __call__(self, image: EngineImage) -> np.ndarray:
         """Return the picture, read in a thread. Raises InstructSAMError if it cannot be read."""
-        return await asyncio.to_thread(lambda: picture_to_send(self._read(image), self._max_side))
-
-
-def picture_to_send(image: np.ndarray, max_side: int) -> np.ndarray:
-    """Return an image [H, W, 3] uint8 with its longer side reduced to `max_side` px, if it is longer."""
-    height, width = image.shape[:2]
-    scale = max_side / max(height, width)
-    if scale >= 1:
-        return image
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        return await asyncio.to_thread(lambda: shrink_to(self._read(image), self._max_side))

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from instructsam.core.display.jpeg import shrink_to
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.text import shorten
-from instructsam.train.data_engine.asking import Client, Costs, picture_to_send
+from instructsam.train.data_engine.asking import Client, Costs
 from instructsam.train.data_engine.coordinates import CONVENTIONS, Convention, box_iou
 from instructsam.train.data_engine.objects import Located, ObjectSettings, locate
 from instructsam.train.data_engine.rows import Box, Ground, Question
@@ -112,7 +113,7 @@ async def probe_convention(client: Client, settings: ObjectSettings) -> float:
 
 
 async def _ask(client: Client, scene: ProbeScene, convention: Convention, max_side: int) -> list[_Sighting]:
-    picture = picture_to_send(scene.image, max_side)
+    picture = shrink_to(scene.image, max_side)
     questions = scene.questions()
     try:
         located = await locate(client, picture, questions, convention, Costs())

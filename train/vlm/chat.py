@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 
-from instructsam.core.errors import ImageError
-
-JPEG_QUALITY = 90
-MAX_JPEG_SIDE = 65500  # px; the format's limit
+from instructsam.core.display.jpeg import jpeg_url
 
 Role = Literal['system', 'user', 'assistant']
 
@@ -56,8 +51,8 @@ class Message:
 def to_wire(messages: Iterable[Message]) -> list[dict[str, Any]]:
     """Return messages as chat completions take them, ready for JSON.
 
-    A message of one text is a string, which every chat template takes. An image is a data URL with a JPEG of
-    JPEG_QUALITY, the same bytes for the same pixels.
+    A message of one text is a string, which every chat template takes. An image is a data URL with a JPEG file, the
+    same bytes for the same pixels.
 
     Raises:
         ImageError: An image is not [H, W, 3] uint8, or too large for a JPEG.
@@ -74,19 +69,9 @@ def _content(message: Message) -> str | list[dict[str, Any]]:
 def _part(part: Part) -> dict[str, Any]:
     if isinstance(part, TextPart):
         return {'type': 'text', 'text': _clean(part.text)}
-    return {'type': 'image_url', 'image_url': {'url': data_url(part.image)}}
+    return {'type': 'image_url', 'image_url': {'url': jpeg_url(part.image)}}
 
 
 def _clean(text: str) -> str:
     """Return the text with '?' for lone surrogates, which JSON in UTF-8 cannot hold."""
     return text.encode('utf-8', 'replace').decode('utf-8')
-
-
-def data_url(image: np.ndarray) -> str:
-    """Return an image [H, W, 3] uint8 RGB as a data URL with a JPEG. Raises ImageError."""
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ImageError(f'an image for a VLM is [H, W, 3] uint8 RGB, got {list(image.shape)} of {image.dtype}')
-    if max(image.shape) > MAX_JPEG_SIDE:
-        raise ImageError(f'an image for a VLM has sides of at most {MAX_JPEG_SIDE} px, got {list(image.shape[:2])}')
-    _, jpeg = cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return 'data:image/jpeg;base64,' + base64.b64encode(jpeg.tobytes()).decode('ascii')

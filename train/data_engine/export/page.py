@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import jinja2
-import numpy as np
 
+from instructsam.core.display.jpeg import jpeg_url, shrink_to
 from instructsam.core.errors import InstructSAMError
 from instructsam.train.data_engine.export.samples import Exported
 from instructsam.train.data_engine.images.files import ImageFiles
@@ -21,6 +19,7 @@ from instructsam.train.vlm.marks import draw_marks
 
 TEMPLATE = Path(__file__).with_name('page.html.jinja')
 SIDE = 480  # longer side of a picture on the page, px
+JPEG_QUALITY = 80
 REJECTED_SHOWN = 3  # examples of each rule
 
 
@@ -117,12 +116,7 @@ def _picture(row: Row, question: Question | None, files: ImageFiles) -> str:
     masks = [each.mask.rle for each in objects if each.mask is not None and each.mask.counts]
     if masks:
         image = draw_marks(image, masks)
-    scale = SIDE / max(image.shape[:2])
-    if scale < 1:
-        size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    _, jpeg = cv2.imencode('.jpg', np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 80])
-    return 'data:image/jpeg;base64,' + base64.b64encode(jpeg.tobytes()).decode('ascii')
+    return jpeg_url(shrink_to(image, SIDE), JPEG_QUALITY)
 
 
 def render(figures: dict[str, Any], kept: Sequence[Card], rejected: dict[str, list[Card]]) -> str:

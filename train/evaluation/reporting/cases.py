@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from instructsam.core.display.jpeg import jpeg_url
 from instructsam.core.errors import InstructSAMError
 from instructsam.core.files.image_file import read_image
 from instructsam.core.rle import Rle
@@ -73,8 +73,7 @@ class Case:
         if sizes - {image.shape[:2]}:
             return CaseImage('', f'its masks are {sorted(sizes)} (height, width), the image is {image.shape[:2]} now')
         drawn = draw_masks(image, query.ground_truth, found, query.ignore)
-        _, jpeg = cv2.imencode('.jpg', drawn[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        return CaseImage('data:image/jpeg;base64,' + base64.b64encode(jpeg.tobytes()).decode(), '')
+        return CaseImage(jpeg_url(drawn, JPEG_QUALITY), '')
 
 
 def draw_masks(

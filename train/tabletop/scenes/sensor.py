@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from instructsam.train.pictures import encode_jpeg
+from instructsam.core.display.jpeg import encode_jpeg
 
 KNEE = 185.0  # intensity above which highlights are compressed instead of clipped
 
