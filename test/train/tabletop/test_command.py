@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from command_line import COMMAND, is_one_error_line
 from PIL import Image
 
 from instructsam.core import cli
@@ -103,10 +104,6 @@ def no_library(name):
     raise AttributeError("'NoneType' object has no attribute 'glGetError'")
 
 
-def is_one_error_line(err):
-    return err.startswith('instructsam: error: ') and err.count('\n') == 1
-
-
 def test_results_of_workers_are_in_order():
     assert list(in_order(operator.neg, range(40), workers=2)) == [-index for index in range(40)]
 
@@ -128,7 +125,7 @@ def test_resumes_after_it_was_killed(tabletop, tmp_path, cut):
     """Finished scenes are not rendered again, and the files equal those of an uninterrupted run."""
     call = ['--scenes', '4', '--seed', '5', '--size', '64', '48', '--no-depth']
     assert tabletop('generate', 'whole', *call) == (0, '')
-    command = [sys.executable, '-m', 'instructsam.core.cli', 'tabletop', 'generate', 'out', *call]
+    command = [*COMMAND, 'tabletop', 'generate', 'out', *call]
     command[command.index('4')] = '1000'
     process = subprocess.Popen([*command, '--workers', '1'], cwd=tmp_path, stderr=subprocess.DEVNULL)
     part = tmp_path / 'out/train.part'
@@ -153,7 +150,7 @@ def test_resumes_after_it_was_killed(tabletop, tmp_path, cut):
 def test_two_at_once(tabletop, tmp_path):
     """The second is refused, whatever it would write, and the first writes what it writes alone."""
     call = ['--seed', '5', '--size', '64', '48', '--no-depth', '--workers', '1']
-    command = [sys.executable, '-m', 'instructsam.core.cli', 'tabletop', 'generate', 'out', *call, '--scenes', '8']
+    command = [*COMMAND, 'tabletop', 'generate', 'out', *call, '--scenes', '8']
     first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     wait_for((tmp_path / 'out/train.part').exists)
     for other in (['--scenes', '3'], ['--scenes', '3', '--split', 'val'], ['--scenes', '3', '--seed', '6']):
@@ -191,7 +188,7 @@ def test_a_finished_split(tabletop, tmp_path):
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_all_processes(tmp_path, number):
     """A terminal or service manager signals the workers as well: one line, and no list of records is incomplete."""
-    command = [sys.executable, '-m', 'instructsam.core.cli', 'tabletop', 'generate', 'out', '--workers', '2']
+    command = [*COMMAND, 'tabletop', 'generate', 'out', '--workers', '2']
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(lambda: list(tmp_path.glob('out/*.part')))  # the file exists once the workers are starting
     os.killpg(process.pid, number)
@@ -205,7 +202,7 @@ def test_a_signal_to_all_processes(tmp_path, number):
 @pytest.mark.usefixtures('opengl')
 def test_workers_end_with_a_killed_process(tmp_path):
     """Otherwise they would wait forever, or write into the folder of the next run."""
-    command = [sys.executable, '-m', 'instructsam.core.cli', 'tabletop', 'generate', 'out', '--workers', '2']
+    command = [*COMMAND, 'tabletop', 'generate', 'out', '--workers', '2']
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, start_new_session=True)
     part = tmp_path / 'out/train.part'
     wait_for(lambda: part.exists() and part.stat().st_size)
