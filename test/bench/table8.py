@@ -50,6 +50,7 @@ ARMS = ('none', 'exact', *(f'{kind}_{rate}' for rate in sorted(NOISE, reverse=Tr
 ENGINE_SPLIT, ENGINE_SEED, TRAIN_SEED, QUESTION_SEED = 'unseen', 52, 51, 77
 CHECKS = CheckErrors(0.1, 0.1)
 ONE_OR_SEVERAL = ('1', '2+')  # groups of the figures by number of targets
+FIGURES = {'cIoU': 'cIoU', 'gIoU': 'gIoU', 'no_target_accuracy': 'no target', 'answer_accuracy': 'answer'}
 INSTRUCTSAM = (sys.executable, '-m', 'instructsam.core.cli')
 EXPORT = ExportSettings(validation_share=0.0)
 PAPER = {'none': (47.6, 17.6, 25.9), f'unfiltered_{MAIN}': (10.2, 13.1, 11.9), f'filtered_{MAIN}': (52.6, 22.2, 31.5)}
@@ -146,6 +147,8 @@ def write_plan(folder, arm, arguments):
     engine = {'annotations': str(data / f'{arm}.json'), 'images': str(data)}
     recipe = yaml.safe_load(Path('train/configs/tabletop/04_stage2.yaml').read_text())
     rates = {name: float(rate) / 3 for name, rate in recipe['learning_rates'].items()}  # the base is trained already
+    # New pointing heads would disturb a trained model for most of so few steps; short phrases are not annotated.
+    recipe['instruct'] |= {'pointing': 0.0, 'short_phrases': 0.0}
     recipe |= {
         'model': str(MODELS['tabletop']),
         'output': str(folder / 'runs' / arm),
@@ -180,10 +183,8 @@ def write_plan(folder, arm, arguments):
 def table(folder):
     """Return the lines of the table of all arms that were measured."""
     counts = json.loads((folder / 'data' / 'counts.json').read_text())
-    lines = [
-        '| arm | questions | seeds | mAP | one | several | cIoU | gIoU | paper: mAP one, several, all |',
-        '|---|---|---|---|---|---|---|---|---|',
-    ]
+    columns = 'arm', 'questions', 'seeds', 'mAP', 'one', 'several', *FIGURES.values(), 'paper: mAP one, several, all'
+    lines = [f'| {" | ".join(columns)} |', '|---' * len(columns) + '|']
     for arm in ARMS:
         plan = read_plan(folder / 'plans' / f'{arm}.yaml')
         figures = [found for seed in plan.seeds if (found := read_figures(plan, 'full', seed))]
@@ -193,17 +194,20 @@ def table(folder):
                 *([each['by_targets'].get(n) for each in figures] for n in ONE_OR_SEVERAL),
             ]
             maps = [mean([each and each['mAP'] for each in group]) for group in groups]
-            unions = [mean([each['all'][name] for each in figures]) for name in ('cIoU', 'gIoU')]
+            others = [mean([each['all'][name] for each in figures]) for name in FIGURES]
             questions = counts.get(arm, {}).get('questions', 0)
             paper = ', '.join(map(str, PAPER[arm])) if arm in PAPER else '-'
-            lines.append(f'| `{arm}` | {questions} | {len(figures)} | {" | ".join([*maps, *unions])} | {paper} |')
+            lines.append(f'| `{arm}` | {questions} | {len(figures)} | {" | ".join([*maps, *others])} | {paper} |')
     return [*lines, f'The annotator and the checker are simulated ({asdict(CHECKS)}); the base is the built-in model.']
 
 
 def mean(values):
-    """Return mean and half the range of some percentages as text."""
+    """Return the mean of some percentages as text, and half their range if there are several."""
     known = [value for value in values if value is not None]
-    return f'{sum(known) / len(known):.1f} ± {(max(known) - min(known)) / 2:.1f}' if known else '-'
+    if not known:
+        return '-'
+    spread = f' ± {(max(known) - min(known)) / 2:.1f}' if len(known) > 1 else ''
+    return f'{sum(known) / len(known):.1f}{spread}'
 
 
 if __name__ == '__main__':
