@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from command_line import COMMAND
 
 pytest.importorskip('argcomplete', reason='needs the extra completion')
 
@@ -23,7 +24,7 @@ def completions(tmp_path):
             'COMP_LINE': line,
             'COMP_POINT': str(len(line)),
         }
-        subprocess.run([sys.executable, '-m', 'instructsam.core.cli'], env=os.environ | asked, check=True)
+        subprocess.run(COMMAND, env=os.environ | asked, check=True)
         return (tmp_path / 'out').read_text().split('\n')
 
     return ask

@@ -4,11 +4,11 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import uuid
 
 import numpy as np
 import pytest
+from command_line import COMMAND
 
 from instructsam.core import cli
 from instructsam.core.files.image_file import read_image
@@ -17,7 +17,7 @@ psutil = pytest.importorskip('psutil')
 names = pytest.importorskip('instructsam_ros.demo.names', reason='needs ROS 2 or its wheels', exc_type=ImportError)
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-COMMAND = [sys.executable, '-m', 'instructsam.core.cli', 'demo']
+DEMO = [*COMMAND, 'demo']
 MARK = 'INSTRUCTSAM_TEST_MARK'  # environment variable of the command and of all processes that it starts
 TIMEOUT_S = 240
 
@@ -41,7 +41,7 @@ def _marked_as(process):
 
 
 def run(*arguments, **kwargs):
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=TIMEOUT_S, **kwargs)
+    return subprocess.run([*DEMO, *arguments], capture_output=True, text=True, timeout=TIMEOUT_S, **kwargs)
 
 
 def test_from_camera_topic_to_overlay(tmp_path, mark):
@@ -136,7 +136,7 @@ def test_timeout(tmp_path, mark):
 @pytest.mark.parametrize(('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=['SIGINT', 'SIGTERM'])
 def test_interrupted(tmp_path, mark, number, code):
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
-    process = subprocess.Popen(COMMAND, env=mark, cwd=tmp_path, **pipes)
+    process = subprocess.Popen(DEMO, env=mark, cwd=tmp_path, **pipes)
     while 'instruction sent' not in process.stdout.readline():
         assert process.poll() is None
     process.send_signal(number)

@@ -13,8 +13,6 @@ from instructsam_ros.pipeline.scheduling.scheduler import Scheduler, StreamWork
 from instructsam_ros.pipeline.scheduling.statistics import Statistics
 from instructsam_ros.pipeline.settings import ON_INSTRUCTION, Settings
 
-NEWEST, NEXT, STAMP = Segment.Goal.NEWEST, Segment.Goal.NEXT, Segment.Goal.STAMP
-
 
 @pytest.fixture
 def bench():
@@ -227,7 +225,7 @@ def test_deactivation_voids_everything(bench):
     work = bench.scheduler.next_work()
     running = bench.ask('the cups')
     goal_work = bench.scheduler.next_work()
-    waiting = bench.ask('the spoons', freshness=NEXT)
+    waiting = bench.ask('the spoons', freshness=Segment.Goal.NEXT)
     bench.scheduler.deactivate()
     bench.see()
     assert bench.scheduler.is_superseded(work)

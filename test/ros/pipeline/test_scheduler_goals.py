@@ -16,7 +16,7 @@ from instructsam_ros.pipeline.scheduling.goal import ABORTED
 from instructsam_ros.pipeline.scheduling.scheduler import MOST_WAITING_BYTES, GoalWork
 from instructsam_ros.pipeline.settings import Settings
 
-NEWEST, NEXT, STAMP = Segment.Goal.NEWEST, Segment.Goal.NEXT, Segment.Goal.STAMP
+NEXT, STAMP = Segment.Goal.NEXT, Segment.Goal.STAMP
 
 
 @pytest.fixture
