@@ -8,8 +8,34 @@ from typing import Any
 
 import rclpy
 from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
+
+
+class SpinThread(threading.Thread):
+    """Runs the callbacks of an executor until it is stopped.
+
+    rclpy's Executor.shutdown() destroys the guard condition that wakes the executor. Called while another thread is
+    about to wait for that guard condition, it leaves that thread waiting for good: stop the thread first.
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        """Take the executor; `start` begins."""
+        super().__init__(daemon=True)
+        self._executor = executor
+        self._is_stopping = threading.Event()
+
+    def run(self) -> None:
+        """Run callbacks."""
+        with suppress(ExternalShutdownException):
+            while not self._is_stopping.is_set():
+                self._executor.spin_once()
+
+    def stop(self) -> None:
+        """Wait for the running callback, and run no more."""
+        if self.is_alive():
+            self._executor.create_task(self._is_stopping.set)  # a task ends the wait, too
+        self.join()
 
 
 class OwnNode:
@@ -32,18 +58,18 @@ class OwnNode:
         self.node: Any = rclpy.create_node(name, context=self._context)
         self.executor = SingleThreadedExecutor(context=self._context)
         self.executor.add_node(self.node)
-        self.thread: threading.Thread | None = None
+        self.thread: SpinThread | None = None
 
     def start_thread(self) -> None:
         """Run the callbacks in a thread."""
-        self.thread = threading.Thread(target=self._spin, daemon=True)
+        self.thread = SpinThread(self.executor)
         self.thread.start()
 
     def stop(self) -> None:
         """Run no more callbacks."""
-        self.executor.shutdown()
         if self.thread is not None:
-            self.thread.join()
+            self.thread.stop()
+        self.executor.shutdown()
 
     def close(self) -> None:
         """Stop and leave ROS."""
@@ -57,10 +83,6 @@ class OwnNode:
             return self.node.get_subscriber_names_and_types_by_node(base, namespace)
         except Exception:  # rclpy raises NodeNameNonExistentError, or RuntimeError
             return []
-
-    def _spin(self) -> None:
-        with suppress(ExternalShutdownException, ShutdownException):
-            self.executor.spin()
 
 
 def split_name(node: str) -> tuple[str, str]:

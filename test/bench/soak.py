@@ -172,7 +172,7 @@ def observe(args, report):
 
         if args.everything:
             reader = Robot(robot.domain_id, 'never_reads')
-            reader._executor.shutdown()  # its subscriptions stay, and nothing takes their messages
+            reader._thread.stop()  # its subscriptions stay, and nothing takes their messages
             for camera in CAMERAS:
                 reader.node.create_subscription(PointCloud2, f'/perception/{camera}/points', print, 10)
                 reader.node.create_subscription(InstanceArray, f'/perception/{camera}/instances', print, 10)

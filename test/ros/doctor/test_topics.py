@@ -1,6 +1,5 @@
 """Checks of topics: each of them is published in this process, and looked at by the doctor's own node."""
 
-import threading
 from contextlib import contextmanager
 
 import pytest
@@ -18,6 +17,7 @@ from std_msgs.msg import String
 
 from instructsam_ros.doctor.topics import TopicChecks
 from instructsam_ros.node import qos
+from instructsam_ros.own_node import SpinThread
 
 
 @contextmanager
@@ -28,13 +28,13 @@ def spinning(name='perception'):
     node = rclpy.create_node(name, namespace='/robot', context=context)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
-    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread = SpinThread(executor)
     thread.start()
     try:
         yield node
     finally:
+        thread.stop()
         executor.shutdown()
-        thread.join()
         node.destroy_node()
         context.try_shutdown()
 

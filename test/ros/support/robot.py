@@ -26,6 +26,7 @@ from instructsam_ros.action import Segment
 from instructsam_ros.conversions.instances import image_msg
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.node import qos
+from instructsam_ros.own_node import SpinThread
 
 STANDIN = Path(__file__).parent / 'standin.py'
 PATIENCE_S = 60.0  # time that a machine under load may take; reached only by a test that fails
@@ -111,7 +112,7 @@ class Robot:
         self._clients = {}
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(node)
-        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
+        self._thread = SpinThread(self._executor)
         self._thread.start()
 
     def keep(self, messages):
@@ -382,7 +383,7 @@ class Robot:
         return result.successful, result.reason
 
     def close(self):
+        self._thread.stop()
         self._executor.shutdown()
-        self._thread.join(5)
         self.node.destroy_node()
         self._context.try_shutdown()

@@ -1,7 +1,5 @@
 """`instructsam watch`: a node of this process is watched, over real DDS."""
 
-import threading
-
 import numpy as np
 import pytest
 
@@ -24,6 +22,7 @@ from instructsam_ros.conversions.instances import to_msg
 from instructsam_ros.conversions.point_clouds import POINT
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.node import qos
+from instructsam_ros.own_node import SpinThread
 from instructsam_ros.viewer import watch as watch_module
 from instructsam_ros.viewer.answers import AnswerLog
 from instructsam_ros.viewer.sinks import DISPLAYS
@@ -92,11 +91,11 @@ def perception(own_domain):
     PerceptionNode(node)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
-    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread = SpinThread(executor)
     thread.start()
     yield
+    thread.stop()
     executor.shutdown()
-    thread.join()
     node.destroy_node()
     context.try_shutdown()
 
