@@ -17,6 +17,7 @@ commands/   the `instructsam` command line (cli)
 
 from typing import TYPE_CHECKING, Any
 
+from instructsam.core.allocator import configure_allocator
 from instructsam.core.errors import (
     CancelledError,
     DataError,
@@ -44,6 +45,7 @@ __all__ = [
 ]
 
 configure_threads()  # before torch is imported, by whatever part of this package
+configure_allocator()
 
 DEFAULT_MODEL = 'tabletop'
 

@@ -10,6 +10,7 @@ import torch
 from accelerate import init_empty_weights
 
 from instructsam.core import builtin
+from instructsam.core.allocator import own_pages
 from instructsam.core.device import resolve_dtype
 from instructsam.core.engine import InstructSAM
 from instructsam.core.model.config import TOKEN_KEYS, ModelConfig
@@ -35,6 +36,7 @@ def builtin_tokens() -> dict[str, Any]:
     return {name: raw[name] for name in sorted(names) if name in raw}
 
 
+@own_pages()
 def random_engine(
     config: ModelConfig, device: torch.device, dtype: str | torch.dtype, mode: str = 'consistent', how: str = 'off'
 ) -> InstructSAM:

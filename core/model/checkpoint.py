@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from instructsam.core.allocator import own_pages
 from instructsam.core.atomic_write import replaced
 from instructsam.core.device import check_finite, resolve_dtype
 from instructsam.core.errors import ModelError
@@ -95,6 +96,7 @@ def _described(hub_id: str, revision: str) -> str:
     return f'{hub_id!r} at revision {revision!r}' if revision else repr(hub_id)
 
 
+@own_pages()
 def load(
     folder: str | Path, device: torch.device | str, dtype: torch.dtype | str | None, *, base_only: bool = False
 ) -> InstructSAMModel:

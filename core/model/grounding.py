@@ -196,7 +196,7 @@ class Grounding(nn.Module):
             mask,
         )
         coarse = encoded + decoder.prompt_cross_attn_dropout(attended)
-        coarse = coarse.transpose(1, 2).unflatten(2, (features.side, features.side))
+        coarse = coarse.unflatten(1, (features.side, features.side)).permute(0, 3, 1, 2)
         levels = [level._replace(convolved=features.per_group(level.convolved)) for level in features.levels]
         return decode_pixels(decoder.pixel_decoder, coarse, levels)
 

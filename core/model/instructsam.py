@@ -26,6 +26,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import (
 )
 from transformers.models.sam3.configuration_sam3 import Sam3Config
 
+from instructsam.core.allocator import own_pages
 from instructsam.core.device import to_device
 from instructsam.core.model.config import ModelConfig
 from instructsam.core.model.grounding import Grounding
@@ -127,6 +128,7 @@ class InstructSAMModel(nn.Module):
         self.plans: dict[Any, Any] = {}  # of prefixes, see sequence.plan_prefix
         self.eval()
 
+    @own_pages()
     def join_projections(self) -> None:
         """Make matrix products of the same input one product, for inference. Weights become views of joint tensors."""
         self.text_decoder.join()

@@ -5,8 +5,9 @@ the pyramid's maps, which all phrases of an image share, are convolved once. The
 transposed convolution of the small one, with 16 instead of 36 multiplications for every four pixels. Except for
 rounding, the results are those of transformers' module.
 
-For training, maps are contiguous, because with channels last, the gradient of a normalisation over groups takes three
-times as long on CPUs.
+Maps have their channels last, which makes the transposed convolutions twice as fast on CPUs. Where gradients are
+computed they are contiguous, because with channels last the gradient of a normalisation over groups takes three times
+as long.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class PixelLevel(NamedTuple):
 def prepare_levels(decoder: Any, maps: Sequence[torch.Tensor]) -> tuple[PixelLevel, ...]:
     """Return the levels of a Sam3PixelDecoder for the pyramid's finer maps [B, d, h, w], coarse to fine."""
     layers = zip(decoder.conv_layers, maps, strict=False)  # SAM3 has one layer more than maps
-    return tuple(PixelLevel(layer(level).contiguous(), _enlarging(layer.weight)) for layer, level in layers)
+    return tuple(PixelLevel(_laid_out(layer(level)), _enlarging(layer.weight)) for layer, level in layers)
 
 
 def decode_pixels(decoder: Any, coarse: torch.Tensor, levels: Sequence[PixelLevel]) -> torch.Tensor:
@@ -39,11 +40,16 @@ def decode_pixels(decoder: Any, coarse: torch.Tensor, levels: Sequence[PixelLeve
         coarse: [G, d, h, w] the coarsest map.
         levels: The two finer levels, of the image of each of the G groups or of one image.
     """
-    maps = coarse
+    maps = _laid_out(coarse)
     for norm, level in zip(decoder.norms, levels, strict=False):
         enlarged = F.conv_transpose2d(maps, level.enlarging, stride=2, padding=1)
         maps = F.relu(norm(enlarged + level.convolved))
     return maps
+
+
+def _laid_out(maps: torch.Tensor) -> torch.Tensor:
+    """Return maps [B, d, h, w] in the order in memory that the module's docstring names."""
+    return maps.contiguous(memory_format=torch.contiguous_format if torch.is_grad_enabled() else torch.channels_last)
 
 
 def _enlarging(weight: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,61 @@
+"""Configuration of the C library's memory allocator."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+VARIABLES = 'MALLOC_ARENA_MAX', 'MALLOC_MMAP_MAX_', 'MALLOC_MMAP_THRESHOLD_', 'MALLOC_TRIM_THRESHOLD_', 'GLIBC_TUNABLES'
+KEPT_MB = 1024  # free memory at the end of the heap that is kept
+MAPPED_MB = 1  # smallest weight with pages of its own
+
+# Parameters of glibc's mallopt, from its malloc.h, and the default of one of them
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
+_MMAP_MAX = 65536
+
+_MALLOPT: list[Callable[[int, int], int]] = []  # once the allocator is configured
+
+
+def configure_allocator() -> bool:
+    """Let glibc keep the memory of freed tensors for the next ones; return whether it does.
+
+    By itself glibc returns large tensors to the kernel, which has to clear every page that the next layer writes to:
+    seven to nine percent of the time of SAM3's encoder at the published size (test/bench/bench_allocator.py). All
+    threads share one heap, since those of other threads than the first one hold 64 MB at most.
+
+    Importing `instructsam.core` calls it. It changes nothing if one of VARIABLES is set, or the C library is another
+    one. Other allocators that are loaded first (jemalloc, tcmalloc) take no notice of it.
+    """
+    if any(name in os.environ for name in VARIABLES):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # musl, macOS
+        return False
+    settings = (
+        (_M_MMAP_MAX, 0),
+        (_M_MMAP_THRESHOLD, MAPPED_MB << 20),
+        (_M_TRIM_THRESHOLD, KEPT_MB << 20),
+        (_M_ARENA_MAX, 1),
+    )
+    if not all(mallopt(parameter, value) for parameter, value in settings):
+        return False
+    _MALLOPT[:] = [mallopt]
+    return True
+
+
+@contextmanager
+def own_pages() -> Iterator[None]:
+    """Give each tensor that is allocated in the block pages of its own: for weights.
+
+    They stay, or are freed one by one in another order, which would leave holes in the heap.
+    """
+    for mallopt in _MALLOPT:
+        mallopt(_M_MMAP_MAX, _MMAP_MAX)
+    try:
+        yield
+    finally:
+        for mallopt in _MALLOPT:
+            mallopt(_M_MMAP_MAX, 0)
