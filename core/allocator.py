@@ -22,7 +22,7 @@ def configure_allocator() -> bool:
     """Let glibc keep the memory of freed tensors for the next ones; return whether it does.
 
     By itself glibc returns large tensors to the kernel, which has to clear every page that the next layer writes to:
-    seven to nine percent of the time of SAM3's encoder at the published size (test/bench/bench_allocator.py). All
+    three to nine percent of the time of SAM3's encoder at the published size (test/bench/bench_allocator.py). All
     threads share one heap, since those of other threads than the first one hold 64 MB at most.
 
     Importing `instructsam.core` calls it. It changes nothing if one of VARIABLES is set, or the C library is another
