@@ -82,6 +82,17 @@ def test_maps_and_gradients_are_those_of_the_pixel_decoder(sam, features, phrase
         assert torch.allclose(gradient, expected, rtol=1e-3, atol=1e-4 * expected.abs().max())
 
 
+@pytest.mark.parametrize('number', [1, 3])  # of phrases
+def test_channels_are_last_where_no_gradients_are_computed(sam, features, phrases, number):
+    """As the other layout makes the transposed convolutions, or this one the gradients, several times as slow."""
+    text, mask = (each[:number] for each in phrases)
+    encoded = torch.ones(number, sam.rows**2, text.shape[-1])
+    for computes_gradients in (True, False):
+        with torch.set_grad_enabled(computes_gradients):
+            maps = sam.pixel_maps(sam.prepare(features).of_groups(IMAGES[:number]), encoded, text, mask)
+        assert (maps.stride(1) == 1) != computes_gradients
+
+
 def test_masks_are_products_with_the_projected_pixels(sam):
     generator = torch.Generator().manual_seed(2)
     width = sam.mask_decoder.pixel_decoder.out_channels
