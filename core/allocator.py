@@ -18,8 +18,8 @@ _MMAP_MAX = 65536
 _MALLOPT: list[Callable[[int, int], int]] = []  # once the allocator is configured
 
 
-def configure_allocator() -> bool:
-    """Let glibc keep the memory of freed tensors for the next ones; return whether it does.
+def configure_allocator() -> None:
+    """Let glibc keep the memory of freed tensors for the next ones.
 
     By itself glibc returns large tensors to the kernel, which has to clear every page that the next layer writes to:
     three to nine percent of the time of SAM3's encoder at the published size (test/bench/bench_allocator.py). All
@@ -29,21 +29,19 @@ def configure_allocator() -> bool:
     one. Other allocators that are loaded first (jemalloc, tcmalloc) take no notice of it.
     """
     if any(name in os.environ for name in VARIABLES):
-        return False
+        return
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # musl, macOS
-        return False
+        return
     settings = (
         (_M_MMAP_MAX, 0),
         (_M_MMAP_THRESHOLD, MAPPED_MB << 20),
         (_M_TRIM_THRESHOLD, KEPT_MB << 20),
         (_M_ARENA_MAX, 1),
     )
-    if not all(mallopt(parameter, value) for parameter, value in settings):
-        return False
-    _MALLOPT[:] = [mallopt]
-    return True
+    if all(mallopt(parameter, value) for parameter, value in settings):
+        _MALLOPT[:] = [mallopt]
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from workers import Worker, package_of, serve, timed
+from workers import Worker, in_turn, package_of, serve, timed
 
 SETTING = 'MALLOC_TRIM_THRESHOLD_'
 
@@ -73,19 +73,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = [package_of(Path(__file__).parents[2], Path(folder))]
         options = ['--layers', str(args.layers), *(['--thread'] if args.thread else [])]
-        workers = [Worker(name, __file__, ['--worker', name, *options], paths) for name in ('kept', 'returned')]
-        rounds = []
-        for number in range(-2, args.rounds):  # the first two warm up
-            order = workers if number % 2 else workers[::-1]
-            replies = {worker: worker.ask(number) for worker in order}
-            if number >= 0:
-                rounds.append([replies[worker] for worker in workers])
-        for worker in workers:
+        kept, returned = (Worker(name, __file__, ['--worker', name, *options], paths) for name in ('kept', 'returned'))
+        rounds = in_turn(kept, returned, range(2 + args.rounds))[2:]  # the first two warm up
+        for worker in (kept, returned):
             worker.close()
     for name, column in zip(('kept', 'returned'), zip(*rounds, strict=True), strict=True):
         seconds, pages, memory = (statistics.median(values) for values in zip(*column, strict=True))
         print(f'{name:10}{seconds:8.2f} s{pages:12,.0f} pages{memory:8,.0f} MB')
-    ratios = sorted(kept[0] / returned[0] for kept, returned in rounds)
+    ratios = sorted(mine[0] / other[0] for mine, other in rounds)
     print(f'kept / returned: {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})')
 
 

@@ -35,7 +35,7 @@ import numpy as np
 from full_size import run_phase
 from rich.console import Console
 from rich.table import Table
-from workers import Worker, package_of
+from workers import Worker, in_turn, package_of
 
 OWN = Path(__file__).parents[2]
 PARTS = 'answers', 'training'
@@ -62,11 +62,8 @@ class Pair:
 
     def in_turn(self, request: str, rounds: int) -> tuple[list[Any], list[Any]]:
         """Return the replies of each; who begins alternates."""
-        replies: dict[Worker, list[Any]] = {self.own: [], self.peer: []}
-        for number in range(rounds):
-            for worker in (self.own, self.peer)[:: -1 if number % 2 else 1]:
-                replies[worker].append(worker.ask(request))
-        return replies[self.own], replies[self.peer]
+        own, peer = zip(*in_turn(self.own, self.peer, [request] * rounds), strict=True)
+        return list(own), list(peer)
 
     def close(self) -> None:
         """End them."""

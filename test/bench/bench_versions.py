@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from workers import Worker, package_of, serve
+from workers import Worker, in_turn, package_of, serve
 
 OWN = Path(__file__).parents[2]
 SCENERY = OWN / 'test' / 'ros' / 'support'
@@ -120,12 +120,9 @@ def main() -> None:
             Worker(f'the {name} checkout', __file__, arguments, [package_of(checkout, Path(folder) / name), SCENERY])
             for name, checkout in (('own', OWN), ('other', args.checkout))
         )
-        for number in range(-2, args.rounds):  # the first two warm up
-            pair = [worker.ask(abs(number)) for worker in ((own, other) if number % 2 else (other, own))]
-            pair = pair if number % 2 else pair[::-1]
-            if number >= 0:
-                times.append([seconds for seconds, _ in pair])
-                differing += pair[0][1] != pair[1][1]
+        for pair in in_turn(own, other, [2, 1, *range(args.rounds)])[2:]:  # the first two warm up
+            times.append([seconds for seconds, _ in pair])
+            differing += pair[0][1] != pair[1][1]
         for worker in (own, other):
             worker.close()
     print(f'{"step":16}{"this":>10}{"other":>10}{"ratio":>8}   (ms, medians of {args.rounds} rounds)')

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from functools import cache
 from pathlib import Path
@@ -48,6 +48,16 @@ class Worker:
         """End the process."""
         self._process.terminate()
         self._process.wait()
+
+
+def in_turn(first: Worker, second: Worker, requests: Iterable[Any]) -> list[tuple[Any, Any]]:
+    """Return the replies of both to each request; who begins alternates."""
+    rounds = []
+    for number, request in enumerate(requests):
+        order = (second, first) if number % 2 else (first, second)
+        replies = {worker: worker.ask(request) for worker in order}
+        rounds.append((replies[first], replies[second]))
+    return rounds
 
 
 def serve(answer: Callable[[Any], Any]) -> None:
