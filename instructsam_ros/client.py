@@ -15,7 +15,8 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any, Literal, cast
 
 from action_msgs.msg import GoalStatus
@@ -67,7 +68,7 @@ class Perception:
         self._name = node.strip('/')
         self._is_closed = False
         self._changed = threading.Condition()  # guards _open_goals
-        self._open_goals = 0  # goals of find() that wait for their answer
+        self._open_goals = 0  # goals of find() that wait for their answer, or for that to their cancellation
         self._action: Any = ActionClient(
             self._node,
             Segment,
@@ -118,6 +119,7 @@ class Perception:
             PerceptionError: There is no such node, the time limit has passed, the node reports why it cannot answer,
                 its answer is malformed, or `image` or `depth` cannot be decoded.
             CancelledError: `cancelled` returned true.
+            Exception: What `on_stage` or `cancelled` raises.
         """
         if not timeout <= LONGEST_S:  # also true for NaN
             raise ValueError(f'timeout is seconds up to {LONGEST_S:.0f}, got {timeout:g}')
@@ -201,7 +203,7 @@ class Perception:
                     yield _read(detections_from_msg, message)
         finally:
             for subscription in subscriptions:
-                self._node.destroy_subscription(subscription)
+                self._ros.run_soon(partial(self._node.destroy_subscription, subscription))
 
     def stop(self) -> None:
         """End the instruction of watch()."""
@@ -212,7 +214,8 @@ class Perception:
         if self._is_closed:
             return
         self._is_closed = True
-        with self._changed:  # the other threads cancel their goals first
+        # The other threads cancel their goals first. A request that the node has not taken would end with this client.
+        with self._changed:
             self._changed.wait_for(lambda: not self._open_goals, GRACE_S)
         self._ros.stop()
         self._action.destroy()
@@ -232,18 +235,41 @@ class Perception:
         cancelled: Callable[[], bool] | None,
     ) -> Any:
         """Send a goal and return the action's response; cancel the goal if there is none by `end_s`."""
+        errors: list[Exception] = []
 
         def on_feedback(message: Any) -> None:
-            if on_stage is not None:
-                on_stage(message.feedback.stage)
+            try:
+                if on_stage is not None:
+                    on_stage(message.feedback.stage)
+            except Exception as error:  # raised below, in the caller's thread
+                errors.append(error)
 
-        with self._open_goal():
+        def raise_error() -> None:
+            if errors:
+                raise errors[0]
+
+        def is_cancelled() -> bool:
+            raise_error()
+            return cancelled is not None and cancelled()
+
+        with ExitStack() as end:
+            end.enter_context(self._open_goal())
             handle = self._response(lambda: self._action.send_goal_async(goal, on_feedback), end_s)
             try:
-                return self._response(handle.get_result_async, end_s, cancelled)
+                response = self._response(handle.get_result_async, end_s, is_cancelled)
+                raise_error()
+                return response
             except BaseException:  # nothing will fetch the answer, so the node need not compute it
-                handle.cancel_goal_async()
+                self._cancel(handle, end.pop_all())
                 raise
+
+    def _cancel(self, handle: Any, end: ExitStack) -> None:
+        """Cancel a goal, which is open until the node has answered that: `end` is closed then."""
+
+        def on_answer(_: object) -> None:
+            end.close()
+
+        self._ros.run_soon(lambda: handle.cancel_goal_async().add_done_callback(on_answer))
 
     @contextmanager
     def _open_goal(self) -> Generator[None, None, None]:
@@ -265,7 +291,6 @@ class Perception:
         done, retry_s = threading.Event(), RETRY_S
         futures: list[Any] = []
         errors: list[Exception] = []
-        executor: Any = self._ros.executor  # rclpy does not annotate create_task completely
 
         def on_done(_: object) -> None:
             done.set()
@@ -281,7 +306,7 @@ class Perception:
         while not done.is_set() and time.monotonic() < end_s:
             # rclpy registers a request after sending it. Sent from the thread that takes the responses, none of these
             # can come in between, where it would be lost.
-            executor.create_task(send)
+            self._ros.run_soon(send)
             self._wait(done.wait, min(retry_s, end_s - time.monotonic()), cancelled)
             retry_s *= 2
         if errors:

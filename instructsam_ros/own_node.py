@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -59,14 +60,28 @@ class OwnNode:
         self.executor = SingleThreadedExecutor(context=self._context)
         self.executor.add_node(self.node)
         self.thread: SpinThread | None = None
+        self._lock = threading.Lock()  # guards _is_stopped
+        self._is_stopped = False
 
     def start_thread(self) -> None:
         """Run the callbacks in a thread."""
         self.thread = SpinThread(self.executor)
         self.thread.start()
 
+    def run_soon(self, call: Callable[[], object]) -> None:
+        """Call `call` in the thread of the callbacks, or not at all if that is stopped first.
+
+        Subscriptions are destroyed there: destroyed in another thread while rclpy's executor is about to wait for them,
+        they raise InvalidHandle in the executor, which ends its thread.
+        """
+        with self._lock:
+            if not self._is_stopped:
+                self.executor.create_task(call)
+
     def stop(self) -> None:
         """Run no more callbacks."""
+        with self._lock:
+            self._is_stopped = True
         if self.thread is not None:
             self.thread.stop()
         self.executor.shutdown()

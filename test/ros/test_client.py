@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
 from depth_messages import compressed_depth, png
+from rclpy.action.client import ClientGoalHandle
 from sensor_msgs.msg import CameraInfo, CompressedImage
 from std_msgs.msg import Header
 
@@ -136,6 +137,15 @@ def test_the_reason_why_there_is_no_answer(perception, fields, says):
         perception.find(**{'instruction': 'the mugs', 'timeout': 20.0, **fields})
 
 
+def test_an_error_of_the_callers_callback_reaches_the_caller(perception):
+    def on_stage(_):
+        raise KeyError('of the caller')
+
+    with pytest.raises(KeyError, match='of the caller'):
+        perception.find('sleep 1', timeout=20.0, on_stage=on_stage)
+    assert perception.find('the mugs', timeout=20.0)
+
+
 def test_freshness_is_checked_before_anything_is_sent(perception):
     with pytest.raises(ValueError, match="'newest', 'next' or a stamp"):
         perception.find('the mugs', timeout=20.0, freshness='newer')
@@ -240,8 +250,20 @@ def test_twenty_clients_at_once(robot, perception, capfd):
     assert 'WARN' not in capfd.readouterr().err
 
 
-def test_closing_ends_calls_in_other_threads(robot, perception):
-    refused = []
+def test_closing_ends_calls_in_other_threads(robot, perception, monkeypatch):
+    refused, cancellations, answered, stop = [], [], [], perception._ros.stop
+
+    def cancel(handle):
+        cancellations.append(cancel_goal_async(handle))
+        return cancellations[-1]
+
+    def stop_and_look():
+        answered.append([future.done() for future in cancellations])
+        stop()
+
+    cancel_goal_async = ClientGoalHandle.cancel_goal_async
+    monkeypatch.setattr(ClientGoalHandle, 'cancel_goal_async', cancel)
+    monkeypatch.setattr(perception._ros, 'stop', stop_and_look)
 
     def ask():
         try:
@@ -256,6 +278,7 @@ def test_closing_ends_calls_in_other_threads(robot, perception):
     perception.close()
     asking.join(10)
     assert refused == ['the client was closed']
+    assert answered[0] == [True]  # otherwise the request may never reach the node
     robot.wait(lambda: int(robot.status()['goals_canceled']) == before + 1)  # the node stops computing the answer
 
 

@@ -67,14 +67,15 @@ class MaskCarrier:
 
         Args:
             result: The answer about `image`; its instances have ids.
-            image: [H, W, 3] uint8 RGB. It need not be one of those that were added.
+            image: [H, W, 3] uint8 RGB. It need not be one of those that were added, and may be older than all that are
+                kept: what the flow to the oldest of these does not find is lost.
             time_ns: Its time, on the clock of `add_image`.
 
         Returns:
-            Whether they can be: the image is not older than all that are kept, and has their size.
+            Whether the image has the size of those that are kept; nothing is carried otherwise.
         """
         self.drop_answer()
-        if self._steps and (time_ns < self._steps[0].time_ns or image.shape[:2] != self._size):
+        if self._steps and image.shape[:2] != self._size:
             return False
         if not self._steps or time_ns > self._steps[-1].time_ns:
             self.add_image(image, time_ns)
@@ -92,7 +93,7 @@ class MaskCarrier:
 
     @property
     def has_answer(self) -> bool:
-        """True from an answer on until images of another size or time, or another answer that cannot be carried."""
+        """True from an answer on until images of another size or time, or an answer about an image of another size."""
         return self._objects is not None
 
     def carried(self) -> list[Carried]:

@@ -24,7 +24,7 @@ class CarryParams:
     """Parameters of the carrying. Lengths in px are on the reduced image."""
 
     longer_side_px: int = 320  # longer side of the reduced image
-    max_images: int = 150  # images that an answer may be older than the newest one; each takes 0.3 MB
+    max_images: int = 150  # images between an answer and the newest one whose flow is kept; each takes 0.3 MB
     max_points: int = 1500  # points of all objects together
     max_points_each: int = 150
     margin_px: float = 2.0  # distance of the points from the outline, where the flow belongs to neither side
