@@ -54,16 +54,25 @@ class Tracker:
     def reset(self) -> None:
         """Forget all objects; their ids are not used again."""
         self._tracks: list[_Track] = []
-        self._grey: np.ndarray | None = None  # the last image, [h, w] uint8 on the grid
+        self._colors: np.ndarray | None = None  # the newest image, [h, w, 3] uint8 YCrCb on the grid
         self._grid: _Grid | None = None
 
     def update(self, result: Result, image: np.ndarray) -> Result:
-        """Return the result with the track_id of each instance.
+        """Return the result with the track_id of each instance: `follow`, then `identify`.
+
+        Args:
+            result: Result for `image`.
+            image: [H, W, 3] uint8 RGB.
+        """
+        self.follow(image)
+        return self.identify(result)
+
+    def follow(self, image: np.ndarray) -> None:
+        """Move the known objects to where they are in the newest image, for which no result is needed yet.
 
         An image of another size than the last one resets the tracker.
 
         Args:
-            result: Result for `image`.
             image: [H, W, 3] uint8 RGB.
         """
         height, width = image.shape[:2]
@@ -71,13 +80,17 @@ class Tracker:
             self.reset()
             self._grid = _Grid(height, width, self._params.grid_px)
         colors = cv2.cvtColor(self._grid.shrink(image), cv2.COLOR_RGB2YCrCb)
+        if self._tracks and self._colors is not None and min(colors.shape[:2]) >= MIN_FLOW_SIDE:
+            before, now = (np.ascontiguousarray(each[..., 0]) for each in (self._colors, colors))
+            _warp(self._tracks, before, now, self._grid.coordinates)
+        self._colors = colors
+
+    def identify(self, result: Result) -> Result:
+        """Return the result for the newest image with the track_id of each instance."""
+        assert self._grid is not None, 'follow() comes first'
+        assert self._colors is not None
         masks = self._grid.sample([instance.mask for instance in result.instances]) if result.instances else ()
-        detections = [_detection(mask, colors) for mask in masks]
-        grey = np.ascontiguousarray(colors[..., 0])
-        if self._tracks and self._grey is not None and min(grey.shape) >= MIN_FLOW_SIDE:
-            _warp(self._tracks, self._grey, grey, self._grid.coordinates)
-        self._grey = grey
-        ids = self._assign(detections, self._grid.coordinates)
+        ids = self._assign([_detection(mask, self._colors) for mask in masks], self._grid.coordinates)
         instances = [replace(instance, track_id=id_) for instance, id_ in zip(result.instances, ids, strict=True)]
         return replace(result, instances=tuple(instances))
 

@@ -110,6 +110,7 @@ def answer_query(
     if known is None:
         with timed(times_ms, 'conversion'):
             frame.decode(query.settings.max_megapixels)
+        trackers.follow(frame, query.track_group)
 
         caller.report_step(Segment.Feedback.ENCODING)
         frame.encode(engine, caller)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -22,14 +23,38 @@ TrackGroup: TypeAlias = Instruction | str
 @dataclass
 class _Track:
     tracker: Tracker = field(default_factory=Tracker)
-    latest_s: float = float('-inf')  # CameraFrame.received_s of the latest tracked frame
+    answered_s: float = float('-inf')  # CameraFrame.received_s of the latest frame whose objects have got ids
+    followed_s: float = float('-inf')  # the same of the latest frame that the tracker was moved to
+    following: Future[None] | None = None  # the motion to it, unless that has been waited for
+
+    def follow(self, frame: CameraFrame, thread: ThreadPoolExecutor) -> None:
+        """Begin to move the objects to a frame, unless it is not later than the latest one."""
+        if frame.received_s > self.followed_s:
+            self.wait()
+            self.followed_s = frame.received_s
+            self.following = thread.submit(self.tracker.follow, frame.decode())
+
+    def wait(self) -> None:
+        """Wait until the motion has ended. Raises what it raised."""
+        following, self.following = self.following, None  # it holds the image
+        if following is not None:
+            following.result()
 
 
 class TrackerPool:
-    """One tracker for each track group of one camera. Used by one thread only, the one that computes answers."""
+    """One tracker for each track group of one camera. Used by one thread only, the one that computes answers.
+
+    The optical flow needs no answer. It runs in a thread of its own while the model works.
+    """
 
     def __init__(self) -> None:
         self._tracks: NewestDict[TrackGroup, _Track] = NewestDict(KEPT_TRACKERS)
+        self._thread = ThreadPoolExecutor(1, 'ids')  # starts with the first frame
+
+    def follow(self, frame: CameraFrame, group: TrackGroup | None) -> None:
+        """Begin to move the objects of `group` to a frame that will be answered; without a group, do nothing."""
+        if group is not None:
+            self._track(group).follow(frame, self._thread)
 
     def track(self, result: Result, frame: CameraFrame, group: TrackGroup | None) -> Result:
         """Return `result` with the object ids of `group`.
@@ -39,10 +64,16 @@ class TrackerPool:
         """
         if group is None:
             return result
-        track = self._tracks.get(group) or _Track()
-        self._tracks[group] = track  # now the most recently used
-        if frame.received_s <= track.latest_s:
+        track = self._track(group)
+        if frame.received_s <= track.answered_s or frame.received_s < track.followed_s:
             return result
-        result = track.tracker.update(result, frame.decode())
-        track.latest_s = frame.received_s
-        return result
+        track.follow(frame, self._thread)
+        track.wait()
+        track.answered_s = frame.received_s
+        return track.tracker.identify(result)
+
+    def _track(self, group: TrackGroup) -> _Track:
+        """Return the track of a group, which is now the most recently used."""
+        track = self._tracks.get(group) or _Track()
+        self._tracks[group] = track
+        return track

@@ -1,6 +1,10 @@
-"""Overhead of the node: image in to result out, with a stand-in engine that returns ten prepared masks at once.
+"""Overhead of the node: image in to result out, with a stand-in engine that returns ten prepared masks.
 
     python test/bench/bench_ros_cost.py [--size 1280x720] [--frames 500] [--depth | --label-image] [--track]
+                                        [--model-ms 20]
+
+The stand-in waits for --model-ms without the processor, as for a GPU; that time is measured and subtracted everywhere.
+With 0 it returns at once, so that nothing of the node's work can be done meanwhile.
 
 receive_to_publish is measured inside the node, from its image callback to the return of publish. end_to_end is measured
 by another process, from before it publishes the image until it has the result: both DDS hops and (de)serialization in
@@ -60,14 +64,15 @@ class Echo:
             self.times_ms.append((time.perf_counter() - start_s) * 1e3)
 
 
-def measure(width, height, frames, rate_hz, depth, label_image, track):
+def measure(width, height, frames, rate_hz, depth, label_image, track, model_ms):
     """Return {step: (p50, p95)} in ms and the number of images without a result."""
     depth = table(height, width) if depth else None
     k = [width, 0.0, (width - 1) / 2, 0.0, width, (height - 1) / 2, 0.0, 0.0, 1.0]
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     robot = Robot(random.randrange(1, 102))
     try:
-        node = robot.start_active('score_threshold:=0.0', f'track_rate_hz:={240.0 if track else 0.0}')
+        model = f'model:=heavy {model_ms / 1e3}' if model_ms else 'model:=immediate'
+        node = robot.start_active(model, 'score_threshold:=0.0', f'track_rate_hz:={240.0 if track else 0.0}')
         echo = Echo(robot, image)
         if track:
             robot.look_at('perception/tracked/instances', TrackedInstanceArray)
@@ -104,6 +109,10 @@ def measure(width, height, frames, rate_hz, depth, label_image, track):
     for step in steps:
         times_ms[step] = tuple(float(status[f'{step}_ms_p{percent}']) for percent in (50, 95))
     times_ms['end_to_end'] = tuple(map(float, np.percentile(round_trips_ms, (50, 95))))
+    if model_ms:
+        own_ms = float(status['image_encoders_ms_p50'])
+        for step in ('receive_to_publish', 'end_to_end'):
+            times_ms[step] = tuple(ms - own_ms for ms in times_ms[step])
     times_ms['echo'] = tuple(map(float, np.percentile(echo.times_ms[WARM_UP:], (50, 95))))
     return times_ms, lost
 
@@ -119,13 +128,16 @@ def main():
         '--label-image', action='store_true', help='subscribe to the label image, so that it is published'
     )
     parser.add_argument('--track', action='store_true', help='also carry the masks to every image')
+    parser.add_argument('--model-ms', type=float, default=20.0, help='time of the model, ms (default: %(default)s)')
     parser.add_argument('--json', type=Path, help='also write the numbers to this file')
     args = parser.parse_args()
     width, height = map(int, args.size.split('x'))
 
-    times_ms, lost = measure(width, height, args.frames, args.rate, args.depth, args.label_image, args.track)
+    times_ms, lost = measure(
+        width, height, args.frames, args.rate, args.depth, args.label_image, args.track, args.model_ms
+    )
     extra = 'depth' if args.depth else 'label image' if args.label_image else 'no depth, no label image'
-    print(f'{args.size} rgb8, ten masks, {extra}, {args.frames} images')
+    print(f'{args.size} rgb8, ten masks, {extra}, {args.frames} images, without {args.model_ms:g} ms of the model')
     print(f'{"ms":<20}{"median":>10}{"p95":>10}{"to echo":>10}')
     for step, (median, p95) in times_ms.items():
         print(f'{step:<20}{median:>10.2f}{p95:>10.2f}{median / times_ms["echo"][0]:>10.2f}')

@@ -1,6 +1,7 @@
 """The pipeline from a frame and a query to an answer, with a fake engine, depth and caller."""
 
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from instructsam.core import CancelledError, InstructionError
+from instructsam.core.spatial.tracking import Tracker
 from instructsam_ros.action import Segment
 from instructsam_ros.conversions.images import ImageFormatError
 from instructsam_ros.conversions.instances import depth_msg, image_msg
@@ -396,6 +398,50 @@ def test_an_older_frame_gets_no_ids(world, trackers):
     answer(world, trackers, camera_frame(2.0))
     assert track_ids(answer(world, trackers, camera_frame(1.0))) == [-1]
     assert track_ids(answer(world, trackers, camera_frame(3.0))) == [0]
+
+
+def test_objects_are_followed_while_the_model_works(world, trackers, monkeypatch):
+    is_followed, segment = threading.Event(), world.engine.segment
+
+    def follow(self, image):
+        follow_now(self, image)
+        is_followed.set()
+
+    def wait_and_segment(*arguments, **options):
+        assert is_followed.wait(20)
+        return segment(*arguments, **options)
+
+    follow_now = Tracker.follow
+    monkeypatch.setattr(Tracker, 'follow', follow)
+    monkeypatch.setattr(world.engine, 'segment', wait_and_segment)
+    assert track_ids(answer(world, trackers, camera_frame(1.0))) == [0]
+
+
+def test_a_frame_before_one_that_was_followed_and_not_answered_gets_no_ids(world, trackers):
+    answer(world, trackers, camera_frame(1.0))
+    world.cancel_at = 'segment'
+    with pytest.raises(CancelledError):
+        answer(world, trackers, camera_frame(3.0))
+    world.cancel_at = None
+    assert track_ids(answer(world, trackers, camera_frame(2.0))) == [-1]
+    assert track_ids(answer(world, trackers, camera_frame(3.0))) == [0]
+
+
+def test_an_error_of_the_flow_is_an_error_of_the_next_answer(world, trackers, monkeypatch):
+    follow_now = Tracker.follow
+
+    def follow(self, image):
+        raise RuntimeError('no flow')
+
+    monkeypatch.setattr(Tracker, 'follow', follow)
+    world.cancel_at = 'segment'
+    with pytest.raises(CancelledError):
+        answer(world, trackers, camera_frame(1.0))
+    world.cancel_at = None
+    monkeypatch.setattr(Tracker, 'follow', follow_now)
+    with pytest.raises(RuntimeError, match='no flow'):
+        answer(world, trackers, camera_frame(2.0))
+    assert track_ids(answer(world, trackers, camera_frame(2.0))) == [0]
 
 
 def test_the_least_recently_used_group_starts_again(world, trackers):
