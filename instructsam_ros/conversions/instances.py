@@ -7,14 +7,14 @@ import array
 import sys
 
 import numpy as np
-from sensor_msgs.msg import Image, RegionOfInterest
+from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from instructsam.core import result as core_result
 from instructsam.core import rle
 from instructsam.core.display.label_map import label_map
 from instructsam_ros.conversions.poses import geometry_to_msg
-from instructsam_ros.msg import Geometry, Instance, InstanceArray, Rle
+from instructsam_ros.msg import Instance, InstanceArray, Rle
 
 STATUS = {'ok': InstanceArray.STATUS_OK, 'no_target': InstanceArray.STATUS_NO_TARGET}
 
@@ -150,14 +150,17 @@ def _image(pixels: np.ndarray, encoding: str, header: Header) -> Image:
 
 
 def _instance_to_msg(instance: core_result.Instance) -> Instance:
+    # Fields are assigned, because a constructor makes the default of every field, also of those that it is given.
+    message = Instance()
     x0, y0, x1, y1 = instance.box
-    return Instance(
-        track_id=instance.track_id,
-        phrase=valid_utf8(instance.phrase),
-        score=float(instance.score),
-        roi=RegionOfInterest(x_offset=x0, y_offset=y0, width=x1 - x0, height=y1 - y0),
-        mask=rle_to_msg(instance.mask),
-        has_geometry=instance.geometry is not None,
-        geometry_message=valid_utf8(instance.geometry_message),
-        geometry=Geometry() if instance.geometry is None else geometry_to_msg(instance.geometry),
-    )
+    message.track_id = instance.track_id
+    message.phrase = valid_utf8(instance.phrase)
+    message.score = float(instance.score)
+    roi = message.roi
+    roi.x_offset, roi.y_offset, roi.width, roi.height = x0, y0, x1 - x0, y1 - y0
+    message.mask = rle_to_msg(instance.mask)
+    message.geometry_message = valid_utf8(instance.geometry_message)
+    if instance.geometry is not None:
+        message.has_geometry = True
+        message.geometry = geometry_to_msg(instance.geometry)
+    return message
