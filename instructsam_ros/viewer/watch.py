@@ -28,7 +28,7 @@ from instructsam_ros.viewer.answers import AnswerLog, Role, Topic
 from instructsam_ros.viewer.labels import describe
 from instructsam_ros.viewer.sinks import FileSink, sink_of
 
-PATIENCE_S = 5.0  # time that the node has to be discovered
+PATIENCE_S = 5.0  # time that the node has to be discovered, and then the first image to come
 LOOK_S = 1.0  # between two looks at the topics that the node reads, which it subscribes to when it is activated
 LINGER_S = 0.5  # after the last answer, for the points and the depth of its image
 STEP_S = 0.1  # longest uninterrupted wait
@@ -95,6 +95,8 @@ class AnswerListener:
         self._log = log
         self._instruction: str | None = None  # of the answers that are wanted; None: of all
         self._answers: deque[InstanceArray] = deque()
+        self._is_ready = False  # answers are received
+        self._has_image = False
         self._known: set[str] = set()  # topics that are subscribed to
         self._ros = OwnNode('instructsam_watch')
         self._node = self._ros.node
@@ -106,7 +108,9 @@ class AnswerListener:
             self._node.create_timer(LOOK_S, self._look)
 
     def wait_for_node(self) -> None:
-        """Wait until the node is discovered.
+        """Wait until the node is discovered and, to show it, its first image has come; answers before that are dropped.
+
+        A camera that is silent is waited for no longer than PATIENCE_S.
 
         Raises:
             InstructSAMError: It is not, in PATIENCE_S.
@@ -120,8 +124,11 @@ class AnswerListener:
                     'says more)'
                 )
             self._ros.executor.spin_once(STEP_S)
-        if self._log is not None:
-            self._look()
+        end_s = time.monotonic() + PATIENCE_S
+        while self._log is not None and not self._has_image and time.monotonic() < end_s:
+            self._look()  # the topics of a node are discovered one by one
+            self._ros.executor.spin_once(STEP_S)
+        self._is_ready = True
 
     def instruct(self, instruction: str, topic: str) -> None:
         """Publish an instruction; answers to others are not wanted any more."""
@@ -156,7 +163,7 @@ class AnswerListener:
 
     def _on_answer(self, data: bytes) -> None:
         message = deserialize_message(data, InstanceArray)
-        if self._instruction in (None, message.instruction):
+        if self._is_ready and self._instruction in (None, message.instruction):
             self._answers.append(message)
             if self._log is not None:
                 self._log.put(self.answers_topic, data)
@@ -195,6 +202,7 @@ class AnswerListener:
         if not self._log.has_topic(name):
             message = deserialize_message(data, kind)
             is_depth = name != self._image_topic if self._image_topic else is_depth_message(message)
+            self._has_image |= not is_depth
             self._log.add_topic(Topic(name, Role.DEPTH if is_depth else Role.IMAGE, kind))
         self._log.put(name, data)
 

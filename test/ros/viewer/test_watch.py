@@ -22,7 +22,7 @@ from instructsam_ros.conversions.instances import to_msg
 from instructsam_ros.conversions.point_clouds import POINT
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.node import qos
-from instructsam_ros.own_node import SpinThread
+from instructsam_ros.own_node import OwnNode, SpinThread
 from instructsam_ros.viewer import watch as watch_module
 from instructsam_ros.viewer.answers import AnswerLog
 from instructsam_ros.viewer.sinks import DISPLAYS
@@ -132,8 +132,16 @@ def test_images_depth_camera_and_points_of_a_node_are_shown(perception):
     assert (len(points), set(classes)) == (7, {5})
 
 
-def test_a_recording_of_a_node(perception, tmp_path, capsys):
+def test_a_recording_of_a_node(perception, tmp_path, capsys, monkeypatch):
+    """Each answer has its image, although the topics of the node are discovered after its answers."""
     pytest.importorskip('rerun.chunk', reason='needs the extra rerun')
+    looks, subscriptions_of = [], OwnNode.subscriptions_of
+
+    def discovered_late(*arguments):
+        looks.append(arguments)
+        return subscriptions_of(*arguments) if len(looks) > 20 else []
+
+    monkeypatch.setattr(OwnNode, 'subscriptions_of', discovered_late)
     assert watch('the mug', '--count', 10, '--timeout', PATIENCE_S, '--rerun', tmp_path / 'live.rrd') == 0
     entities = {row.entity for row in rows(tmp_path / 'live.rrd')}
     assert entities >= {'/camera/image/color', '/camera/image/masks', '/camera/image/boxes', '/scores/id_4', '/log'}
