@@ -116,9 +116,11 @@ class FolderLock:
             self.folder.mkdir(parents=True)
             self._is_new = True
         except FileExistsError:
-            # A folder that another process has just removed is no file: the next try makes it again.
-            if os.path.lexists(self.folder) and not os.path.isdir(self.folder):
-                raise InstructSAMError(f'{self.folder} is a file: give the name of a folder') from None
+            # Looked at once: if another process has just removed the folder, the next try makes it again.
+            with suppress(FileNotFoundError):
+                mode = os.lstat(self.folder).st_mode
+                if not (stat.S_ISDIR(mode) or (stat.S_ISLNK(mode) and self.folder.is_dir())):
+                    raise InstructSAMError(f'{self.folder} is a file: give the name of a folder') from None
 
 
 def open_own_file(path: Path, flags: int) -> int:

@@ -107,6 +107,28 @@ def test_of_many_that_start_at_once_one_enters(tmp_path):
     assert not folder.exists() or not os.listdir(folder)
 
 
+def test_a_folder_that_is_removed_while_it_is_looked_at_is_made_again(tmp_path, monkeypatch):
+    folder = tmp_path / 'run'
+    folder.mkdir()
+
+    def then_remove(look):
+        def look_and_remove(path):
+            found = look(path)
+            if str(path) == str(folder) and not removed:
+                folder.rmdir()
+                removed.append(path)
+            return found
+
+        return look_and_remove
+
+    removed = []
+    monkeypatch.setattr(os, 'lstat', then_remove(os.lstat))
+    monkeypatch.setattr(os.path, 'lexists', then_remove(os.path.lexists))
+    with FolderLock(folder):
+        assert removed
+        assert (folder / '.lock').exists()
+
+
 def test_the_name_of_an_earlier_holder_is_not_given(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_lock, 'NAMED_WITHIN_S', 0.05)
     process = hold(tmp_path)
