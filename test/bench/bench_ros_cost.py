@@ -64,26 +64,33 @@ class Echo:
             self.times_ms.append((time.perf_counter() - start_s) * 1e3)
 
 
-def measure(width, height, frames, rate_hz, depth, label_image, track, model_ms):
-    """Return {step: (p50, p95)} in ms and the number of images without a result."""
-    depth = table(height, width) if depth else None
+def size(text):
+    """Return the (width, height) of `text`, e.g. 1280x720."""
+    width, height = map(int, text.split('x'))
+    return width, height
+
+
+def measure(args):
+    """Return {step: (p50, p95)} in ms and the number of images without a result; args: see main()."""
+    width, height = args.size
+    depth = table(height, width) if args.depth else None
     k = [width, 0.0, (width - 1) / 2, 0.0, width, (height - 1) / 2, 0.0, 0.0, 1.0]
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     robot = Robot(random.randrange(1, 102))
     try:
-        model = f'model:=heavy {model_ms / 1e3}' if model_ms else 'model:=immediate'
-        node = robot.start_active(model, 'score_threshold:=0.0', f'track_rate_hz:={240.0 if track else 0.0}')
+        model = f'model:=heavy {args.model_ms / 1e3}' if args.model_ms else 'model:=immediate'
+        node = robot.start_active(model, 'score_threshold:=0.0', f'track_rate_hz:={240.0 if args.track else 0.0}')
         echo = Echo(robot, image)
-        if track:
+        if args.track:
             robot.look_at('perception/tracked/instances', TrackedInstanceArray)
-        if label_image:
+        if args.label_image:
             robot.look_at('perception/label_image')
         robot.say('ten masks')
         robot.next_result()
         round_trips_ms, lost = [], 0
         next_s = time.monotonic()
-        for number in range(WARM_UP + frames):
-            next_s += 1 / rate_hz
+        for number in range(WARM_UP + args.frames):
+            next_s += 1 / args.rate
             time.sleep(max(0.0, next_s - time.monotonic()))
             start_s = time.perf_counter()
             if depth is not None:
@@ -105,11 +112,11 @@ def measure(width, height, frames, rate_hz, depth, label_image, track, model_ms)
     finally:
         robot.close()
     times_ms = {}
-    steps = STEPS[: None if depth is not None else -1] + (('carrying',) if track else ())
+    steps = STEPS[: None if depth is not None else -1] + (('carrying',) if args.track else ())
     for step in steps:
         times_ms[step] = tuple(float(status[f'{step}_ms_p{percent}']) for percent in (50, 95))
     times_ms['end_to_end'] = tuple(map(float, np.percentile(round_trips_ms, (50, 95))))
-    if model_ms:
+    if args.model_ms:
         own_ms = float(status['image_encoders_ms_p50'])
         for step in ('receive_to_publish', 'end_to_end'):
             times_ms[step] = tuple(ms - own_ms for ms in times_ms[step])
@@ -119,7 +126,7 @@ def measure(width, height, frames, rate_hz, depth, label_image, track, model_ms)
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--size', default='1280x720', help='size of the rgb8 image, px (default: %(default)s)')
+    parser.add_argument('--size', type=size, default='1280x720', help='of the rgb8 image, px (default: %(default)s)')
     parser.add_argument('--frames', type=int, default=500, help='measured images (default: %(default)s)')
     parser.add_argument('--rate', type=float, default=30.0, help='images per second (default: %(default)s)')
     extra = parser.add_mutually_exclusive_group()
@@ -131,20 +138,18 @@ def main():
     parser.add_argument('--model-ms', type=float, default=20.0, help='time of the model, ms (default: %(default)s)')
     parser.add_argument('--json', type=Path, help='also write the numbers to this file')
     args = parser.parse_args()
-    width, height = map(int, args.size.split('x'))
 
-    times_ms, lost = measure(
-        width, height, args.frames, args.rate, args.depth, args.label_image, args.track, args.model_ms
-    )
+    times_ms, lost = measure(args)
+    name = 'x'.join(map(str, args.size))
     extra = 'depth' if args.depth else 'label image' if args.label_image else 'no depth, no label image'
-    print(f'{args.size} rgb8, ten masks, {extra}, {args.frames} images, without {args.model_ms:g} ms of the model')
+    print(f'{name} rgb8, ten masks, {extra}, {args.frames} images, without {args.model_ms:g} ms of the model')
     print(f'{"ms":<20}{"median":>10}{"p95":>10}{"to echo":>10}')
     for step, (median, p95) in times_ms.items():
         print(f'{step:<20}{median:>10.2f}{p95:>10.2f}{median / times_ms["echo"][0]:>10.2f}')
     if lost:
         print(f'{lost} images without a result')
     if args.json:
-        args.json.write_text(json.dumps({'size': args.size, 'lost': lost, 'times_ms': times_ms}, indent=1))
+        args.json.write_text(json.dumps({'size': name, 'lost': lost, 'times_ms': times_ms}, indent=1))
     if args.label_image:
         return 0
     step = 'geometry' if args.depth else 'receive_to_publish'

@@ -1,101 +1,19 @@
 """The pipeline from a frame and a query to an answer, with a fake engine, depth and caller."""
 
-import dataclasses
-import threading
-
 import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
 from builtin_interfaces.msg import Time
-from fakes import FakeEngine
-from sensor_msgs.msg import CameraInfo
+from pipeline_world import STEPS, answer, camera_frame
 from std_msgs.msg import Header
 
 from instructsam.core import CancelledError, InstructionError
-from instructsam.core.spatial.tracking import Tracker
-from instructsam_ros.action import Segment
 from instructsam_ros.conversions.images import ImageFormatError
-from instructsam_ros.conversions.instances import depth_msg, image_msg
-from instructsam_ros.pipeline.answer import Query, answer_query
-from instructsam_ros.pipeline.camera_frame import CameraFrame
-from instructsam_ros.pipeline.depth_sync import NoDepthError
-from instructsam_ros.pipeline.instruction import Instruction
 from instructsam_ros.pipeline.localization import TransformError
-from instructsam_ros.pipeline.protocols import DepthPair, Transform
-from instructsam_ros.pipeline.settings import INSTRUCTION, Settings
-from instructsam_ros.pipeline.tracker_pool import KEPT_TRACKERS, TrackerPool
-
-HEIGHT, WIDTH = 48, 64
-STEPS = [Segment.Feedback.ENCODING, Segment.Feedback.SEGMENTING, Segment.Feedback.LOCATING]
-MUGS = Instruction('the mugs', 1)
-
-
-class World:
-    """Everything around the pipeline: depth, transforms and caller, and a log of what happened in which order."""
-
-    def __init__(self):
-        self.log = []
-        self.engine = FakeEngine(self.log)
-        self.has_depth = True
-        self.depth_frame, self.image_topic, self.info = 'camera', '/camera/image_raw', {}
-        self.transform = Transform(np.eye(3), np.zeros(3))
-        self.cancel_at = None  # an entry of the log after which the caller no longer wants the answer
-
-    # the depth source and the transform source
-
-    def find_depth(self, stamp, settings, caller):
-        self.log.append('find depth')
-        if not self.has_depth:
-            raise NoDepthError('no depth image has been received')
-        depth_mm = np.full((HEIGHT, WIDTH), 1000, np.uint16)
-        k = [60.0, 0.0, (WIDTH - 1) / 2, 0.0, 60.0, (HEIGHT - 1) / 2, 0.0, 0.0, 1.0]
-        header = Header(frame_id='camera', stamp=stamp)
-        info = CameraInfo(**{'header': header, 'height': HEIGHT, 'width': WIDTH, 'k': k, **self.info})
-        return DepthPair(depth_msg(depth_mm, Header(frame_id=self.depth_frame, stamp=stamp)), info, self.image_topic)
-
-    def lookup(self, target, source, stamp, settings):
-        self.log.append(f'transform {source} to {target} at {stamp.sec}')
-        if self.transform is None:
-            raise TransformError('no transform')
-        return self.transform
-
-    # the caller
-
-    def is_cancelled(self):
-        return self.cancel_at in self.log
-
-    def is_encoding_cancelled(self):
-        return self.cancel_at == 'encode' and self.is_cancelled()
-
-    def report_step(self, step):
-        self.log.append(step)
-
-
-@pytest.fixture
-def world():
-    return World()
-
-
-@pytest.fixture
-def trackers():
-    return TrackerPool()
-
-
-def camera_frame(received_s=0.0, **fields):
-    image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-    message = image_msg(image, Header(frame_id='camera', stamp=Time(sec=7)))
-    for name, value in fields.items():
-        setattr(message, name, value)
-    return CameraFrame(message, received_s)
-
-
-def answer(world, trackers, frame, group=MUGS, text='the mugs', **settings):
-    query = Query(text, Settings(**settings), group)
-    return answer_query(
-        world.engine, frame, query, depth_source=world, transforms=world, trackers=trackers, caller=world
-    )
+from instructsam_ros.pipeline.protocols import Transform
+from instructsam_ros.pipeline.settings import INSTRUCTION
 
 
 def test_steps_in_order(world, trackers):
@@ -374,87 +292,3 @@ def test_errors_of_the_engine_are_passed_on(world, trackers, error):
     with pytest.raises(type(error), match=str(error)):
         answer(world, trackers, frame)
     assert frame.answers == {}
-
-
-# Object ids
-
-
-def track_ids(result):
-    return [instance.track_id for instance in result.result.instances]
-
-
-def test_ids_persist_within_a_track_group_only(world, trackers):
-    other = dataclasses.replace(MUGS)  # the same words received again
-    assert track_ids(answer(world, trackers, camera_frame(1.0))) == [0]
-    world.engine.finds = 0
-    answer(world, trackers, camera_frame(2.0))
-    world.engine.finds = 1
-    assert track_ids(answer(world, trackers, camera_frame(3.0))) == [0]
-    assert track_ids(answer(world, trackers, camera_frame(4.0), group=other)) == [0]
-    assert track_ids(answer(world, trackers, camera_frame(5.0), group=None)) == [-1]
-
-
-def test_an_older_frame_gets_no_ids(world, trackers):
-    answer(world, trackers, camera_frame(2.0))
-    assert track_ids(answer(world, trackers, camera_frame(1.0))) == [-1]
-    assert track_ids(answer(world, trackers, camera_frame(3.0))) == [0]
-
-
-def test_objects_are_followed_while_the_model_works(world, trackers, monkeypatch):
-    is_followed, segment = threading.Event(), world.engine.segment
-
-    def follow(self, image):
-        follow_now(self, image)
-        is_followed.set()
-
-    def wait_and_segment(*arguments, **options):
-        assert is_followed.wait(20)
-        return segment(*arguments, **options)
-
-    follow_now = Tracker.follow
-    monkeypatch.setattr(Tracker, 'follow', follow)
-    monkeypatch.setattr(world.engine, 'segment', wait_and_segment)
-    assert track_ids(answer(world, trackers, camera_frame(1.0))) == [0]
-
-
-def test_a_frame_before_one_that_was_followed_and_not_answered_gets_no_ids(world, trackers):
-    answer(world, trackers, camera_frame(1.0))
-    world.cancel_at = 'segment'
-    with pytest.raises(CancelledError):
-        answer(world, trackers, camera_frame(3.0))
-    world.cancel_at = None
-    assert track_ids(answer(world, trackers, camera_frame(2.0))) == [-1]
-    assert track_ids(answer(world, trackers, camera_frame(3.0))) == [0]
-
-
-def test_an_error_of_the_flow_is_an_error_of_the_next_answer(world, trackers, monkeypatch):
-    follow_now = Tracker.follow
-
-    def follow(self, image):
-        raise RuntimeError('no flow')
-
-    monkeypatch.setattr(Tracker, 'follow', follow)
-    world.cancel_at = 'segment'
-    with pytest.raises(CancelledError):
-        answer(world, trackers, camera_frame(1.0))
-    world.cancel_at = None
-    monkeypatch.setattr(Tracker, 'follow', follow_now)
-    with pytest.raises(RuntimeError, match='no flow'):
-        answer(world, trackers, camera_frame(2.0))
-    assert track_ids(answer(world, trackers, camera_frame(2.0))) == [0]
-
-
-def test_the_least_recently_used_group_starts_again(world, trackers):
-    def next_id(group, received_s):
-        result = answer(world, trackers, camera_frame(received_s), group=group)
-        return track_ids(result)[0]
-
-    frame = camera_frame(1.0)
-    answer(world, trackers, frame, group='first')
-    tracker = trackers._tracks['first'].tracker
-    for number in range(KEPT_TRACKERS - 1):
-        assert next_id(f'mug {number}', 1.0) == 0
-    next_id('first', 2.0)  # used again, so that it is not the oldest
-    next_id('one more', 1.0)
-    assert trackers._tracks['first'].tracker is tracker
-    assert 'mug 0' not in trackers._tracks
