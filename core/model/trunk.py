@@ -37,14 +37,19 @@ class TrunkMaps(NamedTuple):
 
 
 class _SameConv(nn.Conv2d):
-    """A convolution that pads as TensorFlow's SAME does for even sizes: with a stride of 2, more at the far sides."""
+    """A convolution that pads as TensorFlow's SAME does for even sizes: with a stride of 2, more at the far sides.
+
+    There the kernel gets a row and a column of zeros in front, and all sides the same padding: the same result without
+    a copy of the map.
+    """
 
     def __init__(self, channels: int, out: int, kernel: int, stride: int = 1, groups: int = 1):
-        super().__init__(channels, out, kernel, stride, padding=(kernel - stride) // 2, groups=groups)
-        self.excess = (kernel - stride) % 2
+        super().__init__(channels, out, kernel, stride, padding=kernel // 2, groups=groups)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        return super().forward(F.pad(values, (0, self.excess, 0, self.excess)) if self.excess else values)
+        excess = self.stride[0] - 1
+        weight = F.pad(self.weight, (excess, 0, excess, 0)) if excess else self.weight
+        return self._conv_forward(values, weight, self.bias)
 
 
 class _Block(nn.Module):
