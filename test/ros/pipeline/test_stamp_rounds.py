@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-from instructsam_ros.pipeline.stamp_rounds import StampRounds
+from instructsam_ros.pipeline.stamp_rounds import PATIENCE, StampRounds
 
 MS = 1_000_000
 
@@ -63,3 +63,20 @@ def test_a_wrong_stamp_of_slow_topics():
 
 def test_a_topic_that_begins_later_belongs_to_the_present_round():
     assert rounds(('image', 5000), ('image', 0), ('depth', 0), ('image', 5000), ('image', 0)) == [0, 1, 1, 1, 2]
+
+
+@pytest.mark.parametrize('ahead', ['image', 'depth'])
+def test_one_wrong_stamp_does_not_separate_topics_one_of_which_is_always_ahead(ahead):
+    """Stamps of one topic are 50 ms later than those of the other that arrive at the same time."""
+    behind = 'depth' if ahead == 'image' else 'image'
+    arrivals = [(topic, stamp) for t in range(0, 3000, 33) for topic, stamp in ((ahead, t + 50), (behind, t))]
+    for wrong in (ahead, behind):
+        index = max(i for i, (topic, stamp) in enumerate(arrivals) if topic == wrong and stamp < 500)
+        numbers = rounds(*arrivals[:index], (wrong, 200), *arrivals[index:])
+        assert numbers[-40:] == [1] * 40
+
+
+def test_a_topic_that_steps_back_and_stops_does_not_separate_the_others():
+    arrivals = [(topic, 1000 + 33 * t) for t in range(PATIENCE) for topic in ('image', 'depth')]
+    numbers = rounds(('other', 2000), *arrivals[:10], ('other', 500), *arrivals[10:])
+    assert numbers[-20:] == [1] * 20
