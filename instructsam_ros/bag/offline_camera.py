@@ -171,8 +171,17 @@ class OfflineCamera:
 
     def recall(self, recorded: RecordedFrame, message: InstanceArray) -> None:
         """Track the objects of a frame's finished result, so that the ids of later results continue from there."""
-        if message.status != InstanceArray.STATUS_ERROR:
+        is_error = message.status == InstanceArray.STATUS_ERROR
+        try:
             frame = self._camera_frame(recorded)
+            frame.decode(self._settings.max_megapixels)
+        except Exception:  # The type that rclpy raises for malformed bytes depends on the middleware.
+            if is_error:  # It is what the result reports, and no object was tracked.
+                return
+            raise
+        if is_error:
+            self._trackers.follow(frame, recorded.instruction)
+        else:
             self._trackers.track(result_from_msg(message), frame, recorded.instruction)
 
     def _camera_frame(self, recorded: RecordedFrame) -> CameraFrame:

@@ -23,8 +23,7 @@ TrackGroup: TypeAlias = Instruction | str
 @dataclass
 class _Track:
     tracker: Tracker = field(default_factory=Tracker)
-    answered_s: float = float('-inf')  # CameraFrame.received_s of the latest frame whose objects have got ids
-    followed_s: float = float('-inf')  # the same of the latest frame that the tracker was moved to
+    followed_s: float = float('-inf')  # CameraFrame.received_s of the latest frame that the tracker was moved to
     following: Future[None] | None = None  # the motion to it, unless that has been waited for
 
     def follow(self, frame: CameraFrame, thread: ThreadPoolExecutor) -> None:
@@ -65,11 +64,10 @@ class TrackerPool:
         if group is None:
             return result
         track = self._track(group)
-        if frame.received_s <= track.answered_s or frame.received_s < track.followed_s:
+        if frame.received_s < track.followed_s:
             return result
         track.follow(frame, self._thread)
         track.wait()
-        track.answered_s = frame.received_s
         return track.tracker.identify(result)
 
     def _track(self, group: TrackGroup) -> _Track:

@@ -29,6 +29,14 @@ def test_ids_persist_within_a_track_group_only(world, trackers):
     assert track_ids(answer(world, trackers, camera_frame(5.0), group=None)) == [-1]
 
 
+def test_another_query_about_the_same_frame_gets_the_same_ids(world, trackers):
+    """A goal with the instruction of the topic and a threshold of its own."""
+    frame = camera_frame(1.0)
+    assert track_ids(answer(world, trackers, frame)) == [0]
+    assert track_ids(answer(world, trackers, frame, score_threshold=0.3)) == [0]
+    assert track_ids(answer(world, trackers, camera_frame(2.0))) == [0]
+
+
 def test_an_older_frame_gets_no_ids(world, trackers):
     answer(world, trackers, camera_frame(2.0))
     assert track_ids(answer(world, trackers, camera_frame(1.0))) == [-1]
