@@ -14,6 +14,7 @@ from instructsam_ros.pipeline.settings import CONTINUOUS
 from instructsam_ros.pipeline.tracker_pool import TrackerPool
 
 KEPT_FRAMES = RECENT  # frames that a goal may ask for by their stamp
+OVERTAKING = 3  # so many newer images in a row mean that an image is lost, not overtaken
 
 
 class CameraStream:
@@ -70,14 +71,23 @@ class CameraStream:
             ValueError: Newer frames have arrived, so it will not.
         """
         found = next((frame for frame in reversed(self._recent) if frame.header.stamp == stamp), None)
-        if found is None and self._recent:
-            newest = self._recent[-1].header.stamp
-            if nanoseconds(newest) > nanoseconds(stamp):
-                raise ValueError(
-                    f'no image with the stamp {stamp.sec}.{stamp.nanosec:09d} is buffered, the newest has '
-                    f'{newest.sec}.{newest.nanosec:09d}: ask within {KEPT_FRAMES} images'
-                )
+        if found is None and (reason := self._reason_if_passed(stamp, 1)):
+            raise ValueError(reason)
         return found
+
+    def reason_if_lost(self, stamp: Time) -> str:
+        """Return why the frame with `stamp`, which has not arrived, is not expected any more; '' if it is."""
+        return self._reason_if_passed(stamp, OVERTAKING)
+
+    def _reason_if_passed(self, stamp: Time, images: int) -> str:
+        latest = [frame.header.stamp for frame in list(self._recent)[-images:]]
+        if len(latest) < images or any(nanoseconds(each) <= nanoseconds(stamp) for each in latest):
+            return ''
+        newest = latest[-1]
+        return (
+            f'no image with the stamp {stamp.sec}.{stamp.nanosec:09d} is buffered, the newest has '
+            f'{newest.sec}.{newest.nanosec:09d}: ask within {KEPT_FRAMES} images'
+        )
 
     def has_work(self, instruction: Instruction, trigger: str) -> bool:
         """Return whether there is a frame that `instruction` must be answered on."""

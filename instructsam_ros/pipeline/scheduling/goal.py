@@ -93,6 +93,11 @@ class GoalRequest:
             freshness == Segment.Goal.NEXT or (freshness == Segment.Goal.STAMP and header.stamp == self.goal.stamp)
         )
 
+    @property
+    def awaited_stamp(self) -> Time | None:
+        """The stamp of the frame that it waits for; None if it waits for none or for any."""
+        return self.goal.stamp if self.frame is None and self.goal.freshness == Segment.Goal.STAMP else None
+
     def is_ready(self) -> bool:
         """Return whether its frame is available."""
         return self.frame is not None or (self.goal.freshness == Segment.Goal.NEWEST and self.stream.has_frame)

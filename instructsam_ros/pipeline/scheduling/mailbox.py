@@ -62,6 +62,11 @@ class Mailbox(Generic[Message]):
         """True if a message is waiting."""
         return bool(self._slot)
 
+    def holds(self, message: Message) -> bool:
+        """Return whether `message` itself is waiting."""
+        with self._lock:
+            return any(each is message for each in self._slot)
+
     def counts(self) -> Counts:
         """Return the counts since the start."""
         with self._lock:

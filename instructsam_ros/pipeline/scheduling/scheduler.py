@@ -103,7 +103,10 @@ class Scheduler:
         return self._is_closed
 
     def offer(self, stream: CameraStream, frame: CameraFrame) -> None:
-        """Store a new frame of a camera and give it to the goals that wait for it; without a session, drop it."""
+        """Store a new frame of a camera and give it to the goals that wait for it; without a session, drop it.
+
+        Goals whose frame is lost, since later ones have arrived, are aborted.
+        """
         with self._changed:
             if self._session is None:  # The node is shutting down, and its subscriptions are closed soon.
                 return
@@ -111,7 +114,20 @@ class Scheduler:
             for request in takers:
                 request.frame = frame
             stream.put_frame(frame, is_used=bool(takers))
+            lost = self._take_goals_of_lost_frames(stream)
             self._changed.notify()
+        for request, reason in lost.items():
+            request.abort(reason)
+
+    def _take_goals_of_lost_frames(self, stream: CameraStream) -> dict[GoalRequest, str]:
+        """Return the waiting goals whose frame will not come, with the reason; they wait no longer."""
+        lost = {}
+        for request in self._waiting:
+            stamp = request.awaited_stamp if request.stream is stream else None
+            if stamp is not None and (reason := stream.reason_if_lost(stamp)):
+                lost[request] = reason
+        self._waiting = [each for each in self._waiting if each not in lost]
+        return lost
 
     def instruct(self, text: str) -> Instruction | None:
         """Make `text` the instruction in force, '' to stop, and return it.
@@ -121,10 +137,12 @@ class Scheduler:
         """
         with self._changed:
             current = self._instruction
-            if current is not None and text == current.text:
-                is_answered = all(current is stream.answered for stream in self._streams)
-                if not is_answered or self._settings.current().trigger == CONTINUOUS:
-                    return current
+            if (
+                current is not None
+                and text == current.text
+                and (not self._is_done(current) or self._settings.current().trigger == CONTINUOUS)
+            ):
+                return current
             self._instruction = None
             for stream in self._streams:
                 stream.must_answer_current = False
@@ -133,6 +151,12 @@ class Scheduler:
                 self._instruction = Instruction(text, self._instruction_count)
             self._changed.notify()
             return self._instruction
+
+    def _is_done(self, instruction: Instruction) -> bool:
+        """Return whether an instruction was refused, or answered by a camera and all others that have images."""
+        others = [stream for stream in self._streams if stream.answered is not instruction]
+        is_answered = len(others) < len(self._streams) and not any(stream.has_frame for stream in others)
+        return is_answered or instruction is self._refused
 
     def ask(self, request: GoalRequest) -> None:
         """Queue a goal, or abort it with the reason why it cannot be served."""
@@ -331,5 +355,6 @@ class Scheduler:
         with self._changed:
             self._running = ()
             needed = [stream.frame for stream in self._streams] + [request.frame for request in self._waiting]
-        if not any(work.frame is frame for frame in needed):
+            is_next = any(stream.mailbox.holds(work.frame) for stream in self._streams)
+        if not is_next and not any(work.frame is frame for frame in needed):
             work.frame.release()

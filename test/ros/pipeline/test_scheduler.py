@@ -66,6 +66,30 @@ def test_on_instruction_answers_once_per_instruction(bench):
     assert bench.scheduler.next_work() is None
 
 
+def test_the_same_text_asks_again_beside_a_silent_camera():
+    bench = Bench(cameras=2)
+    bench.settings.value = Settings(trigger=ON_INSTRUCTION)
+    bench.scheduler.instruct('the mugs')
+    bench.see()
+    assert bench.scheduler.instruct('the mugs').id == 1  # not answered yet
+    bench.answer_next()
+    assert bench.scheduler.instruct('the mugs').id == 2
+    bench.see(bench.streams[1])
+    bench.answer_next()
+    assert bench.scheduler.instruct('the mugs').id == 2  # the other camera has an image to answer
+
+
+def test_the_same_text_asks_again_after_it_was_refused():
+    bench = Bench(cameras=2)
+    bench.settings.value = Settings(trigger=ON_INSTRUCTION)
+    bench.scheduler.instruct('the mugs')
+    bench.see(), bench.see(bench.streams[1])
+    assert bench.publish(bench.scheduler.next_work(), is_refused=True)
+    assert bench.scheduler.next_work() is None
+    assert bench.scheduler.instruct('the mugs').id == 2
+    assert bench.scheduler.next_work() is not None
+
+
 def test_a_new_instruction_is_answered_on_the_frame_at_hand(bench):
     bench.scheduler.instruct('the mugs')
     frame = bench.see()

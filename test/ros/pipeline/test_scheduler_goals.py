@@ -11,7 +11,7 @@ from std_msgs.msg import Header
 
 from instructsam_ros.action import Segment
 from instructsam_ros.pipeline.camera_frame import CameraFrame
-from instructsam_ros.pipeline.scheduling.camera_stream import KEPT_FRAMES
+from instructsam_ros.pipeline.scheduling.camera_stream import KEPT_FRAMES, OVERTAKING
 from instructsam_ros.pipeline.scheduling.goal import ABORTED
 from instructsam_ros.pipeline.scheduling.scheduler import MOST_WAITING_BYTES, GoalWork
 from instructsam_ros.pipeline.settings import Settings
@@ -39,6 +39,33 @@ def test_goals_go_before_the_streams_which_resume_afterwards(bench):
     bench.scheduler.finish_goals(goal_work)
     assert bench.answer_next().frame is frame
     assert bench.statistics.superseded == 0
+
+
+def test_a_frame_that_the_stream_answers_next_stays_encoded(bench):
+    bench.scheduler.instruct('the mugs')
+    bench.see()
+    bench.answer_next()
+    request = bench.ask('the mugs', NEXT)
+    frame = bench.see()
+    frame.image = 'decoded'
+    work = bench.scheduler.next_work()
+    assert (work.frame, work.requests) == (frame, (request,))
+    bench.scheduler.finish_goals(work)
+    assert frame.image == 'decoded'
+    assert bench.answer_next().frame is frame
+
+
+def test_a_goal_whose_image_is_lost_is_aborted(bench):
+    bench.see()
+    request, other = bench.ask('the mugs', STAMP, stamp=2), bench.ask('the mugs', STAMP, stamp=9)
+    bench._seconds += 1  # the image of 2 s is lost
+    for _ in range(OVERTAKING - 1):
+        bench.see()
+    assert request.is_open  # it might have been overtaken
+    bench.see()
+    assert request.client.outcome.state == ABORTED
+    assert 'no image with the stamp 2.000000000 is buffered' in request.client.outcome.answer.message
+    assert other.is_open
 
 
 def test_a_goal_on_another_frame_cancels_the_encoding(bench):
