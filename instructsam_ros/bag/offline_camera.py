@@ -23,7 +23,7 @@ from instructsam_ros.pipeline.camera_frame import CameraFrame
 from instructsam_ros.pipeline.depth_sync import DepthBuffer
 from instructsam_ros.pipeline.instruction import Instruction
 from instructsam_ros.pipeline.localization import TransformError
-from instructsam_ros.pipeline.protocols import Transform
+from instructsam_ros.pipeline.protocols import Caller, Transform
 from instructsam_ros.pipeline.scheduling.error_log import explain
 from instructsam_ros.pipeline.settings import Settings
 from instructsam_ros.pipeline.tracker_pool import TrackerPool
@@ -57,7 +57,7 @@ class RecordedAnswer(NamedTuple):
 class NoTransforms:
     """The TransformSource of a bag: it has none, so geometry stays in the camera's optical frame."""
 
-    def lookup(self, target: str, source: str, stamp: Time, settings: Settings) -> Transform:
+    def lookup(self, target: str, source: str, stamp: Time, settings: Settings, caller: Caller) -> Transform:
         """Raise TransformError."""
         raise TransformError(f'no transform from {source!r} to {target!r}: transforms of a bag are not read')
 

@@ -79,11 +79,11 @@ class CameraSubscriber:
         depth.image_topic = self._raw_topics['image_transport']
         lost = SubscriptionEventCallbacks(message_lost=self._on_message_lost)
         on_image = self._on_image if HAS_MESSAGE_INFO else partial(self._on_image, info={})
-        self._subscriptions = [
-            self._subscribe('image_transport', on_image, event_callbacks=lost),
-            self._subscribe('depth_transport', depth.put_depth),
-            self._node.create_subscription(CameraInfo, f'{prefix}camera_info', depth.put_info, qos.CAMERA_INPUT),
-        ]
+        # One by one, so that close() finds those before one that fails.
+        self._subscriptions.append(self._subscribe('image_transport', on_image, event_callbacks=lost))
+        self._subscriptions.append(self._subscribe('depth_transport', depth.put_depth))
+        info = self._node.create_subscription(CameraInfo, f'{prefix}camera_info', depth.put_info, qos.CAMERA_INPUT)
+        self._subscriptions.append(info)
 
     def _subscribe(self, parameter: str, callback: Callable[..., None], **options: Any) -> Subscription:
         """Subscribe to the topic of the transport that `parameter` selects."""

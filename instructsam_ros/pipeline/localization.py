@@ -60,7 +60,9 @@ def localize(
         if settings.target_frame:
             frame_id, camera_frame = frame_name(settings.target_frame), frame_name(header.frame_id)
             if frame_id != camera_frame:
-                transform = transforms.lookup(frame_id, camera_frame, header.stamp, settings)
+                left_s = max(0.0, settings.depth_timeout_s - (time.perf_counter() - start_s))  # one wait for both
+                waiting = replace(settings, depth_timeout_s=left_s)
+                transform = transforms.lookup(frame_id, camera_frame, header.stamp, waiting, caller)
                 located = _transformed(located, transform.rotation, transform.translation)
     except (NoDepthError, ImageFormatError, GeometryError, TransformError) as error:
         return Localized(_without_geometry(located), message=shorten(error, LONGEST_MESSAGE))

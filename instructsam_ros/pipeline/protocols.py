@@ -64,7 +64,7 @@ class Transform(NamedTuple):
 class TransformSource(Protocol):
     """Looks up the transform between two coordinate frames."""
 
-    def lookup(self, target: str, source: str, stamp: Time, settings: Settings) -> Transform:
+    def lookup(self, target: str, source: str, stamp: Time, settings: Settings, caller: Caller) -> Transform:
         """Return the transform from frame `source` to frame `target` at `stamp`; may wait for it.
 
         Raises:

@@ -13,8 +13,9 @@ from instructsam.core.errors import GeometryError
 from instructsam.core.text import shorten
 from instructsam_ros.conversions.poses import position_of, rotation_of
 from instructsam_ros.conversions.stamps import is_set, nanoseconds
+from instructsam_ros.pipeline.depth_sync import POLL_S
 from instructsam_ros.pipeline.localization import TransformError
-from instructsam_ros.pipeline.protocols import Transform
+from instructsam_ros.pipeline.protocols import Caller, Transform
 from instructsam_ros.pipeline.settings import Settings
 from instructsam_ros.pipeline.transform_history import TransformHistory
 
@@ -26,9 +27,9 @@ class RoundTransforms:
         self._transforms = transforms
         self._round = stamp_round
 
-    def lookup(self, target: str, source: str, stamp: StampMsg, settings: Settings) -> Transform:
+    def lookup(self, target: str, source: str, stamp: StampMsg, settings: Settings, caller: Caller) -> Transform:
         """Return the transform from frame `source` to frame `target` at `stamp` (see TransformSource)."""
-        return self._transforms.lookup(target, source, stamp, settings, self._round)
+        return self._transforms.lookup(target, source, stamp, settings, self._round, caller.is_cancelled)
 
 
 class TransformLookup:
@@ -86,11 +87,18 @@ class TransformLookup:
         return RoundTransforms(self, stamp_round)
 
     def lookup(
-        self, target: str, source: str, stamp: StampMsg, settings: Settings, stamp_round: int | None = None
+        self,
+        target: str,
+        source: str,
+        stamp: StampMsg,
+        settings: Settings,
+        stamp_round: int | None = None,
+        cancelled: Callable[[], bool] | None = None,
     ) -> Transform:
         """Return the transform from frame `source` to frame `target` at `stamp`, never that of another time.
 
-        Waits for it up to depth_timeout_s, so it must not be called in the executor's thread.
+        Waits for it up to depth_timeout_s or until `cancelled()` is true, so it must not be called in the executor's
+        thread.
 
         Raises:
             TransformError: TF does not have it, or what it has around the stamp does not determine it; or the stamp is
@@ -114,8 +122,10 @@ class TransformLookup:
                 found = self._find(target, source, stamp, max_gap_ns)
                 if isinstance(found, Transform):
                     return found
-                if not self._changed.wait(max(0.0, end_s - time.monotonic())):
+                left_s = end_s - time.monotonic()
+                if left_s <= 0 or (cancelled is not None and cancelled()):
                     raise TransformError(f"{wanted} at the image's stamp: {found}")
+                self._changed.wait(min(left_s, POLL_S))  # also ends early, with every transform
 
     def _find(self, target: str, source: str, stamp: StampMsg, max_gap_ns: int) -> Transform | str:
         """Return the transform, or the reason why there is none."""

@@ -95,6 +95,24 @@ def bench():
     return Bench()
 
 
+def test_nothing_is_left_of_an_opening_that_failed(bench, monkeypatch):
+    """For example, if two topics of a camera are remapped to one."""
+    bench.close()
+    subscribe = bench.node.create_subscription
+
+    def create_subscription(message_type, topic, *arguments, **options):
+        if topic == 'right/camera_info':
+            raise RuntimeError('incompatible type')
+        return subscribe(message_type, topic, *arguments, **options)
+
+    monkeypatch.setattr(bench.node, 'create_subscription', create_subscription)
+    with pytest.raises(RuntimeError, match='incompatible'):
+        bench.open()
+    assert len(bench.node.subscriptions) == 5
+    bench.close()
+    assert bench.node.subscriptions == {}
+
+
 def test_each_camera_is_reported(bench, capfd, monkeypatch):
     monkeypatch.setattr(camera_subscriber, 'SILENCE_S', -1.0)
     for _ in range(3):

@@ -113,9 +113,9 @@ class World:
     def see(self, sec, camera=''):
         return self.transforms.put_image(camera, round(sec * 1000) * 1_000_000)
 
-    def find(self, sec, target='base', source='camera', stamp_round=None, **settings):
-        settings = Settings(**{'depth_timeout_s': 0.0, **settings})
-        return self.transforms.in_round(stamp_round).lookup(target, source, stamp(sec), settings)
+    def find(self, sec, target='base', source='camera', stamp_round=None, is_cancelled=lambda: False, **settings):
+        settings, caller = Settings(**{'depth_timeout_s': 0.0, **settings}), SimpleNamespace(is_cancelled=is_cancelled)
+        return self.transforms.in_round(stamp_round).lookup(target, source, stamp(sec), settings, caller)
 
     def refuses(self, sec, reason, **how):
         with pytest.raises(TransformError, match=reason):
@@ -157,6 +157,12 @@ def test_a_transform_is_waited_for(world):
         late.start()
         world.find(3.5, depth_timeout_s=60.0)
     late.join()
+
+
+def test_the_wait_for_a_transform_can_be_cancelled(world):
+    world.hear(3)
+    checks = iter([False, False, True])
+    world.refuses(3.5, 'has transforms until 3.0', depth_timeout_s=60.0, is_cancelled=lambda: next(checks))
 
 
 def test_an_answer_of_tf2_that_is_no_rotation_is_refused(world, monkeypatch):

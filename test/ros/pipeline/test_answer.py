@@ -1,5 +1,7 @@
 """The pipeline from a frame and a query to an answer, with a fake engine, depth and caller."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from std_msgs.msg import Header
 
 from instructsam.core import CancelledError, InstructionError
 from instructsam_ros.conversions.images import ImageFormatError
+from instructsam_ros.pipeline import localization
 from instructsam_ros.pipeline.localization import TransformError
 from instructsam_ros.pipeline.protocols import Transform
 from instructsam_ros.pipeline.settings import INSTRUCTION
@@ -269,6 +272,19 @@ def test_a_missing_transform_is_a_reason_and_not_an_error(world, trackers):
     result = answer(world, trackers, camera_frame(), target_frame='base')
     assert (result.geometry_frame_id, result.geometry_message) == ('', 'no transform')
     assert result.result.instances[0].geometry is None
+
+
+def test_depth_and_transform_are_waited_for_together(world, trackers, monkeypatch):
+    waits_s, clock_s = [], iter([10.0, 10.3])
+
+    def lookup(target, source, stamp, settings, caller):
+        waits_s.append(settings.depth_timeout_s)
+        raise TransformError('no transform')
+
+    monkeypatch.setattr(world, 'lookup', lookup)
+    monkeypatch.setattr(localization, 'time', SimpleNamespace(perf_counter=lambda: next(clock_s)))
+    answer(world, trackers, camera_frame(), target_frame='base', depth_timeout_s=0.5)
+    assert waits_s == [pytest.approx(0.2)]
 
 
 def test_the_camera_s_own_frame_needs_no_transform(world, trackers):

@@ -44,7 +44,7 @@ class World:
         info = CameraInfo(**{'header': header, 'height': HEIGHT, 'width': WIDTH, 'k': k, **self.info})
         return DepthPair(depth_msg(depth_mm, Header(frame_id=self.depth_frame, stamp=stamp)), info, self.image_topic)
 
-    def lookup(self, target, source, stamp, settings):
+    def lookup(self, target, source, stamp, settings, caller):
         self.log.append(f'transform {source} to {target} at {stamp.sec}')
         if self.transform is None:
             raise TransformError('no transform')
