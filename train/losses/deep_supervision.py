@@ -117,6 +117,8 @@ def layer_losses(
     is_last = matched % logits.shape[1] >= (layers - 1) * groups * slots
     inner, last = (~is_last).nonzero()[:, 0], is_last.nonzero()[:, 0]
     full_masks = _masks_of_rows(vectors, offsets, outputs.pixels.flatten(2), matched[last])
+    full_presence = matched_presence(full_masks, whole.of(last).shares, presence_target)
+    is_present[matched[last]] = full_presence.to(is_present)
     bce, dice = _mask_terms(predicted.index_select(0, inner), half.of(inner))
     last_bce, last_dice = _mask_terms(full_masks, whole.of(last))
 

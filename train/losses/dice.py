@@ -28,8 +28,12 @@ def pairwise_dice_loss(probability: torch.Tensor, target: torch.Tensor, eps: flo
 
 
 def soft_dice(probability: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return the dice coefficient [N] of N pairs, 0 to 1; 0 for two empty masks."""
-    return 2 * (probability * target).sum(1) / (probability.sum(1) + target.sum(1) + 1e-6)
+    """Return the dice coefficient [N] of N pairs, 0 to 1; 0 for two empty masks.
+
+    The overlap is the smaller value of each cell, so that a mask which equals its ground truth has a coefficient of 1,
+    also where objects cover parts of cells. For binary ground truth that is the product.
+    """
+    return 2 * torch.minimum(probability, target).sum(1) / (probability.sum(1) + target.sum(1) + 1e-6)
 
 
 def _loss(overlap: torch.Tensor, sizes: torch.Tensor, eps: float) -> torch.Tensor:

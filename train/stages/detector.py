@@ -54,6 +54,12 @@ GROUPS = 3
 DENOISING_GROUPS = 2
 """Groups that start from noisy ground-truth boxes."""
 
+SLOTS_WEIGHT = 1 / (GROUPS + DENOISING_GROUPS + 1)
+"""Weight of a short phrase, which only the slots see: that of the slots' group in the mean over all groups."""
+
+SHORT_WEIGHTS = {'semantic': 0.0, 'align_fused': 0.0}
+"""Weights of a short phrase's terms that depend on the phrase alone, which does not tell the objects."""
+
 SHIFT, STRETCH = 0.4, 0.4
 """Largest noise of the position and size of a ground-truth box, as shares of its sides."""
 
@@ -153,8 +159,8 @@ class DetectorPretraining(nn.Module):
         outputs = detect_layers(model, image, queries, references, call.phrase_ids)
         losses = layer_losses(model, outputs, masks, presence_target=PRESENCE_TARGET)
         losses.update(self.alignment.fused_loss(outputs.encoded, masks))
-        if call.is_short:  # these see the phrase alone
-            losses.update({name: losses[name].scaled(0.0) for name in ('semantic', 'align_fused') if name in losses})
+        if call.is_short:
+            losses = {name: loss.scaled(SHORT_WEIGHTS.get(name, SLOTS_WEIGHT)) for name, loss in losses.items()}
         return losses
 
     def _query_groups(self, masks: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

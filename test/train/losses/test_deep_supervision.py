@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from instructsam.train.losses.boxes import tight_boxes
 from instructsam.train.losses.deep_supervision import LayerOutputs, layer_losses
@@ -127,6 +128,21 @@ def test_presence_is_worth_what_the_mask_is():
     value, _ = layer_losses(MODEL, outputs, [ground_truth])['presence']
     (gradient,) = torch.autograd.grad(value, logits)
     assert (gradient / weight)[..., 2].abs().max() < 1e-3
+
+
+def test_presence_of_a_thin_object_can_be_learned():
+    """A line of half a cell, predicted as the share of each cell that it covers, is worth 1 on the last layer."""
+    line = torch.zeros(1, 4 * SIDE, 4 * SIDE, dtype=torch.bool)
+    line[0, 8 : 3 * SIDE, 33:35] = True
+    shares = F.interpolate(line[None].float(), size=(SIDE, SIDE), mode='area')[0]
+    outputs = sure_outputs(shares > 0, order=(2,))
+    outputs.pixels = torch.logit(shares.clamp(1e-4, 1 - 1e-4))[None]
+    outputs.hidden[..., 2, :] = 1.0
+    logits = outputs.logits.requires_grad_(True)
+    value, _ = layer_losses(MODEL, outputs, [line], presence_target='soft_dice')['presence']
+    (gradient,) = torch.autograd.grad(value, logits)
+    weight = LayerWeights().presence / (2 * 3 * SLOTS)
+    assert (gradient / weight)[-1, ..., 2].flatten().tolist() == pytest.approx([0.0] * 3, abs=0.02)  # 1 - soft dice
 
 
 def test_a_small_object_costs_what_a_large_one_does():

@@ -15,7 +15,7 @@ from instructsam.train.loop.recipe import RecipeError, build
 from instructsam.train.losses.objective import Objective
 from instructsam.train.stages import detector, instruct
 from instructsam.train.stages.detector import DetectorPretraining
-from instructsam.train.stages.forward import phrase_calls
+from instructsam.train.stages.forward import PhraseCall, phrase_calls
 from instructsam.train.stages.instruct import InstructTraining
 from instructsam.train.stages.settings import BaseSettings, InstructSettings
 
@@ -114,6 +114,24 @@ def test_slots_take_part_only_if_both_are_trained(model, batch, monkeypatch):
     model.grounding.requires_grad_(False)
     base_training(model, batch, monkeypatch, short_phrases=1.0)
     assert groups == []
+
+
+def test_short_phrases_weigh_as_much_as_whole_ones(model, batch, monkeypatch):
+    """The same phrases, once for all groups of queries and once for the slots alone, train the slots alike."""
+    model.eval()  # without dropout
+    gradients = []
+    for is_short in (False, True):
+        call = PhraseCall(
+            batch.detected_phrases, [batch.text.phrase_ids[index] for index in batch.detected_phrases], is_short
+        )
+        monkeypatch.setattr(detector, 'phrase_calls', lambda *_, call=call: [call])
+        _, losses = base_training(model, batch, monkeypatch)
+        model.zero_grad()
+        sum(losses[name].value for name in ('box_l1', 'box_giou', 'mask_bce', 'presence')).backward()
+        gradients.append(model.model.reference_fcs[-1].weight.grad.clone())
+    whole, short = gradients
+    assert whole.any()
+    torch.testing.assert_close(short, whole, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize('section', [BaseSettings, InstructSettings])
