@@ -112,7 +112,7 @@ def read_header(record: Any) -> tuple[str, int, int]:
 def _annotation_turns(
     record: dict[str, Any], annotations: list[_Annotation], num_queries: int, rng: np.random.Generator
 ) -> list[Turn]:
-    kept = _within_limits(annotations, num_queries)
+    kept = _within_limits(_drawn(annotations, num_queries, rng), num_queries)
     if not kept:
         raise RecordError(f'no annotation is left: each has more than {num_queries} instances')
     if record.get('type') == 'instseg' and record.get('instruction'):
@@ -121,6 +121,14 @@ def _annotation_turns(
     if record.get('type') == 'instseg' and rng.random() < 0.5:
         return [_ask_together(kept, rng)]
     return _single_turns(kept, rng)
+
+
+def _drawn(annotations: list[_Annotation], num_queries: int, rng: np.random.Generator) -> list[_Annotation]:
+    """Return those that can be asked, and of more than a sample may have, others in each epoch, in their order."""
+    usable = [each for each in annotations if len(each.target) <= num_queries]
+    if len(usable) > MAX_PHRASES:
+        usable = [usable[index] for index in sorted(rng.choice(len(usable), MAX_PHRASES, replace=False))]
+    return usable
 
 
 def _within_limits(annotations: list[_Annotation], num_queries: int) -> list[_Annotation]:

@@ -125,11 +125,12 @@ class SceneDataset(Dataset):
         ]
         if not self.items:
             raise DataError(f'no scenes in {", ".join(str(source.annotations) for source in sources) or "no sources"}')
-        self.seed, self.epoch, self.random_crop, self.augmentation = seed, 0, random_crop, augmentation
+        self.seed, self.random_crop, self.augmentation = seed, random_crop, augmentation
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # persistent workers see it
 
     def set_epoch(self, epoch: int) -> None:
         """Select the crops of another epoch."""
-        self.epoch = epoch
+        self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -147,7 +148,7 @@ class SceneDataset(Dataset):
                 f'{line.file}, line {line.number}: the scene is {facts.width} x {facts.height} px, its image '
                 f'{folder / facts.image} is {image.shape[1]} x {image.shape[0]} px'
             )
-        rng = np.random.default_rng((self.seed, self.epoch, index))
+        rng = np.random.default_rng((self.seed, int(self._epoch), index))
         is_mirrored = rng.random() < 0.5
         if rng.random() < self.random_crop:
             image, scene = _cropped(image, scene, rng)

@@ -44,7 +44,8 @@ RANGES = {  # names -> smallest and largest value
     ('seed', 'steps', 'max_phrases', 'max_pixels', 'evaluate_every'): (0, LARGEST),
     ('workers',): (0, 1024),
     ('epochs', 'muon', 'weight_decay', 'clip_norm'): (0, 10**9),
-    ('warmup_ratio', 'max_broken_share'): (0, 1),
+    ('warmup_ratio',): (0, 0.999),  # transformers takes 1 for a number of steps
+    ('max_broken_share',): (0, 1),
     ('ema',): (0, 0.99999),
 }
 

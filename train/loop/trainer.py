@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, gather_object
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -310,9 +310,12 @@ class RunningMeans:
         self.steps += is_step
 
     def take(self, accelerator: Accelerator | None = None) -> dict[str, float]:
-        """Return the mean of each term since the last call, summed over processes."""
+        """Return the mean of each term since the last call, summed over processes, which may have different terms."""
         names = sorted(self.sums)
-        values = torch.stack([self.sums[name].float() for name in names]) / max(self.steps, 1)
+        if accelerator is not None:
+            names = sorted(set(gather_object(names)))
+        zero = torch.zeros_like(next(iter(self.sums.values())))
+        values = torch.stack([self.sums.get(name, zero).float() for name in names]) / max(self.steps, 1)
         if accelerator is not None:
             values = cast(torch.Tensor, accelerator.reduce(values, 'sum'))
         self.sums, self.steps = {}, 0

@@ -38,6 +38,7 @@ from instructsam.train.stages.forward import (
     is_trainable,
     phrase_calls,
     read,
+    require_masks,
     slot_states,
 )
 from instructsam.train.stages.previews import answer_preview
@@ -116,6 +117,7 @@ class DetectorPretraining(nn.Module):
     def forward(self, batch: LabelledBatch) -> dict[str, LossSum]:
         """Return the loss sums."""
         assert batch.labels is not None  # LabelledCollator adds the labels
+        require_masks(batch, 'stage base cannot use it')
         model = self.model
         losses, dense, hidden, tokens, coarse = {}, {}, None, None, None
         inputs = encoder_inputs(model, batch)

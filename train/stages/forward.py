@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from instructsam.core.errors import DataError
 from instructsam.core.model.grounding import Detections, PreparedFeatures
 from instructsam.core.model.instructsam import EncoderInputs, InstructSAMModel, VisualFeatures
 from instructsam.train.data.batch import Batch
@@ -45,6 +46,12 @@ def published_losses(
                     loss = phrase_terms(masks, logits, ground_truth, objective)
                 total = total + loss.terms
     return {**losses, **total.loss_sums(objective)}
+
+
+def require_masks(batch: Batch, remedy: str) -> None:
+    """Raise DataError, with a remedy, if a sample has boxes only."""
+    if any(len(boxes) for boxes in batch.boxes):
+        raise DataError(f'masks are needed, but a sample has boxes only: {remedy}')
 
 
 def answer_losses(model: InstructSAMModel, batch: Batch, hidden: torch.Tensor) -> dict[str, LossSum]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from instructsam.core.errors import DataError
 from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.train.data.batch import Batch
 from instructsam.train.data.collate import Collator
@@ -27,6 +26,7 @@ from instructsam.train.stages.forward import (
     phrase_calls,
     published_losses,
     read,
+    require_masks,
     slot_states,
 )
 from instructsam.train.stages.previews import answer_preview
@@ -75,10 +75,7 @@ class InstructTraining(nn.Module):
         return published_losses(self.model, batch, self.objective, self.phrases_per_call)
 
     def _deeply_supervised(self, batch: Batch) -> dict[str, LossSum]:
-        if any(len(boxes) for boxes in batch.boxes):
-            raise DataError(
-                'deep supervision needs masks, but a sample has boxes only: set instruct.deep_supervision to false'
-            )
+        require_masks(batch, 'set instruct.deep_supervision to false')
         model = self.model
         inputs = encoder_inputs(model, batch)
         hidden = read(model, batch, model.encode_image(inputs.patches, *inputs.grids))

@@ -57,6 +57,15 @@ def test_recorded_records_are_read(name):
             assert all((mask.height, mask.width) == (sample.height, sample.width) for mask in target.masks)
 
 
+def test_of_many_annotations_other_ones_are_asked_each_time():
+    raw, asked = record(*(phrase(f'thing {index}') for index in range(14))), set()
+    for seed in range(20):
+        turns = parse(raw, '.', 10, rng(seed)).turns
+        assert len(turns) == 10
+        asked.update(turn.phrases for turn in turns)
+    assert len(asked) == 14
+
+
 def test_more_instances_than_slots_are_left_out():
     raw = record(phrase('many', masks=4), phrase('one'))
     assert [turn.phrases for turn in parse(raw, '.', 3, rng()).turns] == [('one',)]

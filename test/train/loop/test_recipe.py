@@ -68,6 +68,7 @@ CHANGES = [
     ('steps=1.5', 'steps must be of type int, got 1.5'),
     ('initialise=1', 'initialise must be of type bool, got 1'),
     ('warmup_ratio=some', "warmup_ratio must be a finite number, got 'some'"),
+    ('warmup_ratio=1', 'warmup_ratio must be from 0 to 0.999, got 1'),
     ('clip_norm=true', 'clip_norm must be a finite number, got True'),
     ('learning_rates=3', 'learning_rates must be a mapping of keys, got 3'),
     ('betas=0.9', 'betas must be a list of 2, got 0.9'),

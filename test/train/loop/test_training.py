@@ -97,6 +97,33 @@ def test_stage_1_then_stage_2(launch, tmp_path, mix):
     assert not [n for n in changed if n.startswith('model.grounding_model.model.vision_encoder.')]
 
 
+def test_processes_may_have_different_terms(launch, tmp_path, start_model):
+    """In stage base, a process whose sample has no phrase has no terms of the detector."""
+    Image.new('RGB', (64, 64), 'grey').save(tmp_path / 'a.png')
+    size, mask = {'image': 'a.png', 'height': 64, 'width': 64}, {'size': [64, 64], 'counts': [600, 30, 3466]}
+    turn = [{'from': 'human', 'value': '<image>\nWhat is this?'}, {'from': 'gpt', 'value': 'Only grey.'}]
+    records = [{**size, 'conversations': turn}, {**size, 'text': 'the stripe', 'mask': mask}]
+    (tmp_path / 'records.json').write_text(json.dumps(records))
+    scene = {**size, 'objects': [{'category': 'mug', 'color': 'red', 'mask': mask}]}
+    (tmp_path / 'scenes.jsonl').write_text(json.dumps(scene) + '\n')
+    parts = ('language', 'vision', 'projector', 'decoder', 'image_encoder', 'heads')
+    recipe = {
+        'stage': 'base',
+        'model': str(start_model()),
+        'output': str(tmp_path / 'run'),
+        'data': [{'annotations': str(tmp_path / 'records.json'), 'images': str(tmp_path)}],
+        'base': {'scenes': [{'annotations': str(tmp_path / 'scenes.jsonl'), 'images': str(tmp_path)}]},
+        'learning_rates': dict.fromkeys(parts, 1e-5),
+        'steps': 2,
+        'log_every': 1,
+        'save_every': 9,
+    }
+    (tmp_path / 'recipe.yaml').write_text(json.dumps(recipe))
+    codes, text = launch('train', 'run', tmp_path / 'recipe.yaml', world=2)
+    assert codes == [0, 0], text
+    assert all(value > 0 for name in ('answer', 'mask_dice') for value in column(tmp_path / 'run', name))
+
+
 def broken(folder, count):
     """Write three good records, one of each type of fault, and `count` more broken ones."""
     mask = {'size': [60, 80], 'counts': [0, 4800]}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.utils.data import DataLoader
 
 from instructsam.core.builtin import FOLDER
 from instructsam.core.errors import DataError
@@ -146,6 +147,16 @@ def test_images_are_mirrored_with_their_labels(folder):
         assert ids[0, -1 if is_mirrored else 0] == 1
         assert objects[1, 2:].tolist() == ([0.5, 0, 1, 0.5] if is_mirrored else [0, 0, 0.5, 0.5])
     assert seen == {True, False}
+
+
+def test_workers_that_persist_see_the_epoch(folder):
+    """Every epoch has crops and mirrorings of its own, as without workers."""
+    dataset = SceneDataset([Source(folder / 'scenes.jsonl', folder, repeat=8)], random_crop=1.0)
+    loader = DataLoader(dataset, batch_size=None, num_workers=1, persistent_workers=True)
+    for epoch in range(2):
+        dataset.set_epoch(epoch)
+        own = [dataset[index].scene.ids for index in range(len(dataset))]
+        assert all(np.array_equal(item.scene.ids, ids) for item, ids in zip(loader, own, strict=True))
 
 
 def test_a_crop_keeps_its_labels(folder):

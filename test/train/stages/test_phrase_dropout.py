@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from instructsam.core.errors import DataError
 from instructsam.core.model.preprocess import to_chw
 from instructsam.core.rle import Rle
 from instructsam.train.data.collate import Collator
@@ -114,6 +115,12 @@ def test_slots_take_part_only_if_both_are_trained(model, batch, monkeypatch):
     model.grounding.requires_grad_(False)
     base_training(model, batch, monkeypatch, short_phrases=1.0)
     assert groups == []
+
+
+def test_boxes_without_masks_are_refused(model, batch, monkeypatch):
+    batch.boxes[0] = torch.tensor([[0.1, 0.1, 0.5, 0.5]])
+    with pytest.raises(DataError, match='a sample has boxes only: stage base cannot use it'):
+        base_training(model, batch, monkeypatch)
 
 
 def test_short_phrases_weigh_as_much_as_whole_ones(model, batch, monkeypatch):
