@@ -14,16 +14,17 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, Literal, cast
 
 from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Time
-from rclpy.action.client import ActionClient
+from rclpy.action.client import ActionClient, ClientGoalHandle
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import String
+from unique_identifier_msgs.msg import UUID
 
 from instructsam.core.errors import CancelledError, InstructSAMError
 from instructsam_ros.action import Segment
@@ -67,8 +68,8 @@ class Perception:
         self._node = self._ros.node
         self._name = node.strip('/')
         self._is_closed = False
-        self._changed = threading.Condition()  # guards _open_goals
-        self._open_goals = 0  # goals of find() that wait for their answer, or for that to their cancellation
+        self._changed = threading.Condition()  # guards _is_closed and _users
+        self._users = 0  # calls that use what close() destroys, and goals whose cancellation is not answered yet
         self._action: Any = ActionClient(
             self._node,
             Segment,
@@ -125,7 +126,9 @@ class Perception:
             raise ValueError(f'timeout is seconds up to {LONGEST_S:.0f}, got {timeout:g}')
         end_s = time.monotonic() + timeout
         image, depth = _decoded(image, depth)
-        if not self._wait(self._action.wait_for_server, timeout):
+        with self._in_use():
+            is_there = self._wait(self._action.wait_for_server, timeout, cancelled)
+        if not is_there:
             raise PerceptionError(f'there is no node /{self._name} with an action segment: start it, or check its name')
         goal: Any = Segment.Goal(
             instruction=instruction,
@@ -186,11 +189,12 @@ class Perception:
                 replace_newest(message)
 
         subscribe, topic = self._node.create_subscription, f'/{self._name}/{{}}instances'
-        subscriptions = [subscribe(InstanceArray, topic.format(''), on_answer, 10)]
-        if tracked:
-            subscriptions.append(subscribe(TrackedInstanceArray, topic.format('tracked/'), on_carried, 10))
+        with self._in_use():
+            subscriptions = [subscribe(InstanceArray, topic.format(''), on_answer, 10)]
+            if tracked:
+                subscriptions.append(subscribe(TrackedInstanceArray, topic.format('tracked/'), on_carried, 10))
         try:
-            self._instruction.publish(String(data=instruction))
+            self._publish(instruction)
             while True:
                 message = self._next_message(newest, timeout)
                 if isinstance(message, PerceptionError):
@@ -206,17 +210,22 @@ class Perception:
                 self._ros.run_soon(partial(self._node.destroy_subscription, subscription))
 
     def stop(self) -> None:
-        """End the instruction of watch()."""
-        self._instruction.publish(String(data=''))
+        """End the instruction of watch(). Raises PerceptionError if the client is closed."""
+        self._publish('')
+
+    def _publish(self, instruction: str) -> None:
+        with self._in_use():
+            self._instruction.publish(String(data=instruction))
 
     def close(self) -> None:
-        """Stop the thread and leave ROS; calls of find() in other threads end with a PerceptionError."""
-        if self._is_closed:
-            return
-        self._is_closed = True
-        # The other threads cancel their goals first. A request that the node has not taken would end with this client.
+        """Stop the thread and leave ROS; calls in other threads, and later ones, end with a PerceptionError."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._open_goals, GRACE_S)
+            if self._is_closed:
+                return
+            self._is_closed = True
+            # The other threads cancel their goals first. A request that the node has not taken would end with this
+            # client.
+            self._changed.wait_for(lambda: not self._users, GRACE_S)
         self._ros.stop()
         self._action.destroy()
         self._ros.close()
@@ -236,13 +245,22 @@ class Perception:
     ) -> Any:
         """Send a goal and return the action's response; cancel the goal if there is none by `end_s`."""
         errors: list[Exception] = []
+        sent: list[tuple[UUID, Any]] = []  # the id of each request's goal, and the future of its handle
+        followed: UUID | None = None  # the goal whose feedback counts: of several requests, each makes a goal
 
-        def on_feedback(message: Any) -> None:
-            try:
-                if on_stage is not None:
-                    on_stage(message.feedback.stage)
-            except Exception as error:  # raised below, in the caller's thread
-                errors.append(error)
+        def send() -> Any:
+            nonlocal followed
+            goal_id = followed = UUID(uuid=list(uuid.uuid4().bytes))
+
+            def on_feedback(message: Any) -> None:
+                try:
+                    if on_stage is not None and goal_id == followed:
+                        on_stage(message.feedback.stage)
+                except Exception as error:  # raised below, in the caller's thread
+                    errors.append(error)
+
+            sent.append((goal_id, self._action.send_goal_async(goal, on_feedback, goal_id)))
+            return sent[-1][1]
 
         def raise_error() -> None:
             if errors:
@@ -253,33 +271,62 @@ class Perception:
             return cancelled is not None and cancelled()
 
         with ExitStack() as end:
-            end.enter_context(self._open_goal())
-            handle = self._response(lambda: self._action.send_goal_async(goal, on_feedback), end_s)
+            end.enter_context(self._in_use())
             try:
+                handle = self._response(send, end_s, is_cancelled)
+                followed = handle.goal_id
+                self._ros.run_soon(lambda: [self._cancel(*each) for each in sent if each[0] != handle.goal_id])
                 response = self._response(handle.get_result_async, end_s, is_cancelled)
                 raise_error()
                 return response
             except BaseException:  # nothing will fetch the answer, so the node need not compute it
-                self._cancel(handle, end.pop_all())
+                self._ros.run_soon(partial(self._cancel_all, sent, end.pop_all()))
                 raise
 
-    def _cancel(self, handle: Any, end: ExitStack) -> None:
-        """Cancel a goal, which is open until the node has answered that: `end` is closed then."""
+    def _cancel_all(self, sent: Sequence[tuple[UUID, Any]], end: ExitStack) -> None:
+        """Cancel goals, which are in use until the node has answered that: `end` is closed then."""
+        open_ids = {bytes(goal_id.uuid) for goal_id, _ in sent}
 
-        def on_answer(_: object) -> None:
+        def on_answer(goal_id: UUID) -> None:
+            open_ids.discard(bytes(goal_id.uuid))
+            if not open_ids:
+                end.close()
+
+        for goal_id, accepted in sent:
+            self._cancel(goal_id, accepted, partial(on_answer, goal_id))
+        if not sent:
             end.close()
 
-        self._ros.run_soon(lambda: handle.cancel_goal_async().add_done_callback(on_answer))
+    def _cancel(self, goal_id: UUID, accepted: Any, on_answer: Callable[[], object] = bool) -> None:
+        """Cancel a goal, now and again once it is accepted, since the node may not know it yet.
+
+        Args:
+            goal_id: The goal.
+            accepted: The future of its handle, which never comes if the node's response is lost.
+            on_answer: Called when the node has answered the last request.
+        """
+        handle: Any = ClientGoalHandle(self._action, goal_id, None)
+
+        def cancel(_: object) -> None:
+            handle.cancel_goal_async().add_done_callback(lambda _: on_answer())
+
+        if not accepted.done():
+            handle.cancel_goal_async()
+            accepted.add_done_callback(cancel)
+        else:
+            cancel(None)
 
     @contextmanager
-    def _open_goal(self) -> Generator[None, None, None]:
+    def _in_use(self) -> Generator[None, None, None]:
+        """Delay close() by the block. Raises PerceptionError if the client is closed."""
         with self._changed:
-            self._open_goals += 1
+            self._raise_if_closed()
+            self._users += 1
         try:
             yield
         finally:
             with self._changed:
-                self._open_goals -= 1
+                self._users -= 1
                 self._changed.notify_all()
 
     def _response(self, request: Callable[[], Any], end_s: float, cancelled: Callable[[], bool] | None = None) -> Any:

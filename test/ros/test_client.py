@@ -2,6 +2,7 @@
 
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,9 +16,11 @@ pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
 from depth_messages import compressed_depth, png
 from rclpy.action.client import ClientGoalHandle
+from rclpy.task import Future
 from sensor_msgs.msg import CameraInfo, CompressedImage
 from std_msgs.msg import Header
 
+from instructsam.core import CancelledError
 from instructsam.core.spatial.grasping import grasp_candidates
 from instructsam_ros.client import Perception, PerceptionError, _read
 from instructsam_ros.conversions.instances import depth_msg, image_msg
@@ -280,6 +283,63 @@ def test_closing_ends_calls_in_other_threads(robot, perception, monkeypatch):
     assert refused == ['the client was closed']
     assert answered[0] == [True]  # otherwise the request may never reach the node
     robot.wait(lambda: int(robot.status()['goals_canceled']) == before + 1)  # the node stops computing the answer
+
+
+def test_a_closed_client_says_so(perception):
+    perception.close()
+    for call in (lambda: perception.find('the mugs'), lambda: next(perception.watch('the mugs')), perception.stop):
+        with pytest.raises(PerceptionError, match='the client was closed'):
+            call()
+
+
+def test_closing_ends_the_wait_for_a_node(robot, monkeypatch):
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(robot.domain_id))
+    client, refused, is_waiting = Perception(node='nobody'), [], threading.Event()
+
+    def ask():
+        try:
+            client.find('the mugs', timeout=60.0, cancelled=is_waiting.set)
+        except PerceptionError as error:
+            refused.append(str(error))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    assert is_waiting.wait(20)
+    client.close()
+    asking.join(20)
+    assert refused == ['the client was closed']
+
+
+def test_a_goal_whose_response_is_late_is_cancelled(robot, perception, monkeypatch):
+    """The request is repeated, which makes a second goal; the answer is that of the goal whose response came first."""
+    first, late, send = [], Future(), perception._action.send_goal_async
+
+    def send_goal_async(*arguments):
+        accepted = send(*arguments)
+        if not first:
+            first.append(accepted)
+            return late
+        accepted.add_done_callback(lambda _: late.set_result(first[0].result()))
+        return accepted
+
+    monkeypatch.setattr(perception._action, 'send_goal_async', send_goal_async)
+    monkeypatch.setattr('instructsam_ros.client.RETRY_S', 0.5)
+    before = int(robot.status()['goals_canceled'])
+    assert perception.find('sleep 2', timeout=60.0).message.instruction == 'sleep 2'
+    robot.wait(lambda: int(robot.status()['goals_canceled']) == before + 1)
+
+
+def test_a_request_that_is_cancelled_before_it_is_accepted(robot, perception):
+    perception.find('the mugs', timeout=30.0)  # the node is known now
+    before, node = int(robot.status()['goals_canceled']), robot.nodes[0].process
+    checks = iter([False, False, True])
+    node.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(CancelledError):
+            perception.find('sleep 60', timeout=60.0, cancelled=lambda: next(checks))
+    finally:
+        node.send_signal(signal.SIGCONT)
+    robot.wait(lambda: int(robot.status()['goals_canceled']) > before)
 
 
 def test_a_malformed_answer_is_a_perception_error(perception):
