@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,11 +69,14 @@ class AppendedFile:
         """Append a line, without its newline; it is in the file when this returns.
 
         Raises:
-            StorageError: It cannot be written.
+            StorageError: It cannot be written, or has been removed.
         """
         with explained_storage_faults(self.path):
             self._file.write(line + b'\n')
             self._file.flush()
+            # A file without a name takes every line, and is lost when it is closed.
+            if os.fstat(self._file.fileno()).st_nlink == 0:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
         self.size += len(line) + 1
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from instructsam.core.appended_file import AppendedFile
@@ -16,7 +17,7 @@ from instructsam.core.result import Result
 from instructsam.core.run_settings import RunRecord, check_settings
 from instructsam.core.storage import explained_storage_faults
 
-RECORD, RESULTS = 'run.json', 'results.jsonl'
+RECORD, RESULTS, OVERLAYS = 'run.json', 'results.jsonl', 'overlays'
 
 Row = dict[str, Any]
 """A result as JSON, with the name of its image."""
@@ -59,11 +60,35 @@ class ResultFolder:
         self._file.close()
 
 
-def write_label_image(path: Path, result: Result) -> None:
-    """Write a 16-bit PNG: 0 is background and i + 1 instance i, the higher score on top. Raises StorageError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_overlay(folder: Path, name: Path, overlay: np.ndarray) -> None:
+    """Write an overlay, [H, W, 3] uint8 RGB, to folder/name. Raises StorageError, also if the folder has gone."""
+    path = _with_parents(folder, name)
+    with replaced(path) as part:
+        Image.fromarray(overlay).save(part)
+
+
+def write_label_image(folder: Path, name: Path, result: Result) -> None:
+    """Write a 16-bit PNG to folder/name: 0 is background and i + 1 instance i, the higher score on top.
+
+    Raises StorageError, also if the folder has gone.
+    """
+    path = _with_parents(folder, name)
     with replaced(path) as part:
         Image.fromarray(label_map(result.instances, result.height, result.width)).save(part)
+
+
+def _with_parents(folder: Path, name: Path) -> Path:
+    """Return folder/name after making the folders between.
+
+    A folder that was removed during the run is not made again: it would lack the outputs until then, and the run would
+    end as if it had written all of them.
+    """
+    parent = folder
+    with explained_storage_faults(folder / name):
+        for part in name.parent.parts:
+            parent = parent / part
+            parent.mkdir(exist_ok=True)
+    return folder / name
 
 
 def file_name(image: str, ending: str) -> Path:

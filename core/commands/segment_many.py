@@ -16,12 +16,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from instructsam.core import builtin, exit_codes
 from instructsam.core.atomic_write import check_path
-from instructsam.core.batch.outputs import ResultFolder, Row, coco_document, file_name, row_of, write_label_image
+from instructsam.core.batch.outputs import (
+    OVERLAYS,
+    ResultFolder,
+    Row,
+    coco_document,
+    file_name,
+    row_of,
+    write_label_image,
+    write_overlay,
+)
 from instructsam.core.batch.sources import Source, SourceImage, find_sources
 from instructsam.core.commands.options import precision
 from instructsam.core.display.overlay import draw_overlay
 from instructsam.core.errors import ImageError, InstructSAMError, ModelError
-from instructsam.core.files.image_file import write_image
 from instructsam.core.files.json_file import write_json
 from instructsam.core.folder_lock import FolderLock
 from instructsam.core.result import Result
@@ -116,9 +124,9 @@ class _Run:
 
     def _answer(self, image: SourceImage) -> None:
         args = self._args
-        mask = Path(args.masks) / file_name(image.name, '.png') if args.masks is not None else None
+        mask = file_name(image.name, '.png') if args.masks is not None else None
         row = self._stored.rows.get(image.name) if self._stored is not None and image.identity else None
-        if row is not None and row['identity'] == image.identity and (mask is None or mask.exists()):
+        if row is not None and row['identity'] == image.identity and (mask is None or Path(args.masks, mask).exists()):
             self._keep(row)
             self._resumed += 1
             return
@@ -131,12 +139,11 @@ class _Run:
             self._fail(image.name, error)
             return
         if mask is not None:
-            write_label_image(mask, result)
+            write_label_image(Path(args.masks), mask, result)
         row = row_of(image.name, image.identity, result)
         if self._stored is not None:
-            overlay = Path(args.out) / 'overlays' / file_name(image.name, '.jpg')
-            overlay.parent.mkdir(parents=True, exist_ok=True)
-            write_image(overlay, draw_overlay(pixels, result))
+            overlay = Path(OVERLAYS, file_name(image.name, '.jpg'))
+            write_overlay(Path(args.out), overlay, draw_overlay(pixels, result))
             self._stored.add(row)
         self._keep(row)
         found = ', '.join(f'{each.phrase} {each.score:.2f}' for each in result.instances) or 'no target'

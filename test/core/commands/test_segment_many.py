@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from types import SimpleNamespace
 
 import cv2
@@ -25,6 +26,7 @@ class CountingEngine:
     def __init__(self):
         self.asked = 0
         self.error = None
+        self.then = lambda: None  # called with every answer
 
     def from_pretrained(self, name, **options):
         return self
@@ -36,6 +38,7 @@ class CountingEngine:
         self.asked += 1
         if self.error is not None:
             raise self.error
+        self.then()
         left, right = np.zeros((2, encoded.height, encoded.width), bool)
         left[:, :10] = right[:, 5:20] = True
         found = (Instance(Rle.encode(left), 0.9, 'mug', 0), Instance(Rle.encode(right), 0.6, 'cup', 1))
@@ -117,6 +120,17 @@ def test_the_same_command_resumes(engine, photos, tmp_path, capsys):
     Image.new('RGB', (50, 30)).save(photos / 'a.png')  # another image
     assert segment(*command) == 0
     assert engine.asked == 4
+
+
+@pytest.mark.parametrize('option', ['--out', '--masks'])
+def test_a_removed_output_folder_ends_the_run(engine, photos, tmp_path, capsys, option):
+    out = tmp_path / 'out'
+    engine.then = lambda: shutil.rmtree(out) if engine.asked == 2 else None
+    assert segment(photos, 'the mugs', option, out) == 4
+    assert f'{out}' in capsys.readouterr().err
+    assert not out.exists()
+    assert segment(photos, 'the mugs', option, out) == 0
+    assert len(list(out.rglob('*.png' if option == '--masks' else '*.jpg'))) == 2
 
 
 def test_other_settings_are_refused(engine, photos, tmp_path, capsys):

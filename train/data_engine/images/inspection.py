@@ -16,6 +16,7 @@ from instructsam.core.files.image_file import ORIENTATION_TAG, read_image, write
 from instructsam.core.files.image_header import open_image
 from instructsam.core.files.regular_file import check_regular_file, read_regular_file
 from instructsam.core.modes import MAX_MEGAPIXELS
+from instructsam.core.storage import explained_storage_faults
 from instructsam.core.text import shorten
 from instructsam.train.data_engine.images.sources import Candidate
 from instructsam.train.data_engine.rows import EngineImage, Rejection, Row, StageRecord
@@ -107,7 +108,8 @@ class InspectImages:
 
     def _write(self, path: str, pixels: np.ndarray) -> None:
         target = self._run / path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        with explained_storage_faults(target):
+            target.parent.mkdir(exist_ok=True)  # without the run's folder, which is not made again if it was removed
         if not target.exists():
             write_image(target, pixels)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from instructsam.core.errors import DataError, ImageError
+from instructsam.core.errors import DataError, ImageError, StorageError
 from instructsam.train.data_engine.images.files import ImageFiles
 from instructsam.train.data_engine.images.inspection import (
     ImageSettings,
@@ -37,6 +37,7 @@ def save(path, pixels, orientation=None, **options):
 
 def inspect(tmp_path, *sources, **settings):
     """Return the rows of all candidates."""
+    (tmp_path / 'run').mkdir(exist_ok=True)
     stage, last = InspectImages(tmp_path / 'run', ImageSettings(**settings)), NearDuplicates(3)
     return [last(stage(each)) for each in list_candidates(sources)]
 
@@ -74,6 +75,14 @@ def test_rotated_pictures_are_stored_upright_once(tmp_path, photos, orientation)
         with Image.open(tmp_path / 'run' / row.image.path) as stored:
             assert stored.getexif().get(0x0112) is None
             assert stored.size == (row.image.width, row.image.height)
+
+
+def test_a_removed_run_is_a_storage_error(tmp_path, photos):
+    save(tmp_path / 'photos/a.png', picture(), 3)
+    (candidate,) = list_candidates([photos])
+    with pytest.raises(StorageError, match='if it was removed meanwhile'):
+        InspectImages(tmp_path / 'run', ImageSettings())(candidate)
+    assert not (tmp_path / 'run').exists()
 
 
 def test_what_cannot_be_read_is_rejected_without_naming_the_folder(tmp_path, photos):
