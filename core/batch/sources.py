@@ -17,6 +17,8 @@ from instructsam.core.files.regular_file import check_regular_file
 from instructsam.core.modes import IMAGE_ENDINGS, VIDEO_ENDINGS
 from instructsam.core.text import shorten
 
+MAX_INDEX_DIGITS = 9  # of a webcam's index, which is a 32-bit number to OpenCV
+
 
 @dataclass(frozen=True)
 class SourceImage:
@@ -48,7 +50,7 @@ class Source:
         """Return the number of images; None if it is not known before."""
         if not self.is_video:
             return 1
-        if self.is_live:
+        if self.is_live or self._fault():
             return None
         video = cv2.VideoCapture(self.path)
         frames = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -60,11 +62,8 @@ class Source:
         if not self.is_video:
             yield SourceImage(self.path, _identity(self.path), lambda: read_image(self.path, max_megapixels))
             return
-        if not self.is_live:
-            try:
-                check_regular_file(self.path)
-            except OSError as error:
-                raise ImageError(f'cannot read {shorten(self.path)}: {error.strerror or error}') from error
+        if not self.is_live and (fault := self._fault()):
+            raise ImageError(f'cannot read {shorten(self.path)}: {fault}')
         video = cv2.VideoCapture(int(self.path) if self.is_live else self.path)
         identity = '' if self.is_live else _identity(self.path)
         kind = 'webcam' if self.is_live else 'video'
@@ -87,43 +86,69 @@ class Source:
         finally:
             video.release()
 
+    def _fault(self) -> str:
+        """Return the reason why OpenCV cannot be given the file, such as a FIFO, at which it would wait; or ''."""
+        try:
+            check_regular_file(self.path)
+        except OSError as error:
+            return error.strerror or str(error)
+        return ''
 
-def find_sources(inputs: Sequence[str]) -> list[Source]:
+
+def find_sources(inputs: Sequence[str], outputs: Sequence[str | Path] = ()) -> list[Source]:
     """Return the sources that the inputs name, in their order, those of a folder or pattern by name.
 
-    An input is a file, a folder (with its subfolders), a pattern such as `photos/*.jpg`, or the index of a webcam.
+    Args:
+        inputs: Each is a file, a folder (with its subfolders), a pattern such as `photos/*.jpg`, or the index of a
+            webcam.
+        outputs: Files and folders that the command writes. A folder or pattern does not find them or what they hold,
+            so that a resumed run has the sources of an undisturbed one.
 
-    Raises InstructSAMError for an input that names nothing.
+    Raises:
+        InstructSAMError: An input names nothing.
     """
-    found = [source for name in inputs for source in _sources_of(name)]
+    folders = [Path(os.path.realpath(output)) for output in outputs]
+    found = [source for name in inputs for source in _sources_of(name, folders)]
     return list(dict.fromkeys(found))
 
 
-def _sources_of(name: str) -> list[Source]:
+def _sources_of(name: str, outputs: Sequence[Path]) -> list[Source]:
     if os.path.isdir(name):
         files = sorted(str(path) for path in Path(name).rglob('*') if path.is_file())
         known = [
-            Source(path)
-            for path in files
-            if path.lower().endswith(IMAGE_ENDINGS + VIDEO_ENDINGS) and _is_shown(path, name)
+            path for path in files if path.lower().endswith(IMAGE_ENDINGS + VIDEO_ENDINGS) and _is_shown(path, name)
         ]
-        if not known:
-            raise InstructSAMError(
-                f'{shorten(name)} holds no images or videos ({", ".join(IMAGE_ENDINGS + VIDEO_ENDINGS)})'
-            )
-        return known
+        expected = f'{shorten(name)} holds no images or videos ({", ".join(IMAGE_ENDINGS + VIDEO_ENDINGS)})'
+        return _apart_from(outputs, known, expected)
     if os.path.lexists(name):
         return [Source(name)]
     if name.isdecimal():
+        if len(name) > MAX_INDEX_DIGITS:
+            raise InstructSAMError(
+                f'there is no webcam {shorten(name)}: expected an index of at most {MAX_INDEX_DIGITS} digits'
+            )
         return [Source(name, is_live=True)]
     if glob.has_magic(name):
         matches = sorted(path for path in glob.glob(name, recursive=True) if os.path.isfile(path))
-        if not matches:
-            raise InstructSAMError(f'no file matches {shorten(name)}')
-        return [Source(path) for path in matches]
+        return _apart_from(outputs, matches, f'no file matches {shorten(name)}')
     raise InstructSAMError(
         f'cannot read {shorten(name)}: no such file. Give images, folders, patterns, videos or the index of a webcam'
     )
+
+
+def _apart_from(outputs: Sequence[Path], files: Sequence[str], error: str) -> list[Source]:
+    """Return the sources of the files that are no outputs. Raises InstructSAMError with the text if there are none."""
+    kept = [file for file in files if not outputs or not _is_in(outputs, file)]
+    if files and not kept:
+        raise InstructSAMError(f'{error} apart from the outputs of this command: give the outputs another folder')
+    if not kept:
+        raise InstructSAMError(error)
+    return [Source(file) for file in kept]
+
+
+def _is_in(outputs: Sequence[Path], file: str) -> bool:
+    path = Path(os.path.realpath(file))
+    return any(path.is_relative_to(output) for output in outputs)
 
 
 def _is_shown(path: str, folder: str) -> bool:

@@ -18,6 +18,8 @@ from instructsam.core import builtin, exit_codes
 from instructsam.core.atomic_write import check_path
 from instructsam.core.batch.outputs import (
     OVERLAYS,
+    RECORD,
+    RESULTS,
     ResultFolder,
     Row,
     coco_document,
@@ -51,7 +53,7 @@ def run_many(args: argparse.Namespace, load: Callable[[argparse.Namespace], Segm
         args: The arguments of `instructsam segment`.
         load: Loads the model; called when there is something to do.
     """
-    sources = find_sources(args.images)
+    sources = find_sources(args.images, _outputs(args))
     if args.depth is not None or args.camera is not None:
         raise InstructSAMError('--depth and --camera describe one image: give one image file')
     files = [source.path for source in sources if not source.is_live]
@@ -74,6 +76,12 @@ def run_many(args: argparse.Namespace, load: Callable[[argparse.Namespace], Segm
             raise
         run.write_documents()
     return run.exit_code()
+
+
+def _outputs(args: argparse.Namespace) -> list[Path]:
+    """Return what the command writes to --out, which may also hold the inputs, and the folder of --masks."""
+    outputs = [Path(args.out, name) for name in (RECORD, RESULTS, OVERLAYS)] if args.out is not None else []
+    return outputs + ([Path(args.masks)] if args.masks is not None else [])
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -122,6 +122,21 @@ def test_the_same_command_resumes(engine, photos, tmp_path, capsys):
     assert engine.asked == 4
 
 
+@pytest.mark.parametrize('inputs', ['photos', 'photos/**/*g'])
+def test_outputs_in_the_folder_of_the_inputs_are_no_inputs(engine, photos, monkeypatch, capsys, inputs):
+    monkeypatch.chdir(photos.parent)
+    command = (inputs, 'the mugs', '--out', 'photos', '--masks', 'photos/masks')
+    for _ in range(2):
+        assert segment(*command) == 0
+        assert '2 images: 2 answered' in capsys.readouterr().err
+    assert engine.asked == 2
+
+
+def test_a_folder_with_outputs_alone_is_refused(engine, photos, capsys):
+    assert segment(photos, 'the mugs', '--masks', photos) == 2
+    assert 'apart from the outputs of this command: give the outputs another folder' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('option', ['--out', '--masks'])
 def test_a_removed_output_folder_ends_the_run(engine, photos, tmp_path, capsys, option):
     out = tmp_path / 'out'
@@ -173,6 +188,13 @@ def test_a_video(engine, video, tmp_path, capsys):
     assert (tmp_path / 'masks' / str(video.parent).lstrip('/') / 'clip.avi.4.png').exists()
 
 
+def test_a_fifo_with_the_ending_of_a_video_is_not_opened(engine, photos, monkeypatch, capsys):
+    os.mkfifo(photos / 'clip.mp4')
+    monkeypatch.delattr(sources.cv2, 'VideoCapture')  # it would wait for ever
+    assert segment(photos / 'clip.mp4', photos / 'a.png', 'the mugs') == 3
+    assert 'clip.mp4: expected a regular file, this is a FIFO' in capsys.readouterr().err
+
+
 def test_a_webcam(engine, monkeypatch, capsys, tmp_path):
     frames = iter(range(9))
 
@@ -204,7 +226,7 @@ def test_a_webcam(engine, monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize(('live', 'is_written'), [(True, True), (False, False)])
 def test_ctrl_c_completes_the_documents_of_a_webcam_only(engine, photos, monkeypatch, tmp_path, live, is_written):
     found = [sources.Source(str(photos / 'a.png'), is_live=live)]
-    monkeypatch.setattr('instructsam.core.commands.segment_many.find_sources', lambda names: found)
+    monkeypatch.setattr('instructsam.core.commands.segment_many.find_sources', lambda *arguments: found)
     image = sources.SourceImage('a', '', lambda: np.zeros((30, 40, 3), np.uint8))
 
     def images(self, *arguments):
@@ -222,6 +244,7 @@ def test_ctrl_c_completes_the_documents_of_a_webcam_only(engine, photos, monkeyp
     [
         (['absent.jpg', 'other.jpg', 'x'], 'cannot read absent.jpg: no such file'),
         (['*.jpg', 'x'], 'no file matches *.jpg'),
+        (['99999999999', 'x'], 'there is no webcam 99999999999: expected an index of at most 9 digits'),
         (['empty', 'x'], 'empty holds no images or videos'),
         (['a.png', 'x', '--coco', 'a.png'], 'cannot write a.png: this file is also read'),
         (['a.png', 'x', '--coco', 'o.json', '--camera', '1', '1', '1', '1'], 'give one image file'),
