@@ -234,17 +234,16 @@ class Page:
         form = Form(instruction, None if chosen == CAMERA else picture, chosen == CAMERA, threshold, depth, camera)
         try:
             entry = entry_of(self.source.answer(read_form(form, self._max_megapixels), cancelled))
+            history = [*history, entry][-MOST_ENTRIES:]
+            values = [*self._shown(entry), history_view(history), history]
         except CancelledError:
             return [gr.skip()] * 6
         except InstructSAMError as error:
-            return self._refuse(str(error))
+            values = self._refuse(str(error))
         except Exception as error:  # the page says it, and the terminal where it happened
             traceback.print_exc(file=sys.stderr)
-            return self._refuse(f'unexpected {type(error).__name__}: {one_line(error)}; the terminal shows where')
-        if cancelled():
-            return [gr.skip()] * 6
-        history = [*history, entry][-MOST_ENTRIES:]
-        return [*self._shown(entry), history_view(history), history]
+            values = self._refuse(f'unexpected {type(error).__name__}: {one_line(error)}; the terminal shows where')
+        return [gr.skip()] * 6 if cancelled() else values
 
     def _refuse(self, message: str) -> list[Any]:
         return [error_view(message), '', '', gr.update(value=None, visible=False), gr.skip(), gr.skip()]

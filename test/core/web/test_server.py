@@ -9,6 +9,7 @@ import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,12 +17,13 @@ from PIL import Image
 
 pytest.importorskip('gradio', reason='needs the extra web')
 
+import gradio as gr
 from web_engine import PageEngine
 
 import instructsam.core
 from instructsam.core import cli, exit_codes
 from instructsam.core.errors import InstructSAMError
-from instructsam.core.web.page import Newest
+from instructsam.core.web.page import CAMERA, Newest, Page
 from instructsam.core.web.server import is_loopback, listen, private_folder
 
 
@@ -116,6 +118,26 @@ def test_the_newest_question_of_a_tab():
     assert other()
     newest.close()
     assert second()
+
+
+@pytest.mark.parametrize('error', [InstructSAMError('no image has arrived'), RuntimeError('a fault')])
+def test_an_error_of_a_replaced_question_leaves_the_page_as_it_is(error):
+    tab = SimpleNamespace(session_hash='tab')
+
+    def answer(question, cancelled):
+        if question.instruction == 'first':
+            ask('second')
+        raise error
+
+    def ask(instruction):
+        answers[instruction] = page._ask(tab, [], CAMERA, None, instruction, 0.5, None)
+
+    answers = {}
+    source = SimpleNamespace(name='stand-in', has_camera=True, takes_depth=False, answer=answer)
+    page = Page(source, [], 64)
+    ask('first')
+    assert str(error) in answers['second'][0]
+    assert answers['first'] == [gr.skip()] * 6
 
 
 def test_uploads_are_removed(monkeypatch):
