@@ -44,6 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one line per check, and one per advice. Returns 3 if there is a fault, otherwise 0."""
+    if args.json not in (None, '-'):
+        from instructsam.core.atomic_write import check_path
+
+        check_path(args.json)
     found: list[Check] = []
     for check in run_checks([*_checks_of_computer(args), *_checks_of_ros(args)]):
         found.append(check)

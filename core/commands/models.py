@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from instructsam.core import exit_codes
 from instructsam.core.commands.arguments import text
@@ -24,8 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='size, precision, configuration, licence and card of a model',
         description='Reads the configuration and the headers of the weights. Downloads nothing.',
     )
-    for action in (fetching, describing):
-        action.add_argument('name', metavar='NAME', type=text, help='hub id (owner/name), folder or built-in model')
+    described = 'hub id (owner/name), folder or built-in model'
+    for action, names in ((fetching, 'hub id (owner/name)'), (describing, described)):
+        action.add_argument('name', metavar='NAME', type=text, help=names)
         add_revision(action)
     for action in (listing, describing):
         option(action, '--json', 'write it as JSON; - is stdout, instead of the lines', metavar='FILE')
@@ -39,9 +41,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     from instructsam.core import builtin
+    from instructsam.core.atomic_write import check_path
     from instructsam.core.files.json_file import write_json
     from instructsam.core.hub.cache import cached_models
 
+    if args.json not in (None, '-'):
+        check_path(args.json)
     cached = cached_models()
     if args.json is not None:
         document = {
@@ -64,7 +69,7 @@ def _list(args: argparse.Namespace) -> int:
             print(f'{name}: {builtin.WARNING}')
         for model in cached:
             refs = f' ({", ".join(model.refs)})' if model.refs else ''
-            missing = '' if model.is_complete else ', without weights: fetch it again'
+            missing = '' if model.is_complete else ', weights are missing: fetch it again'
             print(one_line(f'{model.name} {model.commit[:12]}{refs}: {_size(model.size_bytes)}{missing}'))
         if not cached:
             print("the hub's cache holds no InstructSAM model; `instructsam models fetch OWNER/NAME` downloads one")
@@ -79,6 +84,8 @@ def _fetch(args: argparse.Namespace) -> int:
 
     if args.name in builtin.MODELS:
         raise ModelError(f'{args.name} is built in: there is nothing to download')
+    if os.path.isdir(os.path.expanduser(args.name)):
+        raise ModelError(f'{args.name} is a folder: there is nothing to download')
     folder = checkpoint.resolve(args.name, args.revision or '', also=CARD_FILES)
     describe(folder)  # complete, and of this architecture
     print(folder)
@@ -87,9 +94,12 @@ def _fetch(args: argparse.Namespace) -> int:
 
 def _describe(args: argparse.Namespace) -> int:
     from instructsam.core import builtin
+    from instructsam.core.atomic_write import check_path
     from instructsam.core.files.json_file import write_json
     from instructsam.core.hub.describe import describe
 
+    if args.json not in (None, '-'):
+        check_path(args.json)
     facts = describe(builtin.folder(args.name, args.revision or '', is_cache_only=True))
     if args.json is not None:
         write_json(args.json, facts.to_json())

@@ -8,7 +8,9 @@ from pathlib import Path
 from huggingface_hub import scan_cache_dir
 from huggingface_hub.errors import CacheNotFound
 
+from instructsam.core.errors import ModelError
 from instructsam.core.files.json_file import read_json_object
+from instructsam.core.model.checkpoint import weight_files
 from instructsam.core.model.config import MAX_SMALL_FILE_BYTES, REQUIRED
 
 
@@ -21,7 +23,7 @@ class CachedModel:
     refs: tuple[str, ...]  # branches and tags that were asked for
     size_bytes: int
     folder: Path
-    is_complete: bool  # false if only some files were downloaded, for example without the weights
+    is_complete: bool  # false if only some files were downloaded, for example without all of the weights
 
 
 def cached_models(cache: str | Path | None = None) -> list[CachedModel]:
@@ -41,7 +43,7 @@ def cached_models(cache: str | Path | None = None) -> list[CachedModel]:
                 tuple(sorted(revision.refs)),
                 revision.size_on_disk,
                 revision.snapshot_path,
-                any(revision.snapshot_path.glob('*.safetensors')),
+                _has_weights(revision.snapshot_path),
             )
             for repository in repositories
             if repository.repo_type == 'model'
@@ -50,6 +52,13 @@ def cached_models(cache: str | Path | None = None) -> list[CachedModel]:
         ),
         key=lambda model: (model.name, model.commit),
     )
+
+
+def _has_weights(folder: Path) -> bool:
+    try:
+        return bool(weight_files(folder))
+    except ModelError:
+        return False
 
 
 def _is_instructsam(folder: Path) -> bool:

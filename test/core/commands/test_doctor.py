@@ -51,6 +51,14 @@ def test_json_to_a_file(with_checks, capsys, tmp_path):
     assert json.loads((tmp_path / 'checks.json').read_text())['faults'] == 0
 
 
+def test_json_in_a_missing_folder_ends_the_command_before_the_checks(with_checks, capsys, tmp_path):
+    with_checks(ok('Python', '3.12'))
+    assert cli.main(['doctor', '--json', str(tmp_path / 'absent/checks.json')]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert 'there is no folder' in err
+
+
 @pytest.mark.parametrize(('arguments', 'level'), [([], 'note'), (['--node', '/perception'], 'fault')])
 def test_an_installation_without_ros(monkeypatch, capsys, arguments, level):
     find_spec = importlib.util.find_spec

@@ -38,7 +38,7 @@ def test_the_list(hub, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith('tabletop: built-in model')
     assert lines[1].startswith('owner/complete 0123456789ab (main): ')
-    assert lines[2].endswith('without weights: fetch it again')
+    assert lines[2].endswith('weights are missing: fetch it again')
     assert len(lines) == 3
 
 
@@ -50,6 +50,22 @@ def test_the_list_as_json(hub, capsys):
         ('owner/complete', True),
         ('owner/partial', False),
     ]
+
+
+def test_a_model_without_all_shards_is_incomplete(hub):
+    snapshot = hub / f'models--owner--complete/snapshots/{COMMIT}'
+    (snapshot / 'model.safetensors').rename(snapshot / 'model-1.safetensors')
+    index = {'weight_map': {'a': 'model-1.safetensors', 'b': 'model-2.safetensors'}}
+    (snapshot / 'model.safetensors.index.json').write_text(json.dumps(index))
+    assert not cache.cached_models()[0].is_complete
+    (snapshot / 'model-2.safetensors').touch()
+    assert cache.cached_models()[0].is_complete
+
+
+@pytest.mark.parametrize('arguments', [['list'], ['describe', 'tabletop']])
+def test_json_in_a_missing_folder_is_an_error_of_usage(hub, tmp_path, capsys, arguments):
+    assert cli.main(['models', *arguments, '--json', str(tmp_path / 'absent/models.json')]) == 2
+    assert 'there is no folder' in capsys.readouterr().err
 
 
 def test_an_empty_cache(tmp_path, monkeypatch, capsys):
@@ -84,6 +100,11 @@ def test_fetch(hub, capsys, monkeypatch):
     assert cli.main(['models', 'fetch', 'owner/complete', '--revision', 'v1']) == 0
     assert asked == [('owner/complete', 'v1', True)]
     assert capsys.readouterr().out.strip().endswith(COMMIT)
+
+
+def test_fetching_a_folder_is_refused(checkpoint, capsys):
+    assert cli.main(['models', 'fetch', str(checkpoint)]) == 2
+    assert f'{checkpoint} is a folder: there is nothing to download' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
