@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -94,10 +96,33 @@ def _with_parents(folder: Path, name: Path) -> Path:
 def file_name(image: str, ending: str) -> Path:
     """Return the relative path of an output for an image.
 
-    Folders are kept, so that images of one name have different outputs; none is outside the output's folder.
+    Folders are kept, so that images of one name have different outputs; none is outside the output's folder. Few
+    images share a path, such as a/x.png and /a/x.png: see OutputNames.
     """
     parts = ['__' if part == '..' else part for part in Path(image).parts if part != '/']
     return Path(*parts[:-1], f'{parts[-1].replace("#", ".")}{ending}')
+
+
+class OutputNames:
+    """The relative paths of the outputs of a run: images of different names never share one.
+
+    An image has the path that `file_name` gives. If an earlier image has taken it, a hash of the name is appended.
+
+    Args:
+        images: Names of the images whose outputs exist, in the order in which they were written.
+    """
+
+    def __init__(self, images: Iterable[str] = ()) -> None:
+        self._owners: dict[Path, str] = {}
+        for image in images:
+            self.take(image, '')
+
+    def take(self, image: str, ending: str) -> Path:
+        """Return the path of an output for an image, which keeps it from then on."""
+        path = file_name(image, '')
+        owner = self._owners.setdefault(path, image)
+        suffix = '' if owner == image else f'-{hashlib.sha256(os.fsencode(image)).hexdigest()[:12]}'
+        return path.with_name(f'{path.name}{suffix}{ending}')
 
 
 def coco_document(rows: Iterable[Row]) -> dict[str, Any]:

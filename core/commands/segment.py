@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option(parser, '--threshold', 'instances must score above it, 0 to 1', 0.5, type=probability)
     option(parser, '--out', 'write the overlay to this image file; of several images, to this folder', metavar='FILE')
     option(parser, '--json', 'write the result as JSON; - is stdout (the table then goes to stderr)', metavar='FILE')
-    option(parser, '--coco', 'write all results as COCO JSON, a category for each phrase', metavar='FILE')
+    option(parser, '--coco', 'write all results as COCO JSON, a category for each phrase; - is stdout', metavar='FILE')
     option(
         parser,
         '--masks',

@@ -20,10 +20,10 @@ from instructsam.core.batch.outputs import (
     OVERLAYS,
     RECORD,
     RESULTS,
+    OutputNames,
     ResultFolder,
     Row,
     coco_document,
-    file_name,
     row_of,
     write_label_image,
     write_overlay,
@@ -56,6 +56,8 @@ def run_many(args: argparse.Namespace, load: Callable[[argparse.Namespace], Segm
     sources = find_sources(args.images, _outputs(args))
     if args.depth is not None or args.camera is not None:
         raise InstructSAMError('--depth and --camera describe one image: give one image file')
+    if args.coco == args.json == '-':
+        raise InstructSAMError('--coco and --json cannot both be -: give one of them a file')
     files = [source.path for source in sources if not source.is_live]
     for path in (args.coco, args.json):
         if path not in (None, '-'):
@@ -102,6 +104,7 @@ class _Run:
         self._load = load
         self._segment: Segment | None = None
         self._stored = stored
+        self._names = OutputNames(stored.rows if stored is not None else ())
         self._rows: list[Row] = []
         self._is_kept = args.coco is not None or args.json is not None
         self._done = self._resumed = self._failed = 0
@@ -132,9 +135,8 @@ class _Run:
 
     def _answer(self, image: SourceImage) -> None:
         args = self._args
-        mask = file_name(image.name, '.png') if args.masks is not None else None
         row = self._stored.rows.get(image.name) if self._stored is not None and image.identity else None
-        if row is not None and row['identity'] == image.identity and (mask is None or Path(args.masks, mask).exists()):
+        if row is not None and row['identity'] == image.identity and self._has_mask(image.name):
             self._keep(row)
             self._resumed += 1
             return
@@ -146,23 +148,38 @@ class _Run:
         except (ImageError, ModelError) as error:  # those of the instruction or the storage concern all images
             self._fail(image.name, error)
             return
-        if mask is not None:
-            write_label_image(Path(args.masks), mask, result)
+        try:
+            self._write_images(image.name, pixels, result)
+        except OSError as error:  # of this image, such as a name that is too long; faults of the storage are no OSError
+            self._fail(image.name, f'cannot write its outputs: {error.strerror or error}')
+            return
         row = row_of(image.name, image.identity, result)
         if self._stored is not None:
-            overlay = Path(OVERLAYS, file_name(image.name, '.jpg'))
-            write_overlay(Path(args.out), overlay, draw_overlay(pixels, result))
             self._stored.add(row)
         self._keep(row)
         found = ', '.join(f'{each.phrase} {each.score:.2f}' for each in result.instances) or 'no target'
-        print(f'{shorten(image.name)}: {shorten(found)}', file=sys.stderr if args.json == '-' else sys.stdout)
+        is_document = '-' in (args.json, args.coco)  # on stdout
+        print(f'{shorten(image.name)}: {shorten(found)}', file=sys.stderr if is_document else sys.stdout)
+
+    def _has_mask(self, image: str) -> bool:
+        """Return whether an image that was answered earlier has its label image, if they are written."""
+        masks = self._args.masks
+        return masks is None or Path(masks, self._names.take(image, '.png')).exists()
+
+    def _write_images(self, image: str, pixels: np.ndarray, result: Result) -> None:
+        args = self._args
+        if args.masks is not None:
+            write_label_image(Path(args.masks), self._names.take(image, '.png'), result)
+        if args.out is not None:
+            overlay = Path(OVERLAYS, self._names.take(image, '.jpg'))
+            write_overlay(Path(args.out), overlay, draw_overlay(pixels, result))
 
     def _keep(self, row: Row) -> None:
         self._done += 1
         if self._is_kept:
             self._rows.append(row)
 
-    def _fail(self, name: str, error: Exception) -> None:
+    def _fail(self, name: str, error: Exception | str) -> None:
         self._failed += 1
         print(f'instructsam: {shorten(name)} failed: {shorten(error)}', file=sys.stderr)
 

@@ -137,6 +137,45 @@ def test_a_folder_with_outputs_alone_is_refused(engine, photos, capsys):
     assert 'apart from the outputs of this command: give the outputs another folder' in capsys.readouterr().err
 
 
+def test_images_whose_outputs_would_share_a_name_have_different_ones(engine, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    absolute = str(tmp_path / 'x.png')
+    names = ['a#b.png', 'a.b.png', absolute, absolute.lstrip('/'), 'y.png']
+    for number, name in enumerate(names):
+        os.makedirs(os.path.dirname(name) or '.', exist_ok=True)
+        Image.new('RGB', (40 + number, 30)).save(name)
+    command = (*names, 'the mugs', '--out', 'out', '--masks', 'masks')
+    results = tmp_path / 'out/results.jsonl'
+    for _ in range(2):
+        assert segment(*command) == 0
+        for folder in ('out/overlays', 'masks'):
+            written = [path for path in (tmp_path / folder).rglob('*') if path.is_file()]
+            assert sorted(Image.open(path).width for path in written) == [40, 41, 42, 43, 44]
+            (first,) = (tmp_path / folder).glob('a.b.png.???')
+            assert Image.open(first).width == 40
+            assert len(list((tmp_path / folder).glob('y.png.???'))) == 1
+        # Killed after the second image, and resumed with the inputs in another order.
+        results.write_text(''.join(results.read_text().splitlines(keepends=True)[:2]))
+        command = (*reversed(names[:2]), *command[2:])
+    assert '2 of them earlier' in capsys.readouterr().err
+
+
+def test_an_image_whose_outputs_have_too_long_names_fails_alone(engine, photos, tmp_path, capsys):
+    Image.new('RGB', (40, 30)).save(photos / f'{"a" * 246}.png')
+    assert segment(photos, 'the mugs', '--out', tmp_path / 'out') == 3
+    assert 'failed: cannot write its outputs: File name too long' in capsys.readouterr().err
+    assert len((tmp_path / 'out/results.jsonl').read_text().splitlines()) == 2
+    assert segment(photos, 'the mugs', '--masks', tmp_path / 'masks') == 3
+
+
+@pytest.mark.parametrize('option', ['--coco', '--json'])
+def test_a_document_on_stdout_is_alone_there(engine, photos, capsys, option):
+    assert segment(photos / 'a.png', photos / 'more', 'the mugs', option, '-') == 0
+    out, err = capsys.readouterr()
+    assert len(json.loads(out)) == (3 if option == '--coco' else 2)
+    assert 'a.png: mug 0.90' in err
+
+
 @pytest.mark.parametrize('option', ['--out', '--masks'])
 def test_a_removed_output_folder_ends_the_run(engine, photos, tmp_path, capsys, option):
     out = tmp_path / 'out'
@@ -246,6 +285,7 @@ def test_ctrl_c_completes_the_documents_of_a_webcam_only(engine, photos, monkeyp
         (['*.jpg', 'x'], 'no file matches *.jpg'),
         (['99999999999', 'x'], 'there is no webcam 99999999999: expected an index of at most 9 digits'),
         (['empty', 'x'], 'empty holds no images or videos'),
+        (['a.png', 'x', '--coco', '-', '--json', '-'], '--coco and --json cannot both be -'),
         (['a.png', 'x', '--coco', 'a.png'], 'cannot write a.png: this file is also read'),
         (['a.png', 'x', '--coco', 'o.json', '--camera', '1', '1', '1', '1'], 'give one image file'),
     ],
