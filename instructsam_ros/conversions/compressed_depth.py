@@ -156,6 +156,7 @@ def _decode_file(content: bytes, sizes: _Sizes, name: str) -> np.ndarray:
         raise
     except Exception as error:  # on broken files Pillow raises exceptions of many types
         raise ImageFormatError(f'{name}: the image is damaged or too large ({one_line(error)})') from error
+    values = values.astype(values.dtype.newbyteorder('='), copy=False)  # TIFF files may be big-endian
     if values.dtype == np.int32 and content.startswith(PNG_START):
         values = values.astype(np.uint16)  # older releases of Pillow widen 16 bits
     if values.ndim != 2 or values.dtype not in (np.uint16, np.float32):

@@ -200,6 +200,7 @@ class MaskThread(threading.Thread):
                 self._carry(camera, frame, image, answer, session)
                 found = camera.carrier.carried()
         except ImageFormatError:  # The answer to this image reports it.
+            self._keep(camera, answer)
             return
         if camera.carried is not None and camera.carrier.has_answer and settings.track_rate_hz:
             self._publish(camera.carried, frame, image, found, settings, times_ms)

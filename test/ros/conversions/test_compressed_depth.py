@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-from depth_messages import PLUGIN_A, PLUGIN_B, compressed_depth, inverse, png, rvl, tiff
+from depth_messages import PLUGIN_A, PLUGIN_B, big_endian_tiff, compressed_depth, inverse, png, rvl, tiff
 from sensor_msgs.msg import CompressedImage
 
 from instructsam_ros.conversions import compressed_depth as compressed_depth_module
@@ -53,6 +53,7 @@ def message(message_format, data):
         ('png', png(MM)),
         ('', png(MM)),
         ('16UC1; tiff compressed ', tiff(MM)),
+        ('16UC1; tiff compressed ', big_endian_tiff(MM)),
     ],
 )
 def test_millimetres_come_back_exactly(message_format, data):

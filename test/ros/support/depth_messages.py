@@ -1,9 +1,11 @@
 """Depth as image_transport's plugins send it, written from their sources' format and not with the code under test."""
 
+import io
 import struct
 
 import cv2
 import numpy as np
+from PIL import Image
 from sensor_msgs.msg import CompressedImage
 
 PLUGIN_A, PLUGIN_MAX_M = 100.0 * 101.0, 10.0
@@ -13,6 +15,14 @@ PLUGIN_B = 1.0 - PLUGIN_A / PLUGIN_MAX_M
 
 def png(values):
     return cv2.imencode('.png', values)[1].tobytes()
+
+
+def big_endian_tiff(values):
+    """Return a TIFF of [H, W] uint16; cv2 writes the byte order of the machine only."""
+    file = io.BytesIO()
+    Image.fromarray(values.astype('>u2')).save(file, 'TIFF')
+    assert file.getvalue().startswith(b'MM')
+    return file.getvalue()
 
 
 def tiff(values):
