@@ -6,7 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from instructsam.core.files.regular_file import check_regular_file, read_regular
 from instructsam.core.model.config import MAX_SMALL_FILE_BYTES, SIDE_FILES, ModelConfig, read_json
 from instructsam.core.model.config_check import check_config
 from instructsam.core.model.instructsam import InstructSAMModel
-from instructsam.core.storage import storage_fault
+from instructsam.core.storage import explained_storage_faults, storage_fault
 from instructsam.core.text import shorten
 
 SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
@@ -153,7 +153,7 @@ def save_tensors(
     """Write a model folder in the published layout.
 
     SAM3's configuration is written to sam3/, and config.json's mask_decoder_model points there. Each file appears
-    complete or not at all.
+    complete or not at all. The weights are one file; the shards of a model that was in the folder before are removed.
 
     Args:
         config: The model's configuration.
@@ -162,10 +162,20 @@ def save_tensors(
         source: A model folder whose tokenizer, processor and template files are copied.
 
     Raises:
-        ModelError: A tensor has values that are not finite, or a file of `source` cannot be copied.
+        ModelError: A tensor has values that are not finite, a file of `source` cannot be copied, or the folder holds
+            LoRA matrices of another model.
+        StorageError: The folder cannot be written.
     """
     folder = Path(folder)
-    (folder / 'sam3').mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(folder / ADAPTER):
+        raise ModelError(
+            f'{folder} holds LoRA matrices ({ADAPTER}), which do not belong to the model that was to be written there. '
+            'Give another folder, or delete them'
+        )
+    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    for name, tensor in contiguous.items():
+        check_finite(tensor, f'{name}, which was to be written to {folder},')
+    _make_folder(folder / 'sam3')
     if source is not None and Path(source).resolve() != folder.resolve():
         for pattern in (*SIDE_FILES, 'sam3/*config.json'):
             for file in Path(source).glob(pattern):
@@ -174,11 +184,31 @@ def save_tensors(
     sam3 = {'model_type': 'sam3_video', 'detector_config': config.sam3.to_dict()}
     write_json(folder / 'config.json', raw)
     write_json(folder / 'sam3' / 'config.json', sam3)
-    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    for name, tensor in contiguous.items():
-        check_finite(tensor, f'{name}, which was to be written to {folder},')
     with replaced(folder / SINGLE) as part:
         save_file(contiguous, part, metadata={'format': 'pt'})
+    with explained_storage_faults(folder):
+        _remove_shards(folder)
+
+
+def _remove_shards(folder: Path) -> None:
+    """Remove the index in `folder` and the shards that it names, because an index takes precedence over SINGLE."""
+    index, shards = folder / INDEX, set[str]()
+    if not os.path.lexists(index):
+        return
+    with suppress(ModelError):  # an index that cannot be read names nothing that could be removed
+        shards = {name for name in _shard_names(index) if name.endswith('.safetensors') and name != SINGLE}
+    index.unlink()  # first: without its shards it would make the folder unreadable
+    for shard in shards:
+        (folder / shard).unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    """Create a folder and its parents, if necessary. Raises StorageError or ModelError if that is impossible."""
+    try:
+        with explained_storage_faults(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise ModelError(f'{folder} is a file, expected a folder or nothing') from error
 
 
 def _copy_small_file(source: Path, target: Path) -> None:
@@ -187,20 +217,16 @@ def _copy_small_file(source: Path, target: Path) -> None:
         content = read_regular_file(source, MAX_SMALL_FILE_BYTES)
     except OSError as error:
         raise ModelError(f'{source} cannot be copied: {error.strerror or error}') from error
-    target.parent.mkdir(exist_ok=True)
-    target.write_bytes(content)
+    _make_folder(target.parent)
+    with replaced(target) as part:
+        part.write_bytes(content)
 
 
 def weight_files(folder: Path) -> list[Path]:
     """Return the safetensors files of `folder`. Raises ModelError if there is nothing safe to read."""
     index = folder / INDEX
     if os.path.lexists(index):
-        try:
-            shards = set(read_json(index)['weight_map'].values())
-        except (KeyError, AttributeError, TypeError) as error:
-            raise ModelError(f'{index} cannot be read: {error!r}') from error
-        if strange := [name for name in shards if not isinstance(name, str) or Path(name).name != name]:
-            raise ModelError(f'{index} names shards {str(strange)[:200]}, expected names of files beside it')
+        shards = _shard_names(index)
         missing = sorted(shard for shard in shards if not os.path.isfile(folder / shard))
         if missing:
             raise ModelError(f'{index} names shards that do not exist: {", ".join(missing)}. Copy them, too')
@@ -214,6 +240,17 @@ def weight_files(folder: Path) -> list[Path]:
             'Convert them to safetensors on a machine that you can afford to lose'
         )
     raise ModelError(f'{folder} holds no weights: {SINGLE} (or {INDEX} with its shards) is missing')
+
+
+def _shard_names(index: Path) -> set[str]:
+    """Return the names of the files in an index. Raises ModelError if it cannot be read or names other folders."""
+    try:
+        shards = set(read_json(index)['weight_map'].values())
+    except (KeyError, AttributeError, TypeError) as error:
+        raise ModelError(f'{index} cannot be read: {error!r}') from error
+    if strange := [name for name in shards if not isinstance(name, str) or Path(name).name != name]:
+        raise ModelError(f'{index} names shards {str(strange)[:200]}, expected names of files beside it')
+    return shards
 
 
 @contextmanager

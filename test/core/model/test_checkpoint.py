@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,6 +28,10 @@ def copy(checkpoint, tmp_path):
 def same(one, other):
     one, other = one.state_dict(), other.state_dict()
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
 
 
 def edit_config(folder, change, name='config.json'):
@@ -102,6 +107,42 @@ def test_sharded(copy, checkpoint):
     assert same(load(copy, 'cpu', None), load(checkpoint, 'cpu', None))
 
 
+def test_a_save_replaces_shards(copy):
+    (copy / 'other.safetensors').touch()
+    shard(copy)
+    model = load(copy, 'cpu', None)
+    model.model.mask_queries += 1
+    save(model, copy)
+    assert same(load(copy, 'cpu', None), model)
+    assert {path.name for path in copy.glob('*.safetensors*')} == {'model.safetensors', 'other.safetensors'}
+
+
+@pytest.mark.parametrize('index', ['{', '{"weight_map": {"a": "../model.bin", "b": "config.json"}}'])
+def test_a_save_removes_an_index_but_no_file_that_is_no_shard(copy, checkpoint, index):
+    (copy / 'model.safetensors.index.json').write_text(index)
+    (copy.parent / 'model.bin').touch()
+    model = load(checkpoint, 'cpu', None)
+    save(model, copy)
+    assert same(load(copy, 'cpu', None), model)
+    assert (copy.parent / 'model.bin').exists()
+
+
+def test_an_index_that_names_the_single_file(copy):
+    weight_map = dict.fromkeys(load_file(copy / 'model.safetensors'), 'model.safetensors')
+    (copy / 'model.safetensors.index.json').write_text(json.dumps({'weight_map': weight_map}))
+    model = load(copy, 'cpu', None)
+    save(model, copy)
+    assert same(load(copy, 'cpu', None), model)
+
+
+def test_a_save_beside_lora_matrices_is_refused(engine, copy):
+    (copy / 'adapter_model.safetensors').touch()
+    before = contents(copy)
+    with pytest.raises(ModelError, match='holds LoRA matrices'):
+        save(engine.model, copy)
+    assert contents(copy) == before
+
+
 def test_sam3_config_that_does_not_resolve_is_sam3s_default(copy):
     """The published file needs this: its mask_decoder_model is a path on its authors' disk."""
     shutil.rmtree(copy / 'sam3')
@@ -122,6 +163,29 @@ def test_half_written_saves_leave_the_old_file(engine, copy, monkeypatch):
     with pytest.raises(StorageError, match=r'model\.safetensors: No space left on device'):
         save(engine.model, copy)
     assert (copy / 'model.safetensors').read_bytes() == before
+
+
+def test_side_files_appear_complete_or_not_at_all(engine, copy, checkpoint, monkeypatch):
+    before, write_bytes = contents(copy), Path.write_bytes
+
+    def full_disk(path, content):
+        write_bytes(path, content[:9])
+        raise OSError(errno.ENOSPC, 'No space left on device', str(path))
+
+    monkeypatch.setattr(Path, 'write_bytes', full_disk)
+    with pytest.raises(StorageError, match='No space left on device'):
+        save(engine.model, copy, checkpoint)
+    assert contents(copy) == before
+
+
+def test_a_save_into_a_file_is_refused(engine, tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(StorageError, match='Not a directory'):
+        save(engine.model, tmp_path / 'file')
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'sam3').touch()
+    with pytest.raises(ModelError, match='sam3 is a file, expected a folder'):
+        save(engine.model, tmp_path / 'out')
 
 
 def drop(name):
