@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,8 +20,9 @@ from instructsam.core.modes import MAX_MEGAPIXELS
 BYTES_PER_PIXEL = 8  # of 16-bit RGBA, the largest pixels that are read; a file that is larger holds something else
 METADATA_BYTES = 64_000_000
 
-
 ORIENTATION_TAG = 0x0112  # of EXIF and TIFF; 2 to 8 are rotations and reflections
+PGM_HEADER = re.compile(rb'P[25](?:(?:\s|#[^\r\n]*[\r\n])+(\d+)){3}\s')  # the group is the third number, maxval
+PILLOW_MAXIMUM = 65535  # to which Pillow scales the maxval of a PGM file with more than 8 bits
 
 
 def read_image(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS, *, allow_rotation: bool = True) -> np.ndarray:
@@ -33,8 +35,10 @@ def read_image(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS, *, allo
     `max_megapixels`, is truncated, or has 32-bit or floating-point pixels, whose range is not defined; without
     `allow_rotation`, also if the tag says that the pixels are not stored upright.
     """
-    image = ImageOps.exif_transpose(decode_image(path, max_megapixels, allow_rotation=allow_rotation))
-    if image.mode.startswith('I;16'):
+    image = decode_image(path, max_megapixels, allow_rotation=allow_rotation)
+    is_16_bit = image.mode.startswith('I;16') or _is_16_bit_pgm(image)
+    image = ImageOps.exif_transpose(image)
+    if is_16_bit:
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ('I', 'F'):
         raise ImageError(f'cannot use {path}: its pixels are 32-bit numbers. Convert it to 8 or 16 bits')
@@ -48,7 +52,10 @@ def decode_image(
 
     Raises ImageError as `read_image` does, for pixels of any kind.
     """
-    content = _read(path, max_megapixels)
+    return _decode(path, _read(path, max_megapixels), max_megapixels, allow_rotation=allow_rotation)
+
+
+def _decode(path: str | Path, content: bytes, max_megapixels: float, *, allow_rotation: bool) -> Image.Image:
     try:
         image = open_image(content, max_megapixels)
         # Pillow rotates some formats when they are loaded and then drops the tag.
@@ -71,14 +78,17 @@ def read_depth(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> np.n
     The file is a 16-bit image in mm, a floating-point TIFF in m or a NumPy file in m (of integers: in mm). Raises
     ImageError if it cannot be used.
     """
+    content = _read(path, max_megapixels)
     if Path(path).suffix == '.npy':
-        content = _read(path, max_megapixels)
         try:
             depth = np.load(io.BytesIO(content), allow_pickle=False)
         except Exception as error:  # NumPy raises exceptions of many types
             raise ImageError(f'cannot read {path}: {error}') from error
     else:
-        depth = np.asarray(decode_image(path, max_megapixels, allow_rotation=False))
+        image = _decode(path, content, max_megapixels, allow_rotation=False)
+        depth = np.asarray(image)
+        if _is_16_bit_pgm(image):
+            depth = _stored_pgm(path, content, depth)
     if depth.ndim != 2 or depth.dtype.kind not in 'uif' or depth.dtype == np.uint8:
         raise ImageError(
             f'{path} is not a depth image: expected one channel of 16-bit mm or floating-point m, got {depth.dtype} '
@@ -89,6 +99,27 @@ def read_depth(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> np.n
     if depth.size and (depth.min() < 0 or depth.max() > np.iinfo(np.uint16).max):
         raise ImageError(f'{path} is not a depth image: its {depth.dtype} numbers are not 16-bit mm')
     return depth.astype(np.uint16)
+
+
+def _is_16_bit_pgm(image: Image.Image) -> bool:
+    """Return whether an image is a PGM file with more than 8 bits, whose mode is that of 32-bit integers."""
+    return image.format == 'PPM' and image.mode == 'I'
+
+
+def _stored_pgm(path: str | Path, content: bytes, scaled: np.ndarray) -> np.ndarray:
+    """Return the numbers in a PGM file of more than 8 bits, [H, W] uint16.
+
+    Pillow scales them from 0 to maxval to 0 to PILLOW_MAXIMUM and rounds, which never maps two numbers to one.
+
+    Args:
+        path: The file, for messages.
+        content: The file's content.
+        scaled: Pillow's pixels.
+    """
+    header = PGM_HEADER.match(content)
+    if header is None:
+        raise ImageError(f'cannot read {path}: the header of the PGM file has no maxval')
+    return np.rint(scaled * (int(header[1]) / PILLOW_MAXIMUM)).astype(np.uint16)
 
 
 def _read(path: str | Path, max_megapixels: float) -> bytes:

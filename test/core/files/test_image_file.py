@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from instructsam.core.errors import ImageError, InstructSAMError
-from instructsam.core.files.image_file import check_image_path, read_image, write_image
+from instructsam.core.files.image_file import check_image_path, read_depth, read_image, write_image
 
 RED = (200, 30, 40)
 
@@ -53,6 +53,33 @@ def test_numbers_without_a_range_are_refused(tmp_path, dtype):
     Image.fromarray(np.zeros((2, 3), dtype)).save(tmp_path / 'a.tif')
     with pytest.raises(ImageError, match='32-bit'):
         read_image(tmp_path / 'a.tif')
+
+
+PGM = np.array([[0, 1, 500], [1000, 2000, 4000]])
+
+
+@pytest.mark.parametrize('maximum', [4000, 4095, 10000, 65534, 65535])
+@pytest.mark.parametrize('header', ['P5\n3 2\n{}\n', 'P5 # 16 bits\n# 8 9\n3 2 {} ', 'P2\n3 2\n{}\n'])
+def test_depth_in_a_pgm_file_is_as_stored(tmp_path, header, maximum):
+    """Pillow scales the numbers of the file from its maximum to 65535."""
+    pixels = PGM.astype('>u2').tobytes() if header.startswith('P5') else ' '.join(map(str, PGM.ravel())).encode()
+    (tmp_path / 'a.pgm').write_bytes(header.format(maximum).encode() + pixels)
+    depth = read_depth(tmp_path / 'a.pgm')
+    assert depth.dtype == np.uint16
+    np.testing.assert_array_equal(depth, PGM)
+
+
+def test_the_scale_of_a_pgm_file_is_undone_exactly(tmp_path):
+    values = np.arange(65535)
+    (tmp_path / 'a.pgm').write_bytes(b'P5\n257 255\n65534\n' + values.astype('>u2').tobytes())
+    np.testing.assert_array_equal(read_depth(tmp_path / 'a.pgm').ravel(), values)
+
+
+@pytest.mark.parametrize(('maximum', 'expected'), [(65535, [0x12, 0xFF]), (0x1FFF, [0x91, 0xFF])])
+def test_the_upper_bits_of_a_pgm_file_are_used(tmp_path, maximum, expected):
+    values = np.array([0x1234, maximum], '>u2')
+    (tmp_path / 'a.pgm').write_bytes(b'P5\n2 1\n%d\n' % maximum + values.tobytes())
+    np.testing.assert_array_equal(read_image(tmp_path / 'a.pgm')[0], np.array(expected)[:, None].repeat(3, 1))
 
 
 def test_files_that_are_not_images(tmp_path):
