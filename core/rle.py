@@ -64,12 +64,14 @@ class Rle:
     def from_coco(cls, segmentation: Mapping[str, Any]) -> Rle:
         """Create a mask from COCO's `{"size": [h, w], "counts": str | bytes | list}`.
 
-        Raises ValueError if the counts are not run lengths of that size.
+        Raises ValueError if the size is negative or the counts are not run lengths of that size.
         """
         height, width = segmentation['size']
+        if min(height, width) < 0:
+            raise ValueError(f'a mask has a size of at least 0 x 0, got {height} x {width}')
         counts = segmentation.get('counts')
         if not isinstance(counts, (str, bytes)):
-            if not (isinstance(counts, list) and all(isinstance(each, int) and each >= 0 for each in counts)):
+            if not (isinstance(counts, list) and all(isinstance(each, int) and 0 <= each < 2**32 for each in counts)):
                 raise ValueError(f'counts must be run lengths or their text, got {str(counts)[:60]!r}')
             return cls(height, width, np.array(counts, dtype=np.uint32))
         runs = _decode_counts(counts.encode() if isinstance(counts, str) else counts)

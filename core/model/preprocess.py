@@ -72,7 +72,7 @@ def _to_torch(array: np.ndarray) -> torch.Tensor:
         array = np.ascontiguousarray(array)  # torch has no negative strides
     try:
         return torch.from_numpy(array)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # ValueError for another byte order, or strides between elements
         raise ImageError(f'an image is uint8, got an array of {array.dtype}') from error
 
 

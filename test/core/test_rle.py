@@ -54,13 +54,18 @@ def test_counts_must_fit():
         Rle(2, 2, [1, 2])
 
 
-BAD = ([], None, '', 'm', '0o1', 'é', [1, -1, 4], [2, 3], [1.5, 2.5], [4, 'x'], {}, '44', '<4')
+BAD = ([], None, '', 'm', '0o1', 'é', [1, -1, 4], [2, 3], [1.5, 2.5], [4, 'x'], {}, '44', '<4', [2**40])
 
 
 @pytest.mark.parametrize('counts', BAD, ids=repr)
 def test_counts_that_are_not_run_lengths_of_the_size(counts):
     with pytest.raises(ValueError, match=r'counts|run lengths'):
         Rle.from_coco({'size': [2, 2], 'counts': counts})
+
+
+def test_a_size_is_not_negative():
+    with pytest.raises(ValueError, match='-1 x -1'):
+        Rle.from_coco({'size': [-1, -1], 'counts': [1]})
 
 
 def test_compressed_counts_are_those_of_pycocotools():

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from instructsam.core import ModelError
+from instructsam.core import ImageError, ModelError
 from instructsam.core.model.preprocess import QwenPreprocessor, normalise, resize, sam_pixels, to_chw
 
 PUBLISHED = QwenPreprocessor(min_pixels=65536, max_pixels=16777216)
@@ -69,6 +69,18 @@ def test_channels_time_and_pixels_within_a_patch():
     expected = normalise(torch.from_numpy(image[:16, :16]).permute(2, 0, 1), torch.float32)
     assert torch.equal(first[:, 0], expected)
     assert torch.equal(first[:, 1], expected)
+
+
+@pytest.mark.parametrize('dtype', ['>u2', '<f4', '>f4', '?', 'O', 'U1'])
+def test_arrays_of_another_type_are_refused(dtype):
+    with pytest.raises(ImageError, match='uint8'):
+        to_chw(np.zeros((4, 4, 3), dtype))
+
+
+def test_a_field_of_a_packed_array_is_refused():
+    packed = np.zeros((4, 4, 3), [('a', 'u1'), ('b', '<f4')])
+    with pytest.raises(ImageError, match='uint8, got an array of float32'):
+        to_chw(packed['b'])
 
 
 def test_sam_input_is_square_and_stretched():
