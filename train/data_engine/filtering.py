@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from instructsam.train.data_engine.asking import Client, Costs
-from instructsam.train.data_engine.filters.rules import OPINION_RULES, ROW_RULES, STAGE, judge, merge_same
+from instructsam.train.data_engine.filters.rules import OPINION_RULES, ROW_RULES, STAGE, duplicates, judge, merge_same
 from instructsam.train.data_engine.filters.thresholds import Thresholds
 from instructsam.train.data_engine.rows import EngineImage, Row
 from instructsam.train.data_engine.verify import PROMPTS, ConceptFinder, exhaustivity, round_trip, second_opinion
@@ -81,7 +81,9 @@ class FilterAnswers:
                     row = await asyncio.to_thread(second_opinion, row, image, self._finder)
                 row = judge(row, settings.thresholds, OPINION_RULES)
             if self._client is not None and settings.round_trip:
-                row = judge(await round_trip(row, image, self._client, costs), settings.thresholds, OPINION_RULES)
+                hidden = duplicates(row, settings.thresholds)
+                row = await round_trip(row, image, self._client, costs, hidden)
+                row = judge(row, settings.thresholds, OPINION_RULES)
             if self._client is not None and settings.exhaustivity:
                 row = judge(await exhaustivity(row, image, self._client, costs), settings.thresholds, OPINION_RULES)
         model, prompts = (self._model, PROMPTS) if asks_vlm else ('', '')

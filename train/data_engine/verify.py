@@ -11,7 +11,7 @@ Only questions that nothing has rejected so far are checked, because each check 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -128,7 +128,9 @@ def union_iou(masks: Sequence[Rle], others: Sequence[Rle]) -> float:
     return float(Rle.merge(masks).iou([Rle.merge(others)])[0])
 
 
-async def round_trip(row: Row, image: np.ndarray, client: Client, costs: Costs) -> Row:
+async def round_trip(
+    row: Row, image: np.ndarray, client: Client, costs: Costs, duplicates: Collection[str] = ()
+) -> Row:
     """Return the row with the objects that a VLM chooses for each question by their numbers.
 
     The numbers follow the order of the row's objects. A reply that is unusable twice rejects the question.
@@ -138,12 +140,14 @@ async def round_trip(row: Row, image: np.ndarray, client: Client, costs: Costs) 
         image: Its picture, [H, W, 3] uint8 RGB.
         client: The VLM, best another one than that which wrote the answers.
         costs: Receives the costs.
+        duplicates: Ids of objects that are one thing with another one and that no question has. They get no number:
+            of a thing with two numbers, a VLM would rightly choose both.
 
     Raises:
         VlmError: There is no reply.
         BudgetSpent: The budget is used up.
     """
-    marked = [each for each in row.objects if each.mask is not None and each.mask.counts]
+    marked = [each for each in row.objects if each.mask is not None and each.mask.counts and each.id not in duplicates]
     if not marked:
         return row
     for question in row.kept_questions():

@@ -130,6 +130,17 @@ def test_the_round_trip_does_not_tell_the_answer():
     assert not any('red mug' in message.text.replace('Take the red mug.', '') for message in messages)
 
 
+def test_a_thing_with_two_ids_has_one_number_in_the_round_trip():
+    """The VLM chooses all numbers that answer the question, and would choose both numbers of one thing."""
+    second = replace(LEFTMOST, object_ids=('o1',))
+    row = replace(ROW, questions=(FIRST, second), objects=(thing(0, 10), thing(1, 10), thing(2, 60)))
+    client = Client(numbers(1), numbers(1))
+    row = filtered(row, client, second_opinion=False, exhaustivity=False)
+    assert row.rejections == ()
+    assert [each.round_trip_ids for each in row.evidence] == [('o0',), ('o0',)]
+    assert all('numbered from 1 to 2.' in messages[0].text for _, messages in client.asked)
+
+
 def test_a_missing_target_is_named():
     client = Client(numbers(1), Completeness(is_complete=False))
     row = filtered(replace(ROW, questions=(FIRST,)), client, second_opinion=False)

@@ -80,9 +80,24 @@ def judge(row: Row, limits: Thresholds, rules: Mapping[str, Rule] = RULES) -> Ro
 
 
 def merge_same(row: Row, limits: Thresholds) -> Row:
-    """Return the row with the questions' ids of one thing replaced by the first of them.
+    """Return the row with the questions' ids of one thing replaced by the first of them; the objects stay in the row.
 
-    Two objects are one thing if both have masks whose IoU exceeds that of duplicates. The objects stay in the row.
+    See `duplicates`.
+    """
+    first = duplicates(row, limits)
+    if not first:
+        return row
+    questions = tuple(
+        replace(each, object_ids=tuple(dict.fromkeys(first.get(name, name) for name in each.object_ids)))
+        for each in row.questions
+    )
+    return replace(row, questions=questions)
+
+
+def duplicates(row: Row, limits: Thresholds) -> dict[str, str]:
+    """Return the ids of the objects that are one thing with an earlier one, with the id of that one.
+
+    Two objects are one thing if both have masks whose IoU exceeds that of duplicates.
     """
     masked = [(each.id, each.mask.rle) for each in row.objects if each.mask is not None and each.mask.counts]
     first: dict[str, str] = {}
@@ -91,13 +106,7 @@ def merge_same(row: Row, limits: Thresholds) -> Row:
         overlaps = mask.iou([other for key, other in masked[:index] if key not in first])
         if len(earlier) and overlaps.max() > limits.duplicate_iou:
             first[name] = earlier[int(overlaps.argmax())]
-    if not first:
-        return row
-    questions = tuple(
-        replace(each, object_ids=tuple(dict.fromkeys(first.get(name, name) for name in each.object_ids)))
-        for each in row.questions
-    )
-    return replace(row, questions=questions)
+    return first
 
 
 def rejections_by_rule(rows: Iterable[Row]) -> dict[str, int]:
