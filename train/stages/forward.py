@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -24,14 +25,30 @@ PHRASES_PER_CALL = 5
 
 
 def published_losses(
-    model: InstructSAMModel, batch: Batch, objective: Objective, phrases_per_call: int = PHRASES_PER_CALL
+    model: InstructSAMModel,
+    batch: Batch,
+    objective: Objective,
+    phrases_per_call: int = PHRASES_PER_CALL,
+    *,
+    always_detect: bool = False,
 ) -> dict[str, LossSum]:
-    """Return the weighted loss sums of a batch with the published objective (paper, section 3.4)."""
+    """Return the weighted loss sums of a batch with the published objective (paper, section 3.4).
+
+    Args:
+        model: The model.
+        batch: The batch.
+        objective: Weights and choices of the losses.
+        phrases_per_call: Phrases that share one detector call.
+        always_detect: Run SAM3 on a batch without detected phrases, too, see `with_idle_phrase`.
+    """
     inputs = encoder_inputs(model, batch)
     hidden = read(model, batch, model.encode_image(inputs.patches, *inputs.grids))
     losses = answer_losses(model, batch, hidden)
     zero = hidden.sum() * 0.0
     total = MaskTerms(zero, zero, zero)
+    is_idle = always_detect and not batch.detected_phrases
+    if is_idle:
+        batch = with_idle_phrase(model, batch)
     if batch.detected_phrases:
         grounding = model.grounding
         features = grounding.prepare(grounding.encode(inputs.pixels, inputs.lateral_maps))
@@ -45,7 +62,29 @@ def published_losses(
                     ground_truth = resize_targets(batch.masks[index].to(masks.device), masks.shape[-2:])
                     loss = phrase_terms(masks, logits, ground_truth, objective)
                 total = total + loss.terms
-    return {**losses, **total.loss_sums(objective)}
+    terms = total.loss_sums(objective)
+    if is_idle:
+        terms = {name: term.scaled(0.0) for name, term in terms.items()}
+    return {**losses, **terms}
+
+
+def with_idle_phrase(model: InstructSAMModel, batch: Batch) -> Batch:
+    """Return a batch without detected phrases with one phrase that is detected; its loss terms are to be scaled by 0.
+
+    With FSDP, each process has to run the same modules and to have gradients of the same parameters, because the
+    processes gather and reduce them together. The slots of the phrase are the first rows of the first sample.
+    """
+    text = batch.text
+    rows = slice(0, min(model.config.num_queries, text.ids.shape[1]))
+    text = replace(
+        text,
+        blocks=[*text.blocks, (0, rows)],
+        phrase_ids=[*text.phrase_ids, [model.config.tokens.phrase_start]],
+        shorter_ids=[*text.shorter_ids, []],
+    )
+    masks = [*batch.masks, torch.zeros(0, 1, 1, dtype=torch.bool, device=batch.pixels.device)]
+    boxes = [*batch.boxes, torch.zeros(0, 4, device=batch.pixels.device)]
+    return replace(batch, text=text, masks=masks, boxes=boxes, detected=[len(text.blocks) - 1])
 
 
 def require_masks(batch: Batch, remedy: str) -> None:

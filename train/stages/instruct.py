@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.train.data.batch import Batch
@@ -28,6 +29,7 @@ from instructsam.train.stages.forward import (
     read,
     require_masks,
     slot_states,
+    with_idle_phrase,
 )
 from instructsam.train.stages.previews import answer_preview
 from instructsam.train.stages.record_stage import RecordStage
@@ -70,11 +72,12 @@ class InstructTraining(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, LossSum]:
         """Return the loss sums."""
+        is_sharded = isinstance(self, FSDPModule)
         if self.deep_supervision:
-            return self._deeply_supervised(batch)
-        return published_losses(self.model, batch, self.objective, self.phrases_per_call)
+            return self._deeply_supervised(batch, always_detect=is_sharded)
+        return published_losses(self.model, batch, self.objective, self.phrases_per_call, always_detect=is_sharded)
 
-    def _deeply_supervised(self, batch: Batch) -> dict[str, LossSum]:
+    def _deeply_supervised(self, batch: Batch, *, always_detect: bool) -> dict[str, LossSum]:
         require_masks(batch, 'set instruct.deep_supervision to false')
         model = self.model
         inputs = encoder_inputs(model, batch)
@@ -84,6 +87,9 @@ class InstructTraining(nn.Module):
         losses.update({name: LossSum(zero, unit) for name, unit in LOSS_UNITS.items()})
         if self.pointing is not None:
             losses.update(self.pointing(model, hidden, batch))
+        is_idle = always_detect and not batch.detected_phrases
+        if is_idle:
+            batch = with_idle_phrase(model, batch)
         if not batch.detected_phrases:
             return losses
         features = model.grounding.prepare(model.grounding.encode(inputs.pixels, inputs.lateral_maps))
@@ -97,6 +103,8 @@ class InstructTraining(nn.Module):
             terms['presence'] = terms['presence'].scaled(self.objective.presence_loss)
             if call.is_short:  # the semantic map sees the phrase alone
                 terms['semantic'] = terms['semantic'].scaled(0.0)
+            if is_idle:
+                terms = {name: term.scaled(0.0) for name, term in terms.items()}
             accumulate(losses, terms)
         return losses
 

@@ -124,6 +124,35 @@ def test_processes_may_have_different_terms(launch, tmp_path, start_model):
     assert all(value > 0 for name in ('answer', 'mask_dice') for value in column(tmp_path / 'run', name))
 
 
+@pytest.mark.parametrize('deep_supervision', [False, True])
+def test_sharded_processes_may_have_no_phrase(launch, tmp_path, start_model, deep_supervision):
+    """With FSDP, a process whose sample has no phrase runs the same modules as the others, and changes no loss."""
+    Image.new('RGB', (64, 64), 'grey').save(tmp_path / 'a.png')
+    size, mask = {'image': 'a.png', 'height': 64, 'width': 64}, {'size': [64, 64], 'counts': [600, 30, 3466]}
+    turn = [{'from': 'human', 'value': '<image>\nWhat is this?'}, {'from': 'gpt', 'value': 'Only grey.'}]
+    records = [{**size, 'conversations': turn}, {**size, 'text': 'the stripe', 'mask': mask}]
+    (tmp_path / 'records.json').write_text(json.dumps(records))
+    recipe = {
+        'stage': 'instruct',
+        'model': str(start_model(dropout=0.0)),
+        'data': [{'annotations': str(tmp_path / 'records.json'), 'images': str(tmp_path)}],
+        'instruct': {'deep_supervision': deep_supervision},
+        'learning_rates': dict.fromkeys(('language', 'vision', 'projector', 'decoder', 'image_encoder'), 1e-5),
+        'lora': {'rank': 2, 'dropout': 0.0},
+        'steps': 2,
+        'log_every': 1,
+        'save_every': 9,
+    }
+    for name, world, changes in (('batch', 1, {'batch_size': 2}), ('fsdp', 2, {'trainer': FSDP})):
+        file = tmp_path / f'{name}.yaml'
+        file.write_text(json.dumps({**recipe, 'output': str(tmp_path / name), **changes}))
+        codes, text = launch('train', 'run', file, world=world)
+        assert codes == [0] * world, text
+    for term in ('loss', 'answer', 'mask_bce', 'mask_dice', 'presence', 'grad_norm'):
+        found, expected = (column(tmp_path / name, term) for name in ('fsdp', 'batch'))
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-6), term
+
+
 def broken(folder, count):
     """Write three good records, one of each type of fault, and `count` more broken ones."""
     mask = {'size': [60, 80], 'counts': [0, 4800]}
