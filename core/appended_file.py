@@ -75,7 +75,7 @@ class AppendedFile:
             self._file.write(line + b'\n')
             self._file.flush()
             # A file without a name takes every line, and is lost when it is closed.
-            if os.fstat(self._file.fileno()).st_nlink == 0:
+            if os.fstat(self._file.fileno()).st_nlink == 0 and not self.path.exists():  # some file systems count none
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
         self.size += len(line) + 1
 
