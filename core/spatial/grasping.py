@@ -17,7 +17,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from instructsam.core.spatial.geometry import Geometry
-from instructsam.core.spatial.grasps.round_objects import complete_round
+from instructsam.core.spatial.grasps.round_objects import RoundFit, complete_round
 from instructsam.core.spatial.grasps.segments import (
     Gripper,
     Rejected,
@@ -61,8 +61,8 @@ class GraspSearch:
     segments: SegmentSearch = field(default_factory=SegmentSearch)
     weights: QualityWeights = field(default_factory=QualityWeights)
     cell_m: float = 0.0015  # the object's surface is reduced to one point per cell of this side
-    max_points: int = 2000  # the surface is then subsampled to about this many points
-    max_obstacle_points: int = 6000  # obstacles around the object are subsampled to about this many points
+    max_points: int = 2000  # cells of a larger surface grow, but at most to half a finger's thickness
+    max_obstacle_points: int = 6000  # the same for obstacles around the object
     own_edge_m: float = 0.004  # obstacles nearer than this to the object may be its edge, which the mask left out
     finger_clearance_m: float = 0.012  # extra opening on either side of the segment
     min_colliding_points: int = 3  # a hand pose with fewer points inside the hand counts as free: they are noise
@@ -158,14 +158,16 @@ def find_grasps(
         raise ValueError('the object has no points: candidates need those on its visible surface')
     box = _Box(geometry.center, geometry.rotation, geometry.size_m)
     own = _to_box_frame(points, box)
-    chosen = _thin_out(own, search.cell_m, search.max_points)
+    chosen = _thin_out(own, search.cell_m, search.max_points, gripper)
     own = own[chosen]
     if len(own) < search.segments.min_points:
         return GraspResult([], f'{len(own)} points of it are seen, which are too few to plan a grasp')
     surface = geometry if isinstance(geometry, Geometry) else None
     obstacles = _obstacles(surface, around, box, own, gripper, search)
     is_cut = _cut_points(surface, len(points), search)[chosen]
-    hidden, is_hidden_cut = complete_round(own, is_cut, _to_camera(surface, box))
+    # Half of the depth would do; the top of a slice leaves out a few points, which are noise.
+    round_fit = RoundFit(filled_m=2 * max(search.segments.depths_m))
+    hidden, is_hidden_cut = complete_round(own, is_cut, _to_camera(surface, box), round_fit)
     own, is_cut = np.concatenate([own, hidden]), np.concatenate([is_cut, is_hidden_cut])
     found = _all_segments(own, is_cut, gripper, search)
     segments = _ranked([each for each in found if isinstance(each, Segment)], own, box, gripper, search)
@@ -254,7 +256,7 @@ def _obstacles(
         around = np.empty((0, 3)) if geometry is None else _points_beside(geometry)
     reach = np.linalg.norm(box.size_m) + gripper.opening_m + 2 * gripper.thickness_m
     obstacles = _to_box_frame(around[(np.abs(around - box.center) < reach).all(axis=1)], box)
-    obstacles = obstacles[_thin_out(obstacles, search.cell_m, search.max_obstacle_points)]
+    obstacles = obstacles[_thin_out(obstacles, search.cell_m, search.max_obstacle_points, gripper)]
     distances, _ = KDTree(own).query(obstacles, distance_upper_bound=search.own_edge_m)
     return obstacles[distances > search.own_edge_m]
 
@@ -295,14 +297,24 @@ def _to_box_frame(points: np.ndarray, box: _Box) -> np.ndarray:
     return local
 
 
-def _thin_out(points: np.ndarray, cell_m: float, max_points: int) -> np.ndarray:
-    """Return the indices of about `max_points` points, one per cell.
+def _thin_out(points: np.ndarray, cell_m: float, max_points: int, gripper: Gripper) -> np.ndarray:
+    """Return the indices of points, one per cell, evenly spread: parts seen at a flat angle have fewer points per area.
 
-    Cells make them evenly spread over the surface: parts seen at a flat angle have fewer points per area.
+    Cells grow until there are `max_points`, but no larger than half a finger is thick: points in neighbouring cells are
+    then no farther apart than a finger is thick, which would look like room for one. A large surface keeps more points.
+
+    Args:
+        points: Points [N, 3] m.
+        cell_m: Least side of a cell.
+        max_points: Number of points above which cells grow.
+        gripper: Dimensions of the gripper.
     """
-    cells = np.floor(points / cell_m).astype(np.int64) @ (1, 1 << 20, 1 << 40)
-    chosen = np.unique(cells, return_index=True)[1]
-    return chosen[:: 1 + len(chosen) // max_points]
+    while True:
+        cells = np.floor(points / cell_m).astype(np.int64) @ (1, 1 << 20, 1 << 40)
+        chosen = np.unique(cells, return_index=True)[1]
+        if len(chosen) <= max_points or cell_m >= gripper.thickness_m / 2:
+            return chosen
+        cell_m = min(1.25 * cell_m, gripper.thickness_m / 2)
 
 
 def _is_free(segment: Segment, own: np.ndarray, obstacles: np.ndarray, gripper: Gripper, search: GraspSearch) -> bool:

@@ -2,10 +2,11 @@
 
 A camera sees half of a surface of revolution, and that half determines the rest. An upright axis is fitted to the
 outline at all heights at once; where most of the outline is round about it, the azimuths that were not seen get points.
-So does the inside, except at heights where the inside of a vessel is seen. Objects that are not round stay as they were
-seen.
+So does the inside, as far down as fingertips reach, except at heights where the inside of a vessel is seen. Objects
+that are not round stay as they were seen.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,8 @@ class RoundFit:
     far_deg: float = 60.0  # the far side is within this angle of the direction away from the visible outline
     level_share: float = 0.4  # distance between added rings, as a share of a band
     spacing_m: float = 0.009  # distance between points inside a solid band: less than a finger is thick
+    filled_m: float = 0.07  # depth below the top of the inside that gets points: fingertips reach no deeper
+    max_diameter_m: float = 2.0  # wider objects stay as they were seen: the points inside would be too many
     min_width_share: float = 0.82  # least width of the visible part as a share of the largest diameter
 
 
@@ -61,6 +64,7 @@ def complete_round(
         or len(outline) < params.min_arc_share * len(np.unique(at)) * params.azimuths
         or len(np.unique(sectors)) < (params.min_seen_share_low if is_low else params.min_seen_share) * params.azimuths
         or _width(seen) < params.min_width_share * 2 * radii.max()
+        or 2 * radii.max() > params.max_diameter_m
     ):
         return nothing
     # A band with a part that sticks out, such as a handle, is round if most of its outline is.
@@ -103,7 +107,7 @@ def _rim(occupied: np.ndarray, usable: np.ndarray, radii: np.ndarray, params: Ro
 def _inside(
     occupied: np.ndarray, usable: np.ndarray, radii: np.ndarray, to_camera: np.ndarray, params: RoundFit
 ) -> np.ndarray:
-    """Return points [K, 3] inside the bands that are solid; heights are numbers of bands.
+    """Return points [K, 3] inside the highest bands that are solid; heights are numbers of bands.
 
     The inside of a vessel is seen on its far side, down to some height; whatever is lower counts as solid.
     """
@@ -113,7 +117,9 @@ def _inside(
     solid = usable[usable < (seen_far[0] if len(seen_far) else np.inf)]
     steps = np.arange(-radii.max(), radii.max(), params.spacing_m)
     disc = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
-    band, number = np.nonzero(np.linalg.norm(disc, axis=1) < radii[solid, None] - params.spacing_m / 2)
+    is_inside = np.linalg.norm(disc, axis=1) < radii[solid, None] - params.spacing_m / 2
+    bands_above = np.cumsum(is_inside[::-1], axis=0, dtype=np.int32)[::-1]
+    band, number = np.nonzero(is_inside & (bands_above <= math.ceil(params.filled_m / params.band_m)))
     return np.column_stack([disc[number], solid[band]])
 
 

@@ -88,6 +88,21 @@ def test_too_wide_is_named_with_both_widths(side):
     assert grasp_candidates(box(side, side, 0.08), Gripper(opening_m=0.16))
 
 
+@pytest.mark.parametrize('size_m', [(0.5, 0.4, 0.3), (0.6, 0.4, 0.4), (0.8, 0.6, 0.6)])
+def test_no_grasp_goes_through_a_crate(size_m):
+    """The points of a large surface are thinned out, but the space between them is no room for a finger."""
+    found = find_grasps(box(*size_m))
+    assert found.candidates == []
+    assert f'{100 * size_m[1]:.1f} cm wide' in found.reason
+
+
+def test_no_grasp_goes_through_a_barrel():
+    radius, height = 0.3, 0.8
+    found = find_grasps(cylinder(radius, height))
+    assert found.candidates == []
+    assert 'cm wide' in found.reason
+
+
 def test_flat_object_is_grasped_above_its_support():
     best = grasp_candidates(box(0.16, 0.012, 0.008))[0]
     assert 0 <= best.position[2] < 0.004

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from instructsam.core.spatial.grasps.round_objects import complete_round
+from instructsam.core.spatial.grasps.round_objects import RoundFit, complete_round
 
 TO_CAMERA = np.array([0.0, -1.0])
 
@@ -65,6 +65,27 @@ def test_the_inside_is_solid_unless_it_is_seen():
     hidden = completed(mug)
     inside = hidden[np.linalg.norm(hidden[:, :2], axis=1) < 0.02]
     assert inside[:, 2].max() < 0.045
+
+
+def test_the_inside_is_filled_as_deep_as_fingertips_reach():
+    barrel = half([(0.3, 0.0), (0.3, 0.8)], (0, 0), count=40_000)
+    hidden = completed(barrel)
+    inside = hidden[np.linalg.norm(hidden[:, :2], axis=1) < 0.28]
+    assert len(inside) < 60_000
+    assert inside[:, 2].min() == pytest.approx(0.8 - RoundFit().filled_m, abs=0.01)
+    assert inside[:, 2].max() > 0.79
+
+
+def test_a_narrower_part_above_does_not_leave_the_wider_one_empty():
+    bottle = half([(0.04, 0.0), (0.04, 0.1), (0.015, 0.11), (0.015, 0.3)], (0, 0), count=12_000)
+    hidden = completed(bottle)
+    body = hidden[hidden[:, 2] < 0.095]
+    distance = np.linalg.norm(body[:, :2], axis=1)
+    assert ((distance > 0.02) & (distance < 0.03)).any()
+
+
+def test_an_object_wider_than_any_gripper_stays_as_it_was_seen():
+    assert not len(completed(half([(5.0, 0.0), (5.0, 3.0)], (0, 0), count=100_000)))
 
 
 def test_a_handle_does_not_matter():
