@@ -12,6 +12,9 @@ import numpy as np
 from instructsam.core.spatial.surface import Rays, back_project, subsample
 from instructsam.core.spatial.vectors import cross, robust_extent
 
+MIN_RING = 2.0
+"""Least outer distance of the ring from the mask, in pixels of the resolution at which it is looked for."""
+
 
 class Plane(NamedTuple):
     """The points with normal @ point + offset_m = 0."""
@@ -165,7 +168,8 @@ def _ring_points(
     seen = depth[::coarse, ::coarse]
     inner, outer = (np.float64(distance_px) / (coarse * step) for distance_px in params.ring_px)
     nearest, farthest = depth_range_m
-    ring = (distance > inner) & (distance <= outer) & (seen > nearest) & (seen < farthest)
+    # In a large image, the pixels next to the mask may be farther from it than the ring.
+    ring = (distance > inner) & (distance <= max(outer, MIN_RING)) & (seen > nearest) & (seen < farthest)
     y, x = subsample(ring, int(np.count_nonzero(ring)), params.ring_points)
     return back_project(depth, (y * coarse, x * coarse), rays)
 

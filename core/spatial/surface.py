@@ -24,6 +24,9 @@ Rays = tuple[np.ndarray, np.ndarray]
 Pixels = tuple[np.ndarray, np.ndarray]
 """Rows [N] and columns [N] in a crop."""
 
+MIN_MARGIN = 5
+"""Least width of the margin of a crop, in its own pixels: the supporting plane is looked for within it."""
+
 _KERNEL = np.ones((3, 3), np.uint8)
 
 
@@ -55,8 +58,8 @@ def crop_around(mask: Rle, margin_px: int, max_px: int) -> MaskCrop:
 
     Args:
         mask: Mask of the whole image.
-        margin_px: Width of the margin; the border of the image cuts it off.
-        max_px: Size above which every n-th row and column are taken.
+        margin_px: Width of the margin, at least MIN_MARGIN pixels of the crop; the border of the image cuts it off.
+        max_px: Size above which every n-th row and column are taken; a wider margin than `margin_px` does not count.
 
     Raises:
         GeometryError: The mask is empty.
@@ -64,9 +67,16 @@ def crop_around(mask: Rle, margin_px: int, max_px: int) -> MaskCrop:
     x0, y0, x1, y1 = mask.box
     if not x1:
         raise GeometryError('the mask is empty')
-    rows = slice(max(0, y0 - margin_px), min(mask.height, y1 + margin_px))
-    columns = slice(max(0, x0 - margin_px), min(mask.width, x1 + margin_px))
+
+    def with_margin(margin: int) -> tuple[slice, slice]:
+        return (
+            slice(max(0, y0 - margin), min(mask.height, y1 + margin)),
+            slice(max(0, x0 - margin), min(mask.width, x1 + margin)),
+        )
+
+    rows, columns = with_margin(margin_px)
     step = math.ceil(math.sqrt((rows.stop - rows.start) * (columns.stop - columns.start) / max_px))
+    rows, columns = with_margin(max(margin_px, MIN_MARGIN * step))
     ends = np.cumsum(mask.counts, dtype=np.int64) - columns.start * mask.height
     lengths = np.clip(ends, 0, (columns.stop - columns.start) * mask.height)
     lengths[1:] -= lengths[:-1].copy()

@@ -309,6 +309,20 @@ def test_in_another_frame():
     np.testing.assert_allclose(moved.centroid, rotation @ found.centroid + translation, atol=1e-5)
 
 
+def test_the_support_in_an_image_of_many_megapixels():
+    """The crop around a large object is read at every 11th row and column."""
+    world, scale = World(pitch=70, distance_m=0.22), 12
+    mask, depth = (each.repeat(scale, axis=0).repeat(scale, axis=1) for each in (world.mask, world.depth))
+    k = K * scale
+    k[:2, 2] += scale / 2 - 0.5
+    k[2] = K[2]
+    found = measure(mask, depth, CameraModel(*mask.shape, k))
+    assert found.surface.rows.step > 10
+    assert found.has_support
+    assert distance(found, world) < 0.004
+    np.testing.assert_allclose(found.size_m, BOX_M, atol=0.006)
+
+
 def test_every_instance_of_a_result():
     world = World()
     masks = [world.mask, np.zeros_like(world.mask)]
