@@ -81,12 +81,22 @@ def crop_around(mask: Rle, margin_px: int, max_px: int) -> MaskCrop:
     lengths = np.clip(ends, 0, (columns.stop - columns.start) * mask.height)
     lengths[1:] -= lengths[:-1].copy()
     inside = np.repeat(np.uint8(np.arange(len(lengths)) & 1), lengths).reshape(-1, mask.height)
-    cropped = cv2.transpose(inside[::step, rows.start : rows.stop : step]).view(bool)  # takes a fifth of numpy's time
+    cropped = _every_nth(inside, rows, step)
+    if step > 1 and not cropped.any():  # All of a thin mask is between these rows or columns: begin at one of its own.
+        x, y = np.divmod(int(inside.argmax()), mask.height)
+        rows = slice(rows.start + (y - rows.start) % step, rows.stop)
+        columns = slice(columns.start + x % step, columns.stop)
+        cropped = _every_nth(inside[x % step :], rows, step)
     return MaskCrop(
         slice(rows.start, rows.stop, step),
         slice(columns.start, columns.stop, step),
         cropped,
     )
+
+
+def _every_nth(columns: np.ndarray, rows: slice, step: int) -> np.ndarray:
+    """Return [h, w] bool, every n-th pixel in these rows of the columns [W, H] uint8 of a mask."""
+    return cv2.transpose(columns[::step, rows.start : rows.stop : step]).view(bool)  # takes a fifth of numpy's time
 
 
 @dataclass(frozen=True, eq=False)

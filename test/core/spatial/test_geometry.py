@@ -323,6 +323,26 @@ def test_the_support_in_an_image_of_many_megapixels():
     np.testing.assert_allclose(found.size_m, BOX_M, atol=0.006)
 
 
+@pytest.mark.parametrize('line', [np.s_[500], np.s_[:, 700]], ids=['row', 'column'])
+def test_a_thin_mask_between_the_rows_of_its_crop_is_located(line):
+    """A crop is read at every n-th row and column, which a line one pixel wide may miss."""
+    mask = np.zeros((1600, 1600), bool)
+    mask[line] = True
+    depth = np.full(mask.shape, 2.0, np.float32)
+    found = measure(mask, depth, CameraModel(*mask.shape, [[1000, 0, 800], [0, 1000, 800], [0, 0, 1]]))
+    assert found.surface.rows.step > 1
+    assert found.valid == 1
+    assert mask.ravel()[found.pixels].all()
+
+
+def test_a_few_specks_between_the_rows_are_too_few_points():
+    mask = np.zeros((480, 640), bool)
+    mask[1, 1] = mask[478, 637] = True
+    depth = np.ones(mask.shape, np.float32)
+    with pytest.raises(GeometryError, match=r'100 % of the mask has a depth, [12] usable points'):
+        measure(mask, depth, CameraModel(*mask.shape, [[500, 0, 320], [0, 500, 240], [0, 0, 1]]))
+
+
 def test_every_instance_of_a_result():
     world = World()
     masks = [world.mask, np.zeros_like(world.mask)]
