@@ -17,9 +17,11 @@ def quaternion_to_matrix(xyzw: Sequence[float] | np.ndarray) -> np.ndarray:
     Raises:
         GeometryError: The quaternion is zero or not finite, and therefore no rotation.
     """
-    if not np.isfinite(xyzw).all() or np.abs(xyzw).max() < MIN_QUATERNION:
+    largest = np.abs(xyzw).max()
+    if not np.isfinite(xyzw).all() or largest < MIN_QUATERNION:
         raise GeometryError(f'a quaternion of a rotation is finite and not zero, got (x, y, z, w) = {tuple(xyzw)}')
-    return Rotation.from_quat(xyzw).as_matrix()
+    # The squares of the components of a long quaternion would be infinite.
+    return Rotation.from_quat(np.asarray(xyzw, float) / largest).as_matrix()
 
 
 def matrix_to_quaternion(matrix: np.ndarray) -> np.ndarray:

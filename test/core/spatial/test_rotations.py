@@ -13,4 +13,7 @@ def test_a_quarter_turn_about_z():
 
 
 def test_the_length_of_a_quaternion_does_not_matter():
-    np.testing.assert_allclose(quaternion_to_matrix([1, 2, 3, 4]), quaternion_to_matrix([2, 4, 6, 8]), atol=1e-12)
+    expected = quaternion_to_matrix([1, 2, 3, 4])
+    np.testing.assert_allclose(expected.T @ expected, np.eye(3), atol=1e-12)
+    for scale in (2, -3, 1e-5, 1e160, 4e307):
+        np.testing.assert_allclose(quaternion_to_matrix(np.multiply([1, 2, 3, 4], scale)), expected, atol=1e-12)
