@@ -9,6 +9,7 @@ once per image, moved by what the points inside it did (see `objects`).
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import cv2
@@ -36,6 +37,7 @@ class MaskCarrier:
         """Forget all images and the answer."""
         self._steps.clear()
         self._size: tuple[int, int] | None = None  # height and width of the images, px
+        self._latest_before_ns = -math.inf  # time of the latest image of before time went back
         self.drop_answer()
 
     def drop_answer(self) -> None:
@@ -53,8 +55,12 @@ class MaskCarrier:
             time_ns: When it was taken, ns on any clock.
         """
         height, width = image.shape[:2]
-        if (height, width) != self._size or (self._steps and time_ns <= self._steps[-1].time_ns):
+        if (height, width) != self._size:
             self.clear()
+        elif self._steps and time_ns <= self._steps[-1].time_ns:
+            latest_ns = max(self._steps[-1].time_ns, self._latest_before_ns)
+            self.clear()
+            self._latest_before_ns = latest_ns
         self._size = height, width
         step = self._step(self._steps[-1].colors if self._steps else None, self._reduced(image), time_ns)
         self._steps.append(step)
@@ -65,6 +71,9 @@ class MaskCarrier:
     def add_answer(self, result: Result, image: np.ndarray, time_ns: int) -> bool:
         """Carry the instances of `result` from now on, brought forward from its image to the newest one.
 
+        After time has gone back, an answer that is later than the newest image, but not than those before, is about one
+        of these. It is refused: taken for the newest image, its own would make time go back again.
+
         Args:
             result: The answer about `image`; its instances have ids.
             image: [H, W, 3] uint8 RGB. It need not be one of those that were added, and may be older than all that are
@@ -72,8 +81,11 @@ class MaskCarrier:
             time_ns: Its time, on the clock of `add_image`.
 
         Returns:
-            Whether the image has the size of those that are kept; nothing is carried otherwise.
+            True if it is carried from now on. False if it is refused, and the one before is still carried; or if its
+            image is of another size than those that are kept, and nothing is carried.
         """
+        if self._steps and self._steps[-1].time_ns < time_ns <= self._latest_before_ns:
+            return False
         self.drop_answer()
         if self._steps and image.shape[:2] != self._size:
             return False

@@ -60,8 +60,8 @@ class _Camera:
 
     def adopt(self, answer: _NewAnswer) -> None:
         """Carry another answer from now on."""
-        self.carrier.add_answer(answer.answer.result, answer.image, _time_ns(answer.work.frame))
-        self.carried = answer
+        if self.carrier.add_answer(answer.answer.result, answer.image, _time_ns(answer.work.frame)):
+            self.carried = answer
 
 
 class _Caller:

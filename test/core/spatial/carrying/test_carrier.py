@@ -156,6 +156,21 @@ def test_nothing_is_carried_across_a_break(carrier, change):
     assert carrier.add_answer(result(np.ones(image.shape[:2], bool)), image, stamp_ns)
 
 
+@pytest.mark.parametrize('resets', [1, 2])
+def test_an_answer_of_before_time_went_back_does_not_replace_the_present(carrier, resets):
+    image, mask = scene(0)
+    for stamp_ns in (1000, 1010, 1020, 25, 35)[: 5 if resets == 2 else 3]:
+        carrier.add_image(image, stamp_ns)
+    for stamp_ns in (5, 15):
+        carrier.add_image(image, stamp_ns)
+    assert carrier.add_answer(result(mask), image, 15)
+    assert not carrier.add_answer(result(~mask), image, 1010)
+    for stamp_ns in (25, 35):
+        (carried,) = carrier.add_image(image, stamp_ns)
+        assert iou(carried, mask) > 0.9
+    assert carrier.add_answer(result(mask), image, 1030)  # later than all images of before
+
+
 def test_memory_is_bounded_and_a_forgotten_image_may_be_answered(carrier):
     image = np.ascontiguousarray(scene(0)[0][::4, ::4])
     for number in range(200):
