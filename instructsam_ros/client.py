@@ -150,7 +150,9 @@ class Perception:
             raise PerceptionError(answer.message or 'the goal was aborted without a reason')
         return _read(detections_from_msg, response.result.answer, response.result.points)
 
-    def watch(self, instruction: str, timeout: float | None = None, *, tracked: bool = False) -> Iterator[Detections]:
+    def watch(
+        self, instruction: str, timeout: float | None = None, *, camera: str = '', tracked: bool = False
+    ) -> Iterator[Detections]:
         """Make `instruction` the node's instruction and yield a Detections for every image that it answers.
 
         The instruction stays in force when the loop ends; stop() ends it. Results that arrive while the caller is busy
@@ -159,6 +161,7 @@ class Perception:
         Args:
             instruction: A phrase or sentence that names the objects.
             timeout: Longest time without a result, s; None waits forever.
+            camera: Name of the camera whose images are meant, if the node has several.
             tracked: Yield one for every image instead, to which the node has carried the newest answer. Its parameter
                 track_rate_hz must be set.
 
@@ -188,11 +191,12 @@ class Perception:
                 uncarried = 0
                 replace_newest(message)
 
-        subscribe, topic = self._node.create_subscription, f'/{self._name}/{{}}instances'
+        subscribe = self._node.create_subscription
+        prefix = f'/{self._name}/{camera}/' if camera else f'/{self._name}/'
         with self._in_use():
-            subscriptions = [subscribe(InstanceArray, topic.format(''), on_answer, 10)]
+            subscriptions = [subscribe(InstanceArray, f'{prefix}instances', on_answer, 10)]
             if tracked:
-                subscriptions.append(subscribe(TrackedInstanceArray, topic.format('tracked/'), on_carried, 10))
+                subscriptions.append(subscribe(TrackedInstanceArray, f'{prefix}tracked/instances', on_carried, 10))
         try:
             self._publish(instruction)
             while True:

@@ -1,6 +1,8 @@
 """Several cameras on one node: fair turns, separate topics, one model."""
 
+import threading
 import time
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from robot import PATIENCE_S
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from instructsam_ros.client import Perception
 from instructsam_ros.conversions.instances import image_msg
 from instructsam_ros.msg import InstanceArray
 
@@ -74,6 +77,26 @@ def test_goals_name_their_camera(pair):
         assert pair.ask('the mugs', camera=name).end()[1].header.frame_id == name
     assert pair.ask('the mugs').end()[1].header.frame_id == 'left'  # the first camera is the default
     assert 'the cameras are: left, right' in pair.ask('the mugs', camera='rear').end()[1].message
+
+
+def test_the_client_watches_one_camera(pair, monkeypatch):
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(pair.domain_id))
+    is_done = threading.Event()
+
+    def see():
+        while not is_done.wait(0.05):
+            for name in NAMES:
+                pair.see_with(name)
+
+    seeing = threading.Thread(target=see)
+    seeing.start()
+    try:
+        with Perception() as perception:
+            found = list(islice(perception.watch('the mugs', timeout=30.0, camera='right'), 3))
+    finally:
+        is_done.set()
+        seeing.join()
+    assert {each.message.header.frame_id for each in found} == {'right'}
 
 
 def test_one_answer_per_camera_on_instruction(pair):
