@@ -249,12 +249,13 @@ class Perception:
     ) -> Any:
         """Send a goal and return the action's response; cancel the goal if there is none by `end_s`."""
         errors: list[Exception] = []
-        sent: list[tuple[UUID, Any]] = []  # the id of each request's goal, and the future of its handle
-        followed: UUID | None = None  # the goal whose feedback counts: of several requests, each makes a goal
+        sent: list[tuple[Any, Any]] = []  # the id of each request's goal, and the future of its handle
+        followed: Any = None  # the goal whose feedback counts: of several requests, each makes a goal
 
         def send() -> Any:
             nonlocal followed
-            goal_id = followed = UUID(uuid=list(uuid.uuid4().bytes))
+            goal_id: Any = UUID(uuid=list(uuid.uuid4().bytes))
+            followed = goal_id
 
             def on_feedback(message: Any) -> None:
                 try:
@@ -287,11 +288,11 @@ class Perception:
                 self._ros.run_soon(partial(self._cancel_all, sent, end.pop_all()))
                 raise
 
-    def _cancel_all(self, sent: Sequence[tuple[UUID, Any]], end: ExitStack) -> None:
+    def _cancel_all(self, sent: Sequence[tuple[Any, Any]], end: ExitStack) -> None:
         """Cancel goals, which are in use until the node has answered that: `end` is closed then."""
         open_ids = {bytes(goal_id.uuid) for goal_id, _ in sent}
 
-        def on_answer(goal_id: UUID) -> None:
+        def on_answer(goal_id: Any) -> None:
             open_ids.discard(bytes(goal_id.uuid))
             if not open_ids:
                 end.close()
@@ -301,18 +302,21 @@ class Perception:
         if not sent:
             end.close()
 
-    def _cancel(self, goal_id: UUID, accepted: Any, on_answer: Callable[[], object] = bool) -> None:
+    def _cancel(self, goal_id: Any, accepted: Any, on_answer: Callable[[], object] = bool) -> None:
         """Cancel a goal, now and again once it is accepted, since the node may not know it yet.
 
         Args:
-            goal_id: The goal.
+            goal_id: The goal's UUID.
             accepted: The future of its handle, which never comes if the node's response is lost.
             on_answer: Called when the node has answered the last request.
         """
         handle: Any = ClientGoalHandle(self._action, goal_id, None)
 
+        def on_cancelled(_: object) -> None:
+            on_answer()
+
         def cancel(_: object) -> None:
-            handle.cancel_goal_async().add_done_callback(lambda _: on_answer())
+            handle.cancel_goal_async().add_done_callback(on_cancelled)
 
         if not accepted.done():
             handle.cancel_goal_async()

@@ -61,8 +61,8 @@ class GraspSearch:
     segments: SegmentSearch = field(default_factory=SegmentSearch)
     weights: QualityWeights = field(default_factory=QualityWeights)
     cell_m: float = 0.0015  # the object's surface is reduced to one point per cell of this side
-    max_points: int = 2000  # cells of a larger surface grow, but at most to half a finger's thickness
-    max_obstacle_points: int = 6000  # the same for obstacles around the object
+    max_points: int = 3000  # cells of a larger surface grow, but at most to half a finger's thickness
+    max_obstacle_points: int = 12000  # the same for obstacles around the object
     own_edge_m: float = 0.004  # obstacles nearer than this to the object may be its edge, which the mask left out
     finger_clearance_m: float = 0.012  # extra opening on either side of the segment
     min_colliding_points: int = 3  # a hand pose with fewer points inside the hand counts as free: they are noise
