@@ -45,16 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print and write the figures."""
-    from instructsam.core.atomic_write import check_path
+    from instructsam.core.files.json_file import check_json_path, write_json
 
-    if args.json not in (None, '-'):
-        check_path(args.json, [])
+    check_json_path(args.json)
 
     import torch
 
     from instructsam.core.benchmark.run import run_benchmark
     from instructsam.core.device import resolve_compile
-    from instructsam.core.files.json_file import write_json
 
     if args.threads:
         torch.set_num_threads(args.threads)

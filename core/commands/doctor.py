@@ -44,10 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one line per check, and one per advice. Returns 3 if there is a fault, otherwise 0."""
-    if args.json not in (None, '-'):
-        from instructsam.core.atomic_write import check_path
+    from instructsam.core.files.json_file import check_json_path, write_json
 
-        check_path(args.json)
+    check_json_path(args.json)
     found: list[Check] = []
     for check in run_checks([*_checks_of_computer(args), *_checks_of_ros(args)]):
         found.append(check)
@@ -55,8 +54,6 @@ def run(args: argparse.Namespace) -> int:
             _print(check)
     faults = sum(check.level == 'fault' for check in found)
     if args.json is not None:
-        from instructsam.core.files.json_file import write_json
-
         write_json(args.json, {'faults': faults, 'checks': [check.to_json() for check in found]})
     if args.json != '-':
         print(f'{faults} fault{"" if faults == 1 else "s"}' if faults else 'no faults')

@@ -41,12 +41,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     from instructsam.core import builtin
-    from instructsam.core.atomic_write import check_path
-    from instructsam.core.files.json_file import write_json
+    from instructsam.core.files.json_file import check_json_path, write_json
     from instructsam.core.hub.cache import cached_models
 
-    if args.json not in (None, '-'):
-        check_path(args.json)
+    check_json_path(args.json)
     cached = cached_models()
     if args.json is not None:
         document = {
@@ -94,12 +92,10 @@ def _fetch(args: argparse.Namespace) -> int:
 
 def _describe(args: argparse.Namespace) -> int:
     from instructsam.core import builtin
-    from instructsam.core.atomic_write import check_path
-    from instructsam.core.files.json_file import write_json
+    from instructsam.core.files.json_file import check_json_path, write_json
     from instructsam.core.hub.describe import describe
 
-    if args.json not in (None, '-'):
-        check_path(args.json)
+    check_json_path(args.json)
     facts = describe(builtin.folder(args.name, args.revision or '', is_cache_only=True))
     if args.json is not None:
         write_json(args.json, facts.to_json())

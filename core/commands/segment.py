@@ -17,7 +17,7 @@ from instructsam.core.commands.options import (
     load_model,
     option,
 )
-from instructsam.core.files.json_file import write_json
+from instructsam.core.files.json_file import check_json_path, write_json
 from instructsam.core.modes import VIDEO_ENDINGS
 
 if TYPE_CHECKING:
@@ -87,7 +87,6 @@ def run(args: argparse.Namespace) -> int:
 
     Raises InstructSAMError for input that cannot be used. All cheap checks come before torch is imported.
     """
-    from instructsam.core.atomic_write import check_path
     from instructsam.core.files.image_file import check_image_path, read_image, write_image
 
     importlib.import_module(f'{AGENT}.options').is_agent(args)  # checks the arguments
@@ -103,8 +102,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         check_image_path(args.out, taken)
         taken.append(args.out)
-    if args.json not in (None, '-'):
-        check_path(args.json, taken)
+    check_json_path(args.json, taken)
 
     result = _load(args)(image)
     if depth_and_camera is not None:

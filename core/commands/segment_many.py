@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from instructsam.core import builtin, exit_codes
-from instructsam.core.atomic_write import check_path
 from instructsam.core.batch.outputs import (
     OVERLAYS,
     RECORD,
@@ -32,7 +31,7 @@ from instructsam.core.batch.sources import Source, SourceImage, find_sources
 from instructsam.core.commands.options import precision
 from instructsam.core.display.overlay import draw_overlay
 from instructsam.core.errors import ImageError, InstructSAMError, ModelError
-from instructsam.core.files.json_file import write_json
+from instructsam.core.files.json_file import check_json_path, write_json
 from instructsam.core.folder_lock import FolderLock
 from instructsam.core.result import Result
 from instructsam.core.run_settings import model_fingerprint
@@ -60,8 +59,7 @@ def run_many(args: argparse.Namespace, load: Callable[[argparse.Namespace], Segm
         raise InstructSAMError('--coco and --json cannot both be -: give one of them a file')
     files = [source.path for source in sources if not source.is_live]
     for path in (args.coco, args.json):
-        if path not in (None, '-'):
-            check_path(path, [*files, *(other for other in (args.coco, args.json) if other not in (None, '-', path))])
+        check_json_path(path, [*files, *(other for other in (args.coco, args.json) if other not in (None, '-', path))])
     with ExitStack() as stack:
         for folder in dict.fromkeys(os.path.realpath(each) for each in (args.out, args.masks) if each is not None):
             stack.enter_context(FolderLock(folder))

@@ -3,10 +3,11 @@
 import json
 import math
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from instructsam.core.atomic_write import write_text
+from instructsam.core.atomic_write import check_path, write_text
 from instructsam.core.files.regular_file import read_regular_file
 
 MAX_BYTES = 16 << 20
@@ -37,6 +38,12 @@ def write_json(path: str | Path, document: Any) -> None:
         sys.stdout.write(text)
     else:
         write_text(path, text)
+
+
+def check_json_path(path: str | Path | None, taken: Iterable[Path | str] = ()) -> None:
+    """Raise InstructSAMError if `write_json` could not write `path`, see check_path; stdout and None need no check."""
+    if path not in (None, '-'):
+        check_path(path, taken)
 
 
 def _number(text: str) -> float:

@@ -97,13 +97,19 @@ def test_stage_1_then_stage_2(launch, tmp_path, mix):
     assert not [n for n in changed if n.startswith('model.grounding_model.model.vision_encoder.')]
 
 
-def test_processes_may_have_different_terms(launch, tmp_path, start_model):
-    """In stage base, a process whose sample has no phrase has no terms of the detector."""
-    Image.new('RGB', (64, 64), 'grey').save(tmp_path / 'a.png')
+def write_text_and_stripe(folder):
+    """Write a record whose answer is text alone, and one of a stripe; return the size and the mask of the latter."""
+    Image.new('RGB', (64, 64), 'grey').save(folder / 'a.png')
     size, mask = {'image': 'a.png', 'height': 64, 'width': 64}, {'size': [64, 64], 'counts': [600, 30, 3466]}
     turn = [{'from': 'human', 'value': '<image>\nWhat is this?'}, {'from': 'gpt', 'value': 'Only grey.'}]
     records = [{**size, 'conversations': turn}, {**size, 'text': 'the stripe', 'mask': mask}]
-    (tmp_path / 'records.json').write_text(json.dumps(records))
+    (folder / 'records.json').write_text(json.dumps(records))
+    return size, mask
+
+
+def test_processes_may_have_different_terms(launch, tmp_path, start_model):
+    """In stage base, a process whose sample has no phrase has no terms of the detector."""
+    size, mask = write_text_and_stripe(tmp_path)
     scene = {**size, 'objects': [{'category': 'mug', 'color': 'red', 'mask': mask}]}
     (tmp_path / 'scenes.jsonl').write_text(json.dumps(scene) + '\n')
     parts = ('language', 'vision', 'projector', 'decoder', 'image_encoder', 'heads')
@@ -127,11 +133,7 @@ def test_processes_may_have_different_terms(launch, tmp_path, start_model):
 @pytest.mark.parametrize('deep_supervision', [False, True])
 def test_sharded_processes_may_have_no_phrase(launch, tmp_path, start_model, deep_supervision):
     """With FSDP, a process whose sample has no phrase runs the same modules as the others, and changes no loss."""
-    Image.new('RGB', (64, 64), 'grey').save(tmp_path / 'a.png')
-    size, mask = {'image': 'a.png', 'height': 64, 'width': 64}, {'size': [64, 64], 'counts': [600, 30, 3466]}
-    turn = [{'from': 'human', 'value': '<image>\nWhat is this?'}, {'from': 'gpt', 'value': 'Only grey.'}]
-    records = [{**size, 'conversations': turn}, {**size, 'text': 'the stripe', 'mask': mask}]
-    (tmp_path / 'records.json').write_text(json.dumps(records))
+    write_text_and_stripe(tmp_path)
     recipe = {
         'stage': 'instruct',
         'model': str(start_model(dropout=0.0)),
