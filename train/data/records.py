@@ -4,13 +4,16 @@ A record has image, height, width and its text in one of three forms:
 
 - `annotation`: phrases, sentences (answered with their category) and OCR; masks (COCO RLE in either form, or polygons),
   boxes, or nothing there (`ann` null). Annotations with too many instances are left out. A record of type `instseg`
-  asks for all of its phrases in one question half of the time; one with an `instruction` always does, in those words.
+  asks for all of its phrases in one question half of the time. Annotations with the same `instruction` are always asked
+  for together, in those words.
 - `mask` (one, a list, or null): the record is its own only annotation. The question is `question`, or else `text`; the
   answer is `category`, or else `text`, or else `question`. If question and answer are the same, it is a phrase.
 - `conversations` in LLaVA's form. An answer names its phrases between `<|object_ref_start|>` and `<|object_ref_end|>`,
   or each before a `[SEG]`; the rest of the answer is left out. The record's `mask` has one entry per phrase, in order:
   one mask, a list of masks, or null. (If there is one phrase only, all entries belong to it.) An answer that names no
-  phrase is text. Conversations and instructions are used whole or not at all.
+  phrase is text.
+
+A conversation, and the annotations of one `instruction`, are used whole or not at all.
 
 An annotation may have shorter forms of its phrase under `shorter`, which records of the tabletop world do.
 """
@@ -64,6 +67,7 @@ class _Annotation:
     target: Target
     is_plain: bool  # a phrase that may be asked for together with others
     shorter: tuple[str, ...] = ()
+    instruction: str | None = None  # asks for all annotations that have it
 
 
 def parse(record: Any, folder: str | Path, num_queries: int, rng: np.random.Generator) -> Sample:
@@ -112,40 +116,43 @@ def read_header(record: Any) -> tuple[str, int, int]:
 def _annotation_turns(
     record: dict[str, Any], annotations: list[_Annotation], num_queries: int, rng: np.random.Generator
 ) -> list[Turn]:
-    kept = _within_limits(_drawn(annotations, num_queries, rng), num_queries)
+    kept = _drawn(_asked_together(annotations), num_queries, rng)
     if not kept:
-        raise RecordError(f'no annotation is left: each has more than {num_queries} instances')
-    if record.get('type') == 'instseg' and record.get('instruction'):
-        _check_complete(kept, annotations, num_queries)
-        return [_joint_turn(read_text(record, 'instruction', 'the record'), annotations)]
-    if record.get('type') == 'instseg' and rng.random() < 0.5:
-        return [_ask_together(kept, rng)]
-    return _single_turns(kept, rng)
-
-
-def _drawn(annotations: list[_Annotation], num_queries: int, rng: np.random.Generator) -> list[_Annotation]:
-    """Return those that can be asked, and of more than a sample may have, others in each epoch, in their order."""
-    usable = [each for each in annotations if len(each.target) <= num_queries]
-    if len(usable) > MAX_PHRASES:
-        usable = [usable[index] for index in sorted(rng.choice(len(usable), MAX_PHRASES, replace=False))]
-    return usable
-
-
-def _within_limits(annotations: list[_Annotation], num_queries: int) -> list[_Annotation]:
-    kept, num_objects = [], 0
-    for annotation in [a for a in annotations if len(a.target) <= num_queries][:MAX_PHRASES]:
-        if num_objects + len(annotation.target) <= MAX_OBJECTS:
-            kept.append(annotation)
-            num_objects += len(annotation.target)
-    return kept
-
-
-def _check_complete(kept: list[_Annotation], annotations: list[_Annotation], num_queries: int) -> None:
-    if len(kept) < len(annotations):
         raise RecordError(
-            f'the answer would be incomplete: a sample has at most {MAX_PHRASES} phrases, {num_queries} instances of '
-            f'each and {MAX_OBJECTS} of all'
+            f'no annotation is left: each has more than {num_queries} instances, or its instruction more than '
+            f'{MAX_PHRASES} phrases or {MAX_OBJECTS} instances'
         )
+    if record.get('type') == 'instseg' and rng.random() < 0.5 and all(_is_single(group) for group in kept):
+        return [_ask_together([annotation for (annotation,) in kept], rng)]
+    return _turns(kept, rng)
+
+
+def _asked_together(annotations: list[_Annotation]) -> list[list[_Annotation]]:
+    """Return the annotations in groups: those of each instruction, and each other one alone."""
+    groups: dict[str | int, list[_Annotation]] = {}
+    for number, annotation in enumerate(annotations):
+        groups.setdefault(number if annotation.instruction is None else annotation.instruction, []).append(annotation)
+    return list(groups.values())
+
+
+def _is_single(group: list[_Annotation]) -> bool:
+    return group[0].instruction is None
+
+
+def _drawn(groups: list[list[_Annotation]], num_queries: int, rng: np.random.Generator) -> list[list[_Annotation]]:
+    """Return those that can be asked, and of more than a sample may have, others in each epoch, in their order."""
+    usable = [group for group in groups if all(len(each.target) <= num_queries for each in group)]
+    order = range(len(usable))
+    if sum(map(len, usable)) > MAX_PHRASES:
+        order = rng.permutation(len(usable)).tolist()
+    kept, num_phrases, num_objects = [], 0, 0
+    for index in order:
+        phrases = num_phrases + len(usable[index])
+        objects = num_objects + sum(len(annotation.target) for annotation in usable[index])
+        if phrases <= MAX_PHRASES and objects <= MAX_OBJECTS:
+            kept.append(index)
+            num_phrases, num_objects = phrases, objects
+    return [usable[index] for index in sorted(kept)]
 
 
 def _annotations(record: dict[str, Any], height: int, width: int, rng: np.random.Generator) -> list[_Annotation]:
@@ -178,7 +185,8 @@ def _annotation(raw: Any, height: int, width: int, rng: np.random.Generator) -> 
     target = read_target(raw.get('ann', raw.get('mask')), raw.get('ann_type', 'mask'), height, width)
     annotation_type = raw.get('type', 'phrase')
     if annotation_type == 'phrase':
-        return _Annotation(None, _phrase(text), target, True, _shorter(raw))
+        instruction = read_text(raw, 'instruction', f'the phrase {text[:60]!r}') if raw.get('instruction') else None
+        return _Annotation(instruction, _phrase(text), target, instruction is None, _shorter(raw), instruction)
     if annotation_type == 'sentence':
         phrase = _phrase(read_text(raw, 'category', f'the sentence {text[:60]!r}'))
         return _Annotation(text, phrase, target, False, _shorter(raw))
@@ -202,24 +210,24 @@ def _phrase(text: str) -> str:
     return phrase
 
 
-def _single_turns(annotations: list[_Annotation], rng: np.random.Generator) -> list[Turn]:
-    """Return one turn per annotation.
+def _turns(groups: list[list[_Annotation]], rng: np.random.Generator) -> list[Turn]:
+    """Return one turn per group.
 
     If there are three or more, the first phrase is asked for together with another one whose masks do not overlap its
     own.
     """
-    turns = [_single_turn(annotation, rng) for annotation in annotations]
-    first, candidates = annotations[0], [a for a in annotations[1:] if a.is_plain and len(a.target)]
-    if len(annotations) >= 3 and first.is_plain and first.target.masks and candidates:
+    turns = [_turn(group, rng) for group in groups]
+    first, candidates = groups[0][0], [g[0] for g in groups[1:] if g[0].is_plain and len(g[0].target)]
+    if len(groups) >= 3 and first.is_plain and first.target.masks and candidates:
         other = candidates[int(rng.integers(len(candidates)))]
         if other.target.masks and _union(first.target).iou([_union(other.target)])[0] < MERGE_IOU:
             turns[0] = _ask_together([first, other], rng)
     return turns
 
 
-def _single_turn(annotation: _Annotation, rng: np.random.Generator) -> Turn:
-    question = annotation.question or _choose(PHRASE_QUESTIONS, rng).format(annotation.phrase)
-    return _joint_turn(question, [annotation])
+def _turn(group: list[_Annotation], rng: np.random.Generator) -> Turn:
+    question = group[0].question or _choose(PHRASE_QUESTIONS, rng).format(group[0].phrase)
+    return _joint_turn(question, group)
 
 
 def _ask_together(annotations: list[_Annotation], rng: np.random.Generator) -> Turn:
@@ -244,11 +252,19 @@ def _conversation_turns(record: dict[str, Any], height: int, width: int, num_que
     answers = [
         [_Annotation(None, phrase, next(targets), False) for phrase in phrases] for phrases in phrases_of_answers
     ]
-    annotations = [annotation for answer in answers for annotation in answer]
-    _check_complete(_within_limits(annotations, num_queries), annotations, num_queries)
+    _check_limits([annotation.target for answer in answers for annotation in answer], num_queries)
     for question, text, answer in zip(values[::2], values[1::2], answers, strict=True):
         question = read_text({'question': question.replace('<image>', '')}, 'question', 'a turn')
         yield _joint_turn(question, answer) if answer else Turn(question, (), (), text)
+
+
+def _check_limits(targets: list[Target], num_queries: int) -> None:
+    sizes = [len(target) for target in targets]
+    if len(sizes) > MAX_PHRASES or max(sizes, default=0) > num_queries or sum(sizes) > MAX_OBJECTS:
+        raise RecordError(
+            f'the answer would be incomplete: a sample has at most {MAX_PHRASES} phrases, {num_queries} instances of '
+            f'each and {MAX_OBJECTS} of all'
+        )
 
 
 def _phrases_of_answer(answer: str) -> list[str]:

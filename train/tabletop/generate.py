@@ -34,7 +34,7 @@ from instructsam.core.stop_signals import resume_hint
 from instructsam.core.storage import explained_storage_faults
 from instructsam.core.version import version
 from instructsam.train.tabletop.language.instructions import sample_concepts, sample_instructions
-from instructsam.train.tabletop.records import records, scene_facts
+from instructsam.train.tabletop.records import record, scene_facts
 from instructsam.train.tabletop.scenes.scene import render_scene
 from instructsam.train.tabletop.scenes.variation import Variation
 from instructsam.train.tabletop.workers import in_order
@@ -165,10 +165,10 @@ def _finish(part: Path, out: Path, split: str, scenes: int) -> Written:
         for line in islice(lines, scenes):
             scene = json.loads(line)
             facts.add(json.dumps(scene['scene']))
-            for name, (kinds, scene_records) in scene['records'].items():
+            for name, (kinds, record_of_scene) in scene['records'].items():
                 counts[name].update(kinds)
-                for record in scene_records:
-                    files[name].add(json.dumps(record))
+                if kinds:
+                    files[name].add(json.dumps(record_of_scene))
     return Written(scenes, dict(counts['sentences']), dict(counts['phrases']))
 
 
@@ -187,8 +187,8 @@ def _write_scene(
         {
             'scene': scene_facts(scene),
             'records': {
-                'sentences': ([one.kind for one in sentences], records(scene, sentences)),
-                'phrases': ([one.kind for one in phrases], records(scene, phrases, bare=True)),
+                'sentences': ([one.kind for one in sentences], record(scene, sentences)),
+                'phrases': ([one.kind for one in phrases], record(scene, phrases, bare=True)),
             },
         }
     )

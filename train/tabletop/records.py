@@ -1,9 +1,9 @@
 """Scenes and instructions as JSON records in the official training format, and the ground truth of scenes as JSON.
 
 A bare phrase becomes a "phrase" annotation, an instruction a "sentence" annotation whose category is the answer phrase.
-One record holds all of them for a scene, so that a training step reads the image once. An instruction with several
-phrases is an "instseg" record of its own, with its wording under `instruction`. Keys that the official loader does not
-know: split, seed, index and instruction of a record; kind, targets (object ids), program, novel and shorter (shorter
+An instruction with several phrases becomes one "phrase" annotation for each, with its wording under `instruction`. One
+record holds all of a scene, so that a training step encodes the image once. Keys that the official loader does not
+know: split, seed and index of a record; kind, instruction, targets (object ids), program, novel and shorter (shorter
 forms of the phrase, see `words.shortened`) of an annotation.
 """
 
@@ -19,44 +19,35 @@ from instructsam.train.tabletop.language.instructions import Instruction
 from instructsam.train.tabletop.scenes.scene import Scene, SceneObject
 
 
-def records(scene: Scene, instructions: Sequence[Instruction], *, bare: bool = False) -> list[dict[str, Any]]:
-    """Return the records of instructions about one scene.
+def record(scene: Scene, instructions: Sequence[Instruction], *, bare: bool = False) -> dict[str, Any]:
+    """Return the record of instructions about one scene.
 
     Args:
         scene: The scene.
         instructions: From `sample_instructions` or `sample_concepts`.
         bare: The instructions are concepts, whose text is the phrase itself.
     """
-    single = [one for one in instructions if len(one.phrases) == 1]
-    groups = [[one] for one in instructions if len(one.phrases) > 1] + ([single] if single else [])
-    return [_record(scene, group, bare=bare) for group in groups]
-
-
-def _record(scene: Scene, group: list[Instruction], *, bare: bool) -> dict[str, Any]:
-    """Return the record of one instruction with several phrases, or of instructions with one phrase each."""
-    has_several_phrases = len(group[0].phrases) > 1
-    plain = bare or has_several_phrases
     return {
-        'type': 'instseg' if has_several_phrases else 'seg',
+        'type': 'seg',
         'image': f'images/{scene.name}.jpg',
         'height': scene.camera.height,
         'width': scene.camera.width,
-        'annotation': [annotation for one in group for annotation in _annotations(scene, one, plain=plain)],
-        **({'instruction': group[0].text} if has_several_phrases else {}),
+        'annotation': [annotation for one in instructions for annotation in _annotations(scene, one, bare=bare)],
         'split': scene.split,
         'seed': scene.seed,
         'index': scene.index,
     }
 
 
-def _annotations(scene: Scene, instruction: Instruction, *, plain: bool) -> Iterator[dict[str, Any]]:
-    """Yield the annotation of each phrase; `plain` makes them phrases instead of sentences."""
+def _annotations(scene: Scene, instruction: Instruction, *, bare: bool) -> Iterator[dict[str, Any]]:
+    """Yield the annotation of each phrase."""
+    is_joint = len(instruction.phrases) > 1
     for phrase, shorter, targets, program in zip(
         instruction.phrases, instruction.shorter, instruction.targets, instruction.program, strict=True
     ):
         text = (
-            {'type': 'phrase', 'text': phrase}
-            if plain
+            {'type': 'phrase', 'text': phrase, **({'instruction': instruction.text} if is_joint else {})}
+            if bare or is_joint
             else {'type': 'sentence', 'text': instruction.text, 'category': phrase}
         )
         yield {

@@ -107,10 +107,9 @@ def training_records() -> list[dict[str, Any]]:
         ),
         _record(
             type='instseg',
-            instruction='all squares',
             annotation=[
-                {'type': 'phrase', 'text': 'red square', 'ann_type': 'mask', 'ann': [rle(RED)]},
-                {'type': 'phrase', 'text': 'green square', 'ann_type': 'mask', 'ann': [rle(GREEN)]},
+                {'type': 'phrase', 'instruction': 'all squares', 'text': name, 'ann_type': 'mask', 'ann': [rle(mask)]}
+                for name, mask in (('red square', RED), ('green square', GREEN))
             ],
         ),
     ]

@@ -105,25 +105,46 @@ def test_instseg_asks_together_half_of_the_time():
     assert "'a cup, a box and a pan'" in asked.turns[0].question
 
 
-def test_an_instruction_is_asked_in_its_own_words():
-    annotations = phrase('a cup'), {**phrase('a box'), 'ann': None}
-    raw = record(*annotations, type='instseg', instruction=' Take the cup, or a box! ')
-    for seed in range(20):
-        (turn,) = parse(raw, '.', 10, rng(seed)).turns
-        assert turn.question == 'Take the cup, or a box!'
-        assert turn.phrases == ('a cup', 'a box')
-        assert [len(target) for target in turn.targets] == [1, 0]
-    assert any(len(parse({**raw, 'instruction': ''}, '.', 10, rng(seed)).turns) == 2 for seed in range(20))
-    assert all(turn.question != raw['instruction'] for turn in parse({**raw, 'type': 'seg'}, '.', 10, rng()).turns)
+def joint(instruction, *annotations):
+    return [{**annotation, 'instruction': instruction} for annotation in annotations]
+
+
+def test_annotations_of_an_instruction_are_asked_together_in_its_words():
+    annotations = joint(' Take the cup, or a box! ', phrase('a cup'), {**phrase('a box'), 'ann': None})
+    for kind in ('seg', 'instseg'):
+        raw = record(phrase('a pan'), annotations[0], phrase('a lid'), annotations[1], type=kind)
+        for seed in range(20):
+            turns = parse(raw, '.', 10, rng(seed)).turns
+            asked = next(turn for turn in turns if turn.question == 'Take the cup, or a box!')
+            assert asked.phrases == ('a cup', 'a box')
+            assert [len(target) for target in asked.targets] == [1, 0]
+            others = [turn.phrases for turn in turns if turn is not asked]
+            assert others in ([('a pan',), ('a lid',)], [('a pan', 'a lid'), ('a lid',)])
+    raw = record(*({**annotation, 'instruction': ''} for annotation in annotations))
+    assert len(parse(raw, '.', 10, rng()).turns) == 2
 
 
 def test_an_instruction_is_taken_whole_or_not_at_all():
-    many = record(phrase('a cup'), phrase('a box', masks=4), type='instseg', instruction='all of it')
-    assert len(parse(many, '.', 4, rng()).turns[0].phrases) == 2
-    with pytest.raises(RecordError, match='incomplete'):
-        parse(many, '.', 3, rng())
-    with pytest.raises(RecordError, match='incomplete'):
-        parse(record(*[phrase()] * 11, type='instseg', instruction='eleven'), '.', 10, rng())
+    both = joint('all of it', phrase('a cup'), phrase('a box', masks=4))
+    assert len(parse(record(*both), '.', 4, rng()).turns[0].phrases) == 2
+    assert [turn.phrases for turn in parse(record(*both, phrase('a pan')), '.', 3, rng()).turns] == [('a pan',)]
+    with pytest.raises(RecordError, match='no annotation is left'):
+        parse(record(*both), '.', 3, rng())
+    with pytest.raises(RecordError, match='no annotation is left'):
+        parse(record(*joint('eleven', *[phrase()] * 11)), '.', 10, rng())
+
+
+def test_every_instruction_of_a_long_record_is_drawn_in_some_epoch():
+    names = 'abcdefghi'
+    raw = record(*(phrase(name) for name in names), *joint('both', phrase('first'), phrase('second')))
+    seen = set()
+    for seed in range(40):
+        turns = parse(raw, '.', 10, rng(seed)).turns
+        phrases = {name for turn in turns for name in turn.phrases}
+        assert sum(len(turn.phrases) for turn in turns) <= 11, 'one phrase may be asked for again beside another'
+        assert ('first' in phrases) == ('second' in phrases)
+        seen |= phrases
+    assert seen == {*names, 'first', 'second'}
 
 
 def test_limits_of_a_sample():
@@ -319,7 +340,7 @@ def box(value):
         (record({**phrase(), 'type': 'poem'}), 'poem'),
         (record({**phrase(), 'type': 'sentence'}), 'category'),
         (record({**phrase(), 'ann_type': 'points'}), 'points'),
-        (record(phrase(), type='instseg', instruction=7), 'instruction'),
+        (record({**phrase(), 'instruction': 7}), 'instruction'),
         (entry(*[json.dumps(rle())] * 11), 'more than 10'),
         (entry('{"size": [4, 4], "counts": [16]}'), r'\[4, 4\]'),
         (entry('{"counts": [600]}'), 'size None'),

@@ -15,7 +15,7 @@ from instructsam.train.tabletop.generate import generate
 from instructsam.train.tabletop.language import program as p
 from instructsam.train.tabletop.language import words
 from instructsam.train.tabletop.language.instructions import KINDS, sample_concepts, sample_instructions
-from instructsam.train.tabletop.records import records
+from instructsam.train.tabletop.records import record
 from instructsam.train.tabletop.scenes import scene as scenes
 from instructsam.train.tabletop.world.looks import COLORS
 from instructsam.train.tabletop.world.splits import HELD_OUT_COMBINATIONS, HELD_OUT_PAIRS
@@ -185,20 +185,20 @@ def test_records_follow_the_schema(folder):
     for name in ('train_sentences.json', 'train_phrases.json'):
         written = json.loads((folder / name).read_text())
         assert written
-        together = Counter(record['image'] for record in written if record['type'] == 'seg')
-        assert set(together.values()) == {1}, 'the image of a scene is read once for all its single phrases'
-        for record in written:
-            image = cv2.imread(str(folder / record['image']))
-            assert image.shape[:2] == (record['height'], record['width'])
-            facts = scenes_by_image[record['image']]
-            assert all(record[key] == facts[key] for key in ('split', 'seed', 'index'))
-            is_union = record['type'] == 'instseg'
-            assert is_union or record['type'] == 'seg'
-            assert is_union == ('instruction' in record)
-            assert len(record['annotation']) > 1 or not is_union
-            assert not is_union or (name == 'train_sentences.json' and record['instruction'])
-            for annotation in record['annotation']:
+        together = Counter(one['image'] for one in written)
+        assert set(together.values()) == {1}, 'the image of a scene is read once for all that is asked about it'
+        for one in written:
+            image = cv2.imread(str(folder / one['image']))
+            assert image.shape[:2] == (one['height'], one['width'])
+            facts = scenes_by_image[one['image']]
+            assert all(one[key] == facts[key] for key in ('split', 'seed', 'index'))
+            assert one['type'] == 'seg'
+            joint = Counter(each['instruction'] for each in one['annotation'] if 'instruction' in each)
+            assert all(count > 1 for count in joint.values())
+            assert not joint or name == 'train_sentences.json'
+            for annotation in one['annotation']:
                 kinds[annotation['kind']] += 1
+                is_union = 'instruction' in annotation
                 assert is_union == (annotation['kind'] == 'union')
                 assert annotation['type'] == ('phrase' if name == 'train_phrases.json' or is_union else 'sentence')
                 assert annotation['text']
@@ -222,23 +222,20 @@ def test_records_hold_every_instruction(train, unseen):
     """The records read back equal the instructions: merging those of a scene loses and duplicates none."""
     for scene, said, phrases in [*train, *unseen]:
         for many, bare in ((said, False), (phrases, True)):
-            found = records(scene, many, bare=bare)
-            actual = [annotation for record in found for annotation in _read(record)]
+            actual = [*_read(record(scene, many, bare=bare))]
             expected = [
                 (o.text, o.kind, *group, o.novel)
                 for o in many
                 for group in zip(o.phrases, o.shorter, o.targets, o.program, strict=True)
             ]
-            assert sorted(actual) == sorted(expected)
-            singles = [one for one in many if len(one.phrases) == 1]
-            assert len(found) == len(many) - len(singles) + bool(singles)
+            assert actual == expected
 
 
 def _read(record):
     """Yield (text, kind, phrase, shorter, targets, program, novel) of each annotation."""
     for annotation in record['annotation']:
         phrase = annotation.get('category', annotation['text'])
-        text = record.get('instruction', annotation['text'])
+        text = annotation.get('instruction', annotation['text'])
         yield (
             text,
             annotation['kind'],
