@@ -11,27 +11,24 @@ Example::
 # ROS message packages have no stubs.
 
 import queue
-import threading
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, cast
 
 from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Time
-from rclpy.action.client import ActionClient, ClientGoalHandle
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import String
-from unique_identifier_msgs.msg import UUID
 
-from instructsam.core.errors import CancelledError, InstructSAMError
 from instructsam_ros.action import Segment
 from instructsam_ros.conversions.instances import depth_msg, image_msg
 from instructsam_ros.conversions.stamps import LONGEST_S
 from instructsam_ros.dds import check_environment
 from instructsam_ros.detections import Detections, Instance, carried_detections_from_msg, detections_from_msg
+from instructsam_ros.goal_sender import STEP_S, GoalSender, PerceptionError
 from instructsam_ros.msg import InstanceArray, TrackedInstanceArray
 from instructsam_ros.node import qos
 from instructsam_ros.own_node import OwnNode
@@ -39,16 +36,7 @@ from instructsam_ros.own_node import OwnNode
 __all__ = ['Detections', 'Instance', 'Perception', 'PerceptionError']
 
 GRACE_S = 2.0  # added to a time limit, so that the node can report itself that the limit has passed
-RETRY_S = 1.0  # time until the first repetition of a request that got no response
 MOST_UNCARRIED = 5  # answers in a row that are not carried to a later image, after which watch(tracked=True) gives up
-STEP_S = 0.2  # longest uninterrupted wait; Ctrl-C and close() take effect between two waits
-
-
-class PerceptionError(InstructSAMError, RuntimeError):
-    """There is no answer; the message says why.
-
-    An answer in which nothing matches is not an error but an empty Detections.
-    """
 
 
 class Perception:
@@ -67,18 +55,7 @@ class Perception:
         self._ros = OwnNode(f'perception_client_{uuid.uuid4().hex[:8]}')
         self._node = self._ros.node
         self._name = node.strip('/')
-        self._is_closed = False
-        self._changed = threading.Condition()  # guards _is_closed and _users
-        self._users = 0  # calls that use what close() destroys, and goals whose cancellation is not answered yet
-        self._action: Any = ActionClient(
-            self._node,
-            Segment,
-            f'/{self._name}/segment',
-            goal_service_qos_profile=qos.ACTION,
-            result_service_qos_profile=qos.ACTION,
-            cancel_service_qos_profile=qos.ACTION,
-            feedback_sub_qos_profile=qos.ACTION,
-        )
+        self._goals = GoalSender(self._ros, self._name)
         self._instruction: Any = self._node.create_publisher(String, instruction_topic, qos.LATCHED)
         self._ros.start_thread()
 
@@ -126,10 +103,7 @@ class Perception:
             raise ValueError(f'timeout is seconds up to {LONGEST_S:.0f}, got {timeout:g}')
         end_s = time.monotonic() + timeout
         image, depth = _decoded(image, depth)
-        with self._in_use():
-            is_there = self._wait(self._action.wait_for_server, timeout, cancelled)
-        if not is_there:
-            raise PerceptionError(f'there is no node /{self._name} with an action segment: start it, or check its name')
+        self._goals.wait_for_server(timeout, cancelled)
         goal: Any = Segment.Goal(
             instruction=instruction,
             camera=camera,
@@ -141,7 +115,7 @@ class Perception:
         for name, value in (('image', image), ('depth', depth), ('camera_info', camera_info)):
             if value is not None:
                 setattr(goal, name, value)
-        response = self._send_goal(goal, on_stage, end_s + GRACE_S, cancelled)
+        response = self._goals.send(goal, on_stage, end_s + GRACE_S, cancelled)
         answer = response.result.answer
         if response.status == GoalStatus.STATUS_UNKNOWN:
             raise PerceptionError(f'/{self._name} no longer has the result of the goal: ask again')
@@ -193,7 +167,7 @@ class Perception:
 
         subscribe = self._node.create_subscription
         prefix = f'/{self._name}/{camera}/' if camera else f'/{self._name}/'
-        with self._in_use():
+        with self._goals.in_use():
             subscriptions = [subscribe(InstanceArray, f'{prefix}instances', on_answer, 10)]
             if tracked:
                 subscriptions.append(subscribe(TrackedInstanceArray, f'{prefix}tracked/instances', on_carried, 10))
@@ -218,21 +192,12 @@ class Perception:
         self._publish('')
 
     def _publish(self, instruction: str) -> None:
-        with self._in_use():
+        with self._goals.in_use():
             self._instruction.publish(String(data=instruction))
 
     def close(self) -> None:
         """Stop the thread and leave ROS; calls in other threads, and later ones, end with a PerceptionError."""
-        with self._changed:
-            if self._is_closed:
-                return
-            self._is_closed = True
-            # The other threads cancel their goals first. A request that the node has not taken would end with this
-            # client.
-            self._changed.wait_for(lambda: not self._users, GRACE_S)
-        self._ros.stop()
-        self._action.destroy()
-        self._ros.close()
+        self._goals.close()
 
     def __enter__(self) -> 'Perception':
         return self
@@ -240,161 +205,15 @@ class Perception:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _send_goal(
-        self,
-        goal: Any,
-        on_stage: Callable[[str], object] | None,
-        end_s: float,
-        cancelled: Callable[[], bool] | None,
-    ) -> Any:
-        """Send a goal and return the action's response; cancel the goal if there is none by `end_s`."""
-        errors: list[Exception] = []
-        sent: list[tuple[Any, Any]] = []  # the id of each request's goal, and the future of its handle
-        followed: Any = None  # the goal whose feedback counts: of several requests, each makes a goal
-
-        def send() -> Any:
-            nonlocal followed
-            goal_id: Any = UUID(uuid=list(uuid.uuid4().bytes))
-            followed = goal_id
-
-            def on_feedback(message: Any) -> None:
-                try:
-                    if on_stage is not None and goal_id == followed:
-                        on_stage(message.feedback.stage)
-                except Exception as error:  # raised below, in the caller's thread
-                    errors.append(error)
-
-            sent.append((goal_id, self._action.send_goal_async(goal, on_feedback, goal_id)))
-            return sent[-1][1]
-
-        def raise_error() -> None:
-            if errors:
-                raise errors[0]
-
-        def is_cancelled() -> bool:
-            raise_error()
-            return cancelled is not None and cancelled()
-
-        with ExitStack() as end:
-            end.enter_context(self._in_use())
-            try:
-                handle = self._response(send, end_s, is_cancelled)
-                followed = handle.goal_id
-                self._ros.run_soon(lambda: [self._cancel(*each) for each in sent if each[0] != handle.goal_id])
-                response = self._response(handle.get_result_async, end_s, is_cancelled)
-                raise_error()
-                return response
-            except BaseException:  # nothing will fetch the answer, so the node need not compute it
-                self._ros.run_soon(partial(self._cancel_all, sent, end.pop_all()))
-                raise
-
-    def _cancel_all(self, sent: Sequence[tuple[Any, Any]], end: ExitStack) -> None:
-        """Cancel goals, which are in use until the node has answered that: `end` is closed then."""
-        open_ids = {bytes(goal_id.uuid) for goal_id, _ in sent}
-
-        def on_answer(goal_id: Any) -> None:
-            open_ids.discard(bytes(goal_id.uuid))
-            if not open_ids:
-                end.close()
-
-        for goal_id, accepted in sent:
-            self._cancel(goal_id, accepted, partial(on_answer, goal_id))
-        if not sent:
-            end.close()
-
-    def _cancel(self, goal_id: Any, accepted: Any, on_answer: Callable[[], object] = bool) -> None:
-        """Cancel a goal, now and again once it is accepted, since the node may not know it yet.
-
-        Args:
-            goal_id: The goal's UUID.
-            accepted: The future of its handle, which never comes if the node's response is lost.
-            on_answer: Called when the node has answered the last request.
-        """
-        handle: Any = ClientGoalHandle(self._action, goal_id, None)
-
-        def on_cancelled(_: object) -> None:
-            on_answer()
-
-        def cancel(_: object) -> None:
-            handle.cancel_goal_async().add_done_callback(on_cancelled)
-
-        if not accepted.done():
-            handle.cancel_goal_async()
-            accepted.add_done_callback(cancel)
-        else:
-            cancel(None)
-
-    @contextmanager
-    def _in_use(self) -> Generator[None, None, None]:
-        """Delay close() by the block. Raises PerceptionError if the client is closed."""
-        with self._changed:
-            self._raise_if_closed()
-            self._users += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._users -= 1
-                self._changed.notify_all()
-
-    def _response(self, request: Callable[[], Any], end_s: float, cancelled: Callable[[], bool] | None = None) -> Any:
-        """Return the result of the future that `request()` returns. Raises CancelledError if `cancelled()` is true.
-
-        The request is repeated at growing intervals until there is a response: the first response of a server to a new
-        client is lost if their endpoints have not discovered each other yet.
-        """
-        done, retry_s = threading.Event(), RETRY_S
-        futures: list[Any] = []
-        errors: list[Exception] = []
-
-        def on_done(_: object) -> None:
-            done.set()
-
-        def send() -> None:
-            try:
-                futures.append(request())
-                futures[-1].add_done_callback(on_done)
-            except Exception as error:  # raised below, in the caller's thread
-                errors.append(error)
-                done.set()
-
-        while not done.is_set() and time.monotonic() < end_s:
-            # rclpy registers a request after sending it. Sent from the thread that takes the responses, none of these
-            # can come in between, where it would be lost.
-            self._ros.run_soon(send)
-            self._wait(done.wait, min(retry_s, end_s - time.monotonic()), cancelled)
-            retry_s *= 2
-        if errors:
-            raise errors[0]
-        for future in futures:
-            if future.done():
-                return future.result()
-        raise PerceptionError(f'/{self._name} does not answer: it may have ended')
-
     def _next_message(self, messages: 'queue.Queue[Any]', timeout: float | None) -> Any:
         end_s = float('inf') if timeout is None else time.monotonic() + timeout
         while True:
             try:
                 return messages.get(timeout=STEP_S)
             except queue.Empty:
-                self._raise_if_closed()
+                self._goals.raise_if_closed()
                 if time.monotonic() > end_s:
                     raise PerceptionError(f'no result of /{self._name} for {timeout:g} s') from None
-
-    def _wait(self, wait: Callable[[float], bool], timeout: float, cancelled: Callable[[], bool] | None = None) -> bool:
-        """Call `wait(seconds)` in short steps until it returns true; return whether it did within `timeout`."""
-        end_s = time.monotonic() + timeout
-        while not wait(max(0.0, min(STEP_S, end_s - time.monotonic()))):
-            self._raise_if_closed()
-            if cancelled is not None and cancelled():
-                raise CancelledError('the caller no longer wants this answer')
-            if time.monotonic() >= end_s:
-                return False
-        return True
-
-    def _raise_if_closed(self) -> None:
-        if self._is_closed:
-            raise PerceptionError('the client was closed')
 
 
 def _decoded(image: Any, depth: Any) -> tuple[Any, Any]:

@@ -1,6 +1,7 @@
 """The directions in which the packages and rooms may import each other, read from the source."""
 
 import ast
+import functools
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -29,7 +30,8 @@ ROOMS = {
     'bag': {'pipeline', 'conversions', 'viewer'},
     'own_node': set(),
     'detections': {'conversions'},
-    'client': {'conversions', 'dds', 'detections', 'node.qos', 'own_node'},
+    'goal_sender': {'node.qos', 'own_node'},
+    'client': {'conversions', 'dds', 'detections', 'goal_sender', 'node.qos', 'own_node'},
     'entry_points': set(),  # imports the nodes by name
     'simulation': {
         'node.guarded_executor',
@@ -50,6 +52,7 @@ ROOMS = {
 """Rooms, or single modules of a room, that each room of the node may import."""
 
 
+@functools.cache
 def imports(folder):
     """{file: full names of all that it imports}, for every module below `folder`."""
     found = {}

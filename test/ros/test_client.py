@@ -223,13 +223,13 @@ def test_examples(robot, arguments, says):
 
 def test_requests_are_sent_from_the_thread_that_takes_the_responses(perception, monkeypatch):
     """A response that another thread takes between the sending and the registering of a request is lost by rclpy."""
-    senders, send = [], perception._action.send_goal_async
+    senders, send = [], perception._goals.action.send_goal_async
 
     def recorded(*arguments):
         senders.append(threading.current_thread())
         return send(*arguments)
 
-    monkeypatch.setattr(perception._action, 'send_goal_async', recorded)
+    monkeypatch.setattr(perception._goals.action, 'send_goal_async', recorded)
     perception.find('the mugs', timeout=30.0)
     assert set(senders) == {perception._ros.thread}
 
@@ -312,7 +312,7 @@ def test_closing_ends_the_wait_for_a_node(robot, monkeypatch):
 
 def test_a_goal_whose_response_is_late_is_cancelled(robot, perception, monkeypatch):
     """The request is repeated, which makes a second goal; the answer is that of the goal whose response came first."""
-    first, late, send = [], Future(), perception._action.send_goal_async
+    first, late, send = [], Future(), perception._goals.action.send_goal_async
 
     def send_goal_async(*arguments):
         accepted = send(*arguments)
@@ -322,8 +322,8 @@ def test_a_goal_whose_response_is_late_is_cancelled(robot, perception, monkeypat
         accepted.add_done_callback(lambda _: late.set_result(first[0].result()))
         return accepted
 
-    monkeypatch.setattr(perception._action, 'send_goal_async', send_goal_async)
-    monkeypatch.setattr('instructsam_ros.client.RETRY_S', 0.5)
+    monkeypatch.setattr(perception._goals.action, 'send_goal_async', send_goal_async)
+    monkeypatch.setattr('instructsam_ros.goal_sender.RETRY_S', 0.5)
     before = int(robot.status()['goals_canceled'])
     assert perception.find('sleep 2', timeout=60.0).message.instruction == 'sleep 2'
     robot.wait(lambda: int(robot.status()['goals_canceled']) == before + 1)
