@@ -1,4 +1,4 @@
-"""Times of the network's stages on this machine, as shares of what it can compute and read.
+"""Times of the network's stages on this machine, relative to its peak rates of computing and of reading memory.
 
 stages          the stages of one image and one instruction, each on its own
 machine         the machine's facts, and the products and reads that show what it can do

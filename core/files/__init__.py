@@ -1,1 +1,1 @@
-"""Files from outside: regular files only, and images whose header is checked before they are decoded."""
+"""Untrusted files: regular files only, and images whose header is checked before they are decoded."""

@@ -1,4 +1,4 @@
-"""Layers that compute what those of transformers compute, on the same weights, with fewer operations.
+"""Layers equivalent to those of transformers, on the same weights, with fewer operations.
 
 joint_linear    linear layers of one input as one matrix product
 rotary          rotary position embeddings from tables
