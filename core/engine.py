@@ -33,7 +33,7 @@ from instructsam.core.threads import report_late
 GROUPS_PER_CALL = 4  # number of phrases that share one detector call; bounds its memory
 MAX_ANSWER_TOKENS = 4096  # longest forced answer
 EXAMPLE_SIZE = (480, 640)  # height and width in px of the images for which stages are compiled when a model is loaded
-MASK_PIXELS = 1 << 22  # of the full-size masks in memory at a time; more would not make them faster
+MASK_PIXELS = 1 << 22  # pixels of the full-size masks in memory at a time; larger batches are not faster
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +182,8 @@ class InstructSAM:
 
         Args:
             image: [H, W, 3] uint8 RGB, numpy or torch.
-            cancelled: Checked before each step and between the two encoders.
+            cancelled: Returns true once the result is no longer wanted; checked before each step and between the two
+                encoders.
 
         Raises:
             ImageError: The image cannot be used.
@@ -216,14 +217,15 @@ class InstructSAM:
 
         Args:
             encoded: The image, from this engine's `encode`.
-            instruction: What to look for.
+            instruction: Text such as 'the mugs left of the kettle'.
             score_threshold: Instances must score above it, 0 to 1.
             answer: Skip decoding and use this answer instead: text in the model's notation
                 (`<|object_ref_start|>phrase<|object_ref_end|>, ...`) or token ids (see `answer_for`).
             max_new_tokens: Limit of the decoded answer. Phrases that are complete by then count.
             time_budget_s: Time after which decoding ends. Phrases that are complete by then count.
-            suppress_duplicates: Keep only the best of masks that overlap by more than DUPLICATE_IOU.
-            cancelled: Checked before each step, for each token, detector call and mask.
+            suppress_duplicates: Of masks with an IoU above DUPLICATE_IOU, keep only the best.
+            cancelled: Returns true once the result is no longer wanted; checked before each step and for each token,
+                detector call and batch of masks.
 
         Raises:
             ValueError: `score_threshold` is not from 0 to 1.
@@ -320,8 +322,8 @@ class InstructSAM:
     ) -> str:
         """Decode greedily until the answer or a budget ends; return the finish reason.
 
-        The last token is not fed back. On a GPU, a token is run before the host has read it, so that the host never
-        waits for the newest one: whether the answer ends is known one step later.
+        The last token is not fed back. On a GPU, the network runs a token before the host has read it, so that the host
+        never waits for the newest one; the end of the answer is therefore known one step later.
         """
         runs_ahead = self.runs_ahead and sequence.can_run_ahead
         for _ in range(max_new_tokens):
@@ -365,6 +367,13 @@ class InstructSAM:
         """Return the instances above the threshold whose mask is not empty, best first.
 
         Only as many full-size masks are in memory at a time as MASK_PIXELS allow.
+
+        Args:
+            detected: The detector's output, one entry per phrase.
+            phrases: Texts of the phrases.
+            encoded: The image, whose size the masks get.
+            threshold: Instances must score above it, 0 to 1.
+            timer: Checks for cancellation.
         """
         instances: list[Instance] = []
         size = encoded.height, encoded.width
@@ -389,9 +398,9 @@ def _check_mode(mode: str) -> None:
 
 
 def mask_nms(instances: Iterable[Instance], iou: float = DUPLICATE_IOU) -> list[Instance]:
-    """Greedy non-maximum suppression by mask IoU.
+    """Apply greedy non-maximum suppression by mask IoU.
 
-    `instances` are sorted, best first; one is dropped if its mask overlaps a kept one by more than `iou`.
+    `instances` are sorted, best first; one is dropped if its mask IoU with a kept one is above `iou`.
     """
     kept: list[Instance] = []
     for instance in instances:

@@ -1,7 +1,7 @@
 """Names, thresholds and limits that command lines and parameters show; importable without torch."""
 
 MODES = ('consistent', 'reference', 'causal')
-"""Arithmetic of the query blocks (see core/model/token_layout.py).
+"""Positions and attention of the query blocks (see core/model/token_layout.py).
 
 consistent: as the model was trained. reference: bit-faithful to the authors' inference code. causal: the ablation
 without the hybrid attention mask.
@@ -36,4 +36,4 @@ MAX_MEGAPIXELS_RANGE = (0.01, 178.0)
 
 IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.webp', '.gif', '.bmp', '.tif', '.tiff', '.ppm')
 VIDEO_ENDINGS = ('.mp4', '.mov', '.avi', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
-"""Endings of the files that are looked for in a folder; a file that is named itself is a video by its ending."""
+"""Endings of the files that are searched for in a folder; any other file that is named counts as an image."""

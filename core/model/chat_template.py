@@ -18,7 +18,7 @@ from instructsam.core.errors import ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-MAX_CHARS = 100_000  # of a template, and of what it makes of a few placeholders; that of Qwen3-VL has 5,000
+MAX_CHARS = 100_000  # limit of a template, and of a prompt that it renders; Qwen3-VL's template has 5,000
 MAX_CPU_S = 5
 MAX_MEMORY_BYTES = 512 << 20
 MAX_WAIT_S = 60.0  # a process that waits for a CPU uses none

@@ -35,8 +35,8 @@ SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 ADAPTER, ADAPTER_CONFIG = 'adapter_model.safetensors', 'adapter_config.json'  # peft's names for LoRA matrices
 MAX_LISTED = 20  # tensor names per problem in an error message
 REOPEN_BYTES = 256 << 20  # bytes read from a memory-mapped file before it is reopened
-DTYPES = ('F32', 'BF16', 'F16')  # of stored tensors, in safetensors' names
-DOWNLOADED = ('*.safetensors', '*.json', '*.jinja', '*.txt', '*.model')  # with those of subfolders
+DTYPES = ('F32', 'BF16', 'F16')  # accepted precisions of stored tensors, in safetensors' names
+DOWNLOADED = ('*.safetensors', '*.json', '*.jinja', '*.txt', '*.model')  # also in subfolders
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -51,7 +51,7 @@ def resolve(name: str | Path, revision: str = '', *, also: Iterable[str] = (), i
         is_cache_only: Download nothing.
 
     Raises:
-        ModelError: It is no hub id, or the hub cannot be reached, or the cache does not hold it.
+        ModelError: `name` is not a hub id, the hub cannot be reached, or the cache does not hold the model.
         StorageError: The download cannot be written.
     """
     if os.path.exists(os.path.expanduser(name)):
@@ -73,7 +73,7 @@ def resolve(name: str | Path, revision: str = '', *, also: Iterable[str] = (), i
             f'the hub refused {_described(text, revision)} (HTTP status {status}): check the id and the revision, and '
             'log in if it is private'
         ) from error
-    except Exception as error:  # those of the HTTP library, which differs between releases of the hub's client
+    except Exception as error:  # the HTTP library differs between releases of the hub's client
         if fault := storage_fault(error, HF_HUB_CACHE):
             raise fault from error
         if is_cache_only:
@@ -333,7 +333,7 @@ def _read_into(model: nn.Module, file: Path, device: torch.device | str, dtype: 
 
 
 def _set(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
-    """Replace the parameter or buffer `name` by `tensor`."""
+    """Replace the parameter or buffer `name` with `tensor`."""
     path, _, leaf = name.rpartition('.')
     module = model.get_submodule(path)
     if leaf in module._parameters:

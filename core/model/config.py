@@ -41,7 +41,7 @@ TOKENIZER_FILES = (
 """Files from which transformers makes a tokenizer; it reads config.json as well."""
 
 SIDE_FILES = (*TOKENIZER_FILES, '*processor_config.json', 'generation_config.json', 'chat_template.json')
-"""Files of a model folder besides config.json and the weights; all others count for nothing."""
+"""Files of a model folder that are used besides config.json and the weights."""
 
 MAX_SMALL_FILE_BYTES = 64 << 20  # the largest is the tokenizer.json of Qwen3-VL, 7 MB
 MAX_QUERIES, MAX_WIDTH = 10_000, 100_000
@@ -112,7 +112,7 @@ class ModelConfig:
     def from_dict(cls, raw: dict[str, Any], sam3: Sam3Config | None = None) -> ModelConfig:
         """Create a configuration from the contents of config.json and SAM3's configuration (None: SAM3's defaults).
 
-        Raises ModelError if it is not that of an InstructSAM model.
+        Raises ModelError if `raw` does not describe an InstructSAM model.
         """
         missing = [key for key in REQUIRED if key not in raw]
         if missing:

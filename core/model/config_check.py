@@ -23,7 +23,7 @@ from instructsam.core.text import one_line
 Shapes = Mapping[str, tuple[int, ...]]
 
 MAX_POSITIONS = 1 << 22
-DEFAULT_SECTIONS = [24, 20, 20]  # of M-RoPE, in transformers
+DEFAULT_SECTIONS = [24, 20, 20]  # transformers' default sections of M-RoPE
 
 _LANGUAGE, _VISION, _SAM3 = 'model.language_model.', 'model.visual.', 'model.grounding_model.model.'
 _BACKBONE = f'{_SAM3}vision_encoder.backbone.'
@@ -32,13 +32,13 @@ _ENCODER, _DECODER, _MASKS = f'{_SAM3}detr_encoder.', f'{_SAM3}detr_decoder.', f
 
 
 class _Size(NamedTuple):
-    """A number of the configuration and where the tensors show it."""
+    """A number in the configuration, and the dimension of a tensor that has to equal it."""
 
     part: str  # configuration that holds it, see _parts
     key: str
     tensor: str  # name of a tensor; with `axis` None, prefix of the numbered modules that are counted
     axis: int | None
-    value: Callable[[Any], int] | None = None  # of the configuration; None: its attribute `key`
+    value: Callable[[Any], int] | None = None  # computes the number from the part; None: attribute `key`
 
 
 def _heads(key: str) -> Callable[[Any], int]:

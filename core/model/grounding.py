@@ -6,8 +6,8 @@ It is built from transformers' own SAM3 modules, so that parameters have the pub
   confused with the presence of each slot, paper, eq. 7).
 - The detector starts from given queries.
 - The 0.5x level of the feature pyramid is not computed.
-- Whatever does not depend on the phrase is computed once per image (`prepare`), and serves any number of phrases.
-- With a trunk, its coarsest map takes the place of the image, and its finer maps are added to the pyramid.
+- Everything that does not depend on the phrase is computed once per image (`prepare`), for any number of phrases.
+- With a trunk, its coarsest map replaces the image, and its finer maps are added to the pyramid.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from instructsam.core.model.layers.sam_attention import additive_mask, cross_att
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """Image features of B images."""
+    """SAM3's feature pyramid of B images."""
 
     pyramid: tuple[torch.Tensor, ...]  # [B, d, h, w] each, fine to coarse: 4x, 2x and 1x the patch grid
     position: torch.Tensor  # [B, d, h, w] sine position encoding of the coarsest level
@@ -38,22 +38,21 @@ class ImageFeatures:
 
 @dataclass(frozen=True)
 class PreparedFeatures:
-    """Whatever the detector computes of B images before it sees a phrase."""
+    """Everything that the detector computes from B images before it sees a phrase."""
 
-    attended: (
-        torch.Tensor
-    )  # [B, N, d] the coarsest level after the fusion encoder's first self-attention, N = side ** 2
+    # [B, N, d] the coarsest level after the fusion encoder's first self-attention, N = side ** 2
+    attended: torch.Tensor
     position: torch.Tensor  # [1, N, d] its position encoding
     levels: tuple[PixelLevel, ...]  # the two finer levels of the pixel decoder, coarse to fine; (): for boxes only
-    side: int  # of the patch grid, which is square
-    images: tuple[int, ...] | None = None  # index of each of the G groups' images; None: there is one image
+    side: int  # side of the square patch grid
+    images: tuple[int, ...] | None = None  # index of the image of each of the G groups; None: one image for all
 
     def of_groups(self, images: Sequence[int]) -> PreparedFeatures:
-        """Return the features for G groups (phrases); images: the index of each one's image."""
+        """Return the features for G groups (phrases), given the index of each group's image."""
         return replace(self, images=tuple(images))
 
     def per_group(self, values: torch.Tensor) -> torch.Tensor:
-        """Return `values` [B, ...] of each group's image, [G, ...]; of one image, they broadcast."""
+        """Return the entry of `values` [B, ...] for each group's image, [G, ...]; one image: `values` itself."""
         if self.images is None:
             return values
         # Several threads would sum the gradient of values[images] in an undefined order; that of index_select is slow.
@@ -102,7 +101,7 @@ class Grounding(nn.Module):
         self.mask_decoder = sam3.Sam3MaskDecoder(masks)
         self.dot_product_scoring = sam3.Sam3DotProductScoring(config)
         self.patch_size: int = vision.backbone_config.patch_size
-        self.rows: int = vision.backbone_config.image_size // self.patch_size  # of the patch grid, which is square
+        self.rows: int = vision.backbone_config.image_size // self.patch_size  # side of the square patch grid
 
     def encode(
         self, pixels: torch.Tensor, lateral_maps: Sequence[torch.Tensor] = (), *, fine: bool = True
@@ -134,7 +133,7 @@ class Grounding(nn.Module):
         return tokens.view(len(tokens), side, side, -1).permute(0, 3, 1, 2)
 
     def prepare(self, features: ImageFeatures) -> PreparedFeatures:
-        """Compute what the detector needs of images and does not depend on a phrase."""
+        """Compute everything that the detector needs from images and that does not depend on a phrase."""
         coarse = features.pyramid[-1]
         hidden, position = (each.flatten(2).transpose(1, 2) for each in (coarse, features.position[:1]))
         levels = prepare_levels(self.mask_decoder.pixel_decoder, features.pyramid[-2::-1])

@@ -7,8 +7,8 @@ instruction, answer, queries ─┘                                      │ bri
 phrase's input embeddings ── bridge: text_hidden_fcs ──────► SAM3's detector ─ K masks and scores per phrase
 image ── SAM3's vision encoder ────────────────────────────────────▲
 
-In a model with a trunk, both encoders read its maps of the image. With slot references, the hidden states also move the
-boxes that the detector starts from.
+In a model with a trunk, both encoders read its maps instead of the image. With slot references, the hidden states also
+shift the boxes that the detector starts from.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _reference_fcs(width: int) -> nn.Sequential:
 
 
 class InstructSAMModel(nn.Module):
-    """The network of InstructSAM (arXiv 2605.26102). It keeps no state between calls.
+    """The network of InstructSAM (arXiv 2605.26102). Calls leave no state behind, except plans by image size.
 
     `state_dict()` has exactly the published checkpoint's names and shapes (lm_head is tied to the embeddings and
     therefore absent).
@@ -125,12 +125,12 @@ class InstructSAMModel(nn.Module):
         self.model = _Body(config)
         self.text_decoder = TextDecoder(self.model.language_model)
         self.vision_tower = VisionTower(self.model.visual)
-        self.plans: dict[Any, Any] = {}  # of prefixes, see sequence.plan_prefix
+        self.plans: dict[Any, Any] = {}  # prefix plans by image size, see sequence.plan_prefix
         self.eval()
 
     @own_pages()
     def join_projections(self) -> None:
-        """Make matrix products of the same input one product, for inference. Weights become views of joint tensors."""
+        """Compute projections of the same input as one matrix product, for inference; see JointLinear."""
         self.text_decoder.join()
         for module in self.modules():
             if isinstance(module, (RotaryAttention, FusionEncoder, DetrDecoder)):
@@ -156,7 +156,7 @@ class InstructSAMModel(nn.Module):
         return self.model.language_model.embed_tokens(ids)
 
     def encoder_inputs(self, pixels: torch.Tensor, patches: torch.Tensor, grids: Sequence[Grid]) -> EncoderInputs:
-        """Return the inputs of both encoders; with a trunk, this runs it.
+        """Return the inputs of both encoders; run the trunk if the model has one.
 
         Args:
             pixels: [B, 3, S, S], the images as squares, in -1 to 1.
@@ -228,7 +228,7 @@ class InstructSAMModel(nn.Module):
     def slot_references(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the boxes [G, K, 4] that the detector's slots start from, cxcywh before the sigmoid.
 
-        They are SAM3's own; with slot references, the hidden states at the query positions [G, K, h] move them.
+        They are SAM3's own; with slot references, the hidden states at the query positions [G, K, h] shift them.
         """
         own: torch.Tensor = self.grounding.detr_decoder.reference_points.weight[: hidden.shape[-2]]
         layers = self.model.reference_fcs

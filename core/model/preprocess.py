@@ -59,7 +59,7 @@ def to_chw(image: np.ndarray[Any, Any] | torch.Tensor) -> torch.Tensor:
 
 
 def example_image(height: int, width: int) -> np.ndarray:
-    """Return gradients, [height, width, 3] uint8 RGB, for runs whose answer does not matter."""
+    """Return color gradients, [height, width, 3] uint8 RGB, for runs whose answer does not matter."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x + y, 2 * y, x ^ y], axis=-1).astype(np.uint8)
 
@@ -189,7 +189,7 @@ class QwenPreprocessor:
 class TrunkPreprocessor:
     """Qwen's image input in a model with a trunk: none, because the vision tower reads the trunk's coarsest map."""
 
-    rows: int  # of the map, which is square
+    rows: int  # side of the square map, in cells
     merge_size: int  # cells per language-model token, in each direction
 
     def limited(self, max_pixels: int) -> TrunkPreprocessor:

@@ -17,19 +17,19 @@ from instructsam.core.model.preprocess import Grid
 from instructsam.core.model.prompt import Prompter
 from instructsam.core.model.token_layout import TokenLayout
 
-MAX_PLANS = 8  # sizes of images whose prefixes are prepared
+MAX_PLANS = 8  # image sizes whose plans are kept
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """The part of a sequence that depends on the image only. A sequence that continues it leaves its rows unchanged."""
+    """The part of a sequence that depends on the image only. Sequences that continue it do not change its rows."""
 
     layout: TokenLayout
     cache: KvCache
 
 
 class PrefixPlan(NamedTuple):
-    """Everything about a prefix that depends on the size of the image only."""
+    """The part of a prefix that depends only on the size of the image."""
 
     layout: TokenLayout
     image_rows: slice
@@ -57,7 +57,7 @@ class Group:
 class ForwardPass:
     """One forward pass of the language model over n rows."""
 
-    layout: TokenLayout  # of the sequence, which may have grown since
+    layout: TokenLayout  # layout of the sequence, which may have grown since
     start: int  # number of rows before this pass
     stop: int  # number of rows after it
     hidden: torch.Tensor  # [1, n, h] after the final norm
@@ -131,12 +131,12 @@ def encode_prefix(
 
 
 class Pick:
-    """The most probable next token. The device computes it while the host goes on; `read` waits for it."""
+    """The most probable next token. The device computes it while the host continues; `read` waits for it."""
 
     def __init__(self, token: torch.Tensor, score: torch.Tensor):
         """Start the transfer of the token's id and its logit, one number each."""
         self.token = token  # [1] int64, on the device
-        numbers = torch.cat([token.double(), score.double()])  # in which ids are exact
+        numbers = torch.cat([token.double(), score.double()])  # float64 holds ids exactly
         self._numbers, self._arrived = numbers, None
         if numbers.is_cuda:
             self._numbers = torch.empty(2, dtype=torch.float64, pin_memory=True)
@@ -156,7 +156,7 @@ class TokenSequence:
     """A sequence that grows token by token or by many tokens at once, and collects the groups of its query blocks."""
 
     can_run_ahead = True
-    """True if a token may be run before it is known to be one that stands alone."""
+    """True if a picked token may be run before the host has read it; False if the host may replace it."""
 
     def __init__(self, model: InstructSAMModel, prefix: Prefix):
         self.model = model
@@ -165,23 +165,22 @@ class TokenSequence:
         self.layout = prefix.layout.copy()
         self._open_phrase: list[int] | None = None  # tokens since the last <|object_ref_start|>; None outside a phrase
         self._prefix = prefix
-        self._ahead: torch.Tensor | None = None  # [1, 1, h] of a token that is in the cache, but not in the layout
+        self._ahead: torch.Tensor | None = None  # hidden state [1, 1, h] of a token that is only in the cache
 
     @cached_property
     def _cache(self) -> KvCache:
         return self._prefix.cache.branch()
 
     def add_text(self, ids: Sequence[int]) -> ForwardPass:
-        """Read plain tokens."""
+        """Run plain tokens, which are not part of the answer."""
         start = len(self.layout)
         self.layout.add_text(ids)
         return self._run(start)
 
     def add_answer(self, ids: Sequence[int], prompt: Sequence[int] = ()) -> ForwardPass:
-        """Write answer tokens; each `<|object_ref_end|>` that ends a phrase is followed by a query block.
+        """Append answer tokens, with a query block after each `<|object_ref_end|>` that ends a phrase.
 
-        The block is computed in the same forward pass as the token, whether one token is written or many, and as the
-        plain tokens of `prompt`, which come first.
+        The plain tokens of `prompt`, which come first, the answer and its blocks take one forward pass.
         """
         tokens = self.model.config.tokens
         start = len(self.layout)
@@ -198,17 +197,17 @@ class TokenSequence:
 
     def pick(self, output: ForwardPass) -> Pick:
         """Pick the token that follows the last row of a pass."""
-        score, token = self.model.token_logits(output.hidden[:, -1]).max(dim=-1)  # of NaN, if there is any
+        score, token = self.model.token_logits(output.hidden[:, -1]).max(dim=-1)  # NaN if any logit is
         return Pick(token, score)
 
     def run_ahead(self, pick: Pick) -> None:
-        """Run a token that the host has not read yet, for `accept`."""
+        """Run a picked token before the host has read it; `accept` uses the result."""
         position = self.layout.next_position
         rotary = self.model.text_decoder.rotary_table(position + 1).rows(position, position + 1)
         self._ahead = self.model.text_decoder(self.model.embed(pick.token)[None], rotary, self._cache)
 
     def accept(self, token: int) -> ForwardPass:
-        """Write one answer token; unless it ends a phrase, the result of `run_ahead` is used, if there is one."""
+        """Append one answer token; use the result of `run_ahead`, if there is one, unless the token ends a phrase."""
         hidden, ends_phrase = self._ahead, bool(self._open_phrase) and token == self.model.config.tokens.phrase_end
         if hidden is None or ends_phrase:
             return self.add_answer([token])
@@ -270,7 +269,7 @@ class TokenSequence:
         return table.at(to_device(positions, self.model.device))
 
     def _mask(self, start: int, count: int, queries: Sequence[slice]) -> torch.Tensor | None:
-        """Return what is added to the attention's logits of new rows, [n, start + n]; see TokenLayout."""
+        """Return the additive mask [n, start + n] of new rows, 0 or -inf; None for a single row, which sees all."""
         if count == 1:
             return None
         model, mode = self.model, self.layout.mode

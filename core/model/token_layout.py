@@ -47,7 +47,7 @@ class TokenLayout:
     attends_block: list[int] = field(default_factory=list)  # query block that the row sees as a whole, or -1
     visible_in_block: list[int] = field(default_factory=list)  # query block whose queries all see the row, or -1
     blocks: int = 0  # number of query blocks so far
-    branches: list[int] = field(default_factory=list)  # branch of each row; -1: the trunk, which every branch sees
+    branches: list[int] = field(default_factory=list)  # branch of each row; -1: a common row, which all see
     branch: int = -1  # branch of the next row
     branch_start: int = -1  # position of the first row of a branch that is still empty, or -1
 
@@ -75,13 +75,12 @@ class TokenLayout:
         return max(self.positions[-1]) + 1 if self.positions else 0
 
     def start_branch(self) -> None:
-        """Make the next rows a branch that continues the trunk: all rows before the first branch.
+        """Make the next rows a branch that continues the common rows: all rows before the first branch.
 
-        A branch neither sees other branches nor is seen by them, so that it is computed as if it were alone with the
-        trunk.
+        A branch neither sees other branches nor is seen by them, so that it is computed as if it were the only one.
         """
-        trunk = self.branches.index(0) if self.branch >= 0 else len(self)
-        self.branch_start = max(self.positions[trunk - 1]) + 1
+        common = self.branches.index(0) if self.branch >= 0 else len(self)
+        self.branch_start = max(self.positions[common - 1]) + 1
         self.branch += 1
 
     def add_text(self, ids: Iterable[int]) -> None:
@@ -137,7 +136,7 @@ class TokenLayout:
     def attention_mask(self, start: int = 0, device: torch.device | str | None = None) -> torch.Tensor:
         """Return the attention mask of the rows from `start` on, [n, len] bool, true where a row may attend.
 
-        See the matrix at the top of this module; rows of a branch see the trunk and their own branch only.
+        See the matrix at the top of this module; rows of a branch see the common rows and their own branch only.
         """
         rows = torch.arange(start, len(self), device=device)[:, None]
         columns = torch.arange(len(self), device=device)[None, :]

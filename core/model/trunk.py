@@ -1,9 +1,9 @@
 """EfficientNet-Lite0 up to stride 16: a pretrained network that reads the image once for both encoders.
 
-It is an optional part of a model. Its coarsest map takes the place of the image in SAM3's vision encoder and in Qwen's
-vision tower; its finer maps join SAM3's pyramid. The network is that of EfficientNet (arXiv 1905.11946) without
-squeeze-and-excitation and with ReLU6 (the Lite variants of tensorflow/tpu). Its batch normalisation is folded into the
-convolutions (train.weights.trunk).
+It is an optional part of a model. Its coarsest map replaces the image as the input of SAM3's vision encoder and of
+Qwen's vision tower; its finer maps are added to SAM3's pyramid. The network is EfficientNet (arXiv 1905.11946)
+without squeeze-and-excitation and with ReLU6 (the Lite variants of tensorflow/tpu). Its batch normalisation is folded
+into the convolutions (train.weights.trunk).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import torch
 
 Function = Callable[..., tuple[torch.Tensor, ...]]
 Recorder = Callable[[Callable[[], tuple[torch.Tensor, ...]]], tuple[Callable[[], None], tuple[torch.Tensor, ...]]]
-"""Runs a function without arguments; returns what runs it again, and its outputs, which that overwrites."""
+"""Records a function without arguments; returns its replay, and its outputs, which every replay overwrites."""
 
 WARM_UP = 3  # runs before a capture, in which libraries choose their kernels and allocate their memory
 
@@ -55,7 +55,7 @@ class StaticCall:
     def __init__(self, function: Function, inputs: Sequence[torch.Tensor], record: Recorder):
         """Record `function` for inputs like these, which are copied."""
         self._buffers = tuple(each.clone() for each in inputs)
-        self._held: list[torch.Tensor | None] = [None] * len(inputs)  # inputs whose values the buffers have
+        self._held: list[torch.Tensor | None] = [None] * len(inputs)  # inputs whose values are in the buffers
         self._replay, self._outputs = record(lambda: function(*self._buffers))
 
     def __call__(self, *inputs: torch.Tensor, unchanged: int = 0) -> tuple[torch.Tensor, ...]:
@@ -63,7 +63,8 @@ class StaticCall:
 
         Args:
             inputs: Tensors of the recorded shapes.
-            unchanged: The first so many inputs never change, so that those of the last call are not copied again.
+            unchanged: Number of leading inputs that never change in place: the tensors of the last call are not copied
+                again.
         """
         for index, (buffer, value) in enumerate(zip(self._buffers, inputs, strict=True)):
             if self._held[index] is not value:
@@ -74,10 +75,10 @@ class StaticCall:
 
 
 class StaticCalls:
-    """Recorded functions by bucket: the newest few, because each holds memory."""
+    """Recorded functions by bucket. Only those used last are kept, because each holds memory."""
 
     def __init__(self, record: Recorder, wrap: Callable[[Function], Function], limit: int):
-        """Keep the newest `limit` functions, each recorded after `wrap` has compiled it."""
+        """Keep the `limit` functions that were used last; each is recorded after `wrap` has compiled it."""
         self._record, self._wrap, self._limit = record, wrap, limit
         self._calls: dict[Hashable, StaticCall] = {}
 

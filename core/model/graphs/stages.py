@@ -27,19 +27,19 @@ from instructsam.core.model.prompt import Prompter
 from instructsam.core.model.sequence import Group, Prefix, PrefixPlan, TokenSequence, encode_prefix, plan_prefix
 
 GROUP_BUCKETS = (1, 2, 4)  # numbers of phrases in a call of the detector
-MAX_GRIDS = 4  # sizes of images whose passes are kept
+MAX_GRIDS = 4  # image sizes whose recorded passes are kept
 CAPACITY = 1024  # rows of the language model's cache, for the prefix, the instruction and its answer
 
 
 class Stages:
-    """The stages of a network, each operation launched on its own."""
+    """The stages of a network, run operation by operation."""
 
     def __init__(self, model: InstructSAMModel, mode: str):
         """Run `model` in one of `core.modes.MODES`."""
         self.model, self.mode = model, mode
 
     def image_features(self, inputs: EncoderInputs) -> PreparedFeatures:
-        """Run SAM3's image encoder, and what the detector computes of the image alone."""
+        """Run SAM3's image encoder, and the part of the detector that depends on the image only."""
         grounding = self.model.grounding
         return grounding.prepare(grounding.encode(inputs.pixels, inputs.lateral_maps))
 
@@ -71,7 +71,7 @@ class Stages:
 
 
 class StaticStages(Stages):
-    """The stages with fixed shapes, recorded and replayed. Results are copies, so that the next replay keeps them."""
+    """The stages with fixed shapes, recorded and replayed. Results are copies, safe from the next replay."""
 
     def __init__(
         self, model: InstructSAMModel, mode: str, record: Recorder, wrap: Callable[[Function], Function] = lambda f: f
@@ -85,7 +85,7 @@ class StaticStages(Stages):
             wrap: Compiles a function, or returns it as it is.
         """
         super().__init__(model, mode)
-        self._lock = threading.Lock()  # of the buffers
+        self._lock = threading.Lock()  # guards the buffers
         self._sam = StaticCalls(record, wrap, 1)
         self._tower, self._prefixes = StaticCalls(record, wrap, MAX_GRIDS), StaticCalls(record, wrap, MAX_GRIDS)
         self._detector = StaticCalls(record, wrap, len(GROUP_BUCKETS))
@@ -144,14 +144,14 @@ class StaticStages(Stages):
         return torch.stack(cache.keys), torch.stack(cache.values)
 
     def sequence(self, prefix: Prefix) -> TokenSequence:
-        """Return a sequence whose passes are replayed, if no other one does so at this moment."""
+        """Return a sequence whose passes are replayed, unless another sequence uses the buffers."""
         sequence = StaticSequence(self.model, prefix, self._language)
         if prefix.cache.length < CAPACITY and self._language.claim(sequence, prefix):
             return sequence
         return super().sequence(prefix)
 
     def detect(self, features: PreparedFeatures, groups: Sequence[Group]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Replay the detector for as many phrases as fill a bucket: the last one is repeated."""
+        """Replay the detector; the last phrase is repeated until a bucket is full."""
         count = len(groups)
         bucket = smallest_bucket(GROUP_BUCKETS, count)
         if bucket is None or any(len(group.hidden) != self.model.config.num_queries for group in groups):

@@ -24,7 +24,7 @@ MAX_CALLS = len(TEXT_BUCKETS) + 2
 
 
 class NewRows:
-    """A cache as the pass that starts it sees it, in place of a KvCache: all rows are of this pass."""
+    """Replaces an empty KvCache in a recorded pass: collects the keys and values of the pass's rows."""
 
     length = 0
 
@@ -46,7 +46,7 @@ class NewRows:
 
 
 class StaticRows:
-    """A cache as a pass over n rows sees it, in place of a KvCache: rows go where a tensor says."""
+    """Replaces a KvCache in a recorded pass: a tensor on the device says where the pass's n rows are written."""
 
     length = -1  # not 0, which would mean causal attention without a mask
 
@@ -94,10 +94,10 @@ class StaticLanguage:
         self._calls = StaticCalls(record, wrap, MAX_CALLS)
         self._lock = threading.Lock()
         self._user: weakref.ref[StaticSequence] | None = None
-        self._prefix: weakref.ref[Prefix] | None = None  # whose rows are at the start of the cache
+        self._prefix: weakref.ref[Prefix] | None = None  # its rows start the cache
 
     def claim(self, sequence: StaticSequence, prefix: Prefix) -> bool:
-        """Give the cache to a sequence for as long as it lives; return whether no other one has it."""
+        """Reserve the cache for a sequence as long as it lives; return False if another sequence has it."""
         with self._lock:
             if self._user is not None and self._user() is not None:
                 return False
@@ -107,7 +107,7 @@ class StaticLanguage:
         for own, rows in zip((self.cache.keys, self.cache.values), prefix.cache.rows(), strict=True):
             if not is_there:
                 own[..., :length, :] = rows
-            own[..., length:, :] = 0  # masked rows count 0 times, which must not meet NaN
+            own[..., length:, :] = 0  # masked rows have the weight 0, but 0 x NaN is NaN
         self._prefix = weakref.ref(prefix)
         return True
 
@@ -147,7 +147,7 @@ class StaticLanguage:
         block: tuple[int, int, int] | None,
         last: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, ...]:
-        """Run rows; those from block[0] to block[1] also see all up to before block[2]. `last`: the row to return."""
+        """Run rows; rows block[0] to block[1] - 1 also see all before block[2]. `last`: row to return."""
         offsets = self._columns[: embeds.shape[1]]
         rows = start + offsets
         visible = self._columns <= rows[:, None]
@@ -187,16 +187,16 @@ class StaticLanguage:
         return outputs
 
     def _counters(self, start: int, position: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return two numbers on the device, which their kernels write: nothing is transferred."""
+        """Return two numbers on the device; kernels write them there, so nothing is transferred."""
         start_row, first_position = (torch.full((1,), each, device=self.model.device) for each in (start, position))
         return start_row, first_position
 
 
 class StaticSequence(TokenSequence):
-    """A sequence whose passes are replayed; if it outgrows the memory, it goes on as a TokenSequence."""
+    """A sequence whose passes are replayed; if it outgrows the cache, it continues as a TokenSequence."""
 
     def __init__(self, model: InstructSAMModel, prefix: Prefix, language: StaticLanguage):
-        """Start behind `prefix`; `language.claim` must succeed before the first pass."""
+        """Continue `prefix`; `language.claim` must succeed before the first pass."""
         super().__init__(model, prefix)
         self._language: StaticLanguage | None = language
         self._token: tuple[torch.Tensor, torch.Tensor] | None = None  # the next token and its logit
@@ -249,7 +249,7 @@ class StaticSequence(TokenSequence):
         self._token = token.clone(), score.clone()
 
     def _language_for(self, start: int, rows: int) -> StaticLanguage | None:
-        """Return where to run `rows` rows behind `start` rows; None: in memory of this sequence's own, from now on."""
+        """Return the language to run `rows` rows after `start` rows; None: they do not fit, now or later."""
         language = self._language
         if language is not None and start + rows + TEXT_BUCKETS[-1] > language.capacity:
             self._cache.reserve(start + rows - self._cache.length)

@@ -16,7 +16,7 @@ from instructsam.core.model.layers.joint_linear import JointLinear
 from instructsam.core.model.layers.sam3_modules import sam3
 from instructsam.core.model.layers.sam_attention import additive_mask, cross_attend, dropped
 
-TEMPERATURE = 10000  # base of the wavelengths of the boxes' encoding
+TEMPERATURE = 10000  # base of the wavelengths of the sine encoding of boxes
 
 
 class DetrDecoder(sam3.Sam3DetrDecoder):
@@ -93,7 +93,7 @@ class DetrDecoder(sam3.Sam3DetrDecoder):
     ) -> torch.Tensor:
         """Run one layer: self-attention, text, image (biased towards the box), MLP; each is post-normed.
 
-        `words` and `image` are keys, values and what is added to the logits of the attention.
+        `words` and `image` are keys, values and the additive mask or bias of the attention.
         """
         layer: Any = self.layers[index]
         query_position = self.ref_point_head(self.encode_boxes(boxes))
@@ -118,7 +118,7 @@ class DetrDecoder(sam3.Sam3DetrDecoder):
         return torch.stack([angles[..., 0::2].sin(), angles[..., 1::2].cos()], dim=-1).flatten(-3)
 
     def box_bias(self, boxes: torch.Tensor, side: int) -> torch.Tensor:
-        """Return what draws the attention of slots towards their boxes [G, K, 4] cxcywh.
+        """Return the bias that directs the attention of slots to their boxes [G, K, 4] cxcywh (box RPB).
 
         It is the sum of a row's and a column's bias, which depend on the distances to the box's edges, in a
         logarithmic scale.

@@ -1,7 +1,6 @@
 """Linear layers that read the same input, computed as one matrix product.
 
-Small products are slow, on CPUs because they do not fill a core's vector units, and on GPUs because each is a launch of
-its own.
+Small products are slow: on CPUs they do not fill a core's vector units, and on GPUs each is a separate kernel launch.
 """
 
 from __future__ import annotations
@@ -17,20 +16,21 @@ from torch import nn
 class JointLinear:
     """Linear layers of one input. The layers stay where they are in the model, with their parameters and names.
 
-    `join` makes one tensor of their weights, and each weight a view of it, so that memory does not grow. Until then,
-    and where a layer is trained, wrapped (LoRA) or has been given another tensor since, each layer is computed alone.
+    `join` concatenates their weights and makes each weight a view of the result, so that memory does not grow. Before
+    that, and if a layer is trainable, wrapped (LoRA) or has been given another tensor since, each layer is computed
+    alone.
     """
 
     def __init__(self) -> None:
         self._weight: torch.Tensor | None = None  # [sum of the outputs, inputs]
         self._bias: torch.Tensor | None = None
         self._sizes: list[int] = []
-        self._pointers: tuple[int, ...] = ()  # addresses of the layers' parameters in it
+        self._pointers: tuple[int, ...] = ()  # addresses of the layers' weights in it
 
     @torch.inference_mode(mode=False)
     @torch.no_grad()
     def join(self, layers: Sequence[Any]) -> None:
-        """Make the weights of `layers` views of one tensor, if all are plain linear layers that are not trained."""
+        """Make the weights of `layers` views of one tensor, if all are plain linear layers that are frozen."""
         if not all(type(layer) is nn.Linear and _is_frozen(layer) for layer in layers):
             return
         self._sizes = [layer.out_features for layer in layers]
@@ -39,7 +39,7 @@ class JointLinear:
         self._pointers = _pointers(layers)
 
     def __call__(self, values: torch.Tensor, *layers: Any) -> tuple[torch.Tensor, ...]:
-        """Return the output of each of `layers`, which are always the same."""
+        """Return the output of each of `layers`, which must be those that were joined."""
         if (weight := self._current_weight(layers)) is not None:
             return F.linear(values, weight, self._bias).split(self._sizes, dim=-1)
         return tuple(layer(values) for layer in layers)
@@ -51,8 +51,8 @@ class JointLinear:
         return torch.cat([layer(values) for layer in layers], dim=-1)
 
     def _current_weight(self, layers: Sequence[Any]) -> torch.Tensor | None:
-        """Return the joint weight if the layers' weights still are those in it, and are not trained; else None."""
-        if self._weight is None or torch.compiler.is_compiling():  # which cannot ask for addresses; weights stay
+        """Return the joint weight if the layers' weights are still views of it and frozen; else None."""
+        if self._weight is None or torch.compiler.is_compiling():  # a compiler cannot compare addresses
             return self._weight
         return self._weight if _pointers(layers) == self._pointers else None
 
@@ -71,7 +71,7 @@ def _joined(parameters: Sequence[nn.Parameter]) -> torch.Tensor:
 
 
 def _pointers(layers: Sequence[Any]) -> tuple[int, ...]:
-    """Return the addresses of the layers' weights; of a layer that is trained, or is not a plain one, 0.
+    """Return the addresses of the layers' weights, with 0 for a layer that is trainable or not a plain linear layer.
 
     It is called for every pass, and `layer.weight` would take ten times as long as the look-up in the dict.
     """

@@ -1,4 +1,4 @@
-"""Keys and values of the language model, in memory that is allocated once and shared by what continues a prefix."""
+"""Keys and values of the language model, in memory that a prefix and a sequence that continues it share."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import weakref
 import torch
 
 ROOM = 128
-"""Rows behind a prefix for the instruction and its answer; a sequence that needs more gets memory of its own."""
+"""Rows reserved after a prefix for an instruction and its answer; a sequence that needs more moves to new memory."""
 
 
 class KvCache:
-    """Keys and values of `length` rows in every layer. Rows are added behind them, in place.
+    """Keys and values of `length` rows in every layer. Rows are appended in place.
 
-    Of the sequences that continue one prefix, one at a time uses the memory behind the prefix's rows; while it lives,
-    another gets a copy. So nothing is copied unless two threads work on the same image at once.
+    Of the sequences that continue one prefix, one at a time uses the memory after the prefix's rows; as long as it
+    exists, others get copies. So nothing is copied unless two threads work on the same image at once.
     """
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, length: int):
@@ -23,7 +23,7 @@ class KvCache:
         self.keys, self.values, self.length = keys, values, length
         self._layers = list(zip(keys, values, strict=True))
         self._lock = threading.Lock()
-        self._branch: weakref.ref[KvCache] | None = None  # the sequence that uses the memory behind the rows
+        self._branch: weakref.ref[KvCache] | None = None  # the cache that extends this one in place
 
     @classmethod
     def empty(
@@ -45,7 +45,7 @@ class KvCache:
         return self.keys[..., : self.length, :], self.values[..., : self.length, :]
 
     def branch(self) -> KvCache:
-        """Return a cache that begins with these rows and can be extended; this one must not be."""
+        """Return a cache that begins with these rows and can be extended; this cache must not be extended."""
         with self._lock:
             if self._branch is None or self._branch() is None:
                 branch = KvCache(self.keys, self.values, self.length)
@@ -62,7 +62,7 @@ class KvCache:
             self._move(max(needed + ROOM, 2 * self.capacity))
 
     def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Add keys and values [1, heads, n, d] of a layer, for which there is room; `length` stays until `advance`.
+        """Append keys and values [1, heads, n, d] of a layer, after `reserve`; `length` changes in `advance` only.
 
         Returns all keys and values of the layer, [1, heads, length + n, d] each.
         """
@@ -73,7 +73,7 @@ class KvCache:
         return own[0].narrow(2, 0, end), own[1].narrow(2, 0, end)
 
     def advance(self, rows: int) -> None:
-        """Count the rows that have been added to every layer."""
+        """Count rows that have been appended to every layer."""
         self.length += rows
 
     def drop(self, rows: int) -> None:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 
 class PixelLevel(NamedTuple):
-    """One level of the pixel decoder, as far as it depends on images and weights alone."""
+    """The part of a level of the pixel decoder that depends only on images and weights."""
 
     convolved: torch.Tensor  # [B, d, 2h, 2w] the pyramid's map after the convolution
     enlarging: torch.Tensor  # [d, d, 4, 4] transposed convolution of the coarser map [G, d, h, w]
@@ -48,7 +48,7 @@ def decode_pixels(decoder: Any, coarse: torch.Tensor, levels: Sequence[PixelLeve
 
 
 def _laid_out(maps: torch.Tensor) -> torch.Tensor:
-    """Return maps [B, d, h, w] in the order in memory that the module's docstring names."""
+    """Return maps [B, d, h, w] in the memory format that the module's docstring names."""
     return maps.contiguous(memory_format=torch.contiguous_format if torch.is_grad_enabled() else torch.channels_last)
 
 

@@ -1,6 +1,6 @@
-"""Attention in SAM3: that of the image encoder with joint projections and a table of rotations, and of the detector.
+"""Attention in SAM3: self-attention of the image encoder with a rotary table, and attention of the detector.
 
-The first takes the place of transformers' modules inside each layer, in training too; parameters keep their names.
+The former replaces transformers' modules inside each layer, in training too; parameters keep their names.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def use_rotary_attention(backbone: Any) -> None:
 def cross_attend(
     attention: Any, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Return the output [G, M, d] of a Sam3Attention, whose inputs have been projected.
+    """Return the output [G, M, d] of a Sam3Attention for projected inputs.
 
     Args:
         attention: The module.
@@ -95,7 +95,7 @@ def cross_attend(
 
 
 def additive_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return what is added to logits [G, heads, M, T] so that only the tokens count where `mask` [G, T] is true."""
+    """Return the additive mask [G, 1, 1, T] of logits [G, heads, M, T]: 0 where `mask` [G, T] is true, else -inf."""
     zeros = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
     return zeros.masked_fill(mask.logical_not(), float('-inf'))[:, None, None, :]
 

@@ -31,12 +31,12 @@ class LayerParts(NamedTuple):
 
 
 class TextDecoder:
-    """Runs rows of one sequence through the layers of a language model. It keeps no state but a table of positions."""
+    """Runs rows of one sequence through the layers of a language model. Its only state is a table of positions."""
 
     def __init__(self, model: Qwen3VLTextModel):
         config = model.config
         self._model = model
-        layers: Any = model.layers  # whose modules torch types as Tensor | Module
+        layers: Any = model.layers  # torch types its modules as Tensor | Module
         self._layers = [LayerParts(each._modules, each.self_attn._modules, each.mlp._modules) for each in layers]
         self._activation = layers[0].mlp.act_fn
         self._heads: int = config.num_attention_heads
@@ -86,15 +86,15 @@ class TextDecoder:
         deepstack: Sequence[torch.Tensor] = (),
         needs_hidden: bool = True,
     ) -> torch.Tensor:
-        """Run n rows behind those of `cache`, which is extended.
+        """Run n rows after those of `cache`, and append them to it.
 
         Args:
             hidden: [1, n, h] input embeddings.
             rotary: Positions of the n rows.
             cache: Keys and values of the rows before these.
-            mask: [n, past + n] in the precision of the weights, added to the attention's logits: 0 or -inf. None: of
-                a cache without rows, each row attends to those before it, and of others, to all.
-            image_rows: The rows of the image, of the n.
+            mask: [n, past + n] in the precision of the weights, added to the attention's logits: 0 or -inf.
+                None: causal attention if the cache is empty, otherwise all rows see each other.
+            image_rows: Those of the n rows that are image tokens.
             deepstack: VisualFeatures.deepstack, added to the image rows after the first layers.
             needs_hidden: False: only the cache is needed, so that the last layer stops at its keys and values.
 

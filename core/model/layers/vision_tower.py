@@ -1,7 +1,7 @@
 """Qwen3-VL's vision tower on one image, for inference: the weights of transformers' module, fewer operations.
 
-Whatever depends on the image's size alone is computed once per size. Training uses transformers' own forward pass,
-which takes several images.
+Everything that depends only on the image's size is computed once per size. Training uses transformers' own forward
+pass, which takes several images.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
 from instructsam.core.model.layers.rotary import RotaryTable, rotate_halves
 
-MAX_PLANS = 8  # sizes of images that are prepared
+MAX_PLANS = 8  # image sizes whose plans are kept
 THETA = 10000.0  # base of the rotary frequencies, which no configuration changes
 
 
 class GridPlan(NamedTuple):
-    """Everything that depends on a grid of P patches alone; those of one token are adjacent."""
+    """Values that depend only on the size of a grid of P patches. Patches of one token are adjacent."""
 
     neighbours: torch.Tensor  # [P, 4] int64, the learned positions around each patch
     weights: torch.Tensor  # [P, 4] float32, of their bilinear interpolation
@@ -28,7 +28,7 @@ class GridPlan(NamedTuple):
 
 
 class VisionTower:
-    """Runs one image through the vision tower. It keeps no state but the plans of grids."""
+    """Runs one image through the vision tower. Its only state is the plans of grids."""
 
     def __init__(self, model: Qwen3VLVisionModel):
         config: Any = model.config
@@ -36,7 +36,7 @@ class VisionTower:
         self._heads: int = config.num_heads
         self._size: int = config.hidden_size // config.num_heads
         self._merge: int = config.spatial_merge_size
-        self._side = int(config.num_position_embeddings**0.5)  # of the square of learned positions
+        self._side = int(config.num_position_embeddings**0.5)  # side of the square of learned positions
         self._levels: list[int] = list(config.deepstack_visual_indexes)
         self._plans: dict[tuple[int, int, torch.device], GridPlan] = {}
 
