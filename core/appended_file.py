@@ -20,7 +20,7 @@ class AppendedFile:
         writes: Open it for appending, too.
 
     Raises:
-        InstructSAMError: It is no regular file.
+        InstructSAMError: It is not a regular file.
         StorageError: It cannot be written.
     """
 
@@ -32,7 +32,7 @@ class AppendedFile:
             if writes:
                 path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open('a+b' if writes else 'rb')
-        self.size = 0  # of the complete lines
+        self.size = 0  # bytes of the complete lines
 
     def lines(self) -> Iterator[bytes]:
         """Yield the complete lines from the first one on, and count them in `size`."""

@@ -16,7 +16,7 @@ from instructsam.core.errors import FolderInUseError, InstructSAMError, StorageE
 from instructsam.core.folder_lock import UNSUPPORTED, FolderLock, lock_file, open_own_file
 from instructsam.core.storage import explained_storage_faults, storage_fault
 
-WAIT_S = 10.0  # for another process that writes the same file
+WAIT_S = 10.0  # time to wait for another process that writes the same file
 OPEN_FILES = ('/dev/stdout', '/dev/stderr', '/dev/fd/', '/proc/')
 """Names of files that are open already: replacing one would not reach its descriptor."""
 

@@ -1,4 +1,4 @@
-"""Facts about the processor that Linux tells; importable without torch."""
+"""Facts about the processor that Linux reports; importable without torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BF16 = {'amx_bf16': 'AMX', 'avx512_bf16': 'AVX-512', 'bf16': 'Arm'}
 
 
 def cpu_name(cpu_info: Path = CPU_INFO) -> str:
-    """Return the name of the processor; on Arm, where Linux does not tell it, the architecture."""
+    """Return the name of the processor; on Arm, where Linux does not report it, the architecture."""
     names = re.findall(r'^model name\s*:\s*(.+)$', _text(cpu_info), re.MULTILINE)
     return names[0] if names else platform.machine()
 

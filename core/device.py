@@ -1,4 +1,4 @@
-"""Choice of the device and the precision of the weights, and numbers that are beyond a precision."""
+"""Choice of the device and the precision of the weights, and checks for numbers that are not finite."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def resolve_compile(how: str, device: torch.device) -> str:
 
 
 def to_device(values: Sequence[Any], device: torch.device) -> torch.Tensor:
-    """Return integers (nested lists of them) as a tensor on `device`, for which the host does not wait."""
+    """Return integers (nested lists of them) as a tensor on `device`, without making the host wait."""
     return move(torch.tensor(values), device)
 
 
@@ -83,8 +83,8 @@ def move(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
 def check_finite(tensors: torch.Tensor | Sequence[torch.Tensor], name: str) -> None:
     """Raise ModelError if floats have NaN or infinity, which would end as "no target" or as a score.
 
-    The extremes tell it in one pass without a temporary tensor, six times faster than isfinite on a CPU. The host waits
-    once for all tensors.
+    Minimum and maximum show it in one pass without a temporary tensor, six times faster than isfinite on a CPU. The
+    host waits once for all tensors.
     """
     tensors = [tensors] if isinstance(tensors, torch.Tensor) else tensors
     extremes = [torch.stack(torch.aminmax(each.detach())) for each in tensors if not each.is_meta and each.numel()]

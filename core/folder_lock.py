@@ -2,7 +2,7 @@
 
 The lock is `flock` on the hidden file .lock in the folder, so the system releases it however the process ends. The file
 names the holder, and is removed with the lock. It is written here rather than with the package filelock because that
-leaves its file behind, and does not tell the process and host of the holder of a native lock.
+leaves its file behind, and does not report the process and host of the holder of a native lock.
 
 On NFS, Linux passes flock on to the server as a lock of the whole file, so that it holds between machines too (unless
 mounted with local_lock or nolock). Where a file system has no locks at all, a line says so and the run goes on.
@@ -27,7 +27,7 @@ from instructsam.core.storage import explained_storage_faults
 LOCK = '.lock'
 TRIES = 100
 NAMED_WITHIN_S = 0.5  # time for a new holder to write its name
-UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)  # by a file system without locks
+UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)  # raised by a file system without locks
 _held: set[int] = set()  # descriptors of this process's locks
 
 
@@ -147,7 +147,7 @@ def lock_file(descriptor: int, path: Path) -> bool:
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except PermissionError as error:  # of some network file systems
+    except PermissionError as error:  # raised by some network file systems
         raise BlockingIOError(error.errno, error.strerror, str(path)) from error
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(descriptor), os.stat(path))

@@ -1,4 +1,4 @@
-"""Resuming: a run goes on only with the settings and the data that its output was started with.
+"""Resuming: a run resumes only with the settings and the data that its output was started with.
 
 A run's settings are plain values by dotted key, such as `data[0].annotations`. Files count by content: their
 fingerprints are settings, and their paths may change.
@@ -18,7 +18,7 @@ from instructsam.core.files.json_file import write_json
 from instructsam.core.text import shorten
 
 CHUNK_BYTES = 1 << 20
-SHOWN_CHARACTERS = 120  # of a value
+SHOWN_CHARACTERS = 120  # longest value in a message
 _ABSENT = 'absent'
 _INDEX = re.compile(r'\[\d+\]')
 
@@ -35,11 +35,11 @@ def check_settings(
     advice: str,
     may_change: Collection[str] = (),
 ) -> list[str]:
-    """Compare the settings that an output was started with and those of the run that would go on with it.
+    """Compare the settings that an output was started with and those of the run that would resume it.
 
     Args:
         before: The settings that it was started with, nested or flat.
-        now: Those of the run that would go on.
+        now: The settings of the run that would resume it.
         output: The output, for the message.
         advice: The way out, apart from repeating the earlier settings.
         may_change: Keys that do not affect the results, with [] for any index.

@@ -14,7 +14,7 @@ from instructsam.core.errors import CancelledError
 class StepTimer:
     """Measures named steps in ms, and raises CancelledError once the caller no longer wants the result.
 
-    On a GPU, a step lasts from when the GPU begins until it ends it, and the host waits only when the times are read.
+    On a GPU, a step lasts from its start to its end on the GPU, and the host waits only when the times are read.
     """
 
     def __init__(

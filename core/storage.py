@@ -128,7 +128,7 @@ def _is_part(path: str, output: Path | str) -> bool:
 
 
 def _errno(error: BaseException) -> int | None:
-    """Return the errno of a fault of the storage, 0 if the library does not tell it, None if it is another error."""
+    """Return the errno of a fault of the storage, 0 if the library does not report it, None if it is another error."""
     if isinstance(error, BrokenPipeError):
         return None  # the reader of the output has gone
     if isinstance(error, OSError) and error.errno is not None:

@@ -37,7 +37,7 @@ class ResultFolder:
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self.rows: dict[str, Row] = {}  # by the name of the image
+        self.rows: dict[str, Row] = {}  # image name -> row
         record = RunRecord(folder / RECORD)
         with explained_storage_faults(folder):
             before = record.read()

@@ -1,4 +1,4 @@
-"""Images of a list of inputs: files, folders, patterns, videos and webcams, each with a name that is its own."""
+"""Images of a list of inputs: files, folders, patterns, videos and webcams, each with a unique name."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from instructsam.core.files.regular_file import check_regular_file
 from instructsam.core.modes import IMAGE_ENDINGS, VIDEO_ENDINGS
 from instructsam.core.text import shorten
 
-MAX_INDEX_DIGITS = 9  # of a webcam's index, which is a 32-bit number to OpenCV
+MAX_INDEX_DIGITS = 9  # digits of a webcam's index, which OpenCV reads as a 32-bit number
 
 
 @dataclass(frozen=True)
 class SourceImage:
-    """An image that is read when it is its turn."""
+    """An image that is read on demand."""
 
     name: str  # path of the file as given; of a video or webcam with #FRAME
     identity: str  # size and time of change of the file, by which a later run recognizes it; empty for a webcam

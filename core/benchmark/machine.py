@@ -1,4 +1,4 @@
-"""Facts about the machine, and the products and reads that show what it can compute and read at this moment."""
+"""Facts about the machine, and the matrix products and reads that measure its rates at this moment."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ PRODUCTS = {  # rows, width and outputs of the products whose fastest rate count
     'cuda': ((5184, 1024, 4736), (4096, 4096, 4096), (8192, 4096, 4096)),
 }
 REPEATS = {'cpu': 1, 'cuda': 10}  # per measurement: a GPU needs more work than the host takes to launch it
-READ_BYTES = 256 << 20  # beyond the caches
-BUSY = 0.1  # share of the cores that others may use
+READ_BYTES = 256 << 20  # larger than the caches
+BUSY = 0.1  # share of the cores that other programs may use without a note
 PACKAGES = ('torch', 'transformers', 'numpy')
 STATISTICS = Path('/proc/stat')
-BOARD = Path('/proc/device-tree/model')  # of a Jetson, a Raspberry Pi and the like
+BOARD = Path('/proc/device-tree/model')  # names the board of a Jetson, a Raspberry Pi and the like
 
 
 def products(device: torch.device, dtype: torch.dtype) -> dict[Stage, int]:
@@ -86,7 +86,7 @@ class OtherPrograms:
         self._start = self._now()
 
     def cores(self) -> float | None:
-        """Return how many cores others have used since the start, on average; None where the system does not tell."""
+        """Return how many cores others have used since the start, on average; None if the system does not report it."""
         start, now = self._start, self._now()
         if start is None or now is None or now[0] == start[0]:
             return None

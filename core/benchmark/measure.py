@@ -19,7 +19,7 @@ class Times(NamedTuple):
     """Times of one run of a stage, in seconds."""
 
     wall_s: float
-    cpu_s: float  # of all threads of this process
+    cpu_s: float  # processor time of all threads of this process
 
 
 def count_operations(stage: Stage) -> int:
@@ -38,7 +38,7 @@ def measure(
     warm_ups: int = 1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[Times]]:
-    """Run all stages in turn, round by round, so that a change of the machine's load meets them alike.
+    """Run all stages in turn, round by round, so that a change of the machine's load affects all alike.
 
     Args:
         stages: The stages.

@@ -21,7 +21,7 @@ from instructsam.core.model.tokenizer import load_prompter
 NAME = 'random weights'
 CONFIG = Path(__file__).parent / 'instructsam_2b.json'
 PIXELS = 65_536, 16_777_216  # limits of the published preprocessor
-STD = 0.02  # of the weights, as in transformers' initialisation
+STD = 0.02  # standard deviation of the weights, as in transformers' initialisation
 
 
 def published_config(tokens: dict[str, Any] | None = None) -> ModelConfig:

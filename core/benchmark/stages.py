@@ -1,4 +1,4 @@
-"""The stages of one image and one instruction, each of which can be run on its own."""
+"""The stages of one image and one instruction, each of which can be run alone."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from instructsam.core.step_timer import StepTimer
 
 INSTRUCTION = 'the mugs left of the kettle'
 PHRASE = 'red mug'
-TOKENS = 8  # decoded per measurement
-ANSWER_TOKENS = 9  # of the usual answer, one phrase with its tags
+TOKENS = 8  # tokens decoded per measurement
+ANSWER_TOKENS = 9  # tokens of a typical answer, one phrase with its tags
 
 NEW_IMAGE = ('image input', 'SAM3 encoder', 'Qwen vision', 'prefill')
 NEXT_INSTRUCTION = ('instruction', 'query block', 'detector', 'masks')
@@ -73,7 +73,7 @@ def network_stages(engine: InstructSAM, image: np.ndarray, stages: Stages | None
 
 
 class _Decoding:
-    """Steps of an answer behind an image. The tokens are given, so that random weights do the same as any other."""
+    """Steps of an answer about an image. The tokens are given, so that random weights take the same steps as others."""
 
     def __init__(self, engine: InstructSAM, stages: Stages, prefix: Prefix):
         self._engine, self._stages, self._prefix = engine, stages, prefix
@@ -82,7 +82,7 @@ class _Decoding:
         self._word = engine.prompter.instruction_ids('object')[0]
 
     def start(self) -> TokenSequence:
-        """Return a sequence behind the image."""
+        """Return a sequence that continues the image's prefix."""
         return self._stages.sequence(self._prefix)
 
     def read_instruction(self, sequence: TokenSequence) -> ForwardPass:
@@ -90,12 +90,12 @@ class _Decoding:
         return sequence.add_text(self._prompt)
 
     def start_answer(self) -> tuple[TokenSequence, ForwardPass]:
-        """Return a sequence behind the instruction, and its last pass."""
+        """Return a sequence that has read the instruction, and its last pass."""
         sequence = self.start()
         return sequence, self.read_instruction(sequence)
 
     def decode(self, started: tuple[TokenSequence, ForwardPass]) -> None:
-        """Decode TOKENS tokens as the engine does, and write plain words in their place."""
+        """Decode TOKENS tokens as the engine does, but append plain words instead of them."""
         sequence, output = started
         for _ in range(TOKENS):
             pick = sequence.pick(output)

@@ -128,7 +128,7 @@ class _Run:
         for source in sources:
             try:
                 yield from source.images(self._args.max_megapixels, self._args.every)
-            except ImageError as error:  # of the source; those of its images are raised elsewhere
+            except ImageError as error:  # the source cannot be opened; its images raise theirs below
                 self._fail(source.path, error)
 
     def _answer(self, image: SourceImage) -> None:
@@ -143,7 +143,7 @@ class _Run:
         try:
             pixels = image.read()
             result = self._segment(pixels)
-        except (ImageError, ModelError) as error:  # those of the instruction or the storage concern all images
+        except (ImageError, ModelError) as error:  # errors of the instruction or the storage concern all images
             self._fail(image.name, error)
             return
         try:

@@ -1,4 +1,4 @@
-"""`instructsam web`: a page in the browser to try a model, or a running node, on one's own images."""
+"""`instructsam web`: a page in the browser to try a model, or a running node, on your own images."""
 
 from __future__ import annotations
 

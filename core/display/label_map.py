@@ -14,8 +14,8 @@ def label_map(instances: Sequence[Instance], height: int, width: int) -> np.ndar
 
     Args:
         instances: Sorted by score, highest first; where masks overlap, the earlier instance is on top.
-        height: Of the source image, px.
-        width: Of the source image, px.
+        height: Height of the source image, px.
+        width: Width of the source image, px.
     """
     labels = np.zeros((width, height), np.uint16)  # column by column, like the run lengths
     flat = labels.reshape(-1)

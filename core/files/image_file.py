@@ -17,10 +17,10 @@ from instructsam.core.files.image_header import open_image
 from instructsam.core.files.regular_file import read_regular_file
 from instructsam.core.modes import MAX_MEGAPIXELS
 
-BYTES_PER_PIXEL = 8  # of 16-bit RGBA, the largest pixels that are read; a file that is larger holds something else
+BYTES_PER_PIXEL = 8  # 16-bit RGBA, the largest pixels that are read; a larger file holds something else
 METADATA_BYTES = 64_000_000
 
-ORIENTATION_TAG = 0x0112  # of EXIF and TIFF; 2 to 8 are rotations and reflections
+ORIENTATION_TAG = 0x0112  # in EXIF and TIFF; 2 to 8 are rotations and reflections
 PGM_HEADER = re.compile(rb'P[25](?:(?:\s|#[^\r\n]*[\r\n])+(\d+)){3}\s')  # the group is the third number, maxval
 PILLOW_MAXIMUM = 65535  # to which Pillow scales the maxval of a PGM file with more than 8 bits
 

@@ -1,4 +1,4 @@
-"""JSON files: those that others wrote, of bounded size and with numbers that a computer has, and our own."""
+"""JSON files: reading untrusted ones, of bounded size and with finite numbers of 64 bits, and writing our own."""
 
 import json
 import math

@@ -29,7 +29,7 @@ class CachedModel:
 def cached_models(cache: str | Path | None = None) -> list[CachedModel]:
     """Return the InstructSAM models in the hub's cache (default: that of the user), by name.
 
-    Models of other architectures are left out, which their config.json tells.
+    Models of other architectures are left out, according to their config.json.
     """
     try:
         repositories = scan_cache_dir(cache).repos

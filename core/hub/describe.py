@@ -23,11 +23,11 @@ class ModelFacts:
     """A model, as its folder describes it."""
 
     folder: str
-    commit: str  # of a folder in the hub's cache; empty for any other
+    commit: str  # commit of a folder in the hub's cache; empty for any other
     parameters: int
     weights_bytes: int
-    dtypes: tuple[str, ...]  # of the stored tensors, in safetensors' names
-    queries: int  # of the query bank, per phrase
+    dtypes: tuple[str, ...]  # precisions of the stored tensors, in safetensors' names
+    queries: int  # size K of the query bank
     image_size: int  # side of the square input of the segmenter, px
     language_layers: int
     language_width: int
@@ -43,7 +43,7 @@ class ModelFacts:
 def describe(folder: str | Path) -> ModelFacts:
     """Return the facts about the model in `folder`.
 
-    Raises ModelError if it could not be loaded, as far as configuration and headers tell.
+    Raises ModelError if configuration or headers show that it cannot be loaded.
     """
     folder = Path(folder)
     config = ModelConfig.from_folder(folder)

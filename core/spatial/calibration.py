@@ -1,4 +1,4 @@
-"""The calibration of a camera, as sensor_msgs/CameraInfo has it, and the one rule that makes a CameraModel of it.
+"""Calibration of a camera as in sensor_msgs/CameraInfo, and its conversion to a CameraModel.
 
 ROI and binning are applied as in REP 104 and image_geometry's PinholeCameraModel. Contradictions are refused: a wrong
 position is worse than none.
@@ -21,9 +21,9 @@ PLAUSIBLE_SIZE = 0.6, 1.5
 """Bounds of twice the principal point in image sizes: about 1, unless K belongs to an image of another size."""
 
 MAX_KEPT, MAX_KEPT_PIXELS = 8, 32_000_000
-"""Bounds of the camera models that are kept: their number, and the pixels of all, whose rays take 8 bytes each."""
+"""Limits of the camera models that are kept: their number, and their pixels in all, whose rays take 8 bytes each."""
 
-_kept: dict[tuple[Calibration, tuple[int, int], bool], CameraModel] = {}  # the last one was used last
+_kept: dict[tuple[Calibration, tuple[int, int], bool], CameraModel] = {}  # in order of last use
 _kept_lock = Lock()
 
 

@@ -37,10 +37,10 @@ FARTHEST_M = 100.0
 """Median of floating-point depth above which it is not in m: beyond the range of depth cameras."""
 
 NOT_EVEN_MM = 60_000
-"""Numbers from here on are no depth in m and hardly any in mm: drivers send them where there is no depth."""
+"""Values from here on are implausible in m and in mm: drivers send them where there is no depth."""
 
 UNIT_SAMPLES = 15_000
-"""Pixels, about, of which the median is taken."""
+"""Approximate number of pixels whose median is taken."""
 
 NEAREST_MM = 50
 """Median of 16-bit depth below which it is not in mm: depth cameras begin at about 70 mm."""
@@ -140,8 +140,8 @@ def measure(
             mm (0 or 65535: none).
         camera: Camera model of the image that both belong to.
         scene_normals: Normals of the large planes outside the object, see `fit_scene_normals`; None: they are fitted.
-        plane_fit: How the supporting plane is found.
-        surface_params: How the visible surface is found.
+        plane_fit: Parameters of the fit of the supporting plane.
+        surface_params: Parameters of the visible surface.
 
     Raises:
         GeometryError: The sizes differ, the mask is empty, or too few of its pixels have a depth.
@@ -149,7 +149,7 @@ def measure(
     rle = mask if isinstance(mask, Rle) else Rle.encode(mask)
     check_depth(depth, camera, (rle.height, rle.width))
     crop = crop_around(rle, margin_px=plane_fit.ring_px[1] + 1, max_px=surface_params.max_crop_px)
-    raw_depth = depth[crop.rows, crop.columns].copy()  # contiguous: what follows reads it several times
+    raw_depth = depth[crop.rows, crop.columns].copy()  # contiguous, because it is read several times
     depth_m = to_meters(raw_depth)
     rays = camera.rays[0][crop.rows, crop.columns], camera.rays[1][crop.rows, crop.columns]
     if not camera.is_complete:

@@ -19,7 +19,7 @@ COEFFICIENT_COUNTS = {  # lens model -> the numbers of coefficients it can have
 }
 
 FISHEYES = ('equidistant', 'fisheye', 'kannala_brandt', 'kannala_brandt4')
-"""Names of models that are no pinhole even if all their coefficients are zero."""
+"""Names of models that differ from a pinhole even if all their coefficients are zero."""
 
 MAX_ANGLE = np.radians(80.0)
 """Largest angle between a ray and the optical axis. Beyond it, x / z changes by more than 0.1 from pixel to pixel."""
@@ -35,7 +35,7 @@ TOLERANCE = 1e-9
 """Largest error of a solved ray's projection, in focal lengths: 1e-5 px even for a lens of 10,000 px."""
 
 _CHUNK = 16_384  # points that are solved together, so that their intermediate results stay in the processor's cache
-_STEPS = 10  # of Newton's method; from the radial solution it takes three or four
+_STEPS = 10  # steps of Newton's method; from the radial solution, three or four suffice
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Lens:
             return x, y
         solve = _EquidistantSolver if self.model == 'equidistant' else _BrownSolver
         rays = np.empty((2, len(x)))
-        with np.errstate(all='ignore'):  # what diverges becomes NaN
+        with np.errstate(all='ignore'):  # diverging rays become NaN
             solver = solve(self.coefficients)
             for first in range(0, len(x), _CHUNK):
                 part = slice(first, first + _CHUNK)
@@ -101,7 +101,7 @@ class _RadialTable:
     def __init__(self, angles: np.ndarray, radii: np.ndarray) -> None:
         growth = np.diff(radii)
         is_good = (growth > MIN_RESOLUTION * np.diff(angles)) & (growth < MAX_MAGNIFICATION * np.diff(np.tan(angles)))
-        bad = np.flatnonzero(~is_good)  # also those that are NaN
+        bad = np.flatnonzero(~is_good)  # NaN included
         stop = bad[0] + 1 if bad.size else len(radii)
         self.angles, self.radii = angles[:stop], radii[:stop]
 

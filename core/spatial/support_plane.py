@@ -36,11 +36,11 @@ class PlaneFit:
     inlier_m: float = 0.006  # distance from the plane below which a point is an inlier
     max_ring_px: int = 10_000  # size of a crop above which the ring is looked for at a lower resolution
     scene_planes: int = 3  # most planes of the scene that are looked for
-    min_scene_share: float = 0.25  # share of the image, without the planes found before, above which a plane is one
-    min_scene_share_of_all: float = 0.15  # the same with the planes found before
-    max_tilt_deg: float = 10.0  # largest angle to a plane of the scene of a plane that is parallel to it
-    min_parallel_share: float = 0.15  # least share of the ring for a plane parallel to one of the scene
-    min_tilted_share: float = 0.7  # the same for any other plane: it may be the side of a neighbour
+    min_scene_share: float = 0.25  # least share of a plane in the image's other points, without the planes found before
+    min_scene_share_of_all: float = 0.15  # least share of a plane in all points of the image
+    max_tilt_deg: float = 10.0  # planes that differ by less from a plane of the scene are parallel to it
+    min_parallel_share: float = 0.15  # least share of inliers in the ring for a plane parallel to one of the scene
+    min_tilted_share: float = 0.7  # the same for any other plane, which may be the side of a neighbour
     min_inlier_share: float = 0.35  # the same if the scene has no plane
     max_gap_m: float = 0.015  # the lowest visible part of an object on a plane is at most this high above it
     max_hidden_m: float = 0.1  # the same if the lower part of the object is hidden, as of a spoon in a mug

@@ -68,7 +68,7 @@ class Tracker:
         return self.identify(result)
 
     def follow(self, image: np.ndarray) -> None:
-        """Move the known objects to where they are in the newest image, for which no result is needed yet.
+        """Warp the masks of the known objects to the newest image, before there is a result for it.
 
         An image of another size than the last one resets the tracker.
 
@@ -132,7 +132,7 @@ class _Grid:
     def sample(self, masks: Sequence[Rle]) -> np.ndarray:
         """Return masks on the grid, [N, h, w] uint8, 0 or 1. A mask between the grid's pixels sets one near it."""
         height, width = self.size
-        numbers = np.array([len(mask.counts) for mask in masks])  # of runs
+        numbers = np.array([len(mask.counts) for mask in masks])  # runs per mask
         firsts = np.cumsum(numbers) - numbers  # index of each mask's first run among those of all
         of_mask = np.repeat(np.arange(len(masks)), numbers)
         run_ends = np.cumsum(np.concatenate([mask.counts for mask in masks]), dtype=np.int64)
@@ -205,7 +205,7 @@ def _affinity(
     coordinates: np.ndarray,
     params: TrackingParams,
 ) -> np.ndarray:
-    """Return how likely each track and detection are the same object, [tracks, detections]; 0: they cannot be."""
+    """Return the affinity [tracks, detections] of each track and detection; 0: they cannot be the same object."""
     before, now = _flat_masks(tracks), _flat_masks(detections)
     areas, new_areas = before.sum(axis=1)[:, None], now.sum(axis=1)[None]
     intersection = before @ now.T

@@ -1,4 +1,4 @@
-"""Operations on a few 3D vectors, which numpy's general versions take ten times as long for."""
+"""Operations on a few 3D vectors, ten times as fast as numpy's general versions."""
 
 import numpy as np
 

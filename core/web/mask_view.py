@@ -19,7 +19,7 @@ from instructsam.core.result import UNTRACKED, Instance, Result
 from instructsam.core.rle import Rle
 from instructsam.core.web.scene import Scene, SceneObject
 
-LONGEST_SIDE_PX = 1600  # of the image in the page
+LONGEST_SIDE_PX = 1600  # longest side of the image in the page
 
 
 def mask_view(image: np.ndarray, result: Result, scene: Scene | None = None) -> str:

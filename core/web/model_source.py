@@ -21,7 +21,7 @@ from instructsam.core.web.source import Answer, Cancelled, Question
 if TYPE_CHECKING:
     from instructsam.core.engine import EncodedImage, InstructSAM
 
-POLL_S = 0.05  # between two looks at whether a question that waits for the model has been cancelled
+POLL_S = 0.05  # interval at which a question that waits for the model checks for cancellation
 MOST_ENCODED = 4  # encoded images that are kept for further questions; each takes some 10 to 100 MB
 
 
@@ -29,7 +29,7 @@ class ModelSource:
     """Answers with an engine in this process, one question at a time.
 
     The engine is re-entrant, but two questions at once would each take twice as long. The newest images stay encoded,
-    so that further questions about one of them take the rest of the work only.
+    so that further questions about one of them take only the remaining work.
     """
 
     has_camera = False

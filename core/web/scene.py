@@ -12,8 +12,8 @@ from instructsam.core.spatial.camera_model import CameraModel
 from instructsam.core.spatial.grasping import Grasp, LocatedObject, find_grasps
 from instructsam.core.spatial.surface import back_project, to_meters
 
-MOST_POINTS = 12_000  # of the surroundings; a browser turns about 100,000 smoothly
-MOST_OBJECT_POINTS = 1500  # of one object
+MOST_POINTS = 12_000  # points of the surroundings; a browser rotates about 100,000 smoothly
+MOST_OBJECT_POINTS = 1500  # points of one object
 MOST_GRASPS = 3  # candidates per object
 MOST_PLANNED = 6  # objects for which grasps are looked for, which takes some 50 ms each
 FAR_SHARE = 90  # percentile of the depth beyond which the surroundings are left out if no object is located
@@ -24,13 +24,13 @@ BEHIND_M = 0.4  # surroundings farther than this behind the farthest object are 
 class SceneObject:
     """One located object."""
 
-    index: int  # of the instance in the result
+    index: int  # index of the instance in the result
     points: np.ndarray  # [N, 3] m
     center: np.ndarray  # [3] m
     rotation: np.ndarray  # [3, 3], the columns are the axes of the box
     size_m: np.ndarray  # [3], along these axes
     grasps: tuple[Grasp, ...] = ()
-    no_grasp: str = ''  # why there is no candidate
+    no_grasp: str = ''  # reason why there is no candidate
 
     @property
     def corners(self) -> np.ndarray:

@@ -114,7 +114,7 @@ def _layout(scene: Scene) -> dict[str, Any]:
         'margin': {'l': 0, 'r': 0, 't': 0, 'b': 0},
         'legend': {'orientation': 'h', 'itemsizing': 'constant', 'y': 0},
         'height': 460,
-        'paper_bgcolor': 'rgba(0, 0, 0, 0)',  # that of the page, light or dark
+        'paper_bgcolor': 'rgba(0, 0, 0, 0)',  # transparent: the page is light or dark
         'font': {'color': '#808893'},
         'uirevision': scene.frame,
     }

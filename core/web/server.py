@@ -26,7 +26,7 @@ from instructsam.core.errors import InstructSAMError
 from instructsam.core.web.mask_view import LONGEST_SIDE_PX
 from instructsam.core.web.page import STYLE, THEME, Page
 
-MAX_UPLOAD_BYTES = 200_000_000  # of one file; larger ones are refused while they arrive
+MAX_UPLOAD_BYTES = 200_000_000  # largest file; larger ones are refused while they arrive
 END_S = 5.0  # time that open connections get when the page ends
 
 POLICY = (
@@ -38,7 +38,7 @@ POLICY = (
 
 @contextmanager
 def private_folder() -> Generator[str, None, None]:
-    """Keep uploads in a folder of their own, which is removed at the end, and switch Gradio's reports off.
+    """Keep uploads in a separate folder, which is removed at the end, and disable Gradio's usage reports.
 
     Gradio reads both from the environment, the first when a component is made: enter this before the page is built.
     """

@@ -1,4 +1,4 @@
-"""Questions of the page, their answers, and the interface of what answers them."""
+"""Questions of the page, their answers, and the interface of a source of answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Question:
     image: np.ndarray | None  # [H, W, 3] uint8 RGB; None: the newest image of the source's camera
     threshold: float = 0.5  # instances must score above it, 0 to 1
     depth: np.ndarray | None = None  # [H, W] of the image, as in spatial.geometry.measure
-    camera: CameraModel | None = None  # that of `depth`
+    camera: CameraModel | None = None  # camera model of `depth`
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""An answer as all that the page shows of it; in the HTML, all text from outside is escaped."""
+"""The parts of the page that show an answer; in the HTML, all text from outside is escaped."""
 
 from __future__ import annotations
 

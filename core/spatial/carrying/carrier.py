@@ -1,10 +1,10 @@
 """Carries the masks of an answer to every later image of a camera, by optical flow.
 
-A model answers about an image that is seconds old by then. Here every image costs two runs of OpenCV's DIS flow at a
-reduced size. Their results are kept for a while, so that an answer about an older image can be brought forward.
+When the model's answer is ready, its image may be seconds old. Carrying takes two runs of OpenCV's DIS flow per image,
+at a reduced size. The flows are kept for a while, so that an answer about an older image can be brought forward.
 
 Masks are not warped from image to image, which would blur their outlines. Instead, the answer's own outline is drawn
-once per image, moved by what the points inside it did (see `objects`).
+once per image, moved as the points inside it (see `objects`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class MaskCarrier:
     def __init__(self, params: CarryParams = DEFAULTS) -> None:
         self._params = params
         self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-        # The refinement takes more than half of the time and gains nothing here, where points are aligned anyway.
+        # The refinement takes more than half of the time and gains nothing, because points are aligned afterwards.
         self._dis.setVariationalRefinementIterations(0)
         self._steps: deque[Step] = deque(maxlen=params.max_images)
         self.clear()
@@ -37,7 +37,7 @@ class MaskCarrier:
         """Forget all images and the answer."""
         self._steps.clear()
         self._size: tuple[int, int] | None = None  # height and width of the images, px
-        self._latest_before_ns = -math.inf  # time of the latest image of before time went back
+        self._latest_before_ns = -math.inf  # time of the latest image before time went back
         self.drop_answer()
 
     def drop_answer(self) -> None:
@@ -47,8 +47,8 @@ class MaskCarrier:
     def add_image(self, image: np.ndarray, time_ns: int) -> list[Carried]:
         """Take the newest image and return the instances that are carried to it, see `carried`.
 
-        An image of another size, or one that is not later than the last, begins anew: nothing is carried until there is
-        an answer about it or a later one.
+        An image of another size, or one that is not later than the last, starts from scratch: nothing is carried until
+        there is an answer about it or a later one.
 
         Args:
             image: [H, W, 3] uint8 RGB.
@@ -71,18 +71,19 @@ class MaskCarrier:
     def add_answer(self, result: Result, image: np.ndarray, time_ns: int) -> bool:
         """Carry the instances of `result` from now on, brought forward from its image to the newest one.
 
-        After time has gone back, an answer that is later than the newest image, but not than those before, is about one
-        of these. It is refused: taken for the newest image, its own would make time go back again.
+        After time has gone back, an answer whose image is later than the newest one, but not later than those before
+        the jump, is about one of these. It is refused: its image would become the newest, and time would seem to go
+        back again with the next one.
 
         Args:
             result: The answer about `image`; its instances have ids.
-            image: [H, W, 3] uint8 RGB. It need not be one of those that were added, and may be older than all that are
-                kept: what the flow to the oldest of these does not find is lost.
+            image: [H, W, 3] uint8 RGB. It need not have been added, and may be older than all images that are kept;
+                objects that the flow to the oldest of these does not find are lost.
             time_ns: Its time, on the clock of `add_image`.
 
         Returns:
-            True if it is carried from now on. False if it is refused, and the one before is still carried; or if its
-            image is of another size than those that are kept, and nothing is carried.
+            True if it is carried from now on. False if it is refused, and the previous answer is still carried; or if
+            its image has another size than those that are kept, and nothing is carried.
         """
         if self._steps and self._steps[-1].time_ns < time_ns <= self._latest_before_ns:
             return False
@@ -105,7 +106,7 @@ class MaskCarrier:
 
     @property
     def has_answer(self) -> bool:
-        """True from an answer on until images of another size or time, or an answer about an image of another size."""
+        """True while an answer is carried, see `add_image` and `add_answer`."""
         return self._objects is not None
 
     def carried(self) -> list[Carried]:

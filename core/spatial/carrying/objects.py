@@ -2,9 +2,9 @@
 
 Points follow the flow (dense point trajectories: Sundaram, Brox and Keutzer, ECCV 2010). An affine motion is fitted to
 those of each object and aligned to the answer's image (Lucas and Kanade, IJCAI 1981; Baker and Matthews, IJCV 2004), so
-that errors of the flow do not add up; what the points deviate from it is the object's deformation. A point whose color
-differs from that in the answer's image is hidden. An object of which little is visible is not returned until it is
-recognised near where the camera's motion has carried it, and dropped if that does not happen soon.
+that errors of the flow do not add up; the deviation of the points from it is the object's deformation. A point whose
+color differs from that in the answer's image is hidden. An object of which little is visible is not returned until it
+is recognised near where the camera's motion has carried it, and dropped if that does not happen soon.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Step(NamedTuple):
 
     time_ns: int
     colors: np.ndarray  # [h, w, 3] uint8 RGB, slightly blurred
-    flow: np.ndarray | None  # [h/2, w/2, 2] float16 px, at every second pixel of the image before; None: there is none
+    flow: np.ndarray | None  # [h/2, w/2, 2] float16 px, at every second pixel of the image before; None: no flow
     is_consistent: np.ndarray | None  # [h/2, w/2] uint8, whether the flow back agrees
 
 
@@ -61,10 +61,10 @@ SEARCHED = np.array(
 """Displacements [S, 2] px at which a hidden object is looked for, the nearest first."""
 
 PREFERENCE = np.array([[1.0], [1.1], [1.1]])
-"""The flow is followed unless another motion matches so much better."""
+"""Factors of the mismatch of each motion: the flow is followed unless another one matches better by a tenth."""
 
 RIDGE = np.diag([3000.0, 3000.0, 1e-3]).astype(np.float32)
-"""Weight of an object's previous shape, px2, and of its place against its points.
+"""Weights of an object's previous shape, px2, and of its previous position, against its points.
 
 For errors of 1 px that neighbours share and changes of the linear part by 0.02 per image: an object keeps its shape
 while it is partly hidden.
@@ -72,7 +72,7 @@ while it is partly hidden.
 
 CALM = np.ones((13, 13), np.uint8)
 UNCALM_WEIGHT = 0.05
-"""Weight of points within 12 px of inconsistent flow: what passes in front of an object drags the flow around along."""
+"""Weight of points within 12 px of inconsistent flow (CALM), because an occluder drags the flow around it along."""
 
 MAX_SHADE = 12.0  # difference by which an object may become lighter or darker than the image
 COLOR_NOISE = 8.0  # standard deviation of a color, 0 to 255
@@ -87,7 +87,7 @@ class CarriedObjects:
     """
 
     def __init__(self, result: Result, colors: np.ndarray, time_ns: int, params: CarryParams) -> None:
-        """Begin with the instances of `result` on its image: `colors` [h, w, 3], reduced and blurred."""
+        """Start with the instances of `result` on its image: `colors` [h, w, 3], reduced and blurred."""
         self._params = params
         self._size = result.height, result.width
         self._scale = np.array([result.width / colors.shape[1], result.height / colors.shape[0]])

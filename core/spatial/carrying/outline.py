@@ -9,7 +9,7 @@ from instructsam.core.rle import Rle
 
 SIMPLIFICATION_PX = 0.6  # largest distance of the simplified outline from the original one, px of the full image
 MAX_OUTLINES, MAX_VERTICES = 64, 1000  # the largest outlines of a mask, simplified further if they have more vertices
-FRACTION_BITS = 3  # of the coordinates that OpenCV draws with
+FRACTION_BITS = 3  # fractional bits of the coordinates that OpenCV draws with
 
 
 class Outline:

@@ -33,7 +33,7 @@ class SegmentSearch:
     directions: int = 12  # number of closing directions, spread over 180 degrees
     slices: int = 7  # number of slices per direction
     slice_range: float = 0.75  # share of the object's extent across the direction that the slices' centres cover
-    depths_m: tuple[float, ...] = (0.035, 0.028, 0.022, 0.017, 0.012)  # of the fingertips below the top of the slice
+    depths_m: tuple[float, ...] = (0.035, 0.028, 0.022, 0.017, 0.012)  # depths of the fingertips below a slice's top
     support_clearance_m: float = 0.001  # least height of the fingertips above the supporting plane
     min_points: int = 8  # segments with fewer points are ignored
     end_m: float = 0.008  # length at the end of a segment over which its slope is fitted
@@ -73,7 +73,7 @@ class Rejected(NamedTuple):
     """A segment that cannot be grasped."""
 
     why: Rejection
-    width_m: float  # of its visible part
+    width_m: float  # width of its visible part
 
 
 class SlicePoints(NamedTuple):
