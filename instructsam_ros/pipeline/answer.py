@@ -1,7 +1,7 @@
 """Answers one query about one camera frame: decode, encode, segment, localize, track.
 
 `answer_query` is the whole pipeline. The camera streams, the goals of the action `segment` and `instructsam bag` all
-call it; they differ in where the depth comes from, who cancels and where the answer goes.
+call it; they differ in the source of the depth, the party that cancels, and the receiver of the answer.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Answer:
 
     result: Result
     geometry_frame_id: str = ''  # coordinate frame of the geometry; '' if nothing was located
-    geometry_message: str = ''  # why nothing was located
+    geometry_message: str = ''  # reason why nothing was located
     times_ms: dict[str, float] = field(default_factory=dict)  # empty if an equal query was segmented before
 
     @cached_property
@@ -89,7 +89,7 @@ def answer_query(
     Args:
         engine: The model.
         frame: The image; keeps its decoded and encoded form and its answers until it is released.
-        query: What to look for.
+        query: The instruction and its settings.
         depth_source: Asked for the depth if the engine finds an instance.
         transforms: Asked for the transform if the settings name a target frame.
         trackers: Assign the object ids.

@@ -1,7 +1,7 @@
 """Pairs color images with depth images and camera infos by their stamps.
 
-A color image without a matching depth image gets none, and the error says why; nothing is guessed. If a stamp does not
-identify one message of a topic, no image is paired.
+A color image without a matching depth image gets none, and the error gives the reason; nothing is guessed. If a stamp
+does not identify one message of a topic, no image is paired.
 
 Why not message_filters: its synchronizers hold back the color image until all its partners have arrived, so an image
 whose depth was lost would never be answered. Here only an image that is being answered waits for its depth, for a
@@ -44,7 +44,7 @@ LARGEST_TOLERANCE_NS = 1_000_000_000
 """Upper limit of the parameter depth_tolerance_s: a larger difference is no reason to name it."""
 
 INFO_JITTER_NS = 1_000_000_000
-"""Stamps of camera infos may go back by so much without a new round: several programs may publish them."""
+"""Stamps of camera infos may go back by this much without a new round: several programs may publish them."""
 
 POLL_S = 0.05
 """Longest wait between two checks for cancellation."""
@@ -77,7 +77,7 @@ class Received(NewestDict[Key, Message]):
         """Keep up to `size` messages; `name` is their plural in errors."""
         super().__init__(size)
         self._name = name
-        self._differences: deque[bool] = deque(maxlen=size)  # of each message to one before it with its stamp
+        self._differences: deque[bool] = deque(maxlen=size)  # True: differs from an earlier message with its stamp
 
     def __setitem__(self, key: Key, message: Message) -> None:
         stamp_ns = key[1]
@@ -100,7 +100,7 @@ class Received(NewestDict[Key, Message]):
 
 
 def _contents(info: CameraInfo) -> tuple[Any, ...]:
-    """Return what a camera info says, without its stamp."""
+    """Return the contents of a camera info without its stamp."""
     roi = info.roi
     return (
         info.header.frame_id,
@@ -138,7 +138,7 @@ class DepthBuffer:
 
     def __init__(self, size: int = KEPT_DEPTH_IMAGES) -> None:
         """Keep up to `size` messages of each type."""
-        self.image_topic = ''  # of the color images; says whether they are rectified
+        self.image_topic = ''  # topic of the color images; its name shows if they are rectified
         self.received = 0  # depth images since the start or clear()
         self.paired = 0  # color images for which a RoundDepth found a depth image
         self.unpaired = 0  # color images for which it found none although depth images are received
@@ -148,9 +148,10 @@ class DepthBuffer:
         self._depth_images: Received[Image | CompressedImage] = Received('depth images', size)
         self._camera_infos: Received[CameraInfo] = Received('camera infos', size)
         self._newest_info: CameraInfo | None = None
-        self._info_round = 0  # of the newest camera info with a stamp
-        self._paired_rounds: NewestDict[int, None] = NewestDict(size)  # in which each image needs its own camera info
-        self._last_contents: deque[tuple[Any, ...]] = deque(maxlen=size)  # of the last camera infos
+        self._info_round = 0  # round of the newest camera info with a stamp
+        # Rounds in which each image needs the camera info of its stamp.
+        self._paired_rounds: NewestDict[int, None] = NewestDict(size)
+        self._last_contents: deque[tuple[Any, ...]] = deque(maxlen=size)  # contents of the last camera infos
         self._has_unset_stamps = False
 
     def put_image(self, stamp_ns: int, message: object = None) -> int:
@@ -216,9 +217,10 @@ class DepthBuffer:
     ) -> DepthPair:
         """Return the depth image nearest to `stamp` within the tolerance, and its camera info.
 
-        A zoom or another mode of the camera changes the camera info, and with that of another image, places are wrong.
-        So once camera infos have had the stamps of images, each image needs its own, until a round begins in which they
-        have not. If they have other stamps or none, the newest serves as long as the last ones are equal.
+        A zoom or another mode of the camera changes the camera info, and positions computed with that of another image
+        are wrong. So once camera infos have had the stamps of images, each image needs the one of its stamp, until a
+        round begins in which they have other stamps. If they have other stamps or none, the newest one serves as long
+        as the last ones are equal.
 
         Args:
             stamp: Stamp of the color image.
@@ -265,7 +267,7 @@ class DepthBuffer:
             return DepthPair(self._depth_images[stamp_round, nearest], info, self.image_topic)
 
     def is_decided(self, stamp_ns: int, tolerance_ns: int, stamp_round: int) -> bool:
-        """Return whether find() need not wait: depth and camera info have arrived, or such as show that they will not.
+        """Return whether find() need not wait: depth and camera info have arrived, or certainly will not.
 
         Args:
             stamp_ns: Stamp of the color image, ns.
@@ -291,14 +293,14 @@ class DepthBuffer:
                 self._paired_rounds[stamp_round] = None
 
     def _needs_own_info(self, stamp_round: int) -> bool:
-        """Return whether only the camera info of its stamp serves an image.
+        """Return whether an image can be used only with the camera info of its stamp.
 
         The round of the newest camera info counts as well, because none may have arrived in the round of the image.
         """
         return not self._paired_rounds.keys().isdisjoint((stamp_round, self._info_round))
 
     def _info_of(self, stamp_round: int, stamp_ns: int, depth_ns: int) -> CameraInfo:
-        """Return the camera info of an image and its depth; raise NoDepthError if none is certain to be right."""
+        """Return the camera info of an image and its depth; raise NoDepthError if none is certain to belong."""
         if self._newest_info is None:
             raise NoDepthError('a depth image has been received, but no camera info')
         for key in ((stamp_round, stamp_ns), (stamp_round, depth_ns)):

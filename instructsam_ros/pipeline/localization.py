@@ -21,7 +21,7 @@ from instructsam_ros.pipeline.protocols import Caller, DepthPair, DepthSource, T
 from instructsam_ros.pipeline.settings import AUTO, Settings
 
 LONGEST_MESSAGE = 1000
-"""Longest reason why there is no geometry, characters: it may contain names that others chose."""
+"""Longest reason for missing geometry, in characters: it may contain names from outside."""
 
 
 class TransformError(InstructSAMError):
@@ -33,7 +33,7 @@ class Localized(NamedTuple):
 
     result: Result
     frame_id: str = ''  # coordinate frame of the geometry; '' if there is none
-    message: str = ''  # why there is none; '' if the result has no instances
+    message: str = ''  # reason why there is none; '' if the result has no instances
 
 
 def localize(

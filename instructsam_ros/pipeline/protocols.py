@@ -39,7 +39,7 @@ class DepthPair(NamedTuple):
 
     depth: Image | CompressedImage
     camera_info: CameraInfo
-    image_topic: str = ''  # of the color image; '' if it did not come on one
+    image_topic: str = ''  # topic of the color image; '' if it did not come on one
 
 
 class DepthSource(Protocol):

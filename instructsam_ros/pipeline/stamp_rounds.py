@@ -1,13 +1,14 @@
-"""Rounds of stamps: tells messages of a recording that starts again from those with the same stamps before.
+"""Rounds of stamps: distinguishes the messages of a repeated recording from the earlier ones with the same stamps.
 
-The stamps of a looped bag, of a simulation that is reset, and of a clock that is set back go back. The topics of one
-camera do so one after the other, so for a moment images of the new round and depth of the old one arrive mixed.
+The stamps of a looped bag, of a simulation that is reset, and of a clock that is set back jump backwards, and a new
+round begins. The topics of one camera jump one after the other, so for a moment images of the new round and depth of
+the old one arrive mixed.
 """
 
 from typing import NamedTuple
 
 PATIENCE = 100
-"""Messages of earlier rounds, without one of the newest, after which its topics count as silent."""
+"""Number of messages of earlier rounds in a row, after which the topics of the newest round count as silent."""
 
 
 class _Topic(NamedTuple):
@@ -27,7 +28,7 @@ class StampRounds:
     def __init__(self) -> None:
         self.newest = 0
         self._latest_ns = 0  # stamp of the latest message in the newest round
-        self._messages_behind = 0  # since that message
+        self._messages_behind = 0  # messages of earlier rounds since that one
         self._topics: dict[str, _Topic] = {}
 
     def assign(self, topic: str, stamp_ns: int, jitter_ns: int = 0) -> int:
@@ -36,7 +37,7 @@ class StampRounds:
         Args:
             topic: Any name; topics with different names restart one after the other.
             stamp_ns: The message's stamp.
-            jitter_ns: Stamps of this topic may go back by so much within a round.
+            jitter_ns: Stamps of this topic may go back by this much within a round.
         """
         round_, largest_ns, reached_ns = self._topics.get(topic, _Topic(self.newest, stamp_ns, stamp_ns))
         is_behind = round_ < self.newest

@@ -1,4 +1,4 @@
-"""Object ids that persist from frame to frame, kept apart for each series of results."""
+"""Object ids that persist from frame to frame, separately for each track group."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ TrackGroup: TypeAlias = Instruction | str
 class _Track:
     tracker: Tracker = field(default_factory=Tracker)
     followed_s: float = float('-inf')  # CameraFrame.received_s of the latest frame that the tracker was moved to
-    following: Future[None] | None = None  # the motion to it, unless that has been waited for
+    following: Future[None] | None = None  # the warping to it, until `wait`
 
     def follow(self, frame: CameraFrame, thread: ThreadPoolExecutor) -> None:
-        """Begin to move the objects to a frame, unless it is not later than the latest one."""
+        """Start warping the masks of the objects to a frame, if it is later than the latest one."""
         if frame.received_s > self.followed_s:
             self.wait()
             self.followed_s = frame.received_s
             self.following = thread.submit(self.tracker.follow, frame.decode())
 
     def wait(self) -> None:
-        """Wait until the motion has ended. Raises what it raised."""
+        """Wait until the warping has ended. Raises what it raised."""
         following, self.following = self.following, None  # it holds the image
         if following is not None:
             following.result()
@@ -43,7 +43,7 @@ class _Track:
 class TrackerPool:
     """One tracker for each track group of one camera. Used by one thread only, the one that computes answers.
 
-    The optical flow needs no answer. It runs in a thread of its own while the model works.
+    The optical flow needs no answer, so it runs in another thread while the model works.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class TrackerPool:
         self._thread = ThreadPoolExecutor(1, 'ids')  # starts with the first frame
 
     def follow(self, frame: CameraFrame, group: TrackGroup | None) -> None:
-        """Begin to move the objects of `group` to a frame that will be answered; without a group, do nothing."""
+        """Start warping the masks of `group` to a frame that will be answered; without a group, do nothing."""
         if group is not None:
             self._track(group).follow(frame, self._thread)
 

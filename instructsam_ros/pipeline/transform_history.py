@@ -1,8 +1,8 @@
-"""A record of the transforms that TF has: the reasons why the pose of a frame at one time is not known.
+"""A record of the transforms of TF, which shows when the pose of a frame at one time is not determined.
 
-tf2 answers more than is known: it interpolates across any gap, takes the parent before a change of parents for the one
-after it, lets the last of a static and a dynamic transform win, and mixes what came before and after time went back. It
-does not tell its samples either, so they are noted here.
+tf2 answers more than is known: it interpolates across any gap, uses the parent before a change of parents for the time
+after it, lets the later of a static and a dynamic transform win, and mixes transforms from before and after time went
+back. It does not expose its samples, so they are recorded here.
 """
 
 import math
@@ -18,7 +18,7 @@ from instructsam_ros.conversions.stamps import nanoseconds
 from instructsam_ros.pipeline.stamp_rounds import StampRounds
 
 KEPT_NS = 10_000_000_000
-"""Samples that are older than the newest one of their frame by more than this are forgotten, as by tf2."""
+"""Samples that are older than the newest one of their frame by more than this are forgotten, as in tf2."""
 
 FARTHEST_M = 1e7
 """Longest translation: the radius of the Earth and the northings of maps are shorter."""
@@ -35,14 +35,14 @@ class Sample(NamedTuple):
 
     stamp_ns: int
     parent: str
-    fault: str = ''  # why it cannot be used
+    fault: str = ''  # reason why it cannot be used
 
 
 class TransformHistory:
-    """Knows of each frame its parents, whether it is static, and the stamps of its transforms. Not thread-safe.
+    """Records the parents of each frame, whether it is static, and the stamps of its transforms. Not thread-safe.
 
     The images of the cameras decide when time goes back, however far: all dynamic transforms are forgotten then. Those
-    that were still under way are not taken, see StampRounds.
+    that arrive late are ignored, see StampRounds.
     """
 
     def __init__(self, on_forget: Callable[[], None]) -> None:
@@ -70,7 +70,7 @@ class TransformHistory:
         return image_round
 
     def put(self, transform: TransformStamped, *, is_static: bool) -> bool:
-        """Note a transform; return whether tf2 may have it."""
+        """Record a transform; return whether tf2 may have it."""
         child, parent = frame_name(transform.child_frame_id), frame_name(transform.header.frame_id)
         if not child or not parent or child == parent:
             return False
@@ -98,7 +98,7 @@ class TransformHistory:
         self._on_forget()
 
     def gap_in(self, target: str, source: str, stamp_ns: int, max_gap_ns: int) -> str:
-        """Return why the pose of `source` in `target` at `stamp_ns` is not known; '' if this record has no reason.
+        """Return the reason why the pose of `source` in `target` at `stamp_ns` is not known; '' if there is none here.
 
         Frames that are unknown or not connected are left to tf2, which names them.
         """
@@ -107,7 +107,7 @@ class TransformHistory:
         return (reason or other_reason) if set(from_source).isdisjoint(from_target) else ''
 
     def _ancestors(self, frame: str, stamp_ns: int, max_gap_ns: int) -> tuple[list[str], str]:
-        """Return `frame` and its known ancestors, and why the next one is not known; '' if there is none."""
+        """Return `frame` and its known ancestors, and the reason why the next is not known; '' if there is none."""
         frames = [frame]
         while True:
             parent, reason = self._parent(frames[-1], stamp_ns, max_gap_ns)
@@ -161,7 +161,7 @@ def _extrapolation(samples: list[Sample], before: int, after: int, stamp_ns: int
 
 
 def _fault(transform: TransformStamped) -> str:
-    """Return why a transform is none; '' if it is one."""
+    """Return the reason why a transform is invalid; '' if it is valid."""
     translation, rotation = transform.transform.translation, transform.transform.rotation
     position = translation.x, translation.y, translation.z
     quaternion = rotation.x, rotation.y, rotation.z, rotation.w

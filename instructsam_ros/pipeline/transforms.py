@@ -33,9 +33,9 @@ class RoundTransforms:
 
 
 class TransformLookup:
-    """Looks up transforms in TF, and refuses those of which tf2 would only guess. Thread-safe.
+    """Looks up transforms in TF, and refuses those that tf2 would guess. Thread-safe.
 
-    Its history has everything that arrives, and tf2's buffer has what is usable of it; tf2 walks and interpolates.
+    The history has everything that arrives, and tf2's buffer only usable transforms; tf2 chains and interpolates.
     """
 
     def __init__(self, create_buffer: 'Callable[[TransformLookup], Any]') -> None:
@@ -58,7 +58,7 @@ class TransformLookup:
     def put_image(self, camera: str, stamp_ns: int) -> int:
         """Return the round of an image for in_round(); called for every image of the cameras in the order of arrival.
 
-        If the stamps of a camera go back, the dynamic transforms are forgotten: they are of the round before.
+        If the stamps of a camera go back, the dynamic transforms of the previous round are forgotten.
         """
         with self._changed:
             return self._history.put_image(camera, stamp_ns)
@@ -101,7 +101,7 @@ class TransformLookup:
         thread.
 
         Raises:
-            TransformError: TF does not have it, or what it has around the stamp does not determine it; or the stamp is
+            TransformError: TF does not have it, or its transforms around the stamp do not determine it; or the stamp is
                 not set.
         """
         wanted = f"no transform from '{shorten(source)}' to '{shorten(target)}'"

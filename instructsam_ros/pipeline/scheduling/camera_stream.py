@@ -1,4 +1,4 @@
-"""One camera: its newest image and the ones before it, its depth, and what has been answered on it."""
+"""One camera: its newest image and those before it, its depth, and the instruction that has been answered on it."""
 
 from collections import deque
 
@@ -14,14 +14,14 @@ from instructsam_ros.pipeline.settings import CONTINUOUS
 from instructsam_ros.pipeline.tracker_pool import TrackerPool
 
 KEPT_FRAMES = RECENT  # frames that a goal may ask for by their stamp
-OVERTAKING = 3  # so many newer images in a row mean that an image is lost, not overtaken
+OVERTAKING = 3  # this many newer images in a row mean that an image is lost, not overtaken
 
 
 class CameraStream:
     """State of one camera.
 
     Not thread-safe unless noted: the scheduler calls every method while it holds its lock. `mailbox` and `depth` have
-    locks of their own; `trackers` belongs to the worker's thread.
+    their own locks; `trackers` belongs to the worker's thread.
     """
 
     def __init__(self, name: str, results: ResultPublisher) -> None:
@@ -76,7 +76,7 @@ class CameraStream:
         return found
 
     def reason_if_lost(self, stamp: Time) -> str:
-        """Return why the frame with `stamp`, which has not arrived, is not expected any more; '' if it is."""
+        """Return the reason why the frame with `stamp`, which has not arrived, is no longer expected; '' if it is."""
         return self._reason_if_passed(stamp, OVERTAKING)
 
     def _reason_if_passed(self, stamp: Time, images: int) -> str:

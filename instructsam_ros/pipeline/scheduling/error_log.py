@@ -1,7 +1,7 @@
-"""The node's log: errors in one line each, and no flood however fast its causes arrive.
+"""The node's log: one line per error, at a limited rate.
 
-Why not the throttling of rclpy's logger: it counts per line of code, not per kind of message, and does not say how much
-it left out.
+Why not the throttling of rclpy's logger: it counts per line of code, not per kind of message, and does not report the
+number of omitted entries.
 """
 
 import threading
@@ -24,13 +24,13 @@ REFILL_S = 10.0
 """Time until one more entry of a kind is logged after a burst."""
 
 REPEAT_S = 30.0
-"""Shortest time between two equal errors or warnings, and between two counts of what was left out."""
+"""Shortest time between two equal errors or warnings, and between two reports of omitted entries."""
 
 MOST_CHARACTERS = 1000
 """Longest text of an entry and of an error in a result."""
 
 TRACEBACK_LINES = 60
-TRACEBACK_CHARACTERS = 500  # of one line
+TRACEBACK_CHARACTERS = 500  # longest line of a traceback
 
 FAILURES = (Exception, KeyboardInterrupt, SystemExit)
 """Everything that a callback or the model may raise. The last two as well: a library that raises them does not decide
@@ -54,7 +54,7 @@ def explain(error: BaseException) -> Explanation:
 
 
 def format_traceback(error: BaseException) -> str:
-    """Return the traceback with every line marked, so that no text in it can pass for an entry of the log."""
+    """Return the traceback with every line marked, so that no text in it can be mistaken for an entry of the log."""
     lines = ''.join(traceback.format_exception(error)).splitlines()[-TRACEBACK_LINES:]
     return ''.join(
         f'\n  | {" " * (len(line) - len(line.lstrip(" ")))}{shorten(line, TRACEBACK_CHARACTERS)}' for line in lines
@@ -68,7 +68,7 @@ class _Kind:
     severity: str
     tokens: float = BURST  # entries that may be logged now
     counted_s: float = float('-inf')  # time at which the tokens were counted
-    text: str = ''  # of the latest entry
+    text: str = ''  # text of the latest entry
     text_s: float = float('-inf')  # time of the latest entry
     left_out: int = 0  # entries since the latest one that were not logged
 
@@ -109,7 +109,7 @@ class ErrorLog:
         return text
 
     def report_bug(self, where: str, error: BaseException) -> str:
-        """Log an error that nothing handled and count it for the diagnostics; return its explanation.
+        """Log an unhandled error and count it for the diagnostics; return its explanation.
 
         Args:
             where: The callback or thread that raised it, such as 'the callback of /image'.

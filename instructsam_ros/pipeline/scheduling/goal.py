@@ -28,7 +28,7 @@ class Outcome:
 
 
 class GoalDepth:
-    """The DepthSource of a goal that brings its own image."""
+    """The DepthSource of a goal that contains its image."""
 
     def __init__(self, goal: Segment.Goal) -> None:
         self._goal = goal
@@ -75,7 +75,7 @@ class GoalRequest:
         self.settings = replace(settings, score_threshold=goal.score_threshold) if goal.score_threshold else settings
         self.has_own_image = own_frame is not None
         self.size_bytes = len(goal.image.data) + len(goal.depth.data)
-        self.frame = own_frame  # the frame it is answered on, None until it is known
+        self.frame = own_frame  # the frame that the goal is answered on; None until it is known
         self._client = client
         self._lock = threading.Lock()
         self._stage: str | None = None

@@ -27,7 +27,7 @@ from instructsam_ros.pipeline.scheduling.statistics import Statistics
 from instructsam_ros.pipeline.settings import Settings
 from instructsam_ros.pipeline.transforms import TransformLookup
 
-PAUSE_S = 0.1  # after a bug, so that one that recurs at once does not occupy the processor
+PAUSE_S = 0.1  # pause after a bug, so that one that recurs at once does not occupy the processor
 BURST = 1.5  # images that may be taken at once: a camera that stutters keeps its rate
 
 
@@ -46,7 +46,7 @@ class _Camera:
     new_answer: _NewAnswer | None = None  # the newest answer, until it is taken over
     must_clear: bool = False
     credit: float = 0.0  # images that may be taken
-    credit_s: float = 0.0  # when that was, time.perf_counter()
+    credit_s: float = 0.0  # time of the latest change of credit, time.perf_counter()
 
     carrier: MaskCarrier = field(default_factory=MaskCarrier)
     carried: _NewAnswer | None = None  # the answer that is carried
@@ -80,13 +80,13 @@ class _Caller:
         return self.is_cancelled()
 
     def report_step(self, step: str) -> None:
-        """Do nothing: nobody follows the progress."""
+        """Do nothing: no client follows the progress."""
 
 
 class MaskThread(threading.Thread):
-    """Carries masks at the rate of the cameras while the parameter track_rate_hz is set and somebody subscribes.
+    """Carries masks at the rate of the cameras while the parameter track_rate_hz is set and there is a subscriber.
 
-    A daemon thread of its own, so that neither the executor nor the model's thread waits for it. If it is too slow for
+    A separate daemon thread, so that neither the executor nor the model's thread waits for it. If it is too slow for
     a camera, the newest image replaces the one that waits.
     """
 
@@ -228,7 +228,7 @@ class MaskThread(threading.Thread):
         camera.carrier.add_image(image, _time_ns(frame))
         if answer is not None and answer.work.frame is frame:
             camera.adopt(answer)
-        elif answer is not None:  # It is about a later image, which was too soon after this one: the next one is later.
+        elif answer is not None:  # It is about a later image, which was skipped: the next one will be later still.
             self._keep(camera, answer)
 
     def _keep(self, camera: _Camera, answer: _NewAnswer | None) -> None:

@@ -45,8 +45,8 @@ class CarriedAnswer(NamedTuple):
     """An answer that was carried to a later image."""
 
     answer: Answer  # as if it were about that image
-    confidence: list[float]  # of each instance
-    answer_stamp: Time  # of the image that it is about
+    confidence: list[float]  # confidence of each instance
+    answer_stamp: Time  # stamp of the image that the model answered about
     age_s: float
     has_target: bool  # whether it had any instance
 
@@ -116,7 +116,7 @@ class ResultPublisher:
 
         Args:
             frame: That frame.
-            image: The same, decoded, [H, W, 3] uint8 RGB.
+            image: Its decoded image, [H, W, 3] uint8 RGB.
             instruction: The instruction that is answered.
             carried: The answer.
         """

@@ -31,7 +31,7 @@ MOST_WAITING_BYTES = 1 << 30
 
 
 class Session:
-    """The time from activate() to deactivate(), compared by identity: work of an earlier session is void."""
+    """The time from activate() to deactivate(), compared by identity: work of an earlier session is discarded."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,7 @@ class Scheduler:
         self._session: Session | None = None
         self._instruction: Instruction | None = None  # None: stopped, or none has been received
         self._instruction_count = 0
-        self._refused: Instruction | None = None  # the engine cannot use it; reported once, then left alone
+        self._refused: Instruction | None = None  # instruction that the engine cannot use; reported once, not retried
 
     # Called from any thread
 
@@ -288,8 +288,8 @@ class Scheduler:
     def is_encoding_superseded(self, work: StreamWork) -> bool:
         """Return whether even the encoded image is no longer wanted.
 
-        It serves any instruction, so a new one is no reason to stop, unless the new one wants a newer image. Nor is a
-        goal that can be answered on the same frame.
+        It serves any instruction, so a new one is no reason to stop, unless it needs a newer image. Nor is a goal that
+        can be answered on the same frame.
         """
         is_outdated = (
             self._instruction is not work.instruction
@@ -309,7 +309,8 @@ class Scheduler:
     ) -> bool:
         """Publish the messages unless the work has been superseded; return whether they were published.
 
-        This holds the same lock as instruct() and deactivate(), which is what makes their promises hold.
+        This holds the same lock as instruct() and deactivate(), which therefore can guarantee that nothing follows
+        them.
 
         Args:
             work: The work that is done.

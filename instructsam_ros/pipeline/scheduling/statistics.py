@@ -27,12 +27,12 @@ class Statistics:
         self.results = 0  # published results, errors included
         self.errors = 0  # published results with STATUS_ERROR
         self.tracked_results = 0  # published on ~/tracked/instances
-        self.superseded = 0  # answers begun and then cancelled by a new instruction or a stop
+        self.superseded = 0  # answers that a new instruction or a stop cancelled
         self.goals = {'succeeded': 0, 'aborted': 0, 'canceled': 0}  # ended goals of the action
-        self.last_error = ''  # of the latest result; '' if it is not an error
-        self.last_latency_s: float | None = None  # of the latest result: image stamp to publication
+        self.last_error = ''  # error of the latest result; '' if it is not an error
+        self.last_latency_s: float | None = None  # from the image stamp to the publication of the latest result
         self.last_result_s: float | None = None  # time.monotonic() of the latest result
-        self.bugs = 0  # errors that nothing handled: in callbacks, tasks and the model's thread
+        self.bugs = 0  # unhandled errors in callbacks, tasks and the model's thread
         self.last_bug = ''  # the latest of them
         self.last_bug_s = float('-inf')  # time.monotonic() of the latest of them
         self._samples_ms: dict[str, deque[float]] = {}
@@ -56,7 +56,7 @@ class Statistics:
         self.goals[state] += 1
 
     def count_bug(self, text: str) -> None:
-        """Count one error that nothing handled; may be called by any thread."""
+        """Count one unhandled error; may be called by any thread."""
         with self._lock:
             self.bugs += 1
             self.last_bug = text

@@ -34,7 +34,7 @@ class Worker(threading.Thread):
         self._context = context
 
     def close(self, timeout_s: float) -> bool:
-        """End the thread; return whether it has ended; it has not if the model cannot be interrupted."""
+        """End the thread; return whether it has ended: it has not if the model cannot be interrupted."""
         self._context.scheduler.close()
         self.join(timeout_s)
         return not self.is_alive()
@@ -64,14 +64,14 @@ class Worker(threading.Thread):
         return True
 
     def run_work(self, work: Work) -> None:
-        """Do one piece of work. What a job raises is its answer; anything else that is raised is a bug."""
+        """Do one piece of work. An exception of a job is reported as its answer; any other exception is a bug."""
         if not isinstance(work, StreamWork | GoalWork):
             work()
             return
         assert self.engine is not None, 'a session begins after the model has been loaded'
         job = StreamJob(work, self._context) if isinstance(work, StreamWork) else GoalJob(work, self._context)
         if not job.run(self.engine):
-            free_device_memory()  # The failure may have been a lack of memory, of which a part is still held.
+            free_device_memory()  # The failure may have been a lack of memory, part of which is still held.
 
     # Called in this thread, as tasks of the scheduler
 
