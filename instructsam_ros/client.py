@@ -36,7 +36,7 @@ from instructsam_ros.own_node import OwnNode
 __all__ = ['Detections', 'Instance', 'Perception', 'PerceptionError']
 
 GRACE_S = 2.0  # added to a time limit, so that the node can report itself that the limit has passed
-MOST_UNCARRIED = 5  # answers in a row that are not carried to a later image, after which watch(tracked=True) gives up
+MOST_UNCARRIED = 5  # answers in a row without carried masks, after which watch(tracked=True) raises
 
 
 class Perception:

@@ -18,7 +18,7 @@ LARGEST_DOMAIN = 232
 
 SHARED_MEMORY = '/dev/shm'
 SEGMENT_MB, PROFILE_SEGMENT_MB = 1, 18
-"""Room for the shared memory of a process of Fast DDS: with its defaults, and with the profiles of this package."""
+"""Shared memory that a process of Fast DDS needs: with its defaults, and with the profiles of this package."""
 
 
 class RosEnvironmentError(InstructSAMError, ValueError):
@@ -26,7 +26,7 @@ class RosEnvironmentError(InstructSAMError, ValueError):
 
 
 def check_environment() -> None:
-    """Raise RosEnvironmentError for what the middleware would report in several lines, or by the end of the process."""
+    """Raise RosEnvironmentError for faults that the middleware would report in several lines, or by a crash."""
     domain = 0
     with suppress(ValueError):  # rcl says that it is not a number
         domain = int(os.environ.get('ROS_DOMAIN_ID', ''), 0)
@@ -40,9 +40,9 @@ def configure_dds(*, publishes_images: bool = False) -> None:
     """Listen on the loopback interface only if discovery is limited to it, and make room for images.
 
     With ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST rmw_fastrtps discovers no other machine, but its sockets are bound to
-    0.0.0.0; data/fastdds_loopback.xml says how they are moved. That profile takes the place of the variable, which is
-    why it is used only where the middleware is known to read it. Nothing is changed if the environment names a
-    profile or static peers, which are on other machines.
+    0.0.0.0; data/fastdds_loopback.xml says how they are moved. That profile replaces the variable, which is why it is
+    used only where the middleware is known to read it. Nothing is changed if the environment names a profile or static
+    peers, which are on other machines.
 
     Args:
         publishes_images: Whether the process publishes raw images. With the defaults of Fast DDS most of them are lost

@@ -29,12 +29,12 @@ class Instance:
     score: float  # 0 to 1
     phrase: str  # the noun phrase that the object was found by
     track_id: int  # constant for the same object over time; -1 if it is not tracked
-    center: np.ndarray | None = None  # [3] m, of the box
+    center: np.ndarray | None = None  # [3] m, center of the box
     rotation: np.ndarray | None = None  # [3, 3], columns are the box's length, width and height away from the support
     size_m: np.ndarray | None = None  # [3], length, width and height of the box
     points: np.ndarray | None = None  # [N, 3] m, on the visible surface; only from find()
-    geometry_message: str = ''  # why the object was not measured
-    confidence: float = 1.0  # 0 to 1, of the carrying; below 1 only from watch(tracked=True)
+    geometry_message: str = ''  # reason why the object was not measured
+    confidence: float = 1.0  # 0 to 1, of a carried mask; below 1 only from watch(tracked=True)
 
 
 @dataclass(frozen=True, eq=False)

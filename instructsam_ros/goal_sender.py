@@ -47,7 +47,7 @@ class GoalSender:
         self._server = server
         self._is_closed = False
         self._changed = threading.Condition()  # guards _is_closed and _users
-        self._users = 0  # blocks of in_use(), and goals whose cancellation is not answered yet
+        self._users = 0  # blocks of in_use(), and goals whose cancellation is not answered yet; close() waits for 0
         self.action: Any = ActionClient(
             ros.node,
             Segment,
@@ -134,7 +134,7 @@ class GoalSender:
                 raise
 
     def _cancel_all(self, sent: Sequence[tuple[Any, Any]], end: ExitStack) -> None:
-        """Cancel goals, which are in use until the node has answered that: `end` is closed then."""
+        """Cancel goals; `end` is closed once the node has answered all cancellations."""
         open_ids = {bytes(goal_id.uuid) for goal_id, _ in sent}
 
         def on_answer(goal_id: Any) -> None:
@@ -184,7 +184,7 @@ class GoalSender:
 
     @contextmanager
     def in_use(self) -> Generator[None, None, None]:
-        """Delay close() by the block. Raises PerceptionError if the client is closed."""
+        """Let close() wait for the end of the block. Raises PerceptionError if the client is closed."""
         with self._changed:
             self.raise_if_closed()
             self._users += 1

@@ -1,4 +1,4 @@
-"""A ROS node for programs that look at other nodes: the client, the doctor, the demo and the viewers."""
+"""A ROS node for programs that observe other nodes: the client, the doctor, the demo and the viewers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SpinThread(threading.Thread):
     """Runs the callbacks of an executor until it is stopped.
 
     rclpy's Executor.shutdown() destroys the guard condition that wakes the executor. Called while another thread is
-    about to wait for that guard condition, it leaves that thread waiting for good: stop the thread first.
+    about to wait for that guard condition, that thread waits forever: stop the thread first.
     """
 
     def __init__(self, executor: Executor) -> None:
@@ -40,7 +40,7 @@ class SpinThread(threading.Thread):
 
 
 class OwnNode:
-    """A ROS node with a context and an executor of its own, so that it can be used in any program.
+    """A ROS node with a separate context and executor, so that it can be used in any program.
 
     Ctrl-C stays Python's KeyboardInterrupt, which unwinds everything that was started.
 

@@ -103,7 +103,7 @@ def check_middleware(
 
 
 def check_shared_memory() -> Iterator[Check]:
-    """Check the room in the shared memory, without which Fast DDS is killed."""
+    """Check the free shared memory; without enough of it, Fast DDS is killed."""
     try:
         free_mb = dds.check_shared_memory()
     except InstructSAMError as error:
@@ -186,7 +186,7 @@ def check_launch(
 
 
 def check_optional(import_module: Import = importlib.import_module) -> Iterator[Check]:
-    """Name the parts of the node that need a package that is not there."""
+    """Name the parts of the node that need a missing package."""
     try:
         import_module('tf2_ros')
     except ImportError:

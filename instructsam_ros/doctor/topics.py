@@ -16,10 +16,10 @@ from instructsam.core.text import shorten
 from instructsam_ros.node import qos
 from instructsam_ros.own_node import OwnNode, split_name
 
-DISCOVERY_S = 1.5  # for the other nodes to be discovered, before anything is called absent
+DISCOVERY_S = 1.5  # time to discover the other nodes, before anything is reported as absent
 IMAGES = {'sensor_msgs/msg/Image': Image, 'sensor_msgs/msg/CompressedImage': CompressedImage}
 STREAMS: dict[str, Any] = {**IMAGES, 'sensor_msgs/msg/CameraInfo': CameraInfo}
-"""Types of the topics whose messages are counted, and of which silence is a fault."""
+"""Types of the topics whose messages are counted, and whose silence is a fault."""
 
 IGNORED = ('/parameter_events', '/rosout', '/clock')
 
@@ -43,7 +43,7 @@ class _Rate:
 
 
 class TopicChecks:
-    """Looks at topics with a node of its own; a context manager.
+    """Observes topics with a separate node; a context manager.
 
     Args:
         seconds: Time for which messages are counted.
@@ -95,7 +95,7 @@ class TopicChecks:
             known = [name for name, kinds in self._node.get_topic_names_and_types() if set(kinds) & set(is_read_as)]
             others = [name for name in sorted(known) if name != topic and self._publishers(name)]
             advice = f'published are {shorten(", ".join(others))}: remap it' if others else 'start the camera driver'
-            # Only a stream is missed: an instruction comes when somebody has one.
+            # Only streams are expected to publish; instructions are occasional.
             yield (note if types and not set(types) & set(IMAGES) else fault)(topic, 'nobody publishes it', advice)
             return
         wrong = sorted({publisher.topic_type for publisher in publishers} - set(is_read_as))

@@ -50,7 +50,7 @@ class CameraSubscriber:
         transforms: TransformLookup,
         on_frame: Callable[[CameraStream, CameraFrame], None] | None = None,
     ) -> None:
-        """Create a closed subscriber; `transforms` are told of every image, and `on_frame` is called with it."""
+        """Create a closed subscriber, which passes every image to `transforms` and `on_frame`."""
         self._node = node
         self._stream = stream
         self._scheduler = scheduler
@@ -61,7 +61,7 @@ class CameraSubscriber:
         self._last_image_s: float | None = None  # time.monotonic() of the latest image since open()
         self._opened_s = 0.0
         self._next_report_s: dict[str, float] = {}  # {kind: time.monotonic() before which it is not reported again}
-        self._stamp_round = 0  # of the latest image, see StampRounds
+        self._stamp_round = 0  # round of the latest image, see StampRounds
         self._transports: dict[str, str] = {}  # {parameter: value}, set by open()
         self._raw_topics: dict[str, str] = {}  # {parameter: absolute topic of the raw images}, set by open()
 
@@ -117,7 +117,7 @@ class CameraSubscriber:
         self._node.log.warning(f'no image{self._stream.of_camera}', text + (f': {reason}' if reason else ''))
 
     def warn_if_much_is_lost(self) -> None:
-        """Log a warning if many images of this camera do not reach the node."""
+        """Log a warning if many images of this camera are lost before they reach the node."""
         received = self._stream.mailbox.counts().received
         if self.lost.total <= MUCH_LOST * received or not self._subscriptions or not self._is_due('lost images'):
             return
@@ -146,7 +146,7 @@ class CameraSubscriber:
     def _is_due(self, kind: str, remind_s: float = REMIND_S) -> bool:
         """Return whether `kind` has not been reported for `remind_s` since open(), and note that it is reported now.
 
-        Asked before the reason is looked for, which takes time.
+        To be called before the search for the reason, which takes time.
         """
         now_s = time.monotonic()
         if now_s < self._next_report_s.get(kind, 0.0):
@@ -155,7 +155,7 @@ class CameraSubscriber:
         return True
 
     def _explain_silence(self, parameter: str) -> str:
-        """Return which other transport of the topic is published; '' if none is, or if this one is.
+        """Return a sentence about another transport of the topic that is published; '' if none is, or if this one is.
 
         `parameter` is the one that selects the topic's transport.
         """

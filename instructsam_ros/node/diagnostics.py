@@ -1,4 +1,4 @@
-"""Content of the node's diagnostics: state, counters, how long the steps take and how old the results are.
+"""Content of the node's diagnostics: state, counters, durations of the steps and age of the results.
 
 Why not diagnostic_updater: it is not among the ROS wheels on PyPI, which the node must run with. All values come from
 one place, so there is nothing to collect from several tasks.
@@ -19,7 +19,7 @@ from instructsam_ros.pipeline.scheduling.mailbox import Counts
 from instructsam_ros.pipeline.scheduling.statistics import Statistics
 
 SILENCE_S = 3.0  # time without an image after which a warning is given
-BUG_SHOWN_S = 60.0  # time for which an error that nothing handled is the overall status
+BUG_SHOWN_S = 60.0  # time for which an unhandled error determines the overall status
 
 
 class Assessment(NamedTuple):

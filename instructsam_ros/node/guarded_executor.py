@@ -1,7 +1,7 @@
-"""An executor that goes on after an exception of a callback.
+"""An executor that continues after an exception of a callback.
 
 rclpy's executors raise the exception of any callback out of spin_once(), which ends the process, and an exception while
-a message is taken leaves its subscription, and every other callback of its group, disabled for good.
+a message is taken leaves its subscription, and every other callback of its group, disabled permanently.
 """
 
 import socket
@@ -21,14 +21,14 @@ PAUSE_S = 0.01
 """Time after an exception outside of callbacks, so that one that recurs does not occupy the processor."""
 
 GIVE_UP_S = 10.0
-"""Time without a single success after which the exception ends the process: nothing works any more."""
+"""Time without a single success after which an exception ends the process."""
 
 Report = Callable[[str, BaseException], object]
-"""Is told where an exception was raised, such as 'the callback of /image', and the exception."""
+"""Called with the place where an exception was raised, such as 'the callback of /image', and the exception."""
 
 
 class GuardedExecutor(SingleThreadedExecutor):
-    """Executes callbacks in one thread; reports their exceptions and goes on.
+    """Executes callbacks in one thread, reports their exceptions and continues.
 
     The guard is here, and not at the callbacks, so that none can be forgotten: subscriptions, services, timers, events,
     the action's callbacks and tasks all pass through it.
@@ -55,7 +55,7 @@ class GuardedExecutor(SingleThreadedExecutor):
         except ExternalShutdownException:
             raise
         except FAILURES as error:
-            if not self.context.ok():  # after which everything fails
+            if not self.context.ok():  # then everything fails
                 raise ExternalShutdownException from error
             now_s = time.monotonic()
             self._failing_since_s = self._failing_since_s or now_s

@@ -21,7 +21,7 @@ from instructsam_ros.node import qos
 
 TOPIC = 'instruction'
 HAS_MESSAGE_INFO = hasattr(Subscription, 'CallbackType')
-"""Callbacks can receive the time of publication; not in Humble, where only latched publishers are heard."""
+"""True if callbacks can receive the time of publication; in Humble they cannot, and volatile messages are ignored."""
 
 
 class Publication(NamedTuple):
@@ -34,8 +34,8 @@ class Publication(NamedTuple):
 class InstructionSubscriber:
     """Calls a function once for each published instruction, in the order of arrival. Used in the executor's thread.
 
-    The volatile subscription decides: it receives every message of the present. The latched one adds only a message
-    that was published after the latest one handled, so neither the second copy of a message nor an instruction that has
+    The volatile subscription is authoritative: it receives every new message. The latched one adds only a message that
+    was published after the latest one handled, so neither the second copy of a message nor an instruction that has
     been superseded, which DDS delivers again when it rediscovers a publisher, is handled.
     """
 

@@ -123,8 +123,8 @@ class AsyncLifecycleNode(LifecycleNodeMixin, Node):
         return await future
 
     def run_in_executor(self, function: Callable[[], None]) -> None:
-        """Run `function` in the executor's thread, soon. Subscriptions are destroyed there, since it may use them."""
-        if self.executor is None:  # which nothing can use
+        """Schedule `function` in the executor's thread. Subscriptions are destroyed there, since it may use them."""
+        if self.executor is None:  # nothing can use the node then
             function()
         else:
             self.executor.create_task(function)

@@ -17,8 +17,8 @@ class LostImages:
         self.in_transport = 0  # reported by the middleware
         self._current_publishers = publishers
         self._publishers: frozenset[bytes] = frozenset()  # at the latest image that did not follow the one before it
-        self._latest: int | None = None  # sequence number
-        self._missing = 0  # sequence numbers
+        self._latest: int | None = None  # sequence number of the latest image
+        self._missing = 0  # sequence numbers that were skipped
 
     @property
     def in_queue(self) -> int:
@@ -31,7 +31,7 @@ class LostImages:
         return self.in_transport + self.in_queue
 
     def restart(self) -> None:
-        """Begin with the next image: what was published before it is not lost."""
+        """Start again with the next image; images that were published before it do not count as lost."""
         self._latest = None
 
     def note_arrival(self, number: int | None) -> None:

@@ -65,11 +65,11 @@ class Parameter:
         return descriptor
 
     def normalized(self, value: Any) -> Any:
-        """Return `value` as the rest of the node sees it."""
+        """Return `value` in the form that the rest of the node uses."""
         return str(value).lower() if self.accepts_bool and isinstance(value, bool) else value
 
     def refusal(self, value: Any) -> str:
-        """Return why `value` cannot be used; '' if it can. ROS checks the ranges itself."""
+        """Return the reason why `value` cannot be used; '' if it can. ROS checks the ranges itself."""
         value = self.normalized(value)
         if value is None:
             # ROS lets this pass, also to delete a parameter that the node needs.
@@ -198,7 +198,7 @@ BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 
 
 class NodeParameters:
-    """The parameters of one node: declares them, refuses changes that cannot be made, and is its SettingsSource."""
+    """The parameters of one node: declares them, refuses invalid changes, and is the node's SettingsSource."""
 
     def __init__(self, node: AsyncLifecycleNode, on_target_frame: Callable[[], None]) -> None:
         """Declare every parameter on `node`.

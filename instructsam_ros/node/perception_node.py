@@ -79,7 +79,7 @@ class PerceptionNode(AsyncLifecycleNode):
         self._engine_factory = engine_factory
         self._load_error = ''
         self._was_active = False
-        self._alone_s = time.monotonic()  # when no other node had this name
+        self._alone_s = time.monotonic()  # latest time at which no other node had this name
         self._next_warning_s: dict[tuple[str, str], float] = {}  # {(topic, unexpected types): time.monotonic()}
         names = self._node_parameters.value('cameras')
         publish = partial(
@@ -319,7 +319,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(args: list[str] | None = None, engine_factory: 'Callable[..., InstructSAM]' = load_engine) -> int:
     """Run the node until SIGINT, SIGTERM or SIGHUP; return the exit code of the process."""
     caught = signals.catch()
-    sys.setswitchinterval(0.001)  # s; limits how long the executor waits for a model busy in Python (default: 5 ms)
+    sys.setswitchinterval(0.001)  # s; limits the executor's wait for a model that runs Python code (default: 5 ms)
     cv2.setNumThreads(1)  # waking OpenCV's threads takes longer than their work here
     try:
         _parser().parse_args(remove_ros_args(args if args is not None else sys.argv)[1:])

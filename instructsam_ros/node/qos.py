@@ -27,7 +27,7 @@ sent at the same time 114).
 """
 
 REPLAY = QoSProfile(depth=100)
-"""Recorded topics in general; cameras, instructions and static transforms have profiles of their own."""
+"""Recorded topics in general; cameras, instructions and static transforms have separate profiles."""
 
 REPLAY_CAMERA = qos_profile_sensor_data
 """Recorded camera topics: sent as a camera driver sends them."""

@@ -3,7 +3,7 @@
 A goal that cannot be served is accepted and then aborted, since a rejection cannot say why. Cancels and time limits end
 a goal at once, however long the model continues: the worker cancels unwanted work at the engine's next check.
 
-A goal holds memory no longer than it must: its images until it ends, its result until a client had time to fetch it.
+A goal holds its images until it ends, and its result until the client has had time to fetch it.
 """
 
 import time
@@ -76,7 +76,7 @@ class KeptResult(NamedTuple):
 
     result: Segment.Result
     ended_s: float  # time.monotonic()
-    size_bytes: int  # of its points, which are the large part
+    size_bytes: int  # size of its points, which are the large part
 
 
 class WallClockNode:
@@ -117,8 +117,8 @@ class GoalServer(ActionServer):
 
         Args:
             args: Those of rclpy's ActionServer.
-            end_goal: Called with the handle of a goal that was accepted but not handed over.
-            report: Is told which request failed, and the exception.
+            end_goal: Called with the handle of a goal that was accepted but not passed to handle_accepted_callback.
+            report: Called with a description of the request that failed, and the exception.
             kwargs: Those of rclpy's ActionServer.
         """
         super().__init__(*args, **kwargs)
@@ -160,8 +160,8 @@ class SegmentAction:
         Args:
             node: The node that has the action; ended goals are counted in its statistics.
             scheduler: Receives the goals.
-            streams: By name of the camera; the first one serves the goals that name none.
-            settings: What goals are answered with.
+            streams: Camera streams by name; the first one serves the goals that name none.
+            settings: Settings that goals are answered with.
             clock: Measures time limits; a steady one, so that they also work while simulated time stands still.
         """
         self._node = node
@@ -191,7 +191,7 @@ class SegmentAction:
 
     @property
     def is_idle(self) -> bool:
-        """True if no goal is open. The results of ended ones may still have to be sent to their clients."""
+        """True if no goal is open. Results may still have to be sent to clients."""
         return not self._open
 
     def _accept(self, handle: ServerGoalHandle) -> None:
@@ -280,7 +280,7 @@ def _drop_images(goal: Segment.Goal) -> None:
 
 
 def _fault(goal: Segment.Goal, streams: Mapping[str, CameraStream]) -> str:
-    """Return why a goal cannot be served, '' if it can."""
+    """Return the reason why a goal cannot be served, '' if it can."""
     if not goal.instruction.strip():
         return 'the instruction is empty: say what to look for'
     if goal.camera and goal.camera not in streams:

@@ -28,7 +28,7 @@ def import_tf2() -> ModuleType:
 
 
 def create_tf_buffer(node: Node, receiver: TransformLookup) -> Any:
-    """Return an empty tf2_ros.Buffer, and let what `node` hears of TF from now on go to `receiver`.
+    """Return an empty tf2_ros.Buffer, and pass the transforms that `node` receives from now on to `receiver`.
 
     Raises:
         TransformError: tf2_ros is not installed.

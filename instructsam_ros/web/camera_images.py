@@ -14,7 +14,7 @@ from instructsam_ros.node import qos
 from instructsam_ros.own_node import OwnNode, split_name
 
 TYPES: dict[str, Any] = {'sensor_msgs/msg/Image': Image, 'sensor_msgs/msg/CompressedImage': CompressedImage}
-LOOK_S = 1.0  # between two looks at the topics of the node, which subscribes when it is activated
+LOOK_S = 1.0  # interval at which the node's topics are looked up: it subscribes when it is activated
 
 
 class CameraImages:
@@ -37,7 +37,7 @@ class CameraImages:
         check_environment()
         self._base, self._namespace = split_name(node)
         self._camera, self._topic = camera, topic
-        self._newest: dict[str, Image | CompressedImage] = {}  # by topic
+        self._newest: dict[str, Image | CompressedImage] = {}  # topic -> newest message
         self._ros = OwnNode('instructsam_web')
         self._node = self._ros.node
         self._subscribed: set[str] = set()

@@ -21,8 +21,8 @@ from instructsam_ros.conversions.stamps import is_set
 from instructsam_ros.web.camera_images import CameraImages
 
 PATIENCE_S = 5.0  # time that the node has to be discovered
-TRIES = 3  # with the image that is then the newest, if the node no longer has the one that was asked about
-FRAME_ID = 'instructsam_web'  # of images of the user, which belong to no camera
+TRIES = 3  # attempts with the newest image, if the node no longer has the one that was asked about
+FRAME_ID = 'instructsam_web'  # frame_id of images of the user, which belong to no camera
 
 
 class NodeSource:
@@ -73,7 +73,7 @@ class NodeSource:
         return _answer(message, detections, time.monotonic() - start_s)
 
     def _asked(self, question: Question) -> tuple[Image | CompressedImage, dict[str, Any]]:
-        """Return the image that the question is about, and how the client is told."""
+        """Return the image that the question is about, and the client's arguments for it."""
         if question.image is not None:
             message = image_msg(question.image, Header(frame_id=FRAME_ID))
             return message, {'image': message}
