@@ -20,7 +20,7 @@ from harness.example import LONG_BYTES, Example
 from harness.mutations import changes
 from hypothesis import strategies as st
 
-EXIT_CODES = (0, 1, 2, 3, 4, 5)  # of a command that was not interrupted, see docs/errors.md
+EXIT_CODES = (0, 1, 2, 3, 4, 5)  # of a command that was not interrupted, see docs/commands.md
 OUT_OF_MEMORY = re.compile(
     r'MemoryError|(insufficient|out of|not enough|cannot allocate|could not allocate).{0,20}memory|unable to allocate'
     r'|bad_alloc|failed to allocate|file too large',
