@@ -9,9 +9,11 @@ model/      the network, its inputs and its checkpoints
 spatial/    positions, sizes, grasps and tracks of segmented objects
 display/    results as overlays and tables
 batch/      many images: folders, videos, webcams; COCO JSON and label images
+files/      untrusted files: regular files, image headers, JSON and YAML
 hub/        models in the hub's cache, and facts about model folders
 doctor/     checks of the installation
 benchmark/  times of the network's stages
+web/        the page of `instructsam web`
 commands/   the `instructsam` command line (cli)
 """
 

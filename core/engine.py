@@ -383,9 +383,9 @@ class InstructSAM:
             count = max(1, MASK_PIXELS // (size[0] * size[1]))
             for start in range(0, len(slots), count):
                 timer.check()
-                some = slots[start : start + count]
-                masks = (resize_masks(torch.stack([logits[slot] for slot in some]), *size) > 0).cpu().numpy()
-                for slot, mask in zip(some, masks, strict=True):
+                batch = slots[start : start + count]
+                masks = (resize_masks(torch.stack([logits[slot] for slot in batch]), *size) > 0).cpu().numpy()
+                for slot, mask in zip(batch, masks, strict=True):
                     rle = Rle.encode(mask)
                     if rle.area:
                         instances.append(Instance(rle, host_scores[slot], phrases[group], slot, group))

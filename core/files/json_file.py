@@ -18,7 +18,7 @@ def read_json_object(path: str | Path, max_bytes: int = MAX_BYTES) -> dict[str, 
     """Return the object in a JSON file.
 
     Raises:
-        OSError: The file cannot be read, is no regular file, is empty or has more than `max_bytes`.
+        OSError: The file cannot be read, is not a regular file, is empty or has more than `max_bytes`.
         ValueError: It does not hold a JSON object, or a number in it is not finite or has more than 64 bits.
     """
     content = read_regular_file(path, max_bytes)

@@ -38,7 +38,7 @@ class YamlError(InstructSAMError, ValueError):
 def read_yaml(path: str | Path, max_bytes: int = MAX_BYTES, max_values: int = MAX_VALUES) -> Any:
     """Return the content of a YAML file in UTF-8.
 
-    Raises YamlError if it cannot be read, is no regular file or has more than `max_bytes`, and as `parse_yaml` does.
+    Raises YamlError if it cannot be read, is not a regular file or has more than `max_bytes`, and as `parse_yaml` does.
     """
     try:
         content = read_regular_file(path, max_bytes)

@@ -14,6 +14,7 @@ layers/         lean forms of transformers' layers, which the parts above consis
 
 preprocess      images to the encoders' input tensors
 checkpoint      model folders: reading and writing weights
+config_check    comparison of a configuration with the tensors of its file, before anything is built
 chat_template   rendering a chat template within limits of time and memory
 tokenizer       reading the tokenizer of a model folder
 """

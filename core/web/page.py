@@ -34,7 +34,7 @@ element.addEventListener('click', event => {
     if (button) trigger('click', {index: Number(button.dataset.index)});
 });
 """
-"""Script of the history: tells the event which question was clicked."""
+"""Script of the history: passes the clicked question to the event."""
 
 REFRESH = """
 const image = element.querySelector('img');

@@ -166,7 +166,7 @@ class TopicChecks:
         ]
 
     def _count(self, topic: str) -> _Rate | None:
-        """Count the messages of a stream, as bytes; None if it is not one or nobody publishes it."""
+        """Count the messages of a stream, as bytes; None if it is not one or has no publisher."""
         kinds = [STREAMS.get(publisher.topic_type) for publisher in self._publishers(topic)]
         if not kinds or kinds[0] is None:
             return None

@@ -29,7 +29,7 @@ class PixelLevel(NamedTuple):
 def prepare_levels(decoder: Any, maps: Sequence[torch.Tensor]) -> tuple[PixelLevel, ...]:
     """Return the levels of a Sam3PixelDecoder for the pyramid's finer maps [B, d, h, w], coarse to fine."""
     layers = zip(decoder.conv_layers, maps, strict=False)  # SAM3 has one layer more than maps
-    return tuple(PixelLevel(_laid_out(layer(level)), _enlarging(layer.weight)) for layer, level in layers)
+    return tuple(PixelLevel(_in_memory_format(layer(level)), _enlarging(layer.weight)) for layer, level in layers)
 
 
 def decode_pixels(decoder: Any, coarse: torch.Tensor, levels: Sequence[PixelLevel]) -> torch.Tensor:
@@ -40,14 +40,14 @@ def decode_pixels(decoder: Any, coarse: torch.Tensor, levels: Sequence[PixelLeve
         coarse: [G, d, h, w] the coarsest map.
         levels: The two finer levels, of the image of each of the G groups or of one image.
     """
-    maps = _laid_out(coarse)
+    maps = _in_memory_format(coarse)
     for norm, level in zip(decoder.norms, levels, strict=False):
         enlarged = F.conv_transpose2d(maps, level.enlarging, stride=2, padding=1)
         maps = F.relu(norm(enlarged + level.convolved))
     return maps
 
 
-def _laid_out(maps: torch.Tensor) -> torch.Tensor:
+def _in_memory_format(maps: torch.Tensor) -> torch.Tensor:
     """Return maps [B, d, h, w] in the memory format that the module's docstring names."""
     return maps.contiguous(memory_format=torch.contiguous_format if torch.is_grad_enabled() else torch.channels_last)
 

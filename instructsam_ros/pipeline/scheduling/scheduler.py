@@ -219,7 +219,7 @@ class Scheduler:
             request.abort(reason)
 
     def close(self) -> None:
-        """End the session for good: wait_for_work() returns None."""
+        """End the session permanently: wait_for_work() returns None."""
         with self._changed:
             self._is_closed = True
             self._session = None
