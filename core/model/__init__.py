@@ -9,8 +9,13 @@ sequence        the language model with a key-value cache: prompt, answer, hidde
 instructsam     the network as a whole: Qwen3-VL, the query bank, the bridge, SAM3
 trunk           a pretrained network that reads the image for both encoders (only in models that name one)
 grounding       SAM3: from queries and phrases to masks, scores and boxes
-graphs/         stages of fixed shapes as CUDA graphs, and the plain ones behind them
-layers/         lean forms of transformers' layers, which the parts above consist of
+
+Skip these at first; they change speed, not results:
+
+graphs/         stages of fixed shapes as CUDA graphs, and the plain stages that they record
+layers/         equivalents of transformers' layers with fewer operations, which the modules above consist of
+
+Around the network:
 
 preprocess      images to the encoders' input tensors
 checkpoint      model folders: reading and writing weights
