@@ -133,9 +133,9 @@ class _Run:
             if not missing:
                 print(f'{stage}: all {len(file):,} rows are there', file=sys.stderr)
                 return
-            results = self._results(stage, inputs, missing, file)
             done = failed = 0
             try:
+                results = self._results(stage, inputs, missing, file)
                 for result in with_progress(results, len(missing), stage):
                     self.spending.save(self.budget)
                     if isinstance(result, Row):

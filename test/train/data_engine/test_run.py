@@ -149,6 +149,13 @@ def test_a_budget_ends_a_run_that_a_larger_one_resumes(whole, recipe, engine_com
     assert rows('run') == rows(whole)
 
 
+def test_a_budget_that_ends_with_a_stage_leaves_the_next_one(recipe, engine_command):
+    code, lines = engine_command('run', recipe(budget={'calls': 6}, objects={'probe': True}))
+    assert code == exit_codes.SOME_FAILED, lines
+    assert any('the budget of 6 calls is used up' in line for line in lines)
+    assert len(rows('run', 'questions')) == 6
+
+
 def test_failed_rows_are_named_and_tried_again(whole, recipe, engine_command, server):
     server.actions[:] = [annotates, fails(503), annotates, fails(500)]
     code, lines = engine_command('run', recipe(run={'workers': 1}))
