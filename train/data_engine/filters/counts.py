@@ -62,9 +62,9 @@ def is_concept(answer: str) -> bool:
 
 
 def number(answer: str) -> str:
-    """Return 'one' or 'several' as the answer's head noun tells, or '' if it does not tell."""
-    noun = head(answer)
-    if not noun or noun in EITHER_NUMBER or len(noun) < 3:
+    """Return 'one' or 'several' as the answer's head noun tells, or '' if it does not tell: "bunch of bananas"."""
+    noun, said = head(answer), words(answer)
+    if not noun or noun in EITHER_NUMBER or len(noun) < 3 or COLLECTIONS & set(said[: said.index(noun)]):
         return ''
     is_plural = noun in IRREGULAR_PLURALS or (noun.endswith('s') and not noun.endswith(SINGULAR_ENDINGS))
     return 'several' if is_plural else 'one'

@@ -247,6 +247,8 @@ def test_two_ids_of_one_thing_become_the_first():
         ('objects except the ball', 'objects', 'several'),
         ('bus', 'bus', 'one'),
         ('pair of scissors', 'scissors', ''),
+        ('bunch of ripe bananas', 'bananas', ''),
+        ('mugs beside the set of keys', 'mugs', 'several'),
         ('', '', ''),
     ],
 )
