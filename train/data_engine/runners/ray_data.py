@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def run_stage_on_ray(
         num_cpus=settings.cpus_per_actor,
         num_gpus=settings.gpus_per_actor if uses_model else 0,
     )
-    yield from write_results(_paid(results.iter_rows(), budget), file, recipe.run, in_order=in_order)
+    yield from write_results(_paid(results.iter_rows(), stage, budget), file, recipe.run, in_order=in_order)
 
 
 class StageActor:
@@ -106,22 +106,21 @@ class StageActor:
         return await asyncio.gather(*calls, return_exceptions=True)
 
 
-def _paid(rows: Iterator[dict[str, Any]], budget: Budget) -> Iterator[Row | BaseException]:
-    """Yield rows and errors, and spend the budget on the calls of the rows; end when it is used up."""
+def _paid(rows: Iterable[dict[str, Any]], stage: str, budget: Budget) -> Iterator[Row | BaseException]:
+    """Yield rows and errors, and spend the budget on the calls of the stage; end when it is used up."""
     for each in rows:
         if each['error']:
             yield pickle.loads(each['error'])
             continue
         row = from_json(each['row'])
         yield row
-        record = row.stages[-1] if row.stages else None
-        try:
-            for _ in range(record.calls if record is not None else 0):
-                budget.take_call()
-        except BudgetSpent as error:
-            yield error
-            return
-        if record is not None:
+        for record in (each for each in row.stages if each.stage == stage):
+            try:
+                for _ in range(record.calls):
+                    budget.take_call()
+            except BudgetSpent as error:
+                yield error
+                return
             budget.add(record.prompt_tokens, record.completion_tokens)
 
 

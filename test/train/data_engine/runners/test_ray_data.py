@@ -9,8 +9,10 @@ from engine_server import annotates, make_photos, write_recipe
 
 from instructsam.core import exit_codes
 from instructsam.core.cli import main
-from instructsam.train.data_engine.rows import STAGES
+from instructsam.train.data_engine.rows import STAGES, Row, StageRecord, to_json
+from instructsam.train.data_engine.runners.ray_data import _paid
 from instructsam.train.data_engine.runners.store import StageFile
+from instructsam.train.vlm.budget import Budget
 
 
 @pytest.fixture(scope='module')
@@ -64,6 +66,14 @@ def test_a_budget_ends_the_run(recipe, capfd):
     assert main(['engine', 'run', '--ray', recipe('run', budget={'calls': 3})]) == exit_codes.SOME_FAILED
     assert 'the budget of 3 calls is used up' in capfd.readouterr().err
     assert len(rows('run', 'questions')) == 4
+
+
+def test_a_row_that_passes_a_stage_unchanged_is_paid_once():
+    row = Row(0, None, stages=(StageRecord('questions', calls=2, prompt_tokens=30, completion_tokens=4),))
+    budget = Budget()
+    for stage in ('questions', 'objects'):
+        assert list(_paid([{'row': to_json(row), 'error': b''}], stage, budget)) == [row]
+    assert (budget.spent.calls, budget.spent.tokens) == (2, 34)
 
 
 def test_a_refused_key_ends_the_run(recipe, capfd):
