@@ -61,8 +61,11 @@ class ObjectsForm(pydantic.BaseModel):
     def check_ids(self) -> ObjectsForm:
         """Refuse ids that are given twice or to nothing."""
         known = [each.object_id for each in self.objects]
+        asked = [each.question_id for each in self.answers]
         if repeated := sorted({name for name in known if known.count(name) > 1}):
             raise ValueError(f'object_id {shorten(repeated[0], 40)!r} is given to several objects')
+        if repeated := sorted({name for name in asked if asked.count(name) > 1}):
+            raise ValueError(f'question_id {shorten(repeated[0], 40)!r} has several answers: give it one')
         for answer in self.answers:
             if unknown := [name for name in answer.object_ids if name not in known]:
                 raise ValueError(f'answers name object_id {shorten(unknown[0], 40)!r}, which is not among the objects')

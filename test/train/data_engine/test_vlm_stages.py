@@ -104,6 +104,10 @@ def located(*names, answers):
     }
 
 
+def twice(reply):
+    return {**reply, 'answers': 2 * reply['answers']}
+
+
 def test_objects_are_shared_between_questions_and_renumbered():
     stage = objects(lambda messages: located('z', 'b', 'a', answers={'q0': ['a', 'b', 'a'], 'q2': ['a'], 'q9': ['z']}))
     row = run(stage, ASKED)
@@ -125,6 +129,7 @@ def test_a_question_without_a_target_is_rejected():
     [
         (located('a', 'a', answers={'q0': ['a']}), "'a' is given to several objects"),
         (located('a', answers={'q0': ['b']}), "'b', which is not among the objects"),
+        (twice(located('a', answers={'q0': ['a']})), "'q0' has several answers"),
         ({'objects': [{'object_id': 'a', 'phrase': 'x', 'box_2d': [1, 2, 3]}], 'answers': []}, 'objects.0.box_2d'),
         ({'objects': [{'object_id': 'a', 'phrase': 'x', 'bbox_2d': [1, 2, 3, 4]}], 'answers': []}, 'objects.0.box_2d'),
     ],
