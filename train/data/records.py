@@ -142,8 +142,9 @@ def _is_single(group: list[_Annotation]) -> bool:
 def _drawn(groups: list[list[_Annotation]], num_queries: int, rng: np.random.Generator) -> list[list[_Annotation]]:
     """Return those that can be asked, and of more than a sample may have, others in each epoch, in their order."""
     usable = [group for group in groups if all(len(each.target) <= num_queries for each in group)]
+    targets = [each.target for group in usable for each in group]
     order = range(len(usable))
-    if sum(map(len, usable)) > MAX_PHRASES:
+    if len(targets) > MAX_PHRASES or sum(map(len, targets)) > MAX_OBJECTS:
         order = rng.permutation(len(usable)).tolist()
     kept, num_phrases, num_objects = [], 0, 0
     for index in order:

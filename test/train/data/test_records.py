@@ -153,6 +153,14 @@ def test_limits_of_a_sample():
     assert sum(len(target) for turn in many for target in turn.targets) <= 100
 
 
+def test_of_too_many_objects_other_ones_are_asked_each_time():
+    many = [json.dumps(rle(columns=slice(i, i + 2))) for i in range(28)]
+    raw = record(*({**phrase(name), 'ann': many} for name in 'abcdef'))
+    drawn = [[turn.phrases[-1] for turn in parse(raw, '.', 50, rng(seed)).turns] for seed in range(20)]
+    assert {len(names) for names in drawn} == {3}
+    assert {name for names in drawn for name in names} == set('abcdef')
+
+
 def test_a_second_phrase_joins_the_first_unless_they_overlap():
     def far(text):
         return {**phrase(text), 'ann': [json.dumps(rle(columns=slice(20, 25)))]}
