@@ -116,6 +116,8 @@ def read_header(record: Any) -> tuple[str, int, int]:
 def _annotation_turns(
     record: dict[str, Any], annotations: list[_Annotation], num_queries: int, rng: np.random.Generator
 ) -> list[Turn]:
+    if 'instruction' in record:
+        raise RecordError('instruction belongs to each annotation that it asks for, not to the record')
     kept = _drawn(_asked_together(annotations), num_queries, rng)
     if not kept:
         raise RecordError(

@@ -349,6 +349,7 @@ def box(value):
         (record({**phrase(), 'type': 'sentence'}), 'category'),
         (record({**phrase(), 'ann_type': 'points'}), 'points'),
         (record({**phrase(), 'instruction': 7}), 'instruction'),
+        (record(phrase(), phrase(), type='instseg', instruction='both'), 'belongs to each annotation'),
         (entry(*[json.dumps(rle())] * 11), 'more than 10'),
         (entry('{"size": [4, 4], "counts": [16]}'), r'\[4, 4\]'),
         (entry('{"counts": [600]}'), 'size None'),

@@ -6,7 +6,7 @@ import pytest
 from instructsam.train.tabletop.language import program as p
 from instructsam.train.tabletop.language import words
 from instructsam.train.tabletop.language.intents import INTENTS
-from instructsam.train.tabletop.language.words import Wording, canonical, definite, indefinite, sentence
+from instructsam.train.tabletop.language.words import Wording, canonical, definite, enumeration, indefinite, sentence
 from instructsam.train.tabletop.world.catalog import CATEGORIES
 
 MUG, BOWL, SCISSORS = p.Noun('mug'), p.Noun('bowl'), p.Noun('scissors')
@@ -39,6 +39,15 @@ RED = p.Color(MUG, 'red')
 )
 def test_canonical_phrases(program, count, expected):
     assert canonical(program, count) == expected
+
+
+def test_an_enumeration_separates_a_place_from_what_follows():
+    placed = p.Relate(BOWL, 'front', MUG)
+    knife = p.Noun('knife')
+    assert enumeration((BOWL, knife), (1, 2), Wording()) == 'the bowl and all knives'
+    assert enumeration((placed, knife), (1, 1), Wording()) == 'the bowl in front of the mug, and the knife'
+    assert enumeration((knife, placed), (1, 1), Wording()) == 'the knife and the bowl in front of the mug'
+    assert enumeration((knife, placed, RED), (1, 1, 1), Wording()).endswith('the mug, and the red mug')
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from instructsam.train.tabletop.language.words import (
     Wording,
     canonical,
     definite,
+    enumeration,
     is_pair,
     question,
     sentence,
@@ -130,10 +131,10 @@ def _is_acceptable(kind: str, targets: tuple[tuple[int, ...], ...]) -> bool:
 
 def _sentence(programs: Sequence[Program], counts: Sequence[int], wording: Wording) -> str:
     """Return the words of an instruction for so many objects per program."""
-    phrases = [definite(program, wording, plural=count > 1) for program, count in zip(programs, counts, strict=True)]
-    if len(phrases) == 1:
-        return sentence(phrases[0], wording, plural=counts[0] > 1 or is_pair(programs[0]))
-    return sentence(f'{", ".join(phrases[:-1])} and {phrases[-1]}', wording, plural=True)
+    if len(programs) == 1:
+        phrase = definite(programs[0], wording, plural=counts[0] > 1)
+        return sentence(phrase, wording, plural=counts[0] > 1 or is_pair(programs[0]))
+    return sentence(enumeration(programs, counts, wording), wording, plural=True)
 
 
 def answer_program(program: Program, targets: tuple[int, ...], scene: Scene) -> Program:

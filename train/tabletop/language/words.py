@@ -237,6 +237,16 @@ def definite(program: Program, wording: Wording, *, plural: bool = False) -> str
     return f'the {noun_phrase(program, wording, plural=plural)}'
 
 
+def enumeration(programs: Sequence[Program], counts: Sequence[int], wording: Wording) -> str:
+    """Return "the mug, the bowl and the knives", for so many objects per program."""
+    *others, last = (
+        definite(program, wording, plural=count > 1) for program, count in zip(programs, counts, strict=True)
+    )
+    # "the bowl in front of the spoon and the knife" would be one bowl in front of both
+    comma = ',' if any(map(_has_tail, programs[:-1])) else ''
+    return f'{", ".join(others)}{comma} and {last}'
+
+
 def _exception(program: p.Except, wording: Wording, *, plural: bool) -> str:
     """Return, e.g., "all mugs but the red one", "every mug except the red one", "the mugs that are not red"."""
     of, but = program.of, program.but
