@@ -209,8 +209,10 @@ class McapFile:
 
     def _add_channel(self, record: BytesIO) -> None:
         number, schema = struct.unpack('<HH', record.read(4))
+        if schema and schema not in self._schemas:  # The summary repeats channels alone: both are in the chunks.
+            return
         topic, encoding, pairs = _text(record), _text(record), _pairs(record)
-        type_name, format_name, definition = self._schemas.get(schema, ('', '', b''))
+        type_name, format_name, definition = self._schemas[schema] if schema else ('', '', b'')
         note = ''
         if (profiles := parse_profiles(pairs.get('offered_qos_profiles'))) is None:
             note = f'the QoS of {one_line(topic)} is malformed and not copied'

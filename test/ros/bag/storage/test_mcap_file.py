@@ -50,7 +50,16 @@ LAYOUTS = {
 
 @pytest.mark.parametrize('layout', LAYOUTS)
 @pytest.mark.parametrize('profile', ['ros2', '', 'ros1', 'x-robot'])
-@pytest.mark.parametrize('summary', [(), (mcap.statistics({1: 2}),), (*LIGHT, mcap.statistics({1: 2}))])
+@pytest.mark.parametrize(
+    'summary',
+    [
+        (),
+        (mcap.statistics({1: 2}),),
+        (*LIGHT, mcap.statistics({1: 2})),
+        (LIGHT[1],),
+        (LIGHT[1], mcap.statistics({1: 2})),
+    ],
+)
 def test_layouts(tmp_path, layout, profile, summary):
     path = mcap.write(tmp_path / 'a.mcap', *LAYOUTS[layout], profile=profile, summary=summary)
     assert messages(path) == [('/light', 1, 0), ('/light', 2, 0)]
