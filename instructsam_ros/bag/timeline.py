@@ -69,7 +69,7 @@ def timeline_from_file(bag: BagFile, path: str | Path) -> InstructionTimeline:
             at_s, text = _parse_entry(entry)
             if at_s <= previous_s:
                 raise ValueError(f'it is at {at_s:g} s, not after the previous one; sort them')
-            if at_s >= bag.duration_s:
+            if at_s - bag.duration_s >= 1e-9:  # the last image may be at the very end, and the only one is
                 raise ValueError(f'it is at {at_s:g} s, and the bag ends after {bag.duration_s:.3f} s')
         except (ValueError, InstructionError) as error:
             raise InstructSAMError(f'{path}, entry {number} cannot be used: {error}') from error

@@ -8,9 +8,11 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
+import raw_mcap as mcap
 from bags import (
     FRAMES,
     HEIGHT,
+    START_NS,
     STEREO,
     WIDTH,
     depth,
@@ -26,7 +28,7 @@ from bags import (
     show,
     write,
 )
-from rclpy.serialization import deserialize_message
+from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.rosbag2 import CompressionMode, Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from sensor_msgs.msg import Image
@@ -234,6 +236,16 @@ def test_a_timeline(tmp_path, capsys):
         'instances       7',
     ):
         assert row in out
+
+
+@pytest.mark.parametrize('times_ms', [[0], [0, 300]])
+def test_a_timeline_reaches_the_last_image(tmp_path, times_ms):
+    records = [mcap.schema(1, 'sensor_msgs/msg/Image', definition=''), mcap.channel(1, 1, '/camera/image')]
+    records += [mcap.message(1, START_NS + ms * 1_000_000, serialize_message(frame(0)[2])) for ms in times_ms]
+    (tmp_path / 'timeline.yaml').write_text(f'- {{at: {times_ms[-1] / 1e3}, instruction: red}}')
+    bag = mcap.write(tmp_path / 'in.mcap', *records)
+    assert run(bag, tmp_path / 'out', '--instructions', tmp_path / 'timeline.yaml') == 0
+    assert [ms for ms, _ in results(tmp_path / 'out')] == times_ms[-1:]
 
 
 def test_recorded_instructions(tmp_path):
