@@ -31,7 +31,7 @@ from instructsam_ros.detections import Detections, Instance, carried_detections_
 from instructsam_ros.goal_sender import STEP_S, GoalSender, PerceptionError
 from instructsam_ros.msg import InstanceArray, TrackedInstanceArray
 from instructsam_ros.node import qos
-from instructsam_ros.own_node import OwnNode
+from instructsam_ros.own_node import OwnNode, default_instruction_topic
 
 __all__ = ['Detections', 'Instance', 'Perception', 'PerceptionError']
 
@@ -47,16 +47,18 @@ class Perception:
 
     Args:
         node: Name of the perception node, including its namespace.
-        instruction_topic: Topic on which the node receives instructions; only watch() and stop() publish there.
+        instruction_topic: Topic on which the node receives instructions, '' for `instruction` in its namespace; only
+            watch() and stop() publish there.
     """
 
-    def __init__(self, node: str = 'perception', instruction_topic: str = 'instruction') -> None:
+    def __init__(self, node: str = 'perception', instruction_topic: str = '') -> None:
         check_environment()
         self._ros = OwnNode(f'perception_client_{uuid.uuid4().hex[:8]}')
         self._node = self._ros.node
         self._name = node.strip('/')
         self._goals = GoalSender(self._ros, self._name)
-        self._instruction: Any = self._node.create_publisher(String, instruction_topic, qos.LATCHED)
+        topic = instruction_topic or default_instruction_topic(node)
+        self._instruction: Any = self._node.create_publisher(String, topic, qos.LATCHED)
         self._ros.start_thread()
 
     def find(

@@ -104,3 +104,8 @@ def split_name(node: str) -> tuple[str, str]:
     """Return the base name and the namespace of a node."""
     namespace, _, base = f'/{node.strip("/")}'.rpartition('/')
     return base, namespace or '/'
+
+
+def default_instruction_topic(node: str) -> str:
+    """Return the topic on which a node receives instructions, unless it is remapped."""
+    return f'{split_name(node)[1].rstrip("/")}/instruction'

@@ -19,7 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option(parser, '--node', 'name of the node, with its namespace', '/perception', metavar='NAME')
     option(parser, '--camera', 'name of the camera, if the node has several', metavar='NAME')
     option(
-        parser, '--instruction-topic', 'topic on which the node receives instructions', '/instruction', metavar='TOPIC'
+        parser,
+        '--instruction-topic',
+        'topic on which the node receives instructions (default: `instruction` in its namespace)',
+        metavar='TOPIC',
     )
     option(parser, '--count', 'end after so many answers (default: at Ctrl-C)', type=count, metavar='N')
     option(parser, '--timeout', 'end with an error after so long without an answer', type=seconds, metavar='S')

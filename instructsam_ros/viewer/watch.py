@@ -23,7 +23,7 @@ from instructsam_ros.conversions.stamps import nanoseconds
 from instructsam_ros.dds import check_environment
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.node import qos
-from instructsam_ros.own_node import OwnNode, split_name
+from instructsam_ros.own_node import OwnNode, default_instruction_topic, split_name
 from instructsam_ros.viewer.answers import AnswerLog, Role, Topic
 from instructsam_ros.viewer.labels import describe
 from instructsam_ros.viewer.sinks import FileSink, sink_of
@@ -59,7 +59,7 @@ def watch(args: argparse.Namespace) -> int:
         listener = stack.enter_context(AnswerListener(args.node, args.camera or '', args.topic or '', log))
         listener.wait_for_node()
         if args.instruction is not None:
-            listener.instruct(args.instruction, args.instruction_topic)
+            listener.instruct(args.instruction, args.instruction_topic or default_instruction_topic(args.node))
         print(f'watching {listener.answers_topic}', file=sys.stderr, flush=True)
         noted = 0
         for number, message in enumerate(listener.answers(args.timeout), 1):

@@ -154,6 +154,15 @@ def test_freshness_is_checked_before_anything_is_sent(perception):
         perception.find('the mugs', timeout=20.0, freshness='newer')
 
 
+@pytest.mark.parametrize(
+    ('arguments', 'topic'),
+    [(('perception',), '/instruction'), (('/robot/perception',), '/robot/instruction'), (('a/b', 'text'), '/text')],
+)
+def test_the_topic_of_instructions_is_in_the_namespace_of_the_node(arguments, topic):
+    with Perception(*arguments) as perception:
+        assert perception._instruction.topic_name == topic
+
+
 def test_watch(robot, perception):
     results = perception.watch('the mugs', timeout=20.0)
     with robot.stream():

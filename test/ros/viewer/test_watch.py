@@ -101,7 +101,7 @@ def perception(own_domain):
 
 
 def watch(*arguments):
-    return cli.main(['watch', '--node', NODE, '--instruction-topic', '/robot/instruction', *map(str, arguments)])
+    return cli.main(['watch', '--node', NODE, *map(str, arguments)])
 
 
 def test_answers_are_lines(perception, capsys):
