@@ -95,8 +95,9 @@ class TopicChecks:
             known = [name for name, kinds in self._node.get_topic_names_and_types() if set(kinds) & set(is_read_as)]
             others = [name for name in sorted(known) if name != topic and self._publishers(name)]
             advice = f'published are {shorten(", ".join(others))}: remap it' if others else 'start the camera driver'
-            # Only streams are expected to publish; instructions are occasional.
-            yield (note if types and not set(types) & set(IMAGES) else fault)(topic, 'nobody publishes it', advice)
+            # Only images are missed: depth is optional, and an instruction comes when somebody has one.
+            is_optional = types and ('depth' in topic or not set(types) & set(IMAGES))
+            yield (note if is_optional else fault)(topic, 'nobody publishes it', advice)
             return
         wrong = sorted({publisher.topic_type for publisher in publishers} - set(is_read_as))
         if wrong:

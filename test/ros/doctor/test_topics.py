@@ -12,7 +12,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import String
 
 from instructsam_ros.doctor.topics import TopicChecks
@@ -93,6 +93,19 @@ def test_a_node_and_its_topics():
     of_instruction = [check for check in checks if check.name == '/instruction']
     assert of_instruction[0].level == 'fault'
     assert 'QoS of /camera does not match' in of_instruction[0].text
+
+
+def test_a_node_without_a_camera_misses_the_images_only():
+    with spinning() as node:
+        for topic in ('/camera/image', '/camera/depth', '/camera/aligned_depth_to_color/image_raw'):
+            node.create_subscription(Image, topic, lambda message: None, qos.CAMERA_INPUT)
+        node.create_subscription(CameraInfo, '/camera/camera_info', lambda message: None, qos.CAMERA_INPUT)
+        with TopicChecks(seconds=0.1) as topics:
+            checks = list(topics.check_node('robot/perception'))
+    silent = {check.name: check.level for check in checks if check.text == 'nobody publishes it'}
+    assert silent.pop('/camera/image') == 'fault'
+    assert len(silent) == 3
+    assert set(silent.values()) == {'note'}
 
 
 def test_a_node_that_is_not_there():
