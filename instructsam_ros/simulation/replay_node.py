@@ -9,6 +9,7 @@ time. Topics are remapped as in any node: `--ros-args -r /camera/color/image_raw
 import argparse
 import importlib
 import importlib.util
+import os
 import re
 import sys
 import time
@@ -180,7 +181,8 @@ def run(args: argparse.Namespace, stop: StopEvent) -> None:
     Raises:
         RecordingError: There is nothing that can be replayed.
     """
-    recording = open_recording(args.path, args.fps, limits_from(args))
+    # A shell leaves the tilde in `replay:=~/bag`, an argument of the launch file, as it is.
+    recording = open_recording(os.path.expanduser(args.path), args.fps, limits_from(args))
     for note in recording.notes:
         print(one_line(f'{args.path}: {note}'), file=sys.stderr)
     player = Player(rclpy.create_node('replay'), recording)

@@ -293,6 +293,7 @@ def test_ctrl_c_while_it_waits_for_subscribers(listener, image_folder):
         (['/no/such/bag'], '/no/such/bag does not exist'),
         ([b'/no/such/\xff'], 'does not exist'),
         ([], 'the following arguments are required: path'),
+        (['~/no_such_bag'], os.path.expanduser('~/no_such_bag does not exist')),
         (['.', '--rate', '0'], "argument --rate: invalid positive value: '0'"),
         (['.', '--fps', 'nan'], "argument --fps: invalid positive value: 'nan'"),
         (['.', '--ros-args', '-r', 'nonsense'], "Couldn't parse remap rule"),
