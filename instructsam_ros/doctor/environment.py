@@ -97,7 +97,10 @@ def check_middleware(
         return
     yield ok('middleware', name)
     for variable in FILES:
-        path = environ.get(variable, '').removeprefix('file://')
+        path = environ.get(variable, '')
+        if variable == 'CYCLONEDDS_URI':  # A list of files and XML; often $CYCLONEDDS_URI,<...>, where it was empty.
+            path = path.partition(',')[0]
+        path = path.removeprefix('file://')
         if path and not path.lstrip().startswith('<') and not os.path.isfile(path):
             yield fault('middleware', f'{variable} names {path}, which is no file', f'correct or unset {variable}')
 

@@ -88,6 +88,23 @@ def test_settings_of_the_middleware_that_do_not_exist(tmp_path):
     assert 'absent.xml, which is no file' in checks[1][1]
 
 
+@pytest.mark.parametrize(
+    ('uri', 'levels'),
+    [
+        ('{exists},<Tracing><Verbosity>config</Verbosity></Tracing>', ['ok']),
+        ('file://{exists},file://{exists}', ['ok']),
+        (',<Internal/>', ['ok']),
+        ('/absent.xml,<Internal/>', ['ok', 'fault']),
+    ],
+)
+def test_settings_of_cyclone_dds_are_a_list(tmp_path, uri, levels):
+    (tmp_path / 'cyclone.xml').write_text('<CycloneDDS/>')
+    utilities = SimpleNamespace(get_rmw_implementation_identifier=lambda: 'rmw_cyclonedds_cpp')
+    environ = {'CYCLONEDDS_URI': uri.format(exists=tmp_path / 'cyclone.xml')}
+    checks = outcome(environment.check_middleware(environ, importing(rclpy__utilities=utilities)))
+    assert [level for level, *_ in checks] == levels
+
+
 @pytest.mark.parametrize(('blocks', 'level'), [(1, 'fault'), (1000, 'ok')])
 def test_shared_memory(monkeypatch, blocks, level):
     monkeypatch.delenv('RMW_IMPLEMENTATION', raising=False)
