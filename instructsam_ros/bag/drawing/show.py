@@ -36,6 +36,7 @@ Item = TypeVar('Item')
 
 MAX_WAITING_IMAGES = 32  # images kept for a later result; 1 is enough for bags of `instructsam bag annotate`
 MAX_FPS = 60.0
+SHORTEST_GIF_MS = 20  # browsers show an image of a GIF that is to last less for 100 ms
 PROBED_BYTES = 1 << 16
 
 
@@ -187,7 +188,8 @@ def write_animation(path: Path, overlays: Overlays, fps: float, width: int) -> i
         images.append(PillowImage.fromarray(_resized(overlay, size)).quantize(dither=PillowImage.Dither.NONE))
     _checked(len(images), overlays)
     with replaced(path) as part:
-        images[0].save(part, save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0)
+        duration_ms = max(SHORTEST_GIF_MS, round(1000 / fps))
+        images[0].save(part, save_all=True, append_images=images[1:], duration=duration_ms, loop=0)
     return len(images)
 
 

@@ -61,6 +61,12 @@ def test_an_animation(answered, tmp_path):
         check_is_drawn(np.array(gif.convert('RGB')), 5)
 
 
+def test_an_animation_of_a_fast_camera_is_not_slow_in_a_browser(answered, tmp_path):
+    assert show(answered, tmp_path / 'a.gif', '--fps', '60') == 0
+    with PillowImage.open(tmp_path / 'a.gif') as gif:
+        assert gif.info['duration'] == 20
+
+
 def test_a_strip(answered, tmp_path):
     assert show(answered / 'out.mcap', tmp_path / 's.png', '--frames', '3') == 0
     pixels = np.array(PillowImage.open(tmp_path / 's.png'))
