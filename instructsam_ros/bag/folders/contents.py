@@ -10,7 +10,7 @@ from instructsam.core.errors import InstructSAMError
 from instructsam.core.text import one_line, shorten
 from instructsam_ros.bag.storage import metadata
 from instructsam_ros.bag.storage.errors import RecordingError, explained_reading
-from instructsam_ros.bag.storage.files import SUFFIXES, is_bag, is_bag_file, list_files
+from instructsam_ros.bag.storage.files import bag_name, is_bag, is_bag_file, list_files
 
 RESERVED = ('.journal', '.json')
 """Endings of what lies beside the output NAME: the journal while it is written, and then its record."""
@@ -49,7 +49,7 @@ def _name(path: Path) -> str:
     """Return the name of a bag: that of its folder, or of its file without the ending."""
     if path.is_dir() or not is_bag_file(path):
         return path.name
-    return path.name.removesuffix(max((each for each in SUFFIXES if path.name.endswith(each)), key=len))
+    return bag_name(path)
 
 
 def _is_one_recording(folder: Path) -> bool:

@@ -24,6 +24,11 @@ def is_bag_file(path: Path) -> bool:
     return path.name.endswith(SUFFIXES)
 
 
+def bag_name(path: Path) -> str:
+    """Return the name of a file of a bag without its ending."""
+    return path.name.removesuffix(max((each for each in SUFFIXES if path.name.endswith(each)), key=len))
+
+
 def is_bag(path: Path) -> bool:
     """Return whether `path` is a file of a bag, or a folder with metadata.yaml or files of a bag."""
     if path.is_dir():
@@ -81,7 +86,7 @@ def _files_without_metadata(folder: Path) -> tuple[list[Path], BagMetadata]:
     found = BagMetadata(notes=['metadata.yaml is missing'])
     if len(files) == 1:
         return files, found
-    parts = {file: PART.fullmatch(file.name.split('.')[0]) for file in files}
+    parts = {file: PART.fullmatch(bag_name(file)) for file in files}
     numbers = {int(part[2]): file for file, part in parts.items() if part}
     names = {part[1] if part else file.name for file, part in parts.items()}
     if len(names) == 1 and sorted(numbers) == list(range(len(files))):

@@ -194,12 +194,13 @@ def test_a_file_that_is_not_listed_is_noted(tmp_path):
     assert BagFile(describe(tmp_path)).notes == ['metadata.yaml does not list b_1.mcap, which was not read']
 
 
-def test_folders_without_metadata(tmp_path):
-    split(tmp_path, [f'b_{number}.mcap' for number in range(11)], *((number,) for number in range(11)))
+@pytest.mark.parametrize('name', ['b', 'run.2026-11-30'])
+def test_folders_without_metadata(tmp_path, name):
+    split(tmp_path, [f'{name}_{number}.mcap' for number in range(11)], *((number,) for number in range(11)))
     bag = BagFile(tmp_path)
     assert [time_ns for _, time_ns, _ in bag.messages()] == list(range(11))
     assert bag.notes == ['metadata.yaml is missing']
-    (tmp_path / 'b_3.mcap').unlink()
+    (tmp_path / f'{name}_3.mcap').unlink()
     with pytest.raises(RecordingError, match=r'has no metadata.yaml, and its files are not the parts 0, 1, .*give one'):
         BagFile(tmp_path)
 
