@@ -85,10 +85,12 @@ def _commands(model: str, recording: Path, topic: _ImageTopic) -> dict[str, list
     if topic.is_compressed:
         parameters['image_transport'] = 'compressed'
         target += '/compressed'
-    replay = [sys.executable, '-m', 'instructsam_ros.simulation.replay_node', str(recording), '--loop']
+    replay = [sys.executable, '-m', 'instructsam_ros.simulation.replay_node', str(recording), '--loop', '--ros-args']
+    # What a recording has on these topics is of another user and of other nodes.
+    remappings = [f'{topic.name}:={target}', *(f'/{name}:=/recorded/{name}' for name in ('instruction', 'diagnostics'))]
     return {
         'perception node': node_command('node.perception_node', parameters, f'image:={IMAGE_TOPIC}', f'__node:={NODE}'),
-        'replay': [*replay, '--ros-args', '-r', f'{topic.name}:={target}'],
+        'replay': [*replay, *(part for remapping in remappings for part in ('-r', remapping))],
     }
 
 

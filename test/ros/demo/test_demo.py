@@ -59,6 +59,19 @@ def test_from_camera_topic_to_overlay(tmp_path, mark):
     np.testing.assert_array_equal(overlay[2, 2], (255, 193, 7))  # the warning's banner
 
 
+def test_instructions_and_diagnostics_of_a_recording_are_not_those_of_the_demo(tmp_path, mark):
+    import bags
+    from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+    from std_msgs.msg import String
+
+    empty = DiagnosticStatus(level=DiagnosticStatus.ERROR, name='battery', message='it is empty')
+    others = [(0, '/diagnostics', DiagnosticArray(status=[empty])), (100, '/instruction', String(data='their words'))]
+    bag = bags.write(tmp_path / 'bag', 'mcap', bags.recording(*others))
+    done = run('--recording', str(bag), '--instruction', 'my words', env=mark, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert 'their words' not in done.stdout
+
+
 def test_the_shipped_recordings_are_shown_side_by_side(tmp_path, mark):
     done = run('--out', 'both.png', env=mark, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
