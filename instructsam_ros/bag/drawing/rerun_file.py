@@ -15,6 +15,7 @@ from instructsam_ros.bag.drawing.show import progress
 from instructsam_ros.bag.reader import BagFile, print_notes
 from instructsam_ros.bag.recordings import RecordingError
 from instructsam_ros.bag.storage.limits import limits_from
+from instructsam_ros.conversions.stamps import serialized_stamp_ns
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.viewer.answers import AnswerLog, Role, Topic
 from instructsam_ros.viewer.recording import Recording
@@ -35,13 +36,17 @@ def write_recording(args: argparse.Namespace) -> int:
     print_notes(bag)
     topics = {topic.name: topic for topic in _topics(bag, args)}
     answers = next(name for name, topic in topics.items() if topic.role is Role.ANSWER)
+    answered = {serialized_stamp_ns(data) for *_, data in bag.messages({answers})}
     with replaced(path) as part:
         with Recording(FileSink(part)) as recording:
             # The images have been answered, so they were within the limit of that run.
             log = AnswerLog(recording, topics.values(), MAX_MEGAPIXELS_RANGE[1])
             total = sum(bag.counts[name] for name in topics)
             for connection, time_ns, data in progress(bag.messages(topics), total):
-                log.put(connection.topic, data, time_ns)
+                # The log keeps few messages, and a node answers few of the images, and seconds later.
+                is_large = topics[connection.topic].role in (Role.IMAGE, Role.DEPTH)
+                if not is_large or serialized_stamp_ns(data) in answered:
+                    log.put(connection.topic, data, time_ns)
         if not log.drawn:
             why = f'; {next(iter(log.notes))}' if log.notes else ''
             raise RecordingError(f'no result on {answers} belongs to an image that is in the bag and can be read{why}')

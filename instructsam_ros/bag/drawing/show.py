@@ -34,7 +34,7 @@ from instructsam_ros.pipeline.newest import NewestDict
 
 Item = TypeVar('Item')
 
-MAX_WAITING_IMAGES = 32  # images kept for a later result; 1 is enough for bags of `instructsam bag annotate`
+MAX_WAITING_IMAGES = 32  # answered images that wait for their results; a node works on one at a time
 MAX_FPS = 60.0
 SHORTEST_GIF_MS = 20  # browsers show an image of a GIF that is to last less for 100 ms
 PROBED_BYTES = 1 << 16
@@ -85,7 +85,9 @@ class Overlays:
         self.topic = topics.instances_topic(bag, name)
         self._image = topics.image_topic(bag, image)
         self._image_type = CompressedImage if bag.types[self._image] == topics.COMPRESSED else Image
-        times_ns = [time_ns for _, time_ns, _ in bag.messages({self.topic})]
+        results = [(time_ns, serialized_stamp_ns(data)) for _, time_ns, data in bag.messages({self.topic})]
+        times_ns = [time_ns for time_ns, _ in results]
+        self._stamps = {stamp_ns for _, stamp_ns in results}
         interval_s = float(np.median(np.diff(times_ns))) * 1e-9 if len(times_ns) > 1 else 0.0
         self.fps = min(MAX_FPS, 1 / interval_s) if interval_s > 0 else 1.0
         self._count = len(times_ns)
@@ -103,7 +105,9 @@ class Overlays:
         index = -1
         for connection, _, data in self._bag.messages({self.topic, self._image}):
             if connection.topic == self._image:
-                images[serialized_stamp_ns(data)] = data
+                stamp_ns = serialized_stamp_ns(data)
+                if stamp_ns in self._stamps:  # A node answers few of the images, and seconds later.
+                    images[stamp_ns] = data
                 continue
             index += 1
             if indices is None or index in indices:

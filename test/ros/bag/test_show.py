@@ -10,10 +10,15 @@ from PIL import Image as PillowImage
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
+import raw_mcap as mcap
 from bags import FRAMES, HEIGHT, WIDTH, Engine, header, recording, rgb_image, run, show, write
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage
 
+from instructsam.core.result import Result
 from instructsam_ros.bag import annotate
+from instructsam_ros.bag.topics import INSTANCES
+from instructsam_ros.conversions.instances import image_msg, to_msg
 
 
 @pytest.fixture(scope='module')
@@ -73,6 +78,22 @@ def test_a_strip(answered, tmp_path):
     assert pixels.shape == (HEIGHT - 1, 3 * (WIDTH - 1), 3)
     for position, index in enumerate((0, 4, 7)):
         check_is_drawn(pixels[:, position * (WIDTH - 1) : (position + 1) * (WIDTH - 1)], index)
+
+
+@pytest.mark.parametrize('name', ['a.png', 'a.rrd'])
+def test_results_of_a_node_that_takes_seconds(tmp_path, name, capsys):
+    if name == 'a.rrd':
+        pytest.importorskip('rerun', reason='needs the extra rerun')
+    images = [image_msg(rgb_image(0), header(index)) for index in range(120)]
+    answers = [
+        to_msg(Result('red', '', HEIGHT, WIDTH, ()), image.header, 'red', 1) for image in (images[0], images[10])
+    ]
+    records = [mcap.schema(1, 'sensor_msgs/msg/Image', definition=''), mcap.channel(1, 1, '/camera/image')]
+    records += [mcap.schema(2, INSTANCES, definition=''), mcap.channel(2, 2, '/perception/instances')]
+    records += [mcap.message(1, index, serialize_message(image)) for index, image in enumerate(images)]
+    records += [mcap.message(2, 100 + index, serialize_message(answer)) for index, answer in enumerate(answers)]
+    assert show(mcap.write(tmp_path / 'live.mcap', *records), tmp_path / name) == 0
+    assert '2 of 2 results on /perception/instances' in capsys.readouterr().out
 
 
 @pytest.fixture
