@@ -14,6 +14,7 @@ COMPRESSED = 'sensor_msgs/msg/CompressedImage'
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 STRING = 'std_msgs/msg/String'
 INSTANCES = 'instructsam_ros/msg/InstanceArray'
+TRACKED = 'instructsam_ros/msg/TrackedInstanceArray'
 
 ALIGNED = ('aligned_depth_to_color', 'depth_registered', 'depth_to_color', 'depth_to_rgb')  # names used by drivers
 OFF = 'off'
@@ -65,7 +66,7 @@ def image_topic(bag: BagFile, name: str = '') -> str:
         found = [name]
     else:
         # Images beside results, such as label_image, were made from these results.
-        results = {_namespace(topic) for topic in _topics_of(bag, INSTANCES)}
+        results = {_namespace(topic) for topic in _topics_of(bag, INSTANCES, TRACKED)}
         images = _topics_of(bag, IMAGE, COMPRESSED)
         raw_topics = {split_topic(topic)[0] for topic in images if 'depth' not in topic}
         raw_topics = {topic for topic in raw_topics if _namespace(topic) not in results}
@@ -127,7 +128,7 @@ def instances_topic(bag: BagFile, name: str = '') -> str:
 def unread_topics(bag: BagFile, topics: Topics) -> dict[str, str]:
     """Return {topic: reason} of the images, depth and videos in the bag that are not read."""
     reading = {split_topic(topic)[0]: topic for topic in (topics.image, topics.depth) if topic}
-    results = {_namespace(topic) for topic in _topics_of(bag, INSTANCES)}
+    results = {_namespace(topic) for topic in _topics_of(bag, INSTANCES, TRACKED)}
     reasons = {}
     for topic, type_name in sorted(bag.types.items()):
         raw_topic, transport = split_topic(topic)

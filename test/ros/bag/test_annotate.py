@@ -35,6 +35,8 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from instructsam.core import cli
+from instructsam_ros.bag import topics
+from instructsam_ros.bag.reader import BagFile
 from instructsam_ros.conversions.instances import rle_from_msg
 
 STORAGES = ['mcap', 'sqlite3']
@@ -351,6 +353,23 @@ def test_where_every_image_is_an_error_the_exit_code_is_1(tmp_path, capsys):
     assert run(source, tmp_path / 'out', '--instruction', 'refuse') == 1
     assert {message.message for message in only_results(tmp_path / 'out')} == {'that is not a question'}
     assert show(tmp_path / 'out', tmp_path / 'strip.png') == 0
+
+
+def test_what_a_node_has_drawn_is_no_camera(tmp_path):
+    types = {
+        '/camera/image': topics.IMAGE,
+        '/perception/instances': topics.INSTANCES,
+        '/perception/overlay': topics.IMAGE,
+        '/perception/tracked/instances': topics.TRACKED,
+        '/perception/tracked/overlay': topics.IMAGE,
+    }
+    records = []
+    for number, (topic, type_name) in enumerate(types.items(), 1):
+        records += [mcap.schema(number, type_name, definition=''), mcap.channel(number, number, topic)]
+        records.append(mcap.message(number, 1))
+    bag = BagFile(mcap.write(tmp_path / 'in.mcap', *records))
+    assert topics.image_topic(bag) == '/camera/image'
+    assert topics.unread_topics(bag, topics.Topics('/camera/image')) == {}
 
 
 def two_cameras():
