@@ -257,6 +257,32 @@ def test_other_settings_are_another_run(samples, tmp_path, capsys):
         assert err.count('\n') == 1
 
 
+def test_other_images_are_another_run(samples, tmp_path, monkeypatch, capsys):
+    """The annotations are the same: noisy images must not get the figures of the clean ones. Images may move."""
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / 'data'
+    inst2seg(data, samples)
+    records = json.loads((data / 'test.json').read_text())
+    for folder in map(Path, ('clean', 'noisy')):
+        folder.mkdir()
+    for record in records:
+        image = Image.open(record['image'])
+        record['image'] = Path(record['image']).name
+        image.save(Path('clean') / record['image'])
+        image.rotate(180).save(Path('noisy') / record['image'])
+    write_annotations(data / 'test.json', records)
+    argv = ('inst2seg', '--data', 'data', '--limit', 2)
+    assert evaluate(*argv, '--images', 'clean') == 0
+    said = capsys.readouterr().out
+    assert evaluate(*argv, '--images', 'noisy') == 2
+    err = capsys.readouterr().err
+    assert 'other images: clean/frame_0.png differs from noisy/frame_0.png' in err
+    assert '--results' in err
+    Path('clean').rename('moved')
+    assert evaluate(*argv, '--images', 'moved') == 0
+    assert capsys.readouterr().out == said
+
+
 def test_failed_samples_are_named_and_asked_again(samples, tmp_path, capsys):
     """A missing image, and run lengths of another size than the image: the other samples are measured."""
     data, out = tmp_path / 'data', tmp_path / 'a.json'

@@ -22,7 +22,7 @@ from instructsam.core.stop_signals import resume_hint
 from instructsam.train.evaluation.query import Outcome
 from instructsam.train.evaluation.running.prompting import PromptOptions, QueryEngine, answer_image
 from instructsam.train.evaluation.running.run_folder import ResultWriter, read_run
-from instructsam.train.evaluation.running.sources import Source
+from instructsam.train.evaluation.running.sources import FileSource, Source
 from instructsam.train.vlm.budget import BudgetSpent
 
 BARRIER_TIMEOUT = timedelta(days=7)  # longest time that the fastest process waits for the slowest one
@@ -79,13 +79,16 @@ def run_benchmark(
         The number of images that all processes have left.
 
     Raises:
-        OtherSettingsError: The folder holds another run.
+        OtherSettingsError: The folder holds another run, or one of other images.
         FolderInUseError: Another process writes the run.
         StorageError: The folder cannot be written.
     """
     hint = resume_hint(lambda: f'the same command resumes (see {folder})')
     with ResultWriter(folder, process.rank, header) as writer, hint:
-        answered = _answered_queries(read_run(folder, header).outcomes)
+        outcomes = read_run(folder, header).outcomes
+        if isinstance(source, FileSource):
+            source.check_images(outcomes)
+        answered = _answered_queries(outcomes)
         own = range(process.rank, len(source), process.world_size)
         pending = [index for index in own if index not in answered or not answered[index].is_complete]
         if answered:

@@ -1,12 +1,18 @@
 """Sources of a benchmark's images and queries: `Source`, and the one that holds a data set in memory."""
 
+import filecmp
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from instructsam.train.evaluation.query import ImageQueries
+from instructsam.core.run_settings import OtherSettingsError
+from instructsam.train.evaluation.query import ImageQueries, Outcome
+
+COMPARED_IMAGES = 512
+"""Largest number of answered images, evenly spaced, that are compared with those of a source."""
 
 
 class Source(Protocol):
@@ -48,6 +54,22 @@ class FileSource:
     def open(self, indices: Iterable[int]) -> Iterator[tuple[int, ImageQueries]]:
         """Yield (index, image with its queries) for each of `indices`."""
         return ((index, self.images[index]) for index in indices)
+
+    def check_images(self, outcomes: Sequence[Outcome]) -> None:
+        """Raise OtherSettingsError if outcomes are of other images; those that have moved are the same.
+
+        outcomes: Those of a run whose header has this source's `identity`, which does not depend on the images.
+        """
+        answered = {outcome.order.image: outcome.image for outcome in outcomes if not outcome.error}
+        for index in list(answered)[:: len(answered) // COMPARED_IMAGES + 1]:
+            before, now = answered[index], self.images[index].image
+            if before == now or not os.path.isfile(before) or not os.path.isfile(now):
+                continue
+            if not filecmp.cmp(before, now, shallow=False):
+                raise OtherSettingsError(
+                    f'the results are of other images: {before} differs from {now}. Repeat the command with the '
+                    'earlier images, or choose another folder with --results'
+                )
 
 
 def limit_queries(images: Iterable[ImageQueries], limit: int) -> Iterator[ImageQueries]:
