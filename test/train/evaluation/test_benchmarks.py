@@ -246,6 +246,7 @@ def test_other_settings_are_another_run(samples, tmp_path, capsys):
     for changed, said in (
         (['--threshold', 0.4], 'threshold was 0.3, now 0.4'),
         (['--mode', 'reference'], "mode was 'consistent'"),
+        (['--compile', 'off'], "compile was 'auto', now 'off'"),
         (['--limit', 2], 'queries was 1, now 2'),
         (['--prompt', 'find {text}'], 'prompts.'),
     ):
