@@ -49,6 +49,7 @@ class ConceptEngine(InstructSAM):
             mode=engine.mode,
             folder=engine.folder,
             warning=engine.warning,
+            stages=engine.stages,
         )
 
     def _detect_groups(self, features: PreparedFeatures, groups: Sequence[Group]) -> list[SlotMasks]:

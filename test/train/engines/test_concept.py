@@ -9,6 +9,7 @@ import torch
 
 from instructsam.core import InstructSAM
 from instructsam.core.engine import SlotMasks
+from instructsam.core.model.graphs.stages import new_stages
 from instructsam.core.model.grounding import resize_masks
 from instructsam.core.rle import Rle
 from instructsam.train.engines.concept import ConceptEngine, concept_detections
@@ -67,6 +68,22 @@ def test_an_engine_that_prompts_with_concepts(engine):
     assert [i.score for i in own.instances] != [i.score for i in found.instances]
     written = [each.segment(each.encode(IMAGE), 'give me both', max_new_tokens=4).answer for each in (engine, concepts)]
     assert written[0] == written[1]
+
+
+def test_compiled_stages_are_kept():
+    """Only the detector is another one: the encoders and the language model are replayed, with the same results."""
+    engine = InstructSAM.from_pretrained(FOLDER / 'checkpoint', device='cpu')
+    plain = ConceptEngine.from_engine(engine)
+    engine.stages = new_stages(engine.model, engine.mode, 'graphs')
+    replayed = ConceptEngine.from_engine(engine)
+    assert replayed.stages is engine.stages
+    options = {'score_threshold': 0.0, 'suppress_duplicates': False, 'max_new_tokens': 4}
+    for answer in (None, plain.answer_for(PHRASES)):
+        found, same = (
+            each.segment(each.encode(IMAGE), 'give me both', answer=answer, **options) for each in (replayed, plain)
+        )
+        assert found.answer == same.answer
+        assert [one.score for one in found.instances] == pytest.approx([one.score for one in same.instances], abs=1e-5)
 
 
 def test_the_benchmark_uses_it(engine, monkeypatch):
