@@ -171,12 +171,14 @@ class VlmClient:
         reply = self._read(raw.http_response.content)
         if self.budget is not None:
             self.budget.add(reply.prompt_tokens, reply.completion_tokens)
+        reply = replace(reply, calls=raw.retries_taken + 1)
         if not reply.text.strip():
             raise EmptyReply(
                 f'{self.settings.url} replied without text (finish reason {reply.finish_reason or "not given"!r}): '
-                'raise the limit of tokens, or serve the model without a reasoning parser'
+                'raise the limit of tokens, or serve the model without a reasoning parser',
+                reply,
             )
-        return replace(reply, calls=raw.retries_taken + 1)
+        return reply
 
     def _read(self, body: bytes) -> Reply:
         """Return the reply in a body. Raises BadReply."""

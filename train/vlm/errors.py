@@ -1,6 +1,13 @@
 """Errors of a vision-language model's endpoint. No message contains the API key."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from instructsam.core.errors import InstructSAMError
+
+if TYPE_CHECKING:
+    from instructsam.train.vlm.client import Reply
 
 
 class VlmError(InstructSAMError):
@@ -39,4 +46,11 @@ class EmptyReply(BadReply):
     """The reply is a chat completion without text.
 
     A server that moves the reasoning of a model out of the text leaves none if the limit of tokens ends the reasoning.
+
+    Attributes:
+        reply: The reply, with what it has cost.
     """
+
+    def __init__(self, message: str, reply: Reply) -> None:
+        super().__init__(message)
+        self.reply = reply

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -250,8 +250,8 @@ class _Run:
         begin = time.perf_counter()
         try:
             return self.engine.client.ask_now(chat, time_limit_s=left_s)
-        except EmptyReply:
-            return Reply('', seconds=time.perf_counter() - begin)
+        except EmptyReply as error:
+            return replace(error.reply, seconds=time.perf_counter() - begin)
         except VlmError as error:
             if self.elapsed >= self.engine.limits.seconds and not error.is_final:
                 raise _TimeUp(state) from None
