@@ -270,6 +270,17 @@ def test_no_instruction_of_a_type(command, scenes, monkeypatch):
     assert 'nothing to ask' in err
 
 
+def test_a_finished_run_with_scenes_without_instructions_needs_no_model(command, scenes, monkeypatch):
+    def drawn(function, values, workers):
+        yield from (replace(scenes['test'][0], queries=()) if index else scenes['test'][0] for index in values)
+
+    monkeypatch.setattr('instructsam.train.evaluation.tabletop.in_order', drawn)
+    code, out, _ = command('tabletop', '--kinds', 'category', '--scenes', '2')
+    assert code == 0
+    monkeypatch.setattr(evaluate, 'load_engine', None)
+    assert command('tabletop', '--kinds', 'category', '--scenes', '2')[:2] == (0, out)
+
+
 def test_the_built_in_model(tmp_path, capfd):
     path = tmp_path / 'a.json'
     chosen = ['--scenes', '2', '--seed', '5', '--split', 'unseen', '--phrase', 'given', '--json', str(path)]

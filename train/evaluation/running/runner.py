@@ -96,8 +96,7 @@ def run_benchmark(
         left, last = len(pending), None
         if pending:
             try:
-                engine = options.engine_for(load_engine())
-                for outcome in track(_outcomes(engine, source, pending, options, answered), len(pending)):
+                for outcome in track(_outcomes(load_engine, source, pending, options, answered), len(pending)):
                     writer.add(outcome)
                     last = outcome
                 left = 0
@@ -132,12 +131,16 @@ def _answered_queries(outcomes: Iterable[Outcome]) -> dict[int, _AnsweredQueries
 
 
 def _outcomes(
-    engine: QueryEngine,
+    load_engine: Callable[[], QueryEngine],
     source: Source,
     indices: Collection[int],
     options: PromptOptions,
     answered: dict[int, _AnsweredQueries],
 ) -> Iterator[Outcome]:
+    engine = None
     for index, image in source.open(indices):
+        if not image.queries:  # such a scene has no results: it is drawn again when the run is
+            continue
+        engine = engine or options.engine_for(load_engine())
         skip = answered[index].indices if index in answered else frozenset()
         yield from answer_image(engine, index, image, options, skip)
