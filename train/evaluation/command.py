@@ -140,7 +140,11 @@ def _add_run_arguments(parser: argparse.ArgumentParser, benchmark: Benchmark) ->
     add('--threads', 'CPU threads; the last bits of the figures depend on it', 1, type=count, metavar='N')
     add('--threshold', 'instances that score above it are the answer', benchmark.threshold, type=probability)
     lowest = 'the threshold' if benchmark.lowest is None else benchmark.lowest
-    add('--lowest', f'instances that score above it take part in AP (default: {lowest})', type=probability)
+    add(
+        '--lowest',
+        f'instances that score above it take part in AP, at most --threshold (default: {lowest})',
+        type=probability,
+    )
     add('--empty', 'IoU of a sample with neither a target nor a prediction', benchmark.empty, type=int, choices=(0, 1))
     add('--prompt', 'template instead of the benchmark\'s own, e.g. "find {text}"')
     add(

@@ -98,7 +98,7 @@ def prompt_options(benchmark: Benchmark, args: argparse.Namespace) -> PromptOpti
         prompts = dict.fromkeys(prompts, str(args.prompt))
     return PromptOptions(
         threshold=args.threshold,
-        lowest=args.threshold if lowest is None else lowest,
+        lowest=args.threshold if lowest is None else min(lowest, args.threshold),
         prompts=prompts,
         suppress_duplicates=args.duplicates == 'suppress',
         max_new_tokens=args.max_new_tokens,

@@ -281,6 +281,12 @@ def test_a_finished_run_with_scenes_without_instructions_needs_no_model(command,
     assert command('tabletop', '--kinds', 'category', '--scenes', '2')[:2] == (0, out)
 
 
+def test_what_is_found_takes_part_in_ap(command, tmp_path):
+    """The header says so if the threshold is below the benchmark's --lowest."""
+    assert command('tabletop', '--scenes', '1', '--threshold', '0.03', '--json', 'a.json')[0] == 0
+    assert json.loads((tmp_path / 'a.json').read_text())['lowest'] == 0.03
+
+
 def test_the_built_in_model(tmp_path, capfd):
     path = tmp_path / 'a.json'
     chosen = ['--scenes', '2', '--seed', '5', '--split', 'unseen', '--phrase', 'given', '--json', str(path)]
