@@ -182,7 +182,9 @@ def check_recipes(plan: Plan) -> None:
         run, name, seed = file.with_suffix(''), file.parts[-3], file.parts[-2].removeprefix('seed')
         if name not in VARIANTS or not seed.isdecimal() or not (is_finished(run) or last_checkpoint(run)):
             continue
-        recipe = plan.recipes(name, int(seed), plan.base)[file.stem]
+        recipe = plan.recipes(name, int(seed), plan.base).get(file.stem)
+        if recipe is None:  # The plan had stage 1 when the run was started.
+            continue
         # The data are compared by their contents, in check_started and by the run.
         before, now = ({**asdict(each), 'data': []} for each in (read_recipe(file), recipe))
         check_settings(before, now, output=run, advice=ADVICE, may_change=MAY_CHANGE)

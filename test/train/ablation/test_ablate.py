@@ -19,7 +19,7 @@ from instructsam.core.model import checkpoint
 from instructsam.core.model.config import ModelConfig
 from instructsam.core.rle import Rle
 from instructsam.train.ablation import study
-from instructsam.train.ablation.plan import read_plan
+from instructsam.train.ablation.plan import read_plan, write_recipe
 from instructsam.train.ablation.report import results, table
 from instructsam.train.ablation.variants import VARIANTS
 from instructsam.train.evaluation.query import ImageQueries, Query
@@ -97,6 +97,17 @@ def test_a_plan_without_stage_1_trains_stage_2_from_the_base(plan, trained, caps
     for keys in ({'variants': ['full', 'no_stage1']}, {'variants': ['full'], 'stage1_changes': ['steps=1']}):
         with pytest.raises(RecipeError, match='stage1 is empty'):
             read_plan(plan(**{'stage1': '', 'stage1_changes': [], **keys}))
+
+
+def test_stage_1_may_leave_a_plan(plan):
+    """A run of stage 1 that was stopped is no longer part of it."""
+    before = read_plan(plan())
+    run = before.folder('full', 1) / 'stage1'
+    write_recipe(before.recipes('full', 1, before.base)['stage1'], run.with_suffix('.yaml'))
+    (run / 'final').mkdir(parents=True)
+    (run / 'final' / checkpoint.SINGLE).touch()
+    study.check_recipes(before)
+    study.check_recipes(read_plan(plan(stage1='', stage1_changes=[], variants=['full'])))
 
 
 def test_a_whole_plan(plan, trained, capsys, tmp_path):
