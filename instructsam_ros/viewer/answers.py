@@ -34,7 +34,10 @@ if TYPE_CHECKING:  # needs Rerun
     from instructsam_ros.viewer.recording import Recording
 
 KEPT_MESSAGES = 64
-"""Messages of each topic that wait for their answer, and answers that wait for messages: two seconds at 30 Hz."""
+"""Answers that wait for messages, and the fewest messages of each role that wait for their answer: 2 s at 30 Hz."""
+
+MOST_MESSAGES, MOST_BYTES = 600, 256 << 20
+"""Bounds of the messages of a role that wait, as an answer may take longer: 9 s of raw images of 640 x 480 px."""
 
 MOST_POINTS = 20_000
 """Points of an answer that are taken from depth; of more, every n-th is."""
@@ -88,7 +91,7 @@ class AnswerLog:
         self._topics = {topic.name: topic for topic in topics}
         self._max_megapixels = max_megapixels
         self._waiting: dict[Role, NewestDict[int, tuple[Topic, bytes]]] = {
-            role: NewestDict(KEPT_MESSAGES) for role in Role
+            role: NewestDict(MOST_MESSAGES) for role in Role
         }
         self._answers: NewestDict[int, _Answer] = NewestDict(KEPT_MESSAGES)
         self._newest_info: tuple[Topic, bytes] | None = None
@@ -119,7 +122,10 @@ class AnswerLog:
             with self._noted(topic):
                 self._put_answer(_read(topic, data), stamp_ns, bag_time_ns)
             return
-        self._waiting[topic.role][stamp_ns] = topic, data
+        waiting = self._waiting[topic.role]
+        waiting[stamp_ns] = topic, data
+        while len(waiting) > KEPT_MESSAGES and sum(len(each) for _, each in waiting.values()) > MOST_BYTES:
+            waiting.popitem(last=False)
         answer, roles = self._answers.get(stamp_ns), [topic.role]
         if topic.role is Role.CAMERA_INFO:
             if self._newest_info is None and self._answers:  # the first one; the depth could not be used without

@@ -19,6 +19,7 @@ from instructsam.core.rle import Rle
 from instructsam_ros.conversions.instances import error_msg, to_msg
 from instructsam_ros.conversions.point_clouds import POINT
 from instructsam_ros.msg import InstanceArray
+from instructsam_ros.viewer import answers
 from instructsam_ros.viewer.answers import AnswerLog, Role, Topic
 
 TOPICS = {
@@ -79,6 +80,18 @@ def test_everything_of_a_stamp_is_shown_at_that_stamp(log, recording, is_answer_
     assert set(classes) == {5}
     np.testing.assert_allclose(points[:, 2], 1.0)
     np.testing.assert_allclose(points[:, 0].max(), (19 - (WIDTH - 1) / 2) / 60, rtol=1e-5)
+
+
+@pytest.mark.parametrize(('most_bytes', 'drawn'), [(answers.MOST_BYTES, 1), (1 << 20, 0)])
+def test_an_answer_that_took_seconds_has_its_image_while_there_is_memory(log, monkeypatch, most_bytes, drawn):
+    monkeypatch.setattr(answers, 'MOST_BYTES', most_bytes)
+    picture = image(0)
+    for index in range(200):
+        picture.header = header(index)
+        put(log, Role.IMAGE, picture)
+    put(log, Role.ANSWER, answer(0))
+    put(log, Role.ANSWER, answer(199 - answers.KEPT_MESSAGES + 1))
+    assert log.drawn == drawn + 1
 
 
 def test_an_unchanged_camera_is_shown_once(log, recording):
