@@ -57,6 +57,10 @@ class CameraStream:
         """True if there is a frame to answer on. Safe to call without the lock."""
         return self.mailbox.has_message or self.frame is not None
 
+    def is_newest(self, frame: CameraFrame) -> bool:
+        """Return whether no frame has arrived after `frame`."""
+        return bool(self._recent) and self._recent[-1] is frame
+
     def take_for_goal(self) -> CameraFrame | None:
         """Return the newest frame and make it the current one, which the stream must answer later."""
         if self.mailbox.has_message:

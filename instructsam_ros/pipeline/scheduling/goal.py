@@ -108,7 +108,8 @@ class GoalRequest:
             return False
         if self.stream is not other.stream or other.has_own_image:
             return False
-        return self.frame is frame or (self.frame is None and self.goal.freshness == Segment.Goal.NEWEST)
+        is_newest = self.goal.freshness == Segment.Goal.NEWEST and self.stream.is_newest(frame)
+        return self.frame is frame or (self.frame is None and is_newest)
 
     def can_use(self, frame: CameraFrame) -> bool:
         """Return whether the goal can be answered on `frame`, the current one of its stream."""

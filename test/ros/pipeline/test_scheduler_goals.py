@@ -108,6 +108,25 @@ def test_equal_goals_about_the_same_frame_are_joined(bench):
     assert bench.scheduler.next_work().requests == (later,)
 
 
+@pytest.mark.parametrize('freshness', [NEXT, STAMP])
+def test_a_goal_on_the_newest_frame_does_not_join_one_on_an_older_frame(bench, freshness):
+    bench.see()
+    older = bench.ask('the mugs', freshness, stamp=2)
+    bench.see()
+    newest_frame = bench.see()
+    newest = bench.ask('the mugs')
+    assert bench.scheduler.next_work().requests == (older,)
+    work = bench.scheduler.next_work()
+    assert (work.frame, work.requests) == (newest_frame, (newest,))
+
+
+def test_a_goal_on_the_newest_frame_joins_one_that_waited_for_it(bench):
+    waited = bench.ask('the mugs', NEXT)
+    bench.see()
+    newest = bench.ask('the mugs')
+    assert bench.scheduler.next_work().requests == (waited, newest)
+
+
 @pytest.mark.parametrize(
     'changed',
     [{'rectified': 'true'}, {'frame_tolerance': 'a=b'}, {'target_frame': 'base'}, {'depth_tolerance_s': 0.1}],
