@@ -128,7 +128,7 @@ class ErrorLog:
             for kind, state in self._kinds.items():
                 if state.left_out and now_s - state.text_s > REPEAT_S:
                     self._write(state.severity, f'{kind}: {state.left_out} more entries were left out')
-                    state.left_out, state.text_s = 0, now_s
+                    state.left_out = 0  # text_s stays: the entry itself is due again
 
     def _log(self, severity: str, kind: str, text: str, details: str = '') -> None:
         now_s = self._clock()

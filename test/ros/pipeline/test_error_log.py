@@ -61,6 +61,16 @@ def test_an_error_that_repeats_is_logged_once_in_a_while(bench):
     assert bench.entries == ['words'] + ['words (30 more were left out before)'] * 3
 
 
+def test_an_error_that_repeats_slowly_is_logged_as_often(bench):
+    """The count of omitted entries, which is logged when it is due, does not take the place of the text."""
+    for second in range(100):
+        if second % 4 == 0:
+            bench.log.report(InstructionError('words'))
+        bench.now_s += 1.0
+        bench.log.flush()
+    assert bench.entries.count('words') == 4
+
+
 @pytest.mark.parametrize('kind', [RuntimeError, InstructionError])
 def test_changing_texts_do_not_reset_the_limit(bench, kind):
     for number in range(10_000):
