@@ -80,7 +80,7 @@ class Worker(threading.Thread):
         try:
             self.engine = factory(**arguments)
         except FAILURES:
-            free_device_memory()
+            self._context.scheduler.submit(free_device_memory)  # later, since the error's traceback holds the model
             raise
         return self.engine
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from instructsam_ros.action import Segment
 from instructsam_ros.conversions.instances import image_msg
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.pipeline.camera_frame import CameraFrame
+from instructsam_ros.pipeline.scheduling import worker
 from instructsam_ros.pipeline.scheduling.camera_stream import CameraStream
 from instructsam_ros.pipeline.scheduling.error_log import ErrorLog
 from instructsam_ros.pipeline.scheduling.goal import ABORTED, CANCELED, SUCCEEDED, GoalRequest
@@ -293,3 +295,19 @@ def test_the_model_is_loaded_and_unloaded(bench):
     with pytest.raises(RuntimeError, match='no such model'):
         bench.worker.load_model(fail)
     assert bench.worker.engine is None
+
+
+def test_the_memory_of_a_model_that_does_not_load_is_freed(bench, monkeypatch):
+    models, is_held = [], []
+
+    def fail():
+        model = FakeEngine()
+        models.append(weakref.ref(model))
+        raise RuntimeError('out of memory')
+
+    monkeypatch.setattr(worker, 'free_device_memory', lambda: is_held.append(models[0]() is not None))
+    with pytest.raises(RuntimeError, match='out of memory') as raised:
+        bench.worker.load_model(fail)
+    del raised
+    bench.work()
+    assert is_held == [False]
