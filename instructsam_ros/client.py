@@ -36,7 +36,8 @@ from instructsam_ros.own_node import OwnNode, default_instruction_topic
 __all__ = ['Detections', 'Instance', 'Perception', 'PerceptionError']
 
 GRACE_S = 2.0  # added to a time limit, so that the node can report itself that the limit has passed
-MOST_UNCARRIED = 5  # answers in a row without carried masks, after which watch(tracked=True) raises
+MOST_UNCARRIED = 5  # answers in a row without carried masks, after which watch(tracked=True) raises,
+UNCARRIED_S = 5.0  # but not before this time: a low track_rate_hz skips many answers
 
 
 class Perception:
@@ -145,7 +146,7 @@ class Perception:
             PerceptionError: There was no result in time, the result is an error or malformed, or masks are not carried.
         """
         newest: queue.Queue[Any] = queue.Queue(maxsize=1)
-        uncarried = 0  # answers since the last message of carried masks
+        uncarried_s: list[float] = []  # time.monotonic() of each answer since the last message of carried masks
 
         def replace_newest(message: Any) -> None:
             with suppress(queue.Empty):
@@ -153,18 +154,18 @@ class Perception:
             newest.put_nowait(message)
 
         def on_answer(message: Any) -> None:
-            nonlocal uncarried
             if message.instruction != instruction:
                 return
             if not tracked or message.status == InstanceArray.STATUS_ERROR:
                 replace_newest(message)
-            elif (uncarried := uncarried + 1) > MOST_UNCARRIED:
+                return
+            uncarried_s.append(time.monotonic())
+            if len(uncarried_s) > MOST_UNCARRIED and uncarried_s[-1] - uncarried_s[0] > UNCARRIED_S:
                 replace_newest(PerceptionError(f'/{self._name} does not carry masks: set its parameter track_rate_hz'))
 
         def on_carried(message: Any) -> None:
-            nonlocal uncarried
             if message.result.instruction == instruction:
-                uncarried = 0
+                uncarried_s.clear()
                 replace_newest(message)
 
         subscribe = self._node.create_subscription

@@ -22,7 +22,7 @@ from std_msgs.msg import Header
 
 from instructsam.core import CancelledError
 from instructsam.core.spatial.grasping import grasp_candidates
-from instructsam_ros.client import Perception, PerceptionError, _read
+from instructsam_ros.client import MOST_UNCARRIED, Perception, PerceptionError, _read
 from instructsam_ros.conversions.instances import depth_msg, image_msg
 from instructsam_ros.detections import detections_from_msg
 
@@ -191,6 +191,22 @@ def test_watch_at_camera_rate(robot, perception):
     assert seen[-1].age_s >= 3
     assert seen[-1].stamp_s - seen[0].stamp_s == seen[-1].age_s - seen[0].age_s
     assert all(0.9 < each.confidence <= 1 for each in seen[-1])
+    perception.stop()
+    while robot.status()['instruction']:
+        pass
+
+
+def test_watch_at_a_lower_rate_than_that_of_the_answers(robot, perception):
+    assert robot.set('track_rate_hz', 1.0)[0]
+    results = perception.watch('the mugs', timeout=20.0, tracked=True)
+    with robot.stream():
+        next(results)
+        robot.results.clear()
+        seen = [next(results) for _ in range(2)]
+        assert len(robot.results) > MOST_UNCARRIED
+    results.close()
+    assert robot.set('track_rate_hz', 0.0)[0]
+    assert {len(detections) for detections in seen} == {9}
     perception.stop()
     while robot.status()['instruction']:
         pass
