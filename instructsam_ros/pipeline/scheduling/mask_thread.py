@@ -119,7 +119,7 @@ class MaskThread(threading.Thread):
         with self._changed:
             camera = self._cameras[stream]
             if not rate_hz:
-                self._clear(camera)
+                self._drop_images(camera)
                 return
             passed_s = max(0.0, frame.received_s - camera.credit_s)
             camera.credit, camera.credit_s = min(BURST, camera.credit + passed_s * rate_hz), frame.received_s
@@ -130,18 +130,18 @@ class MaskThread(threading.Thread):
 
     def put_answer(self, work: StreamWork, answer: Answer) -> None:
         """Carry the instances of an answer that has been published; called in the thread that made it."""
-        if work.settings.track_rate_hz:
-            with self._changed:
-                self._cameras[work.stream].new_answer = _NewAnswer(work, answer, work.frame.decode())
+        with self._changed:  # even while the rate is 0: with trigger on_instruction it is the only answer
+            self._cameras[work.stream].new_answer = _NewAnswer(work, answer, work.frame.decode())
 
     def clear(self) -> None:
         """Forget all images and answers, soon."""
         with self._changed:
             for camera in self._cameras.values():
-                self._clear(camera)
+                camera.new_answer = None
+                self._drop_images(camera)
 
-    def _clear(self, camera: _Camera) -> None:
-        camera.waiting = camera.new_answer = None
+    def _drop_images(self, camera: _Camera) -> None:
+        camera.waiting = None
         camera.must_clear = camera.session is not None
         self._changed.notify()
 
@@ -180,8 +180,9 @@ class MaskThread(threading.Thread):
     def _serve(self, camera: _Camera) -> None:
         """Carry the newest answer of a camera to its newest image, and publish the result."""
         with self._changed:
-            frame, answer = camera.waiting, camera.new_answer
-            camera.waiting = camera.new_answer = None
+            frame, answer, camera.waiting = camera.waiting, None, None
+            if frame is not None:  # otherwise the answer waits for the next image
+                answer, camera.new_answer = camera.new_answer, None
             if camera.must_clear:
                 camera.must_clear = False
                 camera.clear()

@@ -66,6 +66,18 @@ class Bench:
         self.masks.put_answer(work, Answer(result))
 
 
+def test_an_answer_from_before_the_rate_was_set_is_carried():
+    """With trigger on_instruction no other answer would come."""
+    bench = Bench()
+    bench.settings.value = Settings(track_rate_hz=0.0)
+    bench.see(1)
+    bench.answer(bench.scheduler.next_work())
+    bench.see(2)
+    bench.settings.value = Settings(track_rate_hz=30.0)
+    bench.see(3), bench.see(4)
+    assert bench.publisher.published == [3, 4]
+
+
 @pytest.mark.parametrize('is_broken', [False, True])
 def test_an_image_that_cannot_be_decoded_does_not_lose_the_answer(is_broken):
     bench = Bench()
