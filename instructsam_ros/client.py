@@ -98,7 +98,7 @@ class Perception:
         Raises:
             ValueError: The time limit is NaN, or longer than a year.
             PerceptionError: There is no such node, the time limit has passed, the node reports why it cannot answer,
-                its answer is malformed, or `image` or `depth` cannot be decoded.
+                its answer is malformed, `image` has no data, or `image` or `depth` cannot be decoded.
             CancelledError: `cancelled` returned true.
             Exception: What `on_stage` or `cancelled` raises.
         """
@@ -106,6 +106,8 @@ class Perception:
             raise ValueError(f'timeout is seconds up to {LONGEST_S:.0f}, got {timeout:g}')
         end_s = time.monotonic() + timeout
         image, depth = _decoded(image, depth)
+        if image is not None and not len(image.data):  # the node would take the camera's image
+            raise PerceptionError('the image has no data')
         self._goals.wait_for_server(timeout, cancelled)
         goal: Any = Segment.Goal(
             instruction=instruction,

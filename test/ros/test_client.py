@@ -17,7 +17,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 from depth_messages import compressed_depth, png
 from rclpy.action.client import ClientGoalHandle
 from rclpy.task import Future
-from sensor_msgs.msg import CameraInfo, CompressedImage
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from instructsam.core import CancelledError
@@ -132,6 +132,7 @@ def test_next_image_and_one_with_a_stamp(robot, perception):
         ({'instruction': ''}, 'the instruction is empty'),
         ({'camera': 'left'}, "no camera 'left'"),
         ({'instruction': 'sleep 60', 'timeout': 0.5}, 'no result within'),
+        ({'image': Image()}, 'the image has no data'),
     ],
 )
 def test_the_reason_why_there_is_no_answer(perception, fields, says):
