@@ -116,7 +116,14 @@ class _Run:
             total = min(args.max_images, total or args.max_images)
         console = Console(stderr=True)
         columns = (TextColumn('images'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        # Lines on a terminal appear above the bar; those for a file or a pipe must not become output of the bar.
+        with Progress(
+            *columns,
+            console=console,
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),
+            disable=not console.is_terminal,
+        ) as progress:
             bar = progress.add_task('', total=total)
             for number, image in enumerate(self._images(sources), start=1):
                 self._answer(image)

@@ -106,6 +106,17 @@ def test_a_folder_with_all_outputs(engine, photos, tmp_path, capsys):
     assert len(json.loads((tmp_path / 'results.json').read_text())) == 2
 
 
+def test_lines_go_to_a_file_though_the_bar_is_on_a_terminal(engine, photos, capsys, monkeypatch):
+    monkeypatch.setenv('FORCE_COLOR', '1')  # rich takes stderr for a terminal
+    assert segment(photos, 'the mugs') == 0
+    shown = capsys.readouterr()
+    assert 'images' in shown.err
+    assert shown.out.splitlines() == [
+        f'{photos}/a.png: mug 0.90, cup 0.60',
+        f'{photos}/more/b.jpg: mug 0.90, cup 0.60',
+    ]
+
+
 def test_the_same_command_resumes(engine, photos, tmp_path, capsys):
     command = (photos, 'the mugs', '--out', tmp_path / 'out', '--coco', tmp_path / 'coco.json')
     assert segment(*command) == 0
