@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import init_empty_weights
 
 from instructsam.core import builtin
 from instructsam.core.allocator import own_pages
 from instructsam.core.device import resolve_dtype
 from instructsam.core.engine import InstructSAM
+from instructsam.core.model.checkpoint import empty_model
 from instructsam.core.model.config import TOKEN_KEYS, ModelConfig
-from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.core.model.preprocess import QwenPreprocessor
 from instructsam.core.model.tokenizer import load_prompter
 
@@ -49,8 +48,7 @@ def random_engine(
         mode: One of `core.modes.MODES`.
         how: One of `core.modes.COMPILE`.
     """
-    with init_empty_weights(include_buffers=False):
-        model = InstructSAMModel(config)
+    model = empty_model(config)
     dtype = resolve_dtype(dtype, device, sum(parameter.numel() for parameter in model.parameters()))
     generator = torch.Generator(device).manual_seed(0)
     for name, empty in list(model.named_parameters()):

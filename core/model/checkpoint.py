@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -39,6 +40,8 @@ DTYPES = ('F32', 'BF16', 'F16')  # accepted precisions of stored tensors, in saf
 DOWNLOADED = ('*.safetensors', '*.json', '*.jinja', '*.txt', '*.model')  # also in subfolders
 
 Shapes = dict[str, tuple[int, ...]]
+
+_empty_lock = threading.Lock()
 
 
 def resolve(name: str | Path, revision: str = '', *, also: Iterable[str] = (), is_cache_only: bool = False) -> Path:
@@ -122,8 +125,7 @@ def load(
     shapes = tensor_shapes(files)
     try:
         check_config(config, shapes)
-        with init_empty_weights(include_buffers=False):  # parameters are in the file, buffers are not
-            model = InstructSAMModel(config)
+        model = empty_model(config)
     except ModelError as error:
         raise ModelError(f'{folder}: {error}') from error
     except Exception as error:  # modules that cannot be built raise exceptions of many types
@@ -137,6 +139,15 @@ def load(
     for name, buffer in model.named_buffers():
         _set(model, name, buffer.to(device))
     return model.requires_grad_(False)
+
+
+def empty_model(config: ModelConfig) -> InstructSAMModel:
+    """Return a model whose parameters have no memory yet; its buffers, which are in no file, do.
+
+    accelerate replaces a method of all modules meanwhile. Two threads at once would leave the replacement there.
+    """
+    with _empty_lock, init_empty_weights(include_buffers=False):
+        return InstructSAMModel(config)
 
 
 def save(model: InstructSAMModel, folder: str | Path, source: str | Path | None = None) -> None:

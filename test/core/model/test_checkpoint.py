@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from instructsam.core import InstructSAM, ModelError
 from instructsam.core.errors import StorageError
+from instructsam.core.model import checkpoint as checkpoint_module
 from instructsam.core.model.checkpoint import load, resolve, save
 from instructsam.core.model.config import ModelConfig
+from instructsam.core.model.instructsam import InstructSAMModel
 
 
 @pytest.fixture
@@ -59,6 +62,30 @@ def test_weights_are_those_of_the_file(checkpoint):
     assert all(torch.equal(tensor, stored[name]) for name, tensor in model.state_dict().items())
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
+
+
+def test_two_threads_load_models(checkpoint, monkeypatch):
+    """Afterwards, new modules have parameters with memory, as before."""
+    monkeypatch.setattr(torch.nn.Module, 'register_parameter', torch.nn.Module.register_parameter)  # put back if not
+    first, second = (threading.Thread(target=load, args=(checkpoint, 'cpu', None)) for _ in range(2))
+    first_builds, both_build = threading.Event(), threading.Event()
+
+    def build(config):
+        if threading.current_thread() is first:
+            first_builds.set()
+            both_build.wait(1)
+        else:
+            both_build.set()
+            first.join(60)
+        return InstructSAMModel(config)
+
+    monkeypatch.setattr(checkpoint_module, 'InstructSAMModel', build)
+    first.start()
+    assert first_builds.wait(60)
+    second.start()
+    first.join()
+    second.join()
+    assert not torch.nn.Linear(1, 1).weight.is_meta
 
 
 def test_saved_folder_loads_back_bit_for_bit(engine, image, tmp_path):
