@@ -197,6 +197,7 @@ class Page:
             label='Image',
             type='filepath',
             sources=['upload', 'webcam', 'clipboard'],
+            webcam_options=gr.WebcamOptions(mirror=False),  # mirrored, left would be right, and text unreadable
             visible=not has_camera,
             height=360,
             elem_id='image',

@@ -140,6 +140,12 @@ def test_an_error_of_a_replaced_question_leaves_the_page_as_it_is(error):
     assert answers['first'] == [gr.skip()] * 6
 
 
+def test_the_camera_of_the_computer_is_not_mirrored():
+    page = Page(SimpleNamespace(name='stand-in', has_camera=False, takes_depth=False), [], 64)
+    images = [each for each in page.blocks.blocks.values() if isinstance(each, gr.Image)]
+    assert [each.webcam_options.mirror for each in images] == [False]
+
+
 def test_uploads_are_removed(monkeypatch):
     monkeypatch.delenv('GRADIO_TEMP_DIR', raising=False)
     with private_folder() as folder:
