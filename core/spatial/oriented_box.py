@@ -64,6 +64,9 @@ def pca_box(surface: Surface) -> OrientedBox:
     axes = np.linalg.eigh(np.cov((points - centroid).T))[1][:, ::-1]
     if axes[:, 2] @ centroid > 0:
         axes[:, 2] *= -1
+    first, second = (np.subtract(*robust_extent(along)) for along in ((points - centroid) @ axes[:, :2]).T)
+    if first < second:  # as of two parallel bars: the larger variance is not that of the longer side
+        axes[:, 0] = axes[:, 1]
     axes[:, 1] = cross(axes[:, 2], axes[:, 0])
     high, low = np.array([robust_extent(along) for along in ((points - centroid) @ axes).T]).T
     return OrientedBox(

@@ -251,6 +251,16 @@ def test_depth_in_an_unlikely_unit_is_refused(scale, dtype, says):
         assert locate(result, depth, CameraModel(HEIGHT, WIDTH, K)).instances[0].geometry is not None
 
 
+def test_the_length_of_two_parallel_bars_is_the_longer_side():
+    """Without any plane; across the bars, the points vary more."""
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[70:170, 125:135] = mask[70:170, 195:205] = True
+    found = measure(mask, np.where(mask, np.float32(0.5), 0), CameraModel(HEIGHT, WIDTH, K))
+    assert not found.has_support
+    assert found.size_m[0] > 1.2 * found.size_m[1]
+    assert np.linalg.det(found.rotation) == pytest.approx(1)
+
+
 def test_pixels_without_a_ray_have_no_depth():
     fisheye = CameraModel(
         800, 848, [[286, 0, 424], [0, 286, 400], [0, 0, 1]], (-0.0055, 0.044, -0.042, 0.0078), 'equidistant'
