@@ -106,7 +106,7 @@ class Perception:
             raise ValueError(f'timeout is seconds up to {LONGEST_S:.0f}, got {timeout:g}')
         end_s = time.monotonic() + timeout
         image, depth = _decoded(image, depth)
-        if image is not None and not len(image.data):  # the node would take the camera's image
+        if image is not None and not len(cast(Any, image).data):  # the node would take the camera's image
             raise PerceptionError('the image has no data')
         self._goals.wait_for_server(timeout, cancelled)
         goal: Any = Segment.Goal(
