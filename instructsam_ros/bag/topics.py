@@ -66,7 +66,7 @@ def image_topic(bag: BagFile, name: str = '') -> str:
         found = [name]
     else:
         # Images beside results, such as label_image, were made from these results.
-        results = {_namespace(topic) for topic in _topics_of(bag, INSTANCES, TRACKED)}
+        results = _result_namespaces(bag)
         images = _topics_of(bag, IMAGE, COMPRESSED)
         raw_topics = {split_topic(topic)[0] for topic in images if 'depth' not in topic}
         raw_topics = {topic for topic in raw_topics if _namespace(topic) not in results}
@@ -128,7 +128,7 @@ def instances_topic(bag: BagFile, name: str = '') -> str:
 def unread_topics(bag: BagFile, topics: Topics) -> dict[str, str]:
     """Return {topic: reason} of the images, depth and videos in the bag that are not read."""
     reading = {split_topic(topic)[0]: topic for topic in (topics.image, topics.depth) if topic}
-    results = {_namespace(topic) for topic in _topics_of(bag, INSTANCES, TRACKED)}
+    results = _result_namespaces(bag)
     reasons = {}
     for topic, type_name in sorted(bag.types.items()):
         raw_topic, transport = split_topic(topic)
@@ -227,6 +227,11 @@ def _topics_of(bag: BagFile, *type_names: str) -> list[str]:
 
 def _is_aligned(topic: str, image: str) -> bool:
     return any(word in topic for word in ALIGNED) or topic == f'{_namespace(image)}/depth'
+
+
+def _result_namespaces(bag: BagFile) -> set[str]:
+    """Return the namespaces of the nodes whose results are in the bag."""
+    return {_namespace(topic) for topic in _topics_of(bag, INSTANCES, TRACKED)}
 
 
 def _namespace(topic: str) -> str:
