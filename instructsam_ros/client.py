@@ -98,7 +98,8 @@ class Perception:
         Raises:
             ValueError: The time limit is NaN, or longer than a year.
             PerceptionError: There is no such node, the time limit has passed, the node reports why it cannot answer,
-                its answer is malformed, `image` has no data, or `image` or `depth` cannot be decoded.
+                its answer is malformed, `image` has no data or is missing beside `depth` or `camera_info`, or one of
+                them cannot be decoded.
             CancelledError: `cancelled` returned true.
             Exception: What `on_stage` or `cancelled` raises.
         """

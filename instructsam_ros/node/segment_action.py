@@ -286,6 +286,8 @@ def _fault(goal: Segment.Goal, streams: Mapping[str, CameraStream]) -> str:
     if goal.camera and goal.camera not in streams:
         names = ', '.join(filter(None, streams)) or 'none with a name'
         return f"there is no camera '{shorten(goal.camera)}', the cameras are: {names}"
+    if not len(goal.image.data) and (goal.image.height or len(goal.depth.data) or goal.camera_info.height):
+        return 'the image of the goal has no data: depth and camera_info are used with such an image only'
     if goal.freshness not in (Segment.Goal.NEWEST, Segment.Goal.NEXT, Segment.Goal.STAMP):
         return f'freshness is NEWEST 0, NEXT 1 or STAMP 2, got {goal.freshness}'
     if goal.freshness == Segment.Goal.STAMP and not len(goal.image.data) and not is_set(goal.stamp):

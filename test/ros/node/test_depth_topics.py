@@ -10,11 +10,12 @@ import scenery
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
+from action_msgs.msg import GoalStatus
 from depth_messages import compressed_depth, rvl
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseArray
 from robot import PATIENCE_S
-from sensor_msgs.msg import CameraInfo, CompressedImage, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
@@ -217,6 +218,9 @@ def test_goals_are_located_too(robot, seeing):
     assert answer.instances[0].has_geometry
     answer = robot.ask('the cups', image=image).end()[1]
     assert (answer.geometry_frame_id, answer.geometry_message) == ('', 'the goal has an image but no depth')
+    for given in ({'depth': depth}, {'camera_info': info}, {'image': Image(height=48, width=64)}):
+        status, answer = robot.ask('the cups', **given).end()
+        assert (status, 'the image of the goal has no data' in answer.message) == (GoalStatus.STATUS_ABORTED, True)
 
 
 def test_compressed_depth(lone_robot):
