@@ -26,6 +26,7 @@ class TextBatch:
     blocks: list[tuple[int, slice]]  # (sample, rows of its queries) of every phrase of the batch
     phrase_ids: list[list[int]]
     shorter_ids: list[list[list[int]]]  # shorter forms of each phrase, the longest first; [] where none are known
+    partial: list[bool]  # for each phrase, whether it may describe more objects than its targets
     has_bank: bool = True  # the query bank is inserted at the blocks
 
 
@@ -42,6 +43,7 @@ def batch_scripts(scripts: Sequence[Script], pad_id: int) -> TextBatch:
         blocks=[(index, rows) for index, script in enumerate(scripts) for rows in script.blocks],
         phrase_ids=[ids for script in scripts for ids in script.phrase_ids],
         shorter_ids=[forms for script in scripts for forms in script.shorter_ids],
+        partial=[is_partial for script in scripts for is_partial in script.partial],
         has_bank=all(script.has_bank for script in scripts),
     )
     for index, script in enumerate(scripts):

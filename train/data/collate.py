@@ -40,6 +40,7 @@ class Collator:
         pad_id: int,
         *,
         branches: bool = False,
+        concise: bool = False,
     ):
         """Keep what the batches are made with.
 
@@ -51,6 +52,7 @@ class Collator:
             merge: Patches per language-model token along each axis.
             pad_id: Token id of padding.
             branches: The turns of a sample do not see each other.
+            concise: Answers have the concise form of each phrase.
         """
         self.dialogue = dialogue
         self.preprocessor = preprocessor
@@ -59,6 +61,7 @@ class Collator:
         self.merge = merge
         self.pad_id = pad_id
         self.branches = branches
+        self.concise = concise
 
     @classmethod
     def from_folder(
@@ -67,6 +70,7 @@ class Collator:
         config: ModelConfig,
         *,
         branches: bool = False,
+        concise: bool = False,
         max_pixels: int = 0,
         mode: str = 'consistent',
     ) -> Collator:
@@ -76,6 +80,7 @@ class Collator:
             folder: The model folder.
             config: Its configuration.
             branches: The turns of a sample do not see each other.
+            concise: Answers have the concise form of each phrase.
             max_pixels: Largest image in Qwen's encoder if that is less than the folder's limit; 0: the folder's.
             mode: See Dialogue.
 
@@ -94,6 +99,7 @@ class Collator:
             config.vision.spatial_merge_size,
             cast('int | None', tokenizer.pad_token_id) or 0,  # any id works, because nothing attends to padding
             branches=branches,
+            concise=concise,
         )
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
@@ -102,7 +108,7 @@ class Collator:
         Raises:
             RecordError: If the image of a sample cannot be used.
         """
-        samples = [sample.with_pixels() for sample in samples]
+        samples = [(sample.concisely() if self.concise else sample).with_pixels() for sample in samples]
         images = [sample.pixels for sample in samples if sample.pixels is not None]
         patches, grids = zip(*(self.preprocessor(image, 'cpu', torch.float32) for image in images), strict=True)
         scripts = [self._write(sample, grid) for sample, grid in zip(samples, grids, strict=True)]

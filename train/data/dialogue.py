@@ -95,6 +95,7 @@ class Dialogue:
                 script.add(self.prompter.plain_ids(', '), supervised=True)
             ids = self.prompter.plain_ids(phrase)
             script.shorter_ids.append([self.prompter.plain_ids(text) for text in turn.shorter_forms(index)])
+            script.partial.append(turn.is_partial(index))
             script.add([tokens.phrase_start, *ids], supervised=True)
             if script.has_bank:
                 script.add_query_block(ids)
@@ -112,6 +113,7 @@ class Script:
     phrase_ids: list[list[int]]  # token ids that condition SAM3, without tags, one list per phrase
     has_bank: bool = True  # the queries are those of the query bank, not tokens
     shorter_ids: list[list[list[int]]] = field(default_factory=list)  # the same of the shorter forms of each phrase
+    partial: list[bool] = field(default_factory=list)  # per phrase, whether it may describe more than its targets
 
     def add(self, ids: Sequence[int], *, supervised: bool = False) -> None:
         """Append text tokens."""

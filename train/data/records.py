@@ -15,7 +15,8 @@ A record has image, height, width and its text in one of three forms:
 
 A conversation, and the annotations of one `instruction`, are used whole or not at all.
 
-An annotation may have shorter forms of its phrase under `shorter`, which records of the tabletop world do.
+An annotation may have a concise form of its phrase under `concise` and shorter ones under `shorter`, which records of
+the tabletop world do.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class _Annotation:
     phrase: str
     target: Target
     is_plain: bool  # a phrase that may be asked for together with others
+    concise: str = ''  # '': the phrase
     shorter: tuple[str, ...] = ()
     instruction: str | None = None  # asks for all annotations that have it
 
@@ -189,13 +191,20 @@ def _annotation(raw: Any, height: int, width: int, rng: np.random.Generator) -> 
     annotation_type = raw.get('type', 'phrase')
     if annotation_type == 'phrase':
         instruction = read_text(raw, 'instruction', f'the phrase {text[:60]!r}') if raw.get('instruction') else None
-        return _Annotation(instruction, _phrase(text), target, instruction is None, _shorter(raw), instruction)
+        return _Annotation(
+            instruction, _phrase(text), target, instruction is None, _concise(raw), _shorter(raw), instruction
+        )
     if annotation_type == 'sentence':
         phrase = _phrase(read_text(raw, 'category', f'the sentence {text[:60]!r}'))
-        return _Annotation(text, phrase, target, False, _shorter(raw))
+        return _Annotation(text, phrase, target, False, _concise(raw), _shorter(raw))
     if annotation_type == 'OCR':
         return _Annotation(_choose(OCR_QUESTIONS, rng).format(text), text, target, False)
     raise RecordError(f'annotation type {annotation_type!r} is not one of phrase, sentence, OCR')
+
+
+def _concise(raw: dict[str, Any]) -> str:
+    """Return the concise form of an annotation's phrase, '' if it has none."""
+    return _phrase(read_text(raw, 'concise', 'an annotation')) if raw.get('concise') else ''
 
 
 def _shorter(raw: dict[str, Any]) -> tuple[str, ...]:
@@ -240,8 +249,10 @@ def _ask_together(annotations: list[_Annotation], rng: np.random.Generator) -> T
 
 
 def _joint_turn(question: str, annotations: list[_Annotation]) -> Turn:
-    phrases, targets, shorter = zip(*((a.phrase, a.target, a.shorter) for a in annotations), strict=True)
-    return Turn(question, phrases, targets, shorter=shorter if any(shorter) else ())
+    phrases, targets, concise, shorter = zip(
+        *((a.phrase, a.target, a.concise or a.phrase, a.shorter) for a in annotations), strict=True
+    )
+    return Turn(question, phrases, targets, concise=concise, shorter=shorter if any(shorter) else ())
 
 
 def _conversation_turns(record: dict[str, Any], height: int, width: int, num_queries: int) -> Iterator[Turn]:

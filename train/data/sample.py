@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,12 +24,31 @@ class Turn:
     phrases: tuple[str, ...]
     targets: tuple[Target, ...]  # ground truth, one per phrase
     text: str = ''  # the answer, if it names no phrases
+    concise: tuple[str, ...] = ()
+    """The concise form of each phrase, which may describe more objects than the targets; (): the phrases."""
     shorter: tuple[tuple[str, ...], ...] = ()
     """Shorter forms of each phrase, the longest first, that training may condition SAM3 on instead; (): unknown."""
+    partial: tuple[bool, ...] = ()
+    """For each phrase, whether it may describe more objects than its targets; (): none does."""
 
     def shorter_forms(self, index: int) -> tuple[str, ...]:
         """Return the shorter forms of the phrase `index`."""
         return self.shorter[index] if self.shorter else ()
+
+    def is_partial(self, index: int) -> bool:
+        """Return whether the phrase `index` may describe more objects than its targets."""
+        return bool(self.partial) and self.partial[index]
+
+    def concisely(self) -> Turn:
+        """Return the turn with the concise form of each phrase, and the shorter forms of that."""
+        if not self.concise:
+            return self
+        partial = tuple(map(operator.ne, self.concise, self.phrases))
+        shorter = []
+        for index, phrase in enumerate(self.concise):
+            forms = self.shorter_forms(index)
+            shorter.append(forms[forms.index(phrase) + 1 :] if phrase in forms else forms)
+        return replace(self, phrases=self.concise, shorter=tuple(shorter), partial=partial)
 
 
 @dataclass(frozen=True)
@@ -54,6 +74,10 @@ class Sample:
             return self
         drawn = rng.permutation(self.num_phrases)[:max_phrases]
         return replace(self, detected=tuple(sorted(drawn.tolist())))
+
+    def concisely(self) -> Sample:
+        """Return the sample with the concise form of each phrase."""
+        return replace(self, turns=tuple(turn.concisely() for turn in self.turns))
 
     def augmented(self, augmentation: Augmentation, rng: np.random.Generator) -> Sample:
         """Return the sample with its image, which must have been read, changed at random."""

@@ -36,7 +36,7 @@ def draw_queries(index: int, split: str, seed: int, kinds: Collection[str] | Non
         Query(
             id=f'{index}-{number}',
             text=instruction.text,
-            phrases=instruction.phrases,
+            phrases=instruction.concise,
             ground_truth=tuple(masks[target] for targets in instruction.targets for target in targets),
             groups={'kind': instruction.kind, 'novelty': list(instruction.novel)},
         )

@@ -152,7 +152,7 @@ class DetectorPretraining(nn.Module):
         """Return the losses of one call; hidden: states of the language model whose slots take part; None: none do."""
         model = self.model
         masks = [batch.masks[index] for index in call.phrases]
-        groups = [] if call.is_short else [self._query_groups(masks)]
+        groups = [] if call.are_partial else [self._query_groups(masks)]
         if hidden is not None:
             slots = slot_states(hidden, batch, call.phrases)
             groups.append((model.slot_queries(slots)[:, None], model.slot_references(slots)[:, None]))
@@ -161,7 +161,7 @@ class DetectorPretraining(nn.Module):
         outputs = detect_layers(model, image, queries, references, call.phrase_ids)
         losses = layer_losses(model, outputs, masks, presence_target=PRESENCE_TARGET)
         losses.update(self.alignment.fused_loss(outputs.encoded, masks))
-        if call.is_short:
+        if call.are_partial:
             losses = {name: loss.scaled(SHORT_WEIGHTS.get(name, SLOTS_WEIGHT)) for name, loss in losses.items()}
         return losses
 

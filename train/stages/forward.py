@@ -81,6 +81,7 @@ def with_idle_phrase(model: InstructSAMModel, batch: Batch) -> Batch:
         blocks=[*text.blocks, (0, rows)],
         phrase_ids=[*text.phrase_ids, [model.config.tokens.phrase_start]],
         shorter_ids=[*text.shorter_ids, []],
+        partial=[*text.partial, False],
     )
     masks = [*batch.masks, torch.zeros(0, 1, 1, dtype=torch.bool, device=batch.pixels.device)]
     boxes = [*batch.boxes, torch.zeros(0, 4, device=batch.pixels.device)]
@@ -136,28 +137,29 @@ class PhraseCall(NamedTuple):
 
     phrases: list[int]  # indices in the batch
     phrase_ids: list[list[int]]  # token ids that condition SAM3
-    is_short: bool  # they are shorter forms, which may fit more objects than the phrase's own
+    are_partial: bool  # they may describe more objects than their targets: only the slots can tell which are meant
 
 
 def phrase_calls(batch: Batch, phrases_per_call: int, short_phrases: float = 0.0) -> list[PhraseCall]:
     """Group the detected phrases into calls; some are conditioned on a shorter form (phrase dropout).
 
-    The targets stay those of the whole phrase, so that only the language model's slots can tell which of the objects
-    of the shorter one are meant.
+    The targets stay those of the whole phrase.
 
     Args:
         batch: The batch.
         phrases_per_call: Largest number of phrases in a call.
         short_phrases: Probability of each shorter form; a phrase with many of them is replaced most often.
     """
+    text = batch.text
     short = {}
     if short_phrases:
-        for index, drawn in enumerate((torch.rand(len(batch.text.blocks)) / short_phrases).int().tolist()):
-            if drawn < len(batch.text.shorter_ids[index]):
-                short[index] = batch.text.shorter_ids[index][drawn]
+        for index, drawn in enumerate((torch.rand(len(text.blocks)) / short_phrases).int().tolist()):
+            if drawn < len(text.shorter_ids[index]):
+                short[index] = text.shorter_ids[index][drawn]
+    partial = {index for index, is_partial in enumerate(text.partial) if is_partial or index in short}
     return [
-        PhraseCall(phrases, [short.get(index, batch.text.phrase_ids[index]) for index in phrases], phrases[0] in short)
-        for phrases in batch.detector_calls(phrases_per_call, short)
+        PhraseCall(phrases, [short.get(index, text.phrase_ids[index]) for index in phrases], phrases[0] in partial)
+        for phrases in batch.detector_calls(phrases_per_call, partial)
     ]
 
 

@@ -101,7 +101,7 @@ class InstructTraining(nn.Module):
             masks = [batch.masks[index] for index in call.phrases]
             terms = layer_losses(model, outputs, masks, presence_target=self.objective.presence_target)
             terms['presence'] = terms['presence'].scaled(self.objective.presence_loss)
-            if call.is_short:  # the semantic map sees the phrase alone
+            if call.are_partial:  # the semantic map sees the phrase alone
                 terms['semantic'] = terms['semantic'].scaled(0.0)
             if is_idle:
                 terms = {name: term.scaled(0.0) for name, term in terms.items()}
@@ -123,6 +123,7 @@ class InstructStage(RecordStage):
             self.folder,
             self.model.config,
             branches=recipe.branches,
+            concise=self.settings.concise,
             max_pixels=recipe.max_pixels,
             mode=self.settings.mode,
         )

@@ -43,6 +43,7 @@ class InstructSettings:
     deep_supervision: bool = False  # losses on every detector layer, as in stage base, instead of the published ones
     pointing: float = 0.0  # weight of losses.pointing, the language model's own grounding; needs deep_supervision
     short_phrases: float = 0.0  # probability of each shorter form of a phrase in SAM3; needs deep_supervision
+    concise: bool = False  # the answers have the concise form of each phrase, for records that have one
 
     def __post_init__(self) -> None:
         if self.mode not in TRAINING_MODES:

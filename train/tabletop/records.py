@@ -3,8 +3,8 @@
 A bare phrase becomes a "phrase" annotation, an instruction a "sentence" annotation whose category is the answer phrase.
 An instruction with several phrases becomes one "phrase" annotation for each, with its wording under `instruction`. One
 record holds all of a scene, so that a training step encodes the image once. Keys that the official loader does not
-know: split, seed and index of a record; kind, instruction, targets (object ids), program, novel and shorter (shorter
-forms of the phrase, see `words.shortened`) of an annotation.
+know: split, seed and index of a record; kind, instruction, targets (object ids), program, novel, concise (the concise
+form of the phrase, see `words.concise`) and shorter (its shorter forms, see `words.shortened`) of an annotation.
 """
 
 import json
@@ -42,8 +42,13 @@ def record(scene: Scene, instructions: Sequence[Instruction], *, bare: bool = Fa
 def _annotations(scene: Scene, instruction: Instruction, *, bare: bool) -> Iterator[dict[str, Any]]:
     """Yield the annotation of each phrase."""
     is_joint = len(instruction.phrases) > 1
-    for phrase, shorter, targets, program in zip(
-        instruction.phrases, instruction.shorter, instruction.targets, instruction.program, strict=True
+    for phrase, concise, shorter, targets, program in zip(
+        instruction.phrases,
+        instruction.concise,
+        instruction.shorter,
+        instruction.targets,
+        instruction.program,
+        strict=True,
     ):
         text = (
             {'type': 'phrase', 'text': phrase, **({'instruction': instruction.text} if is_joint else {})}
@@ -58,6 +63,7 @@ def _annotations(scene: Scene, instruction: Instruction, *, bare: bool) -> Itera
             'targets': list(targets),
             'program': program,
             'novel': list(instruction.novel),
+            'concise': concise,
             'shorter': list(shorter),
         }
 

@@ -65,6 +65,18 @@ def test_shorter_forms_of_phrases_reach_the_batch(collator):
             parse(record | {'annotation': [known | {'shorter': wrong}]}, FOLDER, 10, rng)
 
 
+def test_a_concise_phrase_is_read_with_its_record():
+    masks, rng = json.loads(RECORDS['phrase']['annotation'])[0]['ann'], np.random.default_rng(0)
+    known = {'type': 'sentence', 'text': 'The red cup there?', 'category': 'Red cup left of it', 'ann': masks}
+    record = RECORDS['phrase'] | {'annotation': [known | {'concise': 'Red cup'}, known]}
+    turns = parse(record, FOLDER, 10, rng).turns
+    assert [turn.concise for turn in turns] == [('red cup',), ('red cup left of it',)]
+    assert [turn.concisely().is_partial(0) for turn in turns] == [True, False]
+    for wrong in (3, ['cup'], ' '):
+        with pytest.raises(RecordError, match='concise'):
+            parse(record | {'annotation': [known | {'concise': wrong}]}, FOLDER, 10, rng)
+
+
 def supervised(collator, batch, row=0):
     """Return the supervised tokens of a sample as text, with special tokens by name."""
     labels = batch.text.labels[row]

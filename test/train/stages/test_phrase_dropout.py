@@ -37,21 +37,36 @@ def test_no_phrase_is_shortened_without_it(batch):
     state = torch.get_rng_state()
     calls = phrase_calls(batch, 3)
     assert torch.equal(torch.get_rng_state(), state)  # runs without it draw the numbers that they always drew
-    assert [(call.phrases, call.is_short) for call in calls] == [([0, 1, 2], False), ([3], False)]
+    assert [(call.phrases, call.are_partial) for call in calls] == [([0, 1, 2], False), ([3], False)]
     assert [ids for call in calls for ids in call.phrase_ids] == batch.text.phrase_ids
 
 
 def test_shortened_phrases_are_in_calls_of_their_own(batch):
     for _ in range(20):
-        whole, short = sorted(phrase_calls(batch, 9, 1.0), key=lambda call: call.is_short)
+        whole, short = sorted(phrase_calls(batch, 9, 1.0), key=lambda call: call.are_partial)
         assert (whole.phrases, short.phrases) == ([1, 3], [0, 2])
         assert whole.phrase_ids == [batch.text.phrase_ids[1], batch.text.phrase_ids[3]]
         assert short.phrase_ids == [batch.text.shorter_ids[index][0] for index in short.phrases]
 
 
+def test_concise_answers_that_leave_something_out_are_in_calls_of_their_own(folder, model, image):
+    targets = (Target(), Target())
+    concise, shorter = ('red cup', 'bowl'), (('red cup', 'cup'), ('object',))
+    turn = Turn('it', ('red cup left', 'bowl'), targets, concise=concise, shorter=shorter)
+    sample = Sample(folder, *image.shape[:2], (turn,), pixels=to_chw(image))
+    batch = Collator.from_folder(folder, model.config, concise=True)([sample])
+    plain = Collator.from_folder(folder, model.config).dialogue.prompter.plain_ids
+    assert batch.text.phrase_ids == [plain('red cup'), plain('bowl')]
+    assert batch.text.shorter_ids == [[plain('cup')], [plain('object')]]
+    assert [(call.phrases, call.are_partial) for call in phrase_calls(batch, 9)] == [([0], True), ([1], False)]
+    whole = Collator.from_folder(folder, model.config)([sample])
+    assert whole.text.phrase_ids == [plain('red cup left'), plain('bowl')]
+    assert whole.text.partial == [False, False]
+
+
 def test_each_shorter_form_has_the_same_probability(batch):
     torch.manual_seed(0)
-    drawn = [call for _ in range(300) for call in phrase_calls(batch, 9, 0.25) if call.is_short]
+    drawn = [call for _ in range(300) for call in phrase_calls(batch, 9, 0.25) if call.are_partial]
     used = [ids for call in drawn for ids in call.phrase_ids]
     assert [used.count(ids) for ids in batch.text.shorter_ids[0]] == [pytest.approx(150, abs=30)] * 2
 
@@ -127,9 +142,9 @@ def test_short_phrases_weigh_as_much_as_whole_ones(model, batch, monkeypatch):
     """The same phrases, once for all groups of queries and once for the slots alone, train the slots alike."""
     model.eval()  # without dropout
     gradients = []
-    for is_short in (False, True):
+    for are_partial in (False, True):
         call = PhraseCall(
-            batch.detected_phrases, [batch.text.phrase_ids[index] for index in batch.detected_phrases], is_short
+            batch.detected_phrases, [batch.text.phrase_ids[index] for index in batch.detected_phrases], are_partial
         )
         monkeypatch.setattr(detector, 'phrase_calls', lambda *_, call=call: [call])
         _, losses = base_training(model, batch, monkeypatch)

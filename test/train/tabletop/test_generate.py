@@ -127,6 +127,22 @@ def test_the_answer_names_the_noun_but_no_attribute_that_was_not_asked_for(train
     assert checked > 50
 
 
+def test_concise_phrases_keep_only_what_the_objects_look_like(train):
+    """Those of one instruction differ, because an answer of two equal phrases could not be told apart."""
+    checked = 0
+    for _, said, phrases in train:
+        for one in said:
+            assert len(set(one.concise)) == len(one.concise), one
+            if one.kind in ('relation', 'superlative', 'counting', 'exclusion'):
+                assert one.concise != one.phrases, one
+                assert not {'left', 'right', 'behind', 'leftmost', 'two', 'except'} & set(one.concise[0].split()), one
+                checked += 1
+            if one.kind in ('category', 'attribute'):
+                assert one.concise == one.phrases, one
+        assert all(one.concise == one.phrases for one in phrases)
+    assert checked > 20
+
+
 def scene_colors(scene):
     return {item.color for item in scene.objects}
 
@@ -226,13 +242,13 @@ def test_records_hold_every_instruction(train, unseen):
             expected = [
                 (o.text, o.kind, *group, o.novel)
                 for o in many
-                for group in zip(o.phrases, o.shorter, o.targets, o.program, strict=True)
+                for group in zip(o.phrases, o.concise, o.shorter, o.targets, o.program, strict=True)
             ]
             assert actual == expected
 
 
 def _read(record):
-    """Yield (text, kind, phrase, shorter, targets, program, novel) of each annotation."""
+    """Yield (text, kind, phrase, concise, shorter, targets, program, novel) of each annotation."""
     for annotation in record['annotation']:
         phrase = annotation.get('category', annotation['text'])
         text = annotation.get('instruction', annotation['text'])
@@ -240,6 +256,7 @@ def _read(record):
             text,
             annotation['kind'],
             phrase,
+            annotation['concise'],
             tuple(annotation['shorter']),
             tuple(annotation['targets']),
             annotation['program'],

@@ -60,11 +60,29 @@ def test_an_enumeration_separates_a_place_from_what_follows():
         (p.Extreme(p.Relate(RED, 'on', p.Noun('tray')), 'leftmost'), 1, ('red mug', 'mug', 'object')),
         (p.Exactly(RED, 2), 2, ('red mugs', 'mugs', 'objects')),
         (p.Except(p.Empty(MUG), RED), 2, ('mugs', 'objects')),
-        (p.Color(p.Purpose('drink'), 'red'), 1, ('red object', 'object')),
+        (p.Color(p.Purpose('drink'), 'red'), 1, ('object',)),
+        (p.Relate(p.Purpose('wipe'), 'left', BOWL), 1, ('object to scrub with', 'object')),
     ],
 )
 def test_shorter_forms(program, count, expected):
     assert words.shortened(program, count) == expected
+
+
+@pytest.mark.parametrize(
+    ('program', 'count', 'expected'),
+    [
+        (MUG, 1, 'mug'),
+        (p.Size(p.Color(p.Material(MUG, 'metal'), 'red'), 'large'), 2, 'large red metal mugs'),
+        (p.Relate(MUG, 'left', RED), 1, 'mug'),
+        (p.Closest(p.Empty(RED), BOWL), 1, 'red mug'),
+        (p.Extreme(p.Relate(RED, 'on', p.Noun('tray')), 'leftmost', 2), 2, 'red mugs'),
+        (p.Exactly(RED, 2), 2, 'red mugs'),
+        (p.Except(MUG, RED), 2, 'mugs'),
+        (p.Extreme(p.Purpose('drink'), 'nearest'), 1, 'object to drink from'),
+    ],
+)
+def test_concise_phrases(program, count, expected):
+    assert words.concise(program, count) == expected
 
 
 @pytest.mark.parametrize(

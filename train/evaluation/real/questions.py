@@ -9,7 +9,7 @@ import numpy as np
 
 from instructsam.train.evaluation.real.composite import HEIGHT, WIDTH, Item
 from instructsam.train.tabletop.language import program as p
-from instructsam.train.tabletop.language.words import Wording, canonical, definite, is_pair, sentence
+from instructsam.train.tabletop.language.words import Wording, concise, definite, is_pair, sentence
 from instructsam.train.tabletop.world.looks import confusable
 
 SIDE_GAP = 0.09  # least distance, as a share of the image's width, between middles that are left or right of each other
@@ -41,7 +41,7 @@ def ask_known(items: Sequence[Item], nouns: Sequence[str], rng: np.random.Genera
             wording = Wording(rng)
             phrase = definite(program, wording, plural=count > 1)
             text = sentence(phrase, wording, plural=count > 1 or is_pair(program))
-            drawn.append(Question(kind, text, canonical(program, count), tuple(targets)))
+            drawn.append(Question(kind, text, concise(program, count), tuple(targets)))
     return drawn
 
 

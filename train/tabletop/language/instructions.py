@@ -20,6 +20,7 @@ from instructsam.train.tabletop.language.sampler import InstructionSampler
 from instructsam.train.tabletop.language.words import (
     Wording,
     canonical,
+    concise,
     definite,
     enumeration,
     is_pair,
@@ -46,6 +47,7 @@ class Instruction:
         kind: Its type, one of `KINDS` or 'none'.
         text: The wording.
         phrases: The answer phrases, one per group of objects.
+        concise: A concise form of each phrase, see `words.concise`; the phrases, if two would be the same.
         shorter: Shorter forms of each phrase, see `words.shortened`.
         targets: The ids of each group, () if nothing fits.
         program: The meaning of each phrase as text.
@@ -55,6 +57,7 @@ class Instruction:
     kind: str
     text: str
     phrases: tuple[str, ...]
+    concise: tuple[str, ...]
     shorter: tuple[tuple[str, ...], ...]
     targets: tuple[tuple[int, ...], ...]
     program: tuple[str, ...]
@@ -114,8 +117,11 @@ def _instruction(
     phrases = tuple(map(canonical, answers, numbers))
     if len(set(phrases)) < len(phrases):
         return None
+    short = tuple(map(concise, answers, numbers))
+    if len(set(short)) < len(short):
+        short = phrases
     shorter = tuple(map(shortened, answers, numbers))
-    return Instruction(kind, text, phrases, shorter, targets, tuple(map(p.to_text, programs)), novel)
+    return Instruction(kind, text, phrases, short, shorter, targets, tuple(map(p.to_text, programs)), novel)
 
 
 def _is_acceptable(kind: str, targets: tuple[tuple[int, ...], ...]) -> bool:
@@ -195,7 +201,8 @@ def _concept(
         return None
     number = 2 if len(targets) > 1 and rng.random() < 0.5 else 1
     text = canonical(program, number)
-    return Instruction(kind, text, (text,), (shortened(program, number),), (targets,), (p.to_text(program),), novel)
+    shorter = (shortened(program, number),)
+    return Instruction(kind, text, (text,), (text,), shorter, (targets,), (p.to_text(program),), novel)
 
 
 def novelty(

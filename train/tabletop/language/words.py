@@ -309,11 +309,19 @@ def canonical(program: Program, count: int) -> str:
     return noun_phrase(program, Wording(), plural=count > 1)
 
 
+def concise(program: Program, count: int) -> str:
+    """Return `canonical(program, count)` without what tells its objects from others of their kind.
+
+    These are place, contents, superlative, number and exception: "red mug" for "leftmost red mug on the tray".
+    """
+    return canonical(_described(program), count)
+
+
 def shortened(program: Program, count: int) -> tuple[str, ...]:
     """Return the shorter forms of `canonical(program, count)`, the longest first.
 
-    These are the phrase without place, contents, superlative, number and exception ("red mug" for "leftmost red mug on
-    the tray"), the noun alone ("mug") and "object", as far as they differ.
+    These are the concise phrase ("red mug" for "leftmost red mug on the tray"), the noun alone ("mug") and "object", as
+    far as they differ.
     """
     programs = (program, _described(program), _described(program, nothing=True), p.Noun('object'))
     forms = (canonical(each, count) for each in programs)
@@ -326,4 +334,5 @@ def _described(program: Program, *, nothing: bool = False) -> Program:
         inner = _described(program.of, nothing=nothing)
         is_kept = isinstance(program, (p.Color, p.Material, p.Size)) and not nothing
         return replace(program, of=inner) if is_kept else inner
-    return program if isinstance(program, p.Noun) else p.Noun('object')
+    is_head = isinstance(program, p.Noun) or (isinstance(program, p.Purpose) and not nothing)
+    return program if is_head else p.Noun('object')
