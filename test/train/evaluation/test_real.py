@@ -18,6 +18,7 @@ from instructsam.train.evaluation.figures.metrics import compute_metrics, match_
 from instructsam.train.evaluation.real import composite, photo, questions, source, stamps
 from instructsam.train.evaluation.real.stamps import StampFacts, make_stamp
 from instructsam.train.packages import Package, find_package, read_members
+from instructsam.train.tabletop.language.words import canonical
 
 COLORS = {'red': (220, 20, 20), 'green': (20, 200, 30), 'yellow': (240, 230, 20), 'gray': (120, 120, 120)}
 
@@ -76,7 +77,8 @@ def test_the_same_seed_draws_the_same_and_a_larger_number_only_appends():
     assert sum(len(image.queries) for image in limited) == 7
 
 
-def test_every_type_of_instruction_has_a_right_answer():
+def test_every_type_of_instruction_has_a_right_answer(monkeypatch):
+    monkeypatch.setattr(questions, 'concise', canonical)  # the whole phrase tells which objects are right
     kinds = set()
     for seed in range(25):
         rng = np.random.default_rng(seed)
@@ -107,6 +109,12 @@ def test_every_type_of_instruction_has_a_right_answer():
             elif asked.kind == 'none':
                 assert words[0] not in {item.facts.noun for item in items}
     assert kinds == set(questions.KINDS)
+
+
+def test_phrases_are_concise():
+    phrases = {phrase for image in drawn() for query in image.queries for phrase in query.phrases}
+    assert len(phrases) > 5
+    assert not {'left', 'right', 'leftmost', 'rightmost', 'largest'} & set(' '.join(phrases).split())
 
 
 def test_other_nouns():
