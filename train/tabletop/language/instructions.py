@@ -5,7 +5,7 @@ The answer phrase repeats what the instruction says about the targets, in one ca
 ("something to drink from" -> "mug", "the red thing" -> "red mug"), unless they differ in it; attributes that the
 instruction does not name are left out ("the mug left of the bowl" -> "mug left of the bowl", whatever its colour). If
 there is no target, the phrase repeats the request, in its number: only the masks, not the phrase, may reveal that there
-is no target.
+is no target. Its concise form, which the benchmark expects, is [size] [colour] [material] noun.
 """
 
 from collections.abc import Iterator, Sequence
