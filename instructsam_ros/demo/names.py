@@ -13,10 +13,13 @@ FRAME = DATA / 'roborefit_frame'  # an image of a real table, see its README.md
 
 
 class Showcase(NamedTuple):
-    """A recording and an instruction that suits it."""
+    """A recording and instructions that suit it."""
 
     recording: Path
-    instruction: str
+    instructions: tuple[str, ...]
 
 
-SHOWCASES = (Showcase(TABLE, 'something to cut paper with'), Showcase(FRAME, 'the black objects'))
+SHOWCASES = (
+    Showcase(TABLE, ('the glass to the right of the book', 'the leftmost apple', 'all the red apples')),
+    Showcase(FRAME, ('the banana', 'the black object', 'the mug')),  # there is no mug
+)

@@ -1,4 +1,4 @@
-"""The demo with recordings: the camera is replayed, and the user waits for a result and its overlay on the topics."""
+"""The demo with recordings: the camera is replayed; the user asks, and waits for results and overlays on the topics."""
 
 import os
 import sys
@@ -27,7 +27,7 @@ from instructsam_ros.pipeline.newest import NewestDict
 
 
 def show_recordings(out: str, recording: Path | None, instruction: str | None, model: str, timeout_s: float) -> None:
-    """Ask the node about recordings, print its results and write the overlays side by side.
+    """Ask the node about recordings, print its results and write the overlays, a row for each recording.
 
     Args:
         out: The image file to write.
@@ -40,27 +40,32 @@ def show_recordings(out: str, recording: Path | None, instruction: str | None, m
         RecordingError: The recording has no images or cannot be read.
         NoResultError: There was no result in time, or the node reported an error.
     """
-    showcases = SHOWCASES if recording is None else (Showcase(recording, instruction or ''),)
-    overlays = [_show(each.recording, instruction or each.instruction, model, timeout_s) for each in showcases]
-    write_image(out, _side_by_side(overlays))
+    instructions = (instruction,) if instruction else ()
+    showcases = SHOWCASES if recording is None else (Showcase(recording, instructions),)
+    rows = [_show(Showcase(each.recording, instructions or each.instructions), model, timeout_s) for each in showcases]
+    write_image(out, _grid(rows))
     if model == DEFAULT_MODEL and recording is None:
-        print('The built-in model has been trained on rendered tables only, such as the left image. On real images,')
-        print('such as the right one, its masks are guesses that a robot must not act on.')
+        print('The built-in model has been trained on rendered tables only, such as the upper images. On real images,')
+        print('such as the lower ones, its masks are guesses that a robot must not act on.')
     print(f'overlays from /{NODE}/overlay: {Path(out).resolve()}')
 
 
-def _show(recording: Path, instruction: str, model: str, timeout_s: float) -> np.ndarray:
-    """Ask the node about one recording and print the result; return the overlay [H, W, 3] uint8."""
+def _show(showcase: Showcase, model: str, timeout_s: float) -> list[np.ndarray]:
+    """Ask the node about one recording and print the results; return the overlays, each [H, W, 3] uint8."""
+    recording, overlays = showcase.recording, []
     with run_processes(_commands(model, recording, _image_topic(recording))) as check:
         domain = os.environ['ROS_DOMAIN_ID']
-        print(f'ROS domain {domain}: replay of {recording.name} on {IMAGE_TOPIC}, node /{NODE} with model {model}')
+        print(f'\nROS domain {domain}: replay of {recording.name} on {IMAGE_TOPIC}, node /{NODE} with model {model}')
         with _User() as user:
-            start = time.monotonic()
-            print(f'instruction sent: {instruction}', flush=True)
-            result, overlay = user.ask(instruction, timeout_s, check)
-    print(f'result received on /{NODE}/instances after {time.monotonic() - start:.1f} s, loading the model included\n')
-    print_result(result_from_msg(result))
-    return overlay
+            for instruction in showcase.instructions:
+                start = time.monotonic()
+                print(f'\ninstruction sent: {instruction}', flush=True)
+                result, overlay = user.ask(instruction, timeout_s, check)
+                loading = '' if overlays else ', loading the model included'
+                print(f'result received on /{NODE}/instances after {time.monotonic() - start:.1f} s{loading}\n')
+                print_result(result_from_msg(result))
+                overlays.append(overlay)
+    return overlays
 
 
 class _ImageTopic(NamedTuple):
@@ -94,22 +99,25 @@ def _commands(model: str, recording: Path, topic: _ImageTopic) -> dict[str, list
     }
 
 
-def _side_by_side(images: list[np.ndarray]) -> np.ndarray:
-    """Return images [H, W, 3] in a row, scaled to the height of the tallest."""
-    height = max(len(image) for image in images)
-    return np.hstack(
+def _grid(rows: list[list[np.ndarray]]) -> np.ndarray:
+    """Return rows of images [H, W, 3], those of a row of equal size, below each other; scaled to the widest row."""
+    joined = [np.hstack(row) for row in rows]
+    width = max(row.shape[1] for row in joined)
+    return np.vstack(
         [
-            cv2.resize(image, (round(image.shape[1] * height / len(image)), height), interpolation=cv2.INTER_CUBIC)
-            for image in images
+            cv2.resize(row, (width, round(len(row) * width / row.shape[1])), interpolation=cv2.INTER_CUBIC)
+            for row in joined
         ]
     )
 
 
 class _User(TopicListener):
-    """Sends an instruction and receives results and overlays."""
+    """Sends instructions and receives results and overlays."""
 
     def __init__(self) -> None:
         super().__init__('instructsam_demo')
+        self._asked = ''
+        self._has_changed = False  # there was another instruction before
         self._results: NewestDict[Stamp, Any] = NewestDict(KEPT_MESSAGES)
         self._overlays: NewestDict[Stamp, np.ndarray] = NewestDict(KEPT_MESSAGES)
         self._node.create_subscription(InstanceArray, f'/{NODE}/instances', self._on_result, 10)
@@ -117,7 +125,7 @@ class _User(TopicListener):
         self._instruction = self._node.create_publisher(String, 'instruction', qos.LATCHED)
 
     def ask(self, instruction: str, timeout_s: float, check: Callable[[], object]) -> tuple[Any, np.ndarray]:
-        """Send `instruction`; return the InstanceArray and the overlay [H, W, 3] uint8 of one image.
+        """Send `instruction`; return its InstanceArray and overlay [H, W, 3] uint8 of one image.
 
         Args:
             instruction: What to look for.
@@ -127,6 +135,9 @@ class _User(TopicListener):
         Raises:
             NoResultError: The time limit has passed, or the node reported an error.
         """
+        self._has_changed, self._asked = bool(self._asked), instruction
+        self._results.clear()
+        self._overlays.clear()
         self._instruction.publish(String(data=instruction))
         deadline_s = time.monotonic() + timeout_s
         self.wait_for(self._complete_stamps, check, deadline_s, f'no result within {timeout_s:g} s')
@@ -134,12 +145,15 @@ class _User(TopicListener):
         return self._results[stamp], self._overlays[stamp]
 
     def _complete_stamps(self) -> set[Stamp]:
-        return self._results.keys() & self._overlays.keys()
+        # The first image may have been answered for the previous instruction, too, and its overlay be of that answer.
+        stamps = list(self._results)[1:] if self._has_changed else self._results
+        return self._overlays.keys() & stamps
 
     def _on_result(self, message: Any) -> None:
         if message.status == InstanceArray.STATUS_ERROR:
             raise NoResultError(f'the node reports: {message.message}')
-        self._results[stamp_of(message)] = message
+        if message.instruction == self._asked:
+            self._results[stamp_of(message)] = message
 
     def _on_overlay(self, message: Image) -> None:
         self._overlays[stamp_of(message)] = to_rgb(message)

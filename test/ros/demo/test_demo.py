@@ -72,19 +72,25 @@ def test_instructions_and_diagnostics_of_a_recording_are_not_those_of_the_demo(t
     assert 'their words' not in done.stdout
 
 
-def test_the_shipped_recordings_are_shown_side_by_side(tmp_path, mark):
-    done = run('--out', 'both.png', env=mark, cwd=tmp_path)
+def test_the_shipped_recordings_are_shown_in_one_picture(tmp_path, mark):
+    done = run('--out', 'all.png', env=mark, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count('result received on /instructsam_perception/instances') == 2
-    for recording, instruction in names.SHOWCASES:
+    asked = [instruction for _, instructions in names.SHOWCASES for instruction in instructions]
+    assert done.stdout.count('result received on /instructsam_perception/instances') == len(asked) == 6
+    parts = done.stdout.split('instruction sent: ')
+    for recording, _ in names.SHOWCASES:
         assert f'replay of {recording.name} on' in done.stdout
-        assert f'instruction sent: {instruction}' in done.stdout
-    both, frame = read_image(tmp_path / 'both.png'), read_image(names.FRAME / 'rgb.png')
-    assert both.shape == (480, 480 + 640, 3)
-    assert 0.01 < (both[:, 480:] == frame).all(axis=2).mean() < 0.9
-    assert both[:, :480].std() > 10  # not blank
+    for instruction, part in zip(asked, parts[1:], strict=True):
+        assert part.startswith(f'{instruction}\n')
+        assert part.count(instruction) > 1  # also beside its result
+    picture, frame = read_image(tmp_path / 'all.png'), read_image(names.FRAME / 'rgb.png')
+    assert picture.shape == (640 + 480, 3 * 640, 3)
+    lower = [picture[640:, left : left + 640] for left in (0, 640, 1280)]
+    assert all(0.01 < (overlay == frame).all(axis=2).mean() < 0.97 for overlay in lower)
+    assert not np.array_equal(lower[0], lower[1])
+    assert picture[:640].std() > 10  # not blank
     # The model was trained on rendered tables, such as the first image.
-    assert '│ blue scissors' in done.stdout.partition(names.FRAME.name)[0]
+    assert '│ red apples' in done.stdout.partition(names.FRAME.name)[0]
 
 
 def test_live_from_an_instruction_to_a_grasp(tmp_path, mark):
