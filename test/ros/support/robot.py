@@ -128,7 +128,11 @@ class Robot:
     def start(self, *parameters, command=(sys.executable, str(STANDIN))):
         """Start the stand-in node with `name:=value` parameters."""
         arguments = [part for parameter in parameters for part in ('--ros-args', '-p', parameter)]
-        env = os.environ | {'ROS_DOMAIN_ID': str(self.domain_id), 'PYTHONUNBUFFERED': '1'}
+        env = os.environ | {
+            'ROS_DOMAIN_ID': str(self.domain_id),
+            'PYTHONUNBUFFERED': '1',
+            'STANDIN_PARENT': str(os.getpid()),
+        }
         node = Node([*command, *arguments], env, self.changed)
         self.nodes.append(node)
         return node

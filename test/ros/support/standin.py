@@ -11,10 +11,15 @@
 The log says when the work on an instruction begins and ends, and a result's answer holds the work done so far as JSON.
 Models: `slow S` takes S seconds to load, `missing` does not load, `heavy S` takes S seconds to encode an image.
 Diagnostics are published ten times as often as by the node alone, so that tests need not wait long for them.
+
+The process ends with the one that started it if that has set STANDIN_PARENT to its id: a node that outlives killed
+tests would answer those of a later run that draws the same ROS domain.
 """
 
 import json
+import os
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -104,6 +109,14 @@ def _work(seconds, cancelled, burn=False):
             time.sleep(STEP_S)
 
 
+def _end_with_parent(parent):
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
 if __name__ == '__main__':
+    if 'STANDIN_PARENT' in os.environ:
+        threading.Thread(target=_end_with_parent, args=(int(os.environ['STANDIN_PARENT']),), daemon=True).start()
     perception_node.DIAGNOSTICS_PERIOD_S = 0.1
     sys.exit(perception_node.main(engine_factory=StandInEngine))
