@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,11 +22,29 @@ class NoResultError(InstructSAMError):
 
 
 def isolated_environment() -> dict[str, str]:
-    """Return environment variables for a random ROS domain whose messages stay on this machine."""
+    """Return environment variables for a random ROS domain that no process of this machine uses.
+
+    Its messages stay on this machine.
+    """
     localhost = {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
     if os.environ.get('ROS_DISTRO') == 'humble':  # Humble supports only the older variable
         localhost = {'ROS_LOCALHOST_ONLY': '1'}
-    return {'ROS_DOMAIN_ID': str(random.randint(1, 101)), 'PYTHONUNBUFFERED': '1', **localhost}
+    return {'ROS_DOMAIN_ID': str(_free_domain()), 'PYTHONUNBUFFERED': '1', **localhost}
+
+
+def _free_domain() -> int:
+    domains = random.sample(range(1, 102), 101)  # up to 101, their ports are not those of outgoing connections
+    return next(filter(_is_free, domains), domains[0])
+
+
+def _is_free(domain: int) -> bool:
+    """Return whether no process of this machine has the port of a domain's first participant (DDSI-RTPS 9.6.1.1)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unicast:
+        try:
+            unicast.bind(('', 7400 + 250 * domain + 10))
+        except OSError:
+            return False
+    return True
 
 
 def node_command(module: str, parameters: Mapping[str, object], *remappings: str) -> list[str]:

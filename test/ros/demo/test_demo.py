@@ -93,6 +93,21 @@ def test_the_shipped_recordings_are_shown_in_one_picture(tmp_path, mark):
     assert '│ red apples' in done.stdout.partition(names.FRAME.name)[0]
 
 
+def test_the_domain_is_one_that_nobody_uses(monkeypatch, domain_id, module_domain_id):
+    import rclpy
+
+    processes = pytest.importorskip('instructsam_ros.demo.processes')
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=domain_id)
+    node = rclpy.create_node('other', context=context)
+    try:
+        monkeypatch.setattr(processes.random, 'sample', lambda *_: [domain_id, module_domain_id])
+        assert processes.isolated_environment()['ROS_DOMAIN_ID'] == str(module_domain_id)
+    finally:
+        node.destroy_node()
+        context.shutdown()
+
+
 def test_live_from_an_instruction_to_a_grasp(tmp_path, mark):
     scene = pytest.importorskip('instructsam.train.tabletop.scenes.scene')
     pytest.importorskip('mujoco', reason='the tabletop world is drawn with MuJoCo: pip install mujoco')
