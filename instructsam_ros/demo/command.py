@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--live', action='store_true', help='a simulated RGB-D camera: masks, 3D and grasp candidates')
     option(parser, '--seed', 'the table in front of the camera of --live (default: 0)', metavar='N', type=int)
-    option(parser, '--instruction', 'what to look for (default: one that suits the images)', type=text)
+    option(parser, '--instruction', 'what to look for (default: what suits the images)', type=text)
     option(parser, '--model', 'built-in model, folder or hub id', DEFAULT_MODEL)
     option(parser, '--out', 'file for the overlays', 'instructsam_demo.png', metavar='FILE')
     option(parser, '--timeout', 'how long to wait for a result', 180.0, metavar='S', type=seconds)

@@ -32,7 +32,7 @@ def show_recordings(out: str, recording: Path | None, instruction: str | None, m
     Args:
         out: The image file to write.
         recording: The caller's recording; None shows those that ship with the package.
-        instruction: What to look for; None uses each showcase's own. Required with `recording`.
+        instruction: What to look for; None asks each showcase's own. Required with `recording`.
         model: Built-in model, folder or hub id.
         timeout_s: Longest time to wait for each result.
 
@@ -40,10 +40,10 @@ def show_recordings(out: str, recording: Path | None, instruction: str | None, m
         RecordingError: The recording has no images or cannot be read.
         NoResultError: There was no result in time, or the node reported an error.
     """
-    instructions = (instruction,) if instruction else ()
-    showcases = SHOWCASES if recording is None else (Showcase(recording, instructions),)
-    rows = [_show(Showcase(each.recording, instructions or each.instructions), model, timeout_s) for each in showcases]
-    write_image(out, _grid(rows))
+    showcases = SHOWCASES if recording is None else (Showcase(recording, ()),)
+    if instruction:
+        showcases = tuple(each._replace(instructions=(instruction,)) for each in showcases)
+    write_image(out, _grid([_show(each, model, timeout_s) for each in showcases]))
     if model == DEFAULT_MODEL and recording is None:
         print('The built-in model has been trained on rendered tables only, such as the upper images. On real images,')
         print('such as the lower ones, its masks are guesses that a robot must not act on.')
