@@ -5,7 +5,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context, parent_process, resource_tracker
 from threading import Thread
 from typing import TypeVar
@@ -33,7 +33,9 @@ def in_order(
         workers: Number of processes.
     """
     resource_tracker.ensure_running()  # starting it unblocks SIGINT, so it must run before a process is started
-    with ProcessPoolExecutor(workers, get_context('spawn'), _end_with_parent) as pool:
+    with ExitStack() as stack:
+        with _signals_blocked():  # an interrupted constructor would leave semaphores behind
+            pool = stack.enter_context(ProcessPoolExecutor(workers, get_context('spawn'), _end_with_parent))
         try:
             waiting: deque[Future[Result]] = deque()
             for value in values:
