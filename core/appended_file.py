@@ -27,7 +27,7 @@ class AppendedFile:
     def __init__(self, path: Path, *, writes: bool = True) -> None:
         self.path = path
         if path.exists() and not path.is_file():  # a FIFO would be waited for
-            raise InstructSAMError(f'{path} is no regular file: delete it, or give another folder')
+            raise InstructSAMError(f'{path} is not a regular file: delete it, or give another folder')
         with explained_storage_faults(path):
             if writes:
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ names the holder, and is removed with the lock. It is written here rather than w
 leaves its file behind, and does not report the process and host of the holder of a native lock.
 
 On NFS, Linux passes flock on to the server as a lock of the whole file, so that it holds between machines too (unless
-mounted with local_lock or nolock). Where a file system has no locks at all, a line says so and the run goes on.
+mounted with local_lock or nolock). Where a file system has no locks at all, a line says so and the run continues.
 """
 
 from __future__ import annotations

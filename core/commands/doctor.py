@@ -111,7 +111,7 @@ def _topics(args: argparse.Namespace) -> Iterator[Check]:
     environment = importlib.import_module(f'{ROS_CHECKS}.environment')
     start = [environment.check_source, environment.check_shared_memory, environment.check_network]
     if any(check.level == 'fault' for checks in start for check in checks()):
-        yield note('topics', 'not looked at', 'repair the faults above first')
+        yield note('topics', 'not checked', 'repair the faults above first')
         return
     with importlib.import_module(f'{ROS_CHECKS}.topics').TopicChecks(args.seconds) as topics:
         if args.node:

@@ -16,7 +16,7 @@ class Check:
     """One line of the report."""
 
     name: str  # the thing that was looked at, in one or two words
-    level: Level  # note: it works, but something could be better or was not looked at; fault: it does not work
+    level: Level  # note: it works, but something could be better or was not checked; fault: it does not work
     text: str  # what was found
     advice: str = ''  # what to do; every fault has it
 

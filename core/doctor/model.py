@@ -15,7 +15,7 @@ def check_model(name: str, revision: str = '') -> Iterator[Check]:
         from instructsam.core import builtin  # noqa: PLC0415
         from instructsam.core.hub.describe import describe  # noqa: PLC0415
     except ImportError as error:
-        yield fault('model', f'not looked at: {error}', 'repair the packages above')
+        yield fault('model', f'not checked: {error}', 'repair the packages above')
         return
     try:
         folder = builtin.folder(name, revision, is_cache_only=True)

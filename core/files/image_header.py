@@ -86,7 +86,7 @@ def _check_scans(content: bytes) -> None:
             raise ImageError(
                 f'the JPEG has more than {MAX_JPEG_SCANS} scans or {MAX_JPEG_SEGMENTS} segments; encode it again'
             )
-        # After the segment of a scan come its pixels, where each FF is followed by 00 or a number that is no segment.
+        # After the segment of a scan come its pixels, where FF is followed by 00 or a number that is not a segment.
         position = match.end() + max(2, int.from_bytes(content[match.end() : match.end() + 2], 'big'))
 
 

@@ -69,7 +69,7 @@ class GraspSearch:
     ignored_height_m: float = 0.002  # points up to this high above the fingertips do not collide
     occluder_px: int = 7  # side of the square around a pixel in which something nearer cuts the object off
     occluder_gap_m: float = 0.01  # an occluder is nearer than the pixel by at least this
-    min_quality: float = 0.58  # simulated picks with worse ones failed: they are no candidates
+    min_quality: float = 0.58  # simulated picks with worse ones failed: they are not candidates
     room_m: float = 0.016  # free opening beside the segment, both sides together, that gets the full score
 
 

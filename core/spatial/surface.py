@@ -180,10 +180,10 @@ NO_DEPTH_MM = 65535
 """Largest 16-bit number: some drivers send it, instead of 0, where there is no depth."""
 
 NO_DEPTH_M = 1000.0
-"""Depth from which on a number is no measurement: some drivers send the largest float, simulators their far plane."""
+"""Depth from which on a number is not a measurement: some drivers send the largest float, simulators the far plane."""
 
 LEAST_DEPTH_M = np.float32(0.001)
-"""Smaller numbers are no measurement, but for example the bits of other data; 16-bit depth has none."""
+"""Smaller numbers are not measurements, but for example the bits of other data; 16-bit depth has none."""
 
 
 def to_meters(depth: np.ndarray) -> np.ndarray:

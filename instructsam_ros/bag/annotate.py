@@ -141,7 +141,7 @@ def _closed_on_error(journal: Journal) -> Generator[None, None, None]:
             journal.close()
         if was_removed:
             raise StorageError(
-                f'{journal.folder} was removed while it was in use; run the same command again, which starts anew'
+                f'{journal.folder} was removed while it was in use; the same command starts from scratch'
             ) from error
         raise
 

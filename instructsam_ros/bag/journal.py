@@ -45,7 +45,9 @@ class Journal:
                     f'{self.folder} is damaged ({error}): delete it to start from scratch'
                 ) from error
             if previous is not None:
-                check_settings(json.loads(previous), inputs, output=self.folder, advice='delete it to start anew')
+                check_settings(
+                    json.loads(previous), inputs, output=self.folder, advice='delete it to start from scratch'
+                )
             self._resources = stack.pop_all()
 
     def _open(self, inputs: str) -> str | None:

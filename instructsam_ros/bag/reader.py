@@ -40,7 +40,7 @@ class BagFile:
         start_ns: Bag time of the first message.
         duration_s: Time from the first to the last message.
         files: The files that hold the messages.
-        left_out: {description of a topic: number of its messages, which are no ROS 2 messages}.
+        left_out: {description of a topic: number of its messages, which are not ROS 2 messages}.
         extras: {description: number} of what the bag has beside messages.
         notes: What was odd about the bag and how it was read.
         connections, custom, plugin, compression: Everything else that a copy of the bag needs, see BagWriter.

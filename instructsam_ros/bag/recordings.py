@@ -10,13 +10,13 @@ from std_msgs.msg import Header
 
 from instructsam.core.errors import ImageError
 from instructsam.core.files.image_file import read_image
+from instructsam.core.modes import IMAGE_ENDINGS
 from instructsam_ros.bag.reader import BagFile
 from instructsam_ros.bag.storage.errors import RecordingError as RecordingError
 from instructsam_ros.bag.storage.files import BAG_SUFFIXES, SUFFIXES, is_bag
 from instructsam_ros.bag.storage.limits import Limits
 from instructsam_ros.conversions.instances import image_msg
 
-IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
 IMAGE_TOPIC = 'image'  # relative, so that a namespace and a remapping apply
 FRAME_ID = 'camera_optical_frame'
 
@@ -58,16 +58,16 @@ def open_recording(path: str | Path, fps: float = 10.0, limits: Limits | None = 
         raise RecordingError(f'{path} does not exist; give a bag, an image file or a folder of image files')
     if is_bag(path) or path.suffix in ('.bag', *BAG_SUFFIXES):
         return RecordedBag(path, limits)
-    if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
+    if path.is_file() and path.suffix.lower() in IMAGE_ENDINGS:
         return ImageFiles([path], fps)
     if not path.is_dir():
         raise RecordingError(
-            f'{path} is neither a bag ({", ".join(SUFFIXES)}) nor an image file ({", ".join(IMAGE_SUFFIXES)})'
+            f'{path} is neither a bag ({", ".join(SUFFIXES)}) nor an image file ({", ".join(IMAGE_ENDINGS)})'
         )
-    files = sorted((file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES), key=_natural_order)
+    files = sorted((file for file in path.iterdir() if file.suffix.lower() in IMAGE_ENDINGS), key=_natural_order)
     if not files:
         raise RecordingError(
-            f'{path} holds no image files ({", ".join(IMAGE_SUFFIXES)}) and no bag (metadata.yaml, '
+            f'{path} holds no image files ({", ".join(IMAGE_ENDINGS)}) and no bag (metadata.yaml, '
             f'{", ".join(SUFFIXES)}); give the folder that holds them itself'
         )
     return ImageFiles(files, fps)
@@ -85,7 +85,7 @@ class RecordedBag:
         self._bag = BagFile(path, limits)
         self.types = self._bag.types
         self.notes = self._bag.notes + [
-            f'{count} messages on {topic} are no ROS 2 messages and are left out'
+            f'{count} messages on {topic} are not ROS 2 messages and are left out'
             for topic, count in self._bag.left_out.items()
         ]
         count = self._bag.counts.total()

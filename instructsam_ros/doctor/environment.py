@@ -102,7 +102,7 @@ def check_middleware(
             path = path.partition(',')[0]
         path = path.removeprefix('file://')
         if path and not path.lstrip().startswith('<') and not os.path.isfile(path):
-            yield fault('middleware', f'{variable} names {path}, which is no file', f'correct or unset {variable}')
+            yield fault('middleware', f'{variable} names {path}, which is not a file', f'correct or unset {variable}')
 
 
 def check_shared_memory() -> Iterator[Check]:

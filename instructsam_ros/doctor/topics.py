@@ -97,7 +97,7 @@ class TopicChecks:
             advice = f'published are {shorten(", ".join(others))}: remap it' if others else 'start the camera driver'
             # Only images are missed: depth is optional, and an instruction comes when somebody has one.
             is_optional = types and ('depth' in topic or not set(types) & set(IMAGES))
-            yield (note if is_optional else fault)(topic, 'nobody publishes it', advice)
+            yield (note if is_optional else fault)(topic, 'it has no publisher', advice)
             return
         wrong = sorted({publisher.topic_type for publisher in publishers} - set(is_read_as))
         if wrong:

@@ -66,11 +66,11 @@ def message_class(type_name: str) -> Any:
     A recording may name any installed module, which is imported only if it is a package with messages.
 
     Raises:
-        ValueError: It is no name of a message type.
+        ValueError: It is not the name of a message type.
         ImportError, AttributeError: It is not installed.
     """
     if not (names := TYPE_NAME.fullmatch(type_name)):
-        raise ValueError(f'{one_line(type_name)} is no name of a message type, such as sensor_msgs/msg/Image')
+        raise ValueError(f'{one_line(type_name)} is not the name of a message type, such as sensor_msgs/msg/Image')
     package, name = names.groups()
     found = importlib.util.find_spec(package)
     if not found or not any((Path(folder) / 'msg').is_dir() for folder in found.submodule_search_locations or ()):

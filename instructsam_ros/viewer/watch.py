@@ -119,7 +119,7 @@ class AnswerListener:
         while not self._node.count_publishers(self.answers_topic):
             if time.monotonic() > end_s:
                 raise InstructSAMError(
-                    f'nobody publishes {self.answers_topic}: start the node, or check its name, --camera, and that '
+                    f'{self.answers_topic} has no publisher: start the node, or check its name, --camera, and that '
                     f'ROS_DOMAIN_ID and the discovery range are the same here (instructsam doctor --node {self._name} '
                     'says more)'
                 )

@@ -25,7 +25,7 @@ def add_arguments(parser: CommandParser) -> None:
         if name != 'export':
             subparser.add_argument('--ray', action='store_true', help='run on Ray Data (extra engine-ray)')
             subparser.add_argument(
-                '--redo', action='store_true', help='make the rows of this stage and of all later ones anew'
+                '--redo', action='store_true', help='recompute the rows of this stage and of all later ones'
             )
         subparser.set_defaults(run_command=run)
 

@@ -1,6 +1,6 @@
 """Recipes of the data engine: one YAML file whose keys are all known; the dataclasses document them.
 
-API keys are no part of a recipe: `vlm.key_variable` names the environment variable that holds one.
+API keys are not part of a recipe: `vlm.key_variable` names the environment variable that holds one.
 """
 
 from __future__ import annotations

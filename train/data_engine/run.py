@@ -68,7 +68,7 @@ def run_stages(recipe: EngineRecipe, stages: Sequence[str], *, redo: bool = Fals
     Args:
         recipe: The recipe.
         stages: Some of STAGES.
-        redo: Make the rows of the first stage, and so of all later ones, anew.
+        redo: Recompute the rows of the first stage, and so of all later ones.
         ray: Run them on Ray Data instead of in this process.
 
     Raises:

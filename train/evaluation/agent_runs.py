@@ -152,7 +152,7 @@ def share_of(limits: BudgetSettings, total: Spending, own: Spending, processes: 
         limits: Those of the run.
         total: Spent by all processes until now, less than the limits.
         own: Spent by this process.
-        processes: Number of processes that go on.
+        processes: Number of processes that continue.
     """
     calls, tokens, money = limits.calls, limits.tokens, limits.money
     if calls is not None:

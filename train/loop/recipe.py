@@ -22,19 +22,6 @@ from instructsam.train.weights.lora_limits import MAX_RANK, MODULE
 
 TRAINING_DTYPES = ('float32', 'bfloat16')
 
-RENAMED_KEYS = {
-    'rates': 'learning_rates',
-    'objective': 'instruct.objective',
-    'mode': 'instruct.mode',
-    'layers': 'instruct.deep_supervision',
-    'pointing': 'base.pointing or instruct.pointing',
-    'scenes': 'base.scenes',
-    'prepare': 'base.prepare',
-    'masks': 'base.masks',
-    'zoom': 'pixels.random_crop',
-}
-"""Keys of recipes written for earlier versions, and the keys to use instead."""
-
 LARGEST = 2**31 - 1
 """Largest whole number of a recipe."""
 
@@ -106,7 +93,7 @@ class Recipe:
     augmentation: Augmentation | None = None  # random changes of the images of `data`, not of `validation`
     validation: tuple[dict[str, Any], ...] = ()  # mixing list of held-out samples
     validation_samples: int = 64  # largest number of held-out samples used, evenly spaced
-    initialise: bool = False  # draw all weights anew from the seed, except for those of a pretrained trunk
+    initialise: bool = False  # draw all weights from the seed, except for those of a pretrained trunk
     seed: int = 0
 
     steps: int = 0  # number of optimizer steps; 0: given by `epochs`
@@ -192,9 +179,6 @@ def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
             _set(raw, key, parse_yaml(value, shorten(repr(override))))
         except YamlError as error:
             raise RecipeError(str(error)) from error
-    for key in raw:
-        if key in RENAMED_KEYS:
-            raise RecipeError(f'{path}: instead of {key}, use {RENAMED_KEYS[key]}')
     return build(Recipe, raw, str(path))
 
 

@@ -33,7 +33,7 @@ from instructsam.train.stages.stage import StageDataset
 
 
 class TrainingError(InstructSAMError):
-    """A run that cannot go on."""
+    """A run that cannot continue."""
 
 
 class StageTrainer(Trainer):

@@ -83,7 +83,7 @@ def match_layer_boxes(
     logits: torch.Tensor, boxes: torch.Tensor, true_boxes: torch.Tensor, slots: int, weights: LayerWeights
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Match as `match_layers` does, by boxes and presence alone."""
-    boxes = boxes.nan_to_num()  # generalized_box_iou refuses boxes that are no numbers
+    boxes = boxes.nan_to_num()  # generalized_box_iou refuses boxes that are not numbers
     cost = weights.box_l1 * torch.cdist(boxes, true_boxes, p=1)
     cost = cost - weights.box_giou * generalized_box_iou(boxes, true_boxes)
     return _assign_groups(cost + weights.presence * F.softplus(-logits)[:, None], slots)

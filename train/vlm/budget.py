@@ -102,13 +102,13 @@ class Budget:
         with self._lock:
             spent = self._spent
             if limits.calls is not None and spent.calls >= limits.calls:
-                raise BudgetSpent(f'the budget of {limits.calls:,} calls is used up: raise it to go on')
+                raise BudgetSpent(f'the budget of {limits.calls:,} calls is used up: raise it to continue')
             if limits.tokens is not None and spent.tokens >= limits.tokens:
                 raise BudgetSpent(f'the budget of {limits.tokens:,} tokens is used up ({spent.tokens:,}): raise it')
             if limits.money is not None and limits.price(spent) >= limits.money:
-                raise BudgetSpent(f'the budget of {limits.money:g} in money is used up: raise it to go on')
+                raise BudgetSpent(f'the budget of {limits.money:g} in money is used up: raise it to continue')
             if limits.seconds is not None and self._seconds() >= limits.seconds:
-                raise BudgetSpent(f'the budget of {limits.seconds:g} seconds is used up: raise it to go on')
+                raise BudgetSpent(f'the budget of {limits.seconds:g} seconds is used up: raise it to continue')
             self._spent = replace(spent, calls=spent.calls + 1)
 
     def add(self, prompt_tokens: int, completion_tokens: int) -> None:

@@ -20,7 +20,7 @@ _TABLE = 'CREATE TABLE IF NOT EXISTS replies (request TEXT PRIMARY KEY, reply TE
 def request_hash(request: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a request (model, messages, sampling, schema) in hexadecimal digits.
 
-    The address of the server and the key are no part of a request.
+    The address of the server and the key are not part of a request.
     """
     text = json.dumps(request, sort_keys=True, separators=(',', ':'), ensure_ascii=True)
     return hashlib.sha256(text.encode('ascii')).hexdigest()
@@ -33,7 +33,7 @@ class ReplyCache:
         file: The file; it and its folder are created if they do not exist.
 
     Raises:
-        InstructSAMError: The file is no cache, or is damaged.
+        InstructSAMError: The file is not a cache, or is damaged.
         StorageError: It cannot be written.
     """
 
@@ -41,7 +41,7 @@ class ReplyCache:
         self.file = Path(file)
         self._lock = threading.Lock()
         if self.file.exists() and not self.file.is_file():
-            raise InstructSAMError(f'{self.file} is no regular file: give another one for the cache of replies')
+            raise InstructSAMError(f'{self.file} is not a regular file: give another one for the cache of replies')
         with explained_storage_faults(self.file):
             self.file.parent.mkdir(parents=True, exist_ok=True)
             # Statements are committed one by one (isolation_level None), under a lock of our own.
@@ -79,4 +79,4 @@ class ReplyCache:
                 raise self._damaged(error) from error
 
     def _damaged(self, error: Exception) -> InstructSAMError:
-        return InstructSAMError(f'{self.file} is no cache of replies ({error}): delete it or give another file')
+        return InstructSAMError(f'{self.file} is not a cache of replies ({error}): delete it or give another file')

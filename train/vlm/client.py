@@ -198,7 +198,7 @@ class VlmClient:
                 raise TypeError
         except (LookupError, TypeError, AttributeError):
             raise BadReply(
-                f'{self.settings.url} replied with JSON that is no chat completion (no text in choices[0]): '
+                f'{self.settings.url} replied with JSON that is not a chat completion (no text in choices[0]): '
                 f'{self._quote(text)}'
             ) from None
         usage = document.get('usage')

@@ -14,7 +14,7 @@ class VlmError(InstructSAMError):
     """The endpoint gave no usable reply.
 
     Attributes:
-        is_final: Every other request would fail in the same way, so that a run should end rather than go on.
+        is_final: Every other request would fail in the same way, so that a run should end rather than continue.
     """
 
     def __init__(self, message: str, *, is_final: bool = False) -> None:
@@ -35,7 +35,7 @@ class VlmBusy(VlmError):  # noqa: N818
 
 
 class BadReply(VlmError):  # noqa: N818
-    """The reply is cut off, is no chat completion, or does not have the form that was asked for."""
+    """The reply is cut off, is not a chat completion, or does not have the form that was asked for."""
 
 
 class WrongForm(BadReply):

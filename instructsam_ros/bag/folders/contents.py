@@ -34,7 +34,7 @@ def list_bags(path: Path | str) -> dict[str, Path] | None:
         return None
     others = [each.name for each in entries if each not in bags]
     if others:
-        print(one_line(f'{path}: left out, as they are no bags: {shorten(", ".join(others))}'), file=sys.stderr)
+        print(one_line(f'{path}: left out, as they are not bags: {shorten(", ".join(others))}'), file=sys.stderr)
     names = [_name(each) for each in bags]
     taken = Counter([*names, *(name + ending for name in names for ending in RESERVED)])
     twice = [name for name, count in taken.items() if count > 1]

@@ -111,7 +111,7 @@ def parse_profiles(recorded: Any) -> tuple[Qos, ...] | None:
         if isinstance(recorded, str):
             recorded = parse_yaml(recorded, 'offered_qos_profiles')
         profiles = tuple(parse_qos(recorded or []))
-        hash(profiles)  # Fails for a list in the place of a word.
+        hash(profiles)  # Fails for a list instead of a word.
     except Exception:  # Hand-made profiles fail in many ways.
         return None
     numbers = [value for qos in profiles for time in (qos.deadline, qos.lifespan) for value in time]

@@ -85,7 +85,7 @@ def test_settings_of_the_middleware_that_do_not_exist(tmp_path):
     environ = {'FASTRTPS_DEFAULT_PROFILES_FILE': str(tmp_path / 'absent.xml'), 'CYCLONEDDS_URI': '<CycloneDDS/>'}
     checks = outcome(environment.check_middleware(environ, importing(rclpy__utilities=utilities)))
     assert [level for level, *_ in checks] == ['ok', 'fault']
-    assert 'absent.xml, which is no file' in checks[1][1]
+    assert 'absent.xml, which is not a file' in checks[1][1]
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_a_node_without_a_camera_misses_the_images_only():
         node.create_subscription(CameraInfo, '/camera/camera_info', lambda message: None, qos.CAMERA_INPUT)
         with TopicChecks(seconds=0.1) as topics:
             checks = list(topics.check_node('robot/perception'))
-    silent = {check.name: check.level for check in checks if check.text == 'nobody publishes it'}
+    silent = {check.name: check.level for check in checks if check.text == 'it has no publisher'}
     assert silent.pop('/camera/image') == 'fault'
     assert len(silent) == 3
     assert set(silent.values()) == {'note'}

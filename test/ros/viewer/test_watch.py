@@ -156,7 +156,7 @@ def test_a_node_without_an_instruction_does_not_answer(perception, capsys):
 def test_a_missing_node_is_named(monkeypatch, capsys):
     monkeypatch.setattr(watch_module, 'PATIENCE_S', 0.2)
     assert watch('the mug') == 2
-    assert f'nobody publishes {NODE}/instances: start the node' in capsys.readouterr().err
+    assert f'{NODE}/instances has no publisher: start the node' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('where', ['the mug', 'out.mp4', 'http://127.0.0.1:9876'])

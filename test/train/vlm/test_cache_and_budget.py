@@ -31,9 +31,9 @@ def test_the_hash_depends_on_all_of_a_request():
 
 def test_a_file_that_is_no_cache(tmp_path):
     (tmp_path / 'cache').write_bytes(b'no database ' * 100)
-    with pytest.raises(InstructSAMError, match='cache is no cache of replies'):
+    with pytest.raises(InstructSAMError, match='cache is not a cache of replies'):
         ReplyCache(tmp_path / 'cache')
-    with pytest.raises(InstructSAMError, match='is no regular file'):
+    with pytest.raises(InstructSAMError, match='is not a regular file'):
         ReplyCache(tmp_path)
 
 

@@ -17,7 +17,7 @@ from instructsam.train.vlm.settings import VlmSettings
         ({'temperature': float('nan')}, 'temperature of the VLM is from 0 to 2, got nan'),
         ({'retries': -1}, 'retries of the VLM'),
         ({'timeout_s': 0}, 'timeout_s of the VLM'),
-        ({'key_variable': 'sk-123'}, 'is no name of an environment variable'),
+        ({'key_variable': 'sk-123'}, 'is not the name of an environment variable'),
     ],
 )
 def test_values_out_of_range(change, text):

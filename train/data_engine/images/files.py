@@ -50,6 +50,6 @@ class ImageFiles:
         if pixels.shape[:2] != (image.height, image.width):
             raise DataError(
                 f'{image.origin} of source {image.source!r} is {pixels.shape[1]} x {pixels.shape[0]} px, and was '
-                f'{image.width} x {image.height} px: restore it, or make the rows anew'
+                f'{image.width} x {image.height} px: restore it, or recompute the rows'
             )
         return pixels

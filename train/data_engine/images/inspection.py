@@ -77,7 +77,7 @@ class InspectImages:
                 pixels, is_rotated = read_frame(candidate.file, candidate.frame), True
                 digest = hashlib.sha256(pixels.tobytes()).hexdigest()
         except (ImageError, OSError) as error:
-            # The person's folder is no part of a row.
+            # The person's folder is not part of a row.
             reason = str(error).replace(str(candidate.file), candidate.origin)
             detail = shorten(f'{candidate.source.name}/{candidate.origin}: {reason}')
             return Row(candidate.order, None).with_rejections([Rejection(STAGE, 'images.unreadable', detail=detail)])

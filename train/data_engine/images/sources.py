@@ -13,10 +13,9 @@ import cv2
 from instructsam.core.errors import DataError
 from instructsam.core.files.json_file import read_json_object
 from instructsam.core.files.regular_file import check_regular_file
+from instructsam.core.modes import IMAGE_ENDINGS, VIDEO_ENDINGS
 from instructsam.core.text import shorten
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.gif')
-VIDEO_SUFFIXES = ('.mp4', '.mkv', '.webm', '.avi', '.mov', '.m4v')
 MAX_COCO_BYTES = 1 << 30
 
 
@@ -98,10 +97,10 @@ def _entries(source: Source) -> Iterator[tuple[str, int | None, str]]:
         for name, licence in _coco_images(Path(source.coco)):
             yield name, None, source.licence or licence
     elif source.images:
-        for name in _files(source.folder, IMAGE_SUFFIXES):
+        for name in _files(source.folder, IMAGE_ENDINGS):
             yield name, None, source.licence
     else:
-        for name in _files(source.folder, VIDEO_SUFFIXES):
+        for name in _files(source.folder, VIDEO_ENDINGS):
             for frame in _frames(source.folder / name, source.every_s):
                 yield name, frame, source.licence
 

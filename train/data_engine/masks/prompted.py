@@ -128,12 +128,12 @@ def _load(kind: _Kind, folder: Path, dtype: torch.dtype) -> Any:
     except InstructSAMError:
         raise
     except Exception as error:  # of many types, for folders of something else
-        raise ModelError(f'{folder} is no model of {kind.model.__name__}: {shorten(error)}') from error
+        raise ModelError(f'{folder} is not a model of {kind.model.__name__}: {shorten(error)}') from error
     model, info = loaded
     wrong = sorted(map(str, (*info['missing_keys'], *info['mismatched_keys'])))
     if wrong:
         raise ModelError(
-            f'{folder} is no model of {kind.model.__name__}: {len(wrong)} tensors are missing or have another shape, '
+            f'{folder} is not a model of {kind.model.__name__}: {len(wrong)} tensors are missing or differ in shape, '
             f'such as {", ".join(wrong[:MOST_NAMED])}. Give the folder of another model or another backend'
         )
     return model.eval()

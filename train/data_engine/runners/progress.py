@@ -13,7 +13,7 @@ from instructsam.core.errors import InstructSAMError
 from instructsam.train.data_engine.rows import Row
 
 LINE_S = 15.0
-"""Time between two lines where stderr is no terminal."""
+"""Time between two lines where stderr is not a terminal."""
 
 Result = Row | InstructSAMError
 

@@ -44,7 +44,7 @@ def order_of(line: bytes) -> int:
     """Return the order of the row of a line, whose other fields are not read: its checksum says that they are whole.
 
     Raises:
-        DataError: It is no line of `line_of`, or damaged.
+        DataError: It is not a line of `line_of`, or damaged.
     """
     match = _ORDER.match(_checked(line))
     if match is None:
@@ -88,7 +88,7 @@ class StageFile:
 
     def _open(self, header: Mapping[str, Any] | None) -> None:
         self.header = None
-        redo = f'make the rows anew with `instructsam engine {self.path.stem} RECIPE --redo`'
+        redo = f'recompute the rows with `instructsam engine {self.path.stem} RECIPE --redo`'
         for number, line in enumerate(self._file.lines(), start=1):
             try:
                 if number == 1:
@@ -96,7 +96,7 @@ class StageFile:
                 else:
                     self._offsets[order_of(line)] = (self._file.size, len(line))
             except DataError as error:
-                advice = 'delete the line and run the same command again, which makes its row anew'
+                advice = 'delete the line and run the same command again, which recomputes its row'
                 raise DataError(
                     f'{self.path}, line {number} is damaged ({error}): {advice if number > 1 else redo}'
                 ) from error
@@ -159,7 +159,7 @@ def _header_of(line: bytes) -> dict[str, Any]:
         header = json.loads(line)['header']
         schema = header.pop('schema')
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f'it is no header: {type(error).__name__}') from error
+        raise DataError(f'it is not a header: {type(error).__name__}') from error
     if schema != SCHEMA_VERSION:
         raise DataError(f'its rows have the schema {schema!r}, expected {SCHEMA_VERSION}')
     return header

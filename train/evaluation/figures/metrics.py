@@ -209,7 +209,7 @@ def compute_metrics(matches: Sequence[MaskMatch], empty: float = 1.0) -> dict[st
         'AP50': float(by_iou[0]),
         'AP75': float(by_iou[IOUS.index(0.75)]),
         'recall': recall(matches),
-        'gIoU': float(of_unions.mean()) if matches else np.nan,
+        'gIoU': giou(matches, empty),
         'cIoU': ciou(matches, empty),
         'no_target_accuracy': no_target_accuracy(matches),
         'target_accuracy': target_accuracy(matches),

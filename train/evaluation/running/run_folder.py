@@ -84,7 +84,7 @@ def _parse_line(parse: Callable[[bytes], Parsed], line: bytes, file: Path, numbe
 
 
 def complete_lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines that end with a newline. Raises InstructSAMError if it is no regular file."""
+    """Yield the lines that end with a newline. Raises InstructSAMError if it is not a regular file."""
     file = AppendedFile(path, writes=False)
     try:
         yield from file.lines()
@@ -151,7 +151,7 @@ class LineFile(AppendedFile):
         lost: Said of a truncated line.
 
     Raises:
-        InstructSAMError: It is no regular file.
+        InstructSAMError: It is not a regular file.
         StorageError: It cannot be written.
     """
 

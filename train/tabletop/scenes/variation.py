@@ -1,4 +1,4 @@
-"""More varied training scenes: 2-D cut-outs in the place of some objects, and photographed tables, floors and walls.
+"""More varied training scenes: 2-D cut-outs instead of some objects, and photographed tables, floors and walls.
 
 The benchmarks' scenes have none of this. The pictures come from packages, see train/packages.py.
 """

@@ -35,7 +35,7 @@ def test_each_bag_becomes_that_of_the_command_for_one(bags, tmp_path, engines, c
     assert run(bags, tmp_path / 'out', *RED) == exit_codes.DONE
     assert len(engines) == 1  # one model for all
     captured = capsys.readouterr()
-    assert 'left out, as they are no bags: notes' in captured.err
+    assert 'left out, as they are not bags: notes' in captured.err
     assert '2 bags: 2 annotated, 0 finished before, 0 failed' in captured.out
     names = {'kitchen', 'Wohnküche 2'}
     assert {each.name for each in (tmp_path / 'out').iterdir()} == names | {f'{name}.json' for name in names}

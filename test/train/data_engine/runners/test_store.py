@@ -81,7 +81,7 @@ def test_a_file_of_another_schema_is_refused(tmp_path):
     path.write_text('{"header": {"schema": 9}}\n')
     with pytest.raises(DataError, match=r'line 1 is damaged .its rows have the schema 9, expected 1'):
         StageFile(path, HEADER)
-    with pytest.raises(DataError, match=r'make the rows anew with `instructsam engine questions RECIPE --redo`'):
+    with pytest.raises(DataError, match=r'recompute the rows with `instructsam engine questions RECIPE --redo`'):
         StageFile(path, HEADER)
 
 
@@ -90,9 +90,9 @@ def test_what_is_no_regular_file_is_named(tmp_path):
     os.mkfifo(tmp_path / 'questions.jsonl')
     os.mkfifo(tmp_path / 'results-00000.jsonl')
     for name in ('images', 'questions'):
-        with pytest.raises(InstructSAMError, match=f'{name}.jsonl is no regular file'):
+        with pytest.raises(InstructSAMError, match=f'{name}.jsonl is not a regular file'):
             StageFile(tmp_path / f'{name}.jsonl', HEADER)
-    with pytest.raises(InstructSAMError, match=r'results-00000\.jsonl is no regular file'):
+    with pytest.raises(InstructSAMError, match=r'results-00000\.jsonl is not a regular file'):
         read_run(tmp_path)
 
 
