@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 from instructsam.train.data_engine.filters.finding import Finding
 from instructsam.train.data_engine.filters.text import word_set, words
 from instructsam.train.data_engine.filters.thresholds import Thresholds
@@ -12,7 +14,18 @@ NUMBER_WORDS = ('one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 
 AFTER_HEAD = word_set(
     'of on in at to from with without that which who whose where left right next near nearest closest furthest '
     'farthest behind between under below above over beside by inside outside before after against along around across '
-    'for except but than apart not beneath underneath beyond toward towards into onto off and or'
+    'for except but than apart not beneath underneath beyond toward towards into onto off'
+)
+CONJUNCTIONS = frozenset({'and', 'or'})
+# Words in -ing that are a noun or the first part of one, and not what a person does.
+NOUNS_IN_ING = word_set(
+    'ring earring string spring wing king railing ceiling painting drawing building clothing thing icing topping '
+    'dressing stuffing pudding dumpling bedding awning bearing fitting covering lighting wrapping coating'
+)
+FIRST_PARTS_IN_ING = word_set(
+    'cutting chopping mixing serving baking frying cooking measuring rolling carving drinking eating dining shopping '
+    'sewing knitting washing cleaning ironing drying folding writing drawing painting reading packing sleeping '
+    'swimming running hiking climbing walking rocking building parking filing'
 )
 DETERMINERS = frozenset({'the', 'a', 'an', 'all', 'both', *NUMBER_WORDS})
 # Superlatives and places before a noun, which single out some of its objects.
@@ -40,14 +53,25 @@ def concept(answer: str) -> str:
     "two leftmost red mugs on the tray" -> "red mugs". Concept prompts know no places, orders and numbers.
     """
     found: list[str] = []
-    for word in words(answer):
+    said = words(answer)
+    for word, following in zip_longest(said, said[1:], fillvalue=''):
         if word == 'of' and found and found[-1] in COLLECTIONS:  # "pairs of scissors" are scissors
             found.pop()
-        elif found and (word in AFTER_HEAD or word.endswith('ing')):
+        elif found and (word in AFTER_HEAD or _is_participle(word, following)):
             break
         elif word not in DETERMINERS and (word not in ORDERS or found):
             found.append(word)
     return ' '.join(found)
+
+
+def _is_participle(word: str, following: str) -> bool:
+    """Return whether a word in -ing is a verb ("man holding a phone") and not part of a noun ("mixing bowl")."""
+    is_first_part = word in FIRST_PARTS_IN_ING and _continues_noun(following)
+    return word.endswith('ing') and word not in NOUNS_IN_ING and not is_first_part
+
+
+def _continues_noun(word: str) -> bool:
+    return bool(word) and word not in AFTER_HEAD and word not in DETERMINERS and word not in CONJUNCTIONS
 
 
 def head(answer: str) -> str:
@@ -65,6 +89,12 @@ def number(answer: str) -> str:
     """Return 'one' or 'several' as the answer's head noun tells, or '' if it does not tell: "bunch of bananas"."""
     noun, said = head(answer), words(answer)
     if not noun or noun in EITHER_NUMBER or len(noun) < 3 or COLLECTIONS & set(said[: said.index(noun)]):
+        return ''
+    following = [*said[said.index(noun) + 1 :], '', ''][:2]
+    is_unsure = following[0].endswith('ing') and _continues_noun(
+        following[1]
+    )  # "man holding bags", "bike racing gloves"
+    if is_unsure or CONJUNCTIONS & set(concept(answer).split()):  # "cup and saucer" are two
         return ''
     is_plural = noun in IRREGULAR_PLURALS or (noun.endswith('s') and not noun.endswith(SINGULAR_ENDINGS))
     return 'several' if is_plural else 'one'

@@ -249,6 +249,14 @@ def test_two_ids_of_one_thing_become_the_first():
         ('pair of scissors', 'scissors', ''),
         ('bunch of ripe bananas', 'bananas', ''),
         ('mugs beside the set of keys', 'mugs', 'several'),
+        ('green cutting boards', 'boards', 'several'),
+        ('two blue shopping bags on the floor', 'bags', 'several'),
+        ('silver ring', 'ring', 'one'),
+        ('boy swimming in the pool', 'boy', 'one'),
+        ('man cutting the bread', 'man', 'one'),
+        ('men holding bags', 'men', ''),
+        ('red and blue blocks', 'blocks', ''),
+        ('cup and saucer', 'saucer', ''),
         ('', '', ''),
     ],
 )
@@ -264,6 +272,9 @@ def test_the_head_noun_tells_the_number(answer, noun, told):
         ('pairs of scissors', 'scissors', True),
         ('bananas except the yellow banana', 'bananas', False),
         ('left shoe', 'shoe', False),
+        ('red and blue blocks', 'red and blue blocks', True),
+        ('steel mixing bowls', 'steel mixing bowls', True),
+        ('woman holding a mixing bowl', 'woman', False),
     ],
 )
 def test_a_concept_prompt_gets_what_it_understands(answer, prompt, is_all):
