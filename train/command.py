@@ -7,7 +7,7 @@ COMMANDS = {
     'merge': ('instructsam.train.weights.commands.merge', 'add the LoRA matrices of a checkpoint to its weights'),
     'export': (
         'instructsam.train.weights.commands.export',
-        'write a model in a smaller type, to ship or to start from',
+        'write a model in a smaller type, without auxiliary heads, to ship',
     ),
     'tabletop': ('instructsam.train.small_model.command', 'train the built-in model, from nothing to its figures'),
     'ablate': ('instructsam.train.ablation.command', 'train and measure variants that each lack one component'),

@@ -1,6 +1,7 @@
 """Trains and measures whatever a plan lacks; starting a stopped study again resumes it."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -159,10 +160,14 @@ def check_started(plan: Plan) -> None:
         settings[stage] = {'data': with_contents(plan.read_recipe(stage).data)}
     settings['processes'] = plan.processes
     finished = list(output.glob(f'*/seed*/*/{FINAL}'))
+    found = record.read()
     if not finished:  # nothing would be lost
+        if found is None or found['settings'].get('base_content') != base:
+            for start in output.glob('*/seed*/start'):  # written from the earlier base model
+                shutil.rmtree(start)
         record.start(settings)
         return
-    resumes, found = f'{output} resumes after {len(finished)} finished runs', record.read()
+    resumes = f'{output} resumes after {len(finished)} finished runs'
     if found is None:
         print(f'{resumes}; the base model and the data that it was started with are unknown', file=sys.stderr)
         return

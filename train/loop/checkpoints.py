@@ -20,13 +20,13 @@ from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.train.loop.lora import adapter_name, is_lora, published_name, save_lora
 from instructsam.train.loop.recipe import RecipeError
 from instructsam.train.optimizers import ema
+from instructsam.train.weights.heads import HEADS
 from instructsam.train.weights.merge import merge
 
 PARTIAL = 'partial'
 """Folder in which other folders are written before they get their names."""
 
 FINAL = 'final'
-HEADS = 'heads.safetensors'
 
 _STORED_HEADS = {'denoising_query': 'repairer'}
 """Names in heads.safetensors that differ from the module's attributes."""

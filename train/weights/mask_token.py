@@ -4,7 +4,9 @@ from pathlib import Path
 
 import torch
 
+from instructsam.core.atomic_write import new_folder
 from instructsam.core.model import checkpoint
+from instructsam.train.weights.heads import copy_heads
 
 
 def initialise_mask_token(source: str | Path, out: str | Path) -> None:
@@ -16,4 +18,6 @@ def initialise_mask_token(source: str | Path, out: str | Path) -> None:
     model = checkpoint.load(source, torch.device('cpu'), None)
     token = model.config.tokens.query
     model.model.language_model.embed_tokens.weight[token] = model.model.mask_queries[0]
-    checkpoint.save(model, out, source)
+    with new_folder(out) as part:
+        checkpoint.save(model, part, source)
+        copy_heads(source, part)

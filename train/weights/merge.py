@@ -13,6 +13,7 @@ from instructsam.core.errors import ModelError
 from instructsam.core.model import checkpoint
 from instructsam.core.model.config import read_json
 from instructsam.core.text import shorten
+from instructsam.train.weights.heads import copy_heads
 from instructsam.train.weights.lora_limits import MAX_RANK, is_target
 
 _TAKEN = ('r', 'lora_alpha', 'lora_dropout', 'target_modules')
@@ -42,6 +43,7 @@ def merge(source: str | Path, out: str | Path) -> None:
             if '.lora_' in name:
                 check_finite(parameter, f'{source / checkpoint.ADAPTER}: {name}')
         checkpoint.save(adapted.merge_and_unload(safe_merge=True), part, source)
+        copy_heads(source, part)
 
 
 def adapter_config(folder: Path) -> LoraConfig:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import torch
 
+from instructsam.core.atomic_write import new_folder
 from instructsam.core.model import checkpoint
 from instructsam.core.model.config import ModelConfig
 from instructsam.core.model.instructsam import InstructSAMModel
+from instructsam.train.weights.heads import copy_heads
 
 NOISE = 0.1  # added to repeated rows, relative to the standard deviation of all rows: equal slots stay equal
 
@@ -32,7 +34,9 @@ def resize_bank(source: str | Path, out: str | Path, count: int, seed: int = 0) 
     for name, shape in shapes.items():
         if tensors[name].shape != shape:
             tensors[name] = resize_rows(tensors[name], count, generator)
-    checkpoint.save_tensors(config, tensors, out, source)
+    with new_folder(out) as part:
+        checkpoint.save_tensors(config, tensors, part, source)
+        copy_heads(source, part)
 
 
 def resize_rows(rows: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:

@@ -26,6 +26,7 @@ from instructsam.train.evaluation.query import ImageQueries, Query
 from instructsam.train.loop import trainer
 from instructsam.train.loop.recipe import RecipeError, read_recipe
 from instructsam.train.loop.run import run
+from instructsam.train.weights.heads import HEADS
 
 
 def scenes_made_by_hand(questions):
@@ -235,6 +236,17 @@ def test_bad_plans(plan, trained, capsys, keys, argv, message):
     assert not trained
 
 
+def test_starts_of_another_base_are_written_again(plan, trained, capsys, tmp_path, start_model, monkeypatch):
+    """They hold the auxiliary heads of the base as well, so that all variants start alike."""
+    monkeypatch.setattr(study, 'train_variant', lambda plan, name, seed, _: study.start_folder(plan, name, seed))
+    monkeypatch.setattr(study, 'measure_variant', lambda *_: None)
+    base, start = start_model(max_seg_nums=10), tmp_path / 'ablation/no_bank/seed1/start'
+    for content in (b'one', b'other'):
+        (base / HEADS).write_bytes(content)
+        assert ablate(capsys, plan(base=str(base)), '--only', 'no_bank', '--seeds', 1)[0] == 0
+        assert (start / HEADS).read_bytes() == content
+
+
 def test_k10_is_the_full_model(plan, trained, capsys, start_model):
     path = plan(base=str(start_model(max_seg_nums=5)))
     code, _, err = ablate(capsys, path, '--only', 'k10')
@@ -305,6 +317,7 @@ def test_the_report(plan):
         'full': [(40.0, 50.0, 20.0), (44.0, 52.0, 20.0)],
         'causal': [(38.0, 53.0, 22.0), (40.0, 51.0, 22.0)],
         'no_stage1': [(45.0, 50.0, 20.0), (46.0, 50.0, 20.0)],
+        'no_llm_queries': [(40.0, 50.0, 20.0), (44.0, 52.0, 20.0)],
         'k50': [(41.0, 50.0, 30.0)],
     }
     for name, of_seeds in measured.items():
@@ -316,16 +329,17 @@ def test_the_report(plan):
             (folder / study.FIGURES).write_text(json.dumps(document))
     document = results(found, found.seeds)
     rows = document['rows']
-    assert list(rows) == ['full', 'causal', 'no_stage1', 'k50']
+    assert list(rows) == ['full', 'causal', 'no_stage1', 'no_llm_queries', 'k50']
     assert rows['full']['mAP'] == [42, 2]
     assert rows['full']['difference'] == {}
     assert rows['causal']['difference'] == {'mAP': [-3, 1], 'cIoU': [1, 2]}
     assert rows['causal']['sign'] == {'mAP': 'same', 'cIoU': 'mixed'}
     assert rows['no_stage1']['sign'] == {'mAP': 'opposite', 'cIoU': None}
+    assert rows['no_llm_queries']['sign']['mAP'] == 'mixed'  # no difference
     assert rows['k50']['seeds'] == [1]
     lines = table(document)
     assert len({len(line) for line in lines}) == 1
-    assert len(lines) == 6
+    assert len(lines) == 7
     cells = [cell.strip() for cell in lines[3].strip('|').split('|')]
     assert cells == [
         '`causal`',

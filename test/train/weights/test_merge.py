@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from instructsam.core.cli import main
 from instructsam.core.model import checkpoint
+from instructsam.train.weights.heads import HEADS
 
 TARGET = 'model.language_model.layers.0.self_attn.o_proj'
 CONFIG = {'peft_type': 'LORA', 'r': 2, 'lora_alpha': 4, 'target_modules': r'model\.language_model\..*\.(o_proj)'}
@@ -44,6 +45,13 @@ def test_matrices_are_added(adapter, tmp_path, reference):
     before = load_file(reference / 'checkpoint' / checkpoint.SINGLE)[f'{TARGET}.weight']
     after = load_file(tmp_path / 'out' / checkpoint.SINGLE)[f'{TARGET}.weight']
     torch.testing.assert_close(after, before + 4 / 2 * 2 * 0.01**2)  # alpha / rank * B A
+
+
+def test_auxiliary_heads_are_kept(adapter, tmp_path):
+    folder = adapter(CONFIG)
+    (folder / HEADS).write_bytes(b'heads')
+    assert merged(folder, tmp_path) == 0
+    assert (tmp_path / 'out' / HEADS).read_bytes() == b'heads'
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Changing K: the slots of a resized model folder."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from instructsam.core import InstructSAM
+from instructsam.train.weights.heads import HEADS
 from instructsam.train.weights.resize_bank import resize_bank
 
 FOLDER = Path(os.environ.get('INSTRUCTSAM_REFERENCE', Path(__file__).parents[2] / 'data' / 'reference')) / 'checkpoint'
@@ -38,6 +40,14 @@ def test_rows(source, tmp_path, count):
         if count > slots:
             assert 0.05 < copies[slots:].std() / tensor.std() < 0.2
             assert copies[slots:].abs().min() > 0
+
+
+def test_auxiliary_heads_are_kept(tmp_path):
+    source, out = tmp_path / 'source', tmp_path / 'out'
+    shutil.copytree(FOLDER, source)
+    (source / HEADS).write_bytes(b'heads')
+    resize_bank(source, out, 4)
+    assert (out / HEADS).read_bytes() == b'heads'
 
 
 def test_a_seed_decides(tmp_path):

@@ -1,4 +1,4 @@
-"""`instructsam train export MODEL OUT`: write a model folder in a smaller type, to ship or to start from."""
+"""`instructsam train export MODEL OUT`: write a model folder in a smaller type, without auxiliary heads, to ship."""
 
 import argparse
 
