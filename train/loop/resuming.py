@@ -47,7 +47,7 @@ _IMAGE = re.compile(rb'"image"\s*:\s*("(?:[^"\\]|\\.)*")')
 def check_resumed(recipe: Recipe, model: Path, processes: int) -> None:
     """Compare the recipe with that of the run in its output, if there is one, and record it if it is new.
 
-    Prints from which step the run resumes, and which settings differ.
+    Prints from which step the run resumes, or that it is finished, and which settings differ.
 
     Args:
         recipe: The recipe; its output is locked.
@@ -64,19 +64,21 @@ def check_resumed(recipe: Recipe, model: Path, processes: int) -> None:
     if last is None and not (output / FINAL).exists():  # nothing would be lost
         record.start(settings)
         return
-    where = f'after step {step_of(last)}' if last is not None else 'as finished'
+    state = f'{output} resumes after step {step_of(last)}' if last is not None else f'{output} is finished'
     found = record.read()
     if found is None:
-        print(f'{output} resumes {where}; the settings that it was started with are unknown', file=sys.stderr)
+        print(f'{state}; the settings that it was started with are unknown', file=sys.stderr)
         return
+    final = output / FINAL
+    learned = f' (with model: {final}, it starts from what this one has learned)' if final.exists() else ''
     changed = check_settings(
         with_defaults(found['settings']),
         settings,
         output=output,
-        advice=f'give another output (with model: {output / FINAL}, it starts from what this one has learned)',
+        advice=f'give another output{learned}',
         may_change=MAY_CHANGE,
     )
-    print('; '.join([f'{output} resumes {where}', *changed]), file=sys.stderr, flush=True)
+    print('; '.join([state, *changed]), file=sys.stderr, flush=True)
 
 
 def run_settings(recipe: Recipe, model: Path, processes: int) -> dict[str, Any]:

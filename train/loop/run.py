@@ -73,6 +73,9 @@ def _run(recipe: Recipe, *, is_main: bool) -> Path:
     world_size = int(os.environ.get('WORLD_SIZE', '1'))
     if is_main:
         check_resumed(recipe, folder, world_size)
+    final = Path(recipe.output) / FINAL
+    if last_checkpoint(recipe.output) is None and (final / checkpoint.SINGLE).is_file():  # its checkpoints were deleted
+        return final
     torch.manual_seed(recipe.seed)
     stage = build_stage(recipe, start_model(recipe, folder), folder)
     dataset, collate = stage.dataset(recipe.data, recipe.augmentation), stage.collator()
@@ -101,7 +104,7 @@ def _run(recipe: Recipe, *, is_main: bool) -> Path:
         train(trainer, last_checkpoint(recipe.output))
     if trainer.args.should_save:
         write_final_model(recipe.output, merged=recipe.lora is not None and recipe.lora.merge)
-    return Path(recipe.output) / FINAL
+    return final
 
 
 def train(trainer: StageTrainer, last: Path | None) -> None:

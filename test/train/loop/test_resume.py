@@ -190,6 +190,29 @@ def test_other_settings_or_data_are_refused(recipe, tmp_path, few, capsys):
     assert 'log_every was 1, now 2' in err
 
 
+def test_a_finished_run_without_checkpoints_stays(recipe, tmp_path, few, capsys):
+    path = recipe('run', data=few, steps=1)
+    assert main(['train', 'run', str(path)]) == 0
+    for folder in checkpoints(tmp_path / 'run'):
+        shutil.rmtree(folder)
+    files = {file: file.stat().st_mtime_ns for file in (tmp_path / 'run').rglob('*')}
+    capsys.readouterr()
+    assert main(['train', 'run', str(path)]) == 0
+    assert f'{tmp_path}/run is finished\n' in capsys.readouterr().err
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / 'run').rglob('*')} == files
+
+
+def test_a_refusal_names_a_final_model_only_if_there_is_one(recipe, tmp_path, few, capsys):
+    path = recipe('run', data=few, steps=1)
+    assert main(['train', 'run', str(path)]) == 0
+    final = tmp_path / 'run/final'
+    for is_there in (True, False):
+        capsys.readouterr()
+        assert main(['train', 'run', str(path), 'seed=7']) == 2
+        assert (f'with model: {final}' in capsys.readouterr().err) == is_there
+        shutil.rmtree(final, ignore_errors=True)
+
+
 def test_a_truncated_checkpoint_is_not_resumed(launch, recipe, tmp_path, few):
     """It neither prevents resuming nor counts among the checkpoints to keep."""
     path = recipe('run', data=few, keep=1, **{**KEYS, 'steps': 3})
