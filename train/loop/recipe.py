@@ -144,6 +144,8 @@ class Recipe:
             raise RecipeError('lora needs a learning rate under learning_rates.language')
         if self.ema and (self.trainer.get('fsdp') or self.trainer.get('deepspeed')):
             raise RecipeError('ema needs whole weights in every process: set it to 0 with trainer.fsdp or deepspeed')
+        if self.muon and (self.trainer.get('fsdp') or self.trainer.get('deepspeed')):
+            raise RecipeError('muon needs whole matrices in every process: set it to 0 with trainer.fsdp or deepspeed')
         if 'save_total_limit' in self.trainer:
             raise RecipeError('trainer.save_total_limit has no effect: set keep, the number of checkpoints')
         try:

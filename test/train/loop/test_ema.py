@@ -1,5 +1,6 @@
 """The final model gets the moving average of the weights, that of every step."""
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -28,7 +29,14 @@ def test_the_final_model_is_the_average_of_all_steps(recipe, tmp_path, capsys):
     assert not (tmp_path / 'run' / 'partial').exists()
 
 
-def test_it_needs_whole_weights(recipe, capsys):
-    path = recipe('run', ema=0.99, trainer={'fsdp': True})
+@pytest.mark.parametrize(
+    ('keys', 'message'),
+    [
+        ({'ema': 0.99}, 'ema needs whole weights in every process: set it to 0'),
+        ({'muon': 1.0}, 'muon needs whole matrices in every process: set it to 0'),
+    ],
+)
+def test_sharded_weights_are_refused(recipe, capsys, keys, message):
+    path = recipe('run', trainer={'fsdp': True}, **keys)
     assert main(['train', 'run', str(path)]) == 2
-    assert 'ema needs whole weights in every process: set it to 0' in capsys.readouterr().err
+    assert message in capsys.readouterr().err
