@@ -85,10 +85,11 @@ def read_target(entries: Any, annotation_type: Any, height: int, width: int) -> 
         raise RecordError(f'ann_type {annotation_type!r} is not one of mask, bbox')
     if entries is None:
         return Target()
-    entries = [_parsed(entry) for entry in (entries if isinstance(entries, list) else [entries])]
     if annotation_type == 'bbox':
-        return Target(boxes=tuple(_box(entry, height, width) for entry in entries))
-    masks = tuple(mask for mask in (read_mask(entry, height, width) for entry in entries) if mask.area)
+        entries = entries if isinstance(entries, list) else [entries]
+        return Target(boxes=tuple(_box(_parsed(entry), height, width) for entry in entries))
+    entries = listed(entries) or []
+    masks = tuple(mask for mask in (read_mask(_parsed(entry), height, width) for entry in entries) if mask.area)
     if entries and not masks:
         raise RecordError('no mask has a pixel; use null instead of masks if no object is there')
     return Target(masks=masks)

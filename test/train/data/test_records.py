@@ -220,6 +220,18 @@ def test_forms_of_a_records_own_mask(mask, count):
     assert len(turn.targets[0].masks) == count
 
 
+@pytest.mark.parametrize(
+    ('masks', 'count'), [([SQUARE, SQUARE], 1), ([[SQUARE, SQUARE], [SQUARE]], 2), ([rle(), json.dumps(SQUARE)], 2)]
+)
+@pytest.mark.parametrize('key', ['ann', 'mask'])
+def test_a_list_of_polygons_is_one_mask(key, masks, count):
+    """As in COCO, where the parts of an object that something hides in the middle are polygons of one mask."""
+    annotation = [{'type': 'phrase', 'text': 'x', 'ann_type': 'mask', key: masks}]
+    raw = {'type': 'seg', 'image': 'a.png', 'height': SIZE[0], 'width': SIZE[1], 'annotation': annotation}
+    (turn,) = parse(raw, '.', 10, rng()).turns
+    assert len(turn.targets[0].masks) == count
+
+
 def talk(*values, **extra):
     said = [{'from': role, 'value': value} for role, value in zip(['human', 'gpt'] * len(values), values, strict=False)]
     return own(conversations=said, **extra)
