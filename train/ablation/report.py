@@ -65,13 +65,13 @@ def _mean(values: Iterable[float | None]) -> list[float] | None:
 
 
 def _sign(differences: Sequence[float] | None, paper: float | None) -> str | None:
-    """Return 'same' if every difference has the sign of the paper's, else 'opposite' or 'mixed'."""
+    """Return 'same' if every difference has the sign of the paper's, 'opposite' if none has or is 0, else 'mixed'."""
     if not differences or paper is None:
         return None
-    is_same = [difference * paper > 0 for difference in differences]
-    if all(is_same):
+    products = [difference * paper for difference in differences]
+    if all(product > 0 for product in products):
         return 'same'
-    return 'mixed' if any(is_same) else 'opposite'
+    return 'opposite' if all(product < 0 for product in products) else 'mixed'
 
 
 def table(results: Mapping[str, Any]) -> list[str]:

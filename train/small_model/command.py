@@ -38,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
 
     size = QUICK if args.quick else GPU if args.gpu else CPU
     steps = plan(size, os.cpu_count() or 1)
+    if args.gpu:
+        print('The expected times of the stages are those of one CPU core; a GPU has not been measured.')
     if args.dry_run:
         print(*describe(steps, args.folder), sep='\n')
         return exit_codes.DONE

@@ -14,7 +14,7 @@ from instructsam.train.evaluation.figures.summary import group_members, match_ou
 from instructsam.train.evaluation.query import Outcome, Query
 from instructsam.train.evaluation.running.run_folder import Run, RunError
 
-FIGURES = ('mAP', 'AP50', 'gIoU', 'cIoU', 'no_target_accuracy', 'target_accuracy')
+FIGURES = ('recall', 'mAP', 'AP50', 'gIoU', 'cIoU', 'no_target_accuracy', 'target_accuracy')
 SAMPLES_LISTED = 10
 """Number of gains, and of losses, that are listed."""
 
