@@ -131,7 +131,8 @@ class MaskThread(threading.Thread):
     def put_answer(self, work: StreamWork, answer: Answer) -> None:
         """Carry the instances of an answer that has been published; called in the thread that made it."""
         with self._changed:  # even while the rate is 0: with trigger on_instruction it is the only answer
-            self._cameras[work.stream].new_answer = _NewAnswer(work, answer, work.frame.decode())
+            if self._scheduler.is_in_force(work):  # otherwise clear() may have been called already
+                self._cameras[work.stream].new_answer = _NewAnswer(work, answer, work.frame.decode())
 
     def clear(self) -> None:
         """Forget all images and answers, soon."""
@@ -233,9 +234,10 @@ class MaskThread(threading.Thread):
             self._keep(camera, answer)
 
     def _keep(self, camera: _Camera, answer: _NewAnswer | None) -> None:
-        """Keep an answer for the next image, unless a newer one has come."""
+        """Keep an answer for the next image, unless a newer one has come or it is no longer in force."""
         with self._changed:
-            camera.new_answer = camera.new_answer or answer
+            if answer is not None and self._scheduler.is_in_force(answer.work):
+                camera.new_answer = camera.new_answer or answer
 
     def _publish(
         self,

@@ -79,6 +79,7 @@ class Scheduler:
         self._tasks: deque[Task] = deque()
         self._waiting: list[GoalRequest] = []  # in order of arrival
         self._running: tuple[GoalRequest, ...] = ()  # answered together right now
+        self._kept: list[CameraFrame] = []  # of finished goals, not released since something needed them
         self._is_closed = False
         self._session: Session | None = None
         self._instruction: Instruction | None = None  # None: stopped, or none has been received
@@ -214,7 +215,7 @@ class Scheduler:
             for stream in self._streams:
                 stream.clear()
             open_requests = [*self._running, *self._waiting]
-            self._waiting = []
+            self._waiting, self._kept = [], []
         for request in open_requests:
             request.abort(reason)
 
@@ -352,10 +353,16 @@ class Scheduler:
         work.stream.must_answer_current = self._instruction is not None
 
     def finish_goals(self, work: GoalWork) -> None:
-        """Note that the work on goals has ended, and release the frame if nothing else needs it."""
+        """Note that the work on goals has ended, and release the frames of goals that nothing else needs any more."""
         with self._changed:
             self._running = ()
-            needed = [stream.frame for stream in self._streams] + [request.frame for request in self._waiting]
-            is_next = any(stream.mailbox.holds(work.frame) for stream in self._streams)
-        if not is_next and not any(work.frame is frame for frame in needed):
-            work.frame.release()
+            frames = [frame for frame in self._kept if frame is not work.frame] + [work.frame]
+            self._kept = [frame for frame in frames if self._is_needed(frame)]
+            unneeded = [frame for frame in frames if frame not in self._kept]
+        for frame in unneeded:
+            frame.release()
+
+    def _is_needed(self, frame: CameraFrame) -> bool:
+        """Return whether a stream or a waiting goal may be answered on the frame."""
+        used = [stream.frame for stream in self._streams] + [request.frame for request in self._waiting]
+        return any(frame is each for each in used) or any(stream.mailbox.holds(frame) for stream in self._streams)

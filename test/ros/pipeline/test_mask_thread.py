@@ -1,5 +1,7 @@
 """The thread of the carried masks, call by call: it is not started."""
 
+import gc
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -46,9 +48,6 @@ class Bench:
         )
         self.pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
 
-    def _messages(self, frame, *_):
-        return [OutgoingMessage(self.publisher, frame.header.stamp.sec)]
-
     def see(self, sec, *, is_broken=False):
         message = image_msg(self.pixels, Header(frame_id='camera', stamp=Time(sec=sec)))
         if is_broken:
@@ -59,10 +58,13 @@ class Bench:
         self.masks._serve(self.masks._cameras[self.stream])
 
     def answer(self, work):
+        assert self.scheduler.publish_if_current(work, [])
+        self.put_answer(work)
+
+    def put_answer(self, work):
         mask = np.zeros((HEIGHT, WIDTH), bool)
         mask[30:80, 40:100] = True
         result = Result('the mug', 'mug', HEIGHT, WIDTH, (Instance(Rle.encode(mask), 0.9, 'mug', slot=0),))
-        assert self.scheduler.publish_if_current(work, [])
         self.masks.put_answer(work, Answer(result))
 
 
@@ -88,3 +90,18 @@ def test_an_image_that_cannot_be_decoded_does_not_lose_the_answer(is_broken):
     bench.see(3, is_broken=is_broken)
     bench.see(4), bench.see(5)
     assert bench.publisher.published == ([4, 5] if is_broken else [3, 4, 5])
+
+
+def test_an_answer_that_comes_after_deactivation_is_not_kept():
+    """Its frame would keep the model in memory."""
+    bench = Bench()
+    bench.see(1)
+    work = bench.scheduler.next_work()
+    assert bench.scheduler.publish_if_current(work, [])
+    bench.scheduler.deactivate()
+    bench.masks.clear()
+    bench.put_answer(work)
+    frame = weakref.ref(work.frame)
+    del work
+    gc.collect()
+    assert frame() is None

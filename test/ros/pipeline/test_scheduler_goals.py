@@ -276,3 +276,16 @@ def test_the_frame_of_a_goal_is_kept_if_the_stream_has_it(bench):
     request.succeed(None, None)
     bench.scheduler.finish_goals(work)
     assert frame.image == 'decoded'
+
+
+def test_a_camera_that_is_slower_than_its_goals_keeps_few_frames(bench):
+    """The frame of a goal is still the newest one as the goal ends; it is released after the next one."""
+    frames = []
+    for _ in range(5):
+        request = bench.ask(freshness=NEXT)
+        frames.append(bench.see())
+        work = bench.scheduler.next_work()
+        work.frame.image = 'decoded'
+        request.succeed(None, None)
+        bench.scheduler.finish_goals(work)
+        assert [frame for frame in frames if frame.image is not None] == frames[-1:]
