@@ -40,8 +40,11 @@ def replaced(path: Path | str) -> Generator[Path, None, None]:
         FolderInUseError: Another process has been writing it for WAIT_S.
     """
     with _part(path) as (part, target):
+        mode = os.stat(part).st_mode
         yield part
         if part != target:
+            if os.stat(part).st_mode != mode:  # safetensors puts a private file of its own there
+                os.chmod(part, stat.S_IMODE(mode))
             _move(part, target)
 
 

@@ -195,10 +195,15 @@ def save_tensors(
     sam3 = {'model_type': 'sam3_video', 'detector_config': config.sam3.to_dict()}
     write_json(folder / 'config.json', raw)
     write_json(folder / 'sam3' / 'config.json', sam3)
-    with replaced(folder / SINGLE) as part:
-        save_file(contiguous, part, metadata={'format': 'pt'})
+    write_tensors(folder / SINGLE, contiguous)
     with explained_storage_faults(folder):
         _remove_shards(folder)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write a safetensors file completely or not at all, with the permissions of other files. Raises StorageError."""
+    with replaced(path) as part:
+        save_file(dict(tensors), part, metadata={'format': 'pt'})
 
 
 def _remove_shards(folder: Path) -> None:

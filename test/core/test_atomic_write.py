@@ -93,6 +93,21 @@ def test_permissions_are_kept(tmp_path):
     assert stat.S_IMODE((tmp_path / 'b').stat().st_mode) == 0o640
 
 
+@pytest.mark.parametrize('is_there', [True, False])
+def test_permissions_are_kept_if_the_part_is_replaced(tmp_path, is_there):
+    """Some libraries, such as safetensors, write a private file and rename it."""
+    file, plain = tmp_path / 'a.bin', tmp_path / 'plain'
+    plain.touch()
+    if is_there:
+        file.touch()
+        file.chmod(0o640)
+    with replaced(file) as part:
+        private = tmp_path / 'private'
+        private.touch(0o600)
+        private.rename(part)
+    assert oct(file.stat().st_mode) == (oct(0o100640) if is_there else oct(plain.stat().st_mode))
+
+
 def test_a_file_that_is_mounted_by_itself_is_overwritten(tmp_path, monkeypatch):
     def busy(source, target):
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(source), None, str(target))

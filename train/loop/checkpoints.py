@@ -11,7 +11,7 @@ from typing import cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from instructsam.core.atomic_write import commit_folder
@@ -67,7 +67,7 @@ def save_stage(
     if checkpoint.ADAPTER in files:
         save_lora(model, files[checkpoint.ADAPTER], folder)
     if HEADS in files:
-        save_file(files[HEADS], folder / HEADS)
+        checkpoint.write_tensors(folder / HEADS, files[HEADS])
 
 
 def read_stage(training: nn.Module, folder: str | Path) -> dict[str, torch.Tensor]:
@@ -205,4 +205,4 @@ def _replace_tensors(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     for file, replaced in files.items():
         stored = load_file(folder / file)
         assert replaced.keys() <= stored.keys()  # both were written from one state_dict
-        save_file({**stored, **replaced}, folder / file, metadata={'format': 'pt'})
+        checkpoint.write_tensors(folder / file, {**stored, **replaced})

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from safetensors.torch import save_file
 
-from instructsam.core.model.checkpoint import ADAPTER
+from instructsam.core.model.checkpoint import ADAPTER, write_tensors
 from instructsam.train.loop.recipe import Lora, RecipeError
 from instructsam.train.weights.lora_limits import language_modules
 
@@ -81,4 +80,4 @@ def save_lora(model: InstructSAMModel, tensors: Mapping[str, torch.Tensor], fold
     """
     cast(Any, model).peft_config[NAME].save_pretrained(folder)
     named = {adapter_name(name): tensor.detach().contiguous() for name, tensor in tensors.items()}
-    save_file(named, folder / ADAPTER, metadata={'format': 'pt'})
+    write_tensors(folder / ADAPTER, named)

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from instructsam.core.model.checkpoint import write_tensors
 
 FILE = 'ema.safetensors'
 
@@ -44,7 +46,7 @@ class MovingAverage(TrainerCallback):
 
     def save(self, folder: str | Path) -> None:
         """Write the average into a checkpoint's folder."""
-        save_file({name: average.contiguous() for name, average in self.averages.items()}, Path(folder) / FILE)
+        write_tensors(Path(folder) / FILE, {name: average.contiguous() for name, average in self.averages.items()})
 
     def load(self, folder: str | Path) -> None:
         """Read the average of a checkpoint."""

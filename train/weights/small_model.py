@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors.torch import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from instructsam.core.atomic_write import new_folder
-from instructsam.core.model.checkpoint import SINGLE
+from instructsam.core.model.checkpoint import SINGLE, write_tensors
 from instructsam.core.model.config import TRUNKS, ModelConfig
 from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.core.model.trunk import COARSE_CHANNELS, STRIDE, Trunk
@@ -343,7 +342,7 @@ def write_weights(folder: str | Path, trunk: Mapping[str, torch.Tensor], seed: i
     model = InstructSAMModel(ModelConfig.from_folder(folder))
     initialise(model, seed)
     cast(Any, model.model.trunk).load_state_dict(trunk)
-    save_file(model.state_dict(), Path(folder) / SINGLE, metadata={'format': 'pt'})
+    write_tensors(Path(folder) / SINGLE, model.state_dict())
 
 
 def main(argv: Sequence[str] | None = None) -> None:
