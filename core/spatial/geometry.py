@@ -22,9 +22,11 @@ from instructsam.core.spatial.support_plane import Plane, PlaneFit, fit_scene_no
 from instructsam.core.spatial.surface import (
     Surface,
     SurfaceParams,
+    Surroundings,
     crop_around,
     depth_edges,
     drop_detached_fragments,
+    surroundings_of,
     to_meters,
 )
 from instructsam.core.spatial.vectors import robust_extent
@@ -51,6 +53,7 @@ class Geometry:
     """Position, orientation and size of an object. The columns of `rotation` are the box's axes, as in `size_m`."""
 
     surface: Surface  # the visible part
+    surroundings: Surroundings  # seen around its crop, in the camera's optical frame
     center: np.ndarray  # [3] m, center of the box
     rotation: np.ndarray  # [3, 3], right-handed; the third axis points away from the supporting plane
     size_m: np.ndarray  # [3], size of the box: length >= width, height above the supporting plane
@@ -163,6 +166,14 @@ def measure(
             f'{100 * valid:.0f} % of the mask has a depth, {surface.count} usable points: too few to locate the object'
         )
     farthest, nearest = robust_extent(depth_m[surface.sample])
+    surroundings = surroundings_of(
+        crop,
+        depth,
+        camera.rays,
+        depth_range_m=(nearest, farthest),
+        focal_px=float(max(camera.intrinsics[0, 0], camera.intrinsics[1, 1])),
+        params=surface_params,
+    )
     if scene_normals is None:
         scene_normals = _scene_normals([rle], depth, camera, plane_fit)
     plane = fit_support_plane(
@@ -179,10 +190,10 @@ def measure(
         above = _above_plane(surface, plane)
         if above.count >= surface_params.min_points:
             surface = drop_detached_fragments(above)
-            return _geometry(surface, box_on_plane(surface, plane), valid, has_support=True)
+            return _geometry(surface, surroundings, box_on_plane(surface, plane), valid, has_support=True)
     surface = drop_detached_fragments(surface)
     box = box_of_points(surface, scene_normals[0]) if scene_normals else pca_box(surface)
-    return _geometry(surface, box, valid, has_support=False)
+    return _geometry(surface, surroundings, box, valid, has_support=False)
 
 
 def check_depth(depth: np.ndarray, camera: CameraModel, size: tuple[int, int]) -> None:
@@ -244,5 +255,17 @@ def _above_plane(surface: Surface, plane: Plane) -> Surface:
     return replace(surface, mask=surface.mask & (heights > min(params.floor_m, params.floor_share * top)))
 
 
-def _geometry(surface: Surface, box: OrientedBox, valid: float, has_support: bool) -> Geometry:
-    return Geometry(surface, box.center, box.rotation, box.size_m, box.visible_m, box.centroid, valid, has_support)
+def _geometry(
+    surface: Surface, surroundings: Surroundings, box: OrientedBox, valid: float, has_support: bool
+) -> Geometry:
+    return Geometry(
+        surface,
+        surroundings,
+        box.center,
+        box.rotation,
+        box.size_m,
+        box.visible_m,
+        box.centroid,
+        valid,
+        has_support,
+    )

@@ -147,7 +147,8 @@ def find_grasps(
         geometry: The object's points and box.
         gripper: Dimensions of the gripper.
         limit: Largest number of candidates.
-        around: Points [M, 3] m of obstacles in the same frame. None: those next to the mask of a Geometry.
+        around: Points [M, 3] m of obstacles in the same frame. None: all that the image shows near a Geometry, see
+            SurfaceParams.reach_m; objects of other types have no obstacles.
         search: Parameters of the search.
 
     Raises:
@@ -256,15 +257,19 @@ def _obstacles(
         around = np.empty((0, 3)) if geometry is None else _points_beside(geometry)
     reach = np.linalg.norm(box.size_m) + gripper.opening_m + 2 * gripper.thickness_m
     obstacles = _to_box_frame(around[(np.abs(around - box.center) < reach).all(axis=1)], box)
+    # Most points are the table's, lower than any fingertip.
+    obstacles = obstacles[obstacles[:, 2] > search.segments.support_clearance_m + search.ignored_height_m]
     obstacles = obstacles[_thin_out(obstacles, search.cell_m, search.max_obstacle_points, gripper)]
     distances, _ = KDTree(own).query(obstacles, distance_upper_bound=search.own_edge_m)
     return obstacles[distances > search.own_edge_m]
 
 
 def _points_beside(geometry: Geometry) -> np.ndarray:
-    """Return the points [M, 3] m that are not the object's in the part of the image where it was measured."""
-    surface = geometry.surface
-    return replace(surface, mask=(surface.depth > 0) & ~surface.mask).points
+    """Return the points [M, 3] m within reach that are not the object's; those near it are the densest."""
+    surface, depth_m = geometry.surface, geometry.surroundings.depth_m()
+    near = replace(surface, mask=(surface.depth > 0) & ~surface.mask)
+    far = replace(surface, depth=depth_m, mask=depth_m > 0, rays=geometry.surroundings.rays)
+    return np.concatenate([near.points, far.points])
 
 
 def _cut_points(geometry: Geometry | None, count: int, search: GraspSearch) -> np.ndarray:

@@ -43,6 +43,8 @@ class SurfaceParams:
     sample_points: int = 1500  # a fit gets about this many points at most
     edge_points: int = 800  # points of the outline in addition: a convex hull has its corners there
     max_crop_px: int = 60_000  # larger crops are read at every n-th row and column
+    reach_m: float = 0.15  # surroundings up to this far from the object are kept: a hand around it may touch them
+    surroundings_step_m: float = 0.003  # largest distance of their pixels at the object's depth, if pixels are finer
 
 
 class MaskCrop(NamedTuple):
@@ -97,6 +99,50 @@ def crop_around(mask: Rle, margin_px: int, max_px: int) -> MaskCrop:
 def _every_nth(columns: np.ndarray, rows: slice, step: int) -> np.ndarray:
     """Return [h, w] bool, every n-th pixel in these rows of the columns [W, H] uint8 of a mask."""
     return cv2.transpose(columns[::step, rows.start : rows.stop : step]).view(bool)  # takes a fifth of numpy's time
+
+
+class Surroundings(NamedTuple):
+    """A coarse part of the image around a crop. It is a copy, as drivers reuse the memory of their images."""
+
+    depth: np.ndarray  # [h, w] in the unit of the image, 0 inside the crop
+    rays: Rays
+
+    def depth_m(self) -> np.ndarray:
+        """Return the depth [h, w] float32 m, 0 where there is none, where there is no ray, and inside the crop."""
+        return np.where(np.isfinite(self.rays[0]), to_meters(self.depth), np.float32(0))
+
+
+def surroundings_of(
+    crop: MaskCrop,
+    depth: np.ndarray,
+    rays: Rays,
+    *,
+    depth_range_m: tuple[float, float],
+    focal_px: float,
+    params: SurfaceParams,
+) -> Surroundings:
+    """Return the part of the image that a hand around an object may touch.
+
+    Args:
+        crop: The crop around the object.
+        depth: Depth [H, W] of the whole image, as in `to_meters`.
+        rays: x / z and y / z of every pixel of the image.
+        depth_range_m: Nearest and farthest depth of the object.
+        focal_px: Focal length.
+        params: Width and density of the part.
+    """
+    nearest, farthest = depth_range_m
+    margin = math.ceil(params.reach_m * focal_px / nearest)
+    top, bottom = max(0, crop.rows.start - margin), min(depth.shape[0], crop.rows.stop + margin)
+    left, right = max(0, crop.columns.start - margin), min(depth.shape[1], crop.columns.stop + margin)
+    least_step = math.ceil(math.sqrt((bottom - top) * (right - left) / params.max_crop_px))
+    step = max(least_step, int(params.surroundings_step_m * focal_px / farthest))
+    rows, columns = slice(top, bottom, step), slice(left, right, step)
+    coarse = depth[rows, columns].copy()
+    first_row, end_row = (math.ceil((row - top) / step) for row in (crop.rows.start, crop.rows.stop))
+    first_column, end_column = (math.ceil((column - left) / step) for column in (crop.columns.start, crop.columns.stop))
+    coarse[first_row:end_row, first_column:end_column] = 0
+    return Surroundings(coarse, (rays[0][rows, columns], rays[1][rows, columns]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -220,6 +220,66 @@ def test_the_border_of_the_image_is_not_the_top_of_a_bottle():
     assert 'the border of the image' in found.reason
 
 
+RESOLUTIONS = [(480, 640, 600, 0.4), (720, 1280, 920, 0.5), (1080, 1920, 1400, 0.6)]
+"""Height and width of an image, focal length in px, and distance of the object in m."""
+
+
+def between_neighbours(gap_m, resolution):
+    """Return depth [H, W] m, the mask and the camera of a box on a table between two higher ones, seen from above.
+
+    Also return the points [N, 3] m of the neighbours, all in the optical frame. The gaps are wholly visible.
+    """
+    height, width, focal, distance_m = resolution
+    camera = CameraModel(height, width, [[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+    pitch = np.radians(55)
+    forward = np.array([0, np.cos(pitch), -np.sin(pitch)])
+    axes = np.stack([[1.0, 0, 0], np.cross(forward, [1.0, 0, 0]), forward], axis=1)
+    position = -distance_m * forward
+    rays = np.stack([*camera.rays, np.ones((height, width), np.float32)], axis=-1) @ axes.T.astype(np.float32)
+    depth, owner = -position[2] / rays[..., 2], np.zeros((height, width), int)
+    aside_m = 0.02 + gap_m + 0.015
+    for index, (x, size_m) in enumerate(
+        [(0, (0.04, 0.1, 0.06)), (-aside_m, (0.03, 0.2, 0.1)), (aside_m, (0.03, 0.2, 0.1))], start=1
+    ):
+        corner = np.array([x, 0, size_m[2] / 2]) - position
+        with np.errstate(divide='ignore'):
+            sides = np.stack([(corner + sign * np.array(size_m) / 2) / rays for sign in (-1, 1)])
+        enters, leaves = sides.min(axis=0).max(axis=-1), sides.max(axis=0).min(axis=-1)
+        is_hit = (enters < leaves) & (enters < depth)
+        depth[is_hit], owner[is_hit] = enters[is_hit], index
+    depth = depth.astype(np.float32)
+    points = np.stack([*camera.rays, np.ones_like(depth)], axis=-1) * depth[..., None]
+    return depth, owner == 1, camera, points[owner > 1]
+
+
+def count_inside(grasp, points):
+    """Return how many of points [N, 3] m are between or inside the open fingers."""
+    gripper = Gripper()
+    u, v, h = ((points - grasp.position) @ grasp.rotation).T
+    in_fingers = (np.abs(u) < grasp.opening_m / 2 + gripper.thickness_m) & (np.abs(v) < gripper.finger_m / 2)
+    return np.count_nonzero(in_fingers & (h < -0.002) & (h > -gripper.length_m))
+
+
+@pytest.mark.parametrize('resolution', RESOLUTIONS)
+@pytest.mark.parametrize(('gap_m', 'has_room'), [(0.015, False), (0.04, True)])
+def test_the_hand_keeps_clear_of_visible_neighbours(resolution, gap_m, has_room):
+    """A neighbour may be many pixels away and still within reach of the hand."""
+    depth, mask, camera, neighbours = between_neighbours(gap_m, resolution)
+    found = find_grasps(measure(mask, depth, camera))
+    assert bool(found.candidates) == has_room
+    assert has_room or 'touch its surroundings' in found.reason
+    assert all(count_inside(grasp, neighbours) < 3 for grasp in found.candidates)
+
+
+def test_neighbours_are_known_in_another_frame_and_after_the_image():
+    """A driver may reuse the memory of the depth; many of its pixels have none."""
+    depth, mask, camera, _ = between_neighbours(0.015, RESOLUTIONS[1])
+    depth[:, 1::3] = np.nan
+    geometry = measure(mask, depth, camera).moved(Rotation.from_euler('xyz', [1, 2, 3]).as_matrix(), np.ones(3))
+    depth[:] = 0
+    assert 'touch its surroundings' in find_grasps(geometry).reason
+
+
 def test_candidates_are_reproducible():
     first, second = (grasp_candidates(cylinder(0.03, 0.1)) for _ in range(2))
     assert [(*a.position, *a.rotation.ravel(), a.quality) for a in first] == [
