@@ -60,7 +60,7 @@ class Geometry:
     visible_m: np.ndarray  # [3], extent of the visible part along these axes
     centroid: np.ndarray  # [3] m, mean of the points: on the near side of the object, not in its middle
     valid: float  # share of the mask's pixels that have a depth, 0 to 1
-    has_support: bool  # False: no plane was found around it, and the box is that of the visible points alone
+    has_support: bool  # False: no plane was found that it stands on, and the box is that of the visible points alone
 
     @property
     def points(self) -> np.ndarray:
@@ -245,13 +245,18 @@ def _scene_normals(masks: Sequence[Rle], depth: np.ndarray, camera: CameraModel,
 
 
 def _above_plane(surface: Surface, plane: Plane) -> Surface:
-    """Return the surface without the points of the supporting plane that the mask includes."""
+    """Return the surface without the points of the supporting plane that the mask includes.
+
+    Nothing tells the points of an object that is level with the plane from the plane's: they all stay.
+    """
     normal, params = plane.normal, surface.params
     heights = np.float32(normal[0]) * surface.rays[0]
     heights += np.float32(normal[1]) * surface.rays[1] + np.float32(normal[2])
     heights *= surface.depth
     heights += np.float32(plane.offset_m)
     top, _ = robust_extent(heights[surface.sample])
+    if top <= 0:
+        return surface
     return replace(surface, mask=surface.mask & (heights > min(params.floor_m, params.floor_share * top)))
 
 

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from instructsam.core.spatial.support_plane import Plane
+from instructsam.core.spatial.support_plane import Plane, heights_above
 from instructsam.core.spatial.surface import Surface
 from instructsam.core.spatial.vectors import cross, mean, robust_extent
+
+LEAST_SIZE_M = 0.001
+"""Least size of a box along each axis, of a flat object for example: motion planners refuse a box without volume."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +43,12 @@ def box_on_plane(surface: Surface, plane: Plane) -> OrientedBox:
     axes = basis @ np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     if length < width:
         axes, length, width = np.stack([axes[:, 1], -axes[:, 0]], axis=1), width, length
-    heights = surface.sampled_points @ normal.astype(np.float32) + np.float32(plane.offset_m)
-    top, bottom = robust_extent(heights)
+    top, bottom = robust_extent(heights_above(plane, surface.sampled_points))
+    size_m = np.maximum([length, width, top], LEAST_SIZE_M)
     return OrientedBox(
-        center=basis @ [x, y] + normal * (top / 2 - plane.offset_m),
+        center=basis @ [x, y] + normal * (size_m[2] / 2 - plane.offset_m),
         rotation=np.column_stack([axes, normal]),
-        size_m=np.array([length, width, top]),
+        size_m=size_m,
         visible_m=np.array([length, width, top - bottom]),
         centroid=mean(surface.sampled_points),
     )
@@ -72,7 +75,7 @@ def pca_box(surface: Surface) -> OrientedBox:
     return OrientedBox(
         center=centroid + axes @ ((low + high) / 2),
         rotation=axes,
-        size_m=high - low,
+        size_m=np.maximum(high - low, LEAST_SIZE_M),
         visible_m=high - low,
         centroid=centroid,
     )

@@ -78,7 +78,10 @@ def fit_support_plane(
     scene_normals: Sequence[np.ndarray] = (),
     params: PlaneFit = PlaneFit(),
 ) -> Plane | None:
-    """Fit the supporting plane to the ring around the mask by RANSAC; None if too few of its points are inliers.
+    """Fit the supporting plane to the ring around the mask by RANSAC.
+
+    It is None if too few points of the ring are inliers, or if most of the object lies below the plane, as a basin does
+    below the counter.
 
     A ring also shows the sides of neighbours, of the vessel that an object is in, and of what it stands on; they often
     have more points than the support. So planes parallel to those of the scene come first: among them those that the
@@ -96,19 +99,29 @@ def fit_support_plane(
     """
     ring = _ring_points(depth, mask, rays, depth_range_m, step, params).astype(np.float64)
     found = [_ransac(ring, params.min_parallel_share, params, normal) for normal in scene_normals]
-    parallel = [each for each in found if each is not None]
+    parallel = [each for each in found if each is not None and not _is_below(points, each.plane, params)]
     if parallel:
         gaps_m = [_gap_m(each.plane, points) for each in parallel]
         counts = [np.count_nonzero(each.is_inlier) for each in parallel]
         best = max(range(len(parallel)), key=lambda index: (gaps_m[index] < params.max_gap_m, counts[index]))
         return parallel[best].plane if gaps_m[best] < params.max_hidden_m else None
     tilted = _ransac(ring, params.min_tilted_share if scene_normals else params.min_inlier_share, params)
-    return None if tilted is None else tilted.plane
+    return None if tilted is None or _is_below(points, tilted.plane, params) else tilted.plane
+
+
+def heights_above(plane: Plane, points: np.ndarray) -> np.ndarray:
+    """Return the heights [N] float32 m of points [N, 3] above a plane."""
+    return points @ plane.normal.astype(np.float32) + np.float32(plane.offset_m)
 
 
 def _gap_m(plane: Plane, points: np.ndarray) -> float:
     """Return the height above a plane of the lowest of points [N, 3] m."""
-    return robust_extent(points @ plane.normal.astype(np.float32) + np.float32(plane.offset_m))[1]
+    return robust_extent(heights_above(plane, points))[1]
+
+
+def _is_below(points: np.ndarray, plane: Plane, params: PlaneFit) -> bool:
+    """Return whether most of points [N, 3] m are farther below a plane than its inliers are."""
+    return bool(np.mean(heights_above(plane, points) < -params.inlier_m) > 0.5)
 
 
 class _Fit(NamedTuple):

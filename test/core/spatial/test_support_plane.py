@@ -1,7 +1,8 @@
-"""The supporting plane of a box on a table in front of a wall, which may fill most of the image."""
+"""The supporting plane of a box in front of a wall, of objects that are flat, and of those recessed in a counter."""
 
 import itertools
 
+import cv2
 import numpy as np
 import pytest
 
@@ -51,3 +52,66 @@ def test_a_wall_is_no_support(pitch_deg, camera_m, wall_m):
     if found.has_support:
         assert found.rotation[:, 2] @ up > np.cos(np.deg2rad(2))
         assert found.size_m[2] == pytest.approx(BOX_M[2], abs=0.005)
+
+
+TILT = np.deg2rad(20)
+AHEAD, RIGHT = np.array([0, np.sin(TILT), -np.cos(TILT)]), np.array([1.0, 0, 0])
+UP = np.array([RIGHT, np.cross(AHEAD, RIGHT), AHEAD]) @ [0, 0, 1]
+
+
+def counter(size_m, noise_m, grow_px=0):
+    """Return depth [H, W] m and the mask of an object of size_m [3] on a counter, or, with a negative height, in it.
+
+    It is in the middle of the image, 1 m from the camera. Its mask is larger than it by `grow_px` on each side.
+    """
+    x, y = np.meshgrid((np.arange(WIDTH) - WIDTH / 2) / FOCAL, (np.arange(HEIGHT) - HEIGHT / 2) / FOCAL)
+    rays, eye = x[..., None] * RIGHT + y[..., None] * np.cross(AHEAD, RIGHT) + AHEAD, -AHEAD
+    depth = -eye[2] / rays[..., 2]
+    ends = np.array([[-size_m[0] / 2, -size_m[1] / 2, 0], [size_m[0] / 2, size_m[1] / 2, size_m[2]]])
+    with np.errstate(divide='ignore'):
+        sides = np.sort((ends[:, None, None] - eye) / rays, axis=0)
+    enters, leaves = sides[0].max(axis=-1), sides[1].min(axis=-1)
+    if size_m[2] <= 0:
+        at_m = eye + depth[..., None] * rays
+        mask = (np.abs(at_m[..., :2]) < np.array(size_m[:2]) / 2).all(axis=-1)
+        depth = np.where(mask, leaves, depth)
+    else:
+        mask = enters < leaves
+        depth = np.where(mask, enters, depth)
+    depth += np.random.default_rng(0).normal(0, 1, depth.shape) * noise_m
+    kernel = np.ones((2 * abs(grow_px) + 1,) * 2, np.uint8)
+    mask = (cv2.erode if grow_px < 0 else cv2.dilate)(mask.astype(np.uint8), kernel) > 0
+    return depth.astype(np.float32), mask
+
+
+@pytest.mark.parametrize('noise_m', [0, 0.001, 0.002])
+@pytest.mark.parametrize('grow_px', [-3, 0, 2])
+def test_the_counter_around_a_basin_is_no_support(grow_px, noise_m):
+    """A basin, a drawer or an inset tray is below the plane around its mask."""
+    depth, mask = counter((0.35, 0.3, -0.15), noise_m, grow_px)
+    found = measure(mask, depth, CameraModel(HEIGHT, WIDTH, K))
+    assert not found.has_support
+    assert found.size_m[2] > 0.1
+    assert len(found.points) > 0.8 * mask.sum()
+    assert found.rotation[:, 2] @ UP > np.cos(np.deg2rad(2))
+
+
+@pytest.mark.parametrize('noise_m', [0, 0.001, 0.002])
+@pytest.mark.parametrize('grow_px', [-3, 0, 2, 12])
+@pytest.mark.parametrize('height_m', [-0.003, 0, 0.001, 0.02])
+def test_a_flat_object_keeps_its_support(height_m, grow_px, noise_m):
+    """The counter supports a plate, a sheet of paper and a lid that is inset by less than the noise of a camera."""
+    depth, mask = counter((0.3, 0.21, height_m), noise_m, grow_px)
+    found = measure(mask, depth, CameraModel(HEIGHT, WIDTH, K))
+    assert found.has_support
+    assert (found.size_m > 0).all()
+    assert found.size_m[2] == pytest.approx(max(height_m, 0), abs=0.006)
+    assert found.rotation[:, 2] @ UP > np.cos(np.deg2rad(2))
+
+
+def test_a_box_always_has_a_volume():
+    """Motion planners refuse boxes without one: here of a line, on a plane and without any."""
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[240, 200:400] = True
+    for depth in (np.ones((HEIGHT, WIDTH), np.float32), mask.astype(np.float32)):
+        assert (measure(mask, depth, CameraModel(HEIGHT, WIDTH, K)).size_m > 0).all()
