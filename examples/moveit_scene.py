@@ -4,6 +4,7 @@
     python examples/moveit_scene.py "the red mug"             # prints both, publishes /collision_object and /pick_pose
     python examples/moveit_scene.py --dry-run "the red mug"   # prints only: needs neither MoveIt nor a robot
 
+The hand keeps clear of the objects of the answer; other obstacles are for MoveIt to know, for example as an octomap.
 Set the node's parameter target_frame to the planning frame. Axes of the pick pose: z is the approach, x the direction
 in which the fingers close. The rotation from there to the link of your end effector is yours to add.
 """
@@ -19,7 +20,7 @@ import yaml
 from geometry_msgs.msg import Pose, PoseStamped
 from std_msgs.msg import Header
 
-from instructsam.core.spatial.grasping import find_grasps
+from instructsam.core.spatial.grasping import find_grasps, points_of_others
 from instructsam_ros.client import Detections, Instance, Perception, PerceptionError
 from instructsam_ros.conversions.poses import pose
 
@@ -40,7 +41,7 @@ def choose(detections: Detections) -> tuple[Instance, Pose]:
         if instance.center is None:
             reason = instance.geometry_message or detections.message.geometry_message
         else:
-            grasps = find_grasps(instance, limit=1)
+            grasps = find_grasps(instance, limit=1, around=points_of_others(detections, instance))
             if grasps.candidates:
                 return instance, pose(grasps.candidates[0].position, grasps.candidates[0].rotation)
             reason = grasps.reason

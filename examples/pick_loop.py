@@ -4,12 +4,13 @@
     python examples/pick_loop.py "the spoons"
 
 The arm is simulated: it prints where it would move. For a real arm, replace SimulatedArm, set the node's parameter
-target_frame to the arm's base frame, and check each grasp for reach and collisions before the arm executes it.
+target_frame to the arm's base frame, and check each grasp for reach and collisions before the arm executes it: the hand
+keeps clear of the objects of the answer, but not of others, which the answer does not contain.
 """
 
 import sys
 
-from instructsam.core.spatial.grasping import Grasp, find_grasps
+from instructsam.core.spatial.grasping import Grasp, find_grasps, points_of_others
 from instructsam_ros.client import Detections, Instance, Perception
 
 
@@ -28,7 +29,7 @@ def choose(detections: Detections, picked: set[int]) -> tuple[Instance, Grasp] |
     for instance in detections:
         if instance.track_id in picked or instance.center is None:
             continue
-        grasps = find_grasps(instance, limit=1)
+        grasps = find_grasps(instance, limit=1, around=points_of_others(detections, instance))
         if grasps.candidates:
             return instance, grasps.candidates[0]
         print(f'  #{instance.track_id} {instance.phrase} cannot be grasped: {grasps.reason}')

@@ -5,6 +5,9 @@ supporting plane and its visible surroundings, but neither the arm nor the objec
 objects is completed first (see grasps.round_objects). Every graspable segment (see grasps.segments) is scored by how
 parallel its two sides are, how near the middle of the object it is, how deep it lies between the fingers and how much
 of it is visible; the best ones that the open hand reaches without touching any point are the candidates.
+
+Only a Geometry has surroundings. Any other object, such as an instance of instructsam_ros.client, is taken to be alone
+and wholly in view, apart from the obstacles that the caller gives.
 """
 
 from collections import Counter
@@ -27,7 +30,7 @@ from instructsam.core.spatial.grasps.segments import (
     find_segments,
 )
 
-__all__ = ['Grasp', 'GraspResult', 'GraspSearch', 'Gripper', 'find_grasps', 'grasp_candidates']
+__all__ = ['Grasp', 'GraspResult', 'GraspSearch', 'Gripper', 'find_grasps', 'grasp_candidates', 'points_of_others']
 
 DEFAULT_GRIPPER = Gripper()
 
@@ -148,7 +151,7 @@ def find_grasps(
         gripper: Dimensions of the gripper.
         limit: Largest number of candidates.
         around: Points [M, 3] m of obstacles in the same frame. None: all that the image shows near a Geometry, see
-            SurfaceParams.reach_m; objects of other types have no obstacles.
+            SurfaceParams.reach_m. Objects of other types then have no obstacles: pass `points_of_others` at least.
         search: Parameters of the search.
 
     Raises:
@@ -177,6 +180,12 @@ def find_grasps(
         return GraspResult(candidates)
     rejected = [each for each in found if isinstance(each, Rejected)]
     return GraspResult([], _why_not(rejected, bool(segments), box, gripper))
+
+
+def points_of_others(objects: Iterable[LocatedObject | None], one: LocatedObject) -> np.ndarray:
+    """Return the points [M, 3] m of all objects except `one`: known obstacles of its grasps."""
+    others = [each.points for each in objects if each is not None and each is not one and each.points is not None]
+    return np.concatenate([np.empty((0, 3), np.float32), *others])
 
 
 def _why_not(rejected: list[Rejected], is_blocked: bool, box: _Box, gripper: Gripper) -> str:

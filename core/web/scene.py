@@ -9,7 +9,8 @@ import numpy as np
 
 from instructsam.core.result import Result
 from instructsam.core.spatial.camera_model import CameraModel
-from instructsam.core.spatial.grasping import Grasp, LocatedObject, find_grasps
+from instructsam.core.spatial.geometry import Geometry
+from instructsam.core.spatial.grasping import Grasp, LocatedObject, find_grasps, points_of_others
 from instructsam.core.spatial.surface import back_project, to_meters
 
 MOST_POINTS = 12_000  # points of the surroundings; a browser rotates about 100,000 smoothly
@@ -76,6 +77,8 @@ def scene_of_depth(result: Result, image: np.ndarray, depth: np.ndarray, camera:
 def located_objects(objects: Sequence[LocatedObject | None]) -> tuple[SceneObject, ...]:
     """Return those of the objects that have points and a box, with grasp candidates for the first ones.
 
+    The hand keeps clear of all that is seen around a Geometry, and else of the other objects.
+
     Args:
         objects: One per instance of the result, in its order.
     """
@@ -85,7 +88,8 @@ def located_objects(objects: Sequence[LocatedObject | None]) -> tuple[SceneObjec
             continue
         grasps, why_not = (), ''
         if len(found) < MOST_PLANNED:
-            outcome = find_grasps(each, limit=MOST_GRASPS)
+            around = None if isinstance(each, Geometry) else points_of_others(objects, each)
+            outcome = find_grasps(each, limit=MOST_GRASPS, around=around)
             grasps, why_not = tuple(outcome.candidates), outcome.reason
         points = each.points[:: max(1, -(-len(each.points) // MOST_OBJECT_POINTS))]
         found.append(SceneObject(index, points, each.center, each.rotation, each.size_m, grasps, why_not))

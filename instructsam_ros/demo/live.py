@@ -26,8 +26,8 @@ from std_msgs.msg import String
 from instructsam.core.display.overlay import draw_overlay
 from instructsam.core.files.image_file import write_image
 from instructsam.core.rle import Rle, ious
-from instructsam.core.spatial.grasping import Grasp, GraspResult, find_grasps
-from instructsam_ros.client import Detections, Perception, PerceptionError
+from instructsam.core.spatial.grasping import Grasp, GraspResult, find_grasps, points_of_others
+from instructsam_ros.client import Detections, Instance, Perception, PerceptionError
 from instructsam_ros.conversions.images import to_rgb
 from instructsam_ros.conversions.instances import result_from_msg
 from instructsam_ros.demo.listener import KEPT_MESSAGES, Stamp, TopicListener, stamp_of
@@ -78,7 +78,7 @@ def show_live(out: str, seed: int, instruction: str | None, model: str, timeout_
         stamp = stamp_of(detections.message)
         observer.wait(lambda: stamp in observer.images, 'the image of the answer did not arrive')
         image, intrinsics = observer.images[stamp], np.array(observer.ground_truth['intrinsics'])
-    found = [_find_grasps(each) for each in detections]
+    found = [_find_grasps(each, detections) for each in detections]
     _print_result(instruction, detections, found, objects)
     overlay = draw_overlay(image, result_from_msg(detections.message))
     for grasps in found:
@@ -131,8 +131,11 @@ def _most_distinct(objects: list[dict[str, Any]]) -> dict[str, Any]:
     return min(objects, key=rank)
 
 
-def _find_grasps(instance: Any) -> GraspResult:
-    return GraspResult([]) if instance.center is None else find_grasps(instance, limit=1)
+def _find_grasps(instance: Instance, detections: Detections) -> GraspResult:
+    """Return the best grasp that keeps clear of the other objects of the answer."""
+    if instance.center is None:
+        return GraspResult([])
+    return find_grasps(instance, limit=1, around=points_of_others(detections, instance))
 
 
 def _print_result(

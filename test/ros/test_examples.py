@@ -17,7 +17,8 @@ import yaml
 from geometry_msgs.msg import PoseStamped
 from robot import PATIENCE_S
 
-from instructsam_ros.client import Perception
+from instructsam_ros.client import Detections, Instance, Perception
+from instructsam_ros.msg import InstanceArray
 
 EXAMPLES = Path(__file__).parents[2] / 'examples'
 DEPTH = np.full((48, 64), 400, np.uint16)  # mm: a table, and an object near the stand-in's first ellipse
@@ -48,6 +49,31 @@ def load(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def row_of_boxes(gap_m):
+    """Return Detections of three boxes in a row, the middle one first; the fingers fit into the gaps or not."""
+    x, y, z = np.meshgrid(np.linspace(-0.02, 0.02, 21), np.linspace(-0.05, 0.05, 51), np.linspace(-0.03, 0.03, 31))
+    points = np.stack([x, y, z], axis=-1).reshape(-1, 3)
+    rotation, size_m = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1.0]]), np.array([0.1, 0.04, 0.06])
+
+    def box(track_id, number):
+        at = np.array([number * (0.04 + gap_m), 0, 0])
+        return Instance(np.ones((2, 2), bool), 0.9, 'box', track_id, at, rotation, size_m, points=points + at)
+
+    return Detections((box(0, 0), box(1, -1), box(2, 1)), 'base_link', 0.0, InstanceArray())
+
+
+@pytest.mark.parametrize(('gap_m', 'chosen'), [(0.1, 0), (0.01, None)])
+def test_the_hand_keeps_clear_of_the_other_objects(gap_m, chosen):
+    detections = row_of_boxes(gap_m)
+    choice = load('pick_loop').choose(detections, set())
+    assert (choice and choice[0].track_id) == chosen
+    if chosen is None:
+        with pytest.raises(LookupError, match='box: the hand would touch its surroundings'):
+            load('moveit_scene').choose(detections)
+    else:
+        assert load('moveit_scene').choose(detections)[0].track_id == chosen
 
 
 # MoveIt

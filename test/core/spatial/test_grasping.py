@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from instructsam.core.spatial.camera_model import CameraModel
 from instructsam.core.spatial.geometry import measure
-from instructsam.core.spatial.grasping import Gripper, find_grasps, grasp_candidates
+from instructsam.core.spatial.grasping import Gripper, find_grasps, grasp_candidates, points_of_others
 
 STEP_M = 0.002
 
@@ -135,6 +135,20 @@ def test_fingers_keep_clear_of_obstacles():
         grasp_candidates(geometry, around=wall + np.array([0.1, 0, 0]))[0].quality
         == grasp_candidates(geometry)[0].quality
     )
+
+
+def test_the_other_objects_of_an_answer_are_obstacles():
+    middle, wall, nothing = (
+        box(0.04, 0.10, 0.06),
+        located(grid((0.03, 0.05), (-0.1, 0.1), (0, 0.1)), (0.02, 0.2, 0.1)),
+        None,
+    )
+    not_requested = SimpleNamespace(points=None, center=None, rotation=None, size_m=None)
+    around = points_of_others([middle, wall, nothing, not_requested], middle)
+    np.testing.assert_array_equal(around, wall.points)
+    assert find_grasps(middle).candidates
+    assert 'touch' in find_grasps(middle, around=around).reason
+    assert points_of_others([middle], middle).shape == (0, 3)
 
 
 @pytest.mark.parametrize('is_occluded', [False, True])

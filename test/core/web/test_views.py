@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ from instructsam.core.rle import Rle
 from instructsam.core.spatial.camera_model import CameraModel
 from instructsam.core.spatial.geometry import locate
 from instructsam.core.web.mask_view import mask_view, outline
-from instructsam.core.web.scene import MOST_POINTS, Scene, SceneObject, scene_of_depth
+from instructsam.core.web.scene import MOST_POINTS, Scene, SceneObject, located_objects, scene_of_depth
 from instructsam.core.web.scene_view import EDGES, scene_figure
 from instructsam.core.web.source import Answer
 from instructsam.core.web.summary import entry_of, error_view, history_view, status_view, times_view
@@ -162,6 +163,19 @@ def test_a_scene_of_depth():
     assert names[:3] == ['surroundings', '1 mug 0.90', '1 mug 0.90']
     assert names[3:] == [f'grasp {n + 1} of 1' for n in range(len(each.grasps))]
     assert figure['layout']['scene']['camera']['up'] == {'x': 0, 'y': -1, 'z': 0}
+
+
+@pytest.mark.parametrize(('gap_m', 'is_free'), [(0.01, False), (0.1, True)])
+def test_grasps_of_a_nodes_objects_keep_clear_of_each_other(gap_m, is_free):
+    """A node sends the points and boxes of its objects, without the depth around them."""
+    x, y, z = np.meshgrid(np.linspace(-0.02, 0.02, 21), np.linspace(-0.05, 0.05, 51), np.linspace(-0.03, 0.03, 31))
+    points = np.stack([x, y, z], axis=-1).reshape(-1, 3)
+    size_m, rotation = np.array([0.1, 0.04, 0.06]), np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1.0]])
+    at_m = [np.array([number * (0.04 + gap_m), 0, 0]) for number in range(3)]
+    objects = [SimpleNamespace(points=points + at, center=at, rotation=rotation, size_m=size_m) for at in at_m]
+    _, middle, _ = located_objects(objects)
+    assert bool(middle.grasps) == is_free
+    assert ('touch its surroundings' in middle.no_grasp) != is_free
 
 
 def test_depth_without_a_measurement_has_an_empty_scene():
