@@ -67,8 +67,17 @@ class Result:
 
     @property
     def status(self) -> str:
-        """'ok' if an object was found, 'no_target' if nothing matches."""
-        return 'ok' if self.instances else 'no_target'
+        """'ok' if an object was found, 'no_target' if nothing matches, 'error' if a limit ended the answer first."""
+        if self.instances:
+            return 'ok'
+        return 'error' if self.ended_by and not self.phrases else 'no_target'
+
+    @property
+    def ended_by(self) -> str:
+        """Human-readable limit that ended the answer, such as 'ended by the time budget'; '' if none did."""
+        if self.finish_reason in ('stop', 'forced'):
+            return ''
+        return f'ended by the {self.finish_reason.replace("_", " ")}'
 
     def to_json(self) -> dict[str, Any]:
         """Return a dict of plain types; see `Instance.to_json`."""

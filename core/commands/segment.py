@@ -9,6 +9,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from instructsam.core import exit_codes
 from instructsam.core.commands.arguments import count, probability, seconds, text
 from instructsam.core.commands.options import (
     add_keep_duplicates,
@@ -83,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print and write the result. Returns 0 if the model answered, even with 'no target'.
+    """Print and write the result. Returns 0 if the model answered, even with 'no target', 1 if a limit ended it first.
 
     Raises InstructSAMError for input that cannot be used. All cheap checks come before torch is imported.
     """
@@ -117,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     from instructsam.core.display.table import print_result
 
     print_result(result, to_stderr=args.json == '-')
-    return 0
+    return exit_codes.FAILED if result.status == 'error' else exit_codes.DONE
 
 
 def _read_depth(args: argparse.Namespace, image: np.ndarray) -> tuple[np.ndarray, CameraModel] | None:

@@ -153,6 +153,9 @@ class _Run:
         except (ImageError, ModelError) as error:  # errors of the instruction or the storage concern all images
             self._fail(image.name, error)
             return
+        if result.status == 'error':
+            self._fail(image.name, f'no answer: {result.ended_by}')
+            return
         try:
             self._write_images(image.name, pixels, result)
         except OSError as error:  # of this image, such as a name that is too long; faults of the storage are no OSError

@@ -154,7 +154,8 @@ def _draw_footer(canvas: np.ndarray, result: Result, style: _Style) -> int:
     top = height - style.row
     canvas[top:] = cv2.addWeighted(canvas[top:], 1 - BAR, np.zeros_like(canvas[top:]), BAR, 0)
     count = len(result.instances)
-    status = 'no target' if not count else f'{count} object' + 's' * (count > 1)
+    nothing = 'no answer' if result.status == 'error' else 'no target'
+    status = f'{count} object' + 's' * (count > 1) if count else nothing
     x = width - style.pad - text_width(status, style.font)
     _put(canvas, status, x, top, PAPER if count else WARNING, style)
     instruction = fit(printable(result.instruction), style.font, x - 3 * style.pad)

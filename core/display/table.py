@@ -25,15 +25,19 @@ def print_result(result: Result, *, to_stderr: bool = False) -> None:
     console = _Console(stderr=to_stderr, highlight=False)
     if result.instances:
         console.print(_table(result))
+    elif result.status == 'error':
+        console.print(Text(f'no answer about {result.instruction!r}'), soft_wrap=True)
     else:
         console.print(Text(f'no target: nothing matches {result.instruction!r}'), soft_wrap=True)
+    if result.ended_by:
+        console.print(Text(f'the answer was {result.ended_by}', style='bold yellow'), soft_wrap=True)
     if result.answer:
         console.print(Text(f'answer: {result.answer}'), soft_wrap=True)
     steps = ', '.join(f'{step.replace("_", " ")} {ms:.0f}' for step, ms in result.timings_ms.items())
     console.print(Text(f'ms: {steps}, total {sum(result.timings_ms.values()):.0f}'), soft_wrap=True)
     if result.usage:
         numbers = ', '.join(f'{name.replace("_", " ")} {number}' for name, number in result.usage.items())
-        console.print(Text(f'{numbers}, ended by {result.finish_reason.replace("_", " ")}'), soft_wrap=True)
+        console.print(Text(numbers), soft_wrap=True)
     if result.warning:
         console.print(Text(f'WARNING: {result.warning}', style='bold yellow'))
 

@@ -33,7 +33,7 @@ class Entry:
     """A question and the parts of the page that show its answer."""
 
     instruction: str
-    outcome: str  # '2 objects', 'nothing matches'
+    outcome: str  # '2 objects', 'nothing matches', 'no answer'
     thumbnail: str  # URL of the overlay
     status: str  # HTML
     masks: str  # HTML
@@ -58,19 +58,17 @@ def entry_of(answer: Answer) -> Entry:
 def outcome(result: Result) -> str:
     """Return the outcome in two words."""
     count = len(result.instances)
-    return f'{count} object{"s" * (count > 1)}' if count else 'nothing matches'
+    if count:
+        return f'{count} object{"s" * (count > 1)}'
+    return 'no answer' if result.status == 'error' else 'nothing matches'
 
 
 def status_view(result: Result) -> str:
     """Return the outcome, the instruction, the phrases that the model looked for, and the limits of the model."""
-    kind = 'ok' if result.instances else 'none'
+    kind = {'ok': 'ok', 'no_target': 'none', 'error': 'error'}[result.status]
     phrases = ', '.join(f'<q>{escape(printable(phrase))}</q>' for phrase in result.phrases)
     looked = f'looked for {phrases}' if phrases else f'answer: <q>{escape(shorten(result.answer))}</q>'
-    cut = (
-        ''
-        if result.finish_reason in ('stop', 'forced')
-        else f' (ended by the {result.finish_reason})'.replace('_', ' ')
-    )
+    cut = f' ({result.ended_by})' if result.ended_by else ''
     remarks = (result.warning, '' if result.instances else HINT)
     small = ''.join(f'<small>{escape(printable(remark))}</small>' for remark in remarks if remark)
     asked = f'<span class="is-asked">{escape(printable(shorten(result.instruction)))}</span>'

@@ -16,7 +16,16 @@ from instructsam.core.display.label_map import label_map
 from instructsam_ros.conversions.poses import geometry_to_msg
 from instructsam_ros.msg import Instance, InstanceArray, Rle
 
-STATUS = {'ok': InstanceArray.STATUS_OK, 'no_target': InstanceArray.STATUS_NO_TARGET}
+STATUS = {
+    'ok': InstanceArray.STATUS_OK,
+    'no_target': InstanceArray.STATUS_NO_TARGET,
+    'error': InstanceArray.STATUS_ERROR,
+}
+REMEDIES = {
+    'time_budget': 'raise time_budget_s',
+    'token_budget': 'raise max_new_tokens, or use other words if the model repeats itself',
+}
+"""Advice for each limit of an answer, by Result.finish_reason; it names the node's parameter."""
 
 
 def to_msg(
@@ -42,7 +51,7 @@ def to_msg(
         instruction=valid_utf8(instruction),
         instruction_id=instruction_id,
         status=STATUS[result.status],
-        message=valid_utf8(result.warning),
+        message=valid_utf8('; '.join(filter(None, (cut_off_message(result), result.warning)))),
         answer=valid_utf8(result.answer),
         height=result.height,
         width=result.width,
@@ -53,6 +62,14 @@ def to_msg(
     for stage, ms in result.timings_ms.items():
         setattr(msg, f'{stage}_ms', float(ms))
     return msg
+
+
+def cut_off_message(result: core_result.Result) -> str:
+    """Return which limit ended the answer, and the node's parameter for it; '' if none did."""
+    if not result.ended_by:
+        return ''
+    before = '' if result.phrases else ' before its first phrase was complete'
+    return f'the answer was {result.ended_by}{before}: {REMEDIES[result.finish_reason]}'
 
 
 def error_msg(

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 from std_msgs.msg import Header
 
 from instructsam.core import CancelledError
+from instructsam.core.errors import InstructSAMError
 from instructsam.core.result import Result
 from instructsam.core.spatial.grasping import GraspResult
 from instructsam_ros.action import Segment
 from instructsam_ros.conversions.grasps import instance_grasps
-from instructsam_ros.conversions.instances import to_msg
+from instructsam_ros.conversions.instances import cut_off_message, to_msg
 from instructsam_ros.msg import InstanceArray
 from instructsam_ros.pipeline.localization import localize
 from instructsam_ros.pipeline.protocols import Caller, DepthSource, TransformSource
@@ -30,6 +31,10 @@ from instructsam_ros.pipeline.tracker_pool import TrackerPool, TrackGroup
 if TYPE_CHECKING:  # importing the engine imports torch
     from instructsam.core import InstructSAM
     from instructsam_ros.pipeline.camera_frame import CameraFrame
+
+
+class CutOffError(InstructSAMError):
+    """A limit ended the model's answer before its first phrase was complete."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +106,7 @@ def answer_query(
     Raises:
         CancelledError: The caller no longer wants the answer.
         ImageFormatError: The image cannot be decoded.
+        CutOffError: `max_new_tokens` or `time_budget_s` is too low for the first phrase of the answer.
         InstructSAMError: The engine cannot answer.
     """
     known = frame.answers.get(query.key)
@@ -118,6 +124,8 @@ def answer_query(
 
         caller.report_step(Segment.Feedback.SEGMENTING)
         result = frame.segment(engine, query.text, query.settings, caller)
+        if result.status == 'error':
+            raise CutOffError(cut_off_message(result))
     else:
         result = known.result
 

@@ -169,7 +169,8 @@ def test_budgets_end_the_decoding(engine, image):
     encoded = engine.encode(image)
     tokens = engine.segment(encoded, 'red cup', max_new_tokens=3)
     assert tokens.finish_reason in ('token_budget', 'stop')
-    assert engine.segment(encoded, 'red cup', time_budget_s=0).finish_reason == 'time_budget'
+    time = engine.segment(encoded, 'red cup', time_budget_s=0)
+    assert (time.finish_reason, time.phrases, time.status) == ('time_budget', (), 'error')
     assert engine.segment(encoded, 'red cup', answer=TWO).finish_reason == 'forced'
 
 

@@ -26,6 +26,7 @@ class StandInEngine:
 
     warning = ''
     outcome = 'ok'  # or 'no_target', or an exception
+    finish_reason = 'stop'
 
     def __init__(self):
         self.loaded_with = self.asked = None
@@ -53,6 +54,7 @@ class StandInEngine:
             encoded.height,
             encoded.width,
             instances,
+            finish_reason=self.finish_reason,
             warning=self.warning,
             timings_ms={'image_encoders': 12.0, 'generation': 30.0},
         )
@@ -98,6 +100,20 @@ def test_no_target_is_not_an_error(segment, engine):
     code, out, _ = segment('the elephant')
     assert code == 0
     assert 'no target' in out
+
+
+def test_a_limit_that_ends_the_answer_is_named(segment, engine, tmp_path):
+    engine.finish_reason = 'time_budget'
+    code, out, _ = segment('the red mug')
+    assert code == 0
+    assert 'ended by the time budget' in out
+    engine.outcome = 'no_target'
+    code, out, _ = segment('the red mug', '--json', tmp_path / 'result.json')
+    assert code == 1
+    assert "no answer about 'the red mug'" in out
+    assert 'no target' not in out
+    assert 'ended by the time budget' in out
+    assert json.loads((tmp_path / 'result.json').read_text())['status'] == 'error'
 
 
 def test_options_reach_the_engine(segment, engine):

@@ -26,6 +26,7 @@ class CountingEngine:
     def __init__(self):
         self.asked = 0
         self.error = None
+        self.cut_at = 0  # number of the answer that a limit ends before its first phrase
         self.then = lambda: None  # called with every answer
 
     def from_pretrained(self, name, **options):
@@ -39,6 +40,8 @@ class CountingEngine:
         if self.error is not None:
             raise self.error
         self.then()
+        if self.asked == self.cut_at:
+            return Result(instruction, 'mu', encoded.height, encoded.width, (), finish_reason='time_budget')
         left, right = np.zeros((2, encoded.height, encoded.width), bool)
         left[:, :10] = right[:, 5:20] = True
         found = (Instance(Rle.encode(left), 0.9, 'mug', 0), Instance(Rle.encode(right), 0.6, 'cup', 1))
@@ -177,6 +180,16 @@ def test_an_image_whose_outputs_have_too_long_names_fails_alone(engine, photos, 
     assert 'failed: cannot write its outputs: File name too long' in capsys.readouterr().err
     assert len((tmp_path / 'out/results.jsonl').read_text().splitlines()) == 2
     assert segment(photos, 'the mugs', '--masks', tmp_path / 'masks') == 3
+
+
+def test_an_image_without_an_answer_is_not_one_without_objects(engine, photos, tmp_path, capsys):
+    engine.cut_at = 1
+    coco = tmp_path / 'coco.json'
+    assert segment(photos, 'the mugs', '--out', tmp_path / 'out', '--coco', coco) == 3
+    assert 'a.png failed: no answer: ended by the time budget' in capsys.readouterr().err
+    assert [image['file_name'] for image in json.loads(coco.read_text())['images']] == [f'{photos}/more/b.jpg']
+    assert segment(photos, 'the mugs', '--out', tmp_path / 'out', '--coco', coco) == 0  # asked again
+    assert len(json.loads(coco.read_text())['images']) == 2
 
 
 @pytest.mark.parametrize('option', ['--coco', '--json'])

@@ -122,6 +122,8 @@ def test_banner_and_footer(texts):
     assert [text[0] for text in texts] == [WARNING, 'no target', 'hand me the mugs']
     np.testing.assert_array_equal(drawn[3, 3], overlay.WARNING)
     assert drawn[-3, 320].max() < 60  # the bar is dark on every image
+    draw_overlay(grey(result), make_result([], finish_reason='time_budget'))
+    assert [text[0] for text in texts[3:]] == ['no answer', 'hand me the mugs']
 
 
 @pytest.mark.parametrize('size', [(1, 1), (48, 64), (90, 120), (20, 1000), (1000, 20), (1, 500)], ids=str)

@@ -110,6 +110,7 @@ def test_text_from_outside_is_escaped():
         (answered([disc(20, 20, 10), disc(60, 40, 8)]), 'is-ok', '2 objects'),
         (answered([]), 'is-none', 'nothing matches'),
         (answered([], finish_reason='time_budget'), 'is-none', 'ended by the time budget'),
+        (replace(answered([], finish_reason='token_budget'), phrases=()), 'is-error', 'no answer'),
     ],
 )
 def test_status(result, kind, said):
@@ -117,6 +118,7 @@ def test_status(result, kind, said):
     assert kind in view
     assert said in view
     assert '<q>mug</q>' in view
+    assert ('ended by the' in view) == (result.finish_reason != 'stop')
     assert ('another model' in view) == (not result.instances)
     assert '>the mugs</span>' in view  # an answer of the history may be of another question than the last one
 

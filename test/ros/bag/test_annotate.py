@@ -38,6 +38,7 @@ from instructsam.core import cli
 from instructsam_ros.bag import topics
 from instructsam_ros.bag.reader import BagFile
 from instructsam_ros.conversions.instances import rle_from_msg
+from instructsam_ros.msg import InstanceArray
 
 STORAGES = ['mcap', 'sqlite3']
 pytest_plugins = ['bags']  # the fixture `engines`
@@ -353,6 +354,15 @@ def test_where_every_image_is_an_error_the_exit_code_is_1(tmp_path, capsys):
     assert run(source, tmp_path / 'out', '--instruction', 'refuse') == 1
     assert {message.message for message in only_results(tmp_path / 'out')} == {'that is not a question'}
     assert show(tmp_path / 'out', tmp_path / 'strip.png') == 0
+
+
+def test_an_answer_that_a_limit_ended_is_an_error(tmp_path, capsys):
+    source = write(tmp_path / 'in', 'mcap', recording())
+    assert run(source, tmp_path / 'out', '--instruction', 'cut') == 1
+    assert {message.status for message in only_results(tmp_path / 'out')} == {InstanceArray.STATUS_ERROR}
+    shown = capsys.readouterr()
+    assert 'ended by the token budget before its first phrase was complete: raise max_new_tokens' in shown.err
+    assert 'no target       0' in shown.out
 
 
 def test_what_a_node_has_drawn_is_no_camera(tmp_path):

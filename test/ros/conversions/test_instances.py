@@ -1,5 +1,7 @@
 """Results to messages and back: pycocotools reads the masks, and serialization keeps every byte."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pycocotools import mask as coco
@@ -93,6 +95,26 @@ def test_nothing_found_is_not_an_error():
     found_nothing = messages.to_msg(result_of(some_masks()[:0]), HEADER, 'the mugs', 3)
     assert found_nothing.status == msg.InstanceArray.STATUS_NO_TARGET
     assert (found_nothing.message, list(found_nothing.instances)) == ('', [])
+
+
+@pytest.mark.parametrize(
+    ('finish_reason', 'advice'),
+    [
+        ('time_budget', 'raise time_budget_s'),
+        ('token_budget', 'raise max_new_tokens, or use other words if the model repeats itself'),
+    ],
+)
+def test_an_answer_that_a_limit_ended_says_so(finish_reason, advice):
+    says = f'the answer was ended by the {finish_reason.replace("_", " ")}{{}}: {advice}'
+    cut = result_of(some_masks()[:0], finish_reason=finish_reason, warning='only for tables')
+    message = messages.to_msg(cut, HEADER, 'the mugs', 3)
+    assert message.status == msg.InstanceArray.STATUS_ERROR
+    assert message.message == says.format(' before its first phrase was complete') + '; only for tables'
+    one_phrase = messages.to_msg(replace(cut, phrases=('mug',), warning=''), HEADER, 'the mugs', 3)
+    assert (one_phrase.status, one_phrase.message) == (msg.InstanceArray.STATUS_NO_TARGET, says.format(''))
+    found = result_of(some_masks(), finish_reason=finish_reason, phrases=('mug',))
+    message = messages.to_msg(found, HEADER, 'the mugs', 3)
+    assert (message.status, message.message) == (msg.InstanceArray.STATUS_OK, says.format(''))
 
 
 def test_error():

@@ -67,7 +67,7 @@ def test_instructions_and_diagnostics_of_a_recording_are_not_those_of_the_demo(t
     empty = DiagnosticStatus(level=DiagnosticStatus.ERROR, name='battery', message='it is empty')
     others = [(0, '/diagnostics', DiagnosticArray(status=[empty])), (100, '/instruction', String(data='their words'))]
     bag = bags.write(tmp_path / 'bag', 'mcap', bags.recording(*others))
-    done = run('--recording', str(bag), '--instruction', 'my words', env=mark, cwd=tmp_path)
+    done = run('--recording', str(bag), '--instruction', 'the red objects', env=mark, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert 'their words' not in done.stdout
 

@@ -14,6 +14,7 @@ from std_msgs.msg import Header
 from instructsam.core import CancelledError, InstructionError
 from instructsam_ros.conversions.images import ImageFormatError
 from instructsam_ros.pipeline import localization
+from instructsam_ros.pipeline.answer import CutOffError
 from instructsam_ros.pipeline.localization import TransformError
 from instructsam_ros.pipeline.protocols import Transform
 from instructsam_ros.pipeline.settings import INSTRUCTION
@@ -60,6 +61,15 @@ def test_message_of_an_answer(world, trackers):
     assert (message.geometry_frame_id, message.image_encoders_ms) == ('base', 10.0)
     header = result.geometry_header(frame.header)
     assert (header.stamp, header.frame_id) == (frame.header.stamp, 'base')
+
+
+def test_an_answer_that_a_limit_ended_before_its_first_phrase_is_an_error(world, trackers):
+    frame = camera_frame()
+    world.engine.finish_reason, world.engine.finds = 'time_budget', 0
+    with pytest.raises(CutOffError, match='before its first phrase was complete: raise time_budget_s'):
+        answer(world, trackers, frame)
+    world.engine.finds = 1
+    assert len(answer(world, trackers, frame).result.instances) == 1
 
 
 # One frame, several queries

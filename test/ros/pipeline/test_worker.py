@@ -211,6 +211,19 @@ def test_errors_abort_goals(bench):
     assert client.outcome.answer.message == 'RuntimeError: out of memory'
 
 
+def test_an_answer_that_a_limit_ended_is_not_one_without_objects(bench):
+    bench.engine.finish_reason, bench.engine.finds = 'token_budget', 0
+    bench.scheduler.instruct('the mugs')
+    bench.see()
+    _, client = bench.ask('the cups')
+    bench.work()
+    text = client.outcome.answer.message
+    assert client.outcome.state == ABORTED
+    assert 'ended by the token budget before its first phrase was complete: raise max_new_tokens' in text
+    assert bench.published == [('the mugs', text)]
+    assert bench.logger.errors == [text]
+
+
 def test_a_goal_that_is_canceled_while_it_runs(bench):
     bench.see()
     request, client = bench.ask()

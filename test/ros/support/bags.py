@@ -47,6 +47,8 @@ class Engine:
             os.kill(os.getpid(), signal.SIGKILL)
         if 'refuse' in instruction:
             raise InstructionError('that is not a question')
+        if 'cut' in instruction:
+            return Result(instruction, 'a th', *frame.image.shape[:2], (), finish_reason='token_budget')
         found = [
             Instance(Rle.encode(frame.image[..., channel] > 200), 0.9 - 0.1 * channel, f'{color} thing', channel)
             for channel, color in enumerate(COLORS)

@@ -69,6 +69,7 @@ class FakeEngine:
         self.log = [] if log is None else log
         self.finds = 1
         self.error = None
+        self.finish_reason = 'stop'
         self.arguments = {}  # arguments of the latest segment() call
 
     def encode(self, image, *, cancelled):
@@ -92,4 +93,6 @@ class FakeEngine:
         mask[10:30, 10:40] = True
         instances = tuple(Instance(Rle.encode(mask), 0.9, 'mug', slot=0) for _ in range(self.finds))
         times_ms = {'image_encoders': 10.0, 'prefill': 6.0, 'masks': 1.0}
-        return Result(instruction, 'mug', encoded.height, encoded.width, instances, timings_ms=times_ms)
+        phrases = ('mug',) if instances else ()
+        size = encoded.height, encoded.width
+        return Result(instruction, 'mug', *size, instances, phrases, self.finish_reason, timings_ms=times_ms)

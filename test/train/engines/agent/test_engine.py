@@ -165,6 +165,7 @@ def test_a_limit_ends_with_the_best_masks(server, ask, limits, replies, reason, 
     script(server, *replies)
     result, conversation = ask(limits=limits)
     assert (result.finish_reason, len(result.instances)) == (reason, count)
+    assert result.status == ('ok' if count else 'error')
     assert conversation['finish_reason'] == reason
 
 

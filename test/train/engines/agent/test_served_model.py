@@ -136,7 +136,7 @@ def test_noise_ends_with_the_limit_of_repairs(client):
 
     engine = AgentEngine(client, Nothing(), Limits(repairs=2))
     result = engine.segment(engine.encode(IMAGE), 'the red mug')
-    assert (result.finish_reason, result.status) == ('repair_budget', 'no_target')
+    assert (result.finish_reason, result.status) == ('repair_budget', 'error')
     assert result.usage['rounds'] == 3
     assert result.usage['prompt_tokens'] > 3 * IMAGE_TOKENS
 
