@@ -20,6 +20,7 @@ from typing import Any, Literal, cast
 
 from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Time
+from rclpy.duration import Duration
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import String
 
@@ -31,11 +32,12 @@ from instructsam_ros.detections import Detections, Instance, carried_detections_
 from instructsam_ros.goal_sender import STEP_S, GoalSender, PerceptionError
 from instructsam_ros.msg import InstanceArray, TrackedInstanceArray
 from instructsam_ros.node import qos
-from instructsam_ros.own_node import OwnNode, default_instruction_topic
+from instructsam_ros.own_node import OwnNode, default_instruction_topic, split_name
 
 __all__ = ['Detections', 'Instance', 'Perception', 'PerceptionError']
 
 GRACE_S = 2.0  # added to a time limit, so that the node can report itself that the limit has passed
+POLL_S = 0.02  # between two looks at the subscriptions in the graph
 MOST_UNCARRIED = 5  # answers in a row without carried masks, after which watch(tracked=True) raises,
 UNCARRIED_S = 5.0  # but not before this time: a low track_rate_hz skips many answers
 
@@ -140,13 +142,15 @@ class Perception:
 
         Args:
             instruction: A phrase or sentence that names the objects.
-            timeout: Longest time without a result, s; None waits forever.
+            timeout: Longest time without a result, and before that until the node has the instruction, s; None waits
+                forever.
             camera: Name of the camera whose images are meant, if the node has several.
             tracked: Yield one for every image instead, to which the node has carried the newest answer. Its parameter
                 track_rate_hz must be set.
 
         Raises:
-            PerceptionError: There was no result in time, the result is an error or malformed, or masks are not carried.
+            PerceptionError: The node did not receive the instruction or there was no result in time, the result is an
+                error or malformed, or masks are not carried.
         """
         newest: queue.Queue[Any] = queue.Queue(maxsize=1)
         uncarried_s: list[float] = []  # time.monotonic() of each answer since the last message of carried masks
@@ -178,7 +182,7 @@ class Perception:
             if tracked:
                 subscriptions.append(subscribe(TrackedInstanceArray, f'{prefix}tracked/instances', on_carried, 10))
         try:
-            self._publish(instruction)
+            self._publish(instruction, timeout)
             while True:
                 message = self._next_message(newest, timeout)
                 if isinstance(message, PerceptionError):
@@ -193,13 +197,56 @@ class Perception:
             for subscription in subscriptions:
                 self._ros.run_soon(partial(self._node.destroy_subscription, subscription))
 
-    def stop(self) -> None:
-        """End the instruction of watch(). Raises PerceptionError if the client is closed."""
-        self._publish('')
+    def stop(self, timeout: float = 5.0) -> None:
+        """End the instruction of watch(), or of any other program.
 
-    def _publish(self, instruction: str) -> None:
+        Args:
+            timeout: Longest time until the node is discovered, and then until it has received the message, s.
+
+        Raises:
+            PerceptionError: The node did not receive it in time, or the client is closed.
+        """
+        self._publish('', timeout)
+
+    def _publish(self, instruction: str, timeout: float | None) -> None:
+        """Publish an instruction and return once the node has received it.
+
+        The message would be lost with this client if that was closed before the node has discovered its publisher, or
+        before the middleware has sent it.
+        """
+        limit_s = float('inf') if timeout is None else timeout
         with self._goals.in_use():
+            topic = self._instruction.topic_name
+            if not self._goals.wait(self._wait_until_read, limit_s):
+                raise PerceptionError(
+                    f'/{self._name} does not read instructions on {topic}: start it, or check its name and '
+                    'instruction_topic'
+                )
             self._instruction.publish(String(data=instruction))
+            if not self._goals.wait(self._wait_until_received, limit_s):
+                raise PerceptionError(
+                    f'/{self._name} has not confirmed the instruction within {limit_s:g} s: it, or another reader of '
+                    f'{topic}, is stuck or has just died; try again'
+                )
+
+    def _wait_until_read(self, seconds: float) -> bool:
+        """Wait until the node's subscriptions are matched, for at most `seconds`; return whether they are.
+
+        Subscriptions of other nodes do not count: a recorder may be discovered first.
+        """
+        end_s = time.monotonic() + seconds
+        reader = split_name(self._name)
+        while True:
+            readers = self._node.get_subscriptions_info_by_topic(self._instruction.topic_name)
+            count = sum((each.node_name, each.node_namespace) == reader for each in readers)
+            if 0 < count <= self._instruction.get_subscription_count():
+                return True
+            if time.monotonic() >= end_s:
+                return False
+            time.sleep(POLL_S)
+
+    def _wait_until_received(self, seconds: float) -> bool:
+        return self._instruction.wait_for_all_acked(Duration(seconds=seconds))
 
     def close(self) -> None:
         """Stop the thread and leave ROS; calls in other threads, and later ones, end with a PerceptionError."""

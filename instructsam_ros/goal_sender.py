@@ -66,7 +66,7 @@ class GoalSender:
             CancelledError: `cancelled` returned true.
         """
         with self.in_use():
-            if not self._wait(self.action.wait_for_server, timeout, cancelled):
+            if not self.wait(self.action.wait_for_server, timeout, cancelled):
                 raise PerceptionError(
                     f'there is no node /{self._server} with an action segment: start it, or check its name'
                 )
@@ -220,7 +220,7 @@ class GoalSender:
             # rclpy registers a request after sending it. Sent from the thread that takes the responses, none of these
             # can come in between, where it would be lost.
             self._ros.run_soon(send)
-            self._wait(done.wait, min(retry_s, end_s - time.monotonic()), cancelled)
+            self.wait(done.wait, min(retry_s, end_s - time.monotonic()), cancelled)
             retry_s *= 2
         if errors:
             raise errors[0]
@@ -229,8 +229,13 @@ class GoalSender:
                 return future.result()
         raise PerceptionError(f'/{self._server} does not answer: it may have ended')
 
-    def _wait(self, wait: Callable[[float], bool], timeout: float, cancelled: Callable[[], bool] | None = None) -> bool:
-        """Call `wait(seconds)` in short steps until it returns true; return whether it did within `timeout`."""
+    def wait(self, wait: Callable[[float], bool], timeout: float, cancelled: Callable[[], bool] | None = None) -> bool:
+        """Call `wait(seconds)` in short steps until it returns true; return whether it did within `timeout` seconds.
+
+        Raises:
+            PerceptionError: The client is closed meanwhile.
+            CancelledError: `cancelled` returned true.
+        """
         end_s = time.monotonic() + timeout
         while not wait(max(0.0, min(STEP_S, end_s - time.monotonic()))):
             self.raise_if_closed()

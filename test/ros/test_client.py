@@ -18,13 +18,14 @@ from depth_messages import compressed_depth, png
 from rclpy.action.client import ClientGoalHandle
 from rclpy.task import Future
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import Header
+from std_msgs.msg import Header, String
 
 from instructsam.core import CancelledError
 from instructsam.core.spatial.grasping import grasp_candidates
 from instructsam_ros.client import MOST_UNCARRIED, Perception, PerceptionError, _read
 from instructsam_ros.conversions.instances import depth_msg, image_msg
 from instructsam_ros.detections import detections_from_msg
+from instructsam_ros.node import qos
 
 EXAMPLES = Path(__file__).parents[2] / 'examples'
 K = [60.0, 0.0, 31.5, 0.0, 60.0, 23.5, 0.0, 0.0, 1.0]
@@ -174,6 +175,52 @@ def test_watch(robot, perception):
     perception.stop()
     while robot.status()['instruction']:
         pass
+
+
+def wait_for_instruction(robot, text):
+    end_s = time.monotonic() + 20
+    while robot.status()['instruction'] != text:
+        assert time.monotonic() < end_s
+
+
+@pytest.fixture
+def recorder(robot):
+    """Another reader of the instructions, which a client may discover before the node."""
+    subscription = robot.node.create_subscription(String, 'instruction', lambda _: None, qos.LATCHED)
+    yield subscription
+    robot.in_executor(lambda: robot.node.destroy_subscription(subscription))
+
+
+def test_a_new_client_ends_the_instruction(robot, recorder, monkeypatch):
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(robot.domain_id))
+    for number in range(3):
+        robot.say(f'the mugs {number}')
+        wait_for_instruction(robot, f'the mugs {number}')
+        with Perception() as perception:
+            perception.stop()
+        wait_for_instruction(robot, '')
+
+
+def test_an_instruction_that_no_node_reads_is_an_error(robot, recorder, monkeypatch):
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(robot.domain_id))
+    with Perception('nobody') as perception:
+        says = '/nobody does not read instructions on /instruction: start it, or check its name'
+        with pytest.raises(PerceptionError, match=says):
+            perception.stop(timeout=0.5)
+        with pytest.raises(PerceptionError, match=says):
+            next(perception.watch('the mugs', timeout=0.5))
+
+
+def test_an_instruction_that_the_node_does_not_confirm_is_an_error(robot, perception):
+    perception.stop()  # the node is known now
+    node = robot.nodes[0].process
+    node.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(PerceptionError, match='/perception has not confirmed'):
+            perception.stop(timeout=0.5)
+    finally:
+        node.send_signal(signal.SIGCONT)
+    perception.stop()
 
 
 def test_watch_at_camera_rate(robot, perception):
