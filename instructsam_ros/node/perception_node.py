@@ -107,7 +107,7 @@ class PerceptionNode(AsyncLifecycleNode):
         self._worker.start()
         self._masks.start()
         self._instruct(self._node_parameters.value('instruction'))
-        InstructionSubscriber(self, self._instruct)
+        InstructionSubscriber(self, self._instruct, partial(self.log.warning, 'older instruction'))
 
         # Steady, because both must work while simulated time stands still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)

@@ -23,9 +23,10 @@ class Arrivals:
     """Stands in for the node: gives messages to the two subscriptions in a chosen order."""
 
     def __init__(self):
-        self.heard = []
+        self.heard, self.warnings = [], []
+        self.now_s = 0.0
         self._callbacks = {}
-        InstructionSubscriber(self, self.heard.append)
+        InstructionSubscriber(self, self.heard.append, self.warnings.append, clock=lambda: self.now_s)
 
     def create_subscription(self, message_type, topic, callback, profile, **_):
         self._callbacks[profile.durability] = callback
@@ -35,6 +36,7 @@ class Arrivals:
 
 
 V, L = VOLATILE, LATCHED
+SECOND = 1_000_000_000
 
 
 @pytest.mark.parametrize(
@@ -64,6 +66,34 @@ def test_each_publication_is_handled_once(arrivals, heard):
     for profile, text, source_ns in arrivals:
         node.arrive(profile, text, source_ns)
     assert node.heard == list(heard)
+
+
+def test_a_new_instruction_of_a_machine_whose_clock_is_behind_is_handled():
+    node = Arrivals()
+    node.arrive(L, 'a', 100 * SECOND)
+    node.now_s = 60.0
+    node.arrive(L, 'b', 40 * SECOND)
+    assert node.heard == ['a', 'b']
+    (warning,) = node.warnings
+    for part in ("instruction 'b'", '40.000 s', '100.000 s', 'clock'):
+        assert part in warning
+    for text, source_ns in (('a', 100 * SECOND), ('b', 40 * SECOND)):  # delivered again when a publisher reconnects
+        node.arrive(L, text, source_ns)
+    assert node.heard == ['a', 'b']
+    assert len(node.warnings) == 1
+
+
+def test_of_instructions_from_before_the_start_the_newest_one_stays_in_force():
+    node = Arrivals()
+    node.arrive(L, 'new', 5 * SECOND)
+    node.arrive(L, 'old', 3 * SECOND)
+    (warning,) = node.warnings
+    for part in ("instruction 'old'", '3.000 s', '5.000 s', 'ignored'):
+        assert part in warning
+    node.now_s = 60.0
+    node.arrive(L, 'old', 3 * SECOND)  # its publisher reconnects
+    assert node.heard == ['new']
+    assert len(node.warnings) == 1
 
 
 def test_publishers_of_either_durability_are_heard(domain_id, capfd, monkeypatch):
