@@ -89,7 +89,7 @@ class TransformHistory:
         insort(samples, sample)
         first = bisect_left(samples, (samples[-1].stamp_ns - KEPT_NS,))
         del samples[: max(0, first - 1)]  # One older sample stays, across which tf2 would interpolate.
-        return not sample.fault
+        return not sample.fault and child not in self._static  # In tf2 it would replace the static transform.
 
     def forget(self) -> None:
         """Forget the dynamic transforms."""
@@ -121,19 +121,20 @@ class TransformHistory:
         """Return the parent of `child`, to which its pose is known at `stamp_ns`, or '' and the reason if it is not."""
         name = _quoted(child)
         static, dynamic = self._static.get(child), self._dynamic.get(child)
-        if static and dynamic is not None:
-            return '', f'{name} has transforms in /tf_static and in /tf: it must be either static or not'
-        if static:
-            used = near = list(static.values())
-        elif dynamic is None:
+        if not static and dynamic is None:
             return '', ''
+        dynamic = dynamic or []
+        first = bisect_left(dynamic, stamp_ns - max_gap_ns, key=_stamp)
+        near = dynamic[first : bisect_right(dynamic, stamp_ns + max_gap_ns, key=_stamp)]
+        if static:
+            if near:
+                return '', f'{name} has transforms in /tf_static and in /tf: it must be either static or not'
+            used = list(static.values())
         else:
             before, after = bisect_right(dynamic, stamp_ns, key=_stamp) - 1, bisect_left(dynamic, stamp_ns, key=_stamp)
             if reason := _extrapolation(dynamic, before, after, stamp_ns):
                 return '', f'{name} {reason}'
             used = dynamic[min(before, after) : max(before, after) + 1]
-            first = bisect_left(dynamic, stamp_ns - max_gap_ns, key=_stamp)
-            near = dynamic[first : bisect_right(dynamic, stamp_ns + max_gap_ns, key=_stamp)]
         parents = {each.parent for each in used + near}
         if len(parents) > 1:
             return '', f'{name} has several parents in TF: {", ".join(map(_quoted, sorted(parents)))}; it must have one'

@@ -224,6 +224,24 @@ def test_a_frame_is_static_or_not(world, is_static_first):
     world.refuses(52, "'camera' has transforms in /tf_static and in /tf: it must be either static or not")
 
 
+def test_a_frame_that_becomes_static_is_static_from_then_on(world):
+    """As with a calibration tool, which publishes to /tf and is closed, and whose result is published to /tf_static."""
+    world.hear(100, 101, 102)
+    world.hear(102, static=True, x=2.0)
+    world.hear(102.5)  # /tf and /tf_static have no common order
+    assert [each.transform.translation.x for each in world.transforms._buffer.stored][-1] == 2.0
+    world.refuses(102.4, 'it must be either static or not')
+    world.refuses(103.5, 'it must be either static or not')
+    world.find(103.6), world.find(98.9)
+
+
+def test_a_frame_that_becomes_static_is_static_after_all_transforms_were_forgotten(world):
+    world.hear(100, 101, 102)
+    world.hear(102, static=True)
+    world.transforms.forget()
+    world.find(102)
+
+
 def test_a_loop_is_refused(world):
     world.hear(80, 81), world.hear(80, 81, child='base', parent='camera')
     world.refuses(80.5, 'are a loop that contains')
