@@ -40,7 +40,7 @@ class CameraImages:
         self._newest: dict[str, Image | CompressedImage] = {}  # topic -> newest message
         self._ros = OwnNode('instructsam_web')
         self._node = self._ros.node
-        self._subscribed: set[str] = set()
+        self._subscribed: dict[str, Any] = {}  # topic -> subscription
         try:
             self._wait_for_node(patience_s)
         except BaseException:
@@ -85,14 +85,22 @@ class CameraImages:
             self._ros.executor.spin_once(0.05)
 
     def _look(self) -> None:
-        """Subscribe to the images that the node reads."""
-        for topic, types in self._of_node():
+        """Subscribe to the images that the node reads, and drop those that it no longer reads.
+
+        Runs in the executor's thread, where subscriptions are destroyed (see OwnNode.run_soon).
+        """
+        read = dict(self._of_node())
+        for topic, types in read.items():
             kind = next((TYPES[name] for name in types if name in TYPES), None)
             if kind is not None and topic not in self._subscribed:
-                self._subscribed.add(topic)
-                self._node.create_subscription(
+                self._subscribed[topic] = self._node.create_subscription(
                     kind, topic, lambda message, topic=topic: self._keep(topic, message), qos.CAMERA_INPUT
                 )
+        if not read:  # The node has ended, and may come back: a node that can be reached reads instructions.
+            return
+        for topic in self._subscribed.keys() - read.keys():
+            self._node.destroy_subscription(self._subscribed.pop(topic))
+            self._newest.pop(topic, None)
 
     def _of_node(self) -> list[tuple[str, list[str]]]:
         """Return the topics that may hold images, with their types."""

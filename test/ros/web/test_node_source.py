@@ -1,13 +1,15 @@
 """`instructsam web --node`: a running node as the source of the page's answers, over real DDS."""
 
 import threading
+from contextlib import suppress
 
+import cv2
 import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 or its wheels')
 
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from instructsam.core.errors import CancelledError, InstructSAMError
@@ -88,6 +90,32 @@ def test_a_camera_must_be_chosen_among_several(source, monkeypatch):
         source.answer(Question('the mugs', None), never)
     monkeypatch.setattr(source._images, '_camera', 'right')
     assert source._images.newest().header.frame_id == 'right'
+
+
+def reconfigure(robot, transport):
+    assert robot.change_state('deactivate')
+    assert robot.change_state('cleanup')
+    assert robot.set('image_transport', transport) == (True, '')
+    assert robot.change_state('configure')
+    assert robot.change_state('activate')
+
+
+def test_the_images_are_those_that_the_node_reads_now(robot, source):
+    with robot.stream(grey):
+        wait_for_image(robot, source)
+    reconfigure(robot, 'compressed')
+    jpeg = cv2.imencode('.jpg', grey(9))[1].tobytes()
+    try:
+        for _ in range(300):
+            robot.see_compressed(jpeg)
+            with suppress(InstructSAMError):
+                if isinstance(source._images.newest(), CompressedImage):
+                    break
+            robot.wait_or_time_out(lambda: False, 0.05)
+        assert source._images.newest().format == 'jpeg'
+        assert '/image' not in [each.topic_name for each in source._images._node.subscriptions]
+    finally:
+        reconfigure(robot, 'raw')
 
 
 def test_an_answer_about_another_image_is_refused(robot, source, monkeypatch):
