@@ -288,6 +288,6 @@ def test_a_journal_that_is_removed_while_it_is_written(tmp_path, capsys, monkeyp
         patch.setattr(annotate, 'check_readable', remove)
         assert run(source, tmp_path / 'out', '--instruction', 'red') == 4
     err = capsys.readouterr().err
-    assert 'out.journal was removed while it was in use; run the same command again' in err
+    assert 'out.journal was removed while it was in use; the same command starts from scratch' in err
     assert err.count('\n') == 1
     assert run(source, tmp_path / 'out', '--instruction', 'red') == 0

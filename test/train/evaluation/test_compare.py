@@ -90,7 +90,8 @@ def test_differences_are_those_of_the_figures(compared, pair):
         assert values['difference'] == pytest.approx(b - a)
         low, high = values['interval']
         assert low < values['difference'] < high
-    assert list(found['all']['figures']) == ['mAP', 'AP50', 'gIoU', 'cIoU', 'no_target_accuracy', 'target_accuracy']
+    expected = ['recall', 'mAP', 'AP50', 'gIoU', 'cIoU', 'no_target_accuracy', 'target_accuracy']
+    assert list(found['all']['figures']) == expected
     assert found['samples'] == found['all']['samples'] == 90
     assert found['settings'] == {'threshold': [0.3, 0.5]}
 

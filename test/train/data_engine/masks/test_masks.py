@@ -127,7 +127,7 @@ def test_missing_tensors_are_refused(folders, tmp_path):
     tensors = load_file(tmp_path / 'model.safetensors')
     del tensors['no_memory_embedding']
     save_file(tensors, tmp_path / 'model.safetensors', {'format': 'pt'})
-    with pytest.raises(ModelError, match=r'no model of Sam2Model: 1 tensors are missing .*no_memory_embedding'):
+    with pytest.raises(ModelError, match=r'not a model of Sam2Model: 1 tensors are missing .*no_memory_embedding'):
         PromptedMasks('sam2', str(tmp_path), 'cpu')
 
 
