@@ -309,5 +309,5 @@ def test_a_model_that_writes_its_own_answer(scenes):
     from instructsam.core import InstructSAM
 
     engine = InstructSAM.from_pretrained('tabletop')
-    outcomes = list(answer_images(engine, scenes['test'][:1], PromptOptions(max_new_tokens=3)))
+    outcomes = list(answer_images(engine, scenes['test'][:1], PromptOptions(max_new_tokens=1)))
     assert summarise(outcomes, 0.5)['all']['answer_accuracy'] == 0

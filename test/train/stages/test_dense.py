@@ -14,7 +14,7 @@ from instructsam.core.builtin import FOLDER
 from instructsam.core.errors import DataError
 from instructsam.core.model.config import ModelConfig
 from instructsam.core.model.instructsam import InstructSAMModel
-from instructsam.core.model.preprocess import QwenPreprocessor
+from instructsam.core.model.preprocess import load_preprocessor
 from instructsam.core.rle import Rle
 from instructsam.train.data.collate import Collator
 from instructsam.train.data.dataset import RecordDataset
@@ -183,10 +183,12 @@ def test_a_crop_keeps_its_labels(folder):
 
 def test_pixel_training_learns(folder, model):
     training = DensePretraining(model)
-    batch = DenseCollator(QwenPreprocessor.from_folder(FOLDER / 'tabletop'), 224, 16)([scenes(folder)[0]])
+    preprocessor, rows = load_preprocessor(FOLDER / 'tabletop', model.config), model.grounding.rows
+    batch = DenseCollator(preprocessor, model.config.image_size, rows)([scenes(folder)[0]])
     assert batch.counts() == {'images': 1}
-    assert batch.labels.sam.category.shape[1] == CELLS * 16
-    assert batch.labels.qwen.category.shape[1] == CELLS * 14
+    assert batch.labels.sam.category.shape[1] == CELLS * rows
+    tokens = batch.grids[0][1] // model.config.vision.spatial_merge_size
+    assert batch.labels.qwen.category.shape[1] == CELLS * tokens
     optimizer = torch.optim.AdamW(training.parameters(), 1e-3)
     totals = []
     for _ in range(4):
@@ -233,7 +235,7 @@ def test_tokens_learn_their_positions(model):
 
 def test_base_training_gives_every_part_gradients(folder, model):
     plain = Collator.from_folder(FOLDER / 'tabletop', model.config, branches=True)
-    collator = LabelledCollator(plain, [Source(folder / 'scenes.jsonl', folder)], rows=16)
+    collator = LabelledCollator(plain, [Source(folder / 'scenes.jsonl', folder)], rows=model.grounding.rows)
     mix = RecordDataset([Source(folder / 'phrases.json', folder)], model.config.num_queries)
     batch = collator([mix[0], mix[1]])
     assert batch.counts() == {
@@ -294,7 +296,7 @@ def test_heads_come_from_the_previous_run(tmp_path):
 
 def test_an_image_of_no_scene_is_named(folder, model):
     plain = Collator.from_folder(FOLDER / 'tabletop', model.config)
-    collator = LabelledCollator(plain, [Source(folder / 'scenes.jsonl', Path('elsewhere'))], rows=16)
+    collator = LabelledCollator(plain, [Source(folder / 'scenes.jsonl', Path('elsewhere'))], rows=model.grounding.rows)
     mix = RecordDataset([Source(folder / 'phrases.json', folder)], model.config.num_queries)
     with pytest.raises(DataError, match=r'a\.png is in none of the files'):
         collator([mix[0]])
