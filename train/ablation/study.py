@@ -20,7 +20,7 @@ from instructsam.train.evaluation.query import ImageQueries
 from instructsam.train.evaluation.running.prompting import PromptOptions, answer_images
 from instructsam.train.evaluation.tabletop import draw_queries
 from instructsam.train.launch import launch
-from instructsam.train.loop.checkpoints import FINAL, last_checkpoint
+from instructsam.train.loop.checkpoints import FINAL, is_finished, last_checkpoint
 from instructsam.train.loop.recipe import read_recipe
 from instructsam.train.loop.resuming import MAY_CHANGE, with_contents
 from instructsam.train.modes import AUTOREGRESSIVE
@@ -82,17 +82,12 @@ def train_variant(plan: Plan, name: str, seed: int, report_step: Callable[[str],
             train(folder / f'{stage}.yaml', plan.processes)
 
 
-def is_finished(run: Path) -> bool:
-    """Return whether the folder of a run has the final model."""
-    return (run / FINAL / checkpoint.SINGLE).is_file()
-
-
 def start_folder(plan: Plan, name: str, seed: int) -> str | Path:
     """Return the model folder that the training of a variant starts from; write it if it is not the base model."""
     variant, out = VARIANTS[name], plan.folder(name, seed) / 'start'
     if not variant.slots and variant.mode != AUTOREGRESSIVE:
         return plan.base
-    if not (out / checkpoint.SINGLE).is_file():  # the weights are written last
+    if not (out / checkpoint.SINGLE).is_file():
         if variant.slots:
             resize_bank(plan.base, out, variant.slots, seed)
         else:

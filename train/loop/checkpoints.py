@@ -146,6 +146,11 @@ def step_of(path: Path) -> int:
     return int(path.name.rpartition('-')[2])
 
 
+def is_finished(folder: str | Path) -> bool:
+    """Return whether the folder of a run has the final model."""
+    return (Path(folder) / FINAL / checkpoint.SINGLE).is_file()
+
+
 def last_checkpoint(folder: str | Path) -> Path | None:
     """Return the newest complete checkpoint in a run's folder, or None."""
     return next(reversed(checkpoints(folder)), None)

@@ -24,6 +24,7 @@ from instructsam.core.stop_signals import resume_hint
 from instructsam.core.storage import explained_storage_faults, thread_faults_raised
 from instructsam.train.loop.checkpoints import (
     FINAL,
+    is_finished,
     last_checkpoint,
     load_auxiliary_heads,
     read_stage,
@@ -74,7 +75,7 @@ def _run(recipe: Recipe, *, is_main: bool) -> Path:
     if is_main:
         check_resumed(recipe, folder, world_size)
     final = Path(recipe.output) / FINAL
-    if last_checkpoint(recipe.output) is None and (final / checkpoint.SINGLE).is_file():  # its checkpoints were deleted
+    if last_checkpoint(recipe.output) is None and is_finished(recipe.output):  # its checkpoints were deleted
         return final
     torch.manual_seed(recipe.seed)
     stage = build_stage(recipe, start_model(recipe, folder), folder)

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from instructsam.core.model.checkpoint import SINGLE
-from instructsam.train.loop.checkpoints import FINAL, last_checkpoint, step_of
+from instructsam.train.loop.checkpoints import FINAL, is_finished, last_checkpoint, step_of
 from instructsam.train.loop.recipe import Recipe, read_recipe
 
 CONFIGS = Path(__file__).parents[1] / 'configs' / 'tabletop'
@@ -172,7 +172,7 @@ def _stage(name: str, size: Size) -> Step:
 
 
 def _steps_done(output: Path, steps: int, root: Path) -> float:
-    if (root / output / FINAL / SINGLE).is_file():
+    if is_finished(root / output):
         return 1.0
     last = last_checkpoint(root / output)
     return 0.0 if last is None else min(step_of(last) / steps, 0.99)

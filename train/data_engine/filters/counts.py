@@ -90,11 +90,10 @@ def number(answer: str) -> str:
     noun, said = head(answer), words(answer)
     if not noun or noun in EITHER_NUMBER or len(noun) < 3 or COLLECTIONS & set(said[: said.index(noun)]):
         return ''
-    following = [*said[said.index(noun) + 1 :], '', ''][:2]
-    is_unsure = following[0].endswith('ing') and _continues_noun(
-        following[1]
-    )  # "man holding bags", "bike racing gloves"
-    if is_unsure or CONJUNCTIONS & set(concept(answer).split()):  # "cup and saucer" are two
+    after = said[said.index(noun) + 1 :]
+    # "man holding bags" and "bike racing gloves" have the same form, and "cup and saucer" are two.
+    is_unsure = len(after) > 1 and after[0].endswith('ing') and _continues_noun(after[1])
+    if is_unsure or CONJUNCTIONS & set(concept(answer).split()):
         return ''
     is_plural = noun in IRREGULAR_PLURALS or (noun.endswith('s') and not noun.endswith(SINGULAR_ENDINGS))
     return 'several' if is_plural else 'one'
