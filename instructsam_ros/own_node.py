@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -11,6 +12,9 @@ import rclpy
 from rclpy.context import Context
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
+
+STEP_S = 0.05
+"""Time after which `OwnNode.spin` checks its condition again if there is no message."""
 
 
 class SpinThread(threading.Thread):
@@ -62,6 +66,15 @@ class OwnNode:
         self.thread: SpinThread | None = None
         self._lock = threading.Lock()  # guards _is_stopped
         self._is_stopped = False
+
+    def spin(self, seconds: float, until: Callable[[], object] = bool) -> bool:
+        """Run callbacks in this thread until `until()` is true or the time has passed; return whether it is true."""
+        end_s = time.monotonic() + seconds
+        while not until():
+            if time.monotonic() > end_s:
+                return False
+            self.executor.spin_once(STEP_S)
+        return True
 
     def start_thread(self) -> None:
         """Run the callbacks in a thread."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,7 +59,7 @@ class TopicChecks:
         name = f'/{name.strip("/")}'
         base, namespace = split_name(name)
         names = self._node.get_node_names_and_namespaces
-        if not self._spin(DISCOVERY_S, lambda: (base, namespace) in names()):
+        if not self._ros.spin(DISCOVERY_S, lambda: (base, namespace) in names()):
             others = sorted({f'{space.rstrip("/")}/{each}' for each, space in names() if each != self._node.get_name()})
             yield fault(
                 name,
@@ -67,7 +67,7 @@ class TopicChecks:
                 'start it, or check its name and that ROS_DOMAIN_ID and the discovery range are the same here',
             )
             return
-        self._spin(DISCOVERY_S)  # its endpoints arrive after its name
+        self._ros.spin(DISCOVERY_S)  # its endpoints arrive after its name
         yield from self._diagnostics(name)
         subscribed = dict(self._node.get_subscriber_names_and_types_by_node(base, namespace))
         topics = {topic: types for topic, types in subscribed.items() if topic not in IGNORED}
@@ -77,12 +77,12 @@ class TopicChecks:
     def check_images(self, topics: list[str]) -> Iterator[Check]:
         """Check topics of images with the QoS that the node would read them with."""
         absolute = {f'/{topic.strip("/")}': [] for topic in topics}
-        self._spin(DISCOVERY_S, lambda: all(map(self._publishers, absolute)))
+        self._ros.spin(DISCOVERY_S, lambda: all(map(self._publishers, absolute)))
         yield from self._check(absolute, {topic: [qos.CAMERA_INPUT] for topic in absolute})
 
     def _check(self, topics: dict[str, list[str]], profiles: dict[str, list[QoSProfile]]) -> Iterator[Check]:
         rates = {topic: self._count(topic) for topic in topics}
-        self._spin(self._seconds)
+        self._ros.spin(self._seconds)
         for topic, types in topics.items():
             yield from self._check_topic(topic, types, profiles[topic], rates[topic])
 
@@ -141,7 +141,7 @@ class TopicChecks:
             )
 
         subscription = self._node.create_subscription(DiagnosticArray, '/diagnostics', keep, 10)
-        self._spin(DISCOVERY_S + 1.0, lambda: found)
+        self._ros.spin(DISCOVERY_S + 1.0, lambda: found)
         self._node.destroy_subscription(subscription)
         if not found:
             yield note(name, 'it runs, and has published no diagnostics', 'is it an InstructSAM node?')
@@ -174,15 +174,6 @@ class TopicChecks:
         kind, rate = kinds[0], _Rate()
         self._node.create_subscription(kind, topic, rate.add, qos.CAMERA_INPUT, raw=True)
         return rate
-
-    def _spin(self, seconds: float, until: Callable[[], object] = bool) -> bool:
-        """Process messages until `until()` is true or the time has passed; return whether it is true."""
-        deadline = time.monotonic() + seconds
-        while not until():
-            if time.monotonic() > deadline:
-                return False
-            self._ros.executor.spin_once(0.05)
-        return True
 
     def __enter__(self) -> TopicChecks:
         return self

@@ -1,8 +1,8 @@
 """Listens to a running node: its answers, and with Rerun also the images, depth and camera infos that it reads."""
 
 import argparse
+import math
 import sys
-import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -31,7 +31,6 @@ from instructsam_ros.viewer.sinks import FileSink, sink_of
 PATIENCE_S = 5.0  # time that the node has to be discovered, and then the first image to come
 LOOK_S = 1.0  # between two looks at the topics that the node reads, which it subscribes to when it is activated
 LINGER_S = 0.5  # after the last answer, for the points and the depth of its image
-STEP_S = 0.1  # longest uninterrupted wait
 TYPES: dict[str, Any] = {
     'sensor_msgs/msg/Image': Image,
     'sensor_msgs/msg/CompressedImage': CompressedImage,
@@ -115,19 +114,14 @@ class AnswerListener:
         Raises:
             InstructSAMError: It is not, in PATIENCE_S.
         """
-        end_s = time.monotonic() + PATIENCE_S
-        while not self._node.count_publishers(self.answers_topic):
-            if time.monotonic() > end_s:
-                raise InstructSAMError(
-                    f'{self.answers_topic} has no publisher: start the node, or check its name, --camera, and that '
-                    f'ROS_DOMAIN_ID and the discovery range are the same here (instructsam doctor --node {self._name} '
-                    'says more)'
-                )
-            self._ros.executor.spin_once(STEP_S)
-        end_s = time.monotonic() + PATIENCE_S
-        while self._log is not None and not self._has_image and time.monotonic() < end_s:
-            self._look()  # the topics of a node are discovered one by one
-            self._ros.executor.spin_once(STEP_S)
+        if not self._ros.spin(PATIENCE_S, lambda: self._node.count_publishers(self.answers_topic)):
+            raise InstructSAMError(
+                f'{self.answers_topic} has no publisher: start the node, or check its name, --camera, and that '
+                f'ROS_DOMAIN_ID and the discovery range are the same here (instructsam doctor --node {self._name} '
+                'says more)'
+            )
+        if self._log is not None:
+            self._ros.spin(PATIENCE_S, self._look_for_image)
         self._is_ready = True
 
     def instruct(self, instruction: str, topic: str) -> None:
@@ -143,23 +137,19 @@ class AnswerListener:
         Raises:
             InstructSAMError: There was none for `timeout_s`.
         """
-        newest_s = time.monotonic()
-        while True:
+        patience_s = math.inf if timeout_s is None else timeout_s
+        while self._ros.spin(patience_s, lambda: self._answers):
             while self._answers:
                 yield self._answers.popleft()
-                newest_s = time.monotonic()
-            if timeout_s is not None and time.monotonic() - newest_s > timeout_s:
-                raise InstructSAMError(
-                    f'no answer on {self.answers_topic} for {timeout_s:g} s: does the node have an instruction and '
-                    f'images? instructsam doctor --node {self._name} says more'
-                )
-            self._ros.executor.spin_once(STEP_S)
+        raise InstructSAMError(
+            f'no answer on {self.answers_topic} for {patience_s:g} s: does the node have an instruction and '
+            f'images? instructsam doctor --node {self._name} says more'
+        )
 
     def linger(self) -> None:
         """Receive what belongs to answers that have been received."""
-        end_s = time.monotonic() + LINGER_S
-        while self._log is not None and time.monotonic() < end_s:
-            self._ros.executor.spin_once(STEP_S)
+        if self._log is not None:
+            self._ros.spin(LINGER_S)
 
     def _on_answer(self, data: bytes) -> None:
         message = deserialize_message(data, InstanceArray)
@@ -167,6 +157,11 @@ class AnswerListener:
             self._answers.append(message)
             if self._log is not None:
                 self._log.put(self.answers_topic, data)
+
+    def _look_for_image(self) -> bool:
+        """Return whether an image has come; subscribe to what the node reads: its topics are discovered one by one."""
+        self._look()
+        return self._has_image
 
     def _look(self) -> None:
         """Subscribe to the images, depth and camera infos that the node reads."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from sensor_msgs.msg import CompressedImage, Image
@@ -73,16 +72,13 @@ class CameraImages:
         self._ros.close()
 
     def _wait_for_node(self, patience_s: float) -> None:
-        end_s = time.monotonic() + patience_s
         names = self._node.get_node_names_and_namespaces
-        while (self._base, self._namespace) not in names():
-            if time.monotonic() > end_s:
-                name = f'{self._namespace.rstrip("/")}/{self._base}'
-                raise InstructSAMError(
-                    f'there is no node {name}: start it, or check its name and that ROS_DOMAIN_ID and the discovery '
-                    f'range are the same here (instructsam doctor --node {name} says more)'
-                )
-            self._ros.executor.spin_once(0.05)
+        if not self._ros.spin(patience_s, lambda: (self._base, self._namespace) in names()):
+            name = f'{self._namespace.rstrip("/")}/{self._base}'
+            raise InstructSAMError(
+                f'there is no node {name}: start it, or check its name and that ROS_DOMAIN_ID and the discovery '
+                f'range are the same here (instructsam doctor --node {name} says more)'
+            )
 
     def _look(self) -> None:
         """Subscribe to the images that the node reads, and drop those that it no longer reads.
