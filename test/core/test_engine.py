@@ -292,6 +292,7 @@ def test_unknown_options(checkpoint, options, says):
 def test_the_built_in_model_says_what_it_has_seen(image):
     engine = InstructSAM.from_pretrained('tabletop', device='cpu')
     result = engine.segment(engine.encode(image), 'red mug', answer=engine.answer_for(['red mug']), score_threshold=0)
+    assert result.instances
     assert 'tables only' in result.warning
     assert 'tables only' in result.to_json()['warning']
 
