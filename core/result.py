@@ -58,7 +58,8 @@ class Result:
     width: int  # source image, px
     instances: tuple[Instance, ...]  # highest score first
     phrases: tuple[str, ...] = ()  # one per group, in the order of the answer
-    finish_reason: str = 'stop'  # stop | token_budget | time_budget | forced; the agent's: round_budget, repair_budget
+    # stop | token_budget | time_budget | forced; the agent's: round_budget, repair_budget; of a failed message: error
+    finish_reason: str = 'stop'
     warning: str = ''  # human-readable limits of the model
     model: str = ''  # name of the model, as it was loaded
     revision: str = ''  # commit of a model from the hub

@@ -111,6 +111,7 @@ def result_from_msg(msg: InstanceArray) -> core_result.Result:
             )
             for instance in msg.instances
         ),
+        finish_reason='error' if msg.status == InstanceArray.STATUS_ERROR else 'stop',
         warning=msg.message,
         timings_ms={step: getattr(msg, f'{step}_ms') for step in core_result.STEPS},
     )

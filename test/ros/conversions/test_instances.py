@@ -160,6 +160,13 @@ def test_result_from_msg_returns_all_that_the_message_has():
         assert (instance.score, instance.phrase, instance.slot) == (pytest.approx(source.score), source.phrase, None)
 
 
+def test_the_result_of_a_failure_is_not_one_without_a_target():
+    failed = messages.error_msg('no image', HEADER, 'the mugs', 1, (33, 47))
+    assert messages.result_from_msg(failed).status == 'error'
+    nothing = messages.to_msg(result_of(some_masks()[:0]), HEADER, 'the mugs', 1)
+    assert messages.result_from_msg(nothing).status == 'no_target'
+
+
 def test_depth_msg_reads_back():
     depth_mm = np.arange(40, dtype=np.uint16).reshape(5, 8) * 1000
     received = serialized_and_back(messages.depth_msg(depth_mm, HEADER))
