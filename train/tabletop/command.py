@@ -29,6 +29,14 @@ def add_arguments(parser: CommandParser) -> None:
     add_scene_arguments(generate, split='train', scenes=100)
     _add_size(generate, 224, 224)
     generate.add_argument('--workers', type=count, metavar='N', help='processes (default: one per core)')
+    option(
+        generate,
+        '--contrasts',
+        'pairs of instructions per scene that differ in one word, besides the others',
+        0,
+        type=seed,
+        metavar='N',
+    )
     generate.add_argument('--no-depth', action='store_true', help='do not write the depth images')
 
     for name, summary in (
@@ -104,6 +112,7 @@ def _generate(args: argparse.Namespace) -> int:
         args.seed,
         args.size,
         args.workers,
+        contrasts=args.contrasts,
         depth=not args.no_depth,
         progress=sys.stderr.isatty(),
         variation=Variation(cutouts, surfaces) if cutouts or surfaces else None,

@@ -57,6 +57,7 @@ def generate(
     size: tuple[int, int] = (224, 224),
     workers: int | None = None,
     *,
+    contrasts: int = 0,
     depth: bool = True,
     progress: bool = True,
     variation: Variation | None = None,
@@ -70,6 +71,7 @@ def generate(
         seed: Seed of the dataset.
         size: (width, height) px.
         workers: Number of processes, by default one per core.
+        contrasts: Pairs of instructions per scene that differ in one word, see `sample_instructions`.
         depth: Write the depth images.
         progress: Show a progress bar.
         variation: Cut-outs and photographed surfaces; the packages are pinned by their checksums.
@@ -84,6 +86,8 @@ def generate(
         raise ValueError(f'at least one scene is needed, got {scenes}')
     out = Path(out)
     settings = {'split': split, 'seed': seed, 'size': list(size), 'depth': depth, 'version': version()}
+    if contrasts:
+        settings['contrasts'] = contrasts
     if variation is not None:
         packages = {name: str(path.name) for name, path in vars(variation).items() if isinstance(path, Path)}
         settings['variation'] = vars(variation) | packages
@@ -99,7 +103,14 @@ def generate(
         if missing.start:
             print(f'{split} resumes after {missing.start} of {scenes} scenes', file=sys.stderr)
         write = partial(
-            _write_scene, out=out, split=split, seed=seed, size=(size[0], size[1]), depth=depth, variation=variation
+            _write_scene,
+            out=out,
+            split=split,
+            seed=seed,
+            size=(size[0], size[1]),
+            contrasts=contrasts,
+            variation=variation,
+            depth=depth,
         )
         workers = min(workers or os.cpu_count() or 1, len(missing) or 1)
         with ExitStack() as stack:
@@ -173,7 +184,15 @@ def _finish(part: Path, out: Path, split: str, scenes: int) -> Written:
 
 
 def _write_scene(
-    index: int, out: Path, split: str, seed: int, size: tuple[int, int], variation: Variation | None, *, depth: bool
+    index: int,
+    out: Path,
+    split: str,
+    seed: int,
+    size: tuple[int, int],
+    contrasts: int,
+    variation: Variation | None,
+    *,
+    depth: bool,
 ) -> str:
     """Render a scene and write its images; return its facts and records as a line of JSON."""
     cv2.setNumThreads(1)  # the processes share the cores
@@ -182,7 +201,7 @@ def _write_scene(
     if depth:
         _, png = cv2.imencode('.png', depth_mm(scene.depth), [cv2.IMWRITE_PNG_COMPRESSION, 2])
         (out / 'depth' / f'{scene.name}.png').write_bytes(png.tobytes())  # cv2.imwrite does not tell why it fails
-    sentences, phrases = sample_instructions(scene), sample_concepts(scene)
+    sentences, phrases = sample_instructions(scene, contrasts=contrasts), sample_concepts(scene)
     return json.dumps(
         {
             'scene': scene_facts(scene),

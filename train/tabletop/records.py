@@ -4,7 +4,8 @@ A bare phrase becomes a "phrase" annotation, an instruction a "sentence" annotat
 An instruction with several phrases becomes one "phrase" annotation for each, with its wording under `instruction`. One
 record holds all of a scene, so that a training step encodes the image once. Keys that the official loader does not
 know: split, seed and index of a record; kind, instruction, targets (object ids), program, novel, concise (the concise
-form of the phrase, see `words.concise`) and shorter (its shorter forms, see `words.shortened`) of an annotation.
+form of the phrase, see `words.concise`), shorter (its shorter forms, see `words.shortened`) and anchors (masks of the
+other objects that the instruction names) of an annotation.
 """
 
 import json
@@ -42,11 +43,12 @@ def record(scene: Scene, instructions: Sequence[Instruction], *, bare: bool = Fa
 def _annotations(scene: Scene, instruction: Instruction, *, bare: bool) -> Iterator[dict[str, Any]]:
     """Yield the annotation of each phrase."""
     is_joint = len(instruction.phrases) > 1
-    for phrase, concise, shorter, targets, program in zip(
+    for phrase, concise, shorter, targets, anchors, program in zip(
         instruction.phrases,
         instruction.concise,
         instruction.shorter,
         instruction.targets,
+        instruction.anchors,
         instruction.program,
         strict=True,
     ):
@@ -58,14 +60,19 @@ def _annotations(scene: Scene, instruction: Instruction, *, bare: bool) -> Itera
         yield {
             **text,
             'ann_type': 'mask',
-            'ann': [json.dumps(Rle.encode(scene.ids == i).to_coco()) for i in targets] or None,
+            'ann': _masks(scene, targets) or None,
             'kind': instruction.kind,
             'targets': list(targets),
             'program': program,
             'novel': list(instruction.novel),
             'concise': concise,
             'shorter': list(shorter),
+            'anchors': _masks(scene, anchors),
         }
+
+
+def _masks(scene: Scene, ids: Sequence[int]) -> list[str]:
+    return [json.dumps(Rle.encode(scene.ids == i).to_coco()) for i in ids]
 
 
 def scene_facts(scene: Scene) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from instructsam.core import cli
 from instructsam.train.tabletop.generate import generate
 from instructsam.train.tabletop.language import program as p
 from instructsam.train.tabletop.language import words
+from instructsam.train.tabletop.language.contrasts import OPPOSITES
 from instructsam.train.tabletop.language.instructions import KINDS, sample_concepts, sample_instructions
 from instructsam.train.tabletop.records import record
 from instructsam.train.tabletop.scenes import scene as scenes
@@ -141,6 +142,44 @@ def test_concise_phrases_keep_only_what_the_objects_look_like(train):
                 assert one.concise == one.phrases, one
         assert all(one.concise == one.phrases for one in phrases)
     assert checked > 20
+
+
+def test_contrasts_differ_in_one_word_and_in_their_targets(train):
+    differences = Counter()
+    for scene, said, _ in train:
+        more = sample_instructions(scene, contrasts=3)
+        assert more[: len(said)] == said, 'the single instructions do not depend on the pairs'
+        pairs = more[len(said) :]
+        assert len(pairs) % 2 == 0
+        for first, second in zip(pairs[::2], pairs[1::2], strict=True):
+            assert first.targets != second.targets
+            assert first.kind != 'none' or second.kind != 'none'
+            parts = [re.findall(r'[\w ]+', one.program[0]) for one in (first, second)]
+            changed = {one.strip() for one in set(parts[0]) ^ set(parts[1])}
+            differences['opposite' if changed <= OPPOSITES.keys() else 'other'] += 1
+            if changed <= OPPOSITES.keys() and 'none' in (first.kind, second.kind):
+                differences['does not hold'] += 1
+                nouns = {form for forms in words.NOUNS.values() for pair in forms for form in pair}
+                assert {*first.text.split()} & nouns == {*second.text.split()} & nouns, 'the number reveals nothing'
+    assert differences['opposite'] > 1.5 * differences['other']
+    assert differences['does not hold'] > 20
+
+
+def test_anchors_are_the_other_objects_that_an_instruction_names(train):
+    checked = 0
+    for scene, said, phrases in train:
+        for one in said:
+            for targets, anchors, program in zip(one.targets, one.anchors, one.program, strict=True):
+                assert bool(anchors) == bool(re.search('Relate|Between|Closest|Holding|Except', program)), program
+                assert not set(anchors) & set(targets)
+                named = {scene.objects[i].category for i in anchors}
+                groups = {
+                    name for noun in re.findall(r'Kind\((\w+)\)', program) for name in p.GROUPS.get(noun, (noun,))
+                }
+                assert named <= groups
+                checked += bool(anchors)
+        assert all(one.anchors == ((),) for one in phrases)
+    assert checked > 60
 
 
 def scene_colors(scene):

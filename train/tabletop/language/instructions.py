@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from instructsam.train.tabletop.language import program as p
+from instructsam.train.tabletop.language.contrasts import CONTRASTS, ContrastSampler
 from instructsam.train.tabletop.language.program import Program
 from instructsam.train.tabletop.language.relations import Relations
 from instructsam.train.tabletop.language.sampler import InstructionSampler
@@ -34,6 +35,7 @@ from instructsam.train.tabletop.world.splits import HELD_OUT_COMBINATIONS, HELD_
 KINDS = ('category', 'attribute', 'relation', 'containment', 'superlative', 'counting', 'exclusion', 'union', 'intent')
 TRIES = {'relation': 40, 'intent': 8}  # candidates per type of instruction before it is left out
 OTHER_TRIES = 14  # candidates of all other types
+CONTRAST_TRIES = 40  # candidates of a pair
 NONE_CONCEPT_TRIES = 40  # candidates of a concept without a target
 MAX_TARGETS = 8
 NONE_SHARE = 0.125  # share of the instructions without a target
@@ -50,6 +52,7 @@ class Instruction:
         concise: A concise form of each phrase, see `words.concise`; the phrases, if two would be the same.
         shorter: Shorter forms of each phrase, see `words.shortened`.
         targets: The ids of each group, () if nothing fits.
+        anchors: The ids of the other objects that each phrase's part of the instruction names.
         program: The meaning of each phrase as text.
         novel: What never occurs in training ('pair', 'combination', 'wording'); () except in the split `unseen`.
     """
@@ -60,15 +63,22 @@ class Instruction:
     concise: tuple[str, ...]
     shorter: tuple[tuple[str, ...], ...]
     targets: tuple[tuple[int, ...], ...]
+    anchors: tuple[tuple[int, ...], ...]
     program: tuple[str, ...]
     novel: tuple[str, ...] = ()
 
 
-def sample_instructions(scene: Scene, count: int = 8) -> list[Instruction]:
-    """Draw up to `count` instructions of distinct types; about one in eight has no target."""
+def sample_instructions(scene: Scene, count: int = 8, contrasts: int = 0) -> list[Instruction]:
+    """Draw up to `count` instructions of distinct types, about one in eight without a target, and pairs after them.
+
+    Args:
+        scene: The scene.
+        count: Number of single instructions.
+        contrasts: Number of pairs of instructions that differ in one word and have other targets, or one has none.
+    """
     rng = generator(scene.split, scene.seed, scene.index, 'words')
     relations = Relations(scene)
-    sampler = InstructionSampler(scene, relations, rng)
+    sampler = ContrastSampler(scene, relations, rng)
     if not sampler.clear:
         return []
     without_target = int(rng.binomial(count, NONE_SHARE))
@@ -82,7 +92,40 @@ def sample_instructions(scene: Scene, count: int = 8) -> list[Instruction]:
             if instruction and instruction.text not in drawn:
                 drawn[instruction.text] = instruction
                 break
+    for _ in range(contrasts):
+        differing = tuple(CONTRASTS)[rng.choice(len(CONTRASTS), p=tuple(CONTRASTS.values()))]
+        for _ in range(CONTRAST_TRIES):
+            pair = _contrast(differing, sampler, scene, relations, rng)
+            if pair and not drawn.keys() & {one.text for one in pair}:
+                drawn |= {one.text: one for one in pair}
+                break
     return list(drawn.values())
+
+
+def _contrast(
+    differing: str, sampler: ContrastSampler, scene: Scene, relations: Relations, rng: np.random.Generator
+) -> tuple[Instruction, Instruction] | None:
+    """Draw two instructions that differ in one word and in their targets; return None if they are unclear."""
+    programs = sampler.contrast(differing)
+    if programs is None:
+        return None
+    kind = differing if differing in KINDS else 'relation'
+    try:
+        targets = [p.evaluate(program, scene, relations) for program in programs]
+    except p.BorderlineError:
+        return None
+    if targets[0] == targets[1]:
+        return None
+    number = max(map(len, targets))  # requests without a target have the number of the others
+    seed = int(rng.integers(2**32))
+    pair = []
+    for program, group in zip(programs, targets, strict=True):
+        wording = Wording(np.random.default_rng(seed))  # the same choices of words for both
+        instruction = _worded(kind if group else 'none', (program,), scene, relations, wording, number)
+        if instruction is None:
+            return None
+        pair.append(instruction)
+    return pair[0], pair[1]
 
 
 def _instruction(
@@ -94,14 +137,28 @@ def _instruction(
     programs = (sampler.sample_held_out(kind) if is_held_out else None) or sampler.sample(kind)
     if programs is None:
         return None
+    return _worded(kind, programs, scene, relations, Wording(rng, unseen=0.2 if is_unseen else 0.0))
+
+
+def _worded(
+    kind: str,
+    programs: tuple[Program, ...],
+    scene: Scene,
+    relations: Relations,
+    wording: Wording,
+    number: int | None = None,
+) -> Instruction | None:
+    """Return the instruction with this meaning; None if it has no clear answer, or one that does not suit the type.
+
+    `number` is the number of objects that is requested where there is no target, by default drawn.
+    """
     try:
         targets = tuple(p.evaluate(program, scene, relations) for program in programs)
     except p.BorderlineError:
         return None
     if not _is_acceptable(kind, targets):
         return None
-    wording = Wording(rng, unseen=0.2 if is_unseen else 0.0)
-    counts = [len(group) if group else 1 + wording.chance(0.2) for group in targets]
+    counts = [len(group) if group else number or 1 + wording.chance(0.2) for group in targets]
     first = programs[0]
     if isinstance(first, p.Purpose) and kind in ('intent', 'none') and wording.chance(0.5):
         text = question(first.intent, wording)
@@ -110,7 +167,7 @@ def _instruction(
         text = _sentence(programs, counts, wording)
         requested = counts
     novel = novelty(programs, targets, scene, wording)
-    if bool(novel) != is_unseen:
+    if bool(novel) != (scene.split == 'unseen'):
         return None
     answers = [answer_program(program, group, scene) for program, group in zip(programs, targets, strict=True)]
     numbers = [len(group) or number for group, number in zip(targets, requested, strict=True)]
@@ -121,7 +178,9 @@ def _instruction(
     if len(set(short)) < len(short):
         short = phrases
     shorter = tuple(map(shortened, answers, numbers))
-    return Instruction(kind, text, phrases, short, shorter, targets, tuple(map(p.to_text, programs)), novel)
+    view = p.View(scene, relations)
+    anchors = tuple(tuple(sorted(p.anchors(program, view))) for program in programs)
+    return Instruction(kind, text, phrases, short, shorter, targets, anchors, tuple(map(p.to_text, programs)), novel)
 
 
 def _is_acceptable(kind: str, targets: tuple[tuple[int, ...], ...]) -> bool:
@@ -202,7 +261,7 @@ def _concept(
     number = 2 if len(targets) > 1 and rng.random() < 0.5 else 1
     text = canonical(program, number)
     shorter = (shortened(program, number),)
-    return Instruction(kind, text, (text,), (text,), shorter, (targets,), (p.to_text(program),), novel)
+    return Instruction(kind, text, (text,), (text,), shorter, (targets,), ((),), (p.to_text(program),), novel)
 
 
 def novelty(

@@ -356,6 +356,16 @@ def heads(program: Program) -> Iterator[Program]:
         yield from heads(program.of)
 
 
+def anchors(program: Program, view: View) -> set[int]:
+    """Return the ids of the objects that a program names beside its own: anchors, contents, exceptions."""
+    named = set()
+    for part in subprograms(program):
+        if isinstance(part, Filter):
+            for operand in operands(part)[1:]:  # the first one is what it restricts
+                named |= operand(view) if isinstance(operand, Program) else set()
+    return named
+
+
 def operator_name(program: Program) -> str:
     """Return the name of the program's class as used in record files and in `splits.HELD_OUT_COMBINATIONS`."""
     return {Noun: 'Kind', Purpose: 'Use'}.get(type(program), type(program).__name__)
