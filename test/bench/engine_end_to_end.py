@@ -81,7 +81,7 @@ def share(values):
 
 def train(folder, steps):
     """Train the built-in model on the exported records for some steps."""
-    recipe = yaml.safe_load(Path('train/configs/tabletop/04_stage2.yaml').read_text())
+    recipe = yaml.safe_load(Path('train/configs/tabletop/05_stage2.yaml').read_text())
     export = folder / 'run/export'
     recipe |= {
         'model': str(MODELS['tabletop']),

@@ -145,10 +145,10 @@ def write_plan(folder, arm, arguments):
     data = folder / 'data'
     rest = {'annotations': str(data / 'rest' / 'train_sentences.json'), 'images': str(data / 'rest')}
     engine = {'annotations': str(data / f'{arm}.json'), 'images': str(data)}
-    recipe = yaml.safe_load(Path('train/configs/tabletop/04_stage2.yaml').read_text())
+    recipe = yaml.safe_load(Path('train/configs/tabletop/05_stage2.yaml').read_text())
     rates = {name: float(rate) / 3 for name, rate in recipe['learning_rates'].items()}  # the base is trained already
     # New pointing heads would disturb a trained model for most of so few steps; short phrases are not annotated.
-    recipe['instruct'] |= {'pointing': 0.0, 'short_phrases': 0.0}
+    recipe['instruct'] |= {'pointing': 0.0, 'short_phrases': 0.0, 'dummy_phrases': 0.0}
     recipe |= {
         'model': str(MODELS['tabletop']),
         'output': str(folder / 'runs' / arm),

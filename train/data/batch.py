@@ -68,6 +68,7 @@ class Batch:
     pixels: torch.Tensor  # [B, 3, S, S] input of SAM3 or of the trunk
     masks: list[torch.Tensor]  # one [N, H, W] bool per phrase; N = 0: no object, or only boxes are known
     boxes: list[torch.Tensor]  # one [N, 4] per phrase: xyxy, 0 to 1
+    anchors: list[torch.Tensor]  # one [N, H, W] bool per phrase: the other objects that the question names; N may be 0
     detected: list[int] | None = None
     """Indices of the phrases that reach the detector; None: all. Phrases without queries are removed from it."""
 
@@ -105,6 +106,7 @@ class Batch:
             'tokens': int((self.text.labels[:, 1:] != IGNORED).sum()),
             'blocks': len(self.text.blocks),
             'all_masks': sum(map(len, self.masks)),
+            'anchored': sum(len(anchors) > 0 for anchors in self.anchors),
             'phrases': len(self.detected_phrases),
             'masks': sum(len(self.masks[index]) + len(self.boxes[index]) for index in self.detected_phrases),
         }

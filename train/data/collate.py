@@ -112,7 +112,9 @@ class Collator:
         images = [sample.pixels for sample in samples if sample.pixels is not None]
         patches, grids = zip(*(self.preprocessor(image, 'cpu', torch.float32) for image in images), strict=True)
         scripts = [self._write(sample, grid) for sample, grid in zip(samples, grids, strict=True)]
-        targets = [(sample, target) for sample in samples for turn in sample.turns for target in turn.targets]
+        turns = [(sample, turn) for sample in samples for turn in sample.turns]
+        targets = [(sample, target) for sample, turn in turns for target in turn.targets]
+        anchors = [(sample, turn.anchors_of(index)) for sample, turn in turns for index in range(len(turn.phrases))]
         return Batch(
             batch_scripts(scripts, self.pad_id),
             torch.cat(patches),
@@ -120,6 +122,7 @@ class Collator:
             torch.cat([sam_pixels(image, self.image_size, 'cpu', torch.float32) for image in images]),
             masks=[_decoded(target, sample) for sample, target in targets],
             boxes=[torch.tensor(target.boxes, dtype=torch.float32).reshape(-1, 4) for _, target in targets],
+            anchors=[_decoded(target, sample) for sample, target in anchors],
             detected=_detected(samples),
         )
 

@@ -43,6 +43,7 @@ class RecordDataset(Dataset):
         max_broken_share: float = 0.01,
         max_phrases: int = 0,
         augmentation: Augmentation | None = None,
+        dummy_phrases: float = 0.0,
     ):
         """Scan the annotation files.
 
@@ -53,6 +54,7 @@ class RecordDataset(Dataset):
             max_broken_share: Largest tolerated share of broken records among the distinct records read so far.
             max_phrases: Number of phrases of a sample that reach the detector; 0: all.
             augmentation: Random changes of the images.
+            dummy_phrases: Share of the turns whose answers are given as dummy phrases.
 
         Raises:
             DataError: If a file cannot be read, or there is no record.
@@ -63,6 +65,7 @@ class RecordDataset(Dataset):
         self.max_broken_share = max_broken_share
         self.max_phrases = max_phrases
         self.augmentation = augmentation
+        self.dummy_phrases = dummy_phrases
         self._files = [RecordFile(source.annotations) for source in self.sources]
         sizes = np.array([len(file) for file in self._files], dtype=np.int64)
         self._first_records = np.cumsum(sizes) - sizes  # number of each file's first record, counted over all files
@@ -106,6 +109,8 @@ class RecordDataset(Dataset):
             else:
                 self._states[record] = _FINE
                 sample = sample.limit_detected(self.max_phrases, rng)
+                if self.dummy_phrases:
+                    sample = sample.with_dummy_phrases(self.dummy_phrases, rng)
                 return sample.augmented(self.augmentation, rng) if self.augmentation else sample
         raise DataError(f'not one record can be used. The last ones: {"; ".join(self._reasons)}')
 

@@ -57,8 +57,8 @@ class Dialogue:
     def write(self, sample: Sample, num_queries: int, rows: int, columns: int, *, branches: bool = False) -> Script:
         """Return the token sequence of a sample, with labels and query blocks.
 
-        The answers, `<|mask_start|>` and the end of each answer are supervised; queries and `<|mask_end|>` are
-        supervised only where the model writes them itself (autoregressive).
+        The answers, `<|mask_start|>` and the end of each answer are supervised unless the answer is given; queries and
+        `<|mask_end|>` are supervised only where the model writes them itself (autoregressive).
 
         Args:
             sample: The sample; its image is not needed.
@@ -82,25 +82,25 @@ class Dialogue:
             # The token that ends the answer is supervised; the line break after it belongs to the template.
             is_followed = index + 1 < len(sample.turns) and not branches
             following = self.to_question if is_followed else self.end
-            script.add(following[:1], supervised=True)
+            script.add(following[:1], supervised=turn.is_supervised)
             script.add(following[1:])
         return script
 
     def _write_answer(self, script: Script, turn: Turn) -> None:
         tokens = self.prompter.tokens
         if not turn.phrases:
-            script.add(self.prompter.plain_ids(turn.text), supervised=True)
+            script.add(self.prompter.plain_ids(turn.text), supervised=turn.is_supervised)
         for index, (phrase, target) in enumerate(zip(turn.phrases, turn.targets, strict=True)):
             if index:
-                script.add(self.prompter.plain_ids(', '), supervised=True)
+                script.add(self.prompter.plain_ids(', '), supervised=turn.is_supervised)
             ids = self.prompter.plain_ids(phrase)
             script.shorter_ids.append([self.prompter.plain_ids(text) for text in turn.shorter_forms(index)])
             script.partial.append(turn.is_partial(index))
-            script.add([tokens.phrase_start, *ids], supervised=True)
+            script.add([tokens.phrase_start, *ids], supervised=turn.is_supervised)
             if script.has_bank:
-                script.add_query_block(ids)
+                script.add_query_block(ids, supervised=turn.is_supervised)
             else:
-                script.add_mask_tokens(ids, len(target))
+                script.add_mask_tokens(ids, len(target), supervised=turn.is_supervised)
 
 
 @dataclass
@@ -124,18 +124,18 @@ class Script:
         """Add IGNORED labels for rows that were appended to the layout alone."""
         self.labels += [IGNORED] * (len(self.layout) - len(self.labels))
 
-    def add_query_block(self, phrase_ids: list[int]) -> None:
+    def add_query_block(self, phrase_ids: list[int], *, supervised: bool) -> None:
         """Append the end of a phrase and the block of its K queries from the query bank."""
         tokens = self.layout.tokens
         self.blocks.append(self.layout.add_query_block())
         self.phrase_ids.append(phrase_ids)
-        self.labels += [tokens.phrase_end, tokens.mask_start]
+        self.labels += [tokens.phrase_end, tokens.mask_start] if supervised else [IGNORED] * 2
         self.pad_labels()
 
-    def add_mask_tokens(self, phrase_ids: list[int], count: int) -> None:
+    def add_mask_tokens(self, phrase_ids: list[int], count: int, *, supervised: bool) -> None:
         """Append the end of a phrase with `count` mask tokens that the model has to write itself."""
         tokens = self.layout.tokens
-        self.add([tokens.phrase_end, tokens.mask_start], supervised=True)
+        self.add([tokens.phrase_end, tokens.mask_start], supervised=supervised)
         self.blocks.append(slice(len(self.layout), len(self.layout) + count))
         self.phrase_ids.append(phrase_ids)
-        self.add([*[tokens.query] * count, tokens.mask_end], supervised=True)
+        self.add([*[tokens.query] * count, tokens.mask_end], supervised=supervised)

@@ -15,15 +15,15 @@ A record has image, height, width and its text in one of three forms:
 
 A conversation, and the annotations of one `instruction`, are used whole or not at all.
 
-An annotation may have a concise form of its phrase under `concise` and shorter ones under `shorter`, which records of
-the tabletop world do.
+An annotation may have a concise form of its phrase under `concise`, shorter ones under `shorter`, and the masks of the
+other objects that its question names under `anchors`, which records of the tabletop world do.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,7 @@ class _Annotation:
     is_plain: bool  # a phrase that may be asked for together with others
     concise: str = ''  # '': the phrase
     shorter: tuple[str, ...] = ()
+    anchors: Target = field(default_factory=Target)
     instruction: str | None = None  # asks for all annotations that have it
 
 
@@ -188,15 +189,14 @@ def _annotation(raw: Any, height: int, width: int, rng: np.random.Generator) -> 
     if 'ann' not in raw and 'mask' not in raw:
         raise RecordError(f'the annotation {text[:60]!r} has no ann; use null if no object is there')
     target = read_target(raw.get('ann', raw.get('mask')), raw.get('ann_type', 'mask'), height, width)
+    forms = _concise(raw), _shorter(raw), read_target(raw.get('anchors') or None, 'mask', height, width)
     annotation_type = raw.get('type', 'phrase')
     if annotation_type == 'phrase':
         instruction = read_text(raw, 'instruction', f'the phrase {text[:60]!r}') if raw.get('instruction') else None
-        return _Annotation(
-            instruction, _phrase(text), target, instruction is None, _concise(raw), _shorter(raw), instruction
-        )
+        return _Annotation(instruction, _phrase(text), target, instruction is None, *forms, instruction)
     if annotation_type == 'sentence':
         phrase = _phrase(read_text(raw, 'category', f'the sentence {text[:60]!r}'))
-        return _Annotation(text, phrase, target, False, _concise(raw), _shorter(raw))
+        return _Annotation(text, phrase, target, False, *forms)
     if annotation_type == 'OCR':
         return _Annotation(_choose(OCR_QUESTIONS, rng).format(text), text, target, False)
     raise RecordError(f'annotation type {annotation_type!r} is not one of phrase, sentence, OCR')
@@ -249,10 +249,10 @@ def _ask_together(annotations: list[_Annotation], rng: np.random.Generator) -> T
 
 
 def _joint_turn(question: str, annotations: list[_Annotation]) -> Turn:
-    phrases, targets, concise, shorter = zip(
-        *((a.phrase, a.target, a.concise or a.phrase, a.shorter) for a in annotations), strict=True
+    phrases, targets, concise, shorter, anchors = zip(
+        *((a.phrase, a.target, a.concise or a.phrase, a.shorter, a.anchors) for a in annotations), strict=True
     )
-    return Turn(question, phrases, targets, concise=concise, shorter=shorter if any(shorter) else ())
+    return Turn(question, phrases, targets, concise=concise, shorter=shorter if any(shorter) else (), anchors=anchors)
 
 
 def _conversation_turns(record: dict[str, Any], height: int, width: int, num_queries: int) -> Iterator[Turn]:

@@ -14,6 +14,7 @@ from instructsam.core.files.image_file import read_image
 from instructsam.core.model.preprocess import to_chw
 from instructsam.train.data.augmentation import Augmentation
 from instructsam.train.data.record_fields import RecordError, Target
+from instructsam.train.modes import DUMMY_PHRASE
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class Turn:
     """Shorter forms of each phrase, the longest first, that training may condition SAM3 on instead; (): unknown."""
     partial: tuple[bool, ...] = ()
     """For each phrase, whether it may describe more objects than its targets; (): none does."""
+    anchors: tuple[Target, ...] = ()
+    """For each phrase, the other objects that the question names; (): unknown."""
+    is_supervised: bool = True
+    """The language model learns to write the answer; False: it is given."""
 
     def shorter_forms(self, index: int) -> tuple[str, ...]:
         """Return the shorter forms of the phrase `index`."""
@@ -38,6 +43,10 @@ class Turn:
     def is_partial(self, index: int) -> bool:
         """Return whether the phrase `index` may describe more objects than its targets."""
         return bool(self.partial) and self.partial[index]
+
+    def anchors_of(self, index: int) -> Target:
+        """Return the other objects that the question names for the phrase `index`."""
+        return self.anchors[index] if self.anchors else Target()
 
     def concisely(self) -> Turn:
         """Return the turn with the concise form of each phrase, and the shorter forms of that."""
@@ -49,6 +58,12 @@ class Turn:
             forms = self.shorter_forms(index)
             shorter.append(forms[forms.index(phrase) + 1 :] if phrase in forms else forms)
         return replace(self, phrases=self.concise, shorter=tuple(shorter), partial=partial)
+
+    def with_dummy_phrases(self) -> Turn:
+        """Return the turn with `DUMMY_PHRASE` as each phrase of an answer that is given."""
+        partial = tuple(phrase != DUMMY_PHRASE for phrase in self.phrases)
+        phrases = (DUMMY_PHRASE,) * len(self.phrases)
+        return replace(self, phrases=phrases, concise=(), shorter=(), partial=partial, is_supervised=False)
 
 
 @dataclass(frozen=True)
@@ -78,6 +93,12 @@ class Sample:
     def concisely(self) -> Sample:
         """Return the sample with the concise form of each phrase."""
         return replace(self, turns=tuple(turn.concisely() for turn in self.turns))
+
+    def with_dummy_phrases(self, share: float, rng: np.random.Generator) -> Sample:
+        """Return the sample with dummy phrases in that share of its turns, drawn by `rng`."""
+        is_dummy = rng.random(len(self.turns)) < share
+        turns = zip(self.turns, is_dummy, strict=True)
+        return replace(self, turns=tuple(turn.with_dummy_phrases() if drawn else turn for turn, drawn in turns))
 
     def augmented(self, augmentation: Augmentation, rng: np.random.Generator) -> Sample:
         """Return the sample with its image, which must have been read, changed at random."""

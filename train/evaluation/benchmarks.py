@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 SUFFIX = ' Please output the segmentation mask.'
 CAN_YOU = "Can you segment '{text}' in the image?"
 PHRASE_SOURCES = ('generated', 'given', 'dummy')
-"""Sources of the answer's phrases: the model, the ground truth, or `DUMMY_PHRASE` for each ground-truth phrase."""
-
-DUMMY_PHRASE = 'object'
+"""Sources of the answer's phrases: the model, the ground truth, or `modes.DUMMY_PHRASE` for each of its phrases."""
 
 
 @dataclass(frozen=True)

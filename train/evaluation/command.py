@@ -13,8 +13,8 @@ from instructsam.core.commands.options import add_compile, add_revision, option
 from instructsam.core.commands.parser import CommandParser, sentence
 from instructsam.core.modes import DTYPES, DUPLICATE_IOU
 from instructsam.train.engines.agent.options import add_agent_options
-from instructsam.train.evaluation.benchmarks import BENCHMARKS, DUMMY_PHRASE, PHRASE_SOURCES, Benchmark
-from instructsam.train.modes import ENGINE_MODES
+from instructsam.train.evaluation.benchmarks import BENCHMARKS, PHRASE_SOURCES, Benchmark
+from instructsam.train.modes import DUMMY_PHRASE, ENGINE_MODES
 
 TOOLS = {  # name -> module for CommandParser, one-line summary
     'report': ('instructsam.train.evaluation.reporting.command', 'write an HTML report on one or more runs'),

@@ -19,6 +19,8 @@ _PREFIXES = (
     ('projector', 'model.visual.deepstack_merger_list.'),
     ('vision', 'model.visual.'),
     ('language', 'model.language_model.'),
+    ('slots', 'model.mask_queries'),
+    ('slots', 'model.reference_fcs.'),
     ('decoder', 'model.'),
 )
 # Parameters of the published file that nothing reads: weight decay would change them, and DDP would wait for their
@@ -55,6 +57,8 @@ def parameter_groups(
     groups: dict[tuple[str, bool, bool], dict[str, Any]] = {}
     for name, parameter in training.named_parameters():
         part = part_of(name.removeprefix('model.')) if name.startswith('model.') else 'heads'
+        if part == 'slots' and not learning_rates.slots:
+            part = 'decoder'
         learning_rate = getattr(learning_rates, part) if part else 0.0
         if not part or not learning_rate or not parameter.requires_grad:
             parameter.requires_grad_(False)

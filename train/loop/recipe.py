@@ -50,10 +50,11 @@ class LearningRates:
     language: float = 0.0  # language model, or its LoRA matrices
     vision: float = 0.0  # Qwen's vision blocks
     projector: float = 0.0  # Qwen's mergers
-    decoder: float = 0.0  # bridge, query bank, and SAM3 except for its image encoder
+    decoder: float = 0.0  # bridge, query bank, reference boxes, and SAM3 except for its image encoder
     image_encoder: float = 0.0  # SAM3's image encoder
     trunk: float = 0.0  # the pretrained trunk of both encoders, in a model that has one
     heads: float = 0.0  # auxiliary heads, which only training uses
+    slots: float = 0.0  # query bank and reference boxes, if not that of decoder
 
     def __post_init__(self) -> None:
         _check_ranges(self, {tuple(each.name for each in fields(self)): (0, 1000)})

@@ -79,7 +79,7 @@ def _run(recipe: Recipe, *, is_main: bool) -> Path:
         return final
     torch.manual_seed(recipe.seed)
     stage = build_stage(recipe, start_model(recipe, folder), folder)
-    dataset, collate = stage.dataset(recipe.data, recipe.augmentation), stage.collator()
+    dataset, collate = stage.dataset(recipe.data, training=True), stage.collator()
     if len(dataset) < recipe.batch_size * world_size:  # The loader drops the last batch if it is not full.
         each = f' of each of the {world_size} processes' if world_size > 1 else ''
         raise RecipeError(

@@ -46,13 +46,16 @@ class Alignment(nn.Module):
     ) -> dict[str, LossSum]:
         """Return the loss sums of a batch with masks, whose images have token grids of one size.
 
+        Phrases that may describe more objects than their targets are left out; at least one must not.
+
         Args:
             model: Gives the word embeddings and the phrase conditioning.
             batch: The batch.
             tokens: Qwen's image tokens [B * rows * columns, width]; None if they are not trained.
             coarse: SAM3's coarsest features [B, C, h, w]; None if they are not trained.
         """
-        phrases = batch.text.phrase_ids
+        whole = [index for index, is_partial in enumerate(batch.text.partial) if not is_partial]
+        phrases = [batch.text.phrase_ids[index] for index in whole]
         ids, mask = model.pad_phrases(phrases)
         cells, words = {}, {}
         if tokens is not None:
@@ -60,8 +63,8 @@ class Alignment(nn.Module):
         if coarse is not None:
             conditioning, _ = model.phrase_conditioning(phrases, 'consistent')
             cells['coarse'], words['coarse'] = coarse.permute(0, 2, 3, 1), _masked_mean(conditioning, mask)
-        samples = torch.tensor([sample for sample, _ in batch.text.blocks], device=ids.device)
-        unions = [masks.any(0) for masks in batch.masks]
+        samples = torch.tensor([batch.text.blocks[index][0] for index in whole], device=ids.device)
+        unions = [batch.masks[index].any(0) for index in whole]
         losses = {}
         for name, values in cells.items():
             target = _cell_shares(unions, values.shape[1:3], ids.device)

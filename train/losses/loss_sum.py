@@ -10,7 +10,7 @@ class LossSum(NamedTuple):
     """A loss summed over `unit`; the mean is the value divided by the count of that unit, see Batch.counts."""
 
     value: torch.Tensor  # scalar sum
-    unit: str  # one of tokens, phrases, masks, blocks, all_masks or images
+    unit: str  # one of tokens, phrases, masks, blocks, all_masks, anchored or images
 
     def scaled(self, factor: float) -> 'LossSum':
         """Return the loss with a weight."""

@@ -17,9 +17,9 @@ from instructsam.train.loop.recipe import Recipe, read_recipe
 
 CONFIGS = Path(__file__).parents[1] / 'configs' / 'tabletop'
 RUNS = Path('runs/tabletop')
-STAGES = ('01_dense', '02_base', '03_stage1', '04_stage2')
+STAGES = ('01_dense', '02_language', '03_base', '04_stage1', '05_stage2')
 
-CPU_S_PER_SAMPLE = {'01_dense': 0.45, '02_base': 1.0, '03_stage1': 1.2, '04_stage2': 1.2}
+CPU_S_PER_SAMPLE = {'01_dense': 0.45, '02_language': 0.4, '03_base': 1.0, '04_stage1': 1.2, '05_stage2': 1.2}
 """CPU seconds of a sample in each stage, forward and backward with its share of the optimizer's step."""
 
 CPU_S_PER_SCENE = {224: 0.17, 384: 0.35}
@@ -29,6 +29,9 @@ CPU_S_PER_ANSWER = 0.25
 STARTUP_S = 10  # of each command
 EVAL_SEED = 101
 SENTENCES_PER_SCENE = 8
+
+CONTRASTS = 3
+"""Pairs of instructions per training scene that differ in one word: without them, relations are not learned."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Size:
         steps: Factor of the number of steps, which makes up for another number of samples per step.
     """
 
-    scenes: int = 8000
+    scenes: int = 7000
     val_scenes: int = 200
     eval_scenes: int = 100
     max_new_tokens: int = 256
@@ -59,8 +62,10 @@ class Size:
     steps: float = 1.0
 
 
+BFLOAT16 = 'dtype=bfloat16'
+
 CPU = Size()
-GPU = Size(processes=1, steps=0.25, changes=('batch_size=32', 'dtype=bfloat16', 'workers=8', 'save_every=50'))
+GPU = Size(processes=1, steps=0.25, changes=('batch_size=32', BFLOAT16, 'workers=8', 'save_every=50'))
 """One process with 32 samples per step, as many samples in all as on the CPU."""
 
 QUICK = Size(
@@ -134,7 +139,9 @@ def _data(size: Size, cores: int) -> list[Step]:
     ):
         folder = f'data/tabletop{side}'
         argv = ('tabletop', 'generate', folder, '--split', split, '--scenes', scenes, '--seed', seed)
-        argv = (*argv, '--size', side, side, '--no-depth', *(more if split == 'train' else ()))
+        argv = (*argv, '--size', side, side, '--no-depth')
+        if split == 'train':
+            argv = (*argv, '--contrasts', CONTRASTS, *more)
         done = partial(_scenes_done, Path(folder), split, scenes)
         steps.append(Step(f'{split} {side} px', _texts(argv), CPU_S_PER_SCENE[side] * scenes, done, cores=cores))
     return steps

@@ -18,7 +18,6 @@ from torch import nn
 
 from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.core.model.preprocess import load_preprocessor
-from instructsam.train.data.augmentation import Augmentation
 from instructsam.train.data.mixing import mixing_list
 from instructsam.train.data.scene_labels import DenseBatch, DenseCollator, SceneDataset
 from instructsam.train.losses.dense import DenseHeads
@@ -71,8 +70,9 @@ class DenseStage:
         self.recipe, self.model, self.folder = recipe, model, folder
         self.settings = recipe.pixels or PixelsSettings()
 
-    def dataset(self, entries: Sequence[dict[str, Any]], augmentation: Augmentation | None = None) -> SceneDataset:
+    def dataset(self, entries: Sequence[dict[str, Any]], *, training: bool = False) -> SceneDataset:
         """Return the images of scene files."""
+        augmentation = self.recipe.augmentation if training else None
         return SceneDataset(mixing_list(entries, Path()), self.recipe.seed, self.settings.random_crop, augmentation)
 
     def collator(self) -> DenseCollator:

@@ -37,7 +37,7 @@ from instructsam.train.stages.forward import (
     images_of,
     is_trainable,
     phrase_calls,
-    read,
+    read_and_point,
     require_masks,
     slot_states,
 )
@@ -119,14 +119,14 @@ class DetectorPretraining(nn.Module):
         assert batch.labels is not None  # LabelledCollator adds the labels
         require_masks(batch, 'stage base cannot use it')
         model = self.model
-        losses, dense, hidden, tokens, coarse = {}, {}, None, None, None
+        losses: dict[str, LossSum] = {}
+        dense: dict[str, LossSum] = {}
+        hidden = tokens = coarse = None
         inputs = encoder_inputs(model, batch)
         if is_trainable(model.model.language_model) or is_trainable(model.model.visual):
             visual = model.encode_image(inputs.patches, *inputs.grids)
-            hidden = read(model, batch, visual)
+            hidden, losses = read_and_point(model, batch, visual, self.pointing)
             losses.update(answer_losses(model, batch, hidden))
-            if self.pointing is not None and batch.text.blocks:
-                losses.update(self.pointing(model, hidden, batch))
             tokens = visual.embeddings
             if is_trainable(model.model.visual):
                 dense.update(self.heads.token_losses(tokens, batch.labels.qwen))
@@ -142,7 +142,7 @@ class DetectorPretraining(nn.Module):
             for call in phrase_calls(batch, self.phrases_per_call, short_phrases):
                 accumulate(losses, self._detector_losses(shared, hidden, batch, call))
         losses.update({name: loss.scaled(DENSE_WEIGHT) for name, loss in dense.items()})
-        if batch.text.blocks:
+        if not all(batch.text.partial):
             losses.update(self.alignment(model, batch, tokens, coarse))
         return losses
 
@@ -214,7 +214,11 @@ class DetectorStage(RecordStage):
         """Return the collator of samples with dense labels."""
         recipe = self.recipe
         collator = Collator.from_folder(
-            self.folder, self.model.config, branches=recipe.branches, max_pixels=recipe.max_pixels
+            self.folder,
+            self.model.config,
+            branches=recipe.branches,
+            concise=self.settings.concise,
+            max_pixels=recipe.max_pixels,
         )
         return LabelledCollator(collator, mixing_list(self.settings.scenes, Path()), self.model.grounding.rows)
 

@@ -19,6 +19,7 @@ from instructsam.train.losses.deep_supervision import LayerOutputs
 from instructsam.train.losses.loss_sum import LossSum
 from instructsam.train.losses.mask_losses import MaskTerms, answer_loss, phrase_terms, resize_targets
 from instructsam.train.losses.objective import Objective
+from instructsam.train.losses.pointing import Pointing
 
 PHRASES_PER_CALL = 5
 """Default number of phrases that share one detector call; it bounds memory."""
@@ -120,6 +121,27 @@ def read(model: InstructSAMModel, batch: Batch, visual: VisualFeatures) -> torch
     queries = model.model.mask_queries.repeat(len(blocks), 1)
     embeds = embeds.masked_scatter(is_query[..., None], queries.to(embeds.dtype))
     return model.decode(embeds, text.positions.to(device), text.mask.to(device), is_image, visual.deepstack)
+
+
+def read_and_point(
+    model: InstructSAMModel, batch: Batch, visual: VisualFeatures, pointing: Pointing | None
+) -> tuple[torch.Tensor, dict[str, LossSum]]:
+    """Return what `read` returns, and the losses of `pointing`, if it is given."""
+    if pointing is None:
+        return read(model, batch, visual), {}
+    layers = model.model.language_model.layers
+    kept: list[torch.Tensor] = []
+
+    def keep(_layer: nn.Module, _arguments: object, output: torch.Tensor) -> None:
+        kept.append(output)
+
+    hook = layers[len(layers) // 2].register_forward_hook(keep)
+    try:
+        hidden = read(model, batch, visual)
+    finally:
+        hook.remove()
+    (middle,) = kept
+    return hidden, pointing(model, hidden, middle, batch)
 
 
 def detect(

@@ -26,7 +26,7 @@ from instructsam.train.stages.forward import (
     images_of,
     phrase_calls,
     published_losses,
-    read,
+    read_and_point,
     require_masks,
     slot_states,
     with_idle_phrase,
@@ -81,12 +81,11 @@ class InstructTraining(nn.Module):
         require_masks(batch, 'set instruct.deep_supervision to false')
         model = self.model
         inputs = encoder_inputs(model, batch)
-        hidden = read(model, batch, model.encode_image(inputs.patches, *inputs.grids))
+        visual = model.encode_image(inputs.patches, *inputs.grids)
+        hidden, losses = read_and_point(model, batch, visual, self.pointing)
+        losses.update(answer_losses(model, batch, hidden))
         zero = hidden.sum() * 0.0  # every batch has all terms, because processes add up theirs
-        losses = {**answer_losses(model, batch, hidden)}
         losses.update({name: LossSum(zero, unit) for name, unit in LOSS_UNITS.items()})
-        if self.pointing is not None:
-            losses.update(self.pointing(model, hidden, batch))
         is_idle = always_detect and not batch.detected_phrases
         if is_idle:
             batch = with_idle_phrase(model, batch)

@@ -29,9 +29,12 @@ class BaseSettings:
     masks: bool = True  # false: the detector learns boxes alone, at a fraction of the cost
     pointing: float = 0.0  # weight of the language model's own grounding, see losses.pointing
     short_phrases: float = 0.0  # as in InstructSettings; such phrases train the slots of the language model alone
+    dummy_phrases: float = 0.0  # as in InstructSettings
+    concise: bool = False  # as in InstructSettings
 
     def __post_init__(self) -> None:
-        _check_share('short_phrases', self.short_phrases)
+        for name in ('short_phrases', 'dummy_phrases'):
+            _check_share(name, getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class InstructSettings:
     deep_supervision: bool = False  # losses on every detector layer, as in stage base, instead of the published ones
     pointing: float = 0.0  # weight of losses.pointing, the language model's own grounding; needs deep_supervision
     short_phrases: float = 0.0  # probability of each shorter form of a phrase in SAM3; needs deep_supervision
+    dummy_phrases: float = 0.0  # share of the answers that are given, each of their phrases as "object"
     concise: bool = False  # the answers have the concise form of each phrase, for records that have one
 
     def __post_init__(self) -> None:
@@ -57,7 +61,8 @@ class InstructSettings:
         for name in ('pointing', 'short_phrases'):
             if getattr(self, name) and not self.deep_supervision:
                 raise ValueError(f'{name} needs deep_supervision')
-        _check_share('short_phrases', self.short_phrases)
+        for name in ('short_phrases', 'dummy_phrases'):
+            _check_share(name, getattr(self, name))
 
 
 def _check_share(name: str, value: float) -> None:

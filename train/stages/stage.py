@@ -18,7 +18,6 @@ from instructsam.train.stages.instruct import InstructStage
 
 if TYPE_CHECKING:
     from instructsam.core.model.instructsam import InstructSAMModel
-    from instructsam.train.data.augmentation import Augmentation
     from instructsam.train.loop.recipe import Recipe
 
 
@@ -46,8 +45,8 @@ class Stage(Protocol):
             folder: The model folder that it was loaded from: tokenizer and preprocessor.
         """
 
-    def dataset(self, entries: Sequence[dict[str, Any]], augmentation: Augmentation | None = None) -> StageDataset:
-        """Return the samples of a mixing list, their images changed at random by `augmentation`.
+    def dataset(self, entries: Sequence[dict[str, Any]], *, training: bool = False) -> StageDataset:
+        """Return the samples of a mixing list; training: with the random changes that the recipe asks for.
 
         Raises:
             DataError: If the list or one of its files cannot be used.

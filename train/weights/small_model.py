@@ -180,7 +180,7 @@ def build_tokenizer() -> Tokenizer:
 
 
 def build_config(tokenizer: Tokenizer, side: int = SIDE) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the contents of config.json and sam3/config.json of the small model, which has 7.2 M parameters.
+    """Return the contents of config.json and sam3/config.json of the small model, which has 7.9 M parameters.
 
     Args:
         tokenizer: Its tokenizer.
@@ -220,7 +220,7 @@ def build_config(tokenizer: Tokenizer, side: int = SIDE) -> tuple[dict[str, Any]
             'vocab_size': tokenizer.get_vocab_size(),
             'hidden_size': width,
             'intermediate_size': 448,
-            'num_hidden_layers': 5,
+            'num_hidden_layers': 7,  # a relation takes several: its anchor, the candidates, their comparison
             'num_attention_heads': heads,
             'num_key_value_heads': heads,
             'head_dim': width // heads,

@@ -65,6 +65,19 @@ def test_shorter_forms_of_phrases_reach_the_batch(collator):
             parse(record | {'annotation': [known | {'shorter': wrong}]}, FOLDER, 10, rng)
 
 
+def test_anchors_reach_the_batch(collator):
+    masks, rng = json.loads(RECORDS['phrase']['annotation'])[0]['ann'], np.random.default_rng(0)
+    known = {'type': 'sentence', 'text': 'The red cup there?', 'category': 'Red cup left of it', 'ann': masks}
+    record = RECORDS['phrase'] | {'annotation': [known | {'anchors': masks}, known, known | {'anchors': []}]}
+    batch = collator([sample_of('phrase'), parse(record, FOLDER, 10, rng)])
+    assert len(batch.anchors) == len(batch.masks)
+    assert torch.equal(batch.anchors[-3], batch.masks[-3])
+    assert [len(anchors) for anchors in batch.anchors[-2:]] == [0, 0]
+    assert batch.counts()['anchored'] == 1
+    with pytest.raises(RecordError, match='a mask must be RLE'):
+        parse(record | {'annotation': [known | {'anchors': ['[3]']}]}, FOLDER, 10, rng)
+
+
 def test_a_concise_phrase_is_read_with_its_record():
     masks, rng = json.loads(RECORDS['phrase']['annotation'])[0]['ann'], np.random.default_rng(0)
     known = {'type': 'sentence', 'text': 'The red cup there?', 'category': 'Red cup left of it', 'ann': masks}

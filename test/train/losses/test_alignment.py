@@ -40,7 +40,11 @@ def scene():
     masks = shown.repeat_interleave(SIDE // CELLS, 1).repeat_interleave(SIDE // CELLS, 2)
     asked = [(0, [CUP]), (0, [BOWL, NEW]), (1, [CUP]), (1, [SPOON])]
     batch = SimpleNamespace(
-        text=SimpleNamespace(blocks=[(sample, None) for sample, _ in asked], phrase_ids=[ids for _, ids in asked]),
+        text=SimpleNamespace(
+            blocks=[(sample, None) for sample, _ in asked],
+            phrase_ids=[ids for _, ids in asked],
+            partial=[False] * len(asked),
+        ),
         masks=[
             (masks[sample] == ids[0])[None] if ids != [SPOON] else torch.zeros(0, SIDE, SIDE).bool()
             for sample, ids in asked
@@ -83,6 +87,13 @@ def test_fused_features_distinguish_the_cells_of_their_phrase(scene):
     assert value.item() == pytest.approx(0, abs=1e-3)
     assert count == 'phrases'
     assert alignment.fused_loss(-encoded, batch.masks)['align_fused'][0] > 100
+
+
+def test_phrases_that_may_describe_more_are_left_out(scene):
+    batch, _ = scene
+    loss = losses_of(perfect(), Model(), scene)['align_tokens']
+    batch.text.partial[0], batch.masks[0] = True, torch.zeros(0, SIDE, SIDE).bool()  # "the cup", but not this one
+    assert losses_of(perfect(), Model(), scene)['align_tokens'] < loss
 
 
 def test_words_learn_from_their_positions(scene):

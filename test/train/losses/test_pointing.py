@@ -34,13 +34,14 @@ def batch_of(masks):
         text=SimpleNamespace(is_image=is_image, blocks=blocks),
         grids=[(1, ROWS * MERGE, COLUMNS * MERGE)],
         masks=[masks, masks[:0]],
+        anchors=[masks[:0], masks[:1]],  # the second phrase is named beside the first object
     )
 
 
 def right(masks):
     """Return heads and hidden states that predict `masks` exactly; the objects are in slots 2 and 0."""
     pointing = Pointing(CONFIG, weight=0.5)
-    for layer in (pointing.slots, pointing.tokens):
+    for layer in (pointing.slots, pointing.tokens, pointing.anchors, pointing.anchor_tokens):
         layer.weight.data = torch.eye(WIDTH)
         layer.bias.data.zero_()
     pointing.presence.weight.data = torch.tensor([[1.0, 1.0, -1.0, 0.0]]) / SURE * 12
@@ -59,11 +60,12 @@ def right(masks):
 
 def test_correct_predictions_cost_nothing(masks):
     pointing, hidden = right(masks)
-    losses = pointing(MODEL, hidden, batch_of(masks))
+    losses = pointing(MODEL, hidden, hidden, batch_of(masks))
     assert {name: count for name, (_, count) in losses.items()} == {
         'point_mask': 'all_masks',
         'point_box': 'all_masks',
         'point_presence': 'blocks',
+        'point_anchors': 'anchored',
     }
     for name, (value, _) in losses.items():
         assert value.item() == pytest.approx(0, abs=1e-3), name
@@ -73,7 +75,7 @@ def test_a_slot_that_points_elsewhere_gets_a_gradient(masks):
     pointing, hidden = right(masks)
     with torch.no_grad():
         hidden[0, ROWS * COLUMNS, 1] = -SURE  # points at everything except the second object, and predicts absence
-    losses = pointing(MODEL, hidden, batch_of(masks))
+    losses = pointing(MODEL, hidden, hidden, batch_of(masks))
     assert losses['point_mask'][0] > 1
     assert losses['point_box'][0] > 0.1
     assert losses['point_presence'][0] > 1
@@ -82,19 +84,34 @@ def test_a_slot_that_points_elsewhere_gets_a_gradient(masks):
     assert hidden.grad[0, -3:].abs().max() < 1e-5  # the other phrase is predicted correctly
 
 
+def test_the_middle_layer_points_at_the_other_objects(masks):
+    """The token before the slots does: in this batch, the last slot of the phrase before."""
+    pointing, hidden = right(masks)
+    middle = hidden.detach().clone()
+    middle[0, ROWS * COLUMNS + 2] = -middle[0, ROWS * COLUMNS + 2]
+    middle.requires_grad_()
+    loss = pointing(MODEL, hidden, middle, batch_of(masks))['point_anchors'][0]
+    assert loss > 1
+    loss.backward()
+    assert middle.grad[0, ROWS * COLUMNS :].abs().sum(1).nonzero().tolist() == [[2]]
+
+
 def test_a_phrase_without_slots_is_passed_over(masks):
     """Without a query bank, a phrase that refers to nothing has no slots."""
     pointing, hidden = right(masks)
     batch = batch_of(masks)
-    batch.text.blocks[1] = (0, slice(0, 0))
-    assert sum(value for value, _ in pointing(MODEL, hidden, batch).values()).item() == pytest.approx(0, abs=1e-3)
+    after = batch.text.blocks[1][1].start
+    batch.text.blocks[1] = (0, slice(after, after))
+    assert sum(value for value, _ in pointing(MODEL, hidden, hidden, batch).values()).item() == pytest.approx(
+        0, abs=1e-3
+    )
 
 
 def test_weight(masks):
     pointing, hidden = right(masks)
-    losses = pointing(MODEL, 0.1 * hidden, batch_of(masks))
+    losses = pointing(MODEL, 0.1 * hidden, 0.1 * hidden, batch_of(masks))
     pointing.weight = 1.0
-    for name, (value, _) in pointing(MODEL, 0.1 * hidden, batch_of(masks)).items():
+    for name, (value, _) in pointing(MODEL, 0.1 * hidden, 0.1 * hidden, batch_of(masks)).items():
         assert value.item() == pytest.approx(2 * losses[name][0].item()), name
 
 
@@ -105,7 +122,7 @@ def test_boxes_are_those_that_the_detector_starts_from(masks):
     with_references = Pointing(config, weight=0.5)
     assert with_references.box is None
     with_references.load_state_dict({k: v for k, v in pointing.state_dict().items() if not k.startswith('box')})
-    losses = with_references(SimpleNamespace(slot_references=pointing.box), hidden, batch_of(masks))
+    losses = with_references(SimpleNamespace(slot_references=pointing.box), hidden, hidden, batch_of(masks))
     assert losses['point_box'][0].item() == pytest.approx(0, abs=1e-3)
-    losses = with_references(SimpleNamespace(slot_references=nn.Linear(WIDTH, 4)), hidden, batch_of(masks))
+    losses = with_references(SimpleNamespace(slot_references=nn.Linear(WIDTH, 4)), hidden, hidden, batch_of(masks))
     assert losses['point_box'][0].item() > 0.1

@@ -1,23 +1,27 @@
 """Phrase dropout: SAM3 gets shorter forms of some phrases, whose targets stay those of the whole phrase."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from instructsam.core.errors import DataError
 from instructsam.core.model.preprocess import to_chw
 from instructsam.core.rle import Rle
 from instructsam.train.data.collate import Collator
+from instructsam.train.data.dialogue import IGNORED
 from instructsam.train.data.record_fields import Target
 from instructsam.train.data.sample import Sample, Turn
-from instructsam.train.loop.recipe import RecipeError, build
+from instructsam.train.loop.param_groups import parameter_groups
+from instructsam.train.loop.recipe import LearningRates, Recipe, RecipeError, build
 from instructsam.train.losses.objective import Objective
 from instructsam.train.stages import detector, instruct
 from instructsam.train.stages.detector import DetectorPretraining
 from instructsam.train.stages.forward import PhraseCall, phrase_calls
-from instructsam.train.stages.instruct import InstructTraining
+from instructsam.train.stages.instruct import InstructStage, InstructTraining
 from instructsam.train.stages.settings import BaseSettings, InstructSettings
 
 
@@ -89,6 +93,43 @@ def test_stages_shorten_in_training_only(monkeypatch, model, batch):
     assert shortened['mask_dice'].value != whole['mask_dice'].value
 
 
+def test_dummy_phrases_say_nothing_and_are_not_supervised(folder, model, image):
+    mask = Rle.encode(np.ones(image.shape[:2], bool))
+    targets, shorter = (Target(masks=(mask,)), Target()), (('cup',), ())
+    turn = Turn('it', ('red cup', 'object'), targets, concise=('cup', 'object'), shorter=shorter)
+    sample = Sample(folder, *image.shape[:2], (turn, turn), pixels=to_chw(image))
+    rng = np.random.default_rng(0)
+    assert sample.with_dummy_phrases(0.0, rng) == sample
+    collate = Collator.from_folder(folder, model.config, concise=True)
+    plain = collate.dialogue.prompter.plain_ids
+    batch = collate([sample.with_dummy_phrases(1.0, rng)])
+    assert batch.text.phrase_ids == [plain('object')] * 4
+    assert batch.text.shorter_ids == [[]] * 4
+    assert batch.text.partial == [True, False] * 2
+    assert (batch.text.labels == IGNORED).all()
+    assert [len(masks) for masks in batch.masks] == [1, 0, 1, 0]  # with the targets of the true phrases
+    losses = InstructTraining(model, Objective(), 9, deep_supervision=True)(batch)
+    assert all(loss.value.isfinite() for loss in losses.values())
+
+
+def test_answers_are_given_in_training_only(folder, model, tmp_path, image):
+    Image.fromarray(image).save(tmp_path / 'a.png')
+    height, width = image.shape[:2]
+    annotation = {'type': 'sentence', 'text': 'it', 'category': 'red cup', 'ann_type': 'mask', 'ann': None}
+    record = {'type': 'seg', 'image': 'a.png', 'height': height, 'width': width, 'annotation': [annotation] * 10}
+    (tmp_path / 'a.json').write_text(json.dumps([record]))
+    entries = ({'annotations': str(tmp_path / 'a.json'), 'images': str(tmp_path)},)
+    settings = InstructSettings(dummy_phrases=0.5)
+    recipe = Recipe('instruct', model=str(folder), output=str(tmp_path), data=entries, instruct=settings)
+    stage = InstructStage(recipe, model, folder)
+    given = [
+        [turn.is_supervised for turn in stage.dataset(entries, training=training)[0].turns].count(False)
+        for training in (True, False)
+    ]
+    assert 0 < given[0] < 10
+    assert given[1] == 0
+
+
 def base_training(model, batch, monkeypatch, **settings):
     """Return the module of stage base and its detector losses; the labels of its dense losses are left out."""
     training = DetectorPretraining(model, 9, **settings)
@@ -130,6 +171,20 @@ def test_slots_take_part_only_if_both_are_trained(model, batch, monkeypatch):
     model.grounding.requires_grad_(False)
     base_training(model, batch, monkeypatch, short_phrases=1.0)
     assert groups == []
+
+
+def test_the_query_bank_and_boxes_can_learn_without_sam3(model):
+    training = DetectorPretraining(model, 9, pointing=1.0)
+    parameter_groups(training, LearningRates(language=1e-3, slots=1e-3), 0.0)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    others = {name for name in trained if not name.startswith('model.language_model.')}
+    assert others == {
+        'model.mask_queries',
+        *(f'model.reference_fcs.{n}.{p}' for n in (0, 2) for p in ('weight', 'bias')),
+    }
+    model.requires_grad_(True)
+    parameter_groups(training, LearningRates(decoder=1e-3), 0.0)
+    assert model.model.mask_queries.requires_grad
 
 
 def test_boxes_without_masks_are_refused(model, batch, monkeypatch):

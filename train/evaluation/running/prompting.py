@@ -13,9 +13,10 @@ from instructsam.core.engine import InstructSAM
 from instructsam.core.errors import ImageError, InstructionError
 from instructsam.core.result import Result
 from instructsam.train.engines.concept import ConceptEngine
-from instructsam.train.evaluation.benchmarks import DUMMY_PHRASE, fill_prompt
+from instructsam.train.evaluation.benchmarks import fill_prompt
 from instructsam.train.evaluation.figures.summary import ENCODE, SEGMENT
 from instructsam.train.evaluation.query import ImageQueries, Order, Outcome, Query
+from instructsam.train.modes import DUMMY_PHRASE
 
 
 class QueryEngine(Protocol):
