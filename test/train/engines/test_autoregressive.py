@@ -174,7 +174,8 @@ def test_every_answer_token_is_supervised(engines, sample):
     assert rows.tolist() == list(range(rows[0], rows[-1] + 1))
     assert torch.equal(batch.text.labels[0, rows], batch.text.ids[0, rows])
     assert (batch.text.ids == engine.model.config.tokens.query).sum() == 3
-    assert batch.counts() == {'tokens': len(rows), 'blocks': 3, 'phrases': 2, 'masks': 3, 'all_masks': 3}
+    counts = {'tokens': len(rows), 'blocks': 3, 'phrases': 2, 'masks': 3, 'all_masks': 3, 'anchored': 0}
+    assert batch.counts() == counts
 
 
 @pytest.mark.parametrize('deep_supervision', [False, True])

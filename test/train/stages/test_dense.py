@@ -244,6 +244,7 @@ def test_base_training_gives_every_part_gradients(folder, model):
         'phrases': 4,
         'masks': 2,
         'all_masks': 2,
+        'anchored': 0,
         'images': 2,
     }
     training = DetectorPretraining(model, phrases_per_call=3)
