@@ -11,8 +11,8 @@ from instructsam.core.commands.arguments import count
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the folder, and what to run."""
     parser.epilog = (
-        'The same command resumes a recipe that was stopped, at any point. A step whose result exists counts as done: '
-        'delete the result to do it again.'
+        'The same command resumes a recipe that was stopped, at any point. A step counts as done if its result, or '
+        'that of a later training stage, exists: delete them to do it again.'
     )
     parser.add_argument(
         'folder', metavar='DIR', type=Path, nargs='?', default=Path(), help='folder for data/ and runs/ (default: .)'

@@ -173,13 +173,15 @@ def _stage(name: str, size: Size) -> Step:
     recipe = stage_recipe(name, size)
     samples = recipe.steps * recipe.batch_size * recipe.accumulation * size.processes
     argv = ('train', 'run', CONFIGS / f'{name}.yaml', *_changes(name, size))
-    done = partial(_steps_done, Path(recipe.output), recipe.steps)
+    later = [Path(stage_recipe(each, size).output) for each in STAGES[STAGES.index(name) + 1 :]]
+    done = partial(_steps_done, Path(recipe.output), recipe.steps, later)
     cpu_s = CPU_S_PER_SAMPLE[name] * samples
     return Step(name, _texts(argv), cpu_s, done, size.processes, size.processes)
 
 
-def _steps_done(output: Path, steps: int, root: Path) -> float:
-    if is_finished(root / output):
+def _steps_done(output: Path, steps: int, later: Sequence[Path], root: Path) -> float:
+    """Return the share of the steps that is done; a stage is not needed once a later one is finished."""
+    if any(is_finished(root / each) for each in (output, *later)):
         return 1.0
     last = last_checkpoint(root / output)
     return 0.0 if last is None else min(step_of(last) / steps, 0.99)

@@ -93,6 +93,15 @@ def test_what_is_done_is_not_done_again(tmp_path):
     assert '50% done' in describe([scenes], tmp_path)[0]
 
 
+def test_a_stage_is_not_needed_once_a_later_one_is_finished(tmp_path):
+    steps = [step for step in plan(CPU) if step.name in STAGES]
+    assert [step.done(tmp_path) for step in steps] == [0] * len(STAGES)
+    final = tmp_path / RUNS / '02_language' / 'final'
+    final.mkdir(parents=True)
+    (final / 'model.safetensors').touch()
+    assert [step.done(tmp_path) for step in steps] == [1, 1, 0, 0, 0]
+
+
 def test_the_time_that_is_left(tmp_path, monkeypatch):
     """If a step takes longer than expected, so will the others."""
     steps, lines = plan(CPU), []
