@@ -31,7 +31,7 @@ EVAL_SEED = 101
 SENTENCES_PER_SCENE = 8
 
 CONTRASTS = 3
-"""Pairs of instructions per training scene that differ in one word: without them, relations are not learned."""
+"""Pairs of instructions per training scene that differ in one word."""
 
 
 @dataclass(frozen=True)

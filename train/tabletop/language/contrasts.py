@@ -1,4 +1,4 @@
-"""Pairs of programs that differ in one word: without them, a model hardly learns what relations and orders mean."""
+"""Pairs of programs that differ in one word, so that a model has to learn what relations and orders mean."""
 
 from instructsam.train.tabletop.language import program as p
 from instructsam.train.tabletop.language.program import Program
