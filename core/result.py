@@ -68,15 +68,17 @@ class Result:
 
     @property
     def status(self) -> str:
-        """'ok' if an object was found, 'no_target' if nothing matches, 'error' if a limit ended the answer first."""
+        """'ok' if an object was found, 'no_target' if nothing matches, 'error' if it failed or a limit ended it."""
         if self.instances:
             return 'ok'
+        if self.finish_reason == 'error':
+            return 'error'
         return 'error' if self.ended_by and not self.phrases else 'no_target'
 
     @property
     def ended_by(self) -> str:
         """Human-readable limit that ended the answer, such as 'ended by the time budget'; '' if none did."""
-        if self.finish_reason in ('stop', 'forced'):
+        if self.finish_reason in ('stop', 'forced', 'error'):
             return ''
         return f'ended by the {self.finish_reason.replace("_", " ")}'
 

@@ -189,16 +189,16 @@ def _annotation(raw: Any, height: int, width: int, rng: np.random.Generator) -> 
     if 'ann' not in raw and 'mask' not in raw:
         raise RecordError(f'the annotation {text[:60]!r} has no ann; use null if no object is there')
     target = read_target(raw.get('ann', raw.get('mask')), raw.get('ann_type', 'mask'), height, width)
-    forms = _concise(raw), _shorter(raw), read_target(raw.get('anchors') or None, 'mask', height, width)
     annotation_type = raw.get('type', 'phrase')
+    if annotation_type == 'OCR':
+        return _Annotation(_choose(OCR_QUESTIONS, rng).format(text), text, target, False)
+    forms = _concise(raw), _shorter(raw), read_target(raw.get('anchors') or None, 'mask', height, width)
     if annotation_type == 'phrase':
         instruction = read_text(raw, 'instruction', f'the phrase {text[:60]!r}') if raw.get('instruction') else None
         return _Annotation(instruction, _phrase(text), target, instruction is None, *forms, instruction)
     if annotation_type == 'sentence':
         phrase = _phrase(read_text(raw, 'category', f'the sentence {text[:60]!r}'))
         return _Annotation(text, phrase, target, False, *forms)
-    if annotation_type == 'OCR':
-        return _Annotation(_choose(OCR_QUESTIONS, rng).format(text), text, target, False)
     raise RecordError(f'annotation type {annotation_type!r} is not one of phrase, sentence, OCR')
 
 

@@ -60,7 +60,9 @@ class Turn:
         return replace(self, phrases=self.concise, shorter=tuple(shorter), partial=partial)
 
     def with_dummy_phrases(self) -> Turn:
-        """Return the turn with `DUMMY_PHRASE` as each phrase of an answer that is given."""
+        """Return the turn with `DUMMY_PHRASE` as each phrase, if it has any, of an answer that is given."""
+        if not self.phrases:
+            return self
         partial = tuple(phrase != DUMMY_PHRASE for phrase in self.phrases)
         phrases = (DUMMY_PHRASE,) * len(self.phrases)
         return replace(self, phrases=phrases, concise=(), shorter=(), partial=partial, is_supervised=False)

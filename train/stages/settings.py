@@ -33,8 +33,7 @@ class BaseSettings:
     concise: bool = False  # as in InstructSettings
 
     def __post_init__(self) -> None:
-        for name in ('short_phrases', 'dummy_phrases'):
-            _check_share(name, getattr(self, name))
+        _check_shares(self)
 
 
 @dataclass(frozen=True)
@@ -61,10 +60,11 @@ class InstructSettings:
         for name in ('pointing', 'short_phrases'):
             if getattr(self, name) and not self.deep_supervision:
                 raise ValueError(f'{name} needs deep_supervision')
-        for name in ('short_phrases', 'dummy_phrases'):
-            _check_share(name, getattr(self, name))
+        _check_shares(self)
 
 
-def _check_share(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f'{name} must be from 0 to 1, got {value}')
+def _check_shares(settings: BaseSettings | InstructSettings) -> None:
+    for name in ('short_phrases', 'dummy_phrases'):
+        value = getattr(settings, name)
+        if not 0 <= value <= 1:
+            raise ValueError(f'{name} must be from 0 to 1, got {value}')

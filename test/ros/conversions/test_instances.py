@@ -162,7 +162,8 @@ def test_result_from_msg_returns_all_that_the_message_has():
 
 def test_the_result_of_a_failure_is_not_one_without_a_target():
     failed = messages.error_msg('no image', HEADER, 'the mugs', 1, (33, 47))
-    assert messages.result_from_msg(failed).status == 'error'
+    result = messages.result_from_msg(failed)
+    assert (result.status, result.ended_by) == ('error', '')  # no limit ended it
     nothing = messages.to_msg(result_of(some_masks()[:0]), HEADER, 'the mugs', 1)
     assert messages.result_from_msg(nothing).status == 'no_target'
 

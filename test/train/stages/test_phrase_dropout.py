@@ -100,6 +100,8 @@ def test_dummy_phrases_say_nothing_and_are_not_supervised(folder, model, image):
     sample = Sample(folder, *image.shape[:2], (turn, turn), pixels=to_chw(image))
     rng = np.random.default_rng(0)
     assert sample.with_dummy_phrases(0.0, rng) == sample
+    text = Turn('why?', (), (), text='because')
+    assert text.with_dummy_phrases() == text
     collate = Collator.from_folder(folder, model.config, concise=True)
     plain = collate.dialogue.prompter.plain_ids
     batch = collate([sample.with_dummy_phrases(1.0, rng)])

@@ -110,18 +110,15 @@ def _contrast(
     if programs is None:
         return None
     kind = differing if differing in KINDS else 'relation'
-    try:
-        targets = [p.evaluate(program, scene, relations) for program in programs]
-    except p.BorderlineError:
-        return None
-    if targets[0] == targets[1]:
+    targets = _targets(programs, scene, relations)
+    if targets is None or targets[0] == targets[1]:
         return None
     number = max(map(len, targets))  # requests without a target have the number of the others
     seed = int(rng.integers(2**32))
     pair = []
     for program, group in zip(programs, targets, strict=True):
         wording = Wording(np.random.default_rng(seed))  # the same choices of words for both
-        instruction = _worded(kind if group else 'none', (program,), scene, relations, wording, number)
+        instruction = _worded(kind if group else 'none', (program,), (group,), scene, relations, wording, number)
         if instruction is None:
             return None
         pair.append(instruction)
@@ -137,25 +134,33 @@ def _instruction(
     programs = (sampler.sample_held_out(kind) if is_held_out else None) or sampler.sample(kind)
     if programs is None:
         return None
-    return _worded(kind, programs, scene, relations, Wording(rng, unseen=0.2 if is_unseen else 0.0))
+    targets = _targets(programs, scene, relations)
+    if targets is None:
+        return None
+    return _worded(kind, programs, targets, scene, relations, Wording(rng, unseen=0.2 if is_unseen else 0.0))
+
+
+def _targets(programs: tuple[Program, ...], scene: Scene, relations: Relations) -> tuple[tuple[int, ...], ...] | None:
+    """Return the ids that each program selects; None if that is hard to judge."""
+    try:
+        return tuple(p.evaluate(program, scene, relations) for program in programs)
+    except p.BorderlineError:
+        return None
 
 
 def _worded(
     kind: str,
     programs: tuple[Program, ...],
+    targets: tuple[tuple[int, ...], ...],
     scene: Scene,
     relations: Relations,
     wording: Wording,
     number: int | None = None,
 ) -> Instruction | None:
-    """Return the instruction with this meaning; None if it has no clear answer, or one that does not suit the type.
+    """Return the instruction with this meaning and these targets; None if they do not suit the type.
 
     `number` is the number of objects that is requested where there is no target, by default drawn.
     """
-    try:
-        targets = tuple(p.evaluate(program, scene, relations) for program in programs)
-    except p.BorderlineError:
-        return None
     if not _is_acceptable(kind, targets):
         return None
     counts = [len(group) if group else number or 1 + wording.chance(0.2) for group in targets]
