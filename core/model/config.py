@@ -81,6 +81,7 @@ class ModelConfig:
     bridge_dim: int  # d, width of the bridge's outputs and of SAM3
     trunk: TrunkConfig | None  # None, as in the published model: each encoder reads the image itself
     slot_references: bool  # the detector's reference boxes depend on the language model's slots
+    slot_scores: bool  # the language model's slots add to the scores of the detector
     raw: dict[str, Any]  # config.json as read
 
     @property
@@ -139,12 +140,9 @@ class ModelConfig:
             )
         keys = {'image': 'image_token_id', **TOKEN_KEYS}
         tokens = Tokens(**{name: _integer(raw, key, 0, vocab_size - 1) for name, key in keys.items()})
-        slot_references = raw.get('slot_references', False)
-        if not isinstance(slot_references, bool):
-            raise ModelError(
-                f'config.json says slot_references = {str(slot_references)[:60]!r}, expected true or false'
-            )
-        return cls(qwen, sam3, tokens, num_queries, bridge_dim, _trunk_config(raw), slot_references, raw)
+        slot_references, slot_scores = (_flag(raw, key) for key in ('slot_references', 'slot_scores'))
+        trunk = _trunk_config(raw)
+        return cls(qwen, sam3, tokens, num_queries, bridge_dim, trunk, slot_references, slot_scores, raw)
 
 
 def _trunk_config(raw: dict[str, Any]) -> TrunkConfig | None:
@@ -161,6 +159,14 @@ def _integer(raw: dict[str, Any], key: str, low: int, high: int) -> int:
     value = raw[key]
     if type(value) is not int or not low <= value <= high:
         raise ModelError(f'config.json says {key} = {str(value)[:60]!r}, expected an integer from {low} to {high}')
+    return value
+
+
+def _flag(raw: dict[str, Any], key: str) -> bool:
+    """Return an entry of config.json that is true or false, false if it is absent; raise ModelError for any other."""
+    value = raw.get(key, False)
+    if not isinstance(value, bool):
+        raise ModelError(f'config.json says {key} = {str(value)[:60]!r}, expected true or false')
     return value
 
 

@@ -147,6 +147,7 @@ class Grounding(nn.Module):
         text: torch.Tensor,
         text_mask: torch.Tensor,
         references: torch.Tensor | None = None,
+        scores: torch.Tensor | None = None,
     ) -> Detections:
         """Detect with G groups on one image, or on the image of each group.
 
@@ -156,6 +157,7 @@ class Grounding(nn.Module):
             text: [G, T, d] phrase conditioning.
             text_mask: [G, T] bool, true at real tokens.
             references: [G, K, 4], see DetrDecoder.
+            scores: [G, K] logits that are added to those of the slots.
         """
         encoded = self.fuse(features, text, text_mask)
         hidden, starts = self.detr_decoder(
@@ -163,6 +165,8 @@ class Grounding(nn.Module):
         )
         slots = hidden[-1]
         logits = self.dot_product_scoring(hidden[-1:], text, text_mask)[-1].squeeze(-1)
+        if scores is not None:
+            logits = logits + scores
         masks = self.masks(slots, self.pixel_maps(features, encoded, text, text_mask))
         return Detections(masks, logits, self.boxes(slots, starts[-1]), encoded, hidden, starts)
 

@@ -8,7 +8,7 @@ phrase's input embeddings ── bridge: text_hidden_fcs ──────► S
 image ── SAM3's vision encoder ────────────────────────────────────▲
 
 In a model with a trunk, both encoders read its maps instead of the image. With slot references, the hidden states also
-shift the boxes that the detector starts from.
+shift the boxes that the detector starts from; with slot scores, they add to its scores.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ class _Body(nn.Module):
         self.mask_hidden_fcs = nn.ModuleList([_bridge(text.hidden_size, config.bridge_dim)])
         self.text_hidden_fcs = nn.ModuleList([_bridge(text.hidden_size, config.bridge_dim)])
         self.reference_fcs = _reference_fcs(text.hidden_size) if config.slot_references else None
+        self.score_fc = _zero_linear(text.hidden_size, 1) if config.slot_scores else None
 
 
 def _bridge(width: int, out_width: int) -> nn.Sequential:
@@ -106,10 +107,14 @@ def _bridge(width: int, out_width: int) -> nn.Sequential:
 
 def _reference_fcs(width: int) -> nn.Sequential:
     """Return layers that give 0 until they are trained, so that slots start from SAM3's own reference boxes."""
-    last = nn.Linear(width, 4)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    return nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), last)
+    return nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), _zero_linear(width, 4))
+
+
+def _zero_linear(width: int, out_width: int) -> nn.Linear:
+    layer = nn.Linear(width, out_width)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 class InstructSAMModel(nn.Module):
@@ -233,6 +238,15 @@ class InstructSAMModel(nn.Module):
         own: torch.Tensor = self.grounding.detr_decoder.reference_points.weight[: hidden.shape[-2]]
         layers = self.model.reference_fcs
         return own.expand(*hidden.shape[:-1], 4) if layers is None else own + layers(hidden)
+
+    def slot_scores(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the logits [..., K] that the hidden states at the query positions [..., K, h] add to the scores.
+
+        They are 0 without slot scores. With them, the language model decides directly which slots mean something: that
+        the mug is *left* of the bowl shows in the slots, but not in the phrase "mug" that the detector reads.
+        """
+        layer = self.model.score_fc
+        return hidden.new_zeros(hidden.shape[:-1]) if layer is None else layer(hidden)[..., 0]
 
     def pad_phrases(self, phrases: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Pad or truncate the token ids of G phrases to 32.

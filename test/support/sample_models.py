@@ -37,7 +37,7 @@ def write_trunk_model(source: Path, folder: Path, side: int = 64) -> Path:
     (folder / 'preprocessor_config.json').unlink()
     raw, sam3 = (json.loads((folder / name / 'config.json').read_text()) for name in ('', 'sam3'))
     cells = side // 16
-    raw |= {'trunk': {'kind': 'efficientnet_lite0', 'image_size': side}, 'slot_references': True}
+    raw |= {'trunk': {'kind': 'efficientnet_lite0', 'image_size': side}, 'slot_references': True, 'slot_scores': True}
     raw['vision_config'] |= {'patch_size': 1, 'temporal_patch_size': 1, 'in_channels': 112}
     backbone = sam3['detector_config']['vision_config']['backbone_config']
     backbone |= {'image_size': cells, 'pretrain_image_size': cells, 'patch_size': 1, 'num_channels': 112}

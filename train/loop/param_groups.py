@@ -21,6 +21,7 @@ _PREFIXES = (
     ('language', 'model.language_model.'),
     ('slots', 'model.mask_queries'),
     ('slots', 'model.reference_fcs.'),
+    ('slots', 'model.score_fc.'),
     ('decoder', 'model.'),
 )
 # Parameters of the published file that nothing reads: weight decay would change them, and DDP would wait for their

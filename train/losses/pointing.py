@@ -3,7 +3,7 @@
 Qwen3-VL is pretrained on grounding; a language model that is trained from scratch has to learn it. The loss is cheap
 beside the detector, so that every phrase of a sample has it, not only those that reach the detector. The heads are
 dropped after training. With slot references, the boxes are those that the detector starts from, so that it starts where
-the language model points.
+the language model points; with slot scores, its presence is the model's own.
 
 An instruction may name other objects ("the mug left of the bowl"). In the middle of the language model, the token
 before the slots predicts their masks likewise, so that the layers above know what to compare with.
@@ -49,7 +49,7 @@ class Pointing(nn.Module):
         width: int = config.text.hidden_size
         self.weight = weight
         self.slots, self.tokens = nn.Linear(width, width), nn.Linear(width, width)
-        self.presence = nn.Linear(width, 1)
+        self.presence = None if config.slot_scores else nn.Linear(width, 1)
         self.anchors, self.anchor_tokens = nn.Linear(width, width), nn.Linear(width, width)
         box = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4))
         self.box = None if config.slot_references else box
@@ -66,6 +66,7 @@ class Pointing(nn.Module):
             batch: The batch.
         """
         predict: Any = self.box or model.slot_references
+        presence: Any = self.presence or (lambda slots: model.slot_scores(slots)[:, None])
         width = hidden.shape[-1]
         is_image = batch.text.is_image.to(hidden.device)
         tokens = [values[rows] for values, rows in zip(self.tokens(hidden), is_image, strict=True)]
@@ -78,7 +79,7 @@ class Pointing(nn.Module):
             mask_logits = self.slots(slots) @ tokens[sample].T / width**0.5
             mask_logits = mask_logits.view(len(slots), *token_grid(batch.grids[sample], len(tokens[sample])))
             shares = F.interpolate(masks[:, None].float(), size=mask_logits.shape[1:], mode='area')[:, 0]
-            terms, assigned = phrase_terms(mask_logits, self.presence(slots)[:, 0], shares.to(hidden.device), OBJECTIVE)
+            terms, assigned = phrase_terms(mask_logits, presence(slots)[:, 0], shares.to(hidden.device), OBJECTIVE)
             total = total + terms
             is_matched = assigned >= 0
             if is_matched.any():

@@ -155,18 +155,19 @@ class DetectorPretraining(nn.Module):
         groups = [] if call.are_partial else [self._query_groups(masks)]
         if hidden is not None:
             slots = slot_states(hidden, batch, call.phrases)
-            groups.append((model.slot_queries(slots)[:, None], model.slot_references(slots)[:, None]))
-        queries, references = (torch.cat(each, dim=1) for each in zip(*groups, strict=True))
+            of_slots = model.slot_queries(slots), model.slot_references(slots), model.slot_scores(slots)
+            groups.append(tuple(each[:, None] for each in of_slots))
+        queries, references, scores = (torch.cat(each, dim=1) for each in zip(*groups, strict=True))
         image = features.of_groups(images_of(batch, call.phrases))
-        outputs = detect_layers(model, image, queries, references, call.phrase_ids)
+        outputs = detect_layers(model, image, queries, references, call.phrase_ids, scores)
         losses = layer_losses(model, outputs, masks, presence_target=PRESENCE_TARGET)
         losses.update(self.alignment.fused_loss(outputs.encoded, masks))
         if call.are_partial:
             losses = {name: loss.scaled(SHORT_WEIGHTS.get(name, SLOTS_WEIGHT)) for name, loss in losses.items()}
         return losses
 
-    def _query_groups(self, masks: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return queries [P, G, K, d] and reference boxes [P, G, K, 4] for phrases with these masks.
+    def _query_groups(self, masks: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Return queries [P, G, K, d], reference boxes [P, G, K, 4] and scores [P, G, K] for phrases with these masks.
 
         The groups are the learned ones, then those of noisy ground-truth boxes, filled up with random boxes that show
         nothing (denoising, DN-DETR, arXiv 2203.01305).
@@ -181,7 +182,7 @@ class DetectorPretraining(nn.Module):
             [torch.stack([noisy_boxes(each, count) for _ in range(DENOISING_GROUPS)]) for each in boxes]
         )
         references = torch.cat([learned.expand(phrases, -1, -1, -1), noisy.to(learned)], dim=1)
-        return queries.expand(phrases, -1, -1, -1), references
+        return queries.expand(phrases, -1, -1, -1), references, references.new_zeros(references.shape[:-1])
 
 
 def noisy_boxes(boxes: torch.Tensor, count: int) -> torch.Tensor:

@@ -151,7 +151,8 @@ def detect(
     slots = slot_states(hidden, batch, phrases)
     text, mask = model.phrase_conditioning([batch.text.phrase_ids[index] for index in phrases], 'consistent')
     features = features.of_groups(images_of(batch, phrases))
-    return model.grounding(features, model.slot_queries(slots), text, mask, model.slot_references(slots))
+    references, scores = model.slot_references(slots), model.slot_scores(slots)
+    return model.grounding(features, model.slot_queries(slots), text, mask, references, scores)
 
 
 class PhraseCall(NamedTuple):
@@ -191,6 +192,7 @@ def detect_layers(
     queries: torch.Tensor,
     references: torch.Tensor,
     phrase_ids: list[list[int]],
+    scores: torch.Tensor | None = None,
 ) -> LayerOutputs:
     """Run SAM3 on P phrases with G groups of K slots and keep the outputs of every decoder layer.
 
@@ -200,6 +202,7 @@ def detect_layers(
         queries: [P, G, K, d].
         references: Reference boxes [P, G, K, 4] before the sigmoid.
         phrase_ids: Token ids of each phrase.
+        scores: Logits [P, G, K] that are added to those of every layer.
     """
     sam = model.grounding
     phrases, groups, slots = queries.shape[:3]
@@ -222,7 +225,7 @@ def detect_layers(
     shape = (len(hidden), phrases, groups, slots)
     outputs = LayerOutputs(
         hidden.view(*shape, -1),
-        logits.view(shape),
+        logits.view(shape) if scores is None else logits.view(shape) + scores,
         sam.boxes(hidden, references).view(*shape, 4),
         encoded.view(phrases, features.side, features.side, -1),
     )

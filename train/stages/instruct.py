@@ -95,8 +95,9 @@ class InstructTraining(nn.Module):
         for call in phrase_calls(batch, self.phrases_per_call, self.short_phrases if self.training else 0.0):
             slots = slot_states(hidden, batch, call.phrases)
             queries, references = model.slot_queries(slots)[:, None], model.slot_references(slots)[:, None]
+            scores = model.slot_scores(slots)[:, None]
             image = features.of_groups(images_of(batch, call.phrases))
-            outputs = detect_layers(model, image, queries, references, call.phrase_ids)
+            outputs = detect_layers(model, image, queries, references, call.phrase_ids, scores)
             masks = [batch.masks[index] for index in call.phrases]
             terms = layer_losses(model, outputs, masks, presence_target=self.objective.presence_target)
             terms['presence'] = terms['presence'].scaled(self.objective.presence_loss)

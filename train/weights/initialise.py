@@ -38,8 +38,8 @@ def initialise(model: InstructSAMModel, seed: int = 0) -> None:
     nn.init.normal_(sam.vision_encoder.backbone.embeddings.position_embeddings, std=0.1, generator=generator)
     sam.mask_decoder.mask_embedder.layers[-1].weight.mul_(MASK_GAIN)
     nn.init.normal_(sam.detr_decoder.query_embed.weight, std=1.0, generator=generator)
-    box_layers: list[Any] = [list(sam.detr_decoder.box_head.modules())[-1], *(body.reference_fcs or [])[-1:]]
-    for layer in box_layers:
+    zeroed = [list(sam.detr_decoder.box_head.modules())[-1], *(body.reference_fcs or [])[-1:], body.score_fc]
+    for layer in filter(None, zeroed):
         layer.weight.zero_()
         layer.bias.zero_()
     sam.detr_decoder.reference_points.weight.copy_(spread_boxes(model.config.num_queries))

@@ -64,9 +64,13 @@ class Stages:
         self, features: PreparedFeatures, hidden: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         model = self.model
-        queries, references = model.slot_queries(hidden), model.slot_references(hidden)
+        queries, references, scores = (
+            model.slot_queries(hidden),
+            model.slot_references(hidden),
+            model.slot_scores(hidden),
+        )
         text = model.phrase_text(ids, mask, self.mode)
-        output = model.grounding(features, queries, text, mask, references)
+        output = model.grounding(features, queries, text, mask, references, scores)
         return output.mask_logits, output.logits.float().sigmoid()
 
 

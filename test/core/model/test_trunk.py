@@ -54,7 +54,8 @@ def test_the_engine_from_image_to_masks(trunk_engine, image):
 def test_a_saved_folder_loads_back_and_names_the_parts(trunk_engine, image, tmp_path):
     trunk_engine.save_pretrained(tmp_path)
     names = load_file(tmp_path / 'model.safetensors').keys()
-    for part in ('model.trunk.', 'model.grounding_model.model.laterals.', 'model.reference_fcs.'):
+    parts = ('model.trunk.', 'model.grounding_model.model.laterals.', 'model.reference_fcs.', 'model.score_fc.')
+    for part in parts:
         assert any(name.startswith(part) for name in names), part
     again = InstructSAM.from_pretrained(tmp_path, device='cpu')
     assert detect(again, again.encode(image)) == detect(trunk_engine, trunk_engine.encode(image))
@@ -118,6 +119,26 @@ def test_references_start_as_sam3s_own_and_move_with_the_slots(trunk_engine):
     assert not torch.equal(moved[0], moved[1])
 
 
+@torch.no_grad()
+def test_slots_add_to_the_scores(trunk_engine, image):
+    model, hidden = trunk_engine.model, torch.randn(2, 10, 64, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(model.slot_scores(hidden), torch.zeros(2, 10))
+    encoded = trunk_engine.encode(image)
+    answer = trunk_engine.answer_for(['mug'])
+
+    def scores():
+        result = trunk_engine.segment(encoded, 'mug', answer=answer, score_threshold=0, suppress_duplicates=False)
+        return torch.tensor([each.score for each in result.instances]).logit()
+
+    before = scores()
+    model.model.score_fc.bias.fill_(1.0)
+    try:
+        assert torch.equal(model.slot_scores(hidden), torch.ones(2, 10))
+        torch.testing.assert_close(scores(), before + 1, rtol=0, atol=1e-4)
+    finally:
+        model.model.score_fc.bias.zero_()
+
+
 def test_the_detector_trains_the_references(trunk_engine, image):
     model = trunk_engine.model
     with torch.no_grad():
@@ -143,6 +164,8 @@ FAULTS = [
     (('trunk',), None, 'unexpected:\n  model.grounding_model.model.laterals.0.bias'),
     (('slot_references',), 1, "slot_references = '1', expected true or false"),
     (('slot_references',), False, 'unexpected:\n  model.reference_fcs'),
+    (('slot_scores',), 'yes', "slot_scores = 'yes', expected true or false"),
+    (('slot_scores',), False, 'unexpected:\n  model.score_fc'),
 ]
 
 

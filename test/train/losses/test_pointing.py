@@ -12,7 +12,7 @@ from instructsam.train.losses.pointing import Pointing
 ROWS, COLUMNS, MERGE, CELL = 4, 6, 2, 8  # tokens of the image, patches per token, px per token
 WIDTH = 4  # hidden states: in the first mask, in the second mask, a slot without object, unused
 SURE = 60.0
-CONFIG = SimpleNamespace(text=SimpleNamespace(hidden_size=WIDTH), slot_references=False)
+CONFIG = SimpleNamespace(text=SimpleNamespace(hidden_size=WIDTH), slot_references=False, slot_scores=False)
 MODEL = SimpleNamespace(slot_references=None)
 
 
@@ -115,10 +115,27 @@ def test_weight(masks):
         assert value.item() == pytest.approx(2 * losses[name][0].item()), name
 
 
+def test_presence_is_what_the_slots_add_to_the_scores(masks):
+    pointing, hidden = right(masks)
+    config = SimpleNamespace(text=CONFIG.text, slot_references=True, slot_scores=True)
+    with_scores = Pointing(config, weight=0.5)
+    assert with_scores.presence is None
+    with_scores.load_state_dict(
+        {k: v for k, v in pointing.state_dict().items() if not k.startswith(('box', 'presence'))}
+    )
+
+    def losses(layer):
+        model = SimpleNamespace(slot_references=pointing.box, slot_scores=lambda slots: layer(slots)[:, 0])
+        return with_scores(model, hidden, hidden, batch_of(masks))
+
+    assert losses(pointing.presence)['point_presence'][0].item() == pytest.approx(0, abs=1e-3)
+    assert losses(nn.Linear(WIDTH, 1))['point_presence'][0].item() > 0.1
+
+
 def test_boxes_are_those_that_the_detector_starts_from(masks):
     """With slot references, there is no head for boxes, and the losses train the model's own layers."""
     pointing, hidden = right(masks)
-    config = SimpleNamespace(text=CONFIG.text, slot_references=True)
+    config = SimpleNamespace(text=CONFIG.text, slot_references=True, slot_scores=False)
     with_references = Pointing(config, weight=0.5)
     assert with_references.box is None
     with_references.load_state_dict({k: v for k, v in pointing.state_dict().items() if not k.startswith('box')})

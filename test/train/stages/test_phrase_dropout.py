@@ -148,6 +148,7 @@ def test_the_base_stage_trains_the_bridge_by_detection(model, batch, monkeypatch
     sum(losses[name].value for name in ('box_l1', 'box_giou', 'presence')).backward()
     assert model.model.mask_hidden_fcs[0][0].weight.grad.any()
     assert model.model.reference_fcs[-1].weight.grad.any()
+    assert model.model.score_fc.weight.grad.any()
     assert model.model.language_model.layers[0].mlp.up_proj.weight.grad.any()
 
 
@@ -183,6 +184,7 @@ def test_the_query_bank_and_boxes_can_learn_without_sam3(model):
     assert others == {
         'model.mask_queries',
         *(f'model.reference_fcs.{n}.{p}' for n in (0, 2) for p in ('weight', 'bias')),
+        *(f'model.score_fc.{p}' for p in ('weight', 'bias')),
     }
     model.requires_grad_(True)
     parameter_groups(training, LearningRates(decoder=1e-3), 0.0)

@@ -72,3 +72,4 @@ def test_a_seed_draws_all_weights_but_the_trunks(folder, trunk):
     for model in models:
         assert same(model.model.trunk.state_dict(), trunk)
         assert not model.model.reference_fcs[-1].weight.any()
+        assert not model.model.score_fc.weight.any()
