@@ -34,16 +34,27 @@ def isolated_environment() -> dict[str, str]:
 
 def _free_domain() -> int:
     domains = random.sample(range(1, 102), 101)  # up to 101, their ports are not those of outgoing connections
-    return next(filter(_is_free, domains), domains[0])
+    return next(filter(_reserve, domains), domains[0])
 
 
-def _is_free(domain: int) -> bool:
-    """Return whether no process of this machine has the port of a domain's first participant (DDSI-RTPS 9.6.1.1)."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unicast:
-        try:
-            unicast.bind(('', 7400 + 250 * domain + 10))
-        except OSError:
-            return False
+_reservations: list[socket.socket] = []  # open until this process ends
+
+
+def _reserve(domain: int) -> bool:
+    """Reserve a domain, unless a process of this machine uses it or has reserved it; return whether it is reserved.
+
+    A domain is used if the UDP port of its first participant is (DDSI-RTPS 9.6.1.1). Two demos that start together have
+    no participant yet; the TCP port of the domain, which DDS does not use, reserves it.
+    """
+    port, reservation = 7400 + 250 * domain, socket.socket()
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unicast:
+            unicast.bind(('', port + 10))
+        reservation.bind(('127.0.0.1', port))
+    except OSError:
+        reservation.close()
+        return False
+    _reservations.append(reservation)
     return True
 
 

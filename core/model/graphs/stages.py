@@ -64,11 +64,8 @@ class Stages:
         self, features: PreparedFeatures, hidden: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         model = self.model
-        queries, references, scores = (
-            model.slot_queries(hidden),
-            model.slot_references(hidden),
-            model.slot_scores(hidden),
-        )
+        queries, references = model.slot_queries(hidden), model.slot_references(hidden)
+        scores = model.slot_scores(hidden) if model.config.slot_scores else None  # two operations less
         text = model.phrase_text(ids, mask, self.mode)
         output = model.grounding(features, queries, text, mask, references, scores)
         return output.mask_logits, output.logits.float().sigmoid()

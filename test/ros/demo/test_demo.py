@@ -9,6 +9,7 @@ import uuid
 import numpy as np
 import pytest
 from command_line import COMMAND
+from ros_domain import reserve_domain
 
 from instructsam.core import cli
 from instructsam.core.files.image_file import read_image
@@ -93,16 +94,21 @@ def test_the_shipped_recordings_are_shown_in_one_picture(tmp_path, mark):
     assert '│ red apples' in done.stdout.partition(names.FRAME.name)[0]
 
 
-def test_the_domain_is_one_that_nobody_uses(monkeypatch, domain_id, module_domain_id):
+def test_the_domain_is_one_that_nobody_uses_or_has_reserved(monkeypatch, domain_id):
     import rclpy
 
     processes = pytest.importorskip('instructsam_ros.demo.processes')
+    (one, used), (other, free) = reserve_domain(), reserve_domain()
+    one.close()
+    other.close()
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=domain_id)
+    rclpy.init(context=context, domain_id=used)
     node = rclpy.create_node('other', context=context)
     try:
-        monkeypatch.setattr(processes.random, 'sample', lambda *_: [domain_id, module_domain_id])
-        assert processes.isolated_environment()['ROS_DOMAIN_ID'] == str(module_domain_id)
+        monkeypatch.setattr(processes, '_reservations', reservations := [])
+        monkeypatch.setattr(processes.random, 'sample', lambda *_: [used, domain_id, free])
+        assert processes.isolated_environment()['ROS_DOMAIN_ID'] == str(free)
+        reservations.pop().close()
     finally:
         node.destroy_node()
         context.shutdown()
