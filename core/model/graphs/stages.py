@@ -65,7 +65,7 @@ class Stages:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         model = self.model
         queries, references = model.slot_queries(hidden), model.slot_references(hidden)
-        scores = model.slot_scores(hidden) if model.config.slot_scores else None  # two operations less
+        scores = model.slot_scores(hidden) if model.config.slot_scores else None  # else, nothing is computed for them
         text = model.phrase_text(ids, mask, self.mode)
         output = model.grounding(features, queries, text, mask, references, scores)
         return output.mask_logits, output.logits.float().sigmoid()
