@@ -29,7 +29,7 @@ from transformers.models.sam3.configuration_sam3 import Sam3Config
 from instructsam.core.allocator import own_pages
 from instructsam.core.device import to_device
 from instructsam.core.model.config import ModelConfig
-from instructsam.core.model.grounding import Grounding
+from instructsam.core.model.grounding import Detections, Grounding, PreparedFeatures
 from instructsam.core.model.layers.detr_decoder import DetrDecoder
 from instructsam.core.model.layers.fusion_encoder import FusionEncoder
 from instructsam.core.model.layers.sam_attention import RotaryAttention
@@ -231,9 +231,9 @@ class InstructSAMModel(nn.Module):
         return self.model.mask_hidden_fcs[0](hidden)
 
     def slot_references(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return the boxes [G, K, 4] that the detector's slots start from, cxcywh before the sigmoid.
+        """Return the boxes [..., K, 4] that the detector's slots start from, cxcywh before the sigmoid.
 
-        They are SAM3's own; with slot references, the hidden states at the query positions [G, K, h] shift them.
+        They are SAM3's own; with slot references, the hidden states at the query positions [..., K, h] shift them.
         """
         own: torch.Tensor = self.grounding.detr_decoder.reference_points.weight[: hidden.shape[-2]]
         layers = self.model.reference_fcs
@@ -247,6 +247,22 @@ class InstructSAMModel(nn.Module):
         """
         layer = self.model.score_fc
         return hidden.new_zeros(hidden.shape[:-1]) if layer is None else layer(hidden)[..., 0]
+
+    def detect(
+        self, features: PreparedFeatures, hidden: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, mode: str
+    ) -> Detections:
+        """Run SAM3's detector for G phrases on one image, or on the image of each phrase.
+
+        Args:
+            features: Features of the images.
+            hidden: Hidden states [G, K, h] at the query positions.
+            ids: Token ids [G, 32] of the phrases, from `pad_phrases`.
+            mask: Their mask [G, 32] bool.
+            mode: One of `core.modes.MODES`.
+        """
+        scores = self.slot_scores(hidden) if self.config.slot_scores else None  # else, nothing is computed for them
+        text, references = self.phrase_text(ids, mask, mode), self.slot_references(hidden)
+        return self.grounding(features, self.slot_queries(hidden), text, mask, references, scores)
 
     def pad_phrases(self, phrases: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Pad or truncate the token ids of G phrases to 32.

@@ -39,7 +39,7 @@ from instructsam.train.stages.forward import (
     phrase_calls,
     read_and_point,
     require_masks,
-    slot_states,
+    slot_inputs,
 )
 from instructsam.train.stages.previews import answer_preview
 from instructsam.train.stages.record_stage import RecordStage
@@ -154,9 +154,7 @@ class DetectorPretraining(nn.Module):
         masks = [batch.masks[index] for index in call.phrases]
         groups = [] if call.are_partial else [self._query_groups(masks)]
         if hidden is not None:
-            slots = slot_states(hidden, batch, call.phrases)
-            of_slots = model.slot_queries(slots), model.slot_references(slots), model.slot_scores(slots)
-            groups.append(tuple(each[:, None] for each in of_slots))
+            groups.append(slot_inputs(model, hidden, batch, call.phrases))
         queries, references, scores = (torch.cat(each, dim=1) for each in zip(*groups, strict=True))
         image = features.of_groups(images_of(batch, call.phrases))
         outputs = detect_layers(model, image, queries, references, call.phrase_ids, scores)

@@ -148,11 +148,9 @@ def detect(
     model: InstructSAMModel, features: PreparedFeatures, hidden: torch.Tensor, batch: Batch, phrases: Sequence[int]
 ) -> Detections:
     """Run SAM3 on `phrases` (indices in the batch), each on the image of its sample."""
-    slots = slot_states(hidden, batch, phrases)
-    text, mask = model.phrase_conditioning([batch.text.phrase_ids[index] for index in phrases], 'consistent')
-    features = features.of_groups(images_of(batch, phrases))
-    references, scores = model.slot_references(slots), model.slot_scores(slots)
-    return model.grounding(features, model.slot_queries(slots), text, mask, references, scores)
+    ids, mask = model.pad_phrases([batch.text.phrase_ids[index] for index in phrases])
+    image = features.of_groups(images_of(batch, phrases))
+    return model.detect(image, slot_states(hidden, batch, phrases), ids, mask, 'consistent')
 
 
 class PhraseCall(NamedTuple):
@@ -243,6 +241,14 @@ def slot_states(hidden: torch.Tensor, batch: Batch, phrases: Sequence[int]) -> t
     """Return the hidden states [P, K, h] at the queries of `phrases` (indices in the batch)."""
     blocks = [batch.text.blocks[index] for index in phrases]
     return torch.stack([hidden[sample, rows] for sample, rows in blocks])
+
+
+def slot_inputs(
+    model: InstructSAMModel, hidden: torch.Tensor, batch: Batch, phrases: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the inputs of `detect_layers`: queries [P, 1, K, d], references [P, 1, K, 4] and scores [P, 1, K]."""
+    slots = slot_states(hidden, batch, phrases)[:, None]
+    return model.slot_queries(slots), model.slot_references(slots), model.slot_scores(slots)
 
 
 def images_of(batch: Batch, phrases: Sequence[int]) -> list[int]:

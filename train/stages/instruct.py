@@ -28,7 +28,7 @@ from instructsam.train.stages.forward import (
     published_losses,
     read_and_point,
     require_masks,
-    slot_states,
+    slot_inputs,
     with_idle_phrase,
 )
 from instructsam.train.stages.previews import answer_preview
@@ -93,9 +93,7 @@ class InstructTraining(nn.Module):
             return losses
         features = model.grounding.prepare(model.grounding.encode(inputs.pixels, inputs.lateral_maps))
         for call in phrase_calls(batch, self.phrases_per_call, self.short_phrases if self.training else 0.0):
-            slots = slot_states(hidden, batch, call.phrases)
-            queries, references = model.slot_queries(slots)[:, None], model.slot_references(slots)[:, None]
-            scores = model.slot_scores(slots)[:, None]
+            queries, references, scores = slot_inputs(model, hidden, batch, call.phrases)
             image = features.of_groups(images_of(batch, call.phrases))
             outputs = detect_layers(model, image, queries, references, call.phrase_ids, scores)
             masks = [batch.masks[index] for index in call.phrases]

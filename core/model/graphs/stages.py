@@ -63,11 +63,7 @@ class Stages:
     def _detect(
         self, features: PreparedFeatures, hidden: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        model = self.model
-        queries, references = model.slot_queries(hidden), model.slot_references(hidden)
-        scores = model.slot_scores(hidden) if model.config.slot_scores else None  # else, nothing is computed for them
-        text = model.phrase_text(ids, mask, self.mode)
-        output = model.grounding(features, queries, text, mask, references, scores)
+        output = self.model.detect(features, hidden, ids, mask, self.mode)
         return output.mask_logits, output.logits.float().sigmoid()
 
 
