@@ -15,10 +15,10 @@ does not copy its weights, which the adapter gives it. The engine is in mode ref
 does: scores and masks are compared first. Both end with scores and mask logits at the network's resolution; the
 preprocessing of the image counts here, and not for the peer, which is given tensors.
 
-Training: a step of stage instruct from the weights of the built-in model (6.6 M parameters, 1,839 tokens) on two images
-with six phrases each: forward and backward pass, clipping, and AdamW as either's trainer makes it. Both train
-everything except SAM3's image encoder, in float32, with the weights of the loss in the peer's code; neither uses its
-trainer, gradient checkpointing or LoRA. The losses of every step are compared.
+Training: a step of stage instruct from the weights of assets/tabletop_base (6.6 M parameters, 1,839 tokens; without a
+trunk, which the peer lacks) on two images with six phrases each: forward and backward pass, clipping, and AdamW as
+either's trainer makes it. Both train everything except SAM3's image encoder, in float32, with the weights of the loss
+in the peer's code; neither uses its trainer, gradient checkpointing or LoRA. The losses of every step are compared.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def measure_answers(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 def measure_training(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Return the row of training, and the difference of the losses."""
-    pair = Pair('training', OWN / 'core' / 'pretrained' / 'tabletop', folder / 'training', args)
+    pair = Pair('training', OWN / 'assets' / 'tabletop_base', folder / 'training', args)
     pair.ask('run')
     own, peer = pair.in_turn('run', args.steps)
     pair.close()

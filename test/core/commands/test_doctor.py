@@ -74,7 +74,7 @@ def test_an_installation_without_ros(monkeypatch, capsys, arguments, level):
 @pytest.mark.parametrize(
     ('name', 'level', 'text'),
     [
-        ('tabletop', 'ok', 'tabletop: 6.6 M parameters, F16'),
+        ('tabletop', 'ok', 'tabletop: 7.9 M parameters, F16'),
         ('no/model', 'fault', "'no/model' is not in the hub's cache"),
         ('nowhere', 'fault', 'there is no model folder nowhere'),
     ],
