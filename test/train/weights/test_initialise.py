@@ -5,16 +5,11 @@ import torch
 
 from instructsam.core.builtin import FOLDER
 from instructsam.core.model.config import ModelConfig
-from instructsam.core.model.instructsam import EncoderInputs, InstructSAMModel
+from instructsam.core.model.instructsam import InstructSAMModel
 from instructsam.train.weights.initialise import initialise, prepare_detector
 
-BOX = torch.tensor([0.5, 0.25, 0.25, 0.25])  # cxcywh: columns 6 to 9 and rows 2 to 5 of 16
-TOKENS = 16
-
-
-@pytest.fixture(scope='module')
-def pixels():
-    return torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(1)) * 2 - 1
+BOX = torch.tensor([0.5, 0.25, 0.25, 0.25])  # cxcywh: columns 9 to 14 and rows 3 to 8 of 24
+TOKENS = 24
 
 
 @pytest.fixture
@@ -28,26 +23,37 @@ def model():
     return model
 
 
-@torch.no_grad()
-def pixel_map(model, pixels):
-    return model.grounding.mask_decoder.pixel_decoder(list(model.grounding.encode(pixels).pyramid))
+@pytest.fixture
+def inputs(model):
+    pixels = torch.rand(2, 3, 384, 384, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with torch.no_grad():
+        return model.encoder_inputs(pixels, pixels[:0], [])
+
+
+def pyramid(model, inputs):
+    return list(model.grounding.encode(inputs.pixels, inputs.lateral_maps).pyramid)
 
 
 @torch.no_grad()
-def test_features_are_rescaled_and_masks_stay_the_same(model, pixels):
-    before = pixel_map(model, pixels)
-    assert model.grounding.encode(pixels).pyramid[-1].square().mean() > 100
-    prepare_detector(model, EncoderInputs(pixels, pixels[:0], []))
-    assert model.grounding.encode(pixels).pyramid[-1].square().mean().item() == pytest.approx(1, rel=1e-3)
-    torch.testing.assert_close(pixel_map(model, pixels), before, rtol=1e-2, atol=1e-3)
+def pixel_map(model, inputs):
+    return model.grounding.mask_decoder.pixel_decoder(pyramid(model, inputs))
 
 
 @torch.no_grad()
-def test_heads_attend_to_the_box_and_its_borders(model, pixels):
-    prepare_detector(model, EncoderInputs(pixels, pixels[:0], []))
+def test_features_are_rescaled_and_masks_stay_the_same(model, inputs):
+    before = pixel_map(model, inputs)
+    assert pyramid(model, inputs)[-1].square().mean() > 100
+    prepare_detector(model, inputs)
+    assert pyramid(model, inputs)[-1].square().mean().item() == pytest.approx(1, rel=1e-3)
+    torch.testing.assert_close(pixel_map(model, inputs), before, rtol=1e-2, atol=1e-3)
+
+
+@torch.no_grad()
+def test_heads_attend_to_the_box_and_its_borders(model, inputs):
+    prepare_detector(model, inputs)
     bias = model.grounding.detr_decoder.box_bias(BOX[None, None], TOKENS)
     attention = bias[0, :, 0].softmax(-1).view(5, TOKENS, TOKENS)
-    inside = attention[:, 2:6, 6:10].sum((1, 2))
+    inside = attention[:, 3:9, 9:15].sum((1, 2))
     assert (inside > 0.4).all(), inside
     rows, columns = torch.arange(TOKENS) + 0.5, torch.arange(TOKENS) + 0.5
     y, x = (attention.sum(2) @ rows) / TOKENS, (attention.sum(1) @ columns) / TOKENS
