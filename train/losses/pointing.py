@@ -66,7 +66,6 @@ class Pointing(nn.Module):
             batch: The batch.
         """
         predict: Any = self.box or model.slot_references
-        presence: Any = self.presence or (lambda slots: model.slot_scores(slots)[:, None])
         width = hidden.shape[-1]
         is_image = batch.text.is_image.to(hidden.device)
         tokens = [values[rows] for values, rows in zip(self.tokens(hidden), is_image, strict=True)]
@@ -79,7 +78,8 @@ class Pointing(nn.Module):
             mask_logits = self.slots(slots) @ tokens[sample].T / width**0.5
             mask_logits = mask_logits.view(len(slots), *token_grid(batch.grids[sample], len(tokens[sample])))
             shares = F.interpolate(masks[:, None].float(), size=mask_logits.shape[1:], mode='area')[:, 0]
-            terms, assigned = phrase_terms(mask_logits, presence(slots)[:, 0], shares.to(hidden.device), OBJECTIVE)
+            presence = model.slot_scores(slots) if self.presence is None else self.presence(slots)[:, 0]
+            terms, assigned = phrase_terms(mask_logits, presence, shares.to(hidden.device), OBJECTIVE)
             total = total + terms
             is_matched = assigned >= 0
             if is_matched.any():
