@@ -47,6 +47,7 @@ MAX_SMALL_FILE_BYTES = 64 << 20  # the largest is the tokenizer.json of Qwen3-VL
 MAX_QUERIES, MAX_WIDTH = 10_000, 100_000
 MAX_IMAGE_SIDE = 4096  # px of the square input; the published one is 1008
 TRUNKS = ('efficientnet_lite0',)
+FLAGS = ('slot_references', 'slot_scores', 'phrase_scores')
 REQUIRED = ('text_config', 'vision_config', 'image_token_id', 'max_seg_nums', *TOKEN_KEYS.values())
 
 
@@ -82,6 +83,7 @@ class ModelConfig:
     trunk: TrunkConfig | None  # None, as in the published model: each encoder reads the image itself
     slot_references: bool  # the detector's reference boxes depend on the language model's slots
     slot_scores: bool  # the language model's slots add to the scores of the detector
+    phrase_scores: bool  # the language model's slots tell together whether a phrase refers to anything
     raw: dict[str, Any]  # config.json as read
 
     @property
@@ -140,9 +142,8 @@ class ModelConfig:
             )
         keys = {'image': 'image_token_id', **TOKEN_KEYS}
         tokens = Tokens(**{name: _integer(raw, key, 0, vocab_size - 1) for name, key in keys.items()})
-        slot_references, slot_scores = (_flag(raw, key) for key in ('slot_references', 'slot_scores'))
-        trunk = _trunk_config(raw)
-        return cls(qwen, sam3, tokens, num_queries, bridge_dim, trunk, slot_references, slot_scores, raw)
+        trunk, flags = _trunk_config(raw), {key: _flag(raw, key) for key in FLAGS}
+        return cls(qwen, sam3, tokens, num_queries, bridge_dim, trunk, raw=raw, **flags)
 
 
 def _trunk_config(raw: dict[str, Any]) -> TrunkConfig | None:

@@ -65,7 +65,7 @@ class Detections:
     """Raw outputs for G groups (phrases) of K slots."""
 
     mask_logits: torch.Tensor  # [G, K, 4h, 4w], h x w the patch grid of SAM3's square input
-    logits: torch.Tensor  # [G, K], clamped to +-12 before slot scores are added; their sigmoid is the score
+    logits: torch.Tensor  # [G, K], clamped to +-12 before slot and phrase scores; their sigmoid is the score
     boxes: torch.Tensor  # [G, K, 4] xyxy, 0 to 1
     encoded: torch.Tensor  # [G, N, d] output of the fusion encoder, N = h * w
     hidden: torch.Tensor  # [layers, G, K, d] slots after every detector layer

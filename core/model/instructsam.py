@@ -14,6 +14,7 @@ shift the boxes that the detector starts from; with slot scores, they add to its
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -39,6 +40,9 @@ from instructsam.core.model.preprocess import Grid
 from instructsam.core.model.trunk import FINE_CHANNELS, MIDDLE_CHANNELS, Trunk
 
 MAX_PHRASE_TOKENS = 32  # length of the phrase conditioning (paper, section 3.3)
+
+INITIAL_PHRASE_SCORE = 5.0
+"""Logit of a phrase score that has not been trained: the scores of slots are hardly changed."""
 
 
 class EncoderInputs(NamedTuple):
@@ -99,6 +103,7 @@ class _Body(nn.Module):
         self.text_hidden_fcs = nn.ModuleList([_bridge(text.hidden_size, config.bridge_dim)])
         self.reference_fcs = _reference_fcs(text.hidden_size) if config.slot_references else None
         self.score_fc = _zero_linear(text.hidden_size, 1) if config.slot_scores else None
+        self.phrase_score_fcs = _phrase_score_fcs(text.hidden_size) if config.phrase_scores else None
 
 
 def _bridge(width: int, out_width: int) -> nn.Sequential:
@@ -108,6 +113,13 @@ def _bridge(width: int, out_width: int) -> nn.Sequential:
 def _reference_fcs(width: int) -> nn.Sequential:
     """Return layers that give 0 until they are trained, so that slots start from SAM3's own reference boxes."""
     return nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), _zero_linear(width, 4))
+
+
+def _phrase_score_fcs(width: int) -> nn.ModuleList:
+    """Return layers for each slot, and for the maximum over them, that give INITIAL_PHRASE_SCORE at first."""
+    last = _zero_linear(width, 1)
+    nn.init.constant_(last.bias, INITIAL_PHRASE_SCORE)
+    return nn.ModuleList([_bridge(width, width), last])
 
 
 def _zero_linear(width: int, out_width: int) -> nn.Linear:
@@ -248,6 +260,19 @@ class InstructSAMModel(nn.Module):
         layer = self.model.score_fc
         return hidden.new_zeros(hidden.shape[:-1]) if layer is None else layer(hidden)[..., 0]
 
+    def phrase_scores(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the logit [...] of each phrase's having any target, given its hidden states [..., K, h].
+
+        It is infinite without phrase scores. With them, its probability multiplies the scores of all slots, as that of
+        SAM3's presence token does (arXiv 2511.16719): "nothing there" is one decision rather than K.
+        """
+        layers = self.model.phrase_score_fcs
+        if layers is None:
+            return hidden.new_full(hidden.shape[:-2], torch.inf)
+        each, last = layers
+        logits: torch.Tensor = last(each(hidden).relu().amax(-2))
+        return logits[..., 0]
+
     def detect(
         self, features: PreparedFeatures, hidden: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, mode: str
     ) -> Detections:
@@ -262,7 +287,10 @@ class InstructSAMModel(nn.Module):
         """
         scores = self.slot_scores(hidden) if self.config.slot_scores else None  # else, nothing is computed for them
         text, references = self.phrase_text(ids, mask, mode), self.slot_references(hidden)
-        return self.grounding(features, self.slot_queries(hidden), text, mask, references, scores)
+        output = self.grounding(features, self.slot_queries(hidden), text, mask, references, scores)
+        if not self.config.phrase_scores:
+            return output
+        return replace(output, logits=_logit_of_product(output.logits, self.phrase_scores(hidden)[..., None]))
 
     def pad_phrases(self, phrases: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Pad or truncate the token ids of G phrases to 32.
@@ -289,3 +317,9 @@ class InstructSAMModel(nn.Module):
         """Return SAM3's text conditioning [G, 32, d] for the ids and the mask from `pad_phrases`."""
         text = self.model.text_hidden_fcs[0](self.embed(ids))
         return text if mode == 'reference' else text * mask[..., None]
+
+
+def _logit_of_product(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return the logit of the product of two probabilities, given their logits, without loss of precision."""
+    terms = torch.broadcast_tensors(-first, -second, -first - second)
+    return -torch.stack(terms).logsumexp(0)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from instructsam.core.errors import DataError
@@ -44,7 +45,7 @@ def published_losses(
     """
     inputs = encoder_inputs(model, batch)
     hidden = read(model, batch, model.encode_image(inputs.patches, *inputs.grids))
-    losses = answer_losses(model, batch, hidden)
+    losses = answer_losses(model, batch, hidden) | phrase_score_losses(model, batch, hidden)
     zero = hidden.sum() * 0.0
     total = MaskTerms(zero, zero, zero)
     is_idle = always_detect and not batch.detected_phrases
@@ -100,6 +101,22 @@ def answer_losses(model: InstructSAMModel, batch: Batch, hidden: torch.Tensor) -
     rows = (batch.text.labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
     labels = batch.text.labels[:, 1:][rows].to(hidden.device)
     return {'answer': LossSum(answer_loss(model.token_logits(hidden[:, :-1][rows]), labels), 'tokens')}
+
+
+def phrase_score_losses(model: InstructSAMModel, batch: Batch, hidden: torch.Tensor) -> dict[str, LossSum]:
+    """Return the loss sum of the phrase scores, the binary cross-entropy with having any target; {} without them.
+
+    All phrases count, not only those that reach SAM3.
+    """
+    if not model.config.phrase_scores:
+        return {}
+    loss = hidden.sum() * 0.0
+    for index, (sample, rows) in enumerate(batch.text.blocks):
+        if batch.num_queries(index):  # in mode autoregressive, a phrase that refers to nothing has no slots
+            score = model.phrase_scores(hidden[sample, rows])
+            has_target = len(batch.masks[index]) + len(batch.boxes[index]) > 0
+            loss = loss + F.binary_cross_entropy_with_logits(score, torch.full_like(score, has_target))
+    return {'phrase_score': LossSum(loss, 'blocks')}
 
 
 def encoder_inputs(model: InstructSAMModel, batch: Batch) -> EncoderInputs:

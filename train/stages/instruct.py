@@ -25,6 +25,7 @@ from instructsam.train.stages.forward import (
     encoder_inputs,
     images_of,
     phrase_calls,
+    phrase_score_losses,
     published_losses,
     read_and_point,
     require_masks,
@@ -83,7 +84,7 @@ class InstructTraining(nn.Module):
         inputs = encoder_inputs(model, batch)
         visual = model.encode_image(inputs.patches, *inputs.grids)
         hidden, losses = read_and_point(model, batch, visual, self.pointing)
-        losses.update(answer_losses(model, batch, hidden))
+        losses.update(answer_losses(model, batch, hidden), **phrase_score_losses(model, batch, hidden))
         zero = hidden.sum() * 0.0  # every batch has all terms, because processes add up theirs
         losses.update({name: LossSum(zero, unit) for name, unit in LOSS_UNITS.items()})
         is_idle = always_detect and not batch.detected_phrases

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from instructsam.core.model.instructsam import EncoderInputs, InstructSAMModel
+from instructsam.core.model.instructsam import INITIAL_PHRASE_SCORE, EncoderInputs, InstructSAMModel
 
 WORD_STD = 0.07  # standard deviation of the tied head's rows; gives logits of about 1
 PHRASE_GAIN = 8.0  # scales the small word embeddings up to the magnitude of SAM3's features
@@ -38,10 +38,14 @@ def initialise(model: InstructSAMModel, seed: int = 0) -> None:
     nn.init.normal_(sam.vision_encoder.backbone.embeddings.position_embeddings, std=0.1, generator=generator)
     sam.mask_decoder.mask_embedder.layers[-1].weight.mul_(MASK_GAIN)
     nn.init.normal_(sam.detr_decoder.query_embed.weight, std=1.0, generator=generator)
-    zeroed = [list(sam.detr_decoder.box_head.modules())[-1], *(body.reference_fcs or [])[-1:], body.score_fc]
+    phrase_layers = list(body.phrase_score_fcs or [])[-1:]
+    box_layer = list(sam.detr_decoder.box_head.modules())[-1]
+    zeroed = [box_layer, *(body.reference_fcs or [])[-1:], body.score_fc, *phrase_layers]
     for layer in filter(None, zeroed):
         layer.weight.zero_()
         layer.bias.zero_()
+    for layer in phrase_layers:
+        layer.bias.fill_(INITIAL_PHRASE_SCORE)
     sam.detr_decoder.reference_points.weight.copy_(spread_boxes(model.config.num_queries))
 
 

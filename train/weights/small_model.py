@@ -216,6 +216,7 @@ def build_config(tokenizer: Tokenizer, side: int = SIDE) -> tuple[dict[str, Any]
         'trunk': {'kind': TRUNKS[0], 'image_size': side},
         'slot_references': True,
         'slot_scores': True,
+        'phrase_scores': True,
         'text_config': {
             'model_type': 'qwen3_vl_text',
             'vocab_size': tokenizer.get_vocab_size(),
