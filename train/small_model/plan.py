@@ -17,9 +17,16 @@ from instructsam.train.loop.recipe import Recipe, read_recipe
 
 CONFIGS = Path(__file__).parents[1] / 'configs' / 'tabletop'
 RUNS = Path('runs/tabletop')
-STAGES = ('01_dense', '02_language', '03_base', '04_stage1', '05_stage2')
+STAGES = ('01_dense', '02_language', '03_base', '04_stage1', '05_stage2', '06_selection')
 
-CPU_S_PER_SAMPLE = {'01_dense': 0.45, '02_language': 0.4, '03_base': 1.0, '04_stage1': 1.2, '05_stage2': 1.2}
+CPU_S_PER_SAMPLE = {
+    '01_dense': 0.45,
+    '02_language': 0.4,
+    '03_base': 1.0,
+    '04_stage1': 1.2,
+    '05_stage2': 1.2,
+    '06_selection': 0.9,
+}
 """CPU seconds of a sample in each stage, forward and backward with its share of the optimizer's step."""
 
 CPU_S_PER_SCENE = {224: 0.17, 384: 0.35}
