@@ -3,7 +3,7 @@
 It is built from transformers' own SAM3 modules, so that parameters have the published names. Differences to
 `Sam3Model`:
 - There is no text encoder and no presence token (one logit per image and phrase that scales all scores; not to be
-  confused with the presence of each slot, paper, eq. 7).
+  confused with the presence of each slot, paper, eq. 7). Phrase scores, if the model has them, take its place.
 - The detector starts from given queries.
 - The 0.5x level of the feature pyramid is not computed.
 - Everything that does not depend on the phrase is computed once per image (`prepare`), for any number of phrases.

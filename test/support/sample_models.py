@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from instructsam.core.model import checkpoint
-from instructsam.core.model.config import ModelConfig
+from instructsam.core.model.config import FLAGS, ModelConfig
 from instructsam.core.model.instructsam import InstructSAMModel
 
 
@@ -26,7 +26,7 @@ def random_model(config: ModelConfig, seed: int = 0, dtype: torch.dtype = torch.
 
 
 def write_trunk_model(source: Path, folder: Path, side: int = 64) -> Path:
-    """Write a model with a trunk and slot references, otherwise of the sizes of `source`, with random weights.
+    """Write a model with all optional parts, otherwise of the sizes of `source`, with random weights.
 
     Args:
         source: Folder of a small model without a trunk.
@@ -37,7 +37,7 @@ def write_trunk_model(source: Path, folder: Path, side: int = 64) -> Path:
     (folder / 'preprocessor_config.json').unlink()
     raw, sam3 = (json.loads((folder / name / 'config.json').read_text()) for name in ('', 'sam3'))
     cells = side // 16
-    raw |= {'trunk': {'kind': 'efficientnet_lite0', 'image_size': side}, 'slot_references': True, 'slot_scores': True}
+    raw |= {'trunk': {'kind': 'efficientnet_lite0', 'image_size': side}, **dict.fromkeys(FLAGS, True)}
     raw['vision_config'] |= {'patch_size': 1, 'temporal_patch_size': 1, 'in_channels': 112}
     backbone = sam3['detector_config']['vision_config']['backbone_config']
     backbone |= {'image_size': cells, 'pretrain_image_size': cells, 'patch_size': 1, 'num_channels': 112}

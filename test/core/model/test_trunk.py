@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from sample_models import write_trunk_model
 
 from instructsam.core import InstructSAM, ModelError
+from instructsam.core.model.instructsam import INITIAL_PHRASE_SCORE
 from instructsam.core.model.preprocess import QwenPreprocessor, sam_pixels, to_chw
 from instructsam.core.model.trunk import Trunk
 
@@ -54,9 +55,9 @@ def test_the_engine_from_image_to_masks(trunk_engine, image):
 def test_a_saved_folder_loads_back_and_names_the_parts(trunk_engine, image, tmp_path):
     trunk_engine.save_pretrained(tmp_path)
     names = load_file(tmp_path / 'model.safetensors').keys()
-    parts = ('model.trunk.', 'model.grounding_model.model.laterals.', 'model.reference_fcs.', 'model.score_fc.')
+    parts = ('trunk', 'grounding_model.model.laterals', 'reference_fcs', 'score_fc', 'phrase_score_fcs')
     for part in parts:
-        assert any(name.startswith(part) for name in names), part
+        assert any(name.startswith(f'model.{part}.') for name in names), part
     again = InstructSAM.from_pretrained(tmp_path, device='cpu')
     assert detect(again, again.encode(image)) == detect(trunk_engine, trunk_engine.encode(image))
 
@@ -128,7 +129,8 @@ def test_slots_add_to_the_scores(trunk_engine, image):
 
     def scores():
         result = trunk_engine.segment(encoded, 'mug', answer=answer, score_threshold=0, suppress_duplicates=False)
-        return torch.tensor([each.score for each in result.instances]).logit()
+        products = torch.tensor([each.score for each in result.instances])  # with the probability of the phrase
+        return (products / torch.tensor(INITIAL_PHRASE_SCORE).sigmoid()).logit()
 
     before = scores()
     model.model.score_fc.bias.fill_(1.0)
@@ -166,6 +168,8 @@ FAULTS = [
     (('slot_references',), False, 'unexpected:\n  model.reference_fcs'),
     (('slot_scores',), 'yes', "slot_scores = 'yes', expected true or false"),
     (('slot_scores',), False, 'unexpected:\n  model.score_fc'),
+    (('phrase_scores',), [], "phrase_scores = '[]', expected true or false"),
+    (('phrase_scores',), False, 'unexpected:\n  model.phrase_score_fcs'),
 ]
 
 
