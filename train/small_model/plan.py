@@ -25,7 +25,7 @@ CPU_S_PER_SAMPLE = {
     '03_base': 1.0,
     '04_stage1': 1.2,
     '05_stage2': 1.2,
-    '06_selection': 0.9,
+    '06_selection': 1.2,
 }
 """CPU seconds of a sample in each stage, forward and backward with its share of the optimizer's step."""
 
