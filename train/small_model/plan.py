@@ -17,7 +17,9 @@ from instructsam.train.loop.recipe import Recipe, read_recipe
 
 CONFIGS = Path(__file__).parents[1] / 'configs' / 'tabletop'
 RUNS = Path('runs/tabletop')
-STAGES = ('01_dense', '02_language', '03_base', '04_stage1', '05_stage2', '06_selection')
+CHAIN = ('01_dense', '02_language', '03_base', '04_stage1', '05_stage2')
+AVERAGED = ('06_selection', '07_selection')  # both start from the end of the chain; the model is their average
+STAGES = (*CHAIN, *AVERAGED)
 
 CPU_S_PER_SAMPLE = {
     '01_dense': 0.45,
@@ -25,7 +27,8 @@ CPU_S_PER_SAMPLE = {
     '03_base': 1.0,
     '04_stage1': 1.2,
     '05_stage2': 1.2,
-    '06_selection': 1.2,
+    '06_selection': 0.9,
+    '07_selection': 1.2,
 }
 """CPU seconds of a sample in each stage, forward and backward with its share of the optimizer's step."""
 
@@ -180,22 +183,24 @@ def _stage(name: str, size: Size) -> Step:
     recipe = stage_recipe(name, size)
     samples = recipe.steps * recipe.batch_size * recipe.accumulation * size.processes
     argv = ('train', 'run', CONFIGS / f'{name}.yaml', *_changes(name, size))
-    later = [Path(stage_recipe(each, size).output) for each in STAGES[STAGES.index(name) + 1 :]]
-    done = partial(_steps_done, Path(recipe.output), recipe.steps, later)
+    following = [] if name in AVERAGED else [*((each,) for each in CHAIN[CHAIN.index(name) + 1 :]), AVERAGED]
+    enough = [[Path(stage_recipe(each, size).output) for each in names] for names in ((name,), *following)]
+    done = partial(_steps_done, Path(recipe.output), recipe.steps, enough)
     cpu_s = CPU_S_PER_SAMPLE[name] * samples
     return Step(name, _texts(argv), cpu_s, done, size.processes, size.processes)
 
 
-def _steps_done(output: Path, steps: int, later: Sequence[Path], root: Path) -> float:
-    """Return the share of the steps that is done; a stage is not needed once a later one is finished."""
-    if any(is_finished(root / each) for each in (output, *later)):
+def _steps_done(output: Path, steps: int, enough: Sequence[Sequence[Path]], root: Path) -> float:
+    """Return the share of the steps that is done; all of them once all runs of an entry of `enough` are finished."""
+    if any(all(is_finished(root / run) for run in runs) for runs in enough):
         return 1.0
     last = last_checkpoint(root / output)
     return 0.0 if last is None else min(step_of(last) / steps, 0.99)
 
 
 def _export() -> Step:
-    argv = ('train', 'export', RUNS / STAGES[-1] / FINAL, RUNS / 'model', '--dtype', 'float16')
+    first, *others = (RUNS / name / FINAL for name in AVERAGED)
+    argv = ('train', 'export', first, RUNS / 'model', '--average', *others, '--dtype', 'float16')
     return Step('export', _texts(argv), 10, partial(_exists, RUNS / 'model' / SINGLE))
 
 

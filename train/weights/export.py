@@ -1,14 +1,33 @@
-"""`instructsam train export MODEL OUT`: write a model folder in a smaller type, without auxiliary heads, to ship."""
+"""Writes a model folder in a smaller type, without auxiliary heads, to ship; several are averaged."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from instructsam.core.atomic_write import new_folder
+from instructsam.core.errors import ModelError
 from instructsam.core.model import checkpoint
 
 
-def export(source: str | Path, out: str | Path, dtype: torch.dtype) -> None:
-    """Write the model in the folder `source` to a new folder `out` with weights in `dtype`. Raises ModelError."""
+def export(sources: Sequence[str | Path], out: str | Path, dtype: torch.dtype) -> None:
+    """Write the average of the models in the folders `sources` to a new folder `out` with weights in `dtype`.
+
+    The average of models that were trained from the same start with other settings is often better than each of them
+    (model soups, arXiv 2203.05482).
+
+    Raises:
+        ModelError: A folder cannot be read, or the models do not have the same configuration.
+    """
+    first, *others = sources
     with new_folder(out) as part:
-        checkpoint.save(checkpoint.load(source, torch.device('cpu'), dtype), part, source)
+        model = checkpoint.load(first, torch.device('cpu'), torch.float32 if others else dtype)
+        total = model.state_dict()
+        for folder in others:
+            other = checkpoint.load(folder, torch.device('cpu'), torch.float32)
+            if other.config.raw != model.config.raw:
+                raise ModelError(f'{folder} and {first} cannot be averaged: they have different configurations')
+            for name, tensor in other.state_dict().items():
+                total[name] += tensor
+        tensors = {name: (tensor / len(sources)).to(dtype) for name, tensor in total.items()} if others else total
+        checkpoint.save_tensors(model.config, tensors, part, first)

@@ -10,7 +10,18 @@ from instructsam.core.errors import InstructSAMError
 from instructsam.core.model.config import ModelConfig
 from instructsam.train.launch import CLI, OutOfTimeError
 from instructsam.train.small_model import run as running
-from instructsam.train.small_model.plan import CPU, GPU, QUICK, RUNS, STAGES, plan, seconds_left, stage_recipe
+from instructsam.train.small_model.plan import (
+    AVERAGED,
+    CHAIN,
+    CPU,
+    GPU,
+    QUICK,
+    RUNS,
+    STAGES,
+    plan,
+    seconds_left,
+    stage_recipe,
+)
 from instructsam.train.small_model.run import describe, run_steps
 from instructsam.train.weights import small_model
 
@@ -56,7 +67,7 @@ def test_the_whole_recipe_in_a_quick_version(in_process, tmp_path, monkeypatch):
     assert lines[0].startswith(f'[1/{len(steps)}] train 384 px: 0:0')
     assert all(step.done(tmp_path) == 1 for step in steps)
     assert seconds_left(steps, tmp_path) == 0
-    for stage, before in zip(STAGES, ('start', *STAGES), strict=False):
+    for stage, before in zip(STAGES, ('start', *CHAIN, CHAIN[-1]), strict=True):
         settings = json.loads((RUNS / stage / 'run.json').read_text())['settings']
         assert Path(settings['model']).parts[2] == before
     assert ModelConfig.from_folder(RUNS / 'model').image_size == QUICK.side
@@ -95,11 +106,22 @@ def test_what_is_done_is_not_done_again(tmp_path):
 
 def test_a_stage_is_not_needed_once_a_later_one_is_finished(tmp_path):
     steps = [step for step in plan(CPU) if step.name in STAGES]
-    assert [step.done(tmp_path) for step in steps] == [0] * len(STAGES)
-    final = tmp_path / RUNS / '02_language' / 'final'
-    final.mkdir(parents=True)
-    (final / 'model.safetensors').touch()
-    assert [step.done(tmp_path) for step in steps] == [1, 1, 0, 0, 0]
+
+    def finish(name):
+        final = tmp_path / RUNS / name / 'final'
+        final.mkdir(parents=True)
+        (final / 'model.safetensors').touch()
+
+    def done():
+        return [step.done(tmp_path) for step in steps]
+
+    assert done() == [0] * len(STAGES)
+    finish('02_language')
+    assert done() == [1, 1, 0, 0, 0, 0, 0]
+    finish(AVERAGED[0])  # the other one still has to start from the chain
+    assert done() == [1, 1, 0, 0, 0, 1, 0]
+    finish(AVERAGED[1])
+    assert done() == [1] * len(STAGES)
 
 
 def test_the_time_that_is_left(tmp_path, monkeypatch):

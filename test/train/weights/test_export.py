@@ -1,4 +1,6 @@
-"""`instructsam train export` writes the same model in a smaller type."""
+"""`instructsam train export` writes the same model, or the average of several, in a smaller type."""
+
+import json
 
 import torch
 from safetensors.torch import load_file
@@ -24,3 +26,23 @@ def test_half_the_size_and_the_same_model(tmp_path, capsys):
     capsys.readouterr()
     assert main(['train', 'export', str(tmp_path / 'model'), str(tmp_path / 'small')]) == 2
     assert 'already exists' in capsys.readouterr().err
+
+
+def test_the_average_of_three_models(tmp_path, capsys):
+    config = ModelConfig.from_folder(FOLDER / 'tabletop')
+    models = [random_model(config, seed) for seed in range(3)]
+    folders = [str(tmp_path / str(seed)) for seed in range(3)]
+    for model, folder in zip(models, folders, strict=True):
+        checkpoint.save(model, folder, FOLDER / 'tabletop')
+    first, *others = folders
+    out = tmp_path / 'average'
+    assert main(['train', 'export', first, str(out), '--average', *others, '--dtype', 'float32']) == 0
+    stored = load_file(out / 'model.safetensors')
+    for name in stored:
+        torch.testing.assert_close(stored[name], torch.stack([model.state_dict()[name] for model in models]).mean(0))
+    config_file = tmp_path / '2' / 'config.json'
+    config_file.write_text(json.dumps(json.loads(config_file.read_text()) | {'note': 'another'}))
+    capsys.readouterr()
+    assert main(['train', 'export', first, str(tmp_path / 'other'), '--average', *others]) == 2
+    assert 'cannot be averaged: they have different configurations' in capsys.readouterr().err
+    assert not (tmp_path / 'other').exists()
