@@ -85,7 +85,7 @@ def test_describe_a_cached_model(hub):
 def test_describe_the_built_in_model(capsys):
     assert cli.main(['models', 'describe', 'tabletop']) == 0
     out = capsys.readouterr().out
-    for expected in ('7.9 M in F16, 15.8 MB', '7 layers of width 160', '384 x 384 px, 10 queries', 'warning: built-in'):
+    for expected in ('7.9 M in F16, 15.9 MB', '7 layers of width 160', '384 x 384 px, 10 queries', 'warning: built-in'):
         assert expected in out
 
 
