@@ -110,7 +110,7 @@ def phrase_score_losses(model: InstructSAMModel, batch: Batch, hidden: torch.Ten
     """
     if not model.config.phrase_scores:
         return {}
-    loss = hidden.sum() * 0.0
+    loss = model.phrase_scores(hidden[0, :1]) * 0.0  # with FSDP, each process needs gradients of the same parameters
     for index, (sample, rows) in enumerate(batch.text.blocks):
         if batch.num_queries(index):  # in mode autoregressive, a phrase that refers to nothing has no slots
             score = model.phrase_scores(hidden[sample, rows])

@@ -54,6 +54,15 @@ def test_phrases_without_slots_are_left_out(model, batch):
     torch.testing.assert_close(whole - without, F.softplus(torch.tensor(5.0)))
 
 
+def test_a_batch_without_phrases_has_gradients_of_the_same_parameters(model, batch):
+    """FSDP needs them: processes reduce the gradients together."""
+    batch.text.blocks.clear()
+    loss = phrase_score_losses(model, batch, hidden_states(batch, model))['phrase_score'].value
+    assert loss == 0
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in model.model.phrase_score_fcs.parameters())
+
+
 def test_a_model_without_phrase_scores_has_no_such_loss(model, batch):
     object.__setattr__(model.config, 'phrase_scores', False)
     assert phrase_score_losses(model, batch, hidden_states(batch, model)) == {}
