@@ -8,7 +8,8 @@ phrase's input embeddings ── bridge: text_hidden_fcs ──────► S
 image ── SAM3's vision encoder ────────────────────────────────────▲
 
 In a model with a trunk, both encoders read its maps instead of the image. With slot references, the hidden states also
-shift the boxes that the detector starts from; with slot scores, they add to its scores.
+shift the boxes that the detector starts from; with slot scores, they add to its scores; with phrase scores, they tell
+whether the phrase refers to anything.
 """
 
 from __future__ import annotations

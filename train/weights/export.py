@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from instructsam.core.atomic_write import new_folder
+from instructsam.core.device import check_finite
 from instructsam.core.errors import ModelError
 from instructsam.core.model import checkpoint
 
@@ -17,7 +18,8 @@ def export(sources: Sequence[str | Path], out: str | Path, dtype: torch.dtype) -
     (model soups, arXiv 2203.05482).
 
     Raises:
-        ModelError: A folder cannot be read, or the models do not have the same configuration.
+        ModelError: A folder cannot be read, the models do not have the same configuration, or their average is beyond
+            `dtype`.
     """
     first, *others = sources
     with new_folder(out) as part:
@@ -29,5 +31,7 @@ def export(sources: Sequence[str | Path], out: str | Path, dtype: torch.dtype) -
                 raise ModelError(f'{folder} and {first} cannot be averaged: they have different configurations')
             for name, tensor in other.state_dict().items():
                 total[name] += tensor
-        tensors = {name: (tensor / len(sources)).to(dtype) for name, tensor in total.items()} if others else total
+        tensors = {name: tensor.div_(len(sources)).to(dtype) for name, tensor in total.items()}
+        for name, tensor in tensors.items():
+            check_finite(tensor, f'the average: {name}')
         checkpoint.save_tensors(model.config, tensors, part, first)

@@ -46,3 +46,14 @@ def test_the_average_of_three_models(tmp_path, capsys):
     assert main(['train', 'export', first, str(tmp_path / 'other'), '--average', *others]) == 2
     assert 'cannot be averaged: they have different configurations' in capsys.readouterr().err
     assert not (tmp_path / 'other').exists()
+
+
+def test_an_average_beyond_the_precision_is_refused(tmp_path, capsys):
+    model = random_model(ModelConfig.from_folder(FOLDER / 'tabletop'))
+    model.model.mask_queries[0, 0] = 1e6
+    checkpoint.save(model, tmp_path / 'model', FOLDER / 'tabletop')
+    argv = ['train', 'export', str(tmp_path / 'model'), str(tmp_path / 'out'), '--average', str(tmp_path / 'model')]
+    assert main(argv) == 2
+    assert 'the average: model.mask_queries has values that are not finite (in float16)' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+    assert main([*argv, '--dtype', 'float32']) == 0
